@@ -1,0 +1,95 @@
+#include "distorch/base/atomic_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+#include "distorch/base/error.h"
+
+namespace distorch {
+
+namespace {
+
+Error failure(const std::filesystem::path& path, const char* doing) {
+  auto kind = errno == ENOSPC || errno == EDQUOT ? ErrorKind::OutOfMemory : ErrorKind::Usage;
+  return Error(kind, path.string(), fmt::format("cannot {}: {}", doing, std::strerror(errno)));
+}
+
+}  // namespace
+
+AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  static std::atomic<int> counter{0};
+  temporary_ = path_;
+  temporary_.replace_filename(
+      fmt::format(".{}.{}.{}.part", path_.filename().string(), ::getpid(), counter.fetch_add(1)));
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (descriptor_ < 0) throw failure(path_, "write");
+}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::write(std::string_view bytes) {
+  while (!bytes.empty()) {
+    auto count = ::write(descriptor_, bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw failure(path_, "write");
+    bytes.remove_prefix(static_cast<std::size_t>(count));
+  }
+}
+
+void AtomicFile::close() {
+  if (descriptor_ < 0) return;
+  int result = ::close(descriptor_);
+  descriptor_ = -1;
+  if (result != 0) throw failure(path_, "finish");
+}
+
+void AtomicFile::commit() {
+  close();
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) throw failure(path_, "rename into place");
+  temporary_.clear();
+}
+
+bool AtomicFile::commit_if_absent(const std::filesystem::path& name) {
+  close();
+  if (::link(temporary_.c_str(), name.c_str()) != 0) {
+    if (errno == EEXIST) return false;
+    // File systems without hard links: fall back on a rename when nothing is there.
+    if (std::filesystem::exists(name)) return false;
+    if (::rename(temporary_.c_str(), name.c_str()) != 0) throw failure(name, "rename into place");
+    temporary_.clear();
+  }
+  path_ = name;
+  return true;
+}
+
+void write_file(const std::filesystem::path& path, std::string_view bytes) {
+  AtomicFile file(path);
+  file.write(bytes);
+  file.commit();
+}
+
+std::string read_file(const std::filesystem::path& path, std::size_t limit_bytes) {
+  std::error_code code;
+  if (std::filesystem::is_directory(path, code))
+    throw Error(ErrorKind::MissingFile, path.string(), "is a folder, not a file");
+  std::ifstream in(path, std::ios::binary | std::ios::ate);
+  if (!in) throw Error(ErrorKind::MissingFile, path.string(), fmt::format("cannot be read: {}", std::strerror(errno)));
+  auto size = static_cast<std::size_t>(in.tellg());
+  if (size > limit_bytes)
+    throw Error(ErrorKind::Format, path.string(), fmt::format("has {} bytes, more than the {} expected here", size, limit_bytes));
+  std::string bytes(size, '\0');
+  in.seekg(0);
+  in.read(bytes.data(), static_cast<std::streamsize>(size));
+  if (!in) throw Error(ErrorKind::Format, path.string(), "ended while it was read");
+  return bytes;
+}
+
+}  // namespace distorch

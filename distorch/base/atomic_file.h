@@ -1,0 +1,39 @@
+#pragma once
+#include <filesystem>
+#include <fstream>
+#include <string_view>
+
+namespace distorch {
+
+/// A file that appears under its name only when it is complete: written beside it under a temporary
+/// name, flushed, then renamed. Without commit() the destructor removes what was written.
+/// Errors: Error(OutOfMemory) where the disk is full, Error(Usage) where the folder cannot be written.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(std::string_view bytes);
+  /// Replaces a file of that name.
+  void commit();
+  /// Gives the file its name only if no other file has it; false (and still uncommitted) otherwise.
+  bool commit_if_absent(const std::filesystem::path& name);
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  void close();
+
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  int descriptor_ = -1;
+};
+
+/// Writes `bytes` to `path` through an AtomicFile.
+void write_file(const std::filesystem::path& path, std::string_view bytes);
+
+/// The whole content of a file. Error(MissingFile) when it cannot be read; Error(Format) above `limit_bytes`.
+std::string read_file(const std::filesystem::path& path, std::size_t limit_bytes = std::size_t{1} << 31);
+
+}  // namespace distorch

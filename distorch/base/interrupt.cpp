@@ -1,0 +1,22 @@
+#include "distorch/base/interrupt.h"
+
+#include <atomic>
+
+#include "distorch/base/error.h"
+
+namespace distorch {
+
+namespace {
+std::atomic<bool> requested{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "the flag is written from a signal handler");
+}  // namespace
+
+void request_interrupt() noexcept { requested.store(true, std::memory_order_relaxed); }
+bool interrupt_requested() noexcept { return requested.load(std::memory_order_relaxed); }
+void clear_interrupt() noexcept { requested.store(false, std::memory_order_relaxed); }
+
+void throw_if_interrupted() {
+  if (interrupt_requested()) throw Error(ErrorKind::Interrupted, "", "interrupted");
+}
+
+}  // namespace distorch

@@ -1,0 +1,64 @@
+#include <doctest/doctest.h>
+
+#include <filesystem>
+
+#include "distorch/base/atomic_file.h"
+#include "distorch/base/error.h"
+#include "distorch/base/interrupt.h"
+#include "distorch/base/units.h"
+
+using namespace distorch;
+
+TEST_CASE("sizes: powers of 1024 with and without the b") {
+  CHECK(parse_bytes("10GiB") == 10737418240);
+  CHECK(parse_bytes("1.5gb") == 1610612736);
+  CHECK(parse_bytes("512 MiB") == 536870912);
+  CHECK(parse_bytes("4096") == 4096);
+  CHECK_THROWS_AS(parse_bytes("-1GiB"), Error);
+  CHECK_THROWS_AS(parse_bytes("nan"), Error);
+  CHECK_THROWS_AS(parse_bytes("5 parsecs"), Error);
+  CHECK_THROWS_AS(parse_bytes("1e30GiB"), Error);
+}
+
+TEST_CASE("seconds and bytes read well") {
+  CHECK(human_seconds(7.34) == "7.3 s");
+  CHECK(human_seconds(245) == "4:05");
+  CHECK(human_seconds(3723) == "1:02:03");
+  CHECK(human_bytes(1536.0 * 1024 * 1024) == "1.50 GiB");
+}
+
+TEST_CASE("an error names its place and its kind") {
+  Error error(ErrorKind::Format, "a.safetensors", "is cut short");
+  CHECK(std::string(error.what()) == "a.safetensors: is cut short");
+  CHECK(std::string(name_of(error.kind())) == "format");
+}
+
+TEST_CASE("atomic file: nothing is left behind without commit") {
+  auto folder = std::filesystem::temp_directory_path() / "distorch_atomic_test";
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  { AtomicFile file(folder / "a.txt"); file.write("half"); }
+  CHECK(std::filesystem::is_empty(folder));
+  write_file(folder / "a.txt", "whole");
+  CHECK(read_file(folder / "a.txt") == "whole");
+  AtomicFile second(folder / "b.txt");
+  second.write("other");
+  CHECK_FALSE(second.commit_if_absent(folder / "a.txt"));
+  CHECK(second.commit_if_absent(folder / "c.txt"));
+  CHECK(read_file(folder / "a.txt") == "whole");
+  CHECK(read_file(folder / "c.txt") == "other");
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("atomic file: a folder that is not there is named") {
+  CHECK_THROWS_WITH(AtomicFile("/nonexistent/x.png"), "/nonexistent/x.png: cannot write: No such file or directory");
+}
+
+TEST_CASE("interrupt: raised, seen, cleared") {
+  clear_interrupt();
+  CHECK_NOTHROW(throw_if_interrupted());
+  request_interrupt();
+  CHECK_THROWS_AS(throw_if_interrupted(), Error);
+  clear_interrupt();
+  CHECK_FALSE(interrupt_requested());
+}

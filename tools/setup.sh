@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Installs what building and running distorch needs, and nothing twice:
+#   1. Debian/Ubuntu packages (through root or sudo),
+#   2. libtorch 2.11 from the PyPI wheel into .deps/ (or TORCH_DIR=... : a torch 2.11 package folder that exists already),
+#   3. the CLIP vocabulary from the PyPI package open_clip_torch into .deps/tokenizers/.
+# Safe to run again: every step first looks whether its result is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+torch_version=2.11.0
+open_clip_version=2.32.0
+packages=(
+  build-essential cmake ninja-build ccache pkg-config python3-venv python3-pip unzip
+  nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev libyaml-cpp-dev libhwy-dev
+  libpcre2-dev libutf8proc-dev libpng-dev libjpeg-dev libwebp-dev
+  doctest-dev librapidcheck-dev libbenchmark-dev
+)
+
+fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+say() { printf 'setup: %s\n' "$*"; }
+
+install_packages() {
+  local missing=() name
+  command -v dpkg-query >/dev/null || fail "this is not a Debian or Ubuntu system; install by hand: ${packages[*]}"
+  for name in "$@"; do
+    dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  local root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || fail "these packages are missing and neither root nor sudo is at hand: ${missing[*]}"
+    root=(sudo)
+  fi
+  say "installing packages: ${missing[*]}"
+  "${root[@]}" apt-get update -qq || fail "apt-get update failed; is the network there?"
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+    fail "apt-get could not install: ${missing[*]}"
+}
+
+# What libtorch_cpu needs beside itself on a machine without a GPU; with an NVIDIA driver pip resolves all dependencies.
+install_torch() {
+  if [ -n "${TORCH_DIR:-}" ]; then
+    [ -f "$TORCH_DIR/lib/libtorch_cpu.so" ] || fail "TORCH_DIR=$TORCH_DIR holds no lib/libtorch_cpu.so"
+    grep -qs "2\.11" "$TORCH_DIR/version.py" || fail "TORCH_DIR=$TORCH_DIR is not torch 2.11 (see its version.py)"
+    mkdir -p .deps && ln -sfn "$TORCH_DIR" .deps/torch
+    return
+  fi
+  [ -f .deps/torch/lib/libtorch_cpu.so ] && return
+  python3 -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' ||
+    fail "python3 is $(python3 -V); torch $torch_version has wheels for 3.10 to 3.14 (or set TORCH_DIR)"
+  say "fetching torch $torch_version (about 0.5 GB, once)"
+  rm -rf .deps/venv
+  python3 -m venv .deps/venv || fail "python3 -m venv failed; install python3-venv"
+  local pip=(.deps/venv/bin/python -m pip --disable-pip-version-check -q install)
+  if [ -e /proc/driver/nvidia/version ]; then
+    "${pip[@]}" "torch==$torch_version" || fail "pip could not install torch $torch_version with its CUDA libraries"
+  else
+    "${pip[@]}" --no-deps "torch==$torch_version" "nvidia-cuda-runtime>=13,<14" "nvidia-cuda-cupti>=13,<14" ||
+      fail "pip could not install torch $torch_version"
+  fi
+  local folder
+  folder=$(cd .deps && ls -d venv/lib/python3*/site-packages/torch)
+  ln -sfn "$folder" .deps/torch
+}
+
+install_tokenizers() {
+  local target=.deps/tokenizers/clip/bpe_simple_vocab_16e6.txt.gz
+  [ -f "$target" ] && return
+  local temporary
+  temporary=$(mktemp -d)
+  say "fetching the CLIP vocabulary (open_clip_torch $open_clip_version)"
+  python3 -m venv --help >/dev/null
+  python3 -m pip --disable-pip-version-check -q download --no-deps -d "$temporary" "open_clip_torch==$open_clip_version" ||
+    fail "pip could not fetch open_clip_torch $open_clip_version"
+  unzip -q -o "$temporary"/open_clip_torch-*.whl 'open_clip/bpe_simple_vocab_16e6.txt.gz' -d "$temporary"
+  mkdir -p "$(dirname "$target")"
+  mv "$temporary/open_clip/bpe_simple_vocab_16e6.txt.gz" "$target"
+  rm -rf "$temporary"
+}
+
+install_packages "${packages[@]}" "$@"
+install_torch
+install_tokenizers
