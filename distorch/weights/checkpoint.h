@@ -1,0 +1,82 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "distorch/formats/tensor_file.h"
+#include "distorch/weights/manifest.h"
+
+namespace distorch::weights {
+
+/// One tensor of a checkpoint under the name a model asks for: a byte range of a file. A range may be
+/// some rows of a stored tensor (fused projections), never a rearrangement: homes keep bytes as they are.
+struct Stored {
+  const formats::TensorFile* file = nullptr;
+  formats::DType dtype = formats::DType::F32;
+  std::vector<std::int64_t> shape;
+  std::int64_t offset_bytes = 0;  // absolute in the file
+  std::int64_t size_bytes = 0;
+};
+
+/// The tensors of one model file under the names that our models use. Reads the header only.
+/// Families rename with add(): diffusers or OpenCLIP names to the original ones, rows of fused tensors.
+class Checkpoint {
+ public:
+  Checkpoint() = default;
+  explicit Checkpoint(std::shared_ptr<const formats::TensorFile> file);
+
+  bool has(const std::string& name) const { return tensors_.count(name) != 0; }
+  const Stored* find(const std::string& name) const;
+  /// Shape of a tensor. Error(MissingWeight) naming file and tensor where it is absent.
+  const std::vector<std::int64_t>& shape(const std::string& name) const;
+  bool has_prefix(const std::string& prefix) const;
+  /// The part below `prefix`, with the prefix replaced by `replacement`.
+  Checkpoint part(const std::string& prefix, const std::string& replacement = "") const;
+  /// Number of consecutive indices i = 0, 1, ... for which some name starts with `prefix` + i + ".".
+  int count(const std::string& prefix) const;
+  /// Adds (or replaces) a name; `first_row`, `rows` select rows of dimension 0 of `stored`.
+  void add(const std::string& name, const Stored& stored);
+  void add_rows(const std::string& name, const Stored& stored, std::int64_t first_row, std::int64_t rows);
+  /// Renames one tensor if it is there.
+  void rename(const std::string& from, const std::string& to);
+
+  const std::map<std::string, Stored>& tensors() const { return tensors_; }
+  const std::string& path() const;
+  /// Bytes of all tensors.
+  std::int64_t size_bytes() const;
+  /// The dtype that most bytes have; F32 where there is none.
+  formats::DType main_dtype() const;
+  bool empty() const { return tensors_.empty(); }
+  void share_file(std::shared_ptr<const formats::TensorFile> file) { files_.push_back(std::move(file)); }
+
+ private:
+  std::map<std::string, Stored> tensors_;
+  std::vector<std::shared_ptr<const formats::TensorFile>> files_;  // keep mappings alive
+};
+
+/// The tensor's bytes where they lie in the mapped file, as a read-only CPU tensor: nothing is read or copied
+/// until it is used. The checkpoint must outlive it.
+at::Tensor mapped_tensor(const Stored& stored);
+
+/// torch's dtype for a stored one. Error(Format) for types torch has not.
+at::ScalarType to_torch(formats::DType dtype);
+
+/// Checks that every declared, non-optional weight is there with its shape. Throws one Error(MissingWeight)
+/// or Error(Shape) that names all faults at once (the first 20 in words, then their number).
+void check_complete(const Manifest& manifest, const Checkpoint& checkpoint, const std::string& what);
+
+/// Holds every weight of a model in `dtype` on `device` and runs blocks in place: the simplest source,
+/// used by tests and small tools.
+class PlainSource : public WeightSource {
+ public:
+  PlainSource(Manifest& manifest, const Checkpoint& checkpoint, at::ScalarType dtype, at::Device device = at::kCPU);
+  /// Weights by name, for tests with made-up numbers.
+  PlainSource(Manifest& manifest, const std::function<at::Tensor(const Declared&)>& make);
+  Tensors run(int block, const Tensors& inputs, const Body& body) override;
+};
+
+}  // namespace distorch::weights
