@@ -15,11 +15,15 @@ namespace distorch::weights {
 /// One tensor of a checkpoint under the name a model asks for: a byte range of a file. A range may be
 /// some rows of a stored tensor (fused projections), never a rearrangement: homes keep bytes as they are.
 struct Stored {
-  const formats::TensorFile* file = nullptr;
+  std::shared_ptr<const formats::TensorFile> file;
   formats::DType dtype = formats::DType::F32;
   std::vector<std::int64_t> shape;
   std::int64_t offset_bytes = 0;  // absolute in the file
   std::int64_t size_bytes = 0;
+
+  formats::ByteRange range() const {
+    return {static_cast<std::size_t>(offset_bytes), static_cast<std::size_t>(size_bytes)};
+  }
 };
 
 /// The tensors of one model file under the names that our models use. Reads the header only.
@@ -45,21 +49,22 @@ class Checkpoint {
   void rename(const std::string& from, const std::string& to);
 
   const std::map<std::string, Stored>& tensors() const { return tensors_; }
-  const std::string& path() const;
+  /// The file it was opened from, for messages.
+  const std::string& path() const { return path_; }
   /// Bytes of all tensors.
   std::int64_t size_bytes() const;
   /// The dtype that most bytes have; F32 where there is none.
   formats::DType main_dtype() const;
   bool empty() const { return tensors_.empty(); }
-  void share_file(std::shared_ptr<const formats::TensorFile> file) { files_.push_back(std::move(file)); }
 
  private:
   std::map<std::string, Stored> tensors_;
-  std::vector<std::shared_ptr<const formats::TensorFile>> files_;  // keep mappings alive
+  std::string path_;
 };
 
-/// The tensor's bytes where they lie in the mapped file, as a read-only CPU tensor: nothing is read or copied
-/// until it is used. The checkpoint must outlive it.
+/// The tensor's bytes where they lie in the mapped file, as a CPU tensor that must not be written to: nothing is
+/// read or copied until it is used. Keeps the file open. (Only a tensor that lies at an odd address for its type is
+/// copied.)
 at::Tensor mapped_tensor(const Stored& stored);
 
 /// torch's dtype for a stored one. Error(Format) for types torch has not.

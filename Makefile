@@ -1,0 +1,48 @@
+# The commands a newcomer needs; each installs and builds what is missing first and is quick when nothing changed.
+#   make demo      build, run the demo workflow, say where the picture is
+#   make test      build and run all tests
+#   make bench     measure and write build/bench/*.json
+#   make format    format the sources     make lint   clang-tidy + formatter check + include order
+#   make sanitize  the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+BUILD ?= build/release
+NINJA = ninja -C $(BUILD)
+export CCACHE_DIR ?= $(CURDIR)/.cache/ccache
+
+.PHONY: all setup configure build demo test bench format lint sanitize fuzz clean
+all: build
+
+setup:
+	@tools/setup.sh
+
+configure: setup
+	@[ -f $(BUILD)/build.ninja ] || cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
+
+build: configure
+	@$(NINJA) distorch
+
+demo: build
+	@tools/demo.sh $(BUILD)/bin/distorch
+
+test: configure
+	@$(NINJA)
+	@ctest --test-dir $(BUILD) --output-on-failure
+
+bench: configure
+	@$(NINJA)
+	@tools/bench.sh $(BUILD)
+
+format:
+	@tools/format.sh --fix
+
+lint:
+	@tools/format.sh --check
+	@tools/lint.sh
+
+sanitize: setup
+	@tools/sanitize.sh
+
+fuzz: setup
+	@tools/fuzz.sh
+
+clean:
+	rm -rf build

@@ -1,0 +1,166 @@
+#include "distorch/weights/checkpoint.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <array>
+
+#include "distorch/base/error.h"
+
+namespace distorch::weights {
+
+using formats::DType;
+
+Checkpoint::Checkpoint(std::shared_ptr<const formats::TensorFile> file) : path_(file->path().string()) {
+  for (const auto& info : file->tensors())
+    tensors_[info.name] = {file, info.dtype, info.shape, static_cast<std::int64_t>(info.offset_bytes),
+                           static_cast<std::int64_t>(info.size_bytes)};
+}
+
+const Stored* Checkpoint::find(const std::string& name) const {
+  auto at = tensors_.find(name);
+  return at == tensors_.end() ? nullptr : &at->second;
+}
+
+const std::vector<std::int64_t>& Checkpoint::shape(const std::string& name) const {
+  const auto* stored = find(name);
+  if (!stored) throw Error(ErrorKind::MissingWeight, path_, "has no tensor '" + name + "'");
+  return stored->shape;
+}
+
+bool Checkpoint::has_prefix(const std::string& prefix) const {
+  auto at = tensors_.lower_bound(prefix);
+  return at != tensors_.end() && at->first.compare(0, prefix.size(), prefix) == 0;
+}
+
+Checkpoint Checkpoint::part(const std::string& prefix, const std::string& replacement) const {
+  Checkpoint result;
+  result.path_ = path_;
+  for (auto at = tensors_.lower_bound(prefix);
+       at != tensors_.end() && at->first.compare(0, prefix.size(), prefix) == 0; ++at)
+    result.tensors_[replacement + at->first.substr(prefix.size())] = at->second;
+  return result;
+}
+
+int Checkpoint::count(const std::string& prefix) const {
+  int index = 0;
+  while (has_prefix(fmt::format("{}{}.", prefix, index))) ++index;
+  return index;
+}
+
+void Checkpoint::add(const std::string& name, const Stored& stored) {
+  if (path_.empty() && stored.file) path_ = stored.file->path().string();
+  tensors_[name] = stored;
+}
+
+void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::int64_t first_row, std::int64_t rows) {
+  if (stored.shape.empty() || first_row < 0 || rows < 0 || first_row + rows > stored.shape[0])
+    throw Error(ErrorKind::Shape, path_,
+                fmt::format("'{}' wants rows {} to {} of a tensor of shape [{}]", name, first_row, first_row + rows,
+                            fmt::join(stored.shape, ", ")));
+  auto part = stored;
+  auto row_bytes = stored.shape[0] ? stored.size_bytes / stored.shape[0] : 0;
+  part.shape[0] = rows;
+  part.offset_bytes += first_row * row_bytes;
+  part.size_bytes = rows * row_bytes;
+  add(name, part);
+}
+
+void Checkpoint::rename(const std::string& from, const std::string& to) {
+  auto node = tensors_.extract(from);
+  if (node.empty()) return;
+  node.key() = to;
+  tensors_.erase(to);
+  tensors_.insert(std::move(node));
+}
+
+std::int64_t Checkpoint::size_bytes() const {
+  std::int64_t total = 0;
+  for (const auto& [name, stored] : tensors_) total += stored.size_bytes;
+  return total;
+}
+
+DType Checkpoint::main_dtype() const {
+  std::map<DType, std::int64_t> bytes;
+  for (const auto& [name, stored] : tensors_) bytes[stored.dtype] += stored.size_bytes;
+  auto most = std::max_element(bytes.begin(), bytes.end(),
+                               [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? DType::F32 : most->first;
+}
+
+at::ScalarType to_torch(DType dtype) {
+  switch (dtype) {
+    case DType::BOOL: return at::kBool;
+    case DType::U8: return at::kByte;
+    case DType::I8: return at::kChar;
+    case DType::I16: return at::kShort;
+    case DType::I32: return at::kInt;
+    case DType::I64: return at::kLong;
+    case DType::F16: return at::kHalf;
+    case DType::BF16: return at::kBFloat16;
+    case DType::F32: return at::kFloat;
+    case DType::F64: return at::kDouble;
+    case DType::F8_E4M3: return at::kFloat8_e4m3fn;
+    case DType::F8_E5M2: return at::kFloat8_e5m2;
+    default: throw Error(ErrorKind::Format, "", fmt::format("tensors of type {} cannot be used", name_of(dtype)));
+  }
+}
+
+at::Tensor mapped_tensor(const Stored& stored) {
+  auto bytes = stored.file->mapping()->bytes(stored.range());
+  auto options = at::TensorOptions().dtype(to_torch(stored.dtype));
+  auto* data = const_cast<std::byte*>(bytes.data());
+  auto element = options.dtype().itemsize();
+  if (reinterpret_cast<std::uintptr_t>(data) % element != 0) {
+    auto copy = at::empty(stored.shape, options);
+    stored.file->mapping()->read(stored.offset_bytes, {static_cast<std::byte*>(copy.data_ptr()), bytes.size()});
+    return copy;
+  }
+  return at::from_blob(data, stored.shape, [file = stored.file](void*) {}, options);
+}
+
+namespace {
+
+std::string fault_of(const Declared& weight, const Stored* stored) {
+  if (!stored)
+    return weight.optional ? "" : fmt::format("'{}' is missing", weight.name);
+  if (stored->shape == weight.shape) return "";
+  return fmt::format("'{}' has shape [{}] where [{}] is needed", weight.name, fmt::join(stored->shape, ", "),
+                     fmt::join(weight.shape, ", "));
+}
+
+}  // namespace
+
+void check_complete(const Manifest& manifest, const Checkpoint& checkpoint, const std::string& what) {
+  constexpr std::size_t shown = 20;
+  std::vector<std::string> faults;
+  bool missing = false;
+  for (const auto& weight : manifest.weights()) {
+    const auto* stored = checkpoint.find(weight.name);
+    auto fault = fault_of(weight, stored);
+    if (fault.empty()) continue;
+    missing = missing || !stored;
+    faults.push_back(std::move(fault));
+  }
+  if (faults.empty()) return;
+  auto count = faults.size();
+  faults.resize(std::min(count, shown));
+  auto rest = count > shown ? fmt::format("; and {} more", count - shown) : "";
+  throw Error(missing ? ErrorKind::MissingWeight : ErrorKind::Shape, checkpoint.path(),
+              fmt::format("is no complete {}: {}{}", what, fmt::join(faults, "; "), rest));
+}
+
+PlainSource::PlainSource(Manifest& manifest, const Checkpoint& checkpoint, at::ScalarType dtype, at::Device device)
+    : PlainSource(manifest, [&](const Declared& weight) {
+        const auto* stored = checkpoint.find(weight.name);
+        return stored ? mapped_tensor(*stored).to(device, dtype) : at::Tensor();
+      }) {}
+
+PlainSource::PlainSource(Manifest& manifest, const std::function<at::Tensor(const Declared&)>& make) {
+  for (std::size_t i = 0; i < manifest.weights().size(); ++i) manifest.slot(i).value = make(manifest.weights()[i]);
+  manifest.attach(this);
+}
+
+Tensors PlainSource::run(int, const Tensors& inputs, const Body& body) { return body(inputs); }
+
+}  // namespace distorch::weights
