@@ -1,0 +1,63 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace distorch::device {
+
+/// Host memory that the accelerators of the given kinds copy from at full speed, for as long as this object
+/// lives. Meant for file mappings made MAP_SHARED and read-only (a private mapping cannot be registered). The
+/// mapping must outlive this object. Move-only.
+class RegisteredRange {
+ public:
+  RegisteredRange() = default;
+  /// Registers [start, start + bytes) read-only with the kinds of device in `devices` (CPU entries are skipped).
+  /// Refused (memlock limit, unsupported mapping, no driver): the object is empty, and a warning says so once per
+  /// process; copies from the memory still work, as from any pageable memory.
+  RegisteredRange(const void* start, std::int64_t bytes, const std::vector<c10::Device>& devices);
+  ~RegisteredRange();
+  RegisteredRange(RegisteredRange&& other) noexcept;
+  RegisteredRange& operator=(RegisteredRange&& other) noexcept;
+
+  /// True when every accelerator among the devices accepted the memory.
+  explicit operator bool() const { return !types_.empty(); }
+  const void* start() const { return start_; }
+  std::int64_t bytes() const { return bytes_; }
+
+ private:
+  void release() noexcept;
+
+  const void* start_ = nullptr;
+  std::int64_t bytes_ = 0;
+  std::vector<c10::DeviceType> types_;
+};
+
+/// Page-locked host memory of exactly the size asked for, rounded up to pages (torch's pool rounds to powers of
+/// two). Where locking is refused it is ordinary memory: slower, never an error. Move-only.
+class HostBuffer {
+ public:
+  HostBuffer() = default;
+  /// Error(OutOfMemory) when the host has not that much memory.
+  HostBuffer(std::int64_t bytes, const std::vector<c10::Device>& devices);
+  ~HostBuffer();
+  HostBuffer(HostBuffer&& other) noexcept;
+  HostBuffer& operator=(HostBuffer&& other) noexcept;
+
+  void* data() const { return data_; }
+  std::int64_t bytes() const { return bytes_; }
+  bool page_locked() const { return static_cast<bool>(registered_) || types_locked_; }
+  /// The memory as a CPU tensor of bytes, uint8 [bytes]; valid while this object lives.
+  at::Tensor tensor() const;
+
+ private:
+  void release() noexcept;
+
+  void* data_ = nullptr;
+  std::int64_t bytes_ = 0;
+  std::int64_t mapped_ = 0;
+  RegisteredRange registered_;
+  bool types_locked_ = false;
+};
+
+}  // namespace distorch::device
