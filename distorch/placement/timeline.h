@@ -1,0 +1,58 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "distorch/placement/plan.h"
+
+namespace distorch::placement {
+
+/// A bar of the drawing. Times in seconds from the start of the first step.
+struct Interval {
+  enum class Kind { Compute, Copy, Activation, Wait };
+  int lane = 0;  // index into Report::lanes
+  Kind kind = Kind::Compute;
+  int block = 0;
+  int step = 0;
+  double start_s = 0, end_s = 0;
+};
+
+struct Lane {
+  std::string name;        // "cuda:0" (compute) or "cpu -> cuda:0" (link)
+  double busy_s = 0;       // in one steady step
+  std::int64_t bytes = 0;  // carried in one steady step; 0 for compute
+};
+
+/// What one step of a model costs under a placement.
+struct Report {
+  double step_s = 0;     // steady state: the ring already holds the first blocks of the next step
+  double first_s = 0;    // the first step: rings empty, every resident block in its place
+  double compute_s = 0;  // computing, on whatever device
+  double wait_s = 0;     // steady step: computing nothing, waiting for a copy or an activation
+  double bound_s = 0;    // max(compute, busiest link alone): no schedule of this placement is faster
+  std::int64_t streamed_bytes = 0;
+  std::vector<Lane> lanes;
+  std::vector<Interval> intervals;  // of the steps recorded
+};
+
+/// The clock of one model on one machine. Rules: a copy starts when its ring has a free slot and its link has finished the
+/// copy before it; a slot is free again when the block that used it has been computed; a block computes when the one before
+/// it is done and its weights are there; the order of copies is cyclic over steps. Links share as LinkClock says.
+/// Event-driven and exact for these rules. Keeps references: system and model must outlive it.
+class Timeline {
+ public:
+  Timeline(const System& system, const Model& model);
+
+  /// Seconds of a steady step; infinity where a block cannot run or stream as the placement wants. Fast: no allocation of note.
+  double step_s(const Placement& placement);
+  /// All figures, and the bars of `recorded` steps.
+  Report report(const Placement& placement, int recorded = 2);
+
+ private:
+  struct Run;
+  const System& system_;
+  const Model& model_;
+  LinkClock clock_;
+  std::vector<int> routes_;  // [from * devices + to]
+};
+
+}  // namespace distorch::placement
