@@ -1,0 +1,160 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "distorch/sampling/conditioning.h"
+#include "distorch/sampling/denoiser.h"
+
+namespace distorch::sampling {
+
+/// How one of a network's inputs behaves when conditionings are batched or cropped.
+/// Source: ComfyUI comfy/conds.py.
+struct ModelInput {
+  enum class Kind {
+    Regular,     // [B, ...]; batched where shapes agree
+    CrossAttn,   // [B, tokens, width]; repeated to a common number of tokens
+    NoiseShape,  // [B, C, ...] of the latent's size; cropped with the area
+    Constant,    // the same for the whole batch; equal values only
+  };
+  Kind kind;
+  at::Tensor value;
+};
+using ModelInputs = std::map<std::string, ModelInput>;
+/// The same after batching: what the network is called with.
+using BatchedInputs = std::map<std::string, at::Tensor>;
+
+/// What a run knows when conditionings are turned into network inputs. Undefined tensors: none.
+struct EncodeContext {
+  at::Tensor noise;         // shape and device of the latents
+  at::Tensor latent_image;  // in the network's scale
+  at::Tensor denoise_mask;  // [B, C, ...], 1 = repaint
+  std::uint64_t seed = 0;
+  bool positive = true;
+};
+
+/// A diffusion model as this folder sees it; `models` implements it, tests use closed forms.
+class X0Model {
+ public:
+  virtual ~X0Model() = default;
+  virtual const ModelSampling& sampling() const = 0;
+  virtual at::Device device() const = 0;
+  /// x [B, C, ...] float32, sigma [B] float32, both on device() -> x0 [B, C, ...] float32.
+  /// One call is one pass over the weights: cond and uncond come together in B.
+  virtual at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma,
+                           const BatchedInputs& inputs) = 0;
+
+  /// Network inputs of one conditioning, on device(). Default: "c_crossattn" from cross_attn.
+  virtual ModelInputs encode(const ConditioningItem& item, const EncodeContext& context) const;
+  /// May a call with x of `x_shape` be made at once? Asked with ever smaller batches; a single
+  /// conditioning is run even where this says no.
+  virtual bool fits(at::IntArrayRef x_shape, const std::vector<const ModelInputs*>& inputs) const;
+  /// What the kept part of an inpainted latent looks like at `sigma` [B].
+  virtual at::Tensor scale_latent_inpaint(const at::Tensor& sigma, const at::Tensor& noise,
+                                          const at::Tensor& latent_image) const;
+  /// Between the scale of a LATENT and the network's own (0.18215 for SD 1.x). Default: no change.
+  virtual at::Tensor process_latent_in(const at::Tensor& latent) const { return latent; }
+  virtual at::Tensor process_latent_out(const at::Tensor& latent) const { return latent; }
+  virtual std::int64_t latent_channels() const { return 4; }
+  /// 2 for pictures, 3 with frames.
+  virtual int latent_dimensions() const { return 2; }
+};
+
+/// x0 from a network that wants scaled input and timesteps: the frame of most X0Model::apply.
+/// network(scaled x, timestep [B] float32) -> output in any float type.
+at::Tensor predict_x0(const ModelSampling& sampling, const at::Tensor& x, const at::Tensor& sigma,
+                      const std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>& network);
+
+/// A conditioning ready for the sampling loop: areas in cells, masks in latent size, times as sigmas.
+struct PreparedItem {
+  struct Box {
+    std::vector<std::int64_t> size, origin;
+    bool operator==(const Box&) const = default;
+  };
+  ModelInputs inputs;
+  std::optional<Box> box;
+  double strength = 1.0;
+  at::Tensor mask;  // [B or 1, H, W] on the model's device
+  double mask_strength = 1.0;
+  std::optional<float> sigma_start;  // counts while sigma <= sigma_start
+  std::optional<float> sigma_end;    // and sigma >= sigma_end
+};
+struct PreparedConditioning {
+  std::vector<PreparedItem> positive;
+  std::vector<PreparedItem> negative;
+};
+
+/// Resolves areas, masks and time ranges, encodes through the model, and gives every item with an area
+/// a partner of the same area on the other side. Source: ComfyUI comfy/samplers.py, process_conds.
+PreparedConditioning prepare_conditioning(const X0Model& model, const Conditioning& positive,
+                                          const Conditioning& negative, EncodeContext context);
+
+/// x0 of each list: the weighted mean over its items where they count, 0 where none does. Items of all
+/// lists that fit together run in one call. Source: ComfyUI comfy/samplers.py, calc_cond_batch.
+std::vector<at::Tensor> predict_each(X0Model& model,
+                                     const std::vector<const std::vector<PreparedItem>*>& lists,
+                                     const at::Tensor& x, const at::Tensor& sigma);
+
+/// What replaces uncond + (cond - uncond) * cfg where a node asks for it.
+struct GuidanceInputs {
+  const at::Tensor& x;
+  const at::Tensor& sigma;
+  const at::Tensor& cond;
+  const at::Tensor& uncond;
+  double cfg;
+};
+using GuidanceFunction = std::function<at::Tensor(const GuidanceInputs&)>;
+
+/// Classifier-free guidance over prepared conditionings. With cfg 1 the negative is not computed.
+class CfgDenoiser : public Denoiser {
+ public:
+  CfgDenoiser(X0Model& model, PreparedConditioning conditioning, double cfg);
+
+  at::Tensor operator()(const at::Tensor& x, float sigma) override;
+  GuidedPair with_uncond(const at::Tensor& x, float sigma) override;
+  const ModelSampling& model_sampling() const override { return model_.sampling(); }
+  X0Model& model() { return model_; }
+
+  GuidanceFunction guidance;  // empty: the plain formula
+
+ private:
+  GuidedPair predict(const at::Tensor& x, float sigma, bool need_uncond);
+
+  X0Model& model_;
+  PreparedConditioning conditioning_;
+  double cfg_;
+};
+
+/// Keeps a latent where the mask is 0: that part is set to the latent with noise before every
+/// evaluation and to the latent itself after it. Source: comfy/samplers.py, KSamplerX0Inpaint.
+class InpaintDenoiser : public Denoiser {
+ public:
+  struct Kept {
+    at::Tensor mask;          // [B, C, ...], 1 = repaint
+    at::Tensor latent_image;  // in the network's scale
+    at::Tensor noise;
+  };
+  InpaintDenoiser(CfgDenoiser& inner, Kept kept);
+
+  at::Tensor operator()(const at::Tensor& x, float sigma) override;
+  GuidedPair with_uncond(const at::Tensor& x, float sigma) override;
+  const ModelSampling& model_sampling() const override { return inner_.model_sampling(); }
+
+ private:
+  at::Tensor blend_in(const at::Tensor& x, float sigma) const;
+  at::Tensor blend_out(const at::Tensor& denoised) const;
+
+  CfgDenoiser& inner_;
+  Kept kept_;
+  at::Tensor keep_;  // 1 - mask
+};
+
+/// A noise mask [H, W], [B, H, W] or [B, 1, H, W] of any size as a mask of `latent_shape`.
+at::Tensor fit_mask(const at::Tensor& mask, at::IntArrayRef latent_shape);
+
+}  // namespace distorch::sampling
