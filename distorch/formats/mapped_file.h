@@ -1,5 +1,4 @@
 #pragma once
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -7,6 +6,8 @@
 #include <span>
 
 namespace distorch::formats {
+
+struct FaultWatch;
 
 /// Bytes [offset, offset + size) of a file.
 struct ByteRange {
@@ -79,7 +80,6 @@ class MappedFile {
   std::size_t resident_bytes(ByteRange range) const;
 
  private:
-  struct Watch;  // what the SIGBUS handler knows of a mapping
   MappedFile(std::filesystem::path path, int descriptor, FileIdentity identity);
   [[noreturn]] void throw_changed() const;
 
@@ -87,7 +87,7 @@ class MappedFile {
   int descriptor_ = -1;
   FileIdentity identity_;
   const std::byte* data_ = nullptr;
-  Watch* watch_ = nullptr;
+  FaultWatch* watch_ = nullptr;  // what the SIGBUS handler knows of this mapping
 };
 
 /// Identity of an open file; for caches keyed by file content. Error(MissingFile) if the path leads nowhere.

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "distorch/formats/catalog.h"
 #include "distorch/formats/tensor_file.h"
 
 /// The safetensors format: 8 bytes little-endian header length, a JSON header, the tensors' bytes.
@@ -40,5 +41,8 @@ struct TensorToWrite {
 /// name, header padded with spaces to 8 bytes. Error(Internal) if shape and bytes disagree or a name occurs twice.
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
                        const TensorFile::Metadata& metadata = {});
+
+/// Its line in catalog.cpp.
+Format safetensors_format();
 
 }  // namespace distorch::formats

@@ -27,13 +27,15 @@ struct TensorInfo {
 };
 
 /// A weights file whose header has been read and checked: every range lies within the file, no name occurs twice.
-/// The bytes of the tensors have not been touched. Cheap to move; keeps the mapping alive.
+/// The bytes of the tensors have not been touched. Move-only; keeps the mapping alive.
 class TensorFile {
  public:
   using Metadata = std::map<std::string, std::string>;
 
   TensorFile(std::shared_ptr<const MappedFile> mapping, std::string format,
              std::vector<TensorInfo> tensors, Metadata metadata);
+  TensorFile(TensorFile&&) = default;
+  TensorFile& operator=(TensorFile&&) = default;
 
   const std::filesystem::path& path() const { return mapping_->path(); }
   const std::shared_ptr<const MappedFile>& mapping() const { return mapping_; }
