@@ -66,7 +66,7 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
     current_guard = nullptr;
     siglongjmp(guard->back, 1);
   }
-  auto* watch = watch_of(address);
+  auto* watch = info->si_code > 0 ? watch_of(address) : nullptr;  // <= 0: sent by kill(), no address
   if (watch == nullptr || !replace_by_zeros(*watch, address)) call_previous(signal, info, context);
   errno = saved_errno;
 }

@@ -1,0 +1,214 @@
+#include "distorch/formats/mapped_file.h"
+
+#include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <atomic>
+#include <cstring>
+#include <fstream>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+#include "distorch/base/atomic_file.h"
+#include "distorch/base/error.h"
+
+using namespace distorch;
+using namespace distorch::formats;
+
+namespace {
+
+constexpr std::size_t size = 1 << 20;
+
+/// A file of its own for each test, 1 MiB in which byte i is i mod 251.
+struct File {
+  std::filesystem::path path;
+  File() {
+    static int count = 0;
+    path = std::filesystem::temp_directory_path() / ("distorch_map_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
+    std::string bytes(size, '\0');
+    for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(i % 251);
+    write_file(path, bytes);
+  }
+  ~File() { std::filesystem::remove(path); }
+  void cut(std::size_t to) const { std::filesystem::resize_file(path, to); }
+};
+
+std::size_t sum(std::span<const std::byte> bytes) {
+  std::size_t total = 0;
+  for (auto b : bytes) total += static_cast<unsigned char>(b);
+  return total;
+}
+
+}  // namespace
+
+TEST_CASE("mapped file: bytes, ranges and the cache by identity") {
+  File file;
+  auto a = MappedFile::open(file.path);
+  CHECK(a->size() == size);
+  CHECK(static_cast<int>(a->bytes()[300]) == 300 % 251);
+  CHECK(MappedFile::open(file.path) == a);
+  auto link = file.path.string() + ".link";
+  std::filesystem::create_symlink(file.path, link);
+  CHECK(MappedFile::open(link) == a);
+  std::filesystem::remove(link);
+  CHECK(a->bytes({10, 20}).size() == 20);
+  CHECK_THROWS_AS(a->bytes({size, 1}), Error);
+  CHECK_THROWS_AS(a->bytes({1, ~std::size_t{0}}), Error);
+  std::vector<std::byte> copy(1000);
+  a->read(500, copy);
+  CHECK(std::memcmp(copy.data(), a->bytes().data() + 500, copy.size()) == 0);
+  a->probe({0, size});
+  a->check();
+  CHECK(a->is_current());
+
+  std::weak_ptr<const MappedFile> gone = a;
+  a.reset();
+  CHECK(gone.expired());
+}
+
+TEST_CASE("mapped file: an empty file and things that are no files") {
+  File file;
+  file.cut(0);
+  auto empty = MappedFile::open(file.path);
+  CHECK(empty->bytes().empty());
+  empty->probe({0, 0});
+  empty->will_need({0, 10});
+  CHECK(empty->resident_bytes({0, 10}) == 0);
+  CHECK_THROWS_AS(empty->read(0, std::span<std::byte>(reinterpret_cast<std::byte*>(&file), 1)), Error);
+  CHECK_THROWS_AS(MappedFile::open("/dev/null"), Error);
+  CHECK_THROWS_AS(MappedFile::open("/no/such/file"), Error);
+}
+
+TEST_CASE("mapped file: pages can be given back and are counted") {
+  File file;
+  auto map = MappedFile::open(file.path);
+  map->sequential({0, size});
+  map->will_need({0, size});
+  map->probe({0, size});
+  CHECK(map->resident_bytes({0, size}) == size);
+  CHECK(map->resident_bytes({100, 1000}) == 1000);
+  auto before = sum(map->bytes());
+  map->dont_need({5000, 100000});
+  CHECK(sum(map->bytes()) == before);
+  ::sync();
+  map->evict({0, size});
+  CHECK(map->resident_bytes({0, size}) <= size);  // a hint: tmpfs keeps its pages
+  CHECK(sum(map->bytes()) == before);
+}
+
+TEST_CASE("mapped file: reading beyond a cut is an error, not a signal") {
+  File file;
+  auto map = MappedFile::open(file.path);
+  file.cut(8192);
+  std::vector<std::byte> copy(10000);
+  map->read(0, std::span(copy).first(8192));  // still there
+  CHECK_FALSE(map->unchanged());
+  try {
+    map->read(0, copy);
+    FAIL("read bytes that are gone");
+  } catch (const Error& e) {
+    CHECK(e.kind() == ErrorKind::Format);
+    CHECK(e.where() == file.path.string());
+    CHECK(e.sentence() == "was truncated or replaced while in use (1048576 bytes then, 8192 now)");
+  }
+  CHECK_THROWS_AS(map->probe({0, size}), Error);
+  CHECK_THROWS_AS(map->check(), Error);
+}
+
+TEST_CASE("mapped file: probe also works by touching") {
+  // The older way, taken where the kernel lacks MADV_POPULATE_READ, is the one that read() shares.
+  File file;
+  auto map = MappedFile::open(file.path);
+  map->probe({4096, 8192});
+  file.cut(4096);
+  map->probe({0, 4096});
+  CHECK_THROWS_AS(map->probe({4096, 1}), Error);
+}
+
+TEST_CASE("mapped file: bytes used in place read as zeros after a cut, and check() says so") {
+  File file;
+  auto map = MappedFile::open(file.path);
+  auto other = File();
+  auto untouched = MappedFile::open(other.path);
+  file.cut(8192);
+  CHECK(sum(map->bytes().subspan(8192)) == 0);
+  CHECK(static_cast<int>(map->bytes()[300]) == 300 % 251);  // what is left is left
+  CHECK_THROWS_WITH_AS(map->check(), (file.path.string() + ": was truncated or replaced while in use (1048576 bytes then, 8192 now)").c_str(), Error);
+  // Even after the file has its old size and content again: this mapping holds zeros.
+  {
+    std::ofstream out(file.path, std::ios::binary);
+    out << read_file(other.path);
+  }
+  CHECK_THROWS_AS(map->check(), Error);
+  // A new mapping is whole, and other files are not concerned.
+  auto again = MappedFile::open(file.path);
+  CHECK(again != map);
+  CHECK(sum(again->bytes()) == sum(untouched->bytes()));
+  again->check();
+  untouched->check();
+}
+
+TEST_CASE("mapped file: faults of several threads at once") {
+  File file;
+  auto map = MappedFile::open(file.path);
+  file.cut(4096);
+  std::atomic<int> thrown{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i)
+    threads.emplace_back([&] {
+      std::vector<std::byte> copy(size);
+      for (int k = 0; k < 20; ++k) {
+        try {
+          map->read(0, copy);
+        } catch (const Error&) {
+          thrown.fetch_add(1);
+        }
+      }
+      if (sum(map->bytes().subspan(8192)) != 0) thrown.store(-1000);
+    });
+  for (auto& t : threads) t.join();
+  CHECK(thrown.load() >= 1);  // once one thread has put zeros there, the copies of the others succeed
+  CHECK_THROWS_AS(map->check(), Error);
+}
+
+TEST_CASE("mapped file: a file replaced by rename keeps its content here") {
+  File file;
+  auto map = MappedFile::open(file.path);
+  write_file(file.path, "new");
+  CHECK(sum(map->bytes()) > 0);
+  map->check();
+  CHECK_FALSE(map->is_current());
+  auto now = MappedFile::open(file.path);
+  CHECK(now->size() == 3);
+  CHECK(now->is_current());
+}
+
+TEST_CASE("mapped file: a change in place is noticed") {
+  File file;
+  auto map = MappedFile::open(file.path);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  {
+    std::fstream out(file.path, std::ios::in | std::ios::out | std::ios::binary);
+    out << "xyz";
+  }
+  CHECK_THROWS_WITH_AS(map->check(), (file.path.string() + ": was truncated or replaced while in use").c_str(), Error);
+}
+
+TEST_CASE("mapped file: a bus error elsewhere still ends the process") {
+  File file;
+  auto map = MappedFile::open(file.path);  // the handler is in place
+  auto child = ::fork();
+  if (child == 0) {
+    ::signal(SIGABRT, SIG_DFL);
+    std::raise(SIGBUS);
+    std::raise(SIGBUS);
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  CHECK(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGBUS);
+}
