@@ -92,6 +92,8 @@ def save(name, tensors, manifest):
         size = os.path.getsize(path + ".safetensors")
         assert size < 1_000_000, (name, size)
         print(name, size, "bytes,", len(tensors), "tensors")
+    if manifest is None:
+        return
     with open(path + ".json", "w", encoding="utf-8") as f:
         json.dump(manifest, f, indent=1, ensure_ascii=True)
         f.write("\n")
