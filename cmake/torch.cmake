@@ -14,13 +14,17 @@ if(NOT EXISTS "${TORCH_DIR}/lib/libtorch_cpu.so")
     "or set TORCH_DIR to the folder of an installed torch 2.11 package.")
 endif()
 
+file(MAKE_DIRECTORY "${CMAKE_BINARY_DIR}/torch_include")
 foreach(name c10 torch_cpu)
   add_library(torch::${name} SHARED IMPORTED GLOBAL)
   set_target_properties(torch::${name} PROPERTIES IMPORTED_LOCATION "${TORCH_DIR}/lib/lib${name}.so")
 endforeach()
 add_library(torch::torch INTERFACE IMPORTED GLOBAL)
-target_include_directories(torch::torch SYSTEM INTERFACE
-  "${TORCH_DIR}/include" "${TORCH_DIR}/include/torch/csrc/api/include")
+# Only torch's own headers: the wheel also carries a fmt that must not shadow the system's.
+foreach(folder ATen c10 torch)
+  file(CREATE_LINK "${TORCH_DIR}/include/${folder}" "${CMAKE_BINARY_DIR}/torch_include/${folder}" SYMBOLIC)
+endforeach()
+target_include_directories(torch::torch SYSTEM INTERFACE "${CMAKE_BINARY_DIR}/torch_include")
 # The wheel's own dependencies (CUDA runtime, CUPTI) lie in sibling folders that its RUNPATH names; the
 # linker must not insist on resolving them itself.
 target_link_options(torch::torch INTERFACE -Wl,--unresolved-symbols=ignore-in-shared-libs)
