@@ -1,0 +1,98 @@
+#pragma once
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "distorch/base/rig.h"
+#include "distorch/device/measure.h"
+#include "distorch/placement/auto_plan.h"
+#include "distorch/placement/plan.h"
+#include "distorch/streaming/profile.h"
+#include "distorch/streaming/streamed_model.h"
+
+namespace distorch::streaming {
+
+/// How a loader wants a model placed. All empty: `auto` on the default device.
+struct PlacementRequest {
+  std::string compute;         // "" = the engine's default device
+  std::string allocation;      // "EXPERT#COMPUTE;VIRTUAL_GB;DONORS" (placement/allocation_string.h); "" = auto
+  bool eject = true;           // other models give up their memory first (only as much as is needed)
+  bool operator==(const PlacementRequest&) const = default;
+};
+
+enum class PlacementMode { Auto, Spread, Tail };
+
+struct EngineOptions {
+  std::string default_device;                    // "" = the first accelerator, else cpu
+  std::map<std::string, std::int64_t> budgets;   // --memory cuda:0=10GiB
+  PlacementMode mode = PlacementMode::Auto;      // --placement: Tail is DisTorch2's order
+  std::string override_allocation;               // --placement "cuda:0,2gb;cpu,*" for every model; "" = as the loader says
+  std::map<std::string, std::string> device_map; // --device-map
+  bool strict_devices = false;
+  bool log_tables = true;
+};
+
+/// What a run of a model will need, found by a dry run of the same arithmetic (profile.h).
+using MakeProfile = std::function<Profile(const RigDevice& compute)>;
+
+/// All models of a process and the memory they may use: plans where weights rest, loads, evicts.
+/// Promises: no device is used beyond its budget; nothing is evicted that is not in the way; a model that the same
+/// prompt still uses goes last.
+class Engine {
+ public:
+  explicit Engine(EngineOptions options = {});
+
+  const EngineOptions& options() const { return options_; }
+  /// The present device that stands for a requested one ("" = default), warning once where it was replaced.
+  std::string device_for(const std::string& requested);
+  /// The machine as planners see it, with `compute` to compute on and budgets applied.
+  placement::System system(const std::string& compute) const;
+  /// Speeds of a device for profiles: of the simulated rig, of a known accelerator, or a cautious guess.
+  RigDevice speeds(const std::string& device) const;
+
+  /// Makes the engine know a model; it is forgotten when the model dies.
+  void add(const std::shared_ptr<StreamedModel>& model, const PlacementRequest& request);
+  /// Brings a model into place for a run: plans, makes room, loads. Cheap when nothing changed. `profile` is asked only
+  /// if a plan has to be made. Errors: OutOfMemory, Usage (impossible allocation).
+  void prepare(const std::shared_ptr<StreamedModel>& model, const MakeProfile& profile);
+  /// Models used since then are evicted after all others.
+  void begin_prompt();
+  /// Gives all weights back.
+  void unload_all();
+
+  /// The plan made by the last prepare() of a model; tables for the log (placement/tables.h).
+  const placement::Placement* placement_of(const StreamedModel& model) const;
+  /// Text of the three DisTorch2 tables and the expert string of the model's plan; "" where none was made.
+  std::string tables_of(const StreamedModel& model) const;
+  /// Frees at least `bytes` on a device if it can: idle models first, then weights of `user` itself.
+  bool make_room(const std::string& device, std::int64_t bytes, StreamedModel* user);
+
+ private:
+  struct Entry {
+    std::weak_ptr<StreamedModel> model;
+    PlacementRequest request;
+    std::int64_t activation_bytes = 0;
+    Profile profile;
+    bool profiled = false;
+    placement::System system;
+    placement::Model plan_model;
+    placement::Placement placement;
+    bool planned = false;
+    std::uint64_t used = 0;  // when, counted in prepare() calls
+  };
+  Entry& entry(const StreamedModel& model);
+  const Entry* find(const StreamedModel& model) const;
+  placement::Placement plan_for(Entry& entry, StreamedModel& model, const std::map<std::string, std::int64_t>& taken);
+  std::map<std::string, std::int64_t> taken_by_others(const StreamedModel& model) const;
+  bool evict_one(const StreamedModel& keep, bool also_current_prompt, const std::string& device);
+
+  EngineOptions options_;
+  std::vector<Entry> entries_;
+  std::optional<device::LinkTable> links_;
+  std::uint64_t clock_ = 0, prompt_begin_ = 0;
+};
+
+}  // namespace distorch::streaming
