@@ -237,6 +237,31 @@ std::vector<LinkClock::Completion> LinkClock::take_completed() {
   return done;
 }
 
+void LinkClock::take_completed(std::vector<Completion>& out) {
+  out.clear();
+  out.swap(completed_);
+}
+
+bool LinkClock::disjoint(const std::vector<int>& routes) const {
+  std::vector<int> uses(capacity_.size(), 0);
+  for (int route : routes) {
+    for (int resource : routes_[route].resources) {
+      if (capacity_[resource] < kNever && ++uses[resource] > 1) return false;
+    }
+  }
+  return true;
+}
+
+double LinkClock::least_seconds(const std::vector<Load>& loads) const {
+  std::vector<double> bytes(capacity_.size(), 0);
+  for (const Load& load : loads) {
+    for (int resource : routes_[load.route].resources) bytes[resource] += load.bytes;
+  }
+  double least = 0;
+  for (std::size_t r = 0; r < bytes.size(); ++r) least = std::max(least, bytes[r] / capacity_[r]);
+  return least;
+}
+
 void LinkClock::reset() {
   flows_.clear();
   completed_.clear();

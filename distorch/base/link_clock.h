@@ -63,6 +63,17 @@ class LinkClock {
   };
   /// The transfers that ended since the last call.
   std::vector<Completion> take_completed();
+  /// The same into a vector that is kept: no allocation in a hot loop.
+  void take_completed(std::vector<Completion>& out);
+
+  /// True where no two of these routes share anything, so that each always runs at its own speed.
+  bool disjoint(const std::vector<int>& routes) const;
+  struct Load {
+    int route;
+    double bytes;
+  };
+  /// Seconds below which nobody can carry all of these: the busiest link, half-duplex pair or root.
+  double least_seconds(const std::vector<Load>& loads) const;
   /// Forgets transfers and time, keeps links and routes.
   void reset();
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,7 @@ struct Report {
 class Timeline {
  public:
   Timeline(const System& system, const Model& model);
+  ~Timeline();
 
   /// Seconds of a steady step; infinity where a block cannot run or stream as the placement wants. Fast: no allocation of note.
   double step_s(const Placement& placement);
@@ -48,11 +50,24 @@ class Timeline {
   Report report(const Placement& placement, int recorded = 2);
 
  private:
+  struct Stage;  // one thing the compute chain does: move the activation, wait for a copy, compute
+  struct Ring;
   struct Run;
+  bool prepare(const Placement& placement);
+  int route(int from, int to);
+  bool uncontended();
+  double run_alone();
+  void run_events(Run& run);
+  void fill_lanes(Run& run, Report& report);
+
   const System& system_;
   const Model& model_;
   LinkClock clock_;
-  std::vector<int> routes_;  // [from * devices + to]
+  std::vector<int> routes_;  // [from * devices + to]: LinkClock's number, -1 none, -2 not asked yet
+  std::vector<Stage> stages_;
+  std::vector<Ring> rings_;
+  std::vector<double> release_;
+  std::map<std::vector<int>, bool> alone_;  // sets of routes -> nothing shared
 };
 
 }  // namespace distorch::placement

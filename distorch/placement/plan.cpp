@@ -1,0 +1,278 @@
+#include "distorch/placement/plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "distorch/base/error.h"
+#include "distorch/base/units.h"
+#include "distorch/placement/spread.h"
+
+namespace distorch::placement {
+namespace {
+
+constexpr double kAssumedLink = 12e9;     // bytes/s of a donor whose link nobody has measured
+constexpr double kAssumedCompute = 50e9;  // bytes of weights computed per second where no seconds are known
+constexpr int kTries = 1500;              // clock runs of one plan
+
+using Bytes = std::int64_t;
+
+std::string names(const System& system) {
+  std::vector<std::string_view> all;
+  for (const Device& device : system.devices) all.push_back(device.name);
+  return fmt::format("{}", fmt::join(all, ", "));
+}
+
+// The clock needs some figure everywhere; where nothing is known an even assumption gives an even spread.
+System with_links(System system) {
+  LinkClock clock(system.links, system.roots);
+  const std::string compute = system.devices[system.compute].name;
+  for (const Device& device : system.devices) {
+    if (device.name != compute && clock.route(device.name, compute) < 0) {
+      system.links.push_back({device.name, compute, kAssumedLink});
+    }
+  }
+  return system;
+}
+
+Model with_seconds(Model model, int compute) {
+  for (Block& block : model.blocks) {
+    if (block.seconds_on(compute) >= 0) continue;
+    block.seconds.resize(std::max(block.seconds.size(), static_cast<std::size_t>(compute) + 1), -1);
+    block.seconds[compute] = static_cast<double>(block.bytes) / kAssumedCompute;
+  }
+  return model;
+}
+
+// Hands out a model's bytes.
+class Ledger {
+ public:
+  Ledger(const System& system, Bytes total) : quotas_(system.devices.size(), 0), left_(total) {}
+
+  void give(int device, double asked) {
+    Bytes bytes = asked >= static_cast<double>(left_) ? left_ : static_cast<Bytes>(std::llround(asked));
+    quotas_[device] += bytes;
+    left_ -= bytes;
+  }
+  void give_rest(int device) { give(device, static_cast<double>(left_)); }
+  Bytes left() const { return left_; }
+  const std::vector<Bytes>& quotas() const { return quotas_; }
+
+ private:
+  std::vector<Bytes> quotas_;
+  Bytes left_;
+};
+
+std::vector<Bytes> share_quotas(const System& system, Bytes total, const std::vector<Share>& shares) {
+  Ledger ledger(system, total);
+  const Unit unit = shares.front().unit;
+  double sum = 0;
+  int rest = -1;
+  for (const Share& share : shares) {
+    int device = system.at(share.device);
+    if (share.takes_rest) rest = device;
+    sum += share.amount;
+  }
+  if (unit == Unit::ModelPercent && rest >= 0 && sum > 100) {
+    throw Error(ErrorKind::Usage, "allocation", fmt::format("asks for {}% of the model and the rest of it besides", sum));
+  }
+  if (unit == Unit::ModelPercent && rest < 0 && sum <= 0) {
+    throw Error(ErrorKind::Usage, "allocation", "all shares are 0%");
+  }
+  for (const Share& share : shares) {
+    if (share.takes_rest) continue;
+    int device = system.at(share.device);
+    switch (unit) {
+      case Unit::Bytes: ledger.give(device, share.amount); break;
+      case Unit::ModelPercent:
+        ledger.give(device, share.amount / (rest < 0 ? sum : 100) * static_cast<double>(total));
+        break;
+      case Unit::DeviceFraction:
+        ledger.give(device, share.amount * static_cast<double>(system.devices[device].total_bytes));
+        break;
+    }
+  }
+  if (rest < 0 && unit == Unit::Bytes) rest = system.find("cpu");
+  if (rest < 0 && unit == Unit::ModelPercent) {  // rounding: to the last device that takes part
+    for (const Share& share : shares) rest = share.amount > 0 ? system.at(share.device) : rest;
+  }
+  ledger.give_rest(rest < 0 ? system.compute : rest);
+  return ledger.quotas();
+}
+
+std::vector<Bytes> virtual_quotas(const System& system, Bytes total, const Allocation& allocation) {
+  Ledger ledger(system, total);
+  const double wanted = std::min(allocation.virtual_bytes, static_cast<double>(total));
+  ledger.give(system.compute, static_cast<double>(total) - wanted);
+  if (ledger.left() == 0) return ledger.quotas();
+  auto donors = allocation.donors;
+  if (donors.empty()) donors.push_back("cpu");
+  Bytes offered = 0;
+  for (const std::string& donor : donors) {
+    int device = system.at(donor);
+    if (device == system.compute) {  // lending to itself moves nothing
+      ledger.give_rest(device);
+      continue;
+    }
+    offered += system.devices[device].budget_bytes;
+    ledger.give(device, static_cast<double>(system.devices[device].budget_bytes));
+  }
+  if (ledger.left() > 0) {
+    throw Error(ErrorKind::OutOfMemory, fmt::format("{}", fmt::join(donors, ", ")),
+                fmt::format("{} of virtual VRAM are asked for, the donors have {}", human_bytes(wanted),
+                            human_bytes(static_cast<double>(offered))));
+  }
+  return ledger.quotas();
+}
+
+// Quotas that leave the pinned blocks where they stay: compute gets at least those, donors less in proportion.
+std::vector<Bytes> around_pinned(const System& system, const Model& model, std::vector<Bytes> quotas) {
+  const auto pinned = pinned_blocks(model);
+  Bytes stay = 0;
+  for (std::size_t i = 0; i < pinned.size(); ++i) stay += pinned[i] ? model.blocks[i].bytes : 0;
+  const Bytes missing = stay - quotas[system.compute];
+  if (missing <= 0) return quotas;
+  const Bytes donors = model.bytes() - quotas[system.compute];
+  Bytes to_take = missing;
+  for (std::size_t d = 0; d < quotas.size(); ++d) {
+    if (static_cast<int>(d) == system.compute) continue;
+    auto cut = static_cast<Bytes>(std::llround(static_cast<double>(missing) * (static_cast<double>(quotas[d]) / static_cast<double>(donors))));
+    cut = std::min({cut, to_take, quotas[d]});
+    quotas[d] -= cut;
+    to_take -= cut;
+  }
+  for (Bytes& quota : quotas) {  // what rounding left
+    Bytes cut = &quota == &quotas[system.compute] ? 0 : std::min(to_take, quota);
+    quota -= cut;
+    to_take -= cut;
+  }
+  quotas[system.compute] = stay;
+  return quotas;
+}
+
+[[noreturn]] void too_much(const System& system, const Placement& placement) {
+  const Device& device = system.devices[system.compute];
+  auto human = [](Bytes bytes) { return human_bytes(static_cast<double>(bytes)); };
+  const Bytes other = placement.ring_bytes() + placement.activation_bytes;
+  throw Error(ErrorKind::OutOfMemory, device.name,
+              fmt::format("{} are needed ({} of weights, {} of ring slots, {} of activations), {} may be used; keep at most {} "
+                          "of weights there",
+                          human(placement.peak_bytes()), human(placement.bytes[system.compute]), human(placement.ring_bytes()),
+                          human(placement.activation_bytes), human(device.budget_bytes),
+                          human(std::max<Bytes>(0, device.budget_bytes - other))));
+}
+
+}  // namespace
+
+DeviceKind kind_of(std::string_view device) {
+  if (device == "cpu") return DeviceKind::Host;
+  return device == "disk" ? DeviceKind::Disk : DeviceKind::Accelerator;
+}
+
+int System::find(std::string_view device) const {
+  for (std::size_t i = 0; i < devices.size(); ++i) {
+    if (devices[i].name == device) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+int System::at(std::string_view device) const {
+  int found = find(device);
+  if (found < 0) {
+    throw Error(ErrorKind::Usage, fmt::format("device {}", device), fmt::format("is not there; there are {}", names(*this)));
+  }
+  return found;
+}
+
+System system_of(const Rig& rig, std::string_view compute) {
+  System system;
+  for (const RigDevice& device : rig.devices) system.devices.push_back({device.name, device.memory_bytes, device.memory_bytes});
+  system.links = rig.links;
+  system.roots = rig.roots;
+  system.compute = system.at(compute);
+  return system;
+}
+
+double Block::seconds_on(int device) const {
+  return device >= 0 && device < static_cast<int>(seconds.size()) ? seconds[device] : -1;
+}
+
+Bytes Model::bytes() const {
+  return std::accumulate(blocks.begin(), blocks.end(), Bytes{0}, [](Bytes sum, const Block& block) { return sum + block.bytes; });
+}
+
+Bytes Placement::ring_bytes() const {
+  return std::accumulate(rings.begin(), rings.end(), Bytes{0}, [](Bytes sum, const RingSize& ring) { return sum + ring.bytes(); });
+}
+
+Bytes Placement::peak_bytes() const { return bytes[compute] + ring_bytes() + activation_bytes; }
+
+Placement make_placement(const System& system, const Model& model, std::vector<Home> homes, int slots) {
+  Placement placement;
+  placement.model = model.name;
+  placement.compute = system.compute;
+  placement.blocks = std::move(homes);
+  placement.activation_bytes = model.activation_bytes;
+  placement.bytes.assign(system.devices.size(), 0);
+  std::vector<Bytes> largest(system.devices.size(), 0);
+  std::vector<int> streams(system.devices.size(), 0);
+  for (std::size_t i = 0; i < placement.blocks.size(); ++i) {
+    const Home& home = placement.blocks[i];
+    placement.bytes[home.device] += model.blocks[i].bytes;
+    if (home.how != How::Streamed) continue;
+    largest[home.device] = std::max(largest[home.device], model.blocks[i].bytes);
+    ++streams[home.device];
+  }
+  for (std::size_t d = 0; d < streams.size(); ++d) {
+    if (streams[d] > 0) placement.rings.push_back({static_cast<int>(d), std::min(slots, streams[d]), largest[d]});
+  }
+  return placement;
+}
+
+std::vector<Bytes> quotas(const System& system, const Model& model, const Allocation& allocation) {
+  const Bytes total = model.bytes();
+  auto result = allocation.shares.empty() ? virtual_quotas(system, total, allocation) : share_quotas(system, total, allocation.shares);
+  for (std::size_t d = 0; d < result.size(); ++d) {
+    const Device& device = system.devices[d];
+    if (result[d] > device.budget_bytes) {
+      throw Error(ErrorKind::OutOfMemory, device.name,
+                  fmt::format("{} of '{}' would rest there, {} may be used", human_bytes(static_cast<double>(result[d])),
+                              model.name, human_bytes(static_cast<double>(device.budget_bytes))));
+    }
+  }
+  return result;
+}
+
+Placement plan(const System& asked_system, const Model& asked_model, const Allocation& allocation, Order order) {
+  if (!allocation.compute.empty() && asked_system.at(allocation.compute) != asked_system.compute) {
+    throw Error(ErrorKind::Usage, "allocation", fmt::format("computes on {}, the plan is for {}", allocation.compute,
+                                                            asked_system.devices[asked_system.compute].name));
+  }
+  const auto wanted = quotas(asked_system, asked_model, allocation);
+  const System system = with_links(asked_system);
+  const Model model = with_seconds(asked_model, system.compute);
+  Limits limits{around_pinned(system, model, wanted), {}};
+  for (const Device& device : system.devices) limits.at_most.push_back(device.budget_bytes);
+  const Bytes budget = system.devices[system.compute].budget_bytes;
+  Placement placement;
+  for (int slots : {2, 1}) {
+    if (order == Order::Tail) {
+      placement = make_placement(system, model, tail_homes(system, model, limits.quotas), slots);
+      if (placement.peak_bytes() <= budget) return placement;
+      continue;
+    }
+    // First as near to the quota as whole blocks come; where that is too much, a block less.
+    for (bool tight : {false, true}) {
+      auto now = limits;
+      if (tight) now.at_most[system.compute] = budget - placement.ring_bytes() - placement.activation_bytes;
+      placement = best_spread(system, model, now, slots, kTries);
+      if (placement.peak_bytes() <= budget) return placement;
+    }
+  }
+  too_much(system, placement);
+}
+
+}  // namespace distorch::placement

@@ -1,0 +1,338 @@
+#include "distorch/placement/timeline.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace distorch::placement {
+namespace {
+
+constexpr double kNever = LinkClock::kNever;
+constexpr int kFewestSteps = 3;  // the first fills the rings, two more show whether the step has settled
+constexpr int kMostSteps = 24;
+constexpr double kSettled = 1e-9;  // relative change of a step's length
+constexpr int kUnknown = -2;
+
+// Adds the ends of steps one by one, knows when their distance no longer changes.
+class Settling {
+ public:
+  bool add(double end_s) {
+    ends_.push_back(end_s);
+    auto n = ends_.size();
+    if (n < kFewestSteps) return false;
+    double last = ends_[n - 1] - ends_[n - 2], before = ends_[n - 2] - ends_[n - 3];
+    return std::abs(last - before) <= kSettled * last || n >= kMostSteps;
+  }
+  double first_s() const { return ends_.front(); }
+  // Without settling (links that share can alternate) the mean over the later half.
+  double step_s() const {
+    auto n = ends_.size();
+    auto from = n < kMostSteps ? n - 2 : n / 2;
+    return (ends_[n - 1] - ends_[from]) / static_cast<double>(n - 1 - from);
+  }
+  const std::vector<double>& ends() const { return ends_; }
+
+ private:
+  std::vector<double> ends_;
+};
+
+}  // namespace
+
+struct Timeline::Stage {
+  int block = 0;
+  int device = 0;
+  double seconds = 0;
+  int ring = -1;        // waits for this ring's next copy
+  int move_route = -1;  // moves the activation here first
+  std::int64_t move_bytes = 0;
+};
+
+struct Timeline::Ring {
+  int route = 0;
+  int slots = 0;
+  std::vector<int> blocks;       // in the order they are copied, cyclic
+  std::vector<double> copy_s;    // alone on its link, latency included
+  std::int64_t started = 0, copied = 0, released = 0;
+  int transfer = -1;             // the one in flight
+  double began_s = 0;
+};
+
+struct Timeline::Run {
+  int recorded = 0;
+  Settling steps;
+  std::vector<Interval> intervals;
+  std::size_t compute_lanes = 0;  // lanes: devices, then rings, then activations
+  double wait_s = 0;              // in the last step
+};
+
+Timeline::Timeline(const System& system, const Model& model)
+    : system_(system), model_(model), clock_(system.links, system.roots),
+      routes_(system.devices.size() * system.devices.size(), kUnknown) {}
+
+Timeline::~Timeline() = default;
+
+int Timeline::route(int from, int to) {
+  int& known = routes_[static_cast<std::size_t>(from) * system_.devices.size() + static_cast<std::size_t>(to)];
+  if (known == kUnknown) known = clock_.route(system_.devices[from].name, system_.devices[to].name);
+  return known;
+}
+
+// The placement as a chain of stages and its rings; false where it cannot run.
+bool Timeline::prepare(const Placement& placement) {
+  stages_.clear();
+  rings_.resize(placement.rings.size());
+  for (std::size_t r = 0; r < rings_.size(); ++r) {
+    Ring& ring = rings_[r];
+    ring = Ring{.route = route(placement.rings[r].device, placement.compute), .slots = placement.rings[r].slots,
+                .blocks = std::move(ring.blocks), .copy_s = std::move(ring.copy_s)};
+    ring.blocks.clear();
+    ring.copy_s.clear();
+    if (ring.route < 0 || ring.slots < 1) return false;
+  }
+  int here = placement.compute;
+  for (std::size_t i = 0; i < model_.blocks.size(); ++i) {
+    const Block& block = model_.blocks[i];
+    const Home& home = placement.blocks[i];
+    Stage stage{.block = static_cast<int>(i)};
+    stage.device = home.how == How::OnDonor ? home.device : placement.compute;
+    stage.seconds = block.seconds_on(stage.device);
+    if (stage.seconds < 0) return false;
+    if (home.how == How::Streamed) {
+      for (std::size_t r = 0; r < rings_.size(); ++r) {
+        if (placement.rings[r].device == home.device) stage.ring = static_cast<int>(r);
+      }
+      if (stage.ring < 0) return false;
+      Ring& ring = rings_[stage.ring];
+      ring.blocks.push_back(static_cast<int>(i));
+      ring.copy_s.push_back(clock_.latency_s(ring.route) +
+                            static_cast<double>(block.bytes) / clock_.bytes_per_s(ring.route));
+    }
+    if (stage.device != here) {
+      stage.move_route = route(here, stage.device);
+      stage.move_bytes = block.activation_bytes;
+      if (stage.move_route < 0) return false;
+      here = stage.device;
+    }
+    stages_.push_back(stage);
+  }
+  if (here != placement.compute) {  // the result goes back to where the sampler is
+    Stage back{.block = static_cast<int>(model_.blocks.size()) - 1, .device = placement.compute};
+    back.move_route = route(here, placement.compute);
+    back.move_bytes = model_.blocks.back().activation_bytes;
+    if (back.move_route < 0) return false;
+    stages_.push_back(back);
+  }
+  return true;
+}
+
+// Copies run beside each other and beside moves; moves never run beside each other.
+bool Timeline::uncontended() {
+  std::vector<int> routes;
+  for (const Ring& ring : rings_) routes.push_back(ring.route);
+  std::size_t rings = routes.size();
+  for (const Stage& stage : stages_) {
+    if (stage.move_route >= 0 && std::find(routes.begin() + static_cast<std::ptrdiff_t>(rings), routes.end(),
+                                           stage.move_route) == routes.end()) {
+      routes.push_back(stage.move_route);
+    }
+  }
+  auto known = alone_.find(routes);
+  if (known != alone_.end()) return known->second;
+  bool alone = true;
+  std::vector<int> together(routes.begin(), routes.begin() + static_cast<std::ptrdiff_t>(rings));
+  alone = clock_.disjoint(together);
+  for (std::size_t i = rings; alone && i < routes.size(); ++i) {
+    together.push_back(routes[i]);
+    alone = clock_.disjoint(together);
+    together.pop_back();
+  }
+  return alone_[routes] = alone;
+}
+
+// Where nobody shares a link the rules are a recurrence: no events are needed.
+double Timeline::run_alone() {
+  struct Cursor {
+    double link_free = 0;
+    std::size_t next = 0;  // index into blocks
+    std::size_t slot = 0;  // which slot
+    std::size_t first_slot = 0;
+  };
+  std::vector<Cursor> cursors(rings_.size());
+  std::size_t slots = 0;
+  for (std::size_t r = 0; r < rings_.size(); ++r) {
+    cursors[r].first_slot = slots;
+    slots += static_cast<std::size_t>(rings_[r].slots);
+  }
+  release_.assign(slots, 0);
+  Settling steps;
+  double now = 0;
+  do {
+    for (const Stage& stage : stages_) {
+      if (stage.move_route >= 0) {
+        now += clock_.latency_s(stage.move_route) +
+               static_cast<double>(stage.move_bytes) / clock_.bytes_per_s(stage.move_route);
+      }
+      if (stage.ring < 0) {
+        now += stage.seconds;
+        continue;
+      }
+      const Ring& ring = rings_[stage.ring];
+      Cursor& cursor = cursors[stage.ring];
+      double& release = release_[cursor.first_slot + cursor.slot];
+      cursor.link_free = std::max(cursor.link_free, release) + ring.copy_s[cursor.next];
+      now = std::max(now, cursor.link_free) + stage.seconds;
+      release = now;
+      cursor.next = cursor.next + 1 == ring.blocks.size() ? 0 : cursor.next + 1;
+      cursor.slot = cursor.slot + 1 == static_cast<std::size_t>(ring.slots) ? 0 : cursor.slot + 1;
+    }
+  } while (!steps.add(now));
+  return steps.step_s();
+}
+
+// The general case: links that share, and whoever wants the bars.
+void Timeline::run_events(Run& run) {
+  clock_.reset();
+  std::vector<LinkClock::Completion> done;
+  double now = 0, compute_end = kNever, move_began = 0, asked = 0, wait = 0;
+  std::size_t at = 0;
+  int step = 0, move = -1;
+  bool moved = false;
+  auto record = [&](int lane, Interval::Kind kind, int block, int of_step, double start, double end) {
+    if (of_step < run.recorded && end > start) run.intervals.push_back({lane, kind, block, of_step, start, end});
+  };
+  auto start_copies = [&] {
+    for (Ring& ring : rings_) {
+      if (ring.transfer >= 0 || ring.started - ring.released >= ring.slots) continue;
+      auto block = ring.blocks[static_cast<std::size_t>(ring.started) % ring.blocks.size()];
+      ring.transfer = clock_.start(ring.route, model_.blocks[block].bytes, now);
+      ring.began_s = now;
+      ++ring.started;
+    }
+  };
+  // Lets the chain begin what it can begin at this moment.
+  auto go_on = [&] {
+    if (compute_end != kNever || move >= 0) return;
+    const Stage& stage = stages_[at];
+    if (stage.move_route >= 0 && !moved) {
+      move = clock_.start(stage.move_route, stage.move_bytes, now);
+      move_began = now;
+      return;
+    }
+    if (stage.ring >= 0 && rings_[stage.ring].copied <= rings_[stage.ring].released) return;
+    record(stage.device, Interval::Kind::Wait, stage.block, step, asked, now);
+    wait += now - asked;
+    compute_end = now + stage.seconds;
+  };
+  for (bool over = false; !over;) {
+    start_copies();
+    go_on();
+    if (compute_end > now) {
+      double next = std::min(compute_end, clock_.next_event_s());
+      clock_.advance(next);
+      now = next;
+    }
+    clock_.take_completed(done);
+    for (const auto& completion : done) {
+      if (completion.transfer == move) {
+        const Stage& stage = stages_[at];
+        record(static_cast<int>(run.compute_lanes + rings_.size()), Interval::Kind::Activation, stage.block, step,
+               move_began, now);
+        move = -1;
+        moved = true;
+        continue;
+      }
+      for (std::size_t r = 0; r < rings_.size(); ++r) {
+        Ring& ring = rings_[r];
+        if (ring.transfer != completion.transfer) continue;
+        auto count = static_cast<std::int64_t>(ring.blocks.size());
+        record(static_cast<int>(run.compute_lanes + r), Interval::Kind::Copy,
+               ring.blocks[static_cast<std::size_t>(ring.copied % count)], static_cast<int>(ring.copied / count),
+               ring.began_s, now);
+        ring.transfer = -1;
+        ++ring.copied;
+      }
+    }
+    if (compute_end > now) continue;
+    const Stage& stage = stages_[at];
+    record(stage.device, Interval::Kind::Compute, stage.block, step, now - stage.seconds, now);
+    if (stage.ring >= 0) ++rings_[stage.ring].released;
+    compute_end = kNever;
+    moved = false;
+    asked = now;
+    if (++at < stages_.size()) continue;
+    at = 0;
+    ++step;
+    run.wait_s = wait;
+    wait = 0;
+    over = run.steps.add(now) && step >= run.recorded;
+  }
+}
+
+double Timeline::step_s(const Placement& placement) {
+  if (!prepare(placement)) return kNever;
+  if (stages_.empty()) return 0;
+  if (uncontended()) return run_alone();
+  Run run;
+  run_events(run);
+  return run.steps.step_s();
+}
+
+// Lanes in the order of Interval::lane; the activation lane only where something moves.
+void Timeline::fill_lanes(Run& run, Report& report) {
+  for (const Device& device : system_.devices) report.lanes.push_back({device.name});
+  std::vector<LinkClock::Load> loads;
+  double copies = 0;
+  for (const Ring& ring : rings_) {
+    Lane lane;
+    for (std::size_t n = 0; n < ring.blocks.size(); ++n) {
+      lane.bytes += model_.blocks[ring.blocks[n]].bytes;
+      lane.busy_s += ring.copy_s[n];
+    }
+    loads.push_back({ring.route, static_cast<double>(lane.bytes)});
+    report.streamed_bytes += lane.bytes;
+    copies = std::max(copies, lane.busy_s);
+    report.lanes.push_back(lane);
+  }
+  bool moves = false;
+  Lane activations{"activations"};
+  double chain = 0;
+  for (const Stage& stage : stages_) {
+    report.compute_s += stage.seconds;
+    report.lanes[stage.device].busy_s += stage.seconds;
+    chain += stage.seconds;
+    if (stage.move_route < 0) continue;
+    moves = true;
+    double seconds = clock_.latency_s(stage.move_route) +
+                     static_cast<double>(stage.move_bytes) / clock_.bytes_per_s(stage.move_route);
+    activations.busy_s += seconds;
+    activations.bytes += stage.move_bytes;
+    chain += seconds;
+  }
+  if (moves) report.lanes.push_back(activations);
+  report.bound_s = std::max({chain, copies, clock_.least_seconds(loads)});
+}
+
+Report Timeline::report(const Placement& placement, int recorded) {
+  Report report;
+  if (!prepare(placement)) {
+    report.step_s = report.first_s = kNever;
+    return report;
+  }
+  if (stages_.empty()) return report;
+  Run run;
+  run.recorded = recorded;
+  run.compute_lanes = system_.devices.size();
+  run_events(run);
+  report.step_s = run.steps.step_s();
+  report.first_s = run.steps.first_s();
+  report.wait_s = run.wait_s;
+  report.intervals = std::move(run.intervals);
+  fill_lanes(run, report);
+  for (std::size_t r = 0; r < rings_.size(); ++r) {
+    report.lanes[system_.devices.size() + r].name =
+        system_.devices[placement.rings[r].device].name + " -> " + system_.devices[placement.compute].name;
+  }
+  return report;
+}
+
+}  // namespace distorch::placement
