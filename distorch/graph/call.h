@@ -40,9 +40,9 @@ class Context {
 class CallListener {
  public:
   virtual ~CallListener() = default;
-  virtual void on_progress(double value, double max) {}
+  virtual void on_progress(double /*value*/, double /*max*/) {}
   /// `image` is whatever the front end can encode; graph does not look inside.
-  virtual void on_preview(const Value& image) {}
+  virtual void on_preview(const Value& /*image*/) {}
 };
 
 /// A link into the graph that a node expands to: "output `slot` of the node with this local id".

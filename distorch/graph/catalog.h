@@ -103,7 +103,7 @@ std::vector<std::string> differences(const NodeType& type, const Json& reference
 
 /// Which device-placement variants a loader gets (see multigpu.cpp for names, inputs and defaults).
 struct VariantOptions {
-  Choices devices;        // "cuda:0", ..., "cpu"; the first is the default compute device
+  Choices devices;            // "cpu", "cuda:0", ...; the default is the first that is not "cpu"
   bool text_encoder = false;  // `device` in place of `compute_device`, eject_models false
   bool legacy_v1 = false;     // also XDisTorchMultiGPU (GGUF loaders)
 };
