@@ -2,7 +2,7 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,10 +33,16 @@ struct EngineOptions {
   std::map<std::string, std::string> device_map; // --device-map
   bool strict_devices = false;
   bool log_tables = true;
+  std::optional<Rig> rig;                        // the machine that sim devices imitate
 };
 
-/// What a run of a model will need, found by a dry run of the same arithmetic (profile.h).
-using MakeProfile = std::function<Profile(const RigDevice& compute)>;
+/// What a run of a model will need.
+struct RunNeeds {
+  std::string key;    // sizes of the inputs: with the same key nothing is planned again
+  double steps = 1;   // how often the weights are used in a row
+  /// Asked only if a plan has to be made: a dry run of the same arithmetic (profile.h).
+  std::function<Profile(const RigDevice& compute)> profile;
+};
 
 /// All models of a process and the memory they may use: plans where weights rest, loads, evicts.
 /// Promises: no device is used beyond its budget; nothing is evicted that is not in the way; a model that the same
@@ -53,11 +59,12 @@ class Engine {
   /// Speeds of a device for profiles: of the simulated rig, of a known accelerator, or a cautious guess.
   RigDevice speeds(const std::string& device) const;
 
-  /// Makes the engine know a model; it is forgotten when the model dies.
-  void add(const std::shared_ptr<StreamedModel>& model, const PlacementRequest& request);
-  /// Brings a model into place for a run: plans, makes room, loads. Cheap when nothing changed. `profile` is asked only
-  /// if a plan has to be made. Errors: OutOfMemory, Usage (impossible allocation).
-  void prepare(const std::shared_ptr<StreamedModel>& model, const MakeProfile& profile);
+  /// Makes the engine know a model; it is forgotten when the model dies. Models that run in `many_steps` (diffusion
+  /// models) share the memory left when several are in use at once.
+  void add(const std::shared_ptr<StreamedModel>& model, const PlacementRequest& request, bool many_steps);
+  /// Brings a model into place for a run: plans, makes room, loads. Cheap when nothing changed.
+  /// Errors: OutOfMemory, Usage (impossible allocation).
+  void prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds& needs);
   /// Models used since then are evicted after all others.
   void begin_prompt();
   /// Gives all weights back.
@@ -74,20 +81,30 @@ class Engine {
   struct Entry {
     std::weak_ptr<StreamedModel> model;
     PlacementRequest request;
-    std::int64_t activation_bytes = 0;
-    Profile profile;
-    bool profiled = false;
+    bool many_steps = false;
+    std::string key;
+    double steps = 1;
+    Profile profile;  // empty until the first prepare()
     placement::System system;
     placement::Model plan_model;
     placement::Placement placement;
     bool planned = false;
     std::uint64_t used = 0;  // when, counted in prepare() calls
   };
+  using Bytes = std::map<std::string, std::int64_t>;
+
   Entry& entry(const StreamedModel& model);
   const Entry* find(const StreamedModel& model) const;
-  placement::Placement plan_for(Entry& entry, StreamedModel& model, const std::map<std::string, std::int64_t>& taken);
-  std::map<std::string, std::int64_t> taken_by_others(const StreamedModel& model) const;
-  bool evict_one(const StreamedModel& keep, bool also_current_prompt, const std::string& device);
+  placement::System system_without(const std::string& compute, const Bytes& taken) const;
+  placement::Model describe(const Entry& entry, const StreamedModel& model, const placement::System& system) const;
+  placement::Allocation allocation_of(const Entry& entry, const StreamedModel& model);
+  /// A plan beside what others hold; `all_resident` tells whether nothing had to be offloaded.
+  placement::Placement plan_beside(Entry& entry, StreamedModel& model, const Bytes& taken);
+  std::vector<Entry*> partners(Entry& entry);
+  bool plan_together(Entry& entry, StreamedModel& model);
+  void adopt(Entry& entry, StreamedModel& model);
+  Bytes taken_by_others(const StreamedModel& model) const;
+  bool evict_one(const StreamedModel* keep, bool also_current_prompt, const std::string& device);
 
   EngineOptions options_;
   std::vector<Entry> entries_;

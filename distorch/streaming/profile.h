@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "distorch/base/rig.h"
-#include "distorch/weights/manifest.h"
+#include "distorch/streaming/streamed_model.h"
 
 namespace distorch::streaming {
 
@@ -19,9 +19,8 @@ struct Profile {
 };
 
 /// Runs `forward` dry (shapes only) on a simulated device with the speeds of `compute`: nothing is computed, read or
-/// stored, so it takes milliseconds. `forward` gets the device to make its inputs on (at::empty will do).
-/// The manifest's source is put back afterwards.
-Profile profile_model(weights::Manifest& manifest, at::ScalarType dtype, const RigDevice& compute,
-                      const std::function<void(at::Device)>& forward);
+/// stored, so it takes milliseconds, and where the model's weights rest now does not matter. `forward` gets the
+/// device to make its inputs on (at::empty will do) and calls the model as a real run would.
+Profile profile_model(StreamedModel& model, const RigDevice& compute, const std::function<void(at::Device)>& forward);
 
 }  // namespace distorch::streaming

@@ -63,6 +63,7 @@ class StreamedModel final : public weights::WeightSource {
   /// A block needs this much beside its slot while it runs streamed: its weights converted, 0 without conversion.
   std::int64_t decode_bytes(int block) const { return needs_decode_[block] ? resident_bytes_[block] : 0; }
   std::int64_t total_file_bytes() const;
+  const Layout& layout(int block) const { return layouts_[block]; }
 
   /// Brings the weights where `homes` (one per block) says; what already rests there stays. Empty: nothing changes if
   /// loaded. Error(OutOfMemory) naming device and block leaves the model unloaded.

@@ -1,0 +1,312 @@
+#include "distorch/streaming/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "distorch/base/error.h"
+#include "distorch/base/log.h"
+#include "distorch/base/units.h"
+#include "distorch/device/device.h"
+#include "distorch/device/memory.h"
+#include "distorch/placement/tables.h"
+#include "distorch/placement/timeline.h"
+#include "distorch/streaming/known_devices.h"
+
+namespace distorch::streaming {
+
+using placement::DeviceKind;
+using placement::How;
+
+Engine::Engine(EngineOptions options) : options_(std::move(options)) {
+  links_ = device::load_links(device::default_link_file());
+  for (const auto& [name, bytes] : options_.budgets) {
+    if (name == "disk") continue;
+    auto info = device::find_device(name);
+    if (bytes > info.total_bytes)
+      throw Error(ErrorKind::Usage, "--memory " + name,
+                  fmt::format("asks for {}, the device has {}", human_bytes(bytes), human_bytes(info.total_bytes)));
+    if (info.accelerator) device::limit_memory(device::to_torch(name), bytes);
+  }
+}
+
+std::string Engine::device_for(const std::string& requested) {
+  if (requested.empty()) return options_.default_device.empty() ? device::default_device() : options_.default_device;
+  std::vector<std::string> present;
+  for (const auto& info : device::list_devices()) present.push_back(info.name);
+  auto name = placement::normal_device(requested);
+  if (name == "disk") return name;
+  auto resolved = device::resolve_devices({name}, present, options_.device_map, options_.strict_devices);
+  for (const auto& warning : resolved.warnings) log::warn_once(warning);
+  return resolved.mapping.at(name);
+}
+
+RigDevice Engine::speeds(const std::string& device) const {
+  auto info = device::find_device(device);
+  if (info.kind == "sim" && options_.rig) {
+    // The N-th accelerator of the rig is sim:N.
+    int index = device::to_torch(device).index();
+    for (const auto& described : options_.rig->devices)
+      if (placement::kind_of(described.name) == DeviceKind::Accelerator && index-- == 0) return described;
+  }
+  return known_speeds(info);
+}
+
+placement::System Engine::system(const std::string& compute) const { return system_without(compute, {}); }
+
+placement::System Engine::system_without(const std::string& compute, const Bytes& taken) const {
+  placement::System system;
+  auto devices = device::list_devices();
+  for (const auto& info : devices) {
+    placement::Device device{info.name, info.total_bytes, info.total_bytes};
+    auto budget = options_.budgets.find(info.name);
+    if (budget != options_.budgets.end())
+      device.budget_bytes = budget->second;
+    else if (info.kind != "sim")
+      device.budget_bytes = default_budget(info, device::memory_use(device::to_torch(info.name)));
+    if (auto at = taken.find(info.name); at != taken.end())
+      device.budget_bytes = std::max<std::int64_t>(0, device.budget_bytes - at->second);
+    system.devices.push_back(device);
+  }
+  system.devices.push_back({"disk", std::int64_t{1} << 50, std::int64_t{1} << 50});
+  add_links(system, devices, links_ ? &*links_ : nullptr, options_.rig ? &*options_.rig : nullptr);
+  system.compute = system.at(compute);
+  return system;
+}
+
+// --- the list of models -------------------------------------------------------------------------------------
+
+void Engine::add(const std::shared_ptr<StreamedModel>& model, const PlacementRequest& request, bool many_steps) {
+  std::erase_if(entries_, [](const Entry& entry) { return entry.model.expired(); });
+  Entry entry;
+  entry.model = model;
+  entry.request = request;
+  entry.many_steps = many_steps;
+  entries_.push_back(std::move(entry));
+  auto* raw = model.get();
+  model->make_room = [this, raw](const std::string& device, std::int64_t bytes) { return make_room(device, bytes, raw); };
+}
+
+const Engine::Entry* Engine::find(const StreamedModel& model) const {
+  for (const auto& entry : entries_)
+    if (auto held = entry.model.lock(); held.get() == &model) return &entry;
+  return nullptr;
+}
+
+Engine::Entry& Engine::entry(const StreamedModel& model) {
+  if (auto* found = find(model)) return const_cast<Entry&>(*found);
+  throw Error(ErrorKind::Internal, model.options().name, "is not known to the engine");
+}
+
+const placement::Placement* Engine::placement_of(const StreamedModel& model) const {
+  const auto* found = find(model);
+  return found && found->planned ? &found->placement : nullptr;
+}
+
+std::string Engine::tables_of(const StreamedModel& model) const {
+  const auto* found = find(model);
+  return found && found->planned ? placement::tables(found->system, found->plan_model, found->placement) : "";
+}
+
+void Engine::begin_prompt() { prompt_begin_ = ++clock_; }
+
+void Engine::unload_all() {
+  for (auto& entry : entries_)
+    if (auto model = entry.model.lock()) model->unload();
+}
+
+// --- planning -----------------------------------------------------------------------------------------------
+
+placement::Model Engine::describe(const Entry& entry, const StreamedModel& model, const placement::System& system) const {
+  placement::Model described;
+  described.name = model.options().name;
+  described.activation_bytes = entry.profile.peak_activation_bytes;
+  // Work of a block on another accelerator, from its flops and that device's speed relative to the compute device's.
+  auto dtype = std::string(c10::toString(model.options().dtype) == std::string("Float") ? "float32" : "bfloat16");
+  std::vector<double> ratio(system.devices.size(), -1);
+  auto own = speeds(system.devices[system.compute].name).flops(dtype);
+  for (std::size_t i = 0; i < system.devices.size(); ++i) {
+    if (static_cast<int>(i) == system.compute) ratio[i] = 1;
+    else if (placement::kind_of(system.devices[i].name) == DeviceKind::Accelerator)
+      if (auto other = speeds(system.devices[i].name).flops(dtype); other > 0 && own > 0) ratio[i] = own / other;
+  }
+  bool on_host = placement::kind_of(system.devices[system.compute].name) == DeviceKind::Host;
+  for (std::size_t i = 0; i < model.block_count(); ++i) {
+    placement::Block block;
+    block.name = const_cast<StreamedModel&>(model).manifest().blocks()[i];
+    block.type = block.name.substr(0, block.name.find('.'));
+    auto index = static_cast<int>(i);
+    // In place in the mapping a block costs the CPU no memory of its own, but its pages must stay.
+    block.bytes = on_host || model.decode_bytes(index) ? std::max(model.file_bytes(index), model.resident_bytes(index)) : model.file_bytes(index);
+    double seconds = i < entry.profile.seconds.size() ? entry.profile.seconds[i] : 0;
+    for (double r : ratio) block.seconds.push_back(r < 0 ? -1 : seconds * r);
+    if (i < entry.profile.activation_bytes.size()) block.activation_bytes = entry.profile.activation_bytes[i];
+    block.pinned = block.bytes == 0;
+    described.activation_bytes = std::max(described.activation_bytes, entry.profile.peak_activation_bytes + model.decode_bytes(index));
+    described.blocks.push_back(std::move(block));
+  }
+  return described;
+}
+
+/// The loader's allocation with every device replaced by the one that stands for it here.
+placement::Allocation Engine::allocation_of(const Entry& entry, const StreamedModel& model) {
+  const auto& text = options_.override_allocation.empty() ? entry.request.allocation : options_.override_allocation;
+  auto allocation = placement::parse_full_allocation(text);
+  allocation.compute = model.options().compute;
+  std::vector<placement::Share> shares;
+  for (auto share : allocation.shares) {
+    share.device = device_for(share.device);
+    auto same = std::find_if(shares.begin(), shares.end(), [&](const auto& other) { return other.device == share.device; });
+    if (same == shares.end()) {
+      shares.push_back(share);
+    } else {
+      same->amount += share.amount;
+      same->takes_rest = same->takes_rest || share.takes_rest;
+    }
+  }
+  allocation.shares = std::move(shares);
+  std::vector<std::string> donors;
+  for (const auto& donor : allocation.donors) {
+    auto name = device_for(donor);
+    if (name != allocation.compute && std::find(donors.begin(), donors.end(), name) == donors.end()) donors.push_back(name);
+  }
+  allocation.donors = std::move(donors);
+  if (allocation.shares.empty() && allocation.donors.empty()) allocation.virtual_bytes = 0;
+  return allocation;
+}
+
+placement::Placement Engine::plan_beside(Entry& entry, StreamedModel& model, const Bytes& taken) {
+  entry.system = system_without(model.options().compute, taken);
+  entry.plan_model = describe(entry, model, entry.system);
+  bool has_allocation = !options_.override_allocation.empty() || !entry.request.allocation.empty();
+  if (!has_allocation) return placement::auto_plan(entry.system, entry.plan_model);
+  auto allocation = allocation_of(entry, model);
+  auto order = options_.mode == PlacementMode::Tail ? placement::Order::Tail : placement::Order::Spread;
+  return placement::plan(entry.system, entry.plan_model, allocation, order);
+}
+
+Engine::Bytes Engine::taken_by_others(const StreamedModel& model) const {
+  Bytes taken;
+  for (const auto& entry : entries_) {
+    auto other = entry.model.lock();
+    if (!other || other.get() == &model || !other->loaded()) continue;
+    for (const auto& device : device::list_devices()) taken[device.name] += other->device_bytes(device.name);
+  }
+  return taken;
+}
+
+/// Unloads the model that was used longest ago and holds memory on `device`. Models of the current prompt only if
+/// `also_current_prompt`. False when there is none.
+bool Engine::evict_one(const StreamedModel* keep, bool also_current_prompt, const std::string& device) {
+  std::shared_ptr<StreamedModel> oldest;
+  std::uint64_t used = 0;
+  for (const auto& entry : entries_) {
+    auto model = entry.model.lock();
+    if (!model || model.get() == keep || !model->loaded() || model->device_bytes(device) == 0) continue;
+    if (!also_current_prompt && entry.used >= prompt_begin_) continue;
+    if (!oldest || entry.used < used) oldest = model, used = entry.used;
+  }
+  if (!oldest) return false;
+  log::info("{} gives up its {} on {}", oldest->options().name, human_bytes(static_cast<double>(oldest->device_bytes(device))), device);
+  oldest->unload();
+  return true;
+}
+
+namespace {
+
+bool all_resident(const placement::Placement& placement) {
+  return std::all_of(placement.blocks.begin(), placement.blocks.end(), [](const auto& home) { return home.how == How::Resident; });
+}
+
+}  // namespace
+
+/// Other models of many steps that are opened for the same compute device and planned freely: they share its memory.
+std::vector<Engine::Entry*> Engine::partners(Entry& own) {
+  std::vector<Entry*> found;
+  auto self = own.model.lock();
+  if (!own.many_steps || !own.request.allocation.empty() || !options_.override_allocation.empty()) return found;
+  for (auto& entry : entries_) {
+    auto model = entry.model.lock();
+    if (!model || model == self || !entry.many_steps || !entry.request.allocation.empty()) continue;
+    if (model->options().compute == self->options().compute) found.push_back(&entry);
+  }
+  return found;
+}
+
+/// Plans a model together with its partners. False when they cannot stay side by side.
+bool Engine::plan_together(Entry& own, StreamedModel& model) {
+  auto others = partners(own);
+  if (others.empty()) return false;
+  own.system = system_without(model.options().compute, {});
+  std::vector<placement::Use> uses{{describe(own, model, own.system), own.steps}};
+  double per_byte = own.profile.total_s / static_cast<double>(std::max<std::int64_t>(1, model.total_file_bytes()));
+  for (auto* other : others) {
+    auto partner = other->model.lock();
+    if (other->profile.seconds.empty()) {
+      // Not run yet: taken to be as hard as this one for its size.
+      other->profile.peak_activation_bytes = own.profile.peak_activation_bytes;
+      for (std::size_t i = 0; i < partner->block_count(); ++i)
+        other->profile.seconds.push_back(per_byte * static_cast<double>(partner->file_bytes(static_cast<int>(i))));
+    }
+    uses.push_back({describe(*other, *partner, own.system), own.steps});
+  }
+  auto together = placement::auto_plan(own.system, uses);
+  if (!together.kept) return false;
+  own.plan_model = uses[0].model;
+  own.placement = together.placements[0];
+  for (std::size_t i = 0; i < others.size(); ++i) {
+    others[i]->system = own.system;
+    others[i]->plan_model = uses[i + 1].model;
+    others[i]->placement = together.placements[i + 1];
+    others[i]->planned = true;
+    // One that is loaded more generously than the common plan gives way now, not when memory runs out.
+    if (auto partner = others[i]->model.lock(); partner->loaded()) adopt(*others[i], *partner);
+  }
+  return true;
+}
+
+void Engine::adopt(Entry& entry, StreamedModel& model) {
+  std::vector<BlockHome> homes;
+  for (const auto& home : entry.placement.blocks) homes.push_back({home.how, entry.system.devices[home.device].name});
+  model.load(homes);
+}
+
+void Engine::prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds& needs) {
+  auto& own = entry(*model);
+  own.used = ++clock_;
+  own.steps = needs.steps;
+  if (own.planned && model->loaded() && own.key == needs.key) return;
+  const auto& compute = model->options().compute;
+  own.profile = needs.profile(speeds(compute));
+  own.key = needs.key;
+  // A model that is already in place and has room for the new sizes stays as it is.
+  if (!plan_together(own, *model)) {
+    for (;;) {
+      std::exception_ptr failure;
+      try {
+        own.placement = plan_beside(own, *model, taken_by_others(*model));
+      } catch (const Error& error) {
+        if (error.kind() != ErrorKind::OutOfMemory) throw;
+        failure = std::current_exception();
+      }
+      bool free_plan = own.request.allocation.empty() && options_.override_allocation.empty();
+      bool content = !failure && (!free_plan || all_resident(own.placement));
+      if (content || (!own.request.eject && !failure)) break;
+      if (evict_one(model.get(), false, compute) || evict_one(model.get(), true, compute)) continue;
+      if (failure) std::rethrow_exception(failure);
+      break;
+    }
+  }
+  own.planned = true;
+  adopt(own, *model);
+  if (options_.log_tables) log::info("\n{}", tables_of(*model));
+}
+
+bool Engine::make_room(const std::string& device, std::int64_t bytes, StreamedModel* user) {
+  device::empty_cache(device::to_torch(device));
+  if (evict_one(user, true, device)) return true;
+  return user && user->shrink(bytes) > 0;
+}
+
+}  // namespace distorch::streaming
