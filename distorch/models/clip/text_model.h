@@ -1,0 +1,76 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <vector>
+
+#include "distorch/models/clip/config.h"
+#include "distorch/nn/embedding.h"
+#include "distorch/nn/linear.h"
+#include "distorch/nn/norm.h"
+#include "distorch/weights/manifest.h"
+
+namespace distorch::models::clip {
+
+/// A vector that stands in place of a token's embedding (textual inversion).
+struct Replacement {
+  std::int64_t row = 0;     // of the batch
+  std::int64_t column = 0;  // position in the sequence
+  at::Tensor vector;        // [width]
+};
+
+struct TextInput {
+  at::Tensor ids;  // [B, L] int64, L <= positions; any valid id but the end token where a replacement stands
+  std::vector<Replacement> replacements;
+};
+
+struct TextOptions {
+  /// Which layer's output is wanted: -1 the last, -2 the one before it, ...; counts from the front where >= 0.
+  /// Nothing, or a number with more layers than there are: the last. As ComfyUI's CLIPSetLastLayer.
+  std::optional<int> layer;
+  bool normalize = true;       // apply the final norm to an intermediate layer's output too
+  bool project_pooled = true;  // multiply the pooled output by the projection, where the file has one
+};
+
+struct TextOutput {
+  at::Tensor hidden;  // [B, L, width] float32
+  at::Tensor pooled;  // [B, width or projection] float32: final norm's output at the first end token (else the last token)
+};
+
+/// CLIP's text transformer: causal, pre-norm.
+/// Blocks: embeddings, every layer, the final norm with the projection.
+/// Source: Radford et al. 2021; ComfyUI comfy/clip_model.py and comfy/sd1_clip.py for layer choice and pooling.
+class TextModel {
+ public:
+  explicit TextModel(const TextConfig& config);
+
+  const TextConfig& config() const { return config_; }
+  weights::Manifest& manifest() { return manifest_; }
+  /// The layer that this kind of encoder gives when nobody asks: the last of ClipL, -2 of ClipH.
+  std::optional<int> default_layer() const;
+
+  /// Needs weights attached to manifest().
+  TextOutput forward(const TextInput& input, const TextOptions& options = {}) const;
+
+ private:
+  class Layer;
+  at::Tensor embed(const TextInput& input) const;
+  int wanted_layer(const std::optional<int>& layer) const;
+
+  TextConfig config_;
+  weights::Manifest manifest_;
+  struct Embeddings {
+    explicit Embeddings(const weights::Scope& scope, const TextConfig& config);
+    weights::Block block;
+    nn::Embedding token, position;
+  } embeddings_;
+  std::vector<std::shared_ptr<const Layer>> layers_;
+  struct Final {
+    explicit Final(const weights::Scope& scope, const TextConfig& config);
+    weights::Block block;
+    nn::LayerNorm norm;
+    weights::Weight projection;
+  } final_;
+};
+
+}  // namespace distorch::models::clip

@@ -1,0 +1,89 @@
+#include "distorch/models/sd/transformer.h"
+
+#include "distorch/nn/activation.h"
+#include "distorch/nn/attention.h"
+
+namespace distorch::models::sd {
+namespace {
+
+using at::Tensor;
+using weights::Scope;
+using weights::Tensors;
+
+// One new block of weights for each transformer block, all at the transformer's place in the tree.
+std::vector<Scope> blocks_of(const Scope& s, std::int64_t depth) {
+  std::vector<Scope> blocks;
+  for (std::int64_t d = 0; d < depth; ++d)
+    blocks.push_back(s.block(depth == 1 ? s.prefix() : s.prefix() + ".transformer_blocks." + std::to_string(d)));
+  return blocks;
+}
+
+}  // namespace
+
+Attention::Attention(const Scope& s, std::int64_t channels, std::int64_t context, std::int64_t heads)
+    : heads_(heads),
+      q_(s / "to_q", channels, channels, /*bias=*/false),
+      k_(s / "to_k", context, channels, /*bias=*/false),
+      v_(s / "to_v", context, channels, /*bias=*/false),
+      out_(s / "to_out" / 0, channels, channels) {}
+
+Tensor Attention::operator()(const Tensor& x, const Tensor& context) const {
+  return out_(nn::attention(q_(x), k_(context), v_(context), {.heads = heads_}));
+}
+
+TransformerBlock::TransformerBlock(const Scope& s, const TransformerWidths& w)
+    : norm1_(s / "norm1", w.channels),
+      norm2_(s / "norm2", w.channels),
+      norm3_(s / "norm3", w.channels),
+      self_(s / "attn1", w.channels, w.channels, w.heads),
+      text_(s / "attn2", w.channels, w.context, w.heads),
+      ff_in_(s / "ff" / "net" / 0 / "proj", w.channels, 8 * w.channels),
+      ff_out_(s / "ff" / "net" / 2, 4 * w.channels, w.channels) {}
+
+Tensor TransformerBlock::operator()(const Tensor& x, const Tensor& context) const {
+  auto h = norm1_(x);
+  auto y = self_(h, h).add_(x);
+  y = text_(norm2_(y), context).add_(y);
+  return ff_out_(nn::geglu(ff_in_(norm3_(y)))).add_(y);
+}
+
+SpatialTransformer::Projection::Projection(const Scope& s, std::int64_t channels, bool linear)
+    : weight(s.weight("weight", linear ? std::vector<std::int64_t>{channels, channels}
+                                       : std::vector<std::int64_t>{channels, channels, 1, 1})),
+      bias(s.weight("bias", {channels})) {}
+
+Tensor SpatialTransformer::Projection::operator()(const Tensor& tokens) const { return nn::linear(tokens, weight, bias); }
+
+SpatialTransformer::SpatialTransformer(const Scope& s, const TransformerWidths& w)
+    : SpatialTransformer(blocks_of(s, w.depth), w) {}
+
+SpatialTransformer::SpatialTransformer(const std::vector<Scope>& blocks, const TransformerWidths& w)
+    : norm_(blocks.front() / "norm", w.channels, 1e-6),
+      in_(blocks.front() / "proj_in", w.channels, w.linear_projection),
+      parts_([&] {
+        std::vector<Part> parts;
+        for (std::size_t d = 0; d < blocks.size(); ++d) {
+          auto layer = blocks[d] / "transformer_blocks" / static_cast<std::int64_t>(d);
+          parts.push_back({weights::Block(blocks[d]), TransformerBlock(layer, w)});
+        }
+        return parts;
+      }()),
+      out_(blocks.back() / "proj_out", w.channels, w.linear_projection) {}
+
+Tensor SpatialTransformer::forward(const Tensor& x, const Tensor& context) const {
+  auto tokens = x;  // an image before the first part, [B, h·w, C] after it
+  for (std::size_t d = 0; d < parts_.size(); ++d) {
+    bool is_first = d == 0, is_last = d + 1 == parts_.size();
+    Tensors inputs = {tokens, context, is_last && !is_first ? x : Tensor()};
+    tokens = parts_[d].block.run1(inputs, [&](const Tensors& in) {
+      auto h = is_first ? in_(nn::to_tokens(norm_(in[0]))) : in[0];
+      h = parts_[d].layer(h, in[1]);
+      if (!is_last) return h;
+      const auto& image = is_first ? in[0] : in[2];
+      return nn::to_image(out_(h), image.size(2), image.size(3)).add_(image);
+    });
+  }
+  return tokens;
+}
+
+}  // namespace distorch::models::sd

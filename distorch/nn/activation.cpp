@@ -1,0 +1,18 @@
+#include "distorch/nn/activation.h"
+
+namespace distorch::nn {
+
+at::Tensor silu(const at::Tensor& x) { return at::silu(x); }
+
+at::Tensor silu_over(at::Tensor x) { return at::silu_(x); }
+
+at::Tensor gelu(const at::Tensor& x) { return at::gelu(x); }
+
+at::Tensor quick_gelu(const at::Tensor& x) { return at::sigmoid(x * 1.702).mul_(x); }
+
+at::Tensor geglu(const at::Tensor& x) {
+  auto half = x.size(-1) / 2;
+  return at::gelu(x.narrow(-1, half, half)).mul_(x.narrow(-1, 0, half));
+}
+
+}  // namespace distorch::nn

@@ -1,0 +1,19 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+namespace distorch::nn {
+
+/// x · sigmoid(x). The second form overwrites its argument: only for tensors that the caller made.
+at::Tensor silu(const at::Tensor& x);
+at::Tensor silu_over(at::Tensor x);
+
+/// x · Φ(x), exact (erf).
+at::Tensor gelu(const at::Tensor& x);
+
+/// x · sigmoid(1.702 x): the approximation that OpenAI's CLIP was trained with.
+at::Tensor quick_gelu(const at::Tensor& x);
+
+/// Gated GELU: x [..., 2·n] -> first half · gelu(second half), [..., n] contiguous.
+at::Tensor geglu(const at::Tensor& x);
+
+}  // namespace distorch::nn

@@ -1,0 +1,60 @@
+#include "distorch/nn/conv.h"
+
+#include "distorch/nn/linear.h"
+#include "distorch/nn/patch.h"
+
+namespace distorch::nn {
+namespace {
+
+at::Tensor conv(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                const ConvOptions& o) {
+  return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding});
+}
+
+// The factors of a 1x1 convolution may be stored as matrices.
+at::Tensor kernel_of(const at::Tensor& factor) {
+  return factor.dim() == 2 ? factor.unsqueeze(-1).unsqueeze(-1) : factor;
+}
+
+}  // namespace
+
+Conv2d::Conv2d(const weights::Scope& scope, std::int64_t in, std::int64_t out, ConvOptions options)
+    : options_(options),
+      weight_(scope.weight("weight", {out, in, options.kernel, options.kernel})),
+      bias_(scope.weight("bias", {out})) {}
+
+at::Tensor Conv2d::operator()(const at::Tensor& x) const {
+  bool is_pointwise = options_.kernel == 1 && options_.stride == 1 && options_.padding == 0;
+  if (is_pointwise && x.is_contiguous(at::MemoryFormat::ChannelsLast))
+    return to_image(linear(to_tokens(x), weight_, bias_), x.size(2), x.size(3));
+  auto y = conv(x, weight_.value(), optional_value(bias_), options_);
+  for (const auto& patch : weight_.patches()) y.add_(low_rank(x, patch), patch.scale);
+  return y;
+}
+
+at::Tensor Conv2d::low_rank(const at::Tensor& x, const weights::Patch& patch) const {
+  if (patch.delta.defined()) return conv(x, patch.delta.view(weight_.value().sizes()), std::nullopt, options_);
+  if (!patch.mid.defined())
+    return conv(conv(x, kernel_of(patch.down), std::nullopt, options_), kernel_of(patch.up), std::nullopt, pointwise);
+  // The three-factor form keeps the kernel in the middle, between two 1x1 convolutions.
+  auto inner = conv(conv(x, kernel_of(patch.down), std::nullopt, pointwise), patch.mid, std::nullopt, options_);
+  return conv(inner, kernel_of(patch.up), std::nullopt, pointwise);
+}
+
+at::Tensor to_tokens(const at::Tensor& image) {
+  return image.permute({0, 2, 3, 1}).reshape({image.size(0), image.size(2) * image.size(3), image.size(1)});
+}
+
+at::Tensor to_image(const at::Tensor& tokens, std::int64_t height, std::int64_t width) {
+  return tokens.reshape({tokens.size(0), height, width, tokens.size(2)}).permute({0, 3, 1, 2});
+}
+
+at::Tensor to_layout(const at::Tensor& image, at::ScalarType dtype) {
+  return image.to(dtype).contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+at::Tensor upsample_nearest(const at::Tensor& x, std::int64_t height, std::int64_t width) {
+  return at::upsample_nearest2d(x, {height, width});
+}
+
+}  // namespace distorch::nn

@@ -1,0 +1,32 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include "distorch/weights/manifest.h"
+
+namespace distorch::nn {
+
+/// Normalises over channel groups of x [B, C, ...]; C divisible by groups. Mean and variance accumulate in float32.
+/// Declares `weight` [C] and `bias` [C].
+class GroupNorm {
+ public:
+  GroupNorm(const weights::Scope& scope, std::int64_t channels, double eps = 1e-5, std::int64_t groups = 32);
+  at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  std::int64_t groups_;
+  double eps_;
+  weights::Weight weight_, bias_;
+};
+
+/// Normalises over the last dimension of x [..., width]; accumulates in float32. Declares `weight`, `bias` [width].
+class LayerNorm {
+ public:
+  LayerNorm(const weights::Scope& scope, std::int64_t width, double eps = 1e-5);
+  at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  double eps_;
+  weights::Weight weight_, bias_;
+};
+
+}  // namespace distorch::nn
