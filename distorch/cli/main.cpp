@@ -1,0 +1,80 @@
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+
+#include <csignal>
+#include <cstdio>
+#include <iostream>
+#include <new>
+
+#include "distorch/base/error.h"
+#include "distorch/base/interrupt.h"
+#include "distorch/base/log.h"
+#include "distorch/cli/commands.h"
+
+namespace {
+
+constexpr const char* version = "0.1.0";
+
+/// The first Ctrl-C asks the run to stop at the next good moment, a second one does not wait for it.
+void on_interrupt(int signal) {
+  if (distorch::interrupt_requested()) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
+  distorch::request_interrupt();
+}
+
+int report(const std::string& message, int code) {
+  std::fflush(stdout);
+  fmt::print(stderr, "distorch: {}\n", message);
+  return code;
+}
+
+int run_guarded(const distorch::cli::Action& action) {
+  try {
+    return action();
+  } catch (const distorch::Error& error) {
+    return report(error.what(), error.kind() == distorch::ErrorKind::Usage ? 2 : 1);
+  } catch (const c10::OutOfMemoryError& error) {
+    return report(fmt::format("out of memory: {}", error.what_without_backtrace()), 1);
+  } catch (const c10::Error& error) {
+    return report(fmt::format("internal error: {}", error.what_without_backtrace()), 1);
+  } catch (const std::bad_alloc&) {
+    return report("out of memory (RAM)", 1);
+  } catch (const std::exception& error) {
+    return report(fmt::format("internal error: {}", error.what()), 1);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{
+      "distorch runs ComfyUI workflows with the models' weights spread over every memory you have.\n"
+      "Start with:  distorch run workflow.json",
+      "distorch"};
+  app.set_version_flag("--version", std::string("distorch ") + version);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  std::string level = "info";
+  app.add_option("--log-level", level, "Messages on standard error: debug, info, warning, error, off")
+      ->check(CLI::IsMember({"debug", "info", "warning", "error", "off"}))
+      ->capture_default_str();
+
+  distorch::cli::Action chosen;
+  distorch::cli::add_run_command(app, chosen);
+  distorch::cli::add_plan_command(app, chosen);
+  distorch::cli::add_devices_command(app, chosen);
+  distorch::cli::add_inspect_command(app, chosen);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    int code = app.exit(error);
+    return code == 0 ? 0 : 2;
+  }
+  distorch::log::set_up(level);
+  std::signal(SIGINT, on_interrupt);
+  std::signal(SIGTERM, on_interrupt);
+  std::signal(SIGPIPE, SIG_IGN);
+  return run_guarded(chosen);
+}

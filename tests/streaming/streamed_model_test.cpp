@@ -1,0 +1,206 @@
+#include <ATen/CPUGeneratorImpl.h>
+#include <doctest/doctest.h>
+
+#include <fstream>
+
+#include "distorch/base/error.h"
+#include "distorch/device/sim/sim.h"
+#include "tests/streaming/toy_model.h"
+
+using namespace distorch;
+using namespace distorch::streaming;
+using placement::How;
+
+namespace {
+
+constexpr int blocks = 9;
+constexpr std::int64_t width = 64;
+constexpr std::int64_t block_bytes = (width * width + width) * 4;
+
+at::Tensor input() {
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(3);
+  return at::randn({5, width}, generator);
+}
+
+/// Output of the plain model: all weights in place on the CPU.
+at::Tensor expected(toy::Folder& folder, at::ScalarType dtype = at::kFloat) {
+  toy::Model model(blocks, width);
+  auto checkpoint = folder.write(model, dtype);
+  weights::PlainSource source(model.manifest(), checkpoint, at::kFloat);
+  return model.forward(model.forward(input()));
+}
+
+at::Tensor run_with(toy::Folder& folder, const std::vector<BlockHome>& homes, const std::string& compute,
+                    at::ScalarType dtype = at::kFloat) {
+  toy::Model model(blocks, width);
+  StreamedModel streamed(model.manifest(), folder.write(model, dtype), {.name = "toy", .compute = compute});
+  streamed.load(homes);
+  auto device = at::Device(compute);
+  return model.forward(model.forward(input().to(device))).cpu();
+}
+
+std::vector<BlockHome> all(How how, const std::string& device) { return std::vector<BlockHome>(blocks, {how, device}); }
+
+}  // namespace
+
+TEST_CASE("cpu: resident in the mapping, converted and streamed from disk give the same numbers") {
+  toy::Folder folder;
+  auto plain = expected(folder);
+  CHECK(at::equal(run_with(folder, all(How::Resident, "cpu"), "cpu"), plain));
+  CHECK(at::equal(run_with(folder, all(How::Streamed, "disk"), "cpu"), plain));
+  auto half = expected(folder, at::kHalf);
+  CHECK(at::equal(run_with(folder, all(How::Resident, "cpu"), "cpu", at::kHalf), half));
+  CHECK(at::equal(run_with(folder, all(How::Streamed, "disk"), "cpu", at::kHalf), half));
+  CHECK_FALSE(at::equal(half, plain));
+}
+
+TEST_CASE("sim: every placement gives the bits of the resident one, also without registration") {
+  toy::Folder folder;
+  auto plain = expected(folder);
+  for (std::int64_t registration_limit : {-1, 0}) {
+    sim::install(toy::rig(2, std::int64_t{1} << 22), sim::Mode::Exec);
+    sim::refuse_registration_after(registration_limit);
+    CHECK(at::equal(run_with(folder, all(How::Resident, "sim:0"), "sim:0"), plain));
+    CHECK(at::equal(run_with(folder, all(How::Streamed, "cpu"), "sim:0"), plain));
+    CHECK(at::equal(run_with(folder, all(How::Streamed, "disk"), "sim:0"), plain));
+    CHECK(at::equal(run_with(folder, all(How::Streamed, "sim:1"), "sim:0"), plain));
+    CHECK(at::equal(run_with(folder, all(How::OnDonor, "sim:1"), "sim:0"), plain));
+    std::vector<BlockHome> mixed;
+    const BlockHome kinds[] = {{How::Resident, "sim:0"}, {How::Streamed, "cpu"}, {How::Streamed, "sim:1"}, {How::OnDonor, "sim:1"}};
+    for (int i = 0; i < blocks; ++i) mixed.push_back(kinds[i % 4]);
+    CHECK(at::equal(run_with(folder, mixed, "sim:0"), plain));
+  }
+  sim::refuse_registration_after(-1);
+}
+
+TEST_CASE("the ring foresees every block but the first, cyclic over steps") {
+  toy::Folder folder;
+  sim::install(toy::rig(1, std::int64_t{1} << 22), sim::Mode::Exec);
+  toy::Model model(blocks, width);
+  StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "sim:0"});
+  streamed.load(all(How::Streamed, "cpu"));
+  auto x = input().to(at::Device("sim:0"));
+  for (int step = 0; step < 3; ++step) x = model.forward(x);
+  // Two slots: what was copied is what was used, and at most two blocks ahead.
+  CHECK(streamed.streamed_bytes() >= 3 * blocks * block_bytes);
+  CHECK(streamed.streamed_bytes() <= (3 * blocks + 2) * (block_bytes + 512));
+  CHECK(streamed.device_bytes("sim:0") <= 2 * (block_bytes + 512));
+}
+
+TEST_CASE("each wait of the ring is needed: the race check catches its removal") {
+  toy::Folder folder;
+  auto run = [&](RingWaits waits, bool registered) {
+    sim::install(toy::rig(1, std::int64_t{1} << 22), sim::Mode::Exec);
+    sim::refuse_registration_after(registered ? -1 : 0);
+    toy::Model model(blocks, width);
+    StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "sim:0", .waits = waits});
+    streamed.load(all(How::Streamed, "cpu"));
+    auto x = input().to(at::Device("sim:0"));
+    for (int step = 0; step < 2; ++step) x = model.forward(x);
+    x.cpu();
+  };
+  CHECK_NOTHROW(run({}, true));
+  CHECK_NOTHROW(run({}, false));
+  CHECK_THROWS(run({.copy_after_compute = false}, true));
+  CHECK_THROWS(run({.compute_after_copy = false}, true));
+  CHECK_THROWS(run({.copy_after_compute = false}, false));
+  CHECK_THROWS(run({.compute_after_copy = false}, false));
+  CHECK_THROWS(run({.host_after_copy = false}, false));
+  sim::refuse_registration_after(-1);
+}
+
+TEST_CASE("out of memory: weights make room and the block is repeated") {
+  toy::Folder folder;
+  auto plain = expected(folder);
+  sim::install(toy::rig(1, 20 * block_bytes), sim::Mode::Exec);
+  toy::Model model(blocks, width);
+  StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "sim:0"});
+  streamed.load(all(How::Resident, "sim:0"));
+  streamed.make_room = [&](const std::string&, std::int64_t bytes) { return streamed.shrink(bytes) > 0; };
+  auto x = input().to(at::Device("sim:0"));
+  sim::fail_allocation(0, 6);
+  CHECK(at::equal(model.forward(model.forward(x)).cpu(), plain));
+  CHECK(std::any_of(streamed.homes().begin(), streamed.homes().end(), [](const BlockHome& home) { return home.how == How::Streamed; }));
+}
+
+TEST_CASE("out of memory while loading names block and device and leaves nothing behind") {
+  toy::Folder folder;
+  sim::install(toy::rig(1, 4 * block_bytes), sim::Mode::Exec);
+  toy::Model model(blocks, width);
+  StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "sim:0"});
+  try {
+    streamed.load(all(How::Resident, "sim:0"));
+    FAIL("9 blocks fitted into 4");
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::OutOfMemory);
+    CHECK(error.where() == "sim:0");
+    CHECK(error.sentence().find("of toy") != std::string::npos);
+  }
+  CHECK(sim::memory(0).in_use == 0);
+  CHECK_FALSE(streamed.loaded());
+}
+
+TEST_CASE("a donor that vanishes ends the run with its name") {
+  toy::Folder folder;
+  sim::install(toy::rig(2, std::int64_t{1} << 22), sim::Mode::Exec);
+  toy::Model model(blocks, width);
+  StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "sim:0"});
+  streamed.load(all(How::Streamed, "sim:1"));
+  auto x = input().to(at::Device("sim:0"));
+  model.forward(x);
+  sim::fail_device(1);
+  CHECK_THROWS_WITH_AS(model.forward(x), doctest::Contains("sim:1"), std::exception);
+  sim::install(toy::rig(1, std::int64_t{1} << 22), sim::Mode::Exec);
+}
+
+TEST_CASE("a file cut short while in use fails the run, not the process") {
+  toy::Folder folder;
+  for (auto home : {BlockHome{How::Resident, "cpu"}, BlockHome{How::Streamed, "disk"}}) {
+    toy::Model model(blocks, width);
+    StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "cpu"});
+    streamed.load(std::vector<BlockHome>(blocks, home));
+    std::filesystem::resize_file(folder.path() / "toy.safetensors", 4096);
+    try {
+      for (int step = 0; step < 3; ++step) model.forward(input());
+      FAIL("a cut file was believed");
+    } catch (const Error& error) {
+      CHECK(error.kind() == ErrorKind::Format);
+      CHECK(error.where().find("toy.safetensors") != std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("LoRA on streamed weights: the merged result, only the factors in memory, strength changed without reload") {
+  toy::Folder folder;
+  toy::Model model(blocks, width);
+  auto checkpoint = folder.write(model);
+  auto patches = std::make_shared<std::vector<weights::NamedPatch>>();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(11);
+  for (int i = 0; i < blocks; ++i)
+    patches->push_back({"blocks." + std::to_string(i) + ".weight",
+                        {at::randn({4, width}, generator) * 0.1, at::randn({width, 4}, generator) * 0.1, at::Tensor(), at::Tensor(), 0.5}});
+  auto merged = [&](double strength) {
+    toy::Model plain(blocks, width);
+    weights::PlainSource source(plain.manifest(), [&](const weights::Declared& weight) {
+      auto value = weights::mapped_tensor(*checkpoint.find(weight.name)).clone();
+      for (const auto& named : *patches)
+        if (named.weight == weight.name) value += at::mm(named.patch.up, named.patch.down) * (0.5 * strength);
+      return value;
+    });
+    return plain.forward(input());
+  };
+  sim::install(toy::rig(1, std::int64_t{1} << 22), sim::Mode::Exec);
+  StreamedModel streamed(model.manifest(), checkpoint, {.name = "toy", .compute = "sim:0"});
+  streamed.load(all(How::Streamed, "cpu"));
+  auto before = streamed.device_bytes("sim:0");
+  auto x = input().to(at::Device("sim:0"));
+  for (double strength : {1.0, -0.7}) {
+    streamed.set_loras({{"a", patches, strength}});
+    auto copied = streamed.streamed_bytes();
+    CHECK(at::allclose(model.forward(x).cpu(), merged(strength), 1e-5, 1e-6));
+    CHECK(streamed.streamed_bytes() - copied <= (blocks + 2) * (block_bytes + 512));
+  }
+  CHECK(streamed.device_bytes("sim:0") - before == blocks * 2 * 4 * width * 4);
+  streamed.set_loras({});
+  CHECK(streamed.device_bytes("sim:0") == before);
+}

@@ -1,0 +1,113 @@
+#pragma once
+#include <ATen/CPUGeneratorImpl.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "distorch/base/rig.h"
+#include "distorch/formats/safetensors.h"
+#include "distorch/streaming/streamed_model.h"
+#include "distorch/weights/checkpoint.h"
+
+namespace toy {
+
+using namespace distorch;
+
+/// A stack of residual matrices, one block each: small, but every block needs its own weights.
+class Model {
+ public:
+  Model(int blocks, std::int64_t width) : width_(width) {
+    weights::Scope root(manifest_);
+    for (int i = 0; i < blocks; ++i) {
+      auto scope = (root / "blocks" / i).block();
+      layers_.push_back({weights::Block(scope), scope.weight("weight", {width, width}), scope.weight("bias", {width})});
+    }
+  }
+
+  /// x [rows, width] -> the same; one pass over all blocks.
+  at::Tensor forward(at::Tensor x) const {
+    for (const auto& layer : layers_)
+      x = layer.block.run1({x}, [&](const weights::Tensors& in) {
+        auto y = at::linear(in[0], layer.weight.value(), layer.bias.value());
+        for (const auto& patch : layer.weight.patches())
+          y = y + at::linear(at::linear(in[0], patch.down), patch.up) * patch.scale;
+        return in[0] + at::tanh(y);
+      });
+    return x;
+  }
+
+  weights::Manifest& manifest() { return manifest_; }
+  std::int64_t width() const { return width_; }
+
+ private:
+  struct Layer {
+    weights::Block block;
+    weights::Weight weight, bias;
+  };
+  std::int64_t width_;
+  weights::Manifest manifest_;
+  std::vector<Layer> layers_;
+};
+
+/// A folder that goes away, with a file of seeded random weights for a Model.
+class Folder {
+ public:
+  Folder() {
+    static int counter = 0;
+    path_ = std::filesystem::temp_directory_path() /
+            ("distorch_streaming_" + std::to_string(::getpid()) + "_" + std::to_string(counter++));
+    std::filesystem::create_directories(path_);
+  }
+  ~Folder() { std::filesystem::remove_all(path_); }
+  const std::filesystem::path& path() const { return path_; }
+
+  weights::Checkpoint write(Model& model, at::ScalarType dtype = at::kFloat, const std::string& name = "toy.safetensors") {
+    std::vector<at::Tensor> kept;
+    std::vector<formats::TensorToWrite> list;
+    auto generator = at::make_generator<at::CPUGeneratorImpl>(7);
+    for (const auto& weight : model.manifest().weights()) {
+      auto values = at::randn(weight.shape, generator) / std::sqrt(static_cast<double>(model.width()));
+      kept.push_back(values.to(dtype).contiguous());
+      auto type = dtype == at::kFloat ? formats::DType::F32 : dtype == at::kHalf ? formats::DType::F16 : formats::DType::BF16;
+      list.push_back({weight.name, type, weight.shape,
+                      {static_cast<const std::byte*>(kept.back().const_data_ptr()), kept.back().nbytes()}});
+    }
+    formats::write_safetensors(path_ / name, list);
+    return weights::Checkpoint(std::make_shared<formats::TensorFile>(formats::open_tensor_file(path_ / name)));
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// `accelerators` devices of `memory_bytes` each, 10 TFLOP/s, behind 10 GB/s links.
+inline Rig rig(int accelerators, std::int64_t memory_bytes) {
+  Rig rig;
+  rig.name = "test";
+  RigDevice host;
+  host.name = "cpu";
+  host.memory_bytes = std::int64_t{1} << 34;
+  host.tflops = {{"default", 0.1}};
+  host.memory_bytes_per_s = 20e9;
+  for (int i = 0; i < accelerators; ++i) {
+    RigDevice device;
+    device.name = "sim:" + std::to_string(i);
+    device.memory_bytes = memory_bytes;
+    device.tflops = {{"default", 10}};
+    device.memory_bytes_per_s = 500e9;
+    device.launch_s = 2e-6;
+    rig.devices.push_back(device);
+    LinkSpec link;
+    link.from = "cpu";
+    link.to = device.name;
+    link.bytes_per_s = 10e9;
+    link.latency_s = 5e-6;
+    rig.links.push_back(link);
+  }
+  rig.devices.push_back(host);
+  return rig;
+}
+
+}  // namespace toy
