@@ -11,11 +11,14 @@ namespace distorch::device {
 /// mapping must outlive this object. Move-only.
 class RegisteredRange {
  public:
+  enum class Access { ReadOnly, ReadWrite };  // by the device; a read-only mapping registers only as the former
+
   RegisteredRange() = default;
-  /// Registers [start, start + bytes) read-only with the kinds of device in `devices` (CPU entries are skipped).
+  /// Registers [start, start + bytes) with the kinds of device in `devices` (CPU entries are skipped).
   /// Refused (memlock limit, unsupported mapping, no driver): the object is empty, and a warning says so once per
   /// process; copies from the memory still work, as from any pageable memory.
-  RegisteredRange(const void* start, std::int64_t bytes, const std::vector<c10::Device>& devices);
+  RegisteredRange(const void* start, std::int64_t bytes, const std::vector<c10::Device>& devices,
+                  Access access = Access::ReadOnly);
   ~RegisteredRange();
   RegisteredRange(RegisteredRange&& other) noexcept;
   RegisteredRange& operator=(RegisteredRange&& other) noexcept;
@@ -46,7 +49,7 @@ class HostBuffer {
 
   void* data() const { return data_; }
   std::int64_t bytes() const { return bytes_; }
-  bool page_locked() const { return static_cast<bool>(registered_) || types_locked_; }
+  bool page_locked() const { return static_cast<bool>(registered_); }
   /// The memory as a CPU tensor of bytes, uint8 [bytes]; valid while this object lives.
   at::Tensor tensor() const;
 
@@ -57,7 +60,6 @@ class HostBuffer {
   std::int64_t bytes_ = 0;
   std::int64_t mapped_ = 0;
   RegisteredRange registered_;
-  bool types_locked_ = false;
 };
 
 }  // namespace distorch::device

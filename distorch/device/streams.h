@@ -4,6 +4,7 @@
 #include <c10/core/Stream.h>
 #include <c10/core/StreamGuard.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -53,8 +54,10 @@ void record_stream(const at::Tensor& tensor, const c10::Stream& stream);
 /// write. The simulated accelerator checks that every such copy was waited for (Error(Internal) otherwise);
 /// no effect on other devices.
 void host_will_write(const void* start, std::int64_t bytes);
+/// The same before the host reads what an asynchronous copy wrote.
+void host_will_read(const void* start, std::int64_t bytes);
 
-/// Gives the operations that follow on this thread a name in profiles and error messages. Nests; null-safe cheap.
+/// Gives the operations that follow on this thread a name in profiles and error messages. Nests.
 class Place {
  public:
   explicit Place(std::string name);

@@ -28,10 +28,18 @@ enum class Mode { Exec, Dry };
 struct Options {
   Mode mode = Mode::Exec;
   bool race_check = true;
-  double host_issue_s = 0;  // host time that issuing one operation costs
+  double host_issue_s = 0;      // host time that issuing one operation costs
+  double pageable_share = 0.16;  // of a link's speed, for host memory that is not registered (8.9 of 55.5 GB/s measured)
 };
 
 class Machine;
+
+/// Device and streams that are current on a thread, by device index.
+struct ThreadState {
+  int device = 0;
+  std::vector<c10::StreamId> streams;
+  c10::StreamId stream(int index) const { return index < static_cast<int>(streams.size()) ? streams[index] : 0; }
+};
 
 /// Makes sim:0, sim:1, ... of the rig's accelerators. May be called again: the new rig replaces the old one, and
 /// tensors of the old one can only be freed. Not while other threads use sim tensors.
@@ -40,6 +48,8 @@ void install(const Rig& rig, Mode mode);
 bool installed();
 /// Number of sim devices for the calling thread (DryScope counts); 0 when not installed.
 int device_count();
+/// What the rig calls "sim:<device>": "cuda:0".
+std::string rig_name(int device);
 
 /// While it lives, sim devices of the calling thread are those of a machine of its own: fresh clock, empty
 /// memory, dry mode. Tensors from outside can be used (as shapes; they count no memory). Scopes nest.
@@ -53,6 +63,7 @@ class DryScope {
 
  private:
   std::shared_ptr<Machine> before_;
+  ThreadState state_;
 };
 
 /// Lets another thread work on the machine of the thread that made `machine` with current_machine().
@@ -66,6 +77,7 @@ class JoinScope {
 
  private:
   std::shared_ptr<Machine> before_;
+  ThreadState state_;
 };
 
 /// True when the calling thread works on shapes only: code that would ask for values (item(), NaN checks)
@@ -78,7 +90,7 @@ bool dry();
 double now();
 /// Time at which everything issued so far is done, on all devices. Waits for it (the host clock moves there).
 double finish();
-/// Host time and every stream back to 0. Error(Internal) never: unfinished work is finished first.
+/// Host time and every stream back to 0, totals too; unfinished work is finished first.
 void reset_clock();
 /// The host does something else for so long (reads a file, computes on the CPU).
 void advance_host(double seconds);
@@ -89,7 +101,7 @@ void model_transfer(const c10::Stream& stream, const std::string& from, const st
 /// One stretch of work. Lanes: "sim:0 compute", "sim:0 stream 3", "cpu->sim:0".
 struct Interval {
   std::string lane;
-  std::string name;  // operation, with Place::path() in front where there is one
+  std::string name;  // operation, with device::Place::path() in front where there is one
   double start_s = 0;
   double end_s = 0;
   std::int64_t bytes = 0;

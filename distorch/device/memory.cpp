@@ -1,0 +1,32 @@
+#include "distorch/device/memory.h"
+
+#include "distorch/base/error.h"
+#include "distorch/device/kind.h"
+
+namespace distorch::device {
+namespace {
+int index_of(c10::Device device) { return device.has_index() ? device.index() : 0; }
+}  // namespace
+
+MemoryUse memory_use(c10::Device device) { return kind_of(device.type()).memory(index_of(device)); }
+
+void reset_peak(c10::Device device) { kind_of(device.type()).reset_peak(index_of(device)); }
+
+void empty_cache(c10::Device device) { kind_of(device.type()).empty_cache(); }
+
+void limit_memory(c10::Device device, std::int64_t bytes) {
+  if (device.is_cpu()) return;
+  const auto total = memory_use(device).total;
+  if (bytes < 0 || bytes > total)
+    throw Error(ErrorKind::Usage, name_of(device),
+                "cannot be limited to " + std::to_string(bytes) + " bytes; it has " + std::to_string(total));
+  kind_of(device.type()).limit_memory(index_of(device), bytes);
+}
+
+bool is_out_of_memory(const std::exception& error) {
+  if (dynamic_cast<const c10::OutOfMemoryError*>(&error) || dynamic_cast<const std::bad_alloc*>(&error)) return true;
+  const auto* ours = dynamic_cast<const Error*>(&error);
+  return ours && ours->kind() == ErrorKind::OutOfMemory;
+}
+
+}  // namespace distorch::device

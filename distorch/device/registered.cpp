@@ -1,0 +1,108 @@
+#include "distorch/device/registered.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "distorch/base/error.h"
+#include "distorch/base/log.h"
+#include "distorch/base/units.h"
+#include "distorch/device/kind.h"
+
+namespace distorch::device {
+namespace {
+
+std::vector<c10::DeviceType> accelerator_types(const std::vector<c10::Device>& devices) {
+  std::vector<c10::DeviceType> types;
+  for (auto device : devices)
+    if (!device.is_cpu() && std::find(types.begin(), types.end(), device.type()) == types.end())
+      types.push_back(device.type());
+  return types;
+}
+
+std::int64_t whole_pages(std::int64_t bytes) {
+  const auto page = static_cast<std::int64_t>(sysconf(_SC_PAGESIZE));
+  return (bytes + page - 1) / page * page;
+}
+
+}  // namespace
+
+RegisteredRange::RegisteredRange(const void* start, std::int64_t bytes, const std::vector<c10::Device>& devices,
+                                 Access access)
+    : start_(start), bytes_(bytes) {
+  if (bytes <= 0) return;
+  for (auto type : accelerator_types(devices)) {
+    auto refused = kind_of(type).register_host(const_cast<void*>(start), bytes, access == Access::ReadOnly);
+    if (!refused) {
+      types_.push_back(type);
+      continue;
+    }
+    release();
+    log::warn_once(fmt::format("host memory could not be registered for direct copies ({}); copies go through ordinary memory "
+                               "and are slower", *refused));
+    return;
+  }
+}
+
+RegisteredRange::~RegisteredRange() { release(); }
+
+RegisteredRange::RegisteredRange(RegisteredRange&& other) noexcept
+    : start_(other.start_), bytes_(other.bytes_), types_(std::exchange(other.types_, {})) {}
+
+RegisteredRange& RegisteredRange::operator=(RegisteredRange&& other) noexcept {
+  if (this == &other) return *this;
+  release();
+  start_ = other.start_;
+  bytes_ = other.bytes_;
+  types_ = std::exchange(other.types_, {});
+  return *this;
+}
+
+void RegisteredRange::release() noexcept {
+  for (auto type : types_) kind_of(type).unregister_host(const_cast<void*>(start_));
+  types_.clear();
+}
+
+HostBuffer::HostBuffer(std::int64_t bytes, const std::vector<c10::Device>& devices) : bytes_(bytes) {
+  if (bytes <= 0) return;
+  mapped_ = whole_pages(bytes);
+  void* memory = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
+    mapped_ = 0;
+    throw Error(ErrorKind::OutOfMemory, "cpu", "no " + human_bytes(static_cast<double>(bytes)) + " of RAM for a copy buffer");
+  }
+  data_ = memory;
+  registered_ = RegisteredRange(data_, mapped_, devices, RegisteredRange::Access::ReadWrite);
+}
+
+HostBuffer::~HostBuffer() { release(); }
+
+HostBuffer::HostBuffer(HostBuffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)),
+      mapped_(std::exchange(other.mapped_, 0)),
+      registered_(std::move(other.registered_)) {}
+
+HostBuffer& HostBuffer::operator=(HostBuffer&& other) noexcept {
+  if (this == &other) return *this;
+  release();
+  data_ = std::exchange(other.data_, nullptr);
+  bytes_ = std::exchange(other.bytes_, 0);
+  mapped_ = std::exchange(other.mapped_, 0);
+  registered_ = std::move(other.registered_);
+  return *this;
+}
+
+void HostBuffer::release() noexcept {
+  registered_ = {};
+  if (data_) munmap(data_, mapped_);
+  data_ = nullptr;
+}
+
+at::Tensor HostBuffer::tensor() const {
+  return at::from_blob(data_, {bytes_}, at::TensorOptions().dtype(at::kByte));
+}
+
+}  // namespace distorch::device

@@ -1,0 +1,48 @@
+#include "distorch/device/kind.h"
+
+#include <fmt/format.h>
+
+#include "distorch/device/sim/machine.h"
+
+namespace distorch::device {
+namespace {
+
+class SimKind final : public Kind {
+ public:
+  c10::DeviceType type() const override { return sim::kSim; }
+
+  std::vector<DeviceInfo> list() override {
+    std::vector<DeviceInfo> all;
+    auto machine = sim::machine_or_null();
+    for (int i = 0; machine && i < machine->device_count(); ++i) {
+      const auto& spec = machine->description(i);
+      const auto memory = machine->memory(i);
+      auto text = fmt::format("simulated {}", spec.label.empty() ? spec.name : spec.label);
+      all.push_back({fmt::format("sim:{}", i), "sim", std::move(text), memory.total, memory.limit - memory.in_use, true,
+                     spec.flops("bfloat16") > spec.flops("float32"), 0});
+    }
+    return all;
+  }
+
+  MemoryUse memory(int index) override {
+    const auto m = sim::memory(index);
+    return {m.total, m.limit - m.in_use, m.in_use, m.peak, m.in_use};
+  }
+  void reset_peak(int index) override { sim::reset_peak(index); }
+  void empty_cache() override {}
+  void limit_memory(int index, std::int64_t bytes) override { sim::limit_memory(index, bytes); }
+  std::optional<std::string> register_host(void* start, std::int64_t bytes, bool read_only) override {
+    if (sim::register_range(start, bytes, !read_only)) return std::nullopt;
+    return "the simulated machine refuses to register more memory";
+  }
+  void unregister_host(void* start) noexcept override { sim::unregister_range(start); }
+};
+
+}  // namespace
+
+Kind& sim_kind() {
+  static SimKind kind;
+  return kind;
+}
+
+}  // namespace distorch::device

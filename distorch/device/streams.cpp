@@ -1,0 +1,109 @@
+#include "distorch/device/streams.h"
+
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <mutex>
+
+#include "distorch/base/error.h"
+#include "distorch/device/device.h"
+#include "distorch/device/sim/machine.h"
+
+namespace distorch::device {
+namespace {
+
+using c10::impl::VirtualGuardImpl;
+
+thread_local std::vector<std::string> places;
+
+// The stream on which a donor sends: apart from the one on which it computes.
+c10::Stream donor_stream(c10::Device donor) {
+  constexpr c10::StreamId kSimDonorStream = 1000;  // beyond those of the pool; the machine may change under us
+  if (donor.type() == sim::kSim) return c10::Stream(c10::Stream::UNSAFE, donor, kSimDonorStream);
+  static std::mutex mutex;
+  static std::map<std::pair<c10::DeviceType, int>, c10::StreamId> streams;
+  std::lock_guard lock(mutex);
+  auto key = std::make_pair(donor.type(), static_cast<int>(donor.index()));
+  auto found = streams.find(key);
+  if (found == streams.end()) found = streams.emplace(key, new_stream(donor).id()).first;
+  return c10::Stream(c10::Stream::UNSAFE, donor, found->second);
+}
+
+}  // namespace
+
+bool has_streams(c10::Device device) { return !device.is_cpu(); }
+
+c10::Stream current_stream(c10::Device device) { return VirtualGuardImpl(device.type()).getStream(device); }
+
+c10::Stream new_stream(c10::Device device, bool high_priority) {
+  const VirtualGuardImpl guard(device.type());
+  return has_streams(device) ? guard.getStreamFromGlobalPool(device, high_priority) : guard.getStream(device);
+}
+
+void synchronize(c10::Device device) {
+  if (!has_streams(device)) return;
+  const VirtualGuardImpl guard(device.type());
+  guard.synchronizeDevice(device.has_index() ? device.index() : guard.getDevice().index());
+}
+
+void synchronize(const c10::Stream& stream) {
+  if (has_streams(stream.device())) VirtualGuardImpl(stream.device_type()).synchronizeStream(stream);
+}
+
+Event::Event(c10::Device device) {
+  if (has_streams(device)) event_.emplace(device.type());
+}
+
+void Event::record(const c10::Stream& stream) {
+  if (event_) event_->record(stream);
+}
+
+void Event::block(const c10::Stream& stream) {
+  if (event_ && has_streams(stream.device())) event_->block(stream);
+}
+
+void Event::synchronize() {
+  if (event_) event_->synchronize();
+}
+
+bool Event::reached() const { return !event_ || event_->query(); }
+
+void copy_async(const at::Tensor& dst, const at::Tensor& src, const c10::Stream& stream) {
+  if (dst.sizes() != src.sizes() || dst.scalar_type() != src.scalar_type())
+    throw Error(ErrorKind::Shape, name_of(dst.device()), "an asynchronous copy needs the same shape and dtype on both sides");
+  if (!has_streams(stream.device())) {
+    dst.copy_(src);
+    return;
+  }
+  if (has_streams(src.device()) && has_streams(dst.device()) && src.device() != dst.device()) {
+    // torch copies on the source's current stream and lets the target's current stream wait for it.
+    c10::StreamGuard sends(donor_stream(src.device()));
+    c10::StreamGuard receives(stream);
+    dst.copy_(src, true);
+    return;
+  }
+  c10::StreamGuard guard(stream);
+  dst.copy_(src, true);
+}
+
+void record_stream(const at::Tensor& tensor, const c10::Stream& stream) {
+  if (has_streams(tensor.device()) && tensor.defined()) tensor.record_stream(stream);
+}
+
+void host_will_write(const void* start, std::int64_t bytes) {
+  if (auto machine = sim::machine_or_null()) machine->host_touches({start, bytes, true});
+}
+
+void host_will_read(const void* start, std::int64_t bytes) {
+  if (auto machine = sim::machine_or_null()) machine->host_touches({start, bytes, false});
+}
+
+Place::Place(std::string name) { places.push_back(std::move(name)); }
+Place::~Place() { places.pop_back(); }
+
+std::string Place::path() {
+  std::string path;
+  for (const auto& place : places) path += (path.empty() ? "" : " / ") + place;
+  return path;
+}
+
+}  // namespace distorch::device
