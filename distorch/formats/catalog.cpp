@@ -24,19 +24,23 @@ namespace {
 
 std::string lower_extension(const std::filesystem::path& path) {
   auto extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c); });
+  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) {
+    return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+  });
   return extension;
 }
 
-/// Downloads that went wrong come under the right name; say so instead of complaining about a header.
+/// Downloads that went wrong come under the right name; say so instead of complaining about a
+/// header.
 void refuse_text(const std::filesystem::path& path, std::string_view head) {
   if (head.starts_with("version https://git-lfs"))
     throw Error(ErrorKind::Format, path.string(),
-                "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull` or download it again");
+                "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull` or "
+                "download it again");
   auto start = head.find_first_not_of(" \t\r\n\xef\xbb\xbf");
   if (start != std::string_view::npos && head[start] == '<')
-    throw Error(ErrorKind::Format, path.string(), "is a web page, not a weights file; the download failed");
+    throw Error(ErrorKind::Format, path.string(),
+                "is a web page, not a weights file; the download failed");
 }
 
 }  // namespace
@@ -50,7 +54,8 @@ TensorFile open_tensor_file(const std::filesystem::path& path) {
     if (format.recognises(head)) return format.read(path);
   auto extension = lower_extension(path);
   for (const auto& format : all_formats())
-    if (std::ranges::find(format.extensions, extension) != format.extensions.end()) return format.read(path);
+    if (std::ranges::find(format.extensions, extension) != format.extensions.end())
+      return format.read(path);
   std::vector<std::string_view> names;
   for (const auto& format : all_formats()) names.push_back(format.name);
   throw Error(ErrorKind::Format, path.string(),

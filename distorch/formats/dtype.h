@@ -5,8 +5,8 @@
 
 namespace distorch::formats {
 
-/// Element types as files name them. The order is the one in which the safetensors writer lays tensors
-/// out (from the end to the start), so that wide types come first in a file.
+/// Element types as files name them. The order is the one in which the safetensors writer lays
+/// tensors out (from the end to the start), so that wide types come first in a file.
 enum class DType : std::uint8_t {
   BOOL,
   F4,

@@ -31,19 +31,22 @@ std::uintptr_t page_size = 4096;
 FaultWatch* watch_of(std::uintptr_t address) {
   for (auto* w = watches.load(std::memory_order_acquire); w != nullptr; w = w->next) {
     auto begin = w->begin.load(std::memory_order_acquire);
-    if (begin != 0 && address >= begin && address < w->end.load(std::memory_order_acquire)) return w;
+    if (begin != 0 && address >= begin && address < w->end.load(std::memory_order_acquire))
+      return w;
   }
   return nullptr;
 }
 
-/// Puts zeros from the faulting page to the end of the mapping: a file that was cut short has lost all of that, and
-/// one fault a page would take minutes on a large file. mmap is a plain system call, safe here.
+/// Puts zeros from the faulting page to the end of the mapping: a file that was cut short has lost
+/// all of that, and one fault a page would take minutes on a large file. mmap is a plain system
+/// call, safe here.
 bool replace_by_zeros(FaultWatch& watch, std::uintptr_t address) {
   auto page = address & ~(page_size - 1);
   auto size = watch.end.load(std::memory_order_acquire) - page;
   watch.lost_pages.store(true, std::memory_order_release);
   auto* at = reinterpret_cast<void*>(page);
-  return ::mmap(at, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == at;
+  return ::mmap(at, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+                0) == at;
 }
 
 void call_previous(int signal, siginfo_t* info, void* context) {
@@ -62,11 +65,13 @@ void call_previous(int signal, siginfo_t* info, void* context) {
 void on_bus_error(int signal, siginfo_t* info, void* context) {
   int saved_errno = errno;
   auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
-  if (auto* guard = current_guard; guard != nullptr && address >= guard->begin && address < guard->end) {
+  if (auto* guard = current_guard;
+      guard != nullptr && address >= guard->begin && address < guard->end) {
     current_guard = nullptr;
     siglongjmp(guard->back, 1);
   }
-  auto* watch = info->si_code > 0 ? watch_of(address) : nullptr;  // <= 0: sent by kill(), no address
+  auto* watch =
+      info->si_code > 0 ? watch_of(address) : nullptr;  // <= 0: sent by kill(), no address
   if (watch == nullptr || !replace_by_zeros(*watch, address)) call_previous(signal, info, context);
   errno = saved_errno;
 }
@@ -75,7 +80,8 @@ void install_handler() {
   page_size = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
   struct sigaction action {};
   action.sa_sigaction = on_bus_error;
-  // NODEFER: leaving by siglongjmp must not leave SIGBUS blocked, and then no signal mask has to be saved.
+  // NODEFER: leaving by siglongjmp must not leave SIGBUS blocked, and then no signal mask has to be
+  // saved.
   action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
   ::sigemptyset(&action.sa_mask);
   ::sigaction(SIGBUS, &action, &previous_action);

@@ -28,11 +28,13 @@ std::size_t page_bytes() {
 
 FileIdentity identity_from(const struct stat& s) {
   return {static_cast<std::uint64_t>(s.st_dev), static_cast<std::uint64_t>(s.st_ino),
-          static_cast<std::uint64_t>(s.st_size), std::int64_t{s.st_mtim.tv_sec} * 1'000'000'000 + s.st_mtim.tv_nsec};
+          static_cast<std::uint64_t>(s.st_size),
+          std::int64_t{s.st_mtim.tv_sec} * 1'000'000'000 + s.st_mtim.tv_nsec};
 }
 
 Error missing(const std::filesystem::path& path) {
-  return Error(ErrorKind::MissingFile, path.string(), fmt::format("cannot be opened: {}", std::strerror(errno)));
+  return Error(ErrorKind::MissingFile, path.string(),
+               fmt::format("cannot be opened: {}", std::strerror(errno)));
 }
 
 /// Closes on every way out until released.
@@ -95,7 +97,8 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   auto& known = cache();
   std::lock_guard lock(known.mutex);
   auto& slot = known.files[{identity.device, identity.inode}];
-  if (auto live = slot.lock(); live && live->identity_ == identity && live->unchanged()) return live;
+  if (auto live = slot.lock(); live && live->identity_ == identity && live->unchanged())
+    return live;
   std::shared_ptr<MappedFile> fresh(new MappedFile(path, file.release(), identity));
   slot = fresh;
   std::erase_if(known.files, [](const auto& entry) { return entry.second.expired(); });
@@ -109,8 +112,9 @@ MappedFile::MappedFile(std::filesystem::path path, int descriptor, FileIdentity 
   if (data == MAP_FAILED) {
     auto reason = errno;
     ::close(descriptor_);
-    throw Error(reason == ENOMEM ? ErrorKind::OutOfMemory : ErrorKind::Format, path_.string(),
-                fmt::format("cannot be mapped ({} bytes): {}", identity_.size, std::strerror(reason)));
+    throw Error(
+        reason == ENOMEM ? ErrorKind::OutOfMemory : ErrorKind::Format, path_.string(),
+        fmt::format("cannot be mapped ({} bytes): {}", identity_.size, std::strerror(reason)));
   }
   data_ = static_cast<const std::byte*>(data);
   watch_ = watch_faults(data, identity_.size);
@@ -154,7 +158,8 @@ void MappedFile::probe(ByteRange range) const {
   auto pages = whole_pages(range, true);
 #ifdef MADV_POPULATE_READ
   // One system call instead of a touch a page; kernels before 5.14 answer EINVAL.
-  if (::madvise(const_cast<std::byte*>(data_) + pages.offset, pages.size, MADV_POPULATE_READ) == 0) return;
+  if (::madvise(const_cast<std::byte*>(data_) + pages.offset, pages.size, MADV_POPULATE_READ) == 0)
+    return;
 #endif
   if (!guarded_touch(part.data(), part.size())) {
     watch_->lost_pages.store(true);
@@ -179,7 +184,9 @@ bool MappedFile::is_current() const {
 
 void MappedFile::will_need(ByteRange range) const { advise(data_, size(), range, MADV_WILLNEED); }
 
-void MappedFile::sequential(ByteRange range) const { advise(data_, size(), range, MADV_SEQUENTIAL); }
+void MappedFile::sequential(ByteRange range) const {
+  advise(data_, size(), range, MADV_SEQUENTIAL);
+}
 
 void MappedFile::dont_need(ByteRange range) const { advise(data_, size(), range, MADV_DONTNEED); }
 
@@ -187,7 +194,8 @@ void MappedFile::evict(ByteRange range) const {
   dont_need(range);
   auto pages = whole_pages(cut_to(range, size()), false);
   if (pages.size != 0)
-    ::posix_fadvise(descriptor_, static_cast<off_t>(pages.offset), static_cast<off_t>(pages.size), POSIX_FADV_DONTNEED);
+    ::posix_fadvise(descriptor_, static_cast<off_t>(pages.offset), static_cast<off_t>(pages.size),
+                    POSIX_FADV_DONTNEED);
 }
 
 std::size_t MappedFile::resident_bytes(ByteRange range) const {
@@ -198,7 +206,8 @@ std::size_t MappedFile::resident_bytes(ByteRange range) const {
   std::size_t total = 0;
   for (auto at = pages.offset; at < pages.offset + pages.size;) {
     auto count = std::min(present.size(), (pages.offset + pages.size - at) / page);
-    if (::mincore(const_cast<std::byte*>(data_) + at, count * page, present.data()) != 0) return total;
+    if (::mincore(const_cast<std::byte*>(data_) + at, count * page, present.data()) != 0)
+      return total;
     for (std::size_t i = 0; i < count; ++i) {
       if ((present[i] & 1) == 0) continue;
       auto begin = std::max(at + i * page, range.offset);

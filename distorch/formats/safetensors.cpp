@@ -24,18 +24,23 @@ constexpr std::size_t prefix_bytes = 8;
 
 std::uint64_t little_endian_64(std::string_view bytes) {
   std::uint64_t value = 0;
-  for (int i = 7; i >= 0; --i) value = value << 8 | static_cast<unsigned char>(bytes[static_cast<std::size_t>(i)]);
+  for (int i = 7; i >= 0; --i)
+    value = value << 8 | static_cast<unsigned char>(bytes[static_cast<std::size_t>(i)]);
   return value;
 }
 
 /// Length of the header, checked against the file's size and the limit.
-std::size_t header_length(std::string_view prefix, std::size_t file_size, const std::string& where) {
-  if (file_size < prefix_bytes) fail(where, fmt::format("has {} bytes, a safetensors file has at least 8", file_size));
+std::size_t header_length(std::string_view prefix, std::size_t file_size,
+                          const std::string& where) {
+  if (file_size < prefix_bytes)
+    fail(where, fmt::format("has {} bytes, a safetensors file has at least 8", file_size));
   auto length = little_endian_64(prefix);
   if (length > safetensors_header_limit)
-    fail(where, fmt::format("says its header has {} bytes, the limit is {}", length, safetensors_header_limit));
+    fail(where, fmt::format("says its header has {} bytes, the limit is {}", length,
+                            safetensors_header_limit));
   if (length > file_size - prefix_bytes)
-    fail(where, fmt::format("says its header ends at byte {}, the file has {}", length + prefix_bytes, file_size));
+    fail(where, fmt::format("says its header ends at byte {}, the file has {}",
+                            length + prefix_bytes, file_size));
   return static_cast<std::size_t>(length);
 }
 
@@ -45,31 +50,43 @@ std::uint64_t bytes_of_shape(const HeaderEntry& entry, DType dtype, const std::s
   std::uint64_t elements = 1;
   for (auto n : entry.shape) {
     if (n > limit || __builtin_mul_overflow(elements, n, &elements) || elements > limit)
-      fail(where, fmt::format("'{}' has shape [{}], which has too many elements", entry.name, fmt::join(entry.shape, ", ")));
+      fail(where, fmt::format("'{}' has shape [{}], which has too many elements", entry.name,
+                              fmt::join(entry.shape, ", ")));
   }
   std::uint64_t bits = 0;
   if (__builtin_mul_overflow(elements, static_cast<std::uint64_t>(bits_of(dtype)), &bits))
-    fail(where, fmt::format("'{}' has shape [{}], which has too many bytes", entry.name, fmt::join(entry.shape, ", ")));
+    fail(where, fmt::format("'{}' has shape [{}], which has too many bytes", entry.name,
+                            fmt::join(entry.shape, ", ")));
   if (bits % 8 != 0)
-    fail(where, fmt::format("'{}' has {} bits, which is no whole number of bytes", entry.name, bits));
+    fail(where,
+         fmt::format("'{}' has {} bits, which is no whole number of bytes", entry.name, bits));
   return bits / 8;
 }
 
 /// One entry compared with the size of the data section; offsets become absolute.
-TensorInfo checked(const HeaderEntry& entry, std::size_t data_start, std::size_t data_size, const std::string& where) {
-  const char* lacks = !entry.has_dtype ? "dtype" : !entry.has_shape ? "shape" : !entry.has_offsets ? "data_offsets" : nullptr;
+TensorInfo checked(const HeaderEntry& entry, std::size_t data_start, std::size_t data_size,
+                   const std::string& where) {
+  const char* lacks = !entry.has_dtype     ? "dtype"
+                      : !entry.has_shape   ? "shape"
+                      : !entry.has_offsets ? "data_offsets"
+                                           : nullptr;
   if (lacks != nullptr) fail(where, fmt::format("'{}' has no '{}'", entry.name, lacks));
-  if (entry.data_offsets.size() != 2) fail(where, fmt::format("'{}' must have two data_offsets", entry.name));
+  if (entry.data_offsets.size() != 2)
+    fail(where, fmt::format("'{}' must have two data_offsets", entry.name));
   auto dtype = dtype_named(entry.dtype);
   if (!dtype) fail(where, fmt::format("'{}' has the unknown dtype '{}'", entry.name, entry.dtype));
   auto begin = entry.data_offsets[0], end = entry.data_offsets[1];
-  if (begin > end) fail(where, fmt::format("'{}' begins at byte {} and ends before that, at {}", entry.name, begin, end));
+  if (begin > end)
+    fail(where,
+         fmt::format("'{}' begins at byte {} and ends before that, at {}", entry.name, begin, end));
   if (end > data_size)
-    fail(where, fmt::format("'{}' ends at byte {} of the tensor data, the file has {}", entry.name, end, data_size));
+    fail(where, fmt::format("'{}' ends at byte {} of the tensor data, the file has {}", entry.name,
+                            end, data_size));
   auto wanted = bytes_of_shape(entry, *dtype, where);
   if (wanted != end - begin)
-    fail(where, fmt::format("'{}' is {} of shape [{}], which takes {} bytes, but has {}", entry.name, entry.dtype,
-                            fmt::join(entry.shape, ", "), wanted, end - begin));
+    fail(where,
+         fmt::format("'{}' is {} of shape [{}], which takes {} bytes, but has {}", entry.name,
+                     entry.dtype, fmt::join(entry.shape, ", "), wanted, end - begin));
   TensorInfo info{.name = entry.name, .dtype = *dtype};
   info.shape.assign(entry.shape.begin(), entry.shape.end());
   info.offset_bytes = data_start + begin;
@@ -77,33 +94,42 @@ TensorInfo checked(const HeaderEntry& entry, std::size_t data_start, std::size_t
   return info;
 }
 
-/// As the official reader: from the end of the header to the end of the file, without overlap and without holes.
-void check_layout(const std::vector<TensorInfo>& tensors, std::size_t data_start, std::size_t file_size, const std::string& where) {
+/// As the official reader: from the end of the header to the end of the file, without overlap and
+/// without holes.
+void check_layout(const std::vector<TensorInfo>& tensors, std::size_t data_start,
+                  std::size_t file_size, const std::string& where) {
   auto at = data_start;
   const TensorInfo* before = nullptr;
   for (const auto& t : tensors) {
     if (t.offset_bytes < at)
-      fail(where, fmt::format("'{}' begins at byte {}, inside '{}' which ends at {}", t.name, t.offset_bytes, before->name, at));
+      fail(where, fmt::format("'{}' begins at byte {}, inside '{}' which ends at {}", t.name,
+                              t.offset_bytes, before->name, at));
     if (t.offset_bytes > at)
-      fail(where, fmt::format("'{}' begins at byte {}, which leaves a hole after byte {}", t.name, t.offset_bytes, at));
+      fail(where, fmt::format("'{}' begins at byte {}, which leaves a hole after byte {}", t.name,
+                              t.offset_bytes, at));
     at = t.offset_bytes + t.size_bytes;
     before = &t;
   }
-  if (at != file_size) fail(where, fmt::format("the tensors end at byte {}, the file has {}", at, file_size));
+  if (at != file_size)
+    fail(where, fmt::format("the tensors end at byte {}, the file has {}", at, file_size));
 }
 
 bool looks_like_safetensors(std::string_view head) {
-  return head.size() > prefix_bytes && little_endian_64(head) <= safetensors_header_limit && head[prefix_bytes] == '{';
+  return head.size() > prefix_bytes && little_endian_64(head) <= safetensors_header_limit &&
+         head[prefix_bytes] == '{';
 }
 
 }  // namespace
 
-SafetensorsHeader parse_safetensors(std::span<const std::byte> head, std::size_t file_size, const std::string& where) {
+SafetensorsHeader parse_safetensors(std::span<const std::byte> head, std::size_t file_size,
+                                    const std::string& where) {
   std::string_view text(reinterpret_cast<const char*>(head.data()), head.size());
   file_size = std::max(file_size, head.size());
   auto length = header_length(text, file_size, where);
   if (text.size() < prefix_bytes + length)
-    throw Error(ErrorKind::Internal, where, fmt::format("{} bytes of the header are needed, {} were given", length, text.size()));
+    throw Error(
+        ErrorKind::Internal, where,
+        fmt::format("{} bytes of the header are needed, {} were given", length, text.size()));
   auto json = text.substr(prefix_bytes, length);
   if (!json.starts_with('{')) fail(where, "has a header that does not start with '{'");
   auto read = read_header_json(json, where);
@@ -129,7 +155,8 @@ TensorFile read_safetensors(const std::filesystem::path& path) {
   head.resize(prefix_bytes + length);
   file->read(0, std::as_writable_bytes(std::span(head)));
   auto header = parse_safetensors(std::as_bytes(std::span(head)), file->size(), path.string());
-  return TensorFile(std::move(file), "safetensors", std::move(header.tensors), std::move(header.metadata));
+  return TensorFile(std::move(file), "safetensors", std::move(header.tensors),
+                    std::move(header.metadata));
 }
 
 namespace {
@@ -140,15 +167,17 @@ std::uint64_t bytes_to_write(const TensorToWrite& t) {
   return bits / 8;
 }
 
-std::string header_text(const std::vector<TensorToWrite>& tensors, const TensorFile::Metadata& metadata) {
+std::string header_text(const std::vector<TensorToWrite>& tensors,
+                        const TensorFile::Metadata& metadata) {
   using Json = nlohmann::json;
   std::string text = "{";
   if (!metadata.empty()) text += "\"__metadata__\":" + Json(metadata).dump();
   std::uint64_t at = 0;
   for (const auto& t : tensors) {
     if (text.size() > 1) text += ',';
-    text += fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", Json(t.name).dump(),
-                        name_of(t.dtype), fmt::join(t.shape, ","), at, at + t.bytes.size());
+    text += fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
+                        Json(t.name).dump(), name_of(t.dtype), fmt::join(t.shape, ","), at,
+                        at + t.bytes.size());
     at += t.bytes.size();
   }
   text += '}';
@@ -161,8 +190,8 @@ void check_before_writing(const std::vector<TensorToWrite>& tensors, const std::
   for (const auto& t : tensors) {
     if (bytes_to_write(t) != t.bytes.size())
       throw Error(ErrorKind::Internal, where,
-                  fmt::format("'{}' of shape [{}] takes {} bytes, {} were given", t.name, fmt::join(t.shape, ", "),
-                              bytes_to_write(t), t.bytes.size()));
+                  fmt::format("'{}' of shape [{}] takes {} bytes, {} were given", t.name,
+                              fmt::join(t.shape, ", "), bytes_to_write(t), t.bytes.size()));
     if (!names.insert(t.name).second)
       throw Error(ErrorKind::Internal, where, fmt::format("'{}' was given twice", t.name));
   }
@@ -182,10 +211,13 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
   AtomicFile file(path);
   file.write(prefix);
   file.write(header);
-  for (const auto& t : tensors) file.write({reinterpret_cast<const char*>(t.bytes.data()), t.bytes.size()});
+  for (const auto& t : tensors)
+    file.write({reinterpret_cast<const char*>(t.bytes.data()), t.bytes.size()});
   file.commit();
 }
 
-Format safetensors_format() { return {"safetensors", {".safetensors", ".sft"}, looks_like_safetensors, read_safetensors}; }
+Format safetensors_format() {
+  return {"safetensors", {".safetensors", ".sft"}, looks_like_safetensors, read_safetensors};
+}
 
 }  // namespace distorch::formats

@@ -13,7 +13,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-/// Receives the JSON piece by piece: a header of 100 MB is never held as a tree, and a key given twice is seen.
+/// Receives the JSON piece by piece: a header of 100 MB is never held as a tree, and a key given
+/// twice is seen.
 class Reader : public nlohmann::json_sax<Json> {
  public:
   explicit Reader(const std::string& where) : where_(where) {}
@@ -26,9 +27,12 @@ class Reader : public nlohmann::json_sax<Json> {
   bool binary(binary_t&) override { return value("binary data"); }
 
   bool number_unsigned(std::uint64_t number) override {
-    if (place_ == Place::Shape) entry().shape.push_back(number);
-    else if (place_ == Place::Offsets && entry().data_offsets.size() < 3) entry().data_offsets.push_back(number);
-    else return value("a number");
+    if (place_ == Place::Shape)
+      entry().shape.push_back(number);
+    else if (place_ == Place::Offsets && entry().data_offsets.size() < 3)
+      entry().data_offsets.push_back(number);
+    else
+      return value("a number");
     return true;
   }
 
@@ -68,9 +72,12 @@ class Reader : public nlohmann::json_sax<Json> {
 
   bool start_array(std::size_t) override {
     if (place_ == Place::Unknown) return ++depth_, true;
-    if (place_ == Place::Tensor && key_ == "shape") place_ = Place::Shape;
-    else if (place_ == Place::Tensor && key_ == "data_offsets") place_ = Place::Offsets;
-    else return open_other("a list");
+    if (place_ == Place::Tensor && key_ == "shape")
+      place_ = Place::Shape;
+    else if (place_ == Place::Tensor && key_ == "data_offsets")
+      place_ = Place::Offsets;
+    else
+      return open_other("a list");
     return true;
   }
 
@@ -83,14 +90,16 @@ class Reader : public nlohmann::json_sax<Json> {
   bool key(std::string& text) override {
     if (place_ == Place::Unknown) return true;
     key_ = std::move(text);
-    if (place_ == Place::Top && !names_.insert(key_).second) fail(fmt::format("names '{}' twice", key_));
+    if (place_ == Place::Top && !names_.insert(key_).second)
+      fail(fmt::format("names '{}' twice", key_));
     if (place_ == Place::Metadata && result_.metadata.contains(key_))
       fail(fmt::format("has the metadata key '{}' twice", key_));
     if (place_ == Place::Tensor) note_key();
     return true;
   }
 
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
+  bool parse_error(std::size_t position, const std::string&,
+                   const nlohmann::detail::exception& error) override {
     fail(fmt::format("has a header that is no valid JSON: byte {}: {}", position, error.what()));
   }
 
@@ -99,22 +108,28 @@ class Reader : public nlohmann::json_sax<Json> {
 
   HeaderEntry& entry() { return result_.entries.back(); }
 
-  [[noreturn]] void fail(const std::string& sentence) const { throw Error(ErrorKind::Format, where_, sentence); }
+  [[noreturn]] void fail(const std::string& sentence) const {
+    throw Error(ErrorKind::Format, where_, sentence);
+  }
 
   void note_key() {
     auto& e = entry();
     bool* seen = key_ == "dtype" ? &e.has_dtype : key_ == "shape" ? &e.has_shape : nullptr;
     if (key_ == "data_offsets") seen = &e.has_offsets;
-    if (seen != nullptr && std::exchange(*seen, true)) fail(fmt::format("'{}' has '{}' twice", e.name, key_));
+    if (seen != nullptr && std::exchange(*seen, true))
+      fail(fmt::format("'{}' has '{}' twice", e.name, key_));
   }
 
   bool known_key() const { return key_ == "dtype" || key_ == "shape" || key_ == "data_offsets"; }
 
-  /// A plain value where `kind` was not expected: an error, except under keys of a tensor that we do not know.
+  /// A plain value where `kind` was not expected: an error, except under keys of a tensor that we
+  /// do not know.
   bool value(const char* kind) const {
     if (place_ == Place::Unknown || (place_ == Place::Tensor && !known_key())) return true;
-    if (place_ == Place::Outside) fail(fmt::format("has a header that is {} instead of an object", kind));
-    if (place_ == Place::Metadata) fail(fmt::format("has metadata '{}' that is {} instead of a text", key_, kind));
+    if (place_ == Place::Outside)
+      fail(fmt::format("has a header that is {} instead of an object", kind));
+    if (place_ == Place::Metadata)
+      fail(fmt::format("has metadata '{}' that is {} instead of a text", key_, kind));
     if (place_ == Place::Top) fail(fmt::format("'{}' is {} instead of an object", key_, kind));
     fail(fmt::format("'{}' has {} in its '{}'", result_.entries.back().name, kind, key_));
   }

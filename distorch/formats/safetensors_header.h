@@ -6,7 +6,8 @@
 
 #include "distorch/formats/tensor_file.h"
 
-/// The JSON of a safetensors header, read but not yet compared with the file. Private to this folder.
+/// The JSON of a safetensors header, read but not yet compared with the file. Private to this
+/// folder.
 namespace distorch::formats {
 
 struct HeaderEntry {
@@ -24,8 +25,8 @@ struct HeaderJson {
   TensorFile::Metadata metadata;
 };
 
-/// Error(Format, where): broken JSON, a value of the wrong kind, a name or key given twice. Unknown keys of a tensor are
-/// skipped, as the official reader does.
+/// Error(Format, where): broken JSON, a value of the wrong kind, a name or key given twice. Unknown
+/// keys of a tensor are skipped, as the official reader does.
 HeaderJson read_header_json(std::string_view text, const std::string& where);
 
 }  // namespace distorch::formats

@@ -19,15 +19,16 @@ struct TensorInfo {
   std::string name;
   DType dtype = DType::F32;
   std::vector<std::int64_t> shape;  // empty: a scalar
-  std::size_t offset_bytes = 0;  // from the start of the file
+  std::size_t offset_bytes = 0;     // from the start of the file
   std::size_t size_bytes = 0;
 
   std::int64_t elements() const;
   ByteRange range() const { return {offset_bytes, size_bytes}; }
 };
 
-/// A weights file whose header has been read and checked: every range lies within the file, no name occurs twice.
-/// The bytes of the tensors have not been touched. Move-only; keeps the mapping alive.
+/// A weights file whose header has been read and checked: every range lies within the file, no name
+/// occurs twice. The bytes of the tensors have not been touched. Move-only; keeps the mapping
+/// alive.
 class TensorFile {
  public:
   using Metadata = std::map<std::string, std::string>;
@@ -56,11 +57,13 @@ class TensorFile {
   std::string format_;
   std::vector<TensorInfo> tensors_;
   Metadata metadata_;
-  std::unordered_map<std::string_view, std::size_t> index_;  // views into tensors_ (its strings do not move)
+  std::unordered_map<std::string_view, std::size_t>
+      index_;  // views into tensors_ (its strings do not move)
 };
 
-/// Opens a weights file of any known format (catalog.cpp holds the list): by content first, then by extension.
-/// Errors: Error(MissingFile); Error(Format) with both numbers and the tensor's name when the file lies; a pickle
+/// Opens a weights file of any known format (catalog.cpp holds the list): by content first, then by
+/// extension. Errors: Error(MissingFile); Error(Format) with both numbers and the tensor's name
+/// when the file lies; a pickle
 /// (.ckpt, .pt, .pth, .bin) is refused with the advice to convert it.
 TensorFile open_tensor_file(const std::filesystem::path& path);
 

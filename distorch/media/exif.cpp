@@ -15,7 +15,9 @@ class Tiff {
  public:
   explicit Tiff(std::string_view block) : block_(block), big_(block.starts_with("MM")) {}
 
-  bool valid() const { return (block_.starts_with("MM") || block_.starts_with("II")) && number(2, 2) == 42; }
+  bool valid() const {
+    return (block_.starts_with("MM") || block_.starts_with("II")) && number(2, 2) == 42;
+  }
 
   std::uint32_t number(std::size_t at, int size) const {
     if (at > block_.size() || block_.size() - at < static_cast<std::size_t>(size)) return 0;
@@ -28,7 +30,8 @@ class Tiff {
   }
 
   std::string_view part(std::size_t at, std::size_t size) const {
-    return at > block_.size() || size > block_.size() - at ? std::string_view{} : block_.substr(at, size);
+    return at > block_.size() || size > block_.size() - at ? std::string_view{}
+                                                           : block_.substr(at, size);
   }
 
  private:

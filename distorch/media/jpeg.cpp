@@ -1,11 +1,13 @@
 #include "distorch/media/jpeg.h"
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
-#include <jpeglib.h>
-#include <jerror.h>
+#include <cstdlib>
 
-#include <algorithm>
+// Needs the standard headers above.
+#include <jerror.h>
+#include <jpeglib.h>
 
 #include "distorch/base/error.h"
 
@@ -13,8 +15,8 @@ namespace distorch::media {
 
 namespace {
 
-/// libjpeg reports errors by a function that must not return; it jumps. As with libpng, nothing with a destructor lives in
-/// the functions that call it.
+/// libjpeg reports errors by a function that must not return; it jumps. As with libpng, nothing
+/// with a destructor lives in the functions that call it.
 struct Failure {
   jpeg_error_mgr manager{};
   jmp_buf back{};
@@ -29,7 +31,8 @@ void on_error(j_common_ptr info) {
 
 /// Warnings about missing data are errors here: half a picture is not a picture.
 void on_message(j_common_ptr info, int level) {
-  if (level < 0 && (info->err->msg_code == JWRN_JPEG_EOF || info->err->msg_code == JWRN_HIT_MARKER)) on_error(info);
+  if (level < 0 && (info->err->msg_code == JWRN_JPEG_EOF || info->err->msg_code == JWRN_HIT_MARKER))
+    on_error(info);
 }
 
 struct Reader {
@@ -108,7 +111,8 @@ bool write_all(Writer& w, const Image& image, int quality) {
   jpeg_set_quality(&w.info, quality, TRUE);
   jpeg_start_compress(&w.info, TRUE);
   while (w.info.next_scanline < w.info.image_height) {
-    auto* row = const_cast<unsigned char*>(image.pixels.data()) + w.info.next_scanline * image.row_bytes();
+    auto* row =
+        const_cast<unsigned char*>(image.pixels.data()) + w.info.next_scanline * image.row_bytes();
     jpeg_write_scanlines(&w.info, &row, 1);
   }
   jpeg_finish_compress(&w.info);
@@ -121,7 +125,9 @@ bool is_jpeg(std::string_view bytes) { return bytes.starts_with("\xff\xd8\xff");
 
 Image decode_jpeg(std::string_view bytes, const std::string& where) {
   Reader r;
-  auto fail = [&] { return Error(ErrorKind::Format, where, std::string("is a broken JPEG: ") + r.failure.message); };
+  auto fail = [&] {
+    return Error(ErrorKind::Format, where, std::string("is a broken JPEG: ") + r.failure.message);
+  };
   if (!read_header(r, bytes)) throw fail();
   check_size(r.info.image_width, r.info.image_height, where);
   auto width = static_cast<int>(r.info.image_width), height = static_cast<int>(r.info.image_height);
@@ -138,7 +144,8 @@ Image decode_jpeg(std::string_view bytes, const std::string& where) {
 std::string encode_jpeg(const Image& image, int quality) {
   auto opaque = image.channels == 4 ? to_rgb(image) : image;
   Writer w;
-  if (!write_all(w, opaque, std::clamp(quality, 1, 100))) throw Error(ErrorKind::Internal, "JPEG", w.failure.message);
+  if (!write_all(w, opaque, std::clamp(quality, 1, 100)))
+    throw Error(ErrorKind::Internal, "JPEG", w.failure.message);
   return {reinterpret_cast<const char*>(w.bytes), w.size};
 }
 
@@ -153,7 +160,8 @@ std::optional<std::string> jpeg_exif(std::string_view bytes) {
       continue;
     }
     if (kind == 0xda || kind == 0xd9) break;  // pixels begin, or the end
-    std::size_t length = static_cast<std::size_t>(static_cast<unsigned char>(bytes[2])) << 8 | static_cast<unsigned char>(bytes[3]);
+    std::size_t length = static_cast<std::size_t>(static_cast<unsigned char>(bytes[2])) << 8 |
+                         static_cast<unsigned char>(bytes[3]);
     if (length < 2 || length + 2 > bytes.size()) break;
     auto body = bytes.substr(4, length - 2);
     if (kind == 0xe1 && body.starts_with(mark)) return std::string(body.substr(mark.size()));

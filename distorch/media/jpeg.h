@@ -9,7 +9,8 @@ namespace distorch::media {
 
 bool is_jpeg(std::string_view bytes);
 
-/// Gray, YCbCr, RGB and CMYK become 8-bit RGB. No EXIF turn here. Error(Format) if the file is broken or cut short.
+/// Gray, YCbCr, RGB and CMYK become 8-bit RGB. No EXIF turn here. Error(Format) if the file is
+/// broken or cut short.
 Image decode_jpeg(std::string_view bytes, const std::string& where);
 
 /// Baseline JPEG; `quality` 1..100. Alpha is dropped.

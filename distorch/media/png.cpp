@@ -13,8 +13,8 @@ namespace distorch::media {
 
 namespace {
 
-/// libpng reports errors by a jump, which must not cross C++ objects. So everything with a destructor lives here, outside of
-/// the functions that call libpng.
+/// libpng reports errors by a jump, which must not cross C++ objects. So everything with a
+/// destructor lives here, outside of the functions that call libpng.
 struct Session {
   png_structp png = nullptr;
   png_infop info = nullptr;
@@ -27,8 +27,10 @@ struct Session {
   bool reading = false;
 
   ~Session() {
-    if (reading) png_destroy_read_struct(&png, &info, nullptr);
-    else png_destroy_write_struct(&png, &info);
+    if (reading)
+      png_destroy_read_struct(&png, &info, nullptr);
+    else
+      png_destroy_write_struct(&png, &info);
   }
 };
 
@@ -47,14 +49,16 @@ void give_bytes(png_structp png, png_bytep to, std::size_t count) {
 }
 
 void take_bytes(png_structp png, png_bytep from, std::size_t count) {
-  static_cast<Session*>(png_get_io_ptr(png))->output.append(reinterpret_cast<const char*>(from), count);
+  static_cast<Session*>(png_get_io_ptr(png))
+      ->output.append(reinterpret_cast<const char*>(from), count);
 }
 
 void nothing_to_flush(png_structp) {}
 
 void point_rows(Session& s) {
   s.rows.resize(static_cast<std::size_t>(s.image.height));
-  for (std::size_t y = 0; y < s.rows.size(); ++y) s.rows[y] = s.image.pixels.data() + y * s.image.row_bytes();
+  for (std::size_t y = 0; y < s.rows.size(); ++y)
+    s.rows[y] = s.image.pixels.data() + y * s.image.row_bytes();
 }
 
 /// Reads the header and asks for 8-bit RGB or RGBA. False: libpng jumped, s.message says why.
@@ -70,7 +74,8 @@ bool read_header(Session& s) {
   png_read_info(s.png, s.info);
   auto colour = png_get_color_type(s.png, s.info);
   png_set_strip_16(s.png);
-  if (colour == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(s.png);  // transparency of a palette becomes alpha
+  if (colour == PNG_COLOR_TYPE_PALETTE)
+    png_set_palette_to_rgb(s.png);  // transparency of a palette becomes alpha
   if ((colour & PNG_COLOR_MASK_COLOR) == 0) {
     if (png_get_bit_depth(s.png, s.info) < 8) png_set_expand_gray_1_2_4_to_8(s.png);
     png_set_gray_to_rgb(s.png);
@@ -95,10 +100,12 @@ bool write_all(Session& s, int compression, int colour) {
   if (setjmp(png_jmpbuf(s.png)) != 0) return false;
   png_set_write_fn(s.png, &s, take_bytes, nothing_to_flush);
   png_set_compression_level(s.png, compression);
-  png_set_IHDR(s.png, s.info, static_cast<png_uint_32>(s.image.width), static_cast<png_uint_32>(s.image.height), 8, colour,
-               PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  png_set_IHDR(s.png, s.info, static_cast<png_uint_32>(s.image.width),
+               static_cast<png_uint_32>(s.image.height), 8, colour, PNG_INTERLACE_NONE,
+               PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
   png_set_text_compression_level(s.png, compression);
-  if (!s.texts.empty()) png_set_text(s.png, s.info, s.texts.data(), static_cast<int>(s.texts.size()));
+  if (!s.texts.empty())
+    png_set_text(s.png, s.info, s.texts.data(), static_cast<int>(s.texts.size()));
   png_write_info(s.png, s.info);
   png_write_image(s.png, s.rows.data());
   png_write_end(s.png, nullptr);
@@ -107,22 +114,27 @@ bool write_all(Session& s, int compression, int colour) {
 
 void check_keyword(const std::string& keyword) {
   bool printable = std::ranges::all_of(keyword, [](char c) { return c >= 32 && c <= 126; });
-  if (keyword.empty() || keyword.size() > 79 || !printable || keyword.front() == ' ' || keyword.back() == ' ' ||
-      keyword.find("  ") != std::string::npos)
-    throw Error(ErrorKind::Usage, "PNG text", fmt::format("'{}' cannot be a keyword (1 to 79 printable ASCII characters)", keyword));
+  if (keyword.empty() || keyword.size() > 79 || !printable || keyword.front() == ' ' ||
+      keyword.back() == ' ' || keyword.find("  ") != std::string::npos)
+    throw Error(
+        ErrorKind::Usage, "PNG text",
+        fmt::format("'{}' cannot be a keyword (1 to 79 printable ASCII characters)", keyword));
 }
 
 png_text libpng_text(Text& text) {
   check_keyword(text.keyword);
   if (text.value.find('\0') != std::string::npos)
     throw Error(ErrorKind::Usage, "PNG text", fmt::format("'{}' holds a zero byte", text.keyword));
-  bool ascii = std::ranges::all_of(text.value, [](char c) { return static_cast<unsigned char>(c) < 128; });
+  bool ascii =
+      std::ranges::all_of(text.value, [](char c) { return static_cast<unsigned char>(c) < 128; });
   png_text result{};
   result.compression = ascii ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE;
   result.key = text.keyword.data();
   result.text = text.value.data();
-  if (ascii) result.text_length = text.value.size();
-  else result.itxt_length = text.value.size();
+  if (ascii)
+    result.text_length = text.value.size();
+  else
+    result.itxt_length = text.value.size();
   return result;
 }
 
@@ -142,12 +154,15 @@ Image decode_png(std::string_view bytes, const std::string& where) {
   auto width = png_get_image_width(s.png, s.info), height = png_get_image_height(s.png, s.info);
   check_size(width, height, where);
   // Deflate makes at most 1032 out of one byte: a small file cannot hold what a large header says.
-  auto stored_bits = std::uint64_t{width} * height * png_get_bit_depth(s.png, s.info) * png_get_channels(s.png, s.info);
+  auto stored_bits = std::uint64_t{width} * height * png_get_bit_depth(s.png, s.info) *
+                     png_get_channels(s.png, s.info);
   if (stored_bits / 8 / 1040 > bytes.size())
     throw Error(ErrorKind::Format, where,
-                fmt::format("says it has {} x {} pixels, which {} bytes cannot hold", width, height, bytes.size()));
+                fmt::format("says it has {} x {} pixels, which {} bytes cannot hold", width, height,
+                            bytes.size()));
   if (!update_info(s)) throw fail();
-  s.image = blank_image(static_cast<int>(width), static_cast<int>(height), png_get_channels(s.png, s.info));
+  s.image = blank_image(static_cast<int>(width), static_cast<int>(height),
+                        png_get_channels(s.png, s.info));
   if (png_get_rowbytes(s.png, s.info) != s.image.row_bytes())
     throw Error(ErrorKind::Internal, where, "libpng gives rows of an unexpected size");
   point_rows(s);
@@ -160,15 +175,20 @@ std::string encode_png(const Image& image, const PngOptions& options) {
   s.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &s, on_error, on_warning);
   s.info = s.png != nullptr ? png_create_info_struct(s.png) : nullptr;
   if (s.info == nullptr) throw Error(ErrorKind::OutOfMemory, "PNG", "no memory for writing");
-  if (image.width < 1 || image.height < 1 || image.pixels.size() != image.row_bytes() * static_cast<std::size_t>(image.height))
-    throw Error(ErrorKind::Internal, "PNG", fmt::format("{} x {} x {} with {} bytes is no image", image.height, image.width,
-                                                        image.channels, image.pixels.size()));
+  if (image.width < 1 || image.height < 1 ||
+      image.pixels.size() != image.row_bytes() * static_cast<std::size_t>(image.height))
+    throw Error(ErrorKind::Internal, "PNG",
+                fmt::format("{} x {} x {} with {} bytes is no image", image.height, image.width,
+                            image.channels, image.pixels.size()));
   auto texts = options.texts;
   for (auto& text : texts) s.texts.push_back(libpng_text(text));
   s.image = image;
   point_rows(s);
-  int colour = image.channels == 1 ? PNG_COLOR_TYPE_GRAY : image.channels == 3 ? PNG_COLOR_TYPE_RGB : PNG_COLOR_TYPE_RGB_ALPHA;
-  if (!write_all(s, std::clamp(options.compression, 0, 9), colour)) throw Error(ErrorKind::Internal, "PNG", s.message);
+  int colour = image.channels == 1   ? PNG_COLOR_TYPE_GRAY
+               : image.channels == 3 ? PNG_COLOR_TYPE_RGB
+                                     : PNG_COLOR_TYPE_RGB_ALPHA;
+  if (!write_all(s, std::clamp(options.compression, 0, 9), colour))
+    throw Error(ErrorKind::Internal, "PNG", s.message);
   return std::move(s.output);
 }
 

@@ -20,7 +20,8 @@ struct Chunk {
 
 std::uint32_t big_endian(std::string_view bytes) {
   std::uint32_t value = 0;
-  for (int i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(bytes[static_cast<std::size_t>(i)]);
+  for (int i = 0; i < 4; ++i)
+    value = value << 8 | static_cast<unsigned char>(bytes[static_cast<std::size_t>(i)]);
   return value;
 }
 
@@ -31,7 +32,8 @@ std::optional<Chunk> next_chunk(std::string_view& rest) {
   if (length > rest.size() - 12) return std::nullopt;
   Chunk chunk{rest.substr(4, 4), rest.substr(8, length)};
   if (chunk.type != "IDAT") {  // pixel data is large and not ours
-    auto sum = ::crc32(0, reinterpret_cast<const Bytef*>(chunk.type.data()), static_cast<uInt>(length + 4));
+    auto sum = ::crc32(0, reinterpret_cast<const Bytef*>(chunk.type.data()),
+                       static_cast<uInt>(length + 4));
     chunk.intact = sum == big_endian(rest.substr(8 + length));
   }
   rest.remove_prefix(12 + length);
@@ -52,7 +54,8 @@ std::optional<std::string> inflate_text(std::string_view data, std::size_t limit
     stream.avail_out = static_cast<uInt>(text.size() - old);
     result = ::inflate(&stream, Z_NO_FLUSH);
     text.resize(text.size() - stream.avail_out);
-    if (result == Z_BUF_ERROR || (result == Z_OK && stream.avail_in == 0 && stream.avail_out != 0)) break;  // cut short
+    if (result == Z_BUF_ERROR || (result == Z_OK && stream.avail_in == 0 && stream.avail_out != 0))
+      break;  // cut short
   }
   ::inflateEnd(&stream);
   if (result != Z_STREAM_END || text.size() > limit) return std::nullopt;
@@ -62,14 +65,19 @@ std::optional<std::string> inflate_text(std::string_view data, std::size_t limit
 /// Bytes of the UTF-8 character that starts here, 0 if none does.
 std::size_t utf8_length(std::string_view text) {
   auto first = static_cast<unsigned char>(text[0]);
-  std::size_t length = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3 : first >= 0xf0 && first < 0xf5 ? 4 : 0;
+  std::size_t length = first < 0x80                    ? 1
+                       : first >= 0xc2 && first < 0xe0 ? 2
+                       : first >= 0xe0 && first < 0xf0 ? 3
+                       : first >= 0xf0 && first < 0xf5 ? 4
+                                                       : 0;
   if (length > text.size()) return 0;
   for (std::size_t i = 1; i < length; ++i)
     if ((static_cast<unsigned char>(text[i]) & 0xc0) != 0x80) return 0;
   return length;
 }
 
-/// tEXt and zTXt are Latin-1 by the standard, but many programs put UTF-8 there: what is valid UTF-8 stays.
+/// tEXt and zTXt are Latin-1 by the standard, but many programs put UTF-8 there: what is valid
+/// UTF-8 stays.
 std::string to_utf8(std::string_view text) {
   bool valid = true;
   for (auto rest = text; !rest.empty() && valid;) {
@@ -110,7 +118,8 @@ std::optional<Text> text_of(const Chunk& chunk, std::size_t limit) {
     compressed = rest[0] != 0;
     if (compressed && rest[1] != 0) return std::nullopt;  // unknown method
     rest.remove_prefix(2);
-    if (!take_field(rest) || !take_field(rest)) return std::nullopt;  // language, translated keyword
+    if (!take_field(rest) || !take_field(rest))
+      return std::nullopt;  // language, translated keyword
   } else if (compressed) {
     if (rest.empty() || rest[0] != 0) return std::nullopt;
     rest.remove_prefix(1);
@@ -130,7 +139,8 @@ std::vector<Text> png_texts(std::string_view bytes, const std::string& where) {
   std::size_t left = text_limit;
   while (auto chunk = next_chunk(bytes)) {
     if (chunk->type == "IEND") break;
-    if (!chunk->intact || (chunk->type != "tEXt" && chunk->type != "zTXt" && chunk->type != "iTXt")) continue;
+    if (!chunk->intact || (chunk->type != "tEXt" && chunk->type != "zTXt" && chunk->type != "iTXt"))
+      continue;
     auto text = text_of(*chunk, left);
     if (!text) continue;
     left -= std::min(left, text->value.size());

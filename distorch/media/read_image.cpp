@@ -34,7 +34,8 @@ const char* foreign_name(std::string_view bytes) {
   if (bytes.starts_with("GIF8")) return "a GIF";
   if (bytes.starts_with("BM")) return "a BMP";
   if (bytes.starts_with("II*") || bytes.starts_with(std::string_view("MM\0*", 4))) return "a TIFF";
-  if (bytes.size() > 12 && (bytes.substr(4, 8) == "ftypavif" || bytes.substr(4, 8) == "ftypheic")) return "an AVIF or HEIC";
+  if (bytes.size() > 12 && (bytes.substr(4, 8) == "ftypavif" || bytes.substr(4, 8) == "ftypheic"))
+    return "an AVIF or HEIC";
   return nullptr;
 }
 
@@ -42,14 +43,18 @@ const char* foreign_name(std::string_view bytes) {
 
 Image decode_image(std::string_view bytes, const std::string& where) {
   for (const auto& format : formats)
-    if (format.recognises(bytes)) return upright(format.decode(bytes, where), exif_of(bytes).orientation);
+    if (format.recognises(bytes))
+      return upright(format.decode(bytes, where), exif_of(bytes).orientation);
   if (bytes.empty()) throw Error(ErrorKind::Format, where, "is empty");
   if (const char* name = foreign_name(bytes))
-    throw Error(ErrorKind::Format, where, fmt::format("is {} picture; PNG, JPEG and WebP are read here", name));
+    throw Error(ErrorKind::Format, where,
+                fmt::format("is {} picture; PNG, JPEG and WebP are read here", name));
   throw Error(ErrorKind::Format, where, "is no picture of a known format (PNG, JPEG, WebP)");
 }
 
-Image read_image(const std::filesystem::path& path) { return decode_image(read_file(path, file_limit), path.string()); }
+Image read_image(const std::filesystem::path& path) {
+  return decode_image(read_file(path, file_limit), path.string());
+}
 
 Exif exif_of(std::string_view bytes) {
   for (const auto& format : formats) {

@@ -8,9 +8,10 @@
 
 namespace distorch::media {
 
-/// A picture file as ComfyUI's LoadImage sees it: RGB, or RGBA where the file has alpha, turned upright by its EXIF orientation.
-/// The format is found by content, never by name (PNG, JPEG, WebP).
-/// Errors: Error(MissingFile); Error(Format): unknown or broken format, more than pixel_limit pixels.
+/// A picture file as ComfyUI's LoadImage sees it: RGB, or RGBA where the file has alpha, turned
+/// upright by its EXIF orientation. The format is found by content, never by name (PNG, JPEG,
+/// WebP). Errors: Error(MissingFile); Error(Format): unknown or broken format, more than
+/// pixel_limit pixels.
 Image read_image(const std::filesystem::path& path);
 Image decode_image(std::string_view bytes, const std::string& where);
 

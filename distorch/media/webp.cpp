@@ -14,15 +14,18 @@ namespace distorch::media {
 
 namespace {
 
-const std::uint8_t* data_of(std::string_view bytes) { return reinterpret_cast<const std::uint8_t*>(bytes.data()); }
+const std::uint8_t* data_of(std::string_view bytes) {
+  return reinterpret_cast<const std::uint8_t*>(bytes.data());
+}
 
-Image first_frame(std::string_view bytes, const WebPBitstreamFeatures& features, const std::string& where) {
+Image first_frame(std::string_view bytes, const WebPBitstreamFeatures& features,
+                  const std::string& where) {
   WebPAnimDecoderOptions options;
   WebPAnimDecoderOptionsInit(&options);
   options.color_mode = MODE_RGBA;
   WebPData data{data_of(bytes), bytes.size()};
-  std::unique_ptr<WebPAnimDecoder, decltype(&WebPAnimDecoderDelete)> decoder(WebPAnimDecoderNew(&data, &options),
-                                                                            WebPAnimDecoderDelete);
+  std::unique_ptr<WebPAnimDecoder, decltype(&WebPAnimDecoderDelete)> decoder(
+      WebPAnimDecoderNew(&data, &options), WebPAnimDecoderDelete);
   std::uint8_t* frame = nullptr;
   int time = 0;
   if (!decoder || WebPAnimDecoderGetNext(decoder.get(), &frame, &time) == 0)
@@ -34,17 +37,23 @@ Image first_frame(std::string_view bytes, const WebPBitstreamFeatures& features,
 
 }  // namespace
 
-bool is_webp(std::string_view bytes) { return bytes.size() >= 12 && bytes.starts_with("RIFF") && bytes.substr(8, 4) == "WEBP"; }
+bool is_webp(std::string_view bytes) {
+  return bytes.size() >= 12 && bytes.starts_with("RIFF") && bytes.substr(8, 4) == "WEBP";
+}
 
 Image decode_webp(std::string_view bytes, const std::string& where) {
   WebPBitstreamFeatures features;
-  if (auto status = WebPGetFeatures(data_of(bytes), bytes.size(), &features); status != VP8_STATUS_OK)
-    throw Error(ErrorKind::Format, where, fmt::format("is a broken WebP (libwebp status {})", static_cast<int>(status)));
-  check_size(static_cast<std::uint64_t>(features.width), static_cast<std::uint64_t>(features.height), where);
+  if (auto status = WebPGetFeatures(data_of(bytes), bytes.size(), &features);
+      status != VP8_STATUS_OK)
+    throw Error(ErrorKind::Format, where,
+                fmt::format("is a broken WebP (libwebp status {})", static_cast<int>(status)));
+  check_size(static_cast<std::uint64_t>(features.width),
+             static_cast<std::uint64_t>(features.height), where);
   if (features.has_animation != 0) return first_frame(bytes, features, where);
   auto image = blank_image(features.width, features.height, features.has_alpha != 0 ? 4 : 3);
   auto decode = image.channels == 4 ? WebPDecodeRGBAInto : WebPDecodeRGBInto;
-  if (decode(data_of(bytes), bytes.size(), image.pixels.data(), image.pixels.size(), static_cast<int>(image.row_bytes())) == nullptr)
+  if (decode(data_of(bytes), bytes.size(), image.pixels.data(), image.pixels.size(),
+             static_cast<int>(image.row_bytes())) == nullptr)
     throw Error(ErrorKind::Format, where, "is a broken WebP: its pixels cannot be decoded");
   return image;
 }
@@ -53,10 +62,13 @@ std::string encode_webp(const Image& image, float quality) {
   auto colour = image.channels == 1 ? to_rgb(image) : image;
   auto encode = colour.channels == 4 ? WebPEncodeRGBA : WebPEncodeRGB;
   std::uint8_t* output = nullptr;
-  auto size = encode(colour.pixels.data(), colour.width, colour.height, static_cast<int>(colour.row_bytes()),
-                     std::clamp(quality, 0.0f, 100.0f), &output);
+  auto size =
+      encode(colour.pixels.data(), colour.width, colour.height,
+             static_cast<int>(colour.row_bytes()), std::clamp(quality, 0.0f, 100.0f), &output);
   std::unique_ptr<std::uint8_t, decltype(&WebPFree)> owner(output, [](void* p) { WebPFree(p); });
-  if (size == 0) throw Error(ErrorKind::Usage, "WebP", fmt::format("{} x {} pixels cannot be written", image.width, image.height));
+  if (size == 0)
+    throw Error(ErrorKind::Usage, "WebP",
+                fmt::format("{} x {} pixels cannot be written", image.width, image.height));
   return {reinterpret_cast<const char*>(output), size};
 }
 

@@ -9,7 +9,8 @@ namespace distorch::media {
 
 bool is_webp(std::string_view bytes);
 
-/// 8-bit RGB, or RGBA where the file says it has alpha; of an animation the first frame on its canvas. No EXIF turn here.
+/// 8-bit RGB, or RGBA where the file says it has alpha; of an animation the first frame on its
+/// canvas. No EXIF turn here.
 Image decode_webp(std::string_view bytes, const std::string& where);
 
 /// Lossy, `quality` 0..100. Gray is written as RGB.

@@ -25,10 +25,13 @@ WorkflowTexts workflow_texts_in(std::string_view bytes, const std::string& where
   } else if (is_jpeg(bytes) || is_webp(bytes)) {
     for (const auto& [tag, text] : exif_of(bytes).texts) {
       auto colon = text.find(':');
-      if (colon != std::string::npos) take(found, std::string_view(text).substr(0, colon), std::string_view(text).substr(colon + 1));
+      if (colon != std::string::npos)
+        take(found, std::string_view(text).substr(0, colon),
+             std::string_view(text).substr(colon + 1));
     }
   } else {
-    throw Error(ErrorKind::Format, where, "is no picture that can carry a workflow (PNG, WebP, JPEG)");
+    throw Error(ErrorKind::Format, where,
+                "is no picture that can carry a workflow (PNG, WebP, JPEG)");
   }
   return found;
 }

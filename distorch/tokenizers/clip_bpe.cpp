@@ -21,23 +21,29 @@ constexpr std::string_view end_text = "<|endoftext|>";
 
 std::string unpack(const std::filesystem::path& path) {
   if (!std::filesystem::is_regular_file(path))
-    throw Error(ErrorKind::MissingFile, path.string(), "the CLIP vocabulary is not there; run tools/setup.sh, which fetches it");
+    throw Error(ErrorKind::MissingFile, path.string(),
+                "the CLIP vocabulary is not there; run tools/setup.sh, which fetches it");
   gzFile file = ::gzopen(path.c_str(), "rb");
-  if (file == nullptr) throw Error(ErrorKind::MissingFile, path.string(), "the CLIP vocabulary cannot be read");
+  if (file == nullptr)
+    throw Error(ErrorKind::MissingFile, path.string(), "the CLIP vocabulary cannot be read");
   constexpr std::size_t limit = 16 << 20;  // bytes; the real one has 3.2 million
   std::string text(limit, '\0');
   auto size = ::gzread(file, text.data(), static_cast<unsigned>(limit));
   bool whole = ::gzclose_r(file) == Z_OK && size >= 0;
-  if (!whole) throw Error(ErrorKind::Format, path.string(), "is a broken gzip file; remove it and run tools/setup.sh again");
+  if (!whole)
+    throw Error(ErrorKind::Format, path.string(),
+                "is a broken gzip file; remove it and run tools/setup.sh again");
   text.resize(static_cast<std::size_t>(size));
   return text;
 }
 
-/// The vocabulary spells bytes as printable characters: those that are printable in Latin-1 stand for themselves, the
-/// others follow from U+0100 on. Tokens are numbered in that order too.
+/// The vocabulary spells bytes as printable characters: those that are printable in Latin-1 stand
+/// for themselves, the others follow from U+0100 on. Tokens are numbered in that order too.
 std::vector<int> byte_order() {
   std::vector<int> order;
-  auto printable = [](int b) { return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174; };
+  auto printable = [](int b) {
+    return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+  };
   for (int b = 0; b < byte_tokens; ++b)
     if (printable(b)) order.push_back(b);
   for (int b = 0; b < byte_tokens; ++b)
@@ -55,18 +61,22 @@ std::uint64_t pair_key(int left, int right) {
   return static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint64_t>(right);
 }
 
-/// One merge that may be done: lowest token first (tokens are numbered by rank), then from the left.
+/// One merge that may be done: lowest token first (tokens are numbered by rank), then from the
+/// left.
 struct Candidate {
   int merged;
   std::size_t left;
   int left_token;
   int right_token;
-  bool operator>(const Candidate& other) const { return std::pair(merged, left) > std::pair(other.merged, other.left); }
+  bool operator>(const Candidate& other) const {
+    return std::pair(merged, left) > std::pair(other.merged, other.left);
+  }
 };
 
 /// Length of the contraction at the start of lower-case `text`, 0 if there is none.
 std::size_t contraction(std::string_view text) {
-  for (std::string_view ending : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'\xc5\xbf"})  // the last: long s folds to s
+  for (std::string_view ending :
+       {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'\xc5\xbf"})  // the last: long s folds to s
     if (text.starts_with(ending)) return ending.size();
   return 0;
 }
@@ -74,16 +84,19 @@ std::size_t contraction(std::string_view text) {
 enum class CharacterKind { Space, Letter, Number, Other };
 
 CharacterKind kind_of(std::int32_t c) {
-  if (is_letter(c)) return CharacterKind::Letter;
+  if (is_letter(c) || c == 0x345)
+    return CharacterKind::Letter;  // the mark whose capital is a letter
   if (is_number(c)) return CharacterKind::Number;
   return is_space(c) ? CharacterKind::Space : CharacterKind::Other;
 }
 
-/// Bytes from the start of `text` that are one word: letters, one number, or a run of anything else.
+/// Bytes from the start of `text` that are one word: letters, one number, or a run of anything
+/// else.
 std::size_t word_length(std::string_view text) {
   auto rest = text;
   auto kind = kind_of(take_character(rest));
-  if (kind == CharacterKind::Number || kind == CharacterKind::Space) return text.size() - rest.size();
+  if (kind == CharacterKind::Number || kind == CharacterKind::Space)
+    return text.size() - rest.size();
   while (!rest.empty()) {
     auto after = rest;
     if (kind_of(take_character(after)) != kind) break;
@@ -96,7 +109,9 @@ std::size_t word_length(std::string_view text) {
 
 std::shared_ptr<const ClipBpe> ClipBpe::load(const std::filesystem::path& vocabulary) {
   auto text = unpack(vocabulary);
-  auto fail = [&](const std::string& sentence) { return Error(ErrorKind::Format, vocabulary.string(), sentence); };
+  auto fail = [&](const std::string& sentence) {
+    return Error(ErrorKind::Format, vocabulary.string(), sentence);
+  };
   std::shared_ptr<ClipBpe> bpe(new ClipBpe);
   std::unordered_map<std::string, int> by_spelling;
   by_spelling.reserve(end_token + 1);
@@ -120,7 +135,8 @@ std::shared_ptr<const ClipBpe> ClipBpe::load(const std::filesystem::path& vocabu
   for (int i = 0; i < merge_count; ++i) {
     auto line = take_line();
     auto space = line.find(' ');
-    if (space == std::string_view::npos) throw fail(fmt::format("has {} merges, {} are needed", i, merge_count));
+    if (space == std::string_view::npos)
+      throw fail(fmt::format("has {} merges, {} are needed", i, merge_count));
     auto left = by_spelling.find(std::string(line.substr(0, space)));
     auto right = by_spelling.find(std::string(line.substr(space + 1)));
     if (left == by_spelling.end() || right == by_spelling.end())
@@ -128,7 +144,8 @@ std::shared_ptr<const ClipBpe> ClipBpe::load(const std::filesystem::path& vocabu
     int merged = 2 * byte_tokens + i;
     bpe->merges_.emplace(pair_key(left->second, right->second), merged);
     by_spelling.emplace(left->first + right->first, merged);
-    bpe->text_.push_back(bpe->text_[static_cast<std::size_t>(left->second)] + bpe->text_[static_cast<std::size_t>(right->second)]);
+    bpe->text_.push_back(bpe->text_[static_cast<std::size_t>(left->second)] +
+                         bpe->text_[static_cast<std::size_t>(right->second)]);
   }
   bpe->text_.emplace_back(start_text);
   bpe->text_.emplace_back(end_text);
@@ -136,8 +153,8 @@ std::shared_ptr<const ClipBpe> ClipBpe::load(const std::filesystem::path& vocabu
 }
 
 void ClipBpe::encode_word(std::string_view word, std::vector<int>& ids) const {
-  // Tokens as a linked list over the positions of their first bytes, merges from a heap: n log n, because a prompt may be
-  // one endless word.
+  // Tokens as a linked list over the positions of their first bytes, merges from a heap: n log n,
+  // because a prompt may be one endless word.
   std::vector<int> token;
   for (char c : word) token.push_back(byte_token_[static_cast<unsigned char>(c)]);
   token.back() += byte_tokens;
@@ -148,7 +165,8 @@ void ClipBpe::encode_word(std::string_view word, std::vector<int>& ids) const {
   auto consider = [&](std::size_t left) {
     if (next[left] >= count) return;
     auto found = merges_.find(pair_key(token[left], token[next[left]]));
-    if (found != merges_.end()) candidates.push({found->second, left, token[left], token[next[left]]});
+    if (found != merges_.end())
+      candidates.push({found->second, left, token[left], token[next[left]]});
   };
   for (std::size_t i = 0; i < count; ++i) consider(i);
   while (!candidates.empty()) {
@@ -156,7 +174,9 @@ void ClipBpe::encode_word(std::string_view word, std::vector<int>& ids) const {
     candidates.pop();
     auto left = best.left;
     // Overtaken by an earlier merge? Merged positions hold -1.
-    if (token[left] != best.left_token || next[left] >= count || token[next[left]] != best.right_token) continue;
+    if (token[left] != best.left_token || next[left] >= count ||
+        token[next[left]] != best.right_token)
+      continue;
     auto right = next[left];
     token[left] = best.merged;
     token[right] = -1;
@@ -191,7 +211,8 @@ void ClipBpe::encode_plain(std::string_view text, std::vector<int>& ids) const {
 
 std::vector<int> ClipBpe::encode(std::string_view utf8) const {
   std::vector<int> ids;
-  // Special tokens in their exact spelling cut the text before anything else; encode_plain() finds other spellings.
+  // Special tokens in their exact spelling cut the text before anything else; encode_plain() finds
+  // other spellings.
   while (!utf8.empty()) {
     auto start = utf8.find(start_text), end = utf8.find(end_text);
     auto at = std::min({start, end, utf8.size()});
@@ -204,7 +225,9 @@ std::vector<int> ClipBpe::encode(std::string_view utf8) const {
 }
 
 std::string ClipBpe::text_of(int token) const {
-  return token >= 0 && static_cast<std::size_t>(token) < text_.size() ? text_[static_cast<std::size_t>(token)] : std::string();
+  return token >= 0 && static_cast<std::size_t>(token) < text_.size()
+             ? text_[static_cast<std::size_t>(token)]
+             : std::string();
 }
 
 }  // namespace distorch::tokenizers

@@ -43,12 +43,14 @@ std::string_view without_commas(std::string_view name) {
 
 }  // namespace
 
-ClipTokenizer::ClipTokenizer(std::shared_ptr<const ClipBpe> vocabulary, ClipTokenizerOptions options)
+ClipTokenizer::ClipTokenizer(std::shared_ptr<const ClipBpe> vocabulary,
+                             ClipTokenizerOptions options)
     : vocabulary_(std::move(vocabulary)), options_(options) {}
 
 /// Adds the embedding whose name begins `words` and returns the text that is left behind the name.
-std::string ClipTokenizer::take_embedding(std::string_view words, float weight, const EmbeddingLookup& lookup,
-                                          PromptTokens& result, std::vector<Group>& groups) const {
+std::string ClipTokenizer::take_embedding(std::string_view words, float weight,
+                                          const EmbeddingLookup& lookup, PromptTokens& result,
+                                          std::vector<Group>& groups) const {
   auto parts = split_words(words);
   std::string name(parts[0]), left = joined(parts, 1);
   auto rows = lookup(name);
@@ -69,17 +71,19 @@ std::string ClipTokenizer::take_embedding(std::string_view words, float weight, 
   auto index = static_cast<int>(known - result.embeddings.begin());
   if (known == result.embeddings.end()) result.embeddings.push_back(name);
   Group group;
-  for (int row = 0; row < *rows; ++row) group.push_back({.weight = weight, .embedding = index, .row = row});
+  for (int row = 0; row < *rows; ++row)
+    group.push_back({.weight = weight, .embedding = index, .row = row});
   groups.push_back(std::move(group));
   return left;
 }
 
-void ClipTokenizer::add_stretch(std::string_view text, float weight, const EmbeddingLookup& lookup, PromptTokens& result,
-                                std::vector<Group>& groups) const {
+void ClipTokenizer::add_stretch(std::string_view text, float weight, const EmbeddingLookup& lookup,
+                                PromptTokens& result, std::vector<Group>& groups) const {
   for (auto part : cut_at_embeddings(text)) {
     if (part.empty()) continue;
     std::string plain(part);
-    if (lookup && part.starts_with(embedding_mark) && !split_words(part.substr(embedding_mark.size())).empty()) {
+    if (lookup && part.starts_with(embedding_mark) &&
+        !split_words(part.substr(embedding_mark.size())).empty()) {
       plain = take_embedding(part.substr(embedding_mark.size()), weight, lookup, result, groups);
       if (plain.empty()) continue;
     }
@@ -90,7 +94,8 @@ void ClipTokenizer::add_stretch(std::string_view text, float weight, const Embed
 }
 
 std::vector<std::vector<Token>> ClipTokenizer::to_chunks(const std::vector<Group>& groups) const {
-  auto full = static_cast<std::size_t>(options_.max_length - 1);  // the last place is the end token's
+  auto full =
+      static_cast<std::size_t>(options_.max_length - 1);  // the last place is the end token's
   std::vector<std::vector<Token>> chunks = {{Token{.id = ClipBpe::start_token}}};
   auto close = [&] {
     auto& chunk = chunks.back();
@@ -120,7 +125,8 @@ std::vector<std::vector<Token>> ClipTokenizer::to_chunks(const std::vector<Group
 PromptTokens ClipTokenizer::tokenize(std::string_view prompt, const EmbeddingLookup& lookup) const {
   PromptTokens result;
   std::vector<Group> groups;
-  for (const auto& [text, weight] : parse_prompt(prompt)) add_stretch(text, static_cast<float>(weight), lookup, result, groups);
+  for (const auto& [text, weight] : parse_prompt(prompt))
+    add_stretch(text, static_cast<float>(weight), lookup, result, groups);
   result.chunks = to_chunks(groups);
   return result;
 }

@@ -25,8 +25,8 @@ std::string unescaped(std::string_view text) {
   return result;
 }
 
-/// Cuts a text at its outermost groups; groups keep their parentheses. A surplus ')' takes the level below zero, so that
-/// the next '(' only makes up for it, as in ComfyUI.
+/// Cuts a text at its outermost groups; groups keep their parentheses. A surplus ')' takes the
+/// level below zero, so that the next '(' only makes up for it, as in ComfyUI.
 std::vector<std::string_view> outer_parts(std::string_view text) {
   std::vector<std::string_view> parts;
   std::size_t begin = 0;
@@ -50,7 +50,8 @@ std::vector<std::string_view> outer_parts(std::string_view text) {
   return parts;
 }
 
-/// A number as Python's float() reads it: blanks around it, a sign, underscores between digits. Finite only.
+/// A number as Python's float() reads it: blanks around it, a sign, underscores between digits.
+/// Finite only.
 std::optional<double> number(std::string_view text) {
   constexpr std::string_view blanks = " \t\n\r\f\v";
   auto first = text.find_first_not_of(blanks);
@@ -67,23 +68,28 @@ std::optional<double> number(std::string_view text) {
   auto [end, code] = std::from_chars(plain.data(), plain.data() + plain.size(), value);
   if (end != plain.data() + plain.size()) return std::nullopt;
   // Too small for a double, which Python rounds to zero; too large is infinite and refused.
-  if (code == std::errc::result_out_of_range && plain.find_first_of("eE") + 1 == plain.find('-', 1)) return 0.0;
+  if (code == std::errc::result_out_of_range && plain.find_first_of("eE") + 1 == plain.find('-', 1))
+    return 0.0;
   if (code != std::errc{} || !std::isfinite(value)) return std::nullopt;
   return value;
 }
 
 void add_parts(std::string_view text, double weight, int depth, std::vector<WeightedText>& result) {
-  if (depth > deepest_nesting) throw Error(ErrorKind::Usage, "prompt", "has more than 500 parentheses inside each other");
+  if (depth > deepest_nesting)
+    throw Error(ErrorKind::Usage, "prompt", "has more than 500 parentheses inside each other");
   for (auto part : outer_parts(text)) {
-    bool closed = part.size() >= 2 && part.front() == '(' && part.back() == ')' && !is_escape(part, part.size() - 2);
+    bool closed = part.size() >= 2 && part.front() == '(' && part.back() == ')' &&
+                  !is_escape(part, part.size() - 2);
     if (!closed) {
       result.push_back({unescaped(part), weight});
       continue;
     }
     auto inner = part.substr(1, part.size() - 2);
     auto colon = inner.rfind(':');
-    auto given = colon != std::string_view::npos && colon > 0 ? number(inner.substr(colon + 1)) : std::nullopt;
-    add_parts(given ? inner.substr(0, colon) : inner, given.value_or(weight * 1.1), depth + 1, result);
+    auto given = colon != std::string_view::npos && colon > 0 ? number(inner.substr(colon + 1))
+                                                              : std::nullopt;
+    add_parts(given ? inner.substr(0, colon) : inner, given.value_or(weight * 1.1), depth + 1,
+              result);
   }
 }
 

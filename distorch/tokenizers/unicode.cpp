@@ -9,7 +9,8 @@ namespace distorch::tokenizers {
 std::int32_t take_character(std::string_view& text) {
   utf8proc_int32_t character = -1;
   auto size = static_cast<utf8proc_ssize_t>(std::min<std::size_t>(text.size(), 4));
-  auto length = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), size, &character);
+  auto length =
+      utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), size, &character);
   text.remove_prefix(static_cast<std::size_t>(length > 0 ? length : 1));
   return length > 0 ? character : -1;
 }
@@ -21,8 +22,9 @@ void append_character(std::string& text, std::int32_t character) {
 }
 
 bool is_space(std::int32_t c) {
-  return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
-         c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+  return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
+         c == 0x3000;
 }
 
 bool is_letter(std::int32_t character) {

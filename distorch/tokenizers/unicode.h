@@ -7,7 +7,8 @@
 /// Characters of UTF-8 texts. Private to this folder.
 namespace distorch::tokenizers {
 
-/// Takes one character off `text` (not empty); -1 where the bytes are no UTF-8 (one byte is taken then).
+/// Takes one character off `text` (not empty); -1 where the bytes are no UTF-8 (one byte is taken
+/// then).
 std::int32_t take_character(std::string_view& text);
 void append_character(std::string& text, std::int32_t character);
 

@@ -4,8 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <atomic>
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <numeric>
@@ -27,7 +27,8 @@ struct File {
   std::filesystem::path path;
   File() {
     static int count = 0;
-    path = std::filesystem::temp_directory_path() / ("distorch_map_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
+    path = std::filesystem::temp_directory_path() /
+           ("distorch_map_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
     std::string bytes(size, '\0');
     for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(i % 251);
     write_file(path, bytes);
@@ -77,7 +78,8 @@ TEST_CASE("mapped file: an empty file and things that are no files") {
   empty->probe({0, 0});
   empty->will_need({0, 10});
   CHECK(empty->resident_bytes({0, 10}) == 0);
-  CHECK_THROWS_AS(empty->read(0, std::span<std::byte>(reinterpret_cast<std::byte*>(&file), 1)), Error);
+  CHECK_THROWS_AS(empty->read(0, std::span<std::byte>(reinterpret_cast<std::byte*>(&file), 1)),
+                  Error);
   CHECK_THROWS_AS(MappedFile::open("/dev/null"), Error);
   CHECK_THROWS_AS(MappedFile::open("/no/such/file"), Error);
 }
@@ -136,7 +138,11 @@ TEST_CASE("mapped file: bytes used in place read as zeros after a cut, and check
   file.cut(8192);
   CHECK(sum(map->bytes().subspan(8192)) == 0);
   CHECK(static_cast<int>(map->bytes()[300]) == 300 % 251);  // what is left is left
-  CHECK_THROWS_WITH_AS(map->check(), (file.path.string() + ": was truncated or replaced while in use (1048576 bytes then, 8192 now)").c_str(), Error);
+  CHECK_THROWS_WITH_AS(map->check(),
+                       (file.path.string() +
+                        ": was truncated or replaced while in use (1048576 bytes then, 8192 now)")
+                           .c_str(),
+                       Error);
   // Even after the file has its old size and content again: this mapping holds zeros.
   {
     std::ofstream out(file.path, std::ios::binary);
@@ -170,7 +176,8 @@ TEST_CASE("mapped file: faults of several threads at once") {
       if (sum(map->bytes().subspan(8192)) != 0) thrown.store(-1000);
     });
   for (auto& t : threads) t.join();
-  CHECK(thrown.load() >= 1);  // once one thread has put zeros there, the copies of the others succeed
+  CHECK(thrown.load() >=
+        1);  // once one thread has put zeros there, the copies of the others succeed
   CHECK_THROWS_AS(map->check(), Error);
 }
 
@@ -194,7 +201,9 @@ TEST_CASE("mapped file: a change in place is noticed") {
     std::fstream out(file.path, std::ios::in | std::ios::out | std::ios::binary);
     out << "xyz";
   }
-  CHECK_THROWS_WITH_AS(map->check(), (file.path.string() + ": was truncated or replaced while in use").c_str(), Error);
+  CHECK_THROWS_WITH_AS(map->check(),
+                       (file.path.string() + ": was truncated or replaced while in use").c_str(),
+                       Error);
 }
 
 TEST_CASE("mapped file: a bus error elsewhere still ends the process") {

@@ -32,13 +32,15 @@ std::string big_endian(std::uint32_t value) {
 std::string chunk(const std::string& type, const std::string& body) {
   auto whole = type + body;
   return big_endian(static_cast<std::uint32_t>(body.size())) + whole +
-         big_endian(static_cast<std::uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(whole.data()), static_cast<uInt>(whole.size()))));
+         big_endian(static_cast<std::uint32_t>(crc32(
+             0, reinterpret_cast<const Bytef*>(whole.data()), static_cast<uInt>(whole.size()))));
 }
 
 std::string deflate(const std::string& text) {
   std::string packed(compressBound(text.size()), '\0');
   auto size = static_cast<uLongf>(packed.size());
-  compress(reinterpret_cast<Bytef*>(packed.data()), &size, reinterpret_cast<const Bytef*>(text.data()), text.size());
+  compress(reinterpret_cast<Bytef*>(packed.data()), &size,
+           reinterpret_cast<const Bytef*>(text.data()), text.size());
   packed.resize(size);
   return packed;
 }
@@ -50,7 +52,9 @@ std::string header(std::uint32_t width, std::uint32_t height) {
   return chunk("IHDR", big_endian(width) + big_endian(height) + std::string("\x08\x02\0\0\0", 5));
 }
 
-std::vector<Text> texts_in(const std::string& chunks) { return png_texts(signature + chunks, "tiny.png"); }
+std::vector<Text> texts_in(const std::string& chunks) {
+  return png_texts(signature + chunks, "tiny.png");
+}
 
 }  // namespace
 
@@ -64,7 +68,10 @@ TEST_CASE("png: what is written is read back, at every compression") {
 }
 
 TEST_CASE("png: texts stand before the pixels and come back in order") {
-  std::vector<Text> texts = {{"prompt", R"({"a":"\u2603"})"}, {"workflow", std::string(300000, 'w')}, {"snow", "\xe2\x98\x83"}, {"empty", ""}};
+  std::vector<Text> texts = {{"prompt", R"({"a":"\u2603"})"},
+                             {"workflow", std::string(300000, 'w')},
+                             {"snow", "\xe2\x98\x83"},
+                             {"empty", ""}};
   auto bytes = encode_png(noise(8, 8, 3), {.texts = texts});
   CHECK(png_texts(bytes, "x") == texts);
   CHECK(bytes.find("tEXtprompt") < bytes.find("IDAT"));
@@ -96,7 +103,8 @@ TEST_CASE("png: text chunks that lie are left out, the others stay") {
   CHECK(texts_in(chunk("tEXt", zero + "no keyword") + good) == one);
   CHECK(texts_in(chunk("tEXt", std::string(80, 'k') + zero + "v") + good) == one);
   CHECK(texts_in(chunk("zTXt", "k" + zero) + good) == one);
-  CHECK(texts_in(chunk("zTXt", "k" + zero + "\x01" + deflate("v")) + good) == one);  // unknown method
+  CHECK(texts_in(chunk("zTXt", "k" + zero + "\x01" + deflate("v")) + good) ==
+        one);  // unknown method
   CHECK(texts_in(chunk("zTXt", "k" + zero + zero + "garbage") + good) == one);
   auto cut = deflate(std::string(1000, 'a') + "bcd");
   CHECK(texts_in(chunk("zTXt", "k" + zero + zero + cut.substr(0, cut.size() - 6)) + good) == one);
@@ -131,15 +139,18 @@ TEST_CASE("png: pictures that lie about their size are refused before memory is 
   auto pixels = chunk("IDAT", deflate(std::string(100, '\0'))) + chunk("IEND", "");
   CHECK(message(signature + header(100000, 100000) + pixels) ==
         "says it has 100000 x 100000 pixels, the limit is 268435456 in all");
-  CHECK(message(signature + header(16000, 16000) + pixels).find("says it has 16000 x 16000 pixels, which ") == 0);
+  CHECK(message(signature + header(16000, 16000) + pixels)
+            .find("says it has 16000 x 16000 pixels, which ") == 0);
   CHECK(message(signature + header(0, 5) + pixels).find("is a broken PNG") == 0);
-  CHECK(message(signature + header(20, 20) + pixels).find("is a broken PNG") == 0);  // 100 of 1220 bytes
+  CHECK(message(signature + header(20, 20) + pixels).find("is a broken PNG") ==
+        0);  // 100 of 1220 bytes
   CHECK(message(signature + pixels).find("is a broken PNG") == 0);
   CHECK(message(signature).find("is a broken PNG") == 0);
 }
 
 TEST_CASE("png: written whole or not at all") {
-  auto folder = std::filesystem::temp_directory_path() / ("distorch_png_" + std::to_string(::getpid()));
+  auto folder =
+      std::filesystem::temp_directory_path() / ("distorch_png_" + std::to_string(::getpid()));
   std::filesystem::create_directories(folder);
   write_png(folder / "a.png", noise(5, 5, 3), {.texts = {{"prompt", "{}"}}});
   CHECK(read_png_texts(folder / "a.png").size() == 1);

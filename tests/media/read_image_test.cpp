@@ -32,7 +32,8 @@ std::string refusal(std::string_view bytes) {
 
 int largest_difference(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b) {
   int largest = a.size() == b.size() ? 0 : 256;
-  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) largest = std::max(largest, std::abs(int{a[i]} - int{b[i]}));
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    largest = std::max(largest, std::abs(int{a[i]} - int{b[i]}));
   return largest;
 }
 
@@ -42,7 +43,8 @@ Image slope(int channels) {
   for (int y = 0; y < 24; ++y)
     for (int x = 0; x < 40; ++x)
       for (int c = 0; c < channels; ++c)
-        image.pixels[static_cast<std::size_t>((y * 40 + x) * channels + c)] = static_cast<std::uint8_t>(x * 4 + y * 3 + c * 10);
+        image.pixels[static_cast<std::size_t>((y * 40 + x) * channels + c)] =
+            static_cast<std::uint8_t>(x * 4 + y * 3 + c * 10);
   return image;
 }
 
@@ -59,7 +61,8 @@ TEST_CASE("read_image: the same pixels as Pillow through ComfyUI's loader") {
     CHECK(image.channels == want["channels"]);
     auto hex = want["pixels"].get<std::string>();
     std::vector<std::uint8_t> pixels;
-    for (std::size_t i = 0; i < hex.size(); i += 2) pixels.push_back(static_cast<std::uint8_t>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+    for (std::size_t i = 0; i < hex.size(); i += 2)
+      pixels.push_back(static_cast<std::uint8_t>(std::stoi(hex.substr(i, 2), nullptr, 16)));
     CHECK(largest_difference(image.pixels, pixels) <= want["tolerance"].get<int>());
   }
 }
@@ -69,7 +72,8 @@ TEST_CASE("read_image: files that are no pictures, or broken ones") {
   CHECK(refusal("hello") == "is no picture of a known format (PNG, JPEG, WebP)");
   CHECK(refusal("GIF89a....") == "is a GIF picture; PNG, JPEG and WebP are read here");
   CHECK_THROWS_AS(read_image(data / "nothing.png"), Error);
-  for (const char* name : {"rgb.png", "interlaced.png", "palette8.png", "smooth.jpg", "progressive.jpg", "lossless.webp", "lossy.webp"}) {
+  for (const char* name : {"rgb.png", "interlaced.png", "palette8.png", "smooth.jpg",
+                           "progressive.jpg", "lossless.webp", "lossy.webp"}) {
     CAPTURE(name);
     auto bytes = read_file(data / name);
     for (std::size_t size = 3; size < bytes.size() - 20; size += 7) {
@@ -106,7 +110,8 @@ TEST_CASE("jpeg and webp: written for previews, read back nearly the same") {
 
 TEST_CASE("image: floats to 8 bits are clipped and truncated, as ComfyUI saves") {
   float nan = std::nanf("");
-  std::vector<float> values = {0.0f, 1.0f, 0.5f, -3.0f, 7.0f, nan, 0.999f, 1.0f / 255.0f, 254.9f / 255.0f};
+  std::vector<float> values = {0.0f, 1.0f,   0.5f,          -3.0f,          7.0f,
+                               nan,  0.999f, 1.0f / 255.0f, 254.9f / 255.0f};
   auto image = from_floats(values, 3, 1, 3);
   CHECK(image.pixels == std::vector<std::uint8_t>{0, 255, 127, 0, 255, 0, 254, 1, 254});
   CHECK(to_floats(image)[2] == doctest::Approx(127.0 / 255));
@@ -116,7 +121,8 @@ TEST_CASE("image: floats to 8 bits are clipped and truncated, as ComfyUI saves")
   CHECK_THROWS_AS(blank_image(1 << 20, 1 << 20, 3), Error);
   // Every 8-bit value survives the way through floats.
   Image ramp = blank_image(256, 1, 1);
-  for (int i = 0; i < 256; ++i) ramp.pixels[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(i);
+  for (int i = 0; i < 256; ++i)
+    ramp.pixels[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(i);
   CHECK(from_floats(to_floats(ramp), 256, 1, 1) == ramp);
 }
 

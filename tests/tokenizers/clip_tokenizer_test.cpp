@@ -24,7 +24,8 @@ std::shared_ptr<const ClipBpe> vocabulary() {
 
 /// The embedding files that the parity script makes, by every name that leads to them.
 std::optional<int> rows_of(const std::string& name) {
-  static const std::map<std::string, int> rows = {{"tiny", 2}, {"tiny.safetensors", 2}, {"tiny2", 3}, {"big", 10}, {"one", 1}, {"sub/deep", 1}};
+  static const std::map<std::string, int> rows = {
+      {"tiny", 2}, {"tiny.safetensors", 2}, {"tiny2", 3}, {"big", 10}, {"one", 1}, {"sub/deep", 1}};
   auto found = rows.find(name);
   return found == rows.end() ? std::nullopt : std::optional<int>(found->second);
 }
@@ -53,7 +54,8 @@ void compare(const PromptTokens& ours, const nlohmann::json& theirs) {
         CHECK(token.id == want[i][0].get<int>());
         continue;
       }
-      auto place = ours.embeddings[static_cast<std::size_t>(token.embedding)] + "#" + std::to_string(token.row);
+      auto place = ours.embeddings[static_cast<std::size_t>(token.embedding)] + "#" +
+                   std::to_string(token.row);
       auto [known, fresh] = same.emplace(want[i][0].dump(), place);
       CHECK((fresh || known->second == place));
     }
@@ -69,7 +71,8 @@ TEST_CASE("clip tokenizer: the same tokens, weights and words as ComfyUI") {
   int compared = 0;
   for (const auto& c : cases) {
     auto prompt = c["prompt"].get<std::string>();
-    // Weights that are not finite are text here: see prompt.h. "embedding:" without a name is an error there, text here.
+    // Weights that are not finite are text here: see prompt.h. "embedding:" without a name is an
+    // error there, text here.
     if (prompt == "(cat:inf)" || prompt == "(cat:nan)" || c.contains("l_error")) continue;
     CAPTURE(prompt);
     compare(l.tokenize(prompt, rows_of), c["l"]);
@@ -81,7 +84,8 @@ TEST_CASE("clip tokenizer: the same tokens, weights and words as ComfyUI") {
 
 TEST_CASE("clip tokenizer: embeddings that are there, missing, or not looked for") {
   ClipTokenizer tokenizer(vocabulary());
-  auto found = tokenizer.tokenize("(a embedding:tiny, b:1.5) embedding:tiny embedding:absent, c", rows_of);
+  auto found =
+      tokenizer.tokenize("(a embedding:tiny, b:1.5) embedding:tiny embedding:absent, c", rows_of);
   CHECK(found.embeddings == std::vector<std::string>{"tiny"});
   CHECK(found.missing == std::vector<std::string>{"absent"});
   REQUIRE(found.chunks.size() == 1);
@@ -100,14 +104,38 @@ TEST_CASE("clip tokenizer: embeddings that are there, missing, or not looked for
 TEST_CASE("clip tokenizer: every chunk is whole, whatever the bytes") {
   ClipTokenizer tokenizer(vocabulary(), clip_h_options);
   std::mt19937 random(3);
-  const std::vector<std::string> pieces = {"(", ")", "\\(", "\\)", ":1.2", ":", " embedding:", "tiny", "big", ",", " ", "\n", "cat", "it's", "\xff", "\xc3",
-                                           "\xe2\x98\x83", "<|endoftext|>", "\xe4\xb8\xad", std::string(1, '\0'), "\\", "<|startoftext", "\xcc\x81", "9"};
+  const std::vector<std::string> pieces = {"(",
+                                           ")",
+                                           "\\(",
+                                           "\\)",
+                                           ":1.2",
+                                           ":",
+                                           " embedding:",
+                                           "tiny",
+                                           "big",
+                                           ",",
+                                           " ",
+                                           "\n",
+                                           "cat",
+                                           "it's",
+                                           "\xff",
+                                           "\xc3",
+                                           "\xe2\x98\x83",
+                                           "<|endoftext|>",
+                                           "\xe4\xb8\xad",
+                                           std::string(1, '\0'),
+                                           "\\",
+                                           "<|startoftext",
+                                           "\xcc\x81",
+                                           "9"};
   for (int round = 0; round < 3000; ++round) {
     std::string prompt;
     bool bytes = round % 3 == 0;
     for (auto n = random() % 120; n > 0; --n) {
-      if (bytes) prompt.push_back(static_cast<char>(random()));
-      else prompt += pieces[random() % pieces.size()];
+      if (bytes)
+        prompt.push_back(static_cast<char>(random()));
+      else
+        prompt += pieces[random() % pieces.size()];
     }
     auto result = tokenizer.tokenize(prompt, rows_of);
     REQUIRE(!result.chunks.empty());
@@ -118,7 +146,8 @@ TEST_CASE("clip tokenizer: every chunk is whole, whatever the bytes") {
         CHECK((token.id >= 0 && token.id <= ClipBpe::end_token));
         CHECK(token.embedding < static_cast<int>(result.embeddings.size()));
       }
-      CHECK(std::ranges::any_of(chunk, [](const Token& t) { return t.id == ClipBpe::end_token && t.word_id == 0; }));
+      CHECK(std::ranges::any_of(
+          chunk, [](const Token& t) { return t.id == ClipBpe::end_token && t.word_id == 0; }));
     }
   }
 }

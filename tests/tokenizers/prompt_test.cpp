@@ -33,12 +33,19 @@ TEST_CASE("prompt: groups and weights") {
 }
 
 TEST_CASE("prompt: what counts as a weight") {
-  for (auto [text, weight] : std::vector<std::pair<std::string, double>>{
-           {" 1.25 ", 1.25}, {"+2", 2}, {"-1", -1}, {".5", 0.5}, {"5.", 5}, {"1e-1", 0.1}, {"1_0", 10}, {"1e-999", 0}}) {
+  for (auto [text, weight] : std::vector<std::pair<std::string, double>>{{" 1.25 ", 1.25},
+                                                                         {"+2", 2},
+                                                                         {"-1", -1},
+                                                                         {".5", 0.5},
+                                                                         {"5.", 5},
+                                                                         {"1e-1", 0.1},
+                                                                         {"1_0", 10},
+                                                                         {"1e-999", 0}}) {
     CAPTURE(text);
     CHECK(parse("(a:" + text + ")") == Parts{{"a", weight}});
   }
-  for (const char* text : {"", " ", "b", "1.2.3", "0x10", "nan", "inf", "-Infinity", "1e999", "+-1", "1__0", "_1", "1_", "1 2", "\\(1"}) {
+  for (const char* text : {"", " ", "b", "1.2.3", "0x10", "nan", "inf", "-Infinity", "1e999", "+-1",
+                           "1__0", "_1", "1_", "1 2", "\\(1"}) {
     CAPTURE(text);
     auto parts = parse(std::string("(a:") + text + ")");
     REQUIRE(parts.size() == 1);
