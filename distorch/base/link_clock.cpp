@@ -252,6 +252,15 @@ bool LinkClock::disjoint(const std::vector<int>& routes) const {
   return true;
 }
 
+std::vector<double> LinkClock::together(const std::vector<int>& routes) {
+  reset();
+  for (int route : routes) flows_.push_back({next_++, route, 0, 1, 0});
+  std::vector<double> rates;
+  fill(rates);
+  reset();
+  return rates;
+}
+
 double LinkClock::least_seconds(const std::vector<Load>& loads) const {
   std::vector<double> bytes(capacity_.size(), 0);
   for (const Load& load : loads) {

@@ -68,6 +68,8 @@ class LinkClock {
 
   /// True where no two of these routes share anything, so that each always runs at its own speed.
   bool disjoint(const std::vector<int>& routes) const;
+  /// bytes/s of each of these routes when one transfer on each flows at once. Forgets transfers and time.
+  std::vector<double> together(const std::vector<int>& routes);
   struct Load {
     int route;
     double bytes;

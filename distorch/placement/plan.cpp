@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <numeric>
 
 #include <fmt/format.h>
@@ -14,9 +15,7 @@
 namespace distorch::placement {
 namespace {
 
-constexpr double kAssumedLink = 12e9;     // bytes/s of a donor whose link nobody has measured
-constexpr double kAssumedCompute = 50e9;  // bytes of weights computed per second where no seconds are known
-constexpr int kTries = 1500;              // clock runs of one plan
+constexpr int kTries = 1500;  // clock runs of one plan
 
 using Bytes = std::int64_t;
 
@@ -24,27 +23,6 @@ std::string names(const System& system) {
   std::vector<std::string_view> all;
   for (const Device& device : system.devices) all.push_back(device.name);
   return fmt::format("{}", fmt::join(all, ", "));
-}
-
-// The clock needs some figure everywhere; where nothing is known an even assumption gives an even spread.
-System with_links(System system) {
-  LinkClock clock(system.links, system.roots);
-  const std::string compute = system.devices[system.compute].name;
-  for (const Device& device : system.devices) {
-    if (device.name != compute && clock.route(device.name, compute) < 0) {
-      system.links.push_back({device.name, compute, kAssumedLink});
-    }
-  }
-  return system;
-}
-
-Model with_seconds(Model model, int compute) {
-  for (Block& block : model.blocks) {
-    if (block.seconds_on(compute) >= 0) continue;
-    block.seconds.resize(std::max(block.seconds.size(), static_cast<std::size_t>(compute) + 1), -1);
-    block.seconds[compute] = static_cast<double>(block.bytes) / kAssumedCompute;
-  }
-  return model;
 }
 
 // Hands out a model's bytes.
@@ -153,16 +131,25 @@ std::vector<Bytes> around_pinned(const System& system, const Model& model, std::
   return quotas;
 }
 
-[[noreturn]] void too_much(const System& system, const Placement& placement) {
+bool near(const Model& model, const std::vector<Bytes>& got, const std::vector<Bytes>& quotas) {
+  Bytes largest = 0;
+  for (const Block& block : model.blocks) largest = std::max(largest, block.bytes);
+  for (std::size_t d = 0; d < got.size(); ++d) {
+    if (std::abs(got[d] - quotas[d]) > largest) return false;
+  }
+  return true;
+}
+
+// What is asked for and what there is. `tried` is the placement that came nearest: its ring is the smallest possible.
+[[noreturn]] void too_much(const System& system, const Placement& tried, Bytes asked) {
   const Device& device = system.devices[system.compute];
   auto human = [](Bytes bytes) { return human_bytes(static_cast<double>(bytes)); };
-  const Bytes other = placement.ring_bytes() + placement.activation_bytes;
+  const Bytes other = tried.ring_bytes() + tried.activation_bytes;
   throw Error(ErrorKind::OutOfMemory, device.name,
               fmt::format("{} are needed ({} of weights, {} of ring slots, {} of activations), {} may be used; keep at most {} "
                           "of weights there",
-                          human(placement.peak_bytes()), human(placement.bytes[system.compute]), human(placement.ring_bytes()),
-                          human(placement.activation_bytes), human(device.budget_bytes),
-                          human(std::max<Bytes>(0, device.budget_bytes - other))));
+                          human(asked + other), human(asked), human(tried.ring_bytes()), human(tried.activation_bytes),
+                          human(device.budget_bytes), human(std::max<Bytes>(0, device.budget_bytes - other))));
 }
 
 }  // namespace
@@ -269,10 +256,10 @@ Placement plan(const System& asked_system, const Model& asked_model, const Alloc
       auto now = limits;
       if (tight) now.at_most[system.compute] = budget - placement.ring_bytes() - placement.activation_bytes;
       placement = best_spread(system, model, now, slots, kTries);
-      if (placement.peak_bytes() <= budget) return placement;
+      if (placement.peak_bytes() <= budget && near(model, placement.bytes, limits.quotas)) return placement;
     }
   }
-  too_much(system, placement);
+  too_much(system, placement, limits.quotas[system.compute]);
 }
 
 }  // namespace distorch::placement

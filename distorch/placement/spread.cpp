@@ -10,6 +10,8 @@ namespace distorch::placement {
 namespace {
 
 constexpr std::int64_t kTiny = 10000;  // a block below 1 / kTiny of the model stays on compute
+constexpr double kAssumedLink = 12e9;     // bytes/s of a donor whose link nobody has measured
+constexpr double kAssumedCompute = 50e9;  // bytes of weights computed per second where no seconds are known
 constexpr double kShifts[] = {0.5, 0.0, 0.25, 0.75};
 constexpr int kNeighbours = 3;         // exchanges look this far
 
@@ -39,6 +41,26 @@ double miss(const Limits& limits, int device, std::int64_t got) {
 }
 
 }  // namespace
+
+System with_links(System system) {
+  LinkClock clock(system.links, system.roots);
+  const std::string compute = system.devices[system.compute].name;
+  for (const Device& device : system.devices) {
+    if (device.name != compute && clock.route(device.name, compute) < 0) {
+      system.links.push_back({device.name, compute, kAssumedLink});
+    }
+  }
+  return system;
+}
+
+Model with_seconds(Model model, int compute) {
+  for (Block& block : model.blocks) {
+    if (block.seconds_on(compute) >= 0) continue;
+    block.seconds.resize(std::max(block.seconds.size(), static_cast<std::size_t>(compute) + 1), -1);
+    block.seconds[compute] = static_cast<double>(block.bytes) / kAssumedCompute;
+  }
+  return model;
+}
 
 std::vector<bool> pinned_blocks(const Model& model) {
   const std::int64_t total = model.bytes();

@@ -8,6 +8,11 @@ namespace distorch::placement {
 
 /// Which blocks go where when the bytes of every device are given; used by plan() and by auto_plan().
 
+/// The clock needs a figure everywhere: donors without a link get one of 12 GB/s, blocks without seconds on the compute device
+/// get theirs from their bytes, so that where nothing is known the spread is even.
+System with_links(System system);
+Model with_seconds(Model model, int compute);
+
 /// True for what stays on the compute device: marked so, or below 0.01 % of the model.
 std::vector<bool> pinned_blocks(const Model& model);
 

@@ -12,6 +12,9 @@ namespace distorch::placement {
 namespace {
 
 constexpr int kWidth = 58;
+constexpr int kDecimals = 4;
+constexpr int kMostDecimals = 12;
+constexpr double kClearly = 8;  // rounding of all shares together stays this far below a block
 
 std::string line() { return std::string(kWidth, '-') + "\n"; }
 
@@ -106,19 +109,26 @@ std::string assignments(const System& system, const Placement& placement) {
 
 }  // namespace
 
-std::string expert_string(const System& system, const Placement& placement) {
+std::string expert_string(const System& system, const Model& model, const Placement& placement) {
+  double memory = 0, largest = 1;
+  for (std::size_t d = 0; d < placement.bytes.size(); ++d) {
+    memory += placement.bytes[d] > 0 ? static_cast<double>(system.devices[d].total_bytes) : 0;
+  }
+  for (const Block& block : model.blocks) largest = std::max(largest, static_cast<double>(block.bytes));
+  int decimals = kDecimals;
+  for (double step = 1e-4; step * memory > largest / kClearly && decimals < kMostDecimals; step /= 10) ++decimals;
   std::string text;
   for (int d : rows(system)) {
     if (placement.bytes[d] == 0) continue;
     double share = static_cast<double>(placement.bytes[d]) / static_cast<double>(system.devices[d].total_bytes);
-    text += fmt::format("{}{},{:.4f}", text.empty() ? "" : ";", system.devices[d].name, share);
+    text += fmt::format("{}{},{:.{}f}", text.empty() ? "" : ";", system.devices[d].name, share, decimals);
   }
   return text;
 }
 
 std::string tables(const System& system, const Model& model, const Placement& placement) {
   return virtual_memory(system, placement) + allocations(system, placement) + layers(model) + assignments(system, placement) +
-         line() + "v2 Expert String " + expert_string(system, placement) + "\n";
+         line() + "v2 Expert String " + expert_string(system, model, placement) + "\n";
 }
 
 }  // namespace distorch::placement

@@ -9,31 +9,41 @@ namespace {
 
 constexpr double kNever = LinkClock::kNever;
 constexpr int kFewestSteps = 3;  // the first fills the rings, two more show whether the step has settled
-constexpr int kMostSteps = 24;
+constexpr int kMostSteps = 32;
 constexpr double kSettled = 1e-9;  // relative change of a step's length
 constexpr int kUnknown = -2;
 
-// Adds the ends of steps one by one, knows when their distance no longer changes.
+// Adds the ends of steps one by one; knows when they repeat. A step repeats when the links stand at its end as they stood at the
+// end of the one before: equal lengths alone would miss a link that slowly loses its lead.
 class Settling {
  public:
-  bool add(double end_s) {
+  // `links`: when each link last finished or began a copy.
+  bool add(double end_s, std::vector<double> links) {
     ends_.push_back(end_s);
-    auto n = ends_.size();
-    if (n < kFewestSteps) return false;
-    double last = ends_[n - 1] - ends_[n - 2], before = ends_[n - 2] - ends_[n - 3];
-    return std::abs(last - before) <= kSettled * last || n >= kMostSteps;
+    for (double& time : links) time -= end_s;
+    const auto n = ends_.size();
+    bool repeats = n >= kFewestSteps;
+    if (repeats) {
+      const double last = ends_[n - 1] - ends_[n - 2], close = kSettled * last;
+      repeats = std::abs(last - (ends_[n - 2] - ends_[n - 3])) <= close;
+      for (std::size_t i = 0; repeats && i < links.size(); ++i) repeats = std::abs(links[i] - before_[i]) <= close;
+    }
+    before_ = std::move(links);
+    settled_ = settled_ || repeats;
+    return settled_ || n >= kMostSteps;
   }
   double first_s() const { return ends_.front(); }
   // Without settling (links that share can alternate) the mean over the later half.
   double step_s() const {
-    auto n = ends_.size();
-    auto from = n < kMostSteps ? n - 2 : n / 2;
+    const auto n = ends_.size();
+    const auto from = settled_ ? n - 2 : n / 2;
     return (ends_[n - 1] - ends_[from]) / static_cast<double>(n - 1 - from);
   }
-  const std::vector<double>& ends() const { return ends_; }
+  bool settled() const { return settled_; }
 
  private:
-  std::vector<double> ends_;
+  std::vector<double> ends_, before_;
+  bool settled_ = false;
 };
 
 }  // namespace
@@ -165,8 +175,10 @@ double Timeline::run_alone() {
   }
   release_.assign(slots, 0);
   Settling steps;
+  std::vector<double> links(rings_.size());
   double now = 0;
   do {
+    effort_ += static_cast<std::int64_t>(stages_.size()) + 20;
     for (const Stage& stage : stages_) {
       if (stage.move_route >= 0) {
         now += clock_.latency_s(stage.move_route) +
@@ -185,8 +197,9 @@ double Timeline::run_alone() {
       cursor.next = cursor.next + 1 == ring.blocks.size() ? 0 : cursor.next + 1;
       cursor.slot = cursor.slot + 1 == static_cast<std::size_t>(ring.slots) ? 0 : cursor.slot + 1;
     }
-  } while (!steps.add(now));
-  return steps.step_s();
+    for (std::size_t r = 0; r < links.size(); ++r) links[r] = cursors[r].link_free;
+  } while (!steps.add(now, links));
+  return steps.settled() ? steps.step_s() : std::max(steps.step_s(), bound_s());
 }
 
 // The general case: links that share, and whoever wants the bars.
@@ -224,6 +237,7 @@ void Timeline::run_events(Run& run) {
     compute_end = now + stage.seconds;
   };
   for (bool over = false; !over;) {
+    effort_ += 30;
     start_copies();
     go_on();
     if (compute_end > now) {
@@ -264,7 +278,9 @@ void Timeline::run_events(Run& run) {
     ++step;
     run.wait_s = wait;
     wait = 0;
-    over = run.steps.add(now) && step >= run.recorded;
+    std::vector<double> links;
+    for (const Ring& ring : rings_) links.push_back(ring.began_s);
+    over = run.steps.add(now, std::move(links)) && step >= run.recorded;
   }
 }
 
@@ -274,42 +290,57 @@ double Timeline::step_s(const Placement& placement) {
   if (uncontended()) return run_alone();
   Run run;
   run_events(run);
-  return run.steps.step_s();
+  return run.steps.settled() ? run.steps.step_s() : std::max(run.steps.step_s(), bound_s());
+}
+
+double Timeline::bound_s() const {
+  double chain = 0, copies = 0;
+  std::vector<LinkClock::Load> loads;
+  for (const Stage& stage : stages_) {
+    chain += stage.seconds;
+    if (stage.move_route >= 0) {
+      chain += clock_.latency_s(stage.move_route) +
+               static_cast<double>(stage.move_bytes) / clock_.bytes_per_s(stage.move_route);
+    }
+  }
+  for (const Ring& ring : rings_) {
+    double bytes = 0, busy = 0;
+    for (std::size_t n = 0; n < ring.blocks.size(); ++n) {
+      bytes += static_cast<double>(model_.blocks[ring.blocks[n]].bytes);
+      busy += ring.copy_s[n];
+    }
+    loads.push_back({ring.route, bytes});
+    copies = std::max(copies, busy);
+  }
+  return std::max({chain, copies, clock_.least_seconds(loads)});
 }
 
 // Lanes in the order of Interval::lane; the activation lane only where something moves.
 void Timeline::fill_lanes(Run& run, Report& report) {
   for (const Device& device : system_.devices) report.lanes.push_back({device.name});
-  std::vector<LinkClock::Load> loads;
-  double copies = 0;
   for (const Ring& ring : rings_) {
     Lane lane;
     for (std::size_t n = 0; n < ring.blocks.size(); ++n) {
       lane.bytes += model_.blocks[ring.blocks[n]].bytes;
       lane.busy_s += ring.copy_s[n];
     }
-    loads.push_back({ring.route, static_cast<double>(lane.bytes)});
     report.streamed_bytes += lane.bytes;
-    copies = std::max(copies, lane.busy_s);
     report.lanes.push_back(lane);
   }
   bool moves = false;
   Lane activations{"activations"};
-  double chain = 0;
   for (const Stage& stage : stages_) {
     report.compute_s += stage.seconds;
     report.lanes[stage.device].busy_s += stage.seconds;
-    chain += stage.seconds;
     if (stage.move_route < 0) continue;
     moves = true;
     double seconds = clock_.latency_s(stage.move_route) +
                      static_cast<double>(stage.move_bytes) / clock_.bytes_per_s(stage.move_route);
     activations.busy_s += seconds;
     activations.bytes += stage.move_bytes;
-    chain += seconds;
   }
   if (moves) report.lanes.push_back(activations);
-  report.bound_s = std::max({chain, copies, clock_.least_seconds(loads)});
+  report.bound_s = bound_s();
 }
 
 Report Timeline::report(const Placement& placement, int recorded) {
@@ -323,7 +354,7 @@ Report Timeline::report(const Placement& placement, int recorded) {
   run.recorded = recorded;
   run.compute_lanes = system_.devices.size();
   run_events(run);
-  report.step_s = run.steps.step_s();
+  report.step_s = run.steps.settled() ? run.steps.step_s() : std::max(run.steps.step_s(), bound_s());
   report.first_s = run.steps.first_s();
   report.wait_s = run.wait_s;
   report.intervals = std::move(run.intervals);

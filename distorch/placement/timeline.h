@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -46,6 +47,8 @@ class Timeline {
 
   /// Seconds of a steady step; infinity where a block cannot run or stream as the placement wants. Fast: no allocation of note.
   double step_s(const Placement& placement);
+  /// Work done by step_s() so far, in units of about 5 ns: lets a search stop at the same place on every machine.
+  std::int64_t effort() const { return effort_; }
   /// All figures, and the bars of `recorded` steps.
   Report report(const Placement& placement, int recorded = 2);
 
@@ -58,6 +61,7 @@ class Timeline {
   bool uncontended();
   double run_alone();
   void run_events(Run& run);
+  double bound_s() const;
   void fill_lanes(Run& run, Report& report);
 
   const System& system_;
@@ -67,6 +71,7 @@ class Timeline {
   std::vector<Stage> stages_;
   std::vector<Ring> rings_;
   std::vector<double> release_;
+  std::int64_t effort_ = 0;
   std::map<std::vector<int>, bool> alone_;  // sets of routes -> nothing shared
 };
 

@@ -1,0 +1,170 @@
+#include "distorch/placement/auto_plan.h"
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+
+#include "distorch/base/error.h"
+#include "distorch/placement/timeline.h"
+#include "machines.h"
+
+using namespace distorch;
+using namespace distorch::placement;
+
+namespace {
+
+void check_budgets(const System& system, const Model& model, const Placement& placement) {
+  CHECK(placement.peak_bytes() <= system.devices[system.compute].budget_bytes);
+  std::vector<std::int64_t> bytes(system.devices.size(), 0);
+  std::vector<bool> runs(system.devices.size(), false);
+  for (std::size_t i = 0; i < placement.blocks.size(); ++i) {
+    bytes[placement.blocks[i].device] += model.blocks[i].bytes;
+    if (placement.blocks[i].how == How::OnDonor) runs[placement.blocks[i].device] = true;
+  }
+  CHECK(bytes == placement.bytes);
+  for (std::size_t d = 0; d < bytes.size(); ++d) {
+    if (static_cast<int>(d) != system.compute) {
+      CHECK(bytes[d] + (runs[d] ? model.activation_bytes : 0) <= system.devices[d].budget_bytes);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("auto: everything resident where it fits") {
+  auto placement = auto_plan(two_cards(), even_model(20, gib(1), 0.1));
+  for (const Home& home : placement.blocks) CHECK(home == Home{0, How::Resident});
+  CHECK(placement.rings.empty());
+}
+
+TEST_CASE("auto: what does not fit streams and hides") {
+  auto system = two_cards();
+  system.devices.erase(system.devices.begin() + 1);  // no second card
+  system.links = {{"cpu", "cuda:0", 12e9}};
+  auto model = even_model(40, gib(1), 0.2);  // 8 s of compute; 18 GiB over the link: 1.6 s
+  auto placement = auto_plan(system, model);
+  CHECK(Timeline(system, model).step_s(placement) == doctest::Approx(8.0));
+  check_budgets(system, model, placement);
+}
+
+TEST_CASE("auto: never slower than what others would do, within every budget, on random machines and models") {
+  Random random(2026);
+  int planned = 0, faster = 0, refused = 0;
+  double slowest_ms = 0;
+  for (int round = 0; round < 150; ++round) {
+    CAPTURE(round);
+    System system = random_system(random);
+    Model model = random_model(random, system);
+    auto others = baselines(system, model);
+    Placement placement;
+    auto start = std::chrono::steady_clock::now();
+    try {
+      placement = auto_plan(system, model);
+    } catch (const Error& error) {
+      CHECK(error.kind() == ErrorKind::OutOfMemory);
+      CHECK(others.empty());
+      ++refused;
+      continue;
+    }
+    slowest_ms = std::max(slowest_ms, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    check_budgets(system, model, placement);
+    Timeline clock(system, model);
+    const double ours = clock.step_s(placement);
+    double best = LinkClock::kNever;
+    for (const Named& other : others) {
+      CAPTURE(other.name);
+      check_budgets(system, model, other.placement);
+      const double theirs = clock.step_s(other.placement);
+      CHECK(ours <= theirs * (1 + 1e-9));
+      best = std::min(best, theirs);
+    }
+    ++planned;
+    faster += ours < best * 0.999 ? 1 : 0;
+  }
+  MESSAGE(planned << " planned, " << faster << " faster than all others, " << refused << " refused, slowest " << slowest_ms << " ms");
+  CHECK(planned > 80);
+  CHECK(faster > 10);
+}
+
+TEST_CASE("auto: a block larger than the budget is named, with what would fit") {
+  auto system = two_cards();
+  system.devices[0].budget_bytes = gib(2);
+  system.devices[1].budget_bytes = 0;
+  auto model = even_model(4, gib(1), 0.1);
+  model.activation_bytes = gib(0.5);
+  model.blocks[2].bytes = gib(3);
+  CHECK_THROWS_WITH(auto_plan(system, model),
+                    "cuda:0: block 'block.2' of 'even' has 3.00 GiB, of the 2.00 GiB that may be used 1.50 GiB are left; "
+                    "blocks up to 1.50 GiB would fit");
+  model.activation_bytes = gib(5);
+  CHECK_THROWS_WITH(auto_plan(system, model),
+                    "cuda:0: 'even' needs 5.00 GiB there for activations and weights that must stay, 2.00 GiB may be used");
+}
+
+TEST_CASE("auto: one slot where two do not fit, smaller slots where large blocks can stay") {
+  System system;
+  system.devices = {{"cuda:0", gib(4), gib(4)}, {"cpu", gib(64), gib(64)}};
+  system.links = {{"cpu", "cuda:0", 12e9}};
+  auto model = even_model(4, gib(3), 0.1);
+  auto placement = auto_plan(system, model);
+  REQUIRE(placement.rings.size() == 1);
+  CHECK(placement.rings[0].slots == 1);
+  model = even_model(40, gib(0.1), 0.01);
+  model.blocks[7].bytes = gib(2.5);
+  placement = auto_plan(system, model);
+  CHECK(placement.blocks[7] == Home{0, How::Resident});
+  check_budgets(system, model, placement);
+}
+
+TEST_CASE("auto: a slow donor card loses against faster RAM") {
+  auto system = two_cards(25e9, 1e9);
+  system.devices[0].budget_bytes = gib(8);
+  auto model = even_model(20, gib(1), 0.05);  // the second card cannot compute it (no seconds given)
+  auto placement = auto_plan(system, model);
+  CHECK(placement.bytes[2] > 10 * placement.bytes[1]);
+}
+
+TEST_CASE("auto: blocks run on a fast donor where streaming would cost more than the way of the activations") {
+  auto system = two_cards(4e9, 4e9);
+  system.devices[0].budget_bytes = gib(12);
+  auto model = even_model(20, gib(1), 0.05);
+  for (Block& block : model.blocks) block.seconds = {0.05, 0.05};
+  auto placement = auto_plan(system, model);
+  CHECK(Timeline(system, model).step_s(placement) < 1.05);
+}
+
+TEST_CASE("auto: several models stay side by side where they fit") {
+  auto system = two_cards();
+  std::vector<Use> uses = {{even_model(10, gib(1), 0.1), 10}, {even_model(10, gib(1), 0.1), 10}};
+  auto plan = auto_plan(system, uses);
+  CHECK(plan.kept);
+  CHECK(plan.total_s == doctest::Approx(20));
+  for (auto& placement : plan.placements) CHECK(placement.bytes[0] == gib(10));
+}
+
+TEST_CASE("auto: several models share the budget by their steps, peak of all within it") {
+  System system;
+  system.devices = {{"cuda:0", gib(24), gib(20)}, {"cpu", gib(256), gib(256)}};
+  system.links = {{"cpu", "cuda:0", 10e9}};
+  std::vector<Use> uses = {{even_model(24, gib(0.4), 0.01), 1}, {even_model(40, gib(0.4), 0.02), 30}, {even_model(40, gib(0.4), 0.02), 30}};
+  for (Use& use : uses) use.model.activation_bytes = gib(1);
+  auto plan = auto_plan(system, uses);
+  std::int64_t resident = 0, most = 0;
+  for (auto& placement : plan.placements) {
+    resident += placement.bytes[0];
+    most = std::max(most, placement.ring_bytes() + placement.activation_bytes);
+  }
+  if (plan.kept) CHECK(resident + most <= gib(20));
+  CHECK(plan.placements[1].bytes[0] > plan.placements[0].bytes[0]);
+  double alone = 0;  // each with everything streamed
+  for (const Use& use : uses) alone += use.steps * std::max(0.0, static_cast<double>(use.model.bytes()) / 10e9);
+  CHECK(plan.total_s < alone);
+}
+
+TEST_CASE("auto: the same input gives the same answer") {
+  auto system = two_cards(4e9, 7e9);
+  system.devices[0].budget_bytes = gib(9);
+  auto model = even_model(30, gib(1), 0.05);
+  for (Block& block : model.blocks) block.seconds = {0.05, 0.2};
+  CHECK(auto_plan(system, model) == auto_plan(system, model));
+}
