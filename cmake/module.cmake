@@ -1,4 +1,4 @@
-# distorch_module(<folder> USES <folders and libraries>...)
+# distorch_module(<folder> USES <folders and libraries>... [EXCEPT <files>...])
 #
 # Builds every .cpp of distorch/<folder>/ into the library distorch_<folder> and every
 # tests/<folder>/*_test.cpp into <folder>_test, which ctest runs. Names of folders in USES are linked as
@@ -26,9 +26,12 @@ function(distorch_use_pch target)
 endfunction()
 
 function(distorch_module folder)
-  cmake_parse_arguments(ARG "" "" "USES;SYSTEM" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "USES;EXCEPT" ${ARGN})
   set(library distorch_${folder})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/distorch/${folder}/*.cpp)
+  foreach(name ${ARG_EXCEPT})
+    list(REMOVE_ITEM sources ${CMAKE_SOURCE_DIR}/distorch/${folder}/${name})
+  endforeach()
   add_library(${library} STATIC ${sources})
   target_include_directories(${library} PUBLIC ${CMAKE_SOURCE_DIR})
   target_compile_options(${library} PRIVATE ${DISTORCH_WARNINGS})

@@ -57,6 +57,7 @@ void Ring::start_fill(int slot, int block) {
 }
 
 Lease Ring::pin(int block) {
+  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   int slot = -1;
   for (int i = 0; i < slots(); ++i)
     if (states_[i].block == block && states_[i].fresh) slot = i;
@@ -77,10 +78,14 @@ Lease Ring::pin(int block) {
   return Lease(this, slot);
 }
 
-void Ring::release(int slot) {
+void Ring::release(int slot) noexcept {
   states_[slot].leased = false;
-  mark_free(slot);
-  prefetch();
+  try {
+    mark_free(slot);
+    prefetch();
+  } catch (...) {
+    failure_ = std::current_exception();
+  }
 }
 
 void Ring::prefetch() {

@@ -94,7 +94,7 @@ class Ring {
     bool leased = false;
     bool fresh = false;  // filled, not used yet
   };
-  void release(int slot);
+  void release(int slot) noexcept;  // what goes wrong is thrown by the next pin()
   void prefetch();
   int free_slot(bool may_drop_fresh) const;
   void start_fill(int slot, int block);
@@ -106,6 +106,7 @@ class Ring {
   std::int64_t slot_bytes_ = 0;
   std::vector<at::Tensor> bytes_;
   std::vector<State> states_;
+  std::exception_ptr failure_;
   int last_pinned_ = -1;
   int next_slot_ = 0;
   std::int64_t copied_bytes_ = 0, unforeseen_bytes_ = 0;

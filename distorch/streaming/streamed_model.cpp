@@ -149,7 +149,10 @@ void StreamedModel::load_block(int block, const BlockHome& home) {
       state.values = resident_values(block, device);
       break;
     case How::Streamed:
-      if (!device.is_cpu()) state.donor = raw_copy(block, device);
+      if (device.is_cpu()) break;
+      state.donor = raw_copy(block, device);
+      // Rings read it on other streams; loading is rare, so the host waits once instead of every copy.
+      device::synchronize(device);
       break;
   }
 }

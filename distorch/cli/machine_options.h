@@ -1,0 +1,37 @@
+#pragma once
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "distorch/nodes/app.h"
+
+namespace distorch::cli {
+
+/// The options that `run` and `plan` share: folders, devices, memory, placement, precision.
+struct MachineOptions {
+  std::vector<std::string> models;       // --models, in the order given
+  std::vector<std::string> extra_paths;  // --extra-model-paths
+  std::string output = "output", input = "input", temp = "temp";
+  std::vector<std::string> device_map, memory, sets;
+  std::string device, placement = "auto", rig, tokenizers;
+  bool strict_devices = false, disable_metadata = false;
+  bool force_fp32 = false, force_fp16 = false, cpu_vae = false;
+  bool unet_fp32 = false, unet_bf16 = false, unet_fp16 = false;
+  bool vae_fp32 = false, vae_bf16 = false, vae_fp16 = false;
+  bool text_fp32 = false, text_bf16 = false, text_fp16 = false;
+};
+
+void declare(CLI::App& command, MachineOptions& options);
+
+/// Installs the simulated accelerators of --rig, if one is given, and returns it. Error(Usage), Error(MissingFile).
+std::optional<Rig> install_rig(const MachineOptions& options, bool dry);
+
+/// The application these options describe. Error(Usage) naming the option that makes no sense.
+std::unique_ptr<nodes::App> make_app(const MachineOptions& options, std::optional<Rig> rig);
+
+/// Reads a workflow: a JSON file, or a picture that carries one. Error(Format) where a picture carries none.
+std::string workflow_text(const std::string& path);
+
+}  // namespace distorch::cli
