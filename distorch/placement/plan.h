@@ -105,7 +105,7 @@ enum class Order {
 std::vector<std::int64_t> quotas(const System& system, const Model& model, const Allocation& allocation);
 
 /// The placement of an allocation: every device within one block of its quota (pinned blocks apart), peak within the
-/// budget. Two slots per ring, one where two do not fit. allocation.compute, where given, must be system.compute.
+/// budget. Two slots per ring, one where two do not fit, three or four where that pays and fits. allocation.compute, where given, must be system.compute.
 /// Error(OutOfMemory) names the device, what is needed and what there is.
 Placement plan(const System& system, const Model& model, const Allocation& allocation, Order order = Order::Spread);
 
