@@ -5,6 +5,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/device/sim/backend.h"
+#include "distorch/device/sim/dry_shapes.h"
 #include "distorch/device/streams.h"
 
 // The one kernel that serves nearly every operation: its tensors become views of the same memory as CPU tensors (or Meta
@@ -60,16 +61,23 @@ std::string shape_text(const std::vector<at::Tensor>& tensors) {
   for (const auto& held : operation.held()) tensors.push_back(held.sim);
   const auto place = device::Place::path();
   throw Error(ErrorKind::Internal, place.empty() ? name : place,
-              fmt::format("{} asks for values that a dry run does not have (of {})", name, shape_text(tensors)));
+              fmt::format("{} needs values, or a rule for its shape, that a dry run does not have (of {})", name, shape_text(tensors)));
 }
 
 void run_kernel(const c10::OperatorHandle& op, Stack* stack, const Operation& operation) {
-  const auto key = operation.is_dry() ? c10::DispatchKey::Meta : c10::DispatchKey::CPU;
-  if (operation.is_dry() && !op.hasKernelForDispatchKey(key) &&
-      !op.hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutograd) &&
-      !op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd))
-    refuse_dry_value(operation.name(), operation);
-  op.redispatchBoxed(c10::DispatchKeySet(key), stack);
+  if (!operation.is_dry()) {
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+    return;
+  }
+  if (op.hasKernelForDispatchKey(c10::DispatchKey::Meta)) {
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::Meta), stack);
+    return;
+  }
+  const auto count = op.schema().arguments().size();
+  auto results = dry_results(op.schema(), c10::ArrayRef<c10::IValue>(*stack).slice(stack->size() - count));
+  if (!results) refuse_dry_value(operation.name(), operation);
+  torch::jit::drop(*stack, count);
+  for (auto& result : *results) stack->push_back(std::move(result));
 }
 
 void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {

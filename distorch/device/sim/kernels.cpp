@@ -134,7 +134,7 @@ struct AttentionOptions {
   bool grouped;
 };
 
-// The CPU's fused kernel leaves its result as [B, L, H, E] in memory, the plain one as [B, H, L, E].
+// The CPU's fused kernel leaves its result in memory as the query is, the plain one as [B, H, L, E].
 at::Tensor dry_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Maybe& mask,
                          const AttentionOptions& o) {
   TORCH_CHECK(q.dim() >= 2 && q.size(-1) == k.size(-1) && k.size(-2) == v.size(-2), "attention: query ", q.sizes(), ", key ",
@@ -144,8 +144,7 @@ at::Tensor dry_attention(const at::Tensor& q, const at::Tensor& k, const at::Ten
   const Maybe hollow_mask = defined(mask) ? Maybe(hollow(*mask)) : std::nullopt;
   const bool fused = q.dim() == 4 && at::_fused_sdp_choice(hollow(q), hollow(k), hollow(v), hollow_mask, o.dropout, o.causal,
                                                            o.scale, o.grouped) != 0;
-  if (!fused) return at::empty(sizes, meta(q.scalar_type()));
-  return at::empty({sizes[0], sizes[2], sizes[1], sizes[3]}, meta(q.scalar_type())).transpose(1, 2);
+  return fused ? at::empty_like(q) : at::empty(sizes, meta(q.scalar_type()));
 }
 
 at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const Maybe& mask,
