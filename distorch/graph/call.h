@@ -1,4 +1,5 @@
 #pragma once
+#include <any>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -61,6 +62,7 @@ class Call {
     const Json* extra_pnginfo = nullptr;  // {"workflow": ...} or null
     const Context* context = nullptr;
     CallListener* listener = nullptr;
+    std::any* state = nullptr;  // kept for the node between runs
   };
   Call(const NodeType& type, Inputs inputs);
 
@@ -118,6 +120,15 @@ class Call {
     return inputs_.context && inputs_.context->has<T>();
   }
 
+  /// What this node keeps from one run of its prompt to the next: made on the first use, dropped when a prompt
+  /// comes without a node of this id and type. One T for a node type.
+  template <class T>
+  T& state() {
+    std::any& kept = inputs_.state ? *inputs_.state : own_state_;
+    if (!kept.has_value()) kept = T{};
+    return std::any_cast<T&>(kept);
+  }
+
   // --- results, read by the executor and by tests -----------------------------------------------------
   struct Output {
     std::vector<Value> values;      // one, unless out_list was used
@@ -137,6 +148,7 @@ class Call {
   mutable std::map<std::string, Value> defaults_;
   std::vector<Output> outputs_;
   Json ui_, expansion_;
+  std::any own_state_;
 };
 
 }  // namespace distorch::graph

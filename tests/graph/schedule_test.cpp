@@ -1,0 +1,45 @@
+#include "distorch/graph/schedule.h"
+
+#include <doctest/doctest.h>
+
+#include <random>
+
+using namespace distorch::graph;
+
+TEST_CASE("schedule: any random graph is run whole, each node after what it waits for") {
+  for (unsigned seed = 0; seed < 200; ++seed) {
+    std::mt19937 random(seed);
+    int count = 1 + static_cast<int>(random() % 40);
+    Schedule schedule;
+    std::vector<std::vector<int>> needs(count);
+    for (int i = 0; i < count; ++i) REQUIRE(schedule.add(std::to_string(i), random() % 5 == 0));
+    for (int i = 1; i < count; ++i)
+      for (int k = static_cast<int>(random() % 4); k > 0; --k) {
+        int from = static_cast<int>(random() % i);
+        needs[i].push_back(from);
+        schedule.block(std::to_string(from), std::to_string(i));
+      }
+    std::vector<bool> done(count, false);
+    int ran = 0;
+    while (!schedule.empty()) {
+      auto id = schedule.pick();
+      REQUIRE(id);
+      for (int from : needs[std::stoi(*id)]) REQUIRE(done[from]);
+      done[std::stoi(*id)] = true;
+      schedule.finish(*id);
+      ++ran;
+    }
+    CHECK(ran == count);
+  }
+}
+
+TEST_CASE("schedule: nodes that wait for each other give no pick") {
+  Schedule schedule;
+  schedule.add("a", false);
+  schedule.add("b", true);
+  CHECK_FALSE(schedule.add("a", false));
+  schedule.block("a", "b");
+  schedule.block("b", "a");
+  CHECK_FALSE(schedule.pick());
+  CHECK(schedule.remaining().size() == 2);
+}
