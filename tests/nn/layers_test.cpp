@@ -1,0 +1,185 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "distorch/nn/activation.h"
+#include "distorch/nn/attention.h"
+#include "distorch/nn/conv.h"
+#include "distorch/nn/embedding.h"
+#include "distorch/nn/linear.h"
+#include "distorch/nn/norm.h"
+#include "distorch/nn/patch.h"
+#include "distorch/weights/checkpoint.h"
+
+using namespace distorch;
+using at::Tensor;
+using weights::Patch;
+
+namespace {
+
+/// Largest difference over the largest value expected.
+double difference(const Tensor& got, const Tensor& wanted) {
+  REQUIRE(got.sizes() == wanted.sizes());
+  return ((got - wanted).abs().max() / wanted.abs().max()).item<double>();
+}
+
+/// One layer in a manifest of its own, with random weights.
+template <typename Layer>
+struct Made {
+  template <typename... Args>
+  explicit Made(Args... args) : layer(weights::Scope(manifest).block("layer"), args...) {
+    for (std::size_t i = 0; i < manifest.weights().size(); ++i)
+      manifest.slot(i).value = at::randn(manifest.weights()[i].shape);
+  }
+  weights::Slot& weight() { return manifest.slot(0); }
+  weights::Slot& bias() { return manifest.slot(1); }
+  weights::Manifest manifest;
+  Layer layer;
+};
+
+/// That a layer with this patch computes what it computes with the patch merged into its weight.
+template <typename Layer>
+void check_patch(Made<Layer>& made, const Patch& patch, const Tensor& x, const Tensor& change) {
+  auto plain = made.layer(x);
+  auto original = made.weight().value;
+  made.weight().patches = {patch, patch};
+  auto patched = made.layer(x);
+  made.weight().patches.clear();
+  made.weight().value = original + 2 * patch.scale * change.view(original.sizes());
+  auto merged = made.layer(x);
+  made.weight().value = original;
+  CHECK(difference(patched, merged) < 1e-5);
+  CHECK(difference(plain, merged) > 1e-2);
+}
+
+}  // namespace
+
+TEST_CASE("linear: x · Wt + b on the last dimension") {
+  Made<nn::Linear> made(3, 2);
+  made.weight().value = at::tensor({1.f, 2.f, 3.f, 4.f, 5.f, 6.f}).view({2, 3});
+  made.bias().value = at::tensor({10.f, 20.f});
+  auto y = made.layer(at::ones({1, 2, 3}));
+  CHECK(at::equal(y, at::tensor({16.f, 35.f, 16.f, 35.f}).view({1, 2, 2})));
+  CHECK(made.manifest.weights()[0].shape == std::vector<std::int64_t>{2, 3});
+  weights::Manifest bare;
+  nn::Linear no_bias(weights::Scope(bare).block("b"), 3, 2, false);
+  CHECK(bare.weights().size() == 1);
+}
+
+TEST_CASE("linear: patches equal merged weights") {
+  Made<nn::Linear> made(24, 16);
+  auto x = at::randn({2, 5, 24}), down = at::randn({4, 24}), up = at::randn({16, 4}), mid = at::randn({4, 4});
+  check_patch(made, {.down = down, .up = up, .scale = 0.7}, x, up.mm(down));
+  check_patch(made, {.down = down.view({4, 24, 1, 1}), .up = up.view({16, 4, 1, 1}), .scale = -1.3}, x, up.mm(down));
+  check_patch(made, {.down = down, .up = up, .mid = mid, .scale = 0.5}, x, up.mm(mid).mm(down));
+  check_patch(made, {.delta = at::ones({16, 24}), .scale = 0.25}, x, at::ones({16, 24}));
+}
+
+TEST_CASE("conv: patches equal merged weights, in both memory formats") {
+  auto x = at::randn({2, 8, 7, 9});
+  for (bool last : {false, true}) {
+    auto image = last ? x.contiguous(at::MemoryFormat::ChannelsLast) : x;
+    auto down = at::randn({4, 8, 3, 3}), up = at::randn({6, 4, 1, 1});
+    for (nn::ConvOptions options : {nn::ConvOptions{}, nn::ConvOptions{.stride = 2}}) {
+      Made<nn::Conv2d> made(8, 6, options);
+      check_patch(made, {.down = down, .up = up, .scale = 0.6}, image, up.view({6, 4}).mm(down.flatten(1)));
+      auto small = at::randn({4, 8, 1, 1}), mid = at::randn({5, 4, 3, 3}), wide = at::randn({6, 5, 1, 1});
+      auto product = at::einsum("oa,abxy,bi->oixy", {wide.flatten(1), mid, small.flatten(1)});
+      check_patch(made, {.down = small, .up = wide, .mid = mid, .scale = 0.4}, image, product);
+      CHECK(difference(nn::patched(weights::Weight(&made.weight())), made.weight().value) == 0);
+      made.weight().patches = {{.down = small, .up = wide, .mid = mid, .scale = 0.4}};
+      CHECK(difference(nn::patched(weights::Weight(&made.weight())), made.weight().value + 0.4 * product) < 1e-5);
+      made.weight().patches.clear();
+      check_patch(made, {.delta = at::ones({6, 8, 3, 3}), .scale = 0.1}, image, at::ones({6, 8, 3, 3}));
+    }
+    Made<nn::Conv2d> made(8, 6, nn::pointwise);
+    auto low = at::randn({4, 8}), high = at::randn({6, 4});
+    check_patch(made, {.down = low, .up = high, .scale = 1.1}, image, high.mm(low));
+    check_patch(made, {.down = low.view({4, 8, 1, 1}), .up = high.view({6, 4, 1, 1})}, image, high.mm(low));
+  }
+}
+
+TEST_CASE("conv: a 1x1 convolution of a channels-last image is the matrix product it should be") {
+  Made<nn::Conv2d> made(8, 6, nn::pointwise);
+  auto x = at::randn({2, 8, 5, 3});
+  auto wanted = at::conv2d(x, made.weight().value, made.bias().value);
+  auto got = made.layer(x.contiguous(at::MemoryFormat::ChannelsLast));
+  CHECK(difference(got, wanted) < 1e-5);
+  CHECK(got.is_contiguous(at::MemoryFormat::ChannelsLast));
+  CHECK(difference(made.layer(x), wanted) < 1e-6);
+}
+
+TEST_CASE("layers keep channels-last, and tokens are a view of it") {
+  auto x = nn::to_layout(at::randn({2, 32, 5, 3}), at::kFloat);
+  Made<nn::Conv2d> conv(32, 32);
+  Made<nn::GroupNorm> norm(32);
+  for (const auto& y : {conv.layer(x), norm.layer(x), nn::upsample_nearest(x, 9, 5), at::cat({x, x}, 1)})
+    CHECK(y.is_contiguous(at::MemoryFormat::ChannelsLast));
+  auto tokens = nn::to_tokens(x);
+  CHECK(tokens.const_data_ptr() == x.const_data_ptr());
+  CHECK(at::equal(tokens.select(1, 4), x.select(2, 1).select(2, 1)));
+  CHECK(at::equal(nn::to_image(tokens, 5, 3), x));
+}
+
+TEST_CASE("norms: weight, bias and differences of both") {
+  Made<nn::GroupNorm> group(64, 1e-6, std::int64_t{32});
+  auto x = at::randn({2, 64, 3, 3}) * 4 + 1;
+  auto groups = x.view({2, 32, -1});
+  auto normal = ((groups - groups.mean(2, true)) / (groups.var(2, false, true) + 1e-6).sqrt()).view(x.sizes());
+  auto wanted = normal * group.weight().value.view({1, 64, 1, 1}) + group.bias().value.view({1, 64, 1, 1});
+  CHECK(difference(group.layer(x), wanted) < 1e-5);
+  Made<nn::LayerNorm> layer(16);
+  auto y = at::randn({3, 16});
+  check_patch(layer, {.delta = at::full({16}, 0.3), .scale = 2.0}, y, at::full({16}, 0.3));
+  auto before = layer.layer(y);
+  layer.bias().patches = {{.delta = at::ones({16}), .scale = 0.5}};
+  CHECK(difference(layer.layer(y), before + 0.5) < 1e-6);
+}
+
+TEST_CASE("embedding: rows, the first rows, patches") {
+  Made<nn::Embedding> made(10, 4);
+  auto ids = at::tensor({3, 3, 7}, at::kLong);
+  CHECK(at::equal(made.layer(ids)[2], made.weight().value[7]));
+  CHECK(at::equal(made.layer.first(2), made.weight().value.narrow(0, 0, 2)));
+  check_patch(made, {.delta = at::ones({10, 4}), .scale = 0.5}, ids, at::ones({10, 4}));
+}
+
+TEST_CASE("timestep embedding: cosines first, frequencies from 1 to 1/10000") {
+  auto e = nn::timestep_embedding(at::tensor({0.0, 500.5}, at::kFloat), 8);
+  CHECK(at::equal(e[0], at::tensor({1.f, 1.f, 1.f, 1.f, 0.f, 0.f, 0.f, 0.f})));
+  for (int i = 0; i < 4; ++i) {
+    double angle = 500.5 * std::pow(10000.0, -i / 4.0);
+    CHECK(e[1][i].item<double>() == doctest::Approx(std::cos(angle)).epsilon(1e-4));
+    CHECK(e[1][4 + i].item<double>() == doctest::Approx(std::sin(angle)).epsilon(1e-4));
+  }
+  CHECK(nn::timestep_embedding(at::ones({3}), 7).sizes() == at::IntArrayRef({3, 7}));
+}
+
+TEST_CASE("attention: softmax of scaled scores, head by head") {
+  auto q = at::randn({2, 5, 12}), k = at::randn({2, 7, 12}), v = at::randn({2, 7, 12});
+  auto wanted = at::empty({2, 5, 12});
+  for (int h = 0; h < 3; ++h) {
+    auto part = [&](const Tensor& t) { return t.narrow(2, 4 * h, 4); };
+    auto scores = part(q).matmul(part(k).transpose(1, 2)) / 2.0;
+    wanted.narrow(2, 4 * h, 4).copy_(scores.softmax(-1).matmul(part(v)));
+  }
+  CHECK(difference(nn::attention(q, k, v, {.heads = 3}), wanted) < 1e-5);
+
+  auto mask = at::zeros({7, 7}).fill_(-1e9).triu(1);
+  auto causal = nn::attention(k, k, v, {.heads = 3, .causal = true});
+  CHECK(difference(causal, nn::attention(k, k, v, {.heads = 3, .mask = mask})) < 1e-5);
+  CHECK(difference(causal.select(1, 0), v.select(1, 0)) < 1e-6);  // the first position sees itself only
+}
+
+TEST_CASE("activations") {
+  auto x = at::linspace(-3, 3, 13).view({1, 13});
+  auto value = [](const Tensor& t) { return t.flatten()[8].item<double>(); };  // of x = 1
+  CHECK(value(nn::silu(x)) == doctest::Approx(1 / (1 + std::exp(-1.0))));
+  CHECK(value(nn::gelu(x)) == doctest::Approx(0.5 * (1 + std::erf(std::sqrt(0.5)))));
+  CHECK(value(nn::quick_gelu(x)) == doctest::Approx(1 / (1 + std::exp(-1.702))));
+  auto two = at::tensor({2.f, 3.f, 1.f, 1.f});
+  CHECK(nn::geglu(two)[1].item<double>() == doctest::Approx(3 * 0.5 * (1 + std::erf(std::sqrt(0.5)))));
+  auto own = x.clone();
+  nn::silu_over(own);
+  CHECK(at::equal(own, nn::silu(x)));
+}
