@@ -10,8 +10,8 @@
 namespace distorch::sampling {
 
 /// A Brownian path on [start, end] that is the same for a seed whatever is asked and in what order:
-/// halving intervals, each midpoint a Brownian bridge with a seed of its own, times rounded to 1e-6.
-/// Bit for bit torchsde.BrownianTree on the CPU (tolerance 1e-6, pool size 24). float32.
+/// halving intervals, each midpoint a Brownian bridge with a seed of its own, times rounded to
+/// 1e-6. Bit for bit torchsde.BrownianTree on the CPU (tolerance 1e-6, pool size 24). float32.
 class BrownianTree {
  public:
   BrownianTree(double start, double end, std::vector<std::int64_t> shape, std::uint64_t seed);

@@ -26,7 +26,7 @@ struct ConditioningItem {
   double strength = 1.0;
   at::Tensor mask;  // [H, W] or [B, H, W], any size; undefined: everywhere
   double mask_strength = 1.0;
-  bool set_area_to_bounds = false;  // compute only the box around the mask
+  bool set_area_to_bounds = false;      // compute only the box around the mask
   std::optional<double> start_percent;  // 0 = first step, 1 = last
   std::optional<double> end_percent;
   /// Anything else a model family reads: "guidance", "width", ... and "concat_latent_image", ...

@@ -11,14 +11,16 @@ struct GuidedPair {
   at::Tensor uncond;
 };
 
-/// A model with its conditionings, as a sampler sees it. x [B, C, ...] float32 on the model's device.
+/// A model with its conditionings, as a sampler sees it. x [B, C, ...] float32 on the model's
+/// device.
 class Denoiser {
  public:
   virtual ~Denoiser() = default;
 
   /// The guided estimate of the clean latent; same shape as x.
   virtual at::Tensor operator()(const at::Tensor& x, float sigma) = 0;
-  /// The same with the negative's own estimate, which is then computed even where guidance is 1 (CFG++).
+  /// The same with the negative's own estimate, which is then computed even where guidance is 1
+  /// (CFG++).
   virtual GuidedPair with_uncond(const at::Tensor& x, float sigma) = 0;
   virtual const ModelSampling& model_sampling() const = 0;
 };

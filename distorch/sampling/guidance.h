@@ -67,10 +67,12 @@ class X0Model {
 
 /// x0 from a network that wants scaled input and timesteps: the frame of most X0Model::apply.
 /// network(scaled x, timestep [B] float32) -> output in any float type.
-at::Tensor predict_x0(const ModelSampling& sampling, const at::Tensor& x, const at::Tensor& sigma,
-                      const std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>& network);
+at::Tensor predict_x0(
+    const ModelSampling& sampling, const at::Tensor& x, const at::Tensor& sigma,
+    const std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>& network);
 
-/// A conditioning ready for the sampling loop: areas in cells, masks in latent size, times as sigmas.
+/// A conditioning ready for the sampling loop: areas in cells, masks in latent size, times as
+/// sigmas.
 struct PreparedItem {
   struct Box {
     std::vector<std::int64_t> size, origin;
@@ -89,13 +91,14 @@ struct PreparedConditioning {
   std::vector<PreparedItem> negative;
 };
 
-/// Resolves areas, masks and time ranges, encodes through the model, and gives every item with an area
-/// a partner of the same area on the other side. Source: ComfyUI comfy/samplers.py, process_conds.
+/// Resolves areas, masks and time ranges, encodes through the model, and gives every item with an
+/// area a partner of the same area on the other side. Source: ComfyUI comfy/samplers.py,
+/// process_conds.
 PreparedConditioning prepare_conditioning(const X0Model& model, const Conditioning& positive,
                                           const Conditioning& negative, EncodeContext context);
 
-/// x0 of each list: the weighted mean over its items where they count, 0 where none does. Items of all
-/// lists that fit together run in one call. Source: ComfyUI comfy/samplers.py, calc_cond_batch.
+/// x0 of each list: the weighted mean over its items where they count, 0 where none does. Items of
+/// all lists that fit together run in one call. Source: ComfyUI comfy/samplers.py, calc_cond_batch.
 std::vector<at::Tensor> predict_each(X0Model& model,
                                      const std::vector<const std::vector<PreparedItem>*>& lists,
                                      const at::Tensor& x, const at::Tensor& sigma);

@@ -14,8 +14,8 @@ namespace distorch::sampling {
 
 /// What the LATENT type of a workflow carries.
 struct Latent {
-  at::Tensor samples;                      // [B, C, H, W] float32 on the CPU
-  at::Tensor noise_mask;                   // any size, 1 = repaint; undefined: everywhere
+  at::Tensor samples;                     // [B, C, H, W] float32 on the CPU
+  at::Tensor noise_mask;                  // any size, 1 = repaint; undefined: everywhere
   std::vector<std::int64_t> batch_index;  // empty: 0, 1, 2, ...
 };
 
@@ -38,11 +38,11 @@ struct KSamplerSettings {
   std::string label = "KSampler";  // `where` of errors: the node, as the user knows it
 };
 
-/// One run. The result has the shape of latent.samples (channels and frames as the model wants them),
-/// float32, on the CPU, in the scale of a LATENT.
-/// Errors: Usage (unknown sampler or scheduler, steps < 1, area outside the latent), Shape, Interrupted;
-/// Internal "the latent became NaN at step K of N" as soon as it is known (on a GPU: after the last step).
-/// Source: ComfyUI nodes.py common_ksampler, comfy/samplers.py KSampler.sample, CFGGuider, KSAMPLER.
+/// One run. The result has the shape of latent.samples (channels and frames as the model wants
+/// them), float32, on the CPU, in the scale of a LATENT. Errors: Usage (unknown sampler or
+/// scheduler, steps < 1, area outside the latent), Shape, Interrupted; Internal "the latent became
+/// NaN at step K of N" as soon as it is known (on a GPU: after the last step). Source: ComfyUI
+/// nodes.py common_ksampler, comfy/samplers.py KSampler.sample, CFGGuider, KSAMPLER.
 at::Tensor run_ksampler(X0Model& model, const KSamplerSettings& settings, const Latent& latent,
                         const Conditioning& positive, const Conditioning& negative,
                         const StepCallback& on_step = {});

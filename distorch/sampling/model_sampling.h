@@ -6,7 +6,8 @@
 
 namespace distorch::sampling {
 
-/// Noise levels from high to low; the last is 0 where the run ends without noise. float32 on the host.
+/// Noise levels from high to low; the last is 0 where the run ends without noise. float32 on the
+/// host.
 using Sigmas = std::vector<float>;
 
 /// What a network's output means. Source: ComfyUI comfy/model_sampling.py.
@@ -19,7 +20,8 @@ enum class Prediction {
 };
 
 /// A model's noise levels and the arithmetic between noise, latent and network output.
-/// Immutable after construction. `sigma` arguments: [B] or one element, on x's device; x [B, C, ...].
+/// Immutable after construction. `sigma` arguments: [B] or one element, on x's device; x [B, C,
+/// ...].
 class ModelSampling {
  public:
   ModelSampling(Prediction prediction, double sigma_data);
@@ -35,7 +37,8 @@ class ModelSampling {
   /// What the network is told about the noise level, elementwise, same shape and device as `sigma`.
   virtual at::Tensor timestep(const at::Tensor& sigma) const = 0;
   virtual at::Tensor sigma(const at::Tensor& timestep) const = 0;
-  /// 0 = start of sampling (all noise), 1 = its end. Below 0 and above 1: a sigma beyond every step.
+  /// 0 = start of sampling (all noise), 1 = its end. Below 0 and above 1: a sigma beyond every
+  /// step.
   virtual double percent_to_sigma(double percent) const = 0;
 
   /// One number through timestep() and sigma().
@@ -47,7 +50,8 @@ class ModelSampling {
   /// The network's output and the x it was asked about (unscaled) -> x0.
   at::Tensor calculate_denoised(const at::Tensor& sigma, const at::Tensor& output,
                                 const at::Tensor& x) const;
-  /// latent + noise of level `sigma`; max_denoise: the run starts at (or above) the model's highest level.
+  /// latent + noise of level `sigma`; max_denoise: the run starts at (or above) the model's highest
+  /// level.
   at::Tensor noise_scaling(const at::Tensor& sigma, const at::Tensor& noise,
                            const at::Tensor& latent, bool max_denoise = false) const;
   at::Tensor noise_scaling(float sigma, const at::Tensor& noise, const at::Tensor& latent,
@@ -63,7 +67,8 @@ class ModelSampling {
   double sigma_data_;
 };
 
-/// Betas whose square roots are evenly spaced ("linear" in the reference), as all SD 1.x and 2.x use.
+/// Betas whose square roots are evenly spaced ("linear" in the reference), as all SD 1.x and 2.x
+/// use.
 struct DiscreteSettings {
   Prediction prediction = Prediction::Eps;
   double linear_start = 0.00085;
@@ -74,8 +79,9 @@ struct DiscreteSettings {
 std::shared_ptr<const ModelSampling> discrete_sampling(const DiscreteSettings& settings = {});
 
 /// Noise levels evenly spaced in log sigma; prediction is Edm or V, timestep is log(sigma)/4.
-std::shared_ptr<const ModelSampling> continuous_edm_sampling(Prediction prediction, double sigma_min,
-                                                             double sigma_max, double sigma_data);
+std::shared_ptr<const ModelSampling> continuous_edm_sampling(Prediction prediction,
+                                                             double sigma_min, double sigma_max,
+                                                             double sigma_data);
 
 /// SD3 and kin: sigma = shift * t / (1 + (shift - 1) * t), timestep = sigma * multiplier.
 std::shared_ptr<const ModelSampling> flow_sampling(double shift, double multiplier = 1000.0);

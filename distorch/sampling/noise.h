@@ -10,9 +10,9 @@
 
 namespace distorch::sampling {
 
-/// Standard normal numbers of `like`'s shape and dtype on the CPU, from a fresh generator. One draw for
-/// the whole batch: picture 2 of a batch differs from picture 1 of the same seed.
-/// batch_index (where not empty: one entry a batch item): item k gets the noise that batch position
+/// Standard normal numbers of `like`'s shape and dtype on the CPU, from a fresh generator. One draw
+/// for the whole batch: picture 2 of a batch differs from picture 1 of the same seed. batch_index
+/// (where not empty: one entry a batch item): item k gets the noise that batch position
 /// batch_index[k] would have had if each position were drawn alone, in order.
 /// Source: ComfyUI comfy/sample.py, prepare_noise.
 at::Tensor prepare_noise(const at::Tensor& like, std::uint64_t seed,
@@ -28,8 +28,8 @@ class NoiseSource {
 /// The next numbers of one generator, whatever the sigmas.
 std::unique_ptr<NoiseSource> gaussian_noise(const at::Tensor& x, std::uint64_t seed);
 
-/// Increments of one Brownian path over sigma, scaled to variance 1: noise of overlapping steps agrees.
-/// The path covers the lowest sigma above 0 to the highest of `sigmas`.
+/// Increments of one Brownian path over sigma, scaled to variance 1: noise of overlapping steps
+/// agrees. The path covers the lowest sigma above 0 to the highest of `sigmas`.
 std::unique_ptr<NoiseSource> brownian_noise(const at::Tensor& x, const Sigmas& sigmas,
                                             std::uint64_t seed);
 

@@ -40,7 +40,8 @@ using SamplerFunction = at::Tensor(Denoiser& model, at::Tensor x, const Sigmas& 
 struct Sampler {
   std::string_view name;
   SamplerFunction* sample;
-  /// Inpainting re-noises the kept part with noise of its own (seed + 1) in place of the starting noise.
+  /// Inpainting re-noises the kept part with noise of its own (seed + 1) in place of the starting
+  /// noise.
   bool fresh_inpaint_noise = false;
 };
 

@@ -22,9 +22,9 @@ std::vector<std::string> schedule_names();
 /// Error(Usage) that names the list where `name` is none of them; steps >= 1.
 Sigmas calculate_sigmas(const ModelSampling& model, std::string_view schedule, int steps);
 
-/// The noise levels of a KSampler run. denoise < 1: the last `steps` steps of a schedule of steps/denoise;
-/// denoise <= 0: none. Samplers that spend two evaluations a step on a schedule's last levels
-/// (discards_penultimate_sigma) get one step more without its last but one level.
+/// The noise levels of a KSampler run. denoise < 1: the last `steps` steps of a schedule of
+/// steps/denoise; denoise <= 0: none. Samplers that spend two evaluations a step on a schedule's
+/// last levels (discards_penultimate_sigma) get one step more without its last but one level.
 /// Source: ComfyUI comfy/samplers.py, KSampler.set_steps.
 Sigmas ksampler_sigmas(const ModelSampling& model, std::string_view sampler,
                        std::string_view schedule, int steps, double denoise);

@@ -11,8 +11,8 @@
 #include <stdexcept>
 #include <string>
 
-// Reads the parity dumps of tests/parity. Depends on nothing of distorch, so that a test of any folder may
-// use it and a fault in our own file reader cannot hide.
+// Reads the parity dumps of tests/parity. Depends on nothing of distorch, so that a test of any
+// folder may use it and a fault in our own file reader cannot hide.
 namespace distorch::test {
 
 inline std::filesystem::path source_dir() { return DISTORCH_SOURCE_DIR; }
@@ -67,7 +67,8 @@ inline nlohmann::json load_manifest(const std::string& name) {
   return nlohmann::json::parse(slurp(parity_dir() / (name + ".json")));
 }
 
-/// Largest difference over the largest value of `wanted`; infinite where shapes or finiteness differ.
+/// Largest difference over the largest value of `wanted`; infinite where shapes or finiteness
+/// differ.
 inline double relative_error(const at::Tensor& got, const at::Tensor& wanted) {
   if (got.sizes() != wanted.sizes() || !at::isfinite(got).all().item().toBool()) {
     return std::numeric_limits<double>::infinity();

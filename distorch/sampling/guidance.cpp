@@ -1,0 +1,356 @@
+#include "distorch/sampling/guidance.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "distorch/base/error.h"
+#include "distorch/base/interrupt.h"
+#include "distorch/sampling/batch.h"
+
+namespace distorch::sampling {
+namespace {
+
+using Box = PreparedItem::Box;
+
+at::Tensor crop(at::Tensor tensor, const std::optional<Box>& box, std::int64_t first_dim) {
+  if (box) {
+    for (std::size_t d = 0; d < box->size.size(); ++d) {
+      tensor =
+          tensor.narrow(first_dim + static_cast<std::int64_t>(d), box->origin[d], box->size[d]);
+    }
+  }
+  return tensor;
+}
+
+// One item at one step: what to compute and how much it weighs where.
+struct Task {
+  std::size_t list;  // which result it belongs to
+  at::Tensor x;      // cropped
+  at::Tensor weight;
+  std::optional<Box> box;  // within the latent
+  ModelInputs inputs;      // with the batch of x
+};
+
+// The part of an item's box that lies in a latent of `dims`.
+Box clip(const Box& box, at::IntArrayRef dims) {
+  Box out = box;
+  for (std::size_t d = 0; d < dims.size(); ++d) {
+    out.size[d] = std::min(dims[d] - out.origin[d], out.size[d]);
+    if (out.origin[d] < 0 || out.size[d] < 1) {
+      throw Error(
+          ErrorKind::Usage, "conditioning area",
+          fmt::format("size {} at {} lies outside the latent of {} cells", fmt::join(box.size, "x"),
+                      fmt::join(box.origin, ","), fmt::join(dims, "x")));
+    }
+  }
+  return out;
+}
+
+// Fades the inner edges of an area in over up to 8 cells; edges of the picture stay.
+void feather(at::Tensor& weight, const Box& box, at::IntArrayRef dims) {
+  constexpr std::int64_t kReach = 8;
+  for (std::size_t d = 0; d < dims.size(); ++d) {
+    const auto dim = static_cast<std::int64_t>(d) + 2;
+    const std::int64_t reach = std::min(kReach, weight.size(dim) / 4);
+    for (std::int64_t cell = 0; cell < reach; ++cell) {
+      const double factor = (1.0 / static_cast<double>(reach)) * static_cast<double>(cell + 1);
+      if (box.origin[d] != 0) {
+        weight.narrow(dim, cell, 1).mul_(factor);
+      }
+      if (box.origin[d] + box.size[d] < dims[d]) {
+        weight.narrow(dim, box.size[d] - 1 - cell, 1).mul_(factor);
+      }
+    }
+  }
+}
+
+at::Tensor weight_of(const PreparedItem& item, const std::optional<Box>& box, const at::Tensor& x,
+                     at::IntArrayRef dims) {
+  if (item.mask.defined()) {
+    // A mask has height and width only; with frames it holds for all of them.
+    std::optional<Box> plane = box;
+    if (plane && plane->size.size() > 2) {
+      plane->size.erase(plane->size.begin(), plane->size.end() - 2);
+      plane->origin.erase(plane->origin.begin(), plane->origin.end() - 2);
+    }
+    at::Tensor mask =
+        repeat_to(crop(item.mask, plane, 1) * item.mask_strength, x.size(0)).unsqueeze(1);
+    while (mask.dim() < x.dim()) {
+      mask = mask.unsqueeze(2);
+    }
+    return mask.expand_as(x) * item.strength;
+  }
+  at::Tensor weight = at::ones_like(x) * item.strength;
+  if (box) {
+    feather(weight, *box, dims);
+  }
+  return weight;
+}
+
+ModelInputs inputs_for(const PreparedItem& item, const std::optional<Box>& box,
+                       std::int64_t batch) {
+  ModelInputs out = item.inputs;
+  for (auto& [name, input] : out) {
+    if (input.kind == ModelInput::Kind::NoiseShape) {
+      input.value = crop(input.value, box, 2);
+    }
+    if (input.kind != ModelInput::Kind::Constant) {
+      input.value = repeat_to(input.value, batch);
+    }
+  }
+  return out;
+}
+
+bool counts_at(const PreparedItem& item, float sigma) {
+  return !(item.sigma_start && sigma > *item.sigma_start) &&
+         !(item.sigma_end && sigma < *item.sigma_end);
+}
+
+bool fit_together(const ModelInput& a, const ModelInput& b) {
+  if (a.kind != b.kind) {
+    return false;
+  }
+  if (a.kind == ModelInput::Kind::Constant) {
+    return a.value.sizes() == b.value.sizes() && at::equal(a.value, b.value);
+  }
+  if (a.kind == ModelInput::Kind::CrossAttn && a.value.sizes() != b.value.sizes()) {
+    constexpr std::int64_t kMostRepeats = 4;  // beyond that, padding costs more than a second call
+    const std::int64_t tokens_a = a.value.size(1);
+    const std::int64_t tokens_b = b.value.size(1);
+    return a.value.size(0) == b.value.size(0) && a.value.size(2) == b.value.size(2) &&
+           std::lcm(tokens_a, tokens_b) / std::min(tokens_a, tokens_b) <= kMostRepeats;
+  }
+  return a.value.sizes() == b.value.sizes();
+}
+
+bool fit_together(const Task& a, const Task& b) {
+  if (a.x.sizes() != b.x.sizes() || a.inputs.size() != b.inputs.size()) {
+    return false;
+  }
+  for (const auto& [name, input] : a.inputs) {
+    const auto other = b.inputs.find(name);
+    if (other == b.inputs.end() || !fit_together(input, other->second)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Attention over a text repeated whole gives what attention over the text gives.
+at::Tensor join_text(std::vector<at::Tensor> texts) {
+  std::int64_t tokens = 1;
+  for (const at::Tensor& text : texts) {
+    tokens = std::lcm(tokens, text.size(1));
+  }
+  for (at::Tensor& text : texts) {
+    text = text.size(1) < tokens ? text.repeat({1, tokens / text.size(1), 1}) : text;
+  }
+  return at::cat(texts);
+}
+
+BatchedInputs join(const std::vector<const Task*>& batch) {
+  BatchedInputs out;
+  for (const auto& [name, first] : batch.front()->inputs) {
+    std::vector<at::Tensor> values;
+    for (const Task* task : batch) {
+      values.push_back(task->inputs.at(name).value);
+    }
+    switch (first.kind) {
+      case ModelInput::Kind::Constant: out[name] = first.value; break;
+      case ModelInput::Kind::CrossAttn: out[name] = join_text(std::move(values)); break;
+      default: out[name] = at::cat(values);
+    }
+  }
+  return out;
+}
+
+std::vector<Task> tasks_at(const std::vector<const std::vector<PreparedItem>*>& lists,
+                           const at::Tensor& x, float sigma) {
+  const at::IntArrayRef dims = x.sizes().slice(2);
+  std::vector<Task> tasks;
+  for (std::size_t list = 0; list < lists.size(); ++list) {
+    for (const PreparedItem& item : *lists[list]) {
+      if (!counts_at(item, sigma)) {
+        continue;
+      }
+      const std::optional<Box> box = item.box ? std::optional(clip(*item.box, dims)) : std::nullopt;
+      const at::Tensor part = crop(x, box, 2);
+      tasks.push_back(
+          {list, part, weight_of(item, box, part, dims), box, inputs_for(item, box, x.size(0))});
+    }
+  }
+  return tasks;
+}
+
+// Positions of the tasks to run now: all that go with the first, last one first, or as many of them
+// as the model has room for.
+std::vector<std::size_t> next_batch(const X0Model& model, const std::vector<Task>& tasks) {
+  std::vector<std::size_t> together;
+  for (std::size_t i = tasks.size(); i-- > 0;) {
+    if (fit_together(tasks[i], tasks.front())) {
+      together.push_back(i);
+    }
+  }
+  std::vector<std::int64_t> shape = tasks.front().x.sizes().vec();
+  for (std::size_t parts = 1; parts <= together.size(); ++parts) {
+    const std::size_t count = together.size() / parts;
+    std::vector<const ModelInputs*> inputs;
+    for (std::size_t k = 0; k < count; ++k) {
+      inputs.push_back(&tasks[together[k]].inputs);
+    }
+    shape[0] = tasks.front().x.size(0) * static_cast<std::int64_t>(count);
+    if (count == 1 || model.fits(shape, inputs)) {
+      together.resize(count);
+      break;
+    }
+  }
+  return together;
+}
+
+}  // namespace
+
+at::Tensor repeat_to(const at::Tensor& tensor, std::int64_t count, std::int64_t dim) {
+  const std::int64_t have = tensor.size(dim);
+  if (have >= count) {
+    return have == count ? tensor : tensor.narrow(dim, 0, count);
+  }
+  std::vector<std::int64_t> times(static_cast<std::size_t>(tensor.dim()), 1);
+  times[static_cast<std::size_t>(dim)] = (count + have - 1) / have;
+  return tensor.repeat(times).narrow(dim, 0, count);
+}
+
+ModelInputs X0Model::encode(const ConditioningItem& item, const EncodeContext& context) const {
+  ModelInputs out;
+  if (item.cross_attn.defined()) {
+    out["c_crossattn"] = {ModelInput::Kind::CrossAttn, item.cross_attn.to(context.noise.device())};
+  }
+  return out;
+}
+
+bool X0Model::fits(at::IntArrayRef, const std::vector<const ModelInputs*>&) const { return true; }
+
+at::Tensor X0Model::scale_latent_inpaint(const at::Tensor& sigma, const at::Tensor& noise,
+                                         const at::Tensor& latent_image) const {
+  return sampling().noise_scaling(sigma, noise, latent_image);
+}
+
+at::Tensor predict_x0(
+    const ModelSampling& sampling, const at::Tensor& x, const at::Tensor& sigma,
+    const std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>& network) {
+  const at::Tensor output =
+      network(sampling.calculate_input(sigma, x), sampling.timestep(sigma).to(at::kFloat));
+  return sampling.calculate_denoised(sigma, output.to(at::kFloat), x);
+}
+
+std::vector<at::Tensor> predict_each(X0Model& model,
+                                     const std::vector<const std::vector<PreparedItem>*>& lists,
+                                     const at::Tensor& x, const at::Tensor& sigma) {
+  constexpr double kAlmostNothing = 1e-37;  // where no item counts: 0 / this = 0
+  std::vector<at::Tensor> sums, weights;
+  for (std::size_t i = 0; i < lists.size(); ++i) {
+    sums.push_back(at::zeros_like(x));
+    weights.push_back(at::full_like(x, kAlmostNothing));
+  }
+  std::vector<Task> tasks = tasks_at(lists, x, sigma[0].item().toFloat());
+  while (!tasks.empty()) {
+    throw_if_interrupted();
+    const std::vector<std::size_t> chosen = next_batch(model, tasks);
+    std::vector<const Task*> batch;
+    std::vector<at::Tensor> parts;
+    for (std::size_t index : chosen) {
+      batch.push_back(&tasks[index]);
+      parts.push_back(tasks[index].x);
+    }
+    const auto count = static_cast<std::int64_t>(chosen.size());
+    const at::Tensor result = model.apply(at::cat(parts), sigma.repeat({count}), join(batch));
+    const std::vector<at::Tensor> pieces = result.chunk(count);
+    for (std::size_t k = 0; k < batch.size(); ++k) {
+      const Task& task = *batch[k];
+      crop(sums[task.list], task.box, 2).add_(pieces[k] * task.weight);
+      crop(weights[task.list], task.box, 2).add_(task.weight);
+    }
+    for (std::size_t index : chosen) {  // highest position first
+      tasks.erase(tasks.begin() + static_cast<std::ptrdiff_t>(index));
+    }
+  }
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    sums[i] /= weights[i];
+  }
+  return sums;
+}
+
+CfgDenoiser::CfgDenoiser(X0Model& model, PreparedConditioning conditioning, double cfg)
+    : model_(model), conditioning_(std::move(conditioning)), cfg_(cfg) {}
+
+at::Tensor CfgDenoiser::operator()(const at::Tensor& x, float sigma) {
+  return predict(x, sigma, false).denoised;
+}
+
+GuidedPair CfgDenoiser::with_uncond(const at::Tensor& x, float sigma) {
+  return predict(x, sigma, true);
+}
+
+GuidedPair CfgDenoiser::predict(const at::Tensor& x, float sigma, bool need_uncond) {
+  const bool without = std::abs(cfg_ - 1.0) <= 1e-9 && !need_uncond;
+  const at::Tensor sigmas = at::full({x.size(0)}, sigma, x.options().dtype(at::kFloat));
+  std::vector<const std::vector<PreparedItem>*> lists = {&conditioning_.positive};
+  if (!without) {
+    lists.push_back(&conditioning_.negative);
+  }
+  std::vector<at::Tensor> each = predict_each(model_, lists, x, sigmas);
+  if (without && !guidance) {
+    return {each[0], {}};
+  }
+  const at::Tensor uncond = without ? at::zeros_like(x) : each[1];
+  if (guidance) {
+    return {guidance({x, sigmas, each[0], uncond, cfg_}), uncond};
+  }
+  return {uncond + (each[0] - uncond) * cfg_, uncond};
+}
+
+InpaintDenoiser::InpaintDenoiser(CfgDenoiser& inner, Kept kept)
+    : inner_(inner), kept_(std::move(kept)), keep_(1.0 - kept_.mask) {}
+
+at::Tensor InpaintDenoiser::blend_in(const at::Tensor& x, float sigma) const {
+  const at::Tensor sigmas = at::full({x.size(0)}, sigma, x.options().dtype(at::kFloat));
+  const at::Tensor kept =
+      inner_.model().scale_latent_inpaint(sigmas, kept_.noise, kept_.latent_image);
+  return x * kept_.mask + kept * keep_;
+}
+
+at::Tensor InpaintDenoiser::blend_out(const at::Tensor& denoised) const {
+  return denoised * kept_.mask + kept_.latent_image * keep_;
+}
+
+at::Tensor InpaintDenoiser::operator()(const at::Tensor& x, float sigma) {
+  return blend_out(inner_(blend_in(x, sigma), sigma));
+}
+
+GuidedPair InpaintDenoiser::with_uncond(const at::Tensor& x, float sigma) {
+  GuidedPair pair = inner_.with_uncond(blend_in(x, sigma), sigma);
+  pair.denoised = blend_out(pair.denoised);
+  return pair;
+}
+
+at::Tensor fit_mask(const at::Tensor& given, at::IntArrayRef latent_shape) {
+  const at::IntArrayRef dims = latent_shape.slice(2);
+  if (given.dim() < 2 || (dims.size() != 2 && dims.size() != 3)) {
+    throw Error(ErrorKind::Shape, "noise mask",
+                "a mask needs height and width, and a latent 2 or 3 dimensions");
+  }
+  at::Tensor mask = given.to(at::kFloat);
+  const std::int64_t height = mask.size(-2);
+  const std::int64_t width = mask.size(-1);
+  if (dims.size() == 2) {
+    mask = at::upsample_bilinear2d(mask.reshape({-1, 1, height, width}), dims, false);
+  } else {
+    mask = mask.dim() < 5 ? mask.reshape({1, 1, -1, height, width}) : mask;
+    mask = at::upsample_trilinear3d(mask, dims, false);
+  }
+  return repeat_to(repeat_to(mask, std::max(latent_shape[1], mask.size(1)), 1), latent_shape[0]);
+}
+
+}  // namespace distorch::sampling

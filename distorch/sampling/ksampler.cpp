@@ -1,0 +1,175 @@
+#include "distorch/sampling/ksampler.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "distorch/base/error.h"
+#include "distorch/sampling/batch.h"
+#include "distorch/sampling/noise.h"
+
+namespace distorch::sampling {
+namespace {
+
+// Finds the step at which a latent stops being finite. On the CPU at once; elsewhere reading a
+// number back would make the host wait for every step, so one number a step stays on the device
+// until the end.
+class FiniteWatch {
+ public:
+  FiniteWatch(std::string label, std::string sampler, int total)
+      : label_(std::move(label)), sampler_(std::move(sampler)), total_(total) {}
+
+  void look(int step, const at::Tensor& latent) {
+    const at::Tensor sum = latent.sum();
+    if (!latent.is_cpu()) {
+      waiting_.push_back({step, sum});
+    } else {
+      judge(step, sum);
+    }
+  }
+
+  void finish(const at::Tensor& latent) {
+    for (const auto& [step, sum] : waiting_) {
+      judge(step, sum);
+    }
+    judge(total_ - 1, latent.sum());
+  }
+
+ private:
+  void judge(int step, const at::Tensor& sum) const {
+    if (!std::isfinite(sum.item().toDouble())) {
+      throw Error(
+          ErrorKind::Internal, label_,
+          fmt::format(
+              "the latent became NaN at step {} of {} (sampler {}); the model's numbers left "
+              "the range of its type or the file holds broken weights: try a wider type",
+              step + 1, std::max(total_, step + 1), sampler_));
+    }
+  }
+
+  std::string label_;
+  std::string sampler_;
+  int total_;
+  std::vector<std::pair<int, at::Tensor>> waiting_;
+};
+
+bool starts_at_highest_level(const ModelSampling& sampling, float sigma) {
+  constexpr double kTolerance = 1e-5;
+  const double high = sampling.sigma_max();
+  return sigma > high || std::abs(high - sigma) <= kTolerance * std::max<double>(high, sigma);
+}
+
+// The noise levels between the steps asked for; none where there is nothing to do.
+Sigmas cut(Sigmas sigmas, const KSamplerSettings& settings) {
+  const auto last_index = [&] { return static_cast<std::ptrdiff_t>(sigmas.size()) - 1; };
+  if (settings.last_step && *settings.last_step < last_index()) {
+    sigmas.resize(static_cast<std::size_t>(std::max(*settings.last_step, 0)) + 1);
+    if (settings.force_full_denoise) {
+      sigmas.back() = 0;
+    }
+  }
+  if (settings.start_step) {
+    if (*settings.start_step >= last_index()) {
+      return {};
+    }
+    sigmas.erase(sigmas.begin(), sigmas.begin() + std::max(*settings.start_step, 0));
+  }
+  return sigmas;
+}
+
+void check_latent(const at::Tensor& latent, const std::string& label) {
+  if (!latent.defined() || latent.dim() < 4 || latent.dim() > 5 || latent.numel() == 0) {
+    throw Error(ErrorKind::Shape, label,
+                "the latent needs batch, channels, height and width, none of them 0");
+  }
+}
+
+}  // namespace
+
+at::Tensor fix_empty_latent_channels(const X0Model& model, const at::Tensor& given) {
+  at::Tensor latent = given;
+  if (latent.size(1) != model.latent_channels() && latent.count_nonzero().item().toLong() == 0) {
+    latent = repeat_to(latent, model.latent_channels(), 1);
+  }
+  if (model.latent_dimensions() == 3 && latent.dim() == 4) {
+    latent = latent.unsqueeze(2);
+  }
+  return latent;
+}
+
+at::Tensor run_sampler(X0Model& model, const SampleRequest& request, const Conditioning& positive,
+                       const Conditioning& negative, const StepCallback& on_step) {
+  check_latent(request.latent_image, request.label);
+  if (request.sigmas.empty()) {
+    return request.latent_image;
+  }
+  const Sigmas& sigmas = request.sigmas;
+  const ModelSampling& sampling = model.sampling();
+  const at::Tensor start_noise = request.noise.to(model.device());
+  at::Tensor latent = request.latent_image.to(model.device());
+  if (latent.count_nonzero().item().toLong() > 0) {  // an empty latent is 0 in every scale
+    latent = model.process_latent_in(latent);
+  }
+  at::Tensor mask;
+  if (request.noise_mask.defined()) {
+    mask = fit_mask(request.noise_mask, latent.sizes()).to(model.device());
+  }
+  const EncodeContext encode = {start_noise, latent, mask, request.seed};
+  CfgDenoiser guided(model, prepare_conditioning(model, positive, negative, encode), request.cfg);
+  guided.guidance = request.guidance;
+  std::optional<InpaintDenoiser> inpaint;
+  if (mask.defined()) {
+    const at::Tensor kept_noise =
+        request.sampler->fresh_inpaint_noise
+            ? prepare_noise(request.noise, request.seed + 1).to(model.device())
+            : start_noise;
+    inpaint.emplace(guided, InpaintDenoiser::Kept{mask, latent, kept_noise});
+  }
+
+  FiniteWatch watch(request.label, std::string(request.sampler->name),
+                    static_cast<int>(sigmas.size()) - 1);
+  SamplerContext context;
+  context.seed = request.seed;
+  context.eta = request.eta;
+  context.s_noise = request.s_noise;
+  context.on_step = [&](const StepEvent& event) {
+    watch.look(event.step, event.denoised);
+    if (on_step) {
+      on_step(event);
+    }
+  };
+  const bool highest = starts_at_highest_level(sampling, sigmas.front());
+  const at::Tensor x = sampling.noise_scaling(sigmas.front(), start_noise, latent, highest);
+  Denoiser& denoiser = inpaint ? static_cast<Denoiser&>(*inpaint) : guided;
+  at::Tensor result = request.sampler->sample(denoiser, x, sigmas, context);
+  result = sampling.inverse_noise_scaling(sigmas.back(), result);
+  watch.finish(result);
+  return model.process_latent_out(result.to(at::kFloat)).to(at::kCPU);
+}
+
+at::Tensor run_ksampler(X0Model& model, const KSamplerSettings& settings, const Latent& latent,
+                        const Conditioning& positive, const Conditioning& negative,
+                        const StepCallback& on_step) {
+  check_latent(latent.samples, settings.label);
+  SampleRequest request;
+  request.sampler = &find_sampler(settings.sampler);
+  request.cfg = settings.cfg;
+  request.seed = settings.seed;
+  request.label = settings.label;
+  request.noise_mask = latent.noise_mask;
+  request.latent_image = fix_empty_latent_channels(model, latent.samples);
+  request.noise = settings.add_noise
+                      ? prepare_noise(request.latent_image, settings.seed, latent.batch_index)
+                      : at::zeros_like(request.latent_image, at::TensorOptions(at::kCPU));
+  if (request.noise.sizes() != request.latent_image.sizes()) {
+    throw Error(ErrorKind::Shape, settings.label,
+                fmt::format("the latent has {} items but {} batch indices",
+                            request.latent_image.size(0), latent.batch_index.size()));
+  }
+  request.sigmas = cut(ksampler_sigmas(model.sampling(), settings.sampler, settings.scheduler,
+                                       settings.steps, settings.denoise),
+                       settings);
+  return run_sampler(model, request, positive, negative, on_step);
+}
+
+}  // namespace distorch::sampling
