@@ -106,6 +106,9 @@ struct VariantOptions {
   Choices devices;            // "cpu", "cuda:0", ...; the default is the first that is not "cpu"
   bool text_encoder = false;  // `device` in place of `compute_device`, eject_models false
   bool legacy_v1 = false;     // also XDisTorchMultiGPU (GGUF loaders)
+  /// Says why a device name cannot be used, "" when it can. By default any well-formed name is taken, also one of a
+  /// device that this machine lacks: the loader then decides what replaces it.
+  std::function<std::string(const std::string& device)> refuse_device;
 };
 /// XMultiGPU, XDisTorch2MultiGPU and, on request, XDisTorchMultiGPU of loader X. They run X's own `run`, which
 /// reads the added inputs through the call: call.has("virtual_vram_gb"), call.has("device"), ...

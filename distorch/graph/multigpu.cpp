@@ -1,5 +1,7 @@
 // Device-placement variants of loader nodes, as the workflows of the MultiGPU add-on name them. The facts are
 // those of the nodes' public definitions; the inputs are read by the loaders themselves.
+#include <fmt/format.h>
+
 #include "distorch/graph/catalog.h"
 
 namespace distorch::graph {
@@ -18,6 +20,26 @@ Input device_choice(std::string name, const Choices& devices, bool cpu_by_defaul
   Input input = choice(std::move(name), devices);
   input.options = {{"default", cpu_by_default ? Json("cpu") : usual_device(devices.read())}};
   return optional(std::move(input));
+}
+
+// "cpu", "cuda", "cuda:1", "sim:0": a word, then perhaps a number. "default" is CLIPLoader's own choice.
+std::string refuse_malformed(const std::string& device) {
+  std::size_t colon = device.find(':');
+  std::string kind = device.substr(0, colon);
+  std::string index = colon == std::string::npos ? "0" : device.substr(colon + 1);
+  bool good = !kind.empty() && kind.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") == std::string::npos &&
+              !index.empty() && index.size() <= 4 && index.find_first_not_of("0123456789") == std::string::npos;
+  return good ? "" : fmt::format("'{}' is not a device name such as cpu or cuda:0", device);
+}
+
+// Workflows name devices of the machine they were made on: the list here is an offer, not a limit.
+void check_devices(NodeType& type, const VariantOptions& options) {
+  auto refuse = options.refuse_device ? options.refuse_device : refuse_malformed;
+  for (const char* name : {"device", "compute_device", "donor_device"})
+    if (type.find_input(name))
+      type.checks.push_back({{name}, [name, refuse](const Call& call) {
+                               return call.has(name) ? refuse(call.text(name)) : std::string();
+                             }});
 }
 
 Input virtual_vram(double max) {
@@ -74,6 +96,7 @@ std::vector<NodeType> multigpu_variants(const NodeType& loader, const VariantOpt
     add_input(legacy, expert_string());
     variants.push_back(std::move(legacy));
   }
+  for (auto& variant : variants) check_devices(variant, options);
   return variants;
 }
 

@@ -4,6 +4,7 @@
 
 #include "distorch/graph/json_text.h"
 #include "distorch/graph/near_names.h"
+#include "distorch/graph/validation.h"
 
 using namespace distorch;
 using namespace distorch::graph;
@@ -114,6 +115,22 @@ TEST_CASE("variants: a text encoder has `device`, in the place of its own") {
         R"(["device","last","virtual_vram_gb","donor_device","expert_mode_allocations","eject_models"])");
   CHECK(info["input"]["optional"]["device"].dump() == R"([["cpu"],{"default":"cpu"}])");
   CHECK(info["input"]["optional"]["eject_models"][1]["default"] == false);
+}
+
+TEST_CASE("variants: a device that this machine lacks is no reason to refuse a workflow") {
+  Catalog catalog;
+  add_loader(catalog, loader(), devices({"cpu"}));
+  catalog.add({.name = "End", .inputs = {graph::link("x", "CLIP")}, .output_node = true, .run = nothing});
+  auto lines = [&](const char* device, const char* donor) {
+    Json prompt = {{"1", {{"class_type", "CLIPLoaderDisTorch2MultiGPU"},
+                          {"inputs", {{"clip_name", "a.safetensors"}, {"compute_device", device}, {"donor_device", donor}}}}},
+                   {"2", {{"class_type", "End"}, {"inputs", {{"x", {"1", 0}}}}}}};
+    return validate(prompt, catalog).lines();
+  };
+  CHECK(lines("cuda:1", "sim:0").empty());
+  auto found = lines("cuda:x", "graphics card");
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].find("input compute_device: 'cuda:x' is not a device name") != std::string::npos);
 }
 
 TEST_CASE("catalog: aliases, duplicates, near names") {
