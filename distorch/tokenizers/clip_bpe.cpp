@@ -84,8 +84,7 @@ std::size_t contraction(std::string_view text) {
 enum class CharacterKind { Space, Letter, Number, Other };
 
 CharacterKind kind_of(std::int32_t c) {
-  if (is_letter(c) || c == 0x345)
-    return CharacterKind::Letter;  // the mark whose capital is a letter
+  if (is_letter(c)) return CharacterKind::Letter;
   if (is_number(c)) return CharacterKind::Number;
   return is_space(c) ? CharacterKind::Space : CharacterKind::Other;
 }
