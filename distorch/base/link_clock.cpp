@@ -63,7 +63,8 @@ int LinkClock::add_route(std::string_view from, std::string_view to) {
   auto joins = [&](const LinkSpec& link, std::string_view a, std::string_view b) {
     return (link.from == a && link.to == b) || (link.from == b && link.to == a);
   };
-  std::vector<std::vector<std::pair<int, bool>>> ways;  // each: links and whether they are walked forward
+  std::vector<std::vector<std::pair<int, bool>>>
+      ways;  // each: links and whether they are walked forward
   for (int i = 0; i < static_cast<int>(links_.size()); ++i) {
     if (joins(links_[i], from, to)) ways.push_back({{i, links_[i].from == from}});
   }
@@ -106,7 +107,8 @@ int LinkClock::start(int route, std::int64_t bytes, double at_s) {
   return next_++;
 }
 
-// Max-min fairness: raise all rates together; whatever resource is exhausted first fixes its flows; go on with the rest.
+// Max-min fairness: raise all rates together; whatever resource is exhausted first fixes its flows;
+// go on with the rest.
 void LinkClock::fill(std::vector<double>& rates) const {
   std::vector<double> left = capacity_;
   std::vector<double> load(capacity_.size(), 0);
@@ -146,7 +148,8 @@ void LinkClock::fill(std::vector<double>& rates) const {
 void LinkClock::share() {
   if (!stale_) return;
   stale_ = false;
-  // The rates depend only on which routes flow: remembered, because planners ask for the same few again and again.
+  // The rates depend only on which routes flow: remembered, because planners ask for the same few
+  // again and again.
   std::uint64_t key = 0;
   bool simple = routes_.size() <= 64;
   for (const Flow& flow : flows_) {
@@ -220,7 +223,8 @@ void LinkClock::advance(double to_s) {
 
 double LinkClock::next_completion_s() {
   share();
-  bool steady = std::all_of(flows_.begin(), flows_.end(), [&](const Flow& flow) { return flow.ready_s <= now_; });
+  bool steady = std::all_of(flows_.begin(), flows_.end(),
+                            [&](const Flow& flow) { return flow.ready_s <= now_; });
   if (steady) return next_change_s();  // the first to end ends before any rate changes
   LinkClock ahead = *this;
   ahead.completed_.clear();

@@ -10,49 +10,54 @@ namespace distorch {
 
 /// A connection between two devices, usable in both directions.
 struct LinkSpec {
-  std::string from, to;    // device names: "cpu", "cuda:0", "disk"
-  double bytes_per_s = 0;  // one direction
-  double latency_s = 0;    // before the first byte of every transfer
-  bool full_duplex = true; // false: both directions together share bytes_per_s
-  std::string root;        // shared root complex or switch; empty: the link shares with nobody
+  std::string from, to;     // device names: "cpu", "cuda:0", "disk"
+  double bytes_per_s = 0;   // one direction
+  double latency_s = 0;     // before the first byte of every transfer
+  bool full_duplex = true;  // false: both directions together share bytes_per_s
+  std::string root;         // shared root complex or switch; empty: the link shares with nobody
 };
 
-/// What all links of one root complex carry together, in each direction ("from" to "to" as the link states it,
-/// and back, counted apart).
+/// What all links of one root complex carry together, in each direction ("from" to "to" as the link
+/// states it, and back, counted apart).
 struct RootSpec {
   std::string name;
   double bytes_per_s = 0;
 };
 
-/// Transfers over links, as a fluid: every transfer first waits its latency, then flows; at each moment the flowing
-/// transfers share every direction, half-duplex link and root by max-min fairness. Time is virtual, in seconds, and only
-/// moves forward. Pure arithmetic: the planner's timeline and the simulated accelerator both stand on it, so they agree.
+/// Transfers over links, as a fluid: every transfer first waits its latency, then flows; at each
+/// moment the flowing transfers share every direction, half-duplex link and root by max-min
+/// fairness. Time is virtual, in seconds, and only moves forward. Pure arithmetic: the planner's
+/// timeline and the simulated accelerator both stand on it, so they agree.
 ///
-/// A route is one link, or two links met in the middle ("cuda:1" to "cuda:0" through "cpu"): bytes then pass both at once.
-/// Order on a stream is the caller's affair: start a transfer when its stream is free.
+/// A route is one link, or two links met in the middle ("cuda:1" to "cuda:0" through "cpu"): bytes
+/// then pass both at once. Order on a stream is the caller's affair: start a transfer when its
+/// stream is free.
 class LinkClock {
  public:
   static constexpr double kNever = std::numeric_limits<double>::infinity();
 
   LinkClock(std::vector<LinkSpec> links, std::vector<RootSpec> roots);
 
-  /// The route between two devices: the direct link, else the fastest pair of links through one other device.
-  /// -1 where there is none. The same pair always gives the same number.
+  /// The route between two devices: the direct link, else the fastest pair of links through one
+  /// other device. -1 where there is none. The same pair always gives the same number.
   int route(std::string_view from, std::string_view to);
   /// bytes/s that the route carries when nothing else moves.
   double bytes_per_s(int route) const { return routes_[route].alone; }
   double latency_s(int route) const { return routes_[route].latency; }
 
-  /// Starts a transfer at `at_s` (not before now()); returns its number, counted from 0 since the last reset().
+  /// Starts a transfer at `at_s` (not before now()); returns its number, counted from 0 since the
+  /// last reset().
   int start(int route, std::int64_t bytes, double at_s);
   /// When the next transfer ends if none is started before then; kNever when nothing moves.
   double next_completion_s();
-  /// The same or an earlier moment at which a latency ends. Cheaper: advance() to it, look at take_completed(), ask again.
+  /// The same or an earlier moment at which a latency ends. Cheaper: advance() to it, look at
+  /// take_completed(), ask again.
   double next_event_s() {
     share();
     return next_change_s();
   }
-  /// Moves the clock. Ends every transfer due until then; take_completed() tells which, in order of time.
+  /// Moves the clock. Ends every transfer due until then; take_completed() tells which, in order of
+  /// time.
   void advance(double to_s);
   double now() const { return now_; }
 
@@ -68,7 +73,8 @@ class LinkClock {
 
   /// True where no two of these routes share anything, so that each always runs at its own speed.
   bool disjoint(const std::vector<int>& routes) const;
-  /// bytes/s of each of these routes when one transfer on each flows at once. Forgets transfers and time.
+  /// bytes/s of each of these routes when one transfer on each flows at once. Forgets transfers and
+  /// time.
   std::vector<double> together(const std::vector<int>& routes);
   struct Load {
     int route;
@@ -101,7 +107,8 @@ class LinkClock {
 
   std::vector<LinkSpec> links_;
   std::vector<RootSpec> roots_;
-  std::vector<double> capacity_;  // resources: 2 per link (forward, back), 1 per link (half duplex), 2 per root
+  std::vector<double>
+      capacity_;  // resources: 2 per link (forward, back), 1 per link (half duplex), 2 per root
   std::vector<Route> routes_;
   std::vector<Flow> flows_;
   std::vector<Completion> completed_;

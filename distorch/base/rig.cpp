@@ -22,7 +22,9 @@ struct Entry {
   YAML::Node node;
   std::string where;
 
-  [[noreturn]] void fail(const std::string& what) const { throw Error(ErrorKind::Usage, where, what); }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error(ErrorKind::Usage, where, what);
+  }
 
   void allow(std::initializer_list<std::string_view> keys) const {
     if (!node.IsMap()) fail("must be a list of 'key: value'");
@@ -49,7 +51,8 @@ struct Entry {
     if (value.empty()) return 0;
     double number = node[key].as<double>(std::nan(""));
     if (!std::isfinite(number) || number < 0 || (number == 0 && !zero_ok)) {
-      fail(fmt::format("'{}' must be a number {}, not '{}'", key, zero_ok ? "of 0 or more" : "above 0", value));
+      fail(fmt::format("'{}' must be a number {}, not '{}'", key,
+                       zero_ok ? "of 0 or more" : "above 0", value));
     }
     return number;
   }
@@ -59,7 +62,8 @@ std::vector<Entry> list(const YAML::Node& root, const char* key, const std::stri
   std::vector<Entry> entries;
   const YAML::Node nodes = root[key];
   if (!nodes) return entries;
-  if (!nodes.IsSequence()) throw Error(ErrorKind::Usage, where, fmt::format("'{}' must be a list", key));
+  if (!nodes.IsSequence())
+    throw Error(ErrorKind::Usage, where, fmt::format("'{}' must be a list", key));
   std::string one(key, std::string_view(key).size() - 1);  // "links" -> "link"
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     entries.push_back({nodes[i], fmt::format("{}: {} {}", where, one, i + 1)});
@@ -113,8 +117,9 @@ LinkSpec read_link(const Entry& entry, const Rig& rig) {
   }
   link.full_duplex = duplex != "half";
   link.root = entry.text("root", false);
-  bool known = link.root.empty() || std::any_of(rig.roots.begin(), rig.roots.end(),
-                                                [&](const RootSpec& root) { return root.name == link.root; });
+  bool known = link.root.empty() ||
+               std::any_of(rig.roots.begin(), rig.roots.end(),
+                           [&](const RootSpec& root) { return root.name == link.root; });
   if (!known) entry.fail(fmt::format("names the root '{}', which is not under 'roots'", link.root));
   return link;
 }
@@ -156,7 +161,8 @@ Rig parse_rig(const std::string& text, const std::string& where) {
       entry.allow({"name", "GBps"});
       rig.roots.push_back({entry.text("name", true), entry.number("GBps", true) * 1e9});
     }
-    for (const Entry& entry : list(root, "links", where)) rig.links.push_back(read_link(entry, rig));
+    for (const Entry& entry : list(root, "links", where))
+      rig.links.push_back(read_link(entry, rig));
     return rig;
   } catch (const YAML::Exception& error) {
     throw Error(ErrorKind::Usage, where, fmt::format("cannot be read: {}", error.what()));

@@ -40,7 +40,8 @@ std::vector<std::string_view> split(std::string_view text, char at) {
 double take_number(std::string_view& text, std::string_view entry) {
   double number = 0;
   auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (problem == std::errc::invalid_argument) fail(entry, "has no number where an amount was expected");
+  if (problem == std::errc::invalid_argument)
+    fail(entry, "has no number where an amount was expected");
   if (problem != std::errc() || !std::isfinite(number)) fail(entry, "is not a finite number");
   if (std::signbit(number)) fail(entry, "is negative");
   text = trim(text.substr(static_cast<std::size_t>(end - text.data())));
@@ -50,7 +51,8 @@ double take_number(std::string_view& text, std::string_view entry) {
 // Bytes in one of the unit; 0 where there is no such unit.
 double bytes_in(std::string_view unit) {
   std::string name(unit);
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   if (name == "b") return 1;
   if (name.size() == 2 && name[1] == 'b') name.pop_back();
   if (name.size() == 3 && name.substr(1) == "ib") name.resize(1);
@@ -70,14 +72,18 @@ Share parse_amount(std::string_view text, std::string_view entry) {
   if (text.empty()) {
     share.unit = Unit::DeviceFraction;
     share.amount = number;
-    if (number > 1) fail(entry, "a number without a unit is a share of the device's memory, 0 to 1; write % or gb");
+    if (number > 1)
+      fail(entry,
+           "a number without a unit is a share of the device's memory, 0 to 1; write % or gb");
   } else if (text == "%") {
     share.unit = Unit::ModelPercent;
     share.amount = number;
   } else {
     share.unit = Unit::Bytes;
     share.amount = number * bytes_in(text);
-    if (bytes_in(text) == 0) fail(entry, fmt::format("unknown unit '{}'; expected b, k, m, g, t (with or without b) or %", text));
+    if (bytes_in(text) == 0)
+      fail(entry,
+           fmt::format("unknown unit '{}'; expected b, k, m, g, t (with or without b) or %", text));
     if (share.amount >= 9e18) fail(entry, "is more bytes than can be counted");
   }
   if (share.takes_rest) share.amount = 0;
@@ -90,16 +96,20 @@ std::string normal_device(std::string_view name) {
   std::string_view text = trim(name);
   auto colon = text.find(':');
   std::string kind(text.substr(0, colon));
-  std::transform(kind.begin(), kind.end(), kind.begin(), [](unsigned char c) { return std::tolower(c); });
-  bool letters = !kind.empty() && std::all_of(kind.begin(), kind.end(), [](char c) { return c >= 'a' && c <= 'z'; });
-  if (!letters) fail(name, kind.empty() ? "names no device" : "is not a device name such as cpu or cuda:0");
+  std::transform(kind.begin(), kind.end(), kind.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  bool letters = !kind.empty() &&
+                 std::all_of(kind.begin(), kind.end(), [](char c) { return c >= 'a' && c <= 'z'; });
+  if (!letters)
+    fail(name, kind.empty() ? "names no device" : "is not a device name such as cpu or cuda:0");
   bool single = kind == "cpu" || kind == "disk";
   int index = 0;
   if (colon != std::string_view::npos) {
     std::string_view digits = text.substr(colon + 1);
     auto [end, problem] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
     bool whole = problem == std::errc() && end == digits.data() + digits.size();
-    if (!whole || index < 0 || index > kLargestIndex) fail(name, "is not a device name such as cpu or cuda:0");
+    if (!whole || index < 0 || index > kLargestIndex)
+      fail(name, "is not a device name such as cpu or cuda:0");
     if (single && index != 0) fail(name, fmt::format("there is only one {}", kind));
   }
   return single ? kind : fmt::format("{}:{}", kind, index);
@@ -119,17 +129,20 @@ std::vector<Share> parse_allocation(std::string_view text) {
     bool bare = amount == "*";
     Share share = parse_amount(amount, entry);
     share.device = normal_device(entry.substr(0, comma));
-    if (share.takes_rest && !wildcard.empty()) fail(entry, fmt::format("is a second '*' after '{}'", wildcard));
+    if (share.takes_rest && !wildcard.empty())
+      fail(entry, fmt::format("is a second '*' after '{}'", wildcard));
     if (share.takes_rest) wildcard = entry;
     for (const Share& other : shares) {
-      if (other.device == share.device) fail(entry, fmt::format("names {} a second time", share.device));
+      if (other.device == share.device)
+        fail(entry, fmt::format("names {} a second time", share.device));
     }
     if (!bare && unit && share.unit != *unit) fail(entry, "mixes units with the entries before it");
     if (!bare) unit = share.unit;
     shares.push_back(std::move(share));
   }
   for (Share& share : shares) share.unit = unit.value_or(Unit::Bytes);
-  if (shares.empty()) fail(trim(text), "is empty; expected 'device,amount' entries separated by ';'");
+  if (shares.empty())
+    fail(trim(text), "is empty; expected 'device,amount' entries separated by ';'");
   return shares;
 }
 

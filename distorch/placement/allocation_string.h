@@ -17,13 +17,14 @@ struct Share {
   bool operator==(const Share&) const = default;
 };
 
-/// "cuda" -> "cuda:0", " CPU " -> "cpu", "sim:1" stays. Error(Usage) for an empty or malformed name.
+/// "cuda" -> "cuda:0", " CPU " -> "cpu", "sim:1" stays. Error(Usage) for an empty or malformed
+/// name.
 std::string normal_device(std::string_view name);
 
-/// Reads "cuda:0,2.5gb;cpu,*": entries keep their order, one unit per string. Units: b, k, m, g, t with or without "b"
-/// (powers of 1024) | % | none (share of the device's memory).
-/// Throws Error(Usage) that quotes the entry: unknown unit, mixed units, negative, not finite, a share of a device above
-/// 1, two wildcards, a device twice, an empty device, an empty string.
+/// Reads "cuda:0,2.5gb;cpu,*": entries keep their order, one unit per string. Units: b, k, m, g, t
+/// with or without "b" (powers of 1024) | % | none (share of the device's memory). Throws
+/// Error(Usage) that quotes the entry: unknown unit, mixed units, negative, not finite, a share of
+/// a device above 1, two wildcards, a device twice, an empty device, an empty string.
 std::vector<Share> parse_allocation(std::string_view text);
 
 /// `EXPERT#COMPUTE;VIRTUAL_GB;DONOR1,DONOR2`: either side of '#' may be empty.
@@ -35,7 +36,8 @@ struct Allocation {
   bool operator==(const Allocation&) const = default;
 };
 
-/// Reads the full form; a text without '#' is an expert string alone. Throws as parse_allocation does.
+/// Reads the full form; a text without '#' is an expert string alone. Throws as parse_allocation
+/// does.
 Allocation parse_full_allocation(std::string_view text);
 
 }  // namespace distorch::placement

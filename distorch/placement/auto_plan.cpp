@@ -10,6 +10,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/base/units.h"
+#include "distorch/placement/baselines.h"
 #include "distorch/placement/spread.h"
 
 namespace distorch::placement {
@@ -17,175 +18,29 @@ namespace {
 
 using Bytes = std::int64_t;
 
-constexpr std::int64_t kEffort = 4'000'000;  // of Timeline: some tens of milliseconds
+constexpr std::int64_t kEffort = 8'000'000;  // of Timeline: some tens of milliseconds
 constexpr int kSpreadTries = 80;             // clock runs of one even spread
 constexpr std::size_t kStarts = 3;           // best candidates that the local search begins from
-constexpr std::size_t kSizes = 3;            // thresholds above which blocks stay resident, to make the slots smaller
-constexpr std::size_t kReach = 4;            // the local search exchanges blocks this near
-constexpr double kBetter = 1e-9;             // relative; ties go to the candidate found first
+constexpr std::size_t kSizes =
+    3;  // thresholds above which blocks stay resident, to make the slots smaller
+constexpr std::size_t kReach = 4;  // the local search exchanges blocks this near
+constexpr double kBetter = 1e-9;   // relative; ties go to the candidate found first
 
 std::string human(Bytes bytes) { return human_bytes(static_cast<double>(bytes)); }
 
-// Whether a placement keeps every budget. A donor that runs blocks needs room for the activations too.
-bool fits(const System& system, const Model& model, const Placement& placement, Bytes resident_limit) {
-  if (placement.bytes[system.compute] > resident_limit) return false;
-  if (placement.peak_bytes() > system.devices[system.compute].budget_bytes) return false;
-  std::vector<Bytes> used = placement.bytes;
-  std::vector<bool> runs(used.size(), false);
-  for (const Home& home : placement.blocks) {
-    if (home.how == How::OnDonor) runs[home.device] = true;
-  }
-  for (std::size_t d = 0; d < used.size(); ++d) {
-    if (static_cast<int>(d) == system.compute) continue;
-    if (used[d] + (runs[d] ? model.activation_bytes : 0) > system.devices[d].budget_bytes) return false;
-  }
-  return true;
-}
-
-// Donors that can send to the compute device, fastest link first; its own numbers of devices.
-struct Donor {
-  int device = 0;
-  int route = 0;
-  double bytes_per_s = 0;
-};
-
-std::vector<Donor> donors_of(const System& system, LinkClock& clock) {
-  std::vector<Donor> donors;
-  for (int d = 0; d < static_cast<int>(system.devices.size()); ++d) {
-    if (d == system.compute || system.devices[d].budget_bytes <= 0) continue;
-    int route = clock.route(system.devices[d].name, system.devices[system.compute].name);
-    if (route >= 0) donors.push_back({d, route, clock.bytes_per_s(route)});
-  }
-  std::stable_sort(donors.begin(), donors.end(), [](const Donor& a, const Donor& b) { return a.bytes_per_s > b.bytes_per_s; });
-  return donors;
-}
-
-// --- what others would do -------------------------------------------------------------------------------------------
-
-// Rests `bytes` on the donors in turn, as much as each may hold; what is over stays at the end.
-class Filler {
- public:
-  Filler(const System& system, const std::vector<Donor>& donors) : donors_(donors) {
-    for (const Device& device : system.devices) left_.push_back(device.budget_bytes);
-  }
-  // The first donor with room; -1 where there is none.
-  int take(Bytes bytes) {
-    for (const Donor& donor : donors_) {
-      if (left_[donor.device] < bytes) continue;
-      left_[donor.device] -= bytes;
-      return donor.device;
-    }
-    return -1;
-  }
-
- private:
-  const std::vector<Donor>& donors_;
-  std::vector<Bytes> left_;
-};
-
-// The blocks marked true streamed from the fastest donors with room, the others resident.
-std::optional<std::vector<Home>> stream_marked(const System& system, const Model& model, const std::vector<Donor>& donors,
-                                               const std::vector<bool>& marked) {
-  Filler filler(system, donors);
-  std::vector<Home> homes;
-  for (std::size_t i = 0; i < marked.size(); ++i) {
-    if (!marked[i]) {
-      homes.push_back({system.compute, How::Resident});
-      continue;
-    }
-    int device = filler.take(model.blocks[i].bytes);
-    if (device < 0) return std::nullopt;
-    homes.push_back({device, How::Streamed});
-  }
-  return homes;
-}
-
-// Offloads as few blocks as possible: `mark(count)` says which when that many go.
-template <typename Mark>
-std::optional<Placement> fewest(const System& system, const Model& model, Mark mark) {
-  for (std::size_t count = 0; count <= model.blocks.size(); ++count) {
-    for (int slots : {2, 1}) {
-      std::optional<std::vector<Home>> homes = mark(count);
-      if (!homes) continue;
-      auto placement = make_placement(system, model, *homes, slots);
-      if (fits(system, model, placement, system.devices[system.compute].budget_bytes)) return placement;
-    }
-  }
-  return std::nullopt;
-}
-
-// Layers in order over the devices, accelerators by name, each run where it rests; RAM streams where it cannot compute.
-std::optional<std::vector<Home>> layer_split(const System& system, const Model& model, const std::vector<bool>& pinned) {
-  std::vector<Bytes> left;
-  for (const Device& device : system.devices) left.push_back(device.budget_bytes - model.activation_bytes);
-  auto order = by_name(system);
-  auto compute = std::find(order.begin(), order.end(), system.compute);
-  std::rotate(order.begin(), compute, compute + 1);
-  for (std::size_t i = 0; i < pinned.size(); ++i) {
-    if (pinned[i]) left[system.compute] -= model.blocks[i].bytes;
-  }
-  std::vector<Home> homes;
-  std::size_t at = 0;
-  for (std::size_t i = 0; i < pinned.size(); ++i) {
-    const Block& block = model.blocks[i];
-    if (pinned[i]) {
-      homes.push_back({system.compute, How::Resident});
-      continue;
-    }
-    while (at < order.size() && left[order[at]] < block.bytes) ++at;
-    if (at == order.size()) return std::nullopt;
-    const int device = order[at];
-    left[device] -= block.bytes;
-    const bool runs = block.seconds_on(device) >= 0;
-    homes.push_back({device, device == system.compute ? How::Resident : runs ? How::OnDonor : How::Streamed});
-  }
-  return homes;
-}
-
-std::vector<Named> plans_of_others(const System& system, const Model& model) {
-  LinkClock clock(system.links, system.roots);
-  const auto donors = donors_of(system, clock);
-  const auto pinned = pinned_blocks(model);
-  std::vector<std::size_t> movable;
-  for (std::size_t i = 0; i < pinned.size(); ++i) {
-    if (!pinned[i]) movable.push_back(i);
-  }
-  const auto mark = [&](auto pick) {
-    return [&, pick](std::size_t count) -> std::optional<std::vector<Home>> {
-      if (count > movable.size()) return std::nullopt;
-      std::vector<bool> marked(pinned.size(), false);
-      for (std::size_t k = 0; k < movable.size(); ++k) marked[movable[k]] = pick(k, count);
-      return stream_marked(system, model, donors, marked);
-    };
-  };
-  const std::size_t n = movable.size();
-  std::vector<Named> found;
-  auto add = [&](const char* name, std::optional<Placement> placement) {
-    if (placement) found.push_back({name, std::move(*placement)});
-  };
-  add("everything streamed", fewest(system, model, [&](std::size_t count) { return count == n ? mark([](auto, auto) { return true; })(n) : std::nullopt; }));
-  add("tail", fewest(system, model, mark([n](std::size_t k, std::size_t count) { return k >= n - count; })));
-  add("even spread", fewest(system, model, mark([n](std::size_t k, std::size_t count) { return (k + 1) * count / n > k * count / n; })));
-  for (double room : {1.0, 0.9, 0.75, 0.5}) {  // a split whose rest streams from RAM needs room for the ring
-    System less = system;
-    less.devices[system.compute].budget_bytes = static_cast<Bytes>(static_cast<double>(less.devices[system.compute].budget_bytes) * room);
-    auto homes = layer_split(less, model, pinned);
-    if (!homes) continue;
-    auto placement = make_placement(system, model, *homes, 2);
-    if (!fits(system, model, placement, system.devices[system.compute].budget_bytes)) continue;
-    add("layer split", placement);
-    break;
-  }
-  return found;
-}
-
-// --- the search -----------------------------------------------------------------------------------------------------
+// --- the search
+// -----------------------------------------------------------------------------------------------------
 
 class Search {
  public:
   Search(const System& system, const Model& model, Bytes resident_limit)
-      : system_(system), model_(model), resident_limit_(resident_limit), clock_(system, model), links_(system.links, system.roots),
-        donors_(donors_of(system, links_)), pinned_(pinned_blocks(model)) {
+      : system_(system),
+        model_(model),
+        resident_limit_(resident_limit),
+        clock_(system, model),
+        links_(system.links, system.roots),
+        donors_(donors_of(system, links_)),
+        pinned_(pinned_blocks(model)) {
     for (const Block& block : model.blocks) {
       double least = LinkClock::kNever;
       for (std::size_t d = 0; d < system.devices.size(); ++d) {
@@ -198,7 +53,7 @@ class Search {
 
   std::optional<Placement> run() {
     consider(std::vector<Home>(model_.blocks.size(), Home{system_.compute, How::Resident}), 2);
-    for (int slots : {2, 1, 3}) {
+    for (int slots : {2, 1, 3, 4, 6, 8, 12, 16}) {
       for (const auto& set : donor_sets()) {
         if (!done()) stream_over(set, slots, {});
       }
@@ -222,22 +77,28 @@ class Search {
     double step_s = 0;
   };
 
-  bool at_floor() const { return !found_.empty() && found_.front().step_s <= floor_s_ * (1 + 1e-7); }
-  bool done() const { return clock_.effort() > kEffort || at_floor(); }
+  bool at_floor() const {
+    return !found_.empty() && found_.front().step_s <= floor_s_ * (1 + 1e-7);
+  }
+  bool done() const { return clock_.effort() + spread_effort_ > kEffort || at_floor(); }
 
   // Keeps the best few. True where it is the best so far.
   bool consider(Placement placement) {
     if (!fits(system_, model_, placement, resident_limit_)) return false;
     const double step = clock_.step_s(placement);
     if (step == LinkClock::kNever) return false;
-    auto after = std::find_if(found_.begin(), found_.end(), [&](const Found& found) { return step < found.step_s * (1 - kBetter); });
+    auto after = std::find_if(found_.begin(), found_.end(), [&](const Found& found) {
+      return step < found.step_s * (1 - kBetter);
+    });
     const bool best = after == found_.begin();
     if (after == found_.end() && found_.size() >= kStarts) return false;
     found_.insert(after, {std::move(placement), step});
     if (found_.size() > kStarts) found_.pop_back();
     return best;
   }
-  bool consider(std::vector<Home> homes, int slots) { return consider(make_placement(system_, model_, std::move(homes), slots)); }
+  bool consider(std::vector<Home> homes, int slots) {
+    return consider(make_placement(system_, model_, std::move(homes), slots));
+  }
 
   // The fastest one, two, ... and each alone.
   std::vector<std::vector<Donor>> donor_sets() const {
@@ -249,8 +110,9 @@ class Search {
     return sets;
   }
 
-  // Blocks of `on_donor` run there; of the rest as much as possible stays resident and what must go streams over the set, in
-  // proportion to what its links carry together. Large blocks may have to stay so that slots are small.
+  // Blocks of `on_donor` run there; of the rest as much as possible stays resident and what must go
+  // streams over the set, in proportion to what its links carry together. Large blocks may have to
+  // stay so that slots are small.
   void stream_over(const std::vector<Donor>& set, int slots, const std::vector<Home>& on_donor) {
     Model model = model_;
     std::vector<Bytes> room;
@@ -274,14 +136,16 @@ class Search {
     if (sizes.empty() && !on_donor.empty()) consider(on_donor, slots);
   }
 
-  void spread_over(const std::vector<Donor>& set, int slots, const std::vector<Home>& on_donor, const Model& model,
-                   const std::vector<Bytes>& room, Bytes largest) {
+  void spread_over(const std::vector<Donor>& set, int slots, const std::vector<Home>& on_donor,
+                   const Model& model, const std::vector<Bytes>& room, Bytes largest) {
     const Bytes total = model.bytes();
     const auto pinned = pinned_blocks(model);
     Bytes stay = 0;
     for (std::size_t i = 0; i < pinned.size(); ++i) stay += pinned[i] ? model.blocks[i].bytes : 0;
     const Bytes ring = static_cast<Bytes>(set.size()) * slots * largest;
-    Bytes resident = std::min(system_.devices[system_.compute].budget_bytes - model_.activation_bytes - ring, resident_limit_);
+    Bytes resident =
+        std::min(system_.devices[system_.compute].budget_bytes - model_.activation_bytes - ring,
+                 resident_limit_);
     if (resident < stay) return;
     resident = std::min(resident, total);
     Limits limits{std::vector<Bytes>(system_.devices.size(), 0), room};
@@ -289,7 +153,7 @@ class Search {
     limits.quotas[system_.compute] = resident;
     Bytes left = share_out(set, total - resident, room, limits.quotas);
     if (left > 0) return;
-    auto homes = best_spread(system_, model, limits, slots, kSpreadTries).blocks;
+    auto homes = best_spread(system_, model, limits, slots, kSpreadTries, &spread_effort_).blocks;
     for (std::size_t i = 0; i < on_donor.size(); ++i) {
       if (on_donor[i].how == How::OnDonor) homes[i] = on_donor[i];
     }
@@ -297,14 +161,16 @@ class Search {
   }
 
   // In proportion to the links, no more than there is room; returns what found no room.
-  Bytes share_out(const std::vector<Donor>& set, Bytes bytes, const std::vector<Bytes>& room, std::vector<Bytes>& quotas) {
+  Bytes share_out(const std::vector<Donor>& set, Bytes bytes, const std::vector<Bytes>& room,
+                  std::vector<Bytes>& quotas) {
     std::vector<int> routes;
     for (const Donor& donor : set) routes.push_back(donor.route);
     auto speed = links_.together(routes);
     Bytes left = bytes;
     for (std::size_t round = 0; round <= set.size() && left > 0; ++round) {
       double sum = 0;
-      for (std::size_t k = 0; k < set.size(); ++k) sum += quotas[set[k].device] < room[set[k].device] ? speed[k] : 0;
+      for (std::size_t k = 0; k < set.size(); ++k)
+        sum += quotas[set[k].device] < room[set[k].device] ? speed[k] : 0;
       if (sum <= 0) break;
       const Bytes now = left;
       for (std::size_t k = 0; k < set.size(); ++k) {
@@ -340,7 +206,8 @@ class Search {
           if (count == 0 || count == last || done()) continue;
           last = count;
           std::vector<Home> homes(model_.blocks.size(), Home{system_.compute, How::Resident});
-          for (std::size_t k = 0; k < count; ++k) homes[tail ? homes.size() - 1 - k : k] = {d, How::OnDonor};
+          for (std::size_t k = 0; k < count; ++k)
+            homes[tail ? homes.size() - 1 - k : k] = {d, How::OnDonor};
           consider(homes, 2);
           if (!donors_.empty()) stream_over({donors_.front()}, 2, homes);
           if (donors_.size() > 1) stream_over(donors_, 2, homes);
@@ -353,7 +220,8 @@ class Search {
     std::vector<Home> all = {{system_.compute, How::Resident}};
     for (const Donor& donor : donors_) all.push_back({donor.device, How::Streamed});
     for (int d = 0; d < static_cast<int>(system_.devices.size()); ++d) {
-      if (d != system_.compute && model_.blocks[block].seconds_on(d) >= 0) all.push_back({d, How::OnDonor});
+      if (d != system_.compute && model_.blocks[block].seconds_on(d) >= 0)
+        all.push_back({d, How::OnDonor});
     }
     return all;
   }
@@ -384,7 +252,8 @@ class Search {
           for (std::size_t length : {std::size_t{1}, std::size_t{3}}) {
             if (i + length > n) continue;
             for (std::size_t k = i; k < i + length; ++k) {
-              bool can = !pinned_[k] && (choice.how != How::OnDonor || model_.blocks[k].seconds_on(choice.device) >= 0);
+              bool can = !pinned_[k] && (choice.how != How::OnDonor ||
+                                         model_.blocks[k].seconds_on(choice.device) >= 0);
               if (can) next[k] = choice;
             }
             better = (next != homes && attempt(next)) || better;
@@ -394,8 +263,10 @@ class Search {
         for (std::size_t j = i + 1; j < std::min(n, i + 1 + kReach); ++j) {
           if (pinned_[j] || homes[i] == homes[j]) continue;
           std::swap(next[i], next[j]);
-          bool can = next[i].how != How::OnDonor || model_.blocks[i].seconds_on(next[i].device) >= 0;
-          can = can && (next[j].how != How::OnDonor || model_.blocks[j].seconds_on(next[j].device) >= 0);
+          bool can =
+              next[i].how != How::OnDonor || model_.blocks[i].seconds_on(next[i].device) >= 0;
+          can = can &&
+                (next[j].how != How::OnDonor || model_.blocks[j].seconds_on(next[j].device) >= 0);
           better = (can && attempt(next)) || better;
           next = homes;
         }
@@ -411,7 +282,8 @@ class Search {
   LinkClock links_;
   std::vector<Donor> donors_;
   std::vector<bool> pinned_;
-  double floor_s_ = 0;  // every block on its fastest device, nothing to wait for
+  std::int64_t spread_effort_ = 0;
+  double floor_s_ = 0;        // every block on its fastest device, nothing to wait for
   std::vector<Found> found_;  // best first
 };
 
@@ -423,27 +295,36 @@ class Search {
   const Block* largest = nullptr;
   for (std::size_t i = 0; i < pinned.size(); ++i) {
     if (pinned[i]) stay += model.blocks[i].bytes;
-    if (!pinned[i] && (!largest || model.blocks[i].bytes > largest->bytes)) largest = &model.blocks[i];
+    if (!pinned[i] && (!largest || model.blocks[i].bytes > largest->bytes))
+      largest = &model.blocks[i];
   }
   for (const Device& device : system.devices) all += device.budget_bytes;
   std::string what;
   if (stay > compute.budget_bytes) {
-    what = fmt::format("'{}' needs {} there for activations and weights that must stay, {} may be used", model.name, human(stay),
-                       human(compute.budget_bytes));
+    what = fmt::format(
+        "'{}' needs {} there for activations and weights that must stay, {} may be used",
+        model.name, human(stay), human(compute.budget_bytes));
   } else if (largest && largest->bytes > compute.budget_bytes - stay) {
-    what = fmt::format("block '{}' of '{}' has {}, of the {} that may be used {} are left; blocks up to {} would fit", largest->name,
-                       model.name, human(largest->bytes), human(compute.budget_bytes), human(compute.budget_bytes - stay),
-                       human(compute.budget_bytes - stay));
+    what = fmt::format(
+        "block '{}' of '{}' has {}, of the {} that may be used {} are left; blocks up to {} would "
+        "fit",
+        largest->name, model.name, human(largest->bytes), human(compute.budget_bytes),
+        human(compute.budget_bytes - stay), human(compute.budget_bytes - stay));
   } else {
-    what = fmt::format("'{}' has {} of weights; all devices that can reach it together may hold {}, {} of that here", model.name,
-                       human(model.bytes()), human(all), human(compute.budget_bytes - stay));
+    what = fmt::format(
+        "'{}' has {} of weights; all devices that can reach it together may hold {}, {} of that "
+        "here",
+        model.name, human(model.bytes()), human(all), human(compute.budget_bytes - stay));
   }
   throw Error(ErrorKind::OutOfMemory, compute.name, what);
 }
 
-System reachable(const System& system) { return system.links.empty() ? with_links(system) : system; }
+System reachable(const System& system) {
+  return system.links.empty() ? with_links(system) : system;
+}
 
-std::optional<Placement> try_plan(const System& system, const Model& model, Bytes resident_limit, double* step_s) {
+std::optional<Placement> try_plan(const System& system, const Model& model, Bytes resident_limit,
+                                  double* step_s) {
   Search search(system, model, resident_limit);
   auto placement = search.run();
   if (step_s) *step_s = search.step_s();
@@ -452,12 +333,14 @@ std::optional<Placement> try_plan(const System& system, const Model& model, Byte
 
 }  // namespace
 
-// --- several models -------------------------------------------------------------------------------------------------
+// --- several models
+// -------------------------------------------------------------------------------------------------
 
 namespace {
 
-// Weights of every model that may stay resident side by side; empty where not even the smallest parts fit. What hides the
-// transfers of the model with the most steps comes first, then whatever else there is room for.
+// Weights of every model that may stay resident side by side; empty where not even the smallest
+// parts fit. What hides the transfers of the model with the most steps comes first, then whatever
+// else there is room for.
 std::vector<Bytes> share_residency(const System& system, const std::vector<Use>& uses) {
   LinkClock clock(system.links, system.roots);
   double bytes_per_s = 0;
@@ -479,7 +362,8 @@ std::vector<Bytes> share_residency(const System& system, const std::vector<Use>&
     whole += weights.back();
     stay += pinned_bytes;
     resident.push_back(pinned_bytes);
-    hidden.push_back(std::max(pinned_bytes, weights.back() - static_cast<Bytes>(std::min(9e18, seconds * bytes_per_s))));
+    hidden.push_back(std::max(
+        pinned_bytes, weights.back() - static_cast<Bytes>(std::min(9e18, seconds * bytes_per_s))));
     quiet = std::max(quiet, use.model.activation_bytes);
     reserve = std::max(reserve, use.model.activation_bytes + 2 * largest);
   }
@@ -488,7 +372,8 @@ std::vector<Bytes> share_residency(const System& system, const std::vector<Use>&
   if (left < 0) return {};
   std::vector<std::size_t> order(uses.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return uses[a].steps > uses[b].steps; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](auto a, auto b) { return uses[a].steps > uses[b].steps; });
   for (const auto* goal : {&hidden, &weights}) {
     for (std::size_t m : order) {
       Bytes more = std::clamp<Bytes>((*goal)[m] - resident[m], 0, left);
@@ -520,7 +405,8 @@ std::optional<AutoPlan> side_by_side(const System& system, const std::vector<Use
   return plan;
 }
 
-// Each model has the device for itself; its resident part comes over the fastest link when its turn comes.
+// Each model has the device for itself; its resident part comes over the fastest link when its turn
+// comes.
 AutoPlan one_by_one(const System& system, const std::vector<Use>& uses) {
   LinkClock clock(system.links, system.roots);
   const auto donors = donors_of(system, clock);
@@ -528,9 +414,12 @@ AutoPlan one_by_one(const System& system, const std::vector<Use>& uses) {
   plan.kept = false;
   for (const Use& use : uses) {
     double step = 0;
-    auto placement = try_plan(system, use.model, system.devices[system.compute].budget_bytes, &step);
+    auto placement =
+        try_plan(system, use.model, system.devices[system.compute].budget_bytes, &step);
     if (!placement) nothing_fits(system, use.model);
-    const double load = donors.empty() ? 0 : static_cast<double>(placement->bytes[system.compute]) / donors.front().bytes_per_s;
+    const double load = donors.empty() ? 0
+                                       : static_cast<double>(placement->bytes[system.compute]) /
+                                             donors.front().bytes_per_s;
     plan.total_s += use.steps * step + load;
     plan.placements.push_back(std::move(*placement));
   }
@@ -542,7 +431,8 @@ AutoPlan one_by_one(const System& system, const std::vector<Use>& uses) {
 AutoPlan auto_plan(const System& asked_system, const std::vector<Use>& asked_uses) {
   const System system = reachable(asked_system);
   std::vector<Use> uses;
-  for (const Use& use : asked_uses) uses.push_back({with_seconds(use.model, system.compute), use.steps});
+  for (const Use& use : asked_uses)
+    uses.push_back({with_seconds(use.model, system.compute), use.steps});
   auto together = side_by_side(system, uses);
   if (together && uses.size() == 1) return *together;
   auto apart = one_by_one(system, uses);

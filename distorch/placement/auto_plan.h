@@ -5,10 +5,11 @@
 
 namespace distorch::placement {
 
-/// The planner behind plain loaders: the placement with the shortest steady step (by Timeline) whose peak stays within every
-/// budget. Chooses what is resident, what streams over which link, what runs on the donor where it rests, and the slots of each
-/// ring. Never slower than baselines() below. Same input, same answer.
-/// Error(OutOfMemory) where even one block does not fit: names the block, its bytes, the budget and what would fit.
+/// The planner behind plain loaders: the placement with the shortest steady step (by Timeline)
+/// whose peak stays within every budget. Chooses what is resident, what streams over which link,
+/// what runs on the donor where it rests, and the slots of each ring. Never slower than baselines()
+/// below. Same input, same answer. Error(OutOfMemory) where even one block does not fit: names the
+/// block, its bytes, the budget and what would fit.
 Placement auto_plan(const System& system, const Model& model);
 
 /// A model of a workflow and how often it is used.
@@ -20,8 +21,9 @@ struct Use {
 /// Several models in the order of use.
 struct AutoPlan {
   std::vector<Placement> placements;  // one per use
-  /// True: all resident parts stay on their devices side by side, peak = all resident + the largest (ring + activations).
-  /// False: they do not fit; each model has the device for itself and its resident part is loaded when its turn comes.
+  /// True: all resident parts stay on their devices side by side, peak = all resident + the largest
+  /// (ring + activations). False: they do not fit; each model has the device for itself and its
+  /// resident part is loaded when its turn comes.
   bool kept = true;
   double total_s = 0;  // steps and, when not kept, loads
 };
@@ -32,8 +34,8 @@ struct Named {
   std::string name;
   Placement placement;
 };
-/// Everything streamed (over the fastest link), the original's tail, an even spread, a layer split that runs each block where
-/// it rests. Those that do not fit are left out.
+/// Everything streamed (over the fastest link), the original's tail, an even spread, a layer split
+/// that runs each block where it rests. Those that do not fit are left out.
 std::vector<Named> baselines(const System& system, const Model& model);
 
 }  // namespace distorch::placement

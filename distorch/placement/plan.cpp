@@ -16,7 +16,7 @@ namespace distorch::placement {
 namespace {
 
 constexpr int kTries = 1500;  // clock runs of one plan
-constexpr int kMostSlots = 4;
+constexpr int kMoreSlots[] = {3, 4, 6, 8, 12, 16};
 constexpr double kPays = 1.005;  // a slot more must make the step half a percent shorter
 
 using Bytes = std::int64_t;
@@ -33,7 +33,8 @@ class Ledger {
   Ledger(const System& system, Bytes total) : quotas_(system.devices.size(), 0), left_(total) {}
 
   void give(int device, double asked) {
-    Bytes bytes = asked >= static_cast<double>(left_) ? left_ : static_cast<Bytes>(std::llround(asked));
+    Bytes bytes =
+        asked >= static_cast<double>(left_) ? left_ : static_cast<Bytes>(std::llround(asked));
     quotas_[device] += bytes;
     left_ -= bytes;
   }
@@ -46,7 +47,8 @@ class Ledger {
   Bytes left_;
 };
 
-std::vector<Bytes> share_quotas(const System& system, Bytes total, const std::vector<Share>& shares) {
+std::vector<Bytes> share_quotas(const System& system, Bytes total,
+                                const std::vector<Share>& shares) {
   Ledger ledger(system, total);
   const Unit unit = shares.front().unit;
   double sum = 0;
@@ -57,7 +59,8 @@ std::vector<Bytes> share_quotas(const System& system, Bytes total, const std::ve
     sum += share.amount;
   }
   if (unit == Unit::ModelPercent && rest >= 0 && sum > 100) {
-    throw Error(ErrorKind::Usage, "allocation", fmt::format("asks for {}% of the model and the rest of it besides", sum));
+    throw Error(ErrorKind::Usage, "allocation",
+                fmt::format("asks for {}% of the model and the rest of it besides", sum));
   }
   if (unit == Unit::ModelPercent && rest < 0 && sum <= 0) {
     throw Error(ErrorKind::Usage, "allocation", "all shares are 0%");
@@ -102,14 +105,16 @@ std::vector<Bytes> virtual_quotas(const System& system, Bytes total, const Alloc
   }
   if (ledger.left() > 0) {
     throw Error(ErrorKind::OutOfMemory, fmt::format("{}", fmt::join(donors, ", ")),
-                fmt::format("{} of virtual VRAM are asked for, the donors have {}", human_bytes(wanted),
-                            human_bytes(static_cast<double>(offered))));
+                fmt::format("{} of virtual VRAM are asked for, the donors have {}",
+                            human_bytes(wanted), human_bytes(static_cast<double>(offered))));
   }
   return ledger.quotas();
 }
 
-// Quotas that leave the pinned blocks where they stay: compute gets at least those, donors less in proportion.
-std::vector<Bytes> around_pinned(const System& system, const Model& model, std::vector<Bytes> quotas) {
+// Quotas that leave the pinned blocks where they stay: compute gets at least those, donors less in
+// proportion.
+std::vector<Bytes> around_pinned(const System& system, const Model& model,
+                                 std::vector<Bytes> quotas) {
   const auto pinned = pinned_blocks(model);
   Bytes stay = 0;
   for (std::size_t i = 0; i < pinned.size(); ++i) stay += pinned[i] ? model.blocks[i].bytes : 0;
@@ -119,7 +124,9 @@ std::vector<Bytes> around_pinned(const System& system, const Model& model, std::
   Bytes to_take = missing;
   for (std::size_t d = 0; d < quotas.size(); ++d) {
     if (static_cast<int>(d) == system.compute) continue;
-    auto cut = static_cast<Bytes>(std::llround(static_cast<double>(missing) * (static_cast<double>(quotas[d]) / static_cast<double>(donors))));
+    auto cut = static_cast<Bytes>(
+        std::llround(static_cast<double>(missing) *
+                     (static_cast<double>(quotas[d]) / static_cast<double>(donors))));
     cut = std::min({cut, to_take, quotas[d]});
     quotas[d] -= cut;
     to_take -= cut;
@@ -142,25 +149,31 @@ bool near(const Model& model, const std::vector<Bytes>& got, const std::vector<B
   return true;
 }
 
-// What is asked for and what there is. `tried` is the placement that came nearest: its ring is the smallest possible.
+// What is asked for and what there is. `tried` is the placement that came nearest: its ring is the
+// smallest possible.
 [[noreturn]] void too_much(const System& system, const Placement& tried, Bytes asked) {
   const Device& device = system.devices[system.compute];
   auto human = [](Bytes bytes) { return human_bytes(static_cast<double>(bytes)); };
   const Bytes other = tried.ring_bytes() + tried.activation_bytes;
   throw Error(ErrorKind::OutOfMemory, device.name,
-              fmt::format("{} are needed ({} of weights, {} of ring slots, {} of activations), {} may be used; keep at most {} "
+              fmt::format("{} are needed ({} of weights, {} of ring slots, {} of activations), {} "
+                          "may be used; keep at most {} "
                           "of weights there",
-                          human(asked + other), human(asked), human(tried.ring_bytes()), human(tried.activation_bytes),
-                          human(device.budget_bytes), human(std::max<Bytes>(0, device.budget_bytes - other))));
+                          human(asked + other), human(asked), human(tried.ring_bytes()),
+                          human(tried.activation_bytes), human(device.budget_bytes),
+                          human(std::max<Bytes>(0, device.budget_bytes - other))));
 }
 
-// Two slots are enough unless copies and compute take nearly the same time: then the lead that resident blocks give must be
-// stored somewhere. More slots only where the budget has room and the clock says that they pay.
-Placement with_more_slots(const System& system, const Model& model, const Limits& limits, Placement placement) {
+// Two slots are enough unless copies and compute take nearly the same time: then the lead that
+// resident blocks give must be stored somewhere. More slots only where the budget has room and the
+// clock says that they pay.
+Placement with_more_slots(const System& system, const Model& model, const Limits& limits,
+                          Placement placement) {
   Timeline clock(system, model);
   double step = clock.step_s(placement);
   const double bound = clock.report(placement, 0).bound_s;
-  for (int slots = 3; slots <= kMostSlots && step > bound * kPays; ++slots) {
+  for (int slots : kMoreSlots) {
+    if (step <= bound * kPays) break;
     auto next = best_spread(system, model, limits, slots, kTries);
     if (next.peak_bytes() > system.devices[system.compute].budget_bytes) break;
     const double now = clock.step_s(next);
@@ -188,14 +201,16 @@ int System::find(std::string_view device) const {
 int System::at(std::string_view device) const {
   int found = find(device);
   if (found < 0) {
-    throw Error(ErrorKind::Usage, fmt::format("device {}", device), fmt::format("is not there; there are {}", names(*this)));
+    throw Error(ErrorKind::Usage, fmt::format("device {}", device),
+                fmt::format("is not there; there are {}", names(*this)));
   }
   return found;
 }
 
 System system_of(const Rig& rig, std::string_view compute) {
   System system;
-  for (const RigDevice& device : rig.devices) system.devices.push_back({device.name, device.memory_bytes, device.memory_bytes});
+  for (const RigDevice& device : rig.devices)
+    system.devices.push_back({device.name, device.memory_bytes, device.memory_bytes});
   system.links = rig.links;
   system.roots = rig.roots;
   system.compute = system.at(compute);
@@ -207,16 +222,19 @@ double Block::seconds_on(int device) const {
 }
 
 Bytes Model::bytes() const {
-  return std::accumulate(blocks.begin(), blocks.end(), Bytes{0}, [](Bytes sum, const Block& block) { return sum + block.bytes; });
+  return std::accumulate(blocks.begin(), blocks.end(), Bytes{0},
+                         [](Bytes sum, const Block& block) { return sum + block.bytes; });
 }
 
 Bytes Placement::ring_bytes() const {
-  return std::accumulate(rings.begin(), rings.end(), Bytes{0}, [](Bytes sum, const RingSize& ring) { return sum + ring.bytes(); });
+  return std::accumulate(rings.begin(), rings.end(), Bytes{0},
+                         [](Bytes sum, const RingSize& ring) { return sum + ring.bytes(); });
 }
 
 Bytes Placement::peak_bytes() const { return bytes[compute] + ring_bytes() + activation_bytes; }
 
-Placement make_placement(const System& system, const Model& model, std::vector<Home> homes, int slots) {
+Placement make_placement(const System& system, const Model& model, std::vector<Home> homes,
+                         int slots) {
   Placement placement;
   placement.model = model.name;
   placement.compute = system.compute;
@@ -233,29 +251,34 @@ Placement make_placement(const System& system, const Model& model, std::vector<H
     ++streams[home.device];
   }
   for (std::size_t d = 0; d < streams.size(); ++d) {
-    if (streams[d] > 0) placement.rings.push_back({static_cast<int>(d), std::min(slots, streams[d]), largest[d]});
+    if (streams[d] > 0)
+      placement.rings.push_back({static_cast<int>(d), std::min(slots, streams[d]), largest[d]});
   }
   return placement;
 }
 
 std::vector<Bytes> quotas(const System& system, const Model& model, const Allocation& allocation) {
   const Bytes total = model.bytes();
-  auto result = allocation.shares.empty() ? virtual_quotas(system, total, allocation) : share_quotas(system, total, allocation.shares);
+  auto result = allocation.shares.empty() ? virtual_quotas(system, total, allocation)
+                                          : share_quotas(system, total, allocation.shares);
   for (std::size_t d = 0; d < result.size(); ++d) {
     const Device& device = system.devices[d];
     if (result[d] > device.budget_bytes) {
       throw Error(ErrorKind::OutOfMemory, device.name,
-                  fmt::format("{} of '{}' would rest there, {} may be used", human_bytes(static_cast<double>(result[d])),
-                              model.name, human_bytes(static_cast<double>(device.budget_bytes))));
+                  fmt::format("{} of '{}' would rest there, {} may be used",
+                              human_bytes(static_cast<double>(result[d])), model.name,
+                              human_bytes(static_cast<double>(device.budget_bytes))));
     }
   }
   return result;
 }
 
-Placement plan(const System& asked_system, const Model& asked_model, const Allocation& allocation, Order order) {
+Placement plan(const System& asked_system, const Model& asked_model, const Allocation& allocation,
+               Order order) {
   if (!allocation.compute.empty() && asked_system.at(allocation.compute) != asked_system.compute) {
-    throw Error(ErrorKind::Usage, "allocation", fmt::format("computes on {}, the plan is for {}", allocation.compute,
-                                                            asked_system.devices[asked_system.compute].name));
+    throw Error(ErrorKind::Usage, "allocation",
+                fmt::format("computes on {}, the plan is for {}", allocation.compute,
+                            asked_system.devices[asked_system.compute].name));
   }
   const auto wanted = quotas(asked_system, asked_model, allocation);
   const System system = with_links(asked_system);
@@ -264,7 +287,8 @@ Placement plan(const System& asked_system, const Model& asked_model, const Alloc
   for (const Device& device : system.devices) limits.at_most.push_back(device.budget_bytes);
   const Bytes budget = system.devices[system.compute].budget_bytes;
   auto good = [&](const Placement& placement) {
-    return placement.peak_bytes() <= budget && (order == Order::Tail || near(model, placement.bytes, limits.quotas));
+    return placement.peak_bytes() <= budget &&
+           (order == Order::Tail || near(model, placement.bytes, limits.quotas));
   };
   Placement placement;
   for (int slots : {2, 1}) {
@@ -276,9 +300,11 @@ Placement plan(const System& asked_system, const Model& asked_model, const Alloc
     // First as near to the quota as whole blocks come; where that is too much, a block less.
     for (bool tight : {false, true}) {
       auto now = limits;
-      if (tight) now.at_most[system.compute] = budget - placement.ring_bytes() - placement.activation_bytes;
+      if (tight)
+        now.at_most[system.compute] = budget - placement.ring_bytes() - placement.activation_bytes;
       placement = best_spread(system, model, now, slots, kTries);
-      if (good(placement)) return slots == 2 ? with_more_slots(system, model, now, std::move(placement)) : placement;
+      if (good(placement))
+        return slots == 2 ? with_more_slots(system, model, now, std::move(placement)) : placement;
     }
   }
   too_much(system, placement, limits.quotas[system.compute]);

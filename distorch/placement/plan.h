@@ -16,8 +16,9 @@ DeviceKind kind_of(std::string_view device);
 
 struct Device {
   std::string name;
-  std::int64_t total_bytes = 0;   // what DeviceFraction counts from
-  std::int64_t budget_bytes = 0;  // what we may use of it; weights + rings + activations stay within
+  std::int64_t total_bytes = 0;  // what DeviceFraction counts from
+  std::int64_t budget_bytes =
+      0;  // what we may use of it; weights + rings + activations stay within
 };
 
 /// The machine a plan is for. Device numbers everywhere are indices into `devices`.
@@ -35,14 +36,18 @@ struct System {
 /// Budgets are the whole memory. Error(Usage) where the rig lacks `compute`.
 System system_of(const Rig& rig, std::string_view compute);
 
-/// What is used together: a transformer block, a stage of a UNet. Whole blocks are placed, never parts of one.
+/// What is used together: a transformer block, a stage of a UNet. Whole blocks are placed, never
+/// parts of one.
 struct Block {
-  std::string name;                   // "double_blocks.0"
-  std::string type;                   // "DoubleBlock": one row of the layer table; may be empty
-  std::int64_t bytes = 0;             // as in the file: what rests on a device and what a link carries
-  std::vector<double> seconds;        // seconds[d]: one step's compute of it on devices[d]; absent or < 0: cannot run there
-  std::int64_t activation_bytes = 0;  // crosses a link when it runs on another device than the block before it
-  bool pinned = false;                // stays on the compute device (embedding tables, tiny layers), charged to it
+  std::string name;             // "double_blocks.0"
+  std::string type;             // "DoubleBlock": one row of the layer table; may be empty
+  std::int64_t bytes = 0;       // as in the file: what rests on a device and what a link carries
+  std::vector<double> seconds;  // seconds[d]: one step's compute of it on devices[d]; absent or <
+                                // 0: cannot run there
+  std::int64_t activation_bytes =
+      0;  // crosses a link when it runs on another device than the block before it
+  bool pinned =
+      false;  // stays on the compute device (embedding tables, tiny layers), charged to it
 
   double seconds_on(int device) const;  // < 0: cannot run there
 };
@@ -51,7 +56,8 @@ struct Block {
 struct Model {
   std::string name;
   std::vector<Block> blocks;
-  std::int64_t activation_bytes = 0;  // peak on the compute device while this model runs, weights apart
+  std::int64_t activation_bytes =
+      0;  // peak on the compute device while this model runs, weights apart
 
   std::int64_t bytes() const;
 };
@@ -68,7 +74,8 @@ struct Home {
   bool operator==(const Home&) const = default;
 };
 
-/// Slots on the compute device for what streams from one donor; slot_bytes = the largest block that does.
+/// Slots on the compute device for what streams from one donor; slot_bytes = the largest block that
+/// does.
 struct RingSize {
   int device = 0;  // the donor
   int slots = 2;
@@ -81,10 +88,10 @@ struct RingSize {
 struct Placement {
   std::string model;
   int compute = 0;
-  std::vector<Home> blocks;          // one per block, execution order
-  std::vector<std::int64_t> bytes;   // per device of the System: weights that rest there
-  std::vector<RingSize> rings;       // one per donor that streams, by device number
-  std::int64_t activation_bytes = 0; // on the compute device
+  std::vector<Home> blocks;           // one per block, execution order
+  std::vector<std::int64_t> bytes;    // per device of the System: weights that rest there
+  std::vector<RingSize> rings;        // one per donor that streams, by device number
+  std::int64_t activation_bytes = 0;  // on the compute device
 
   std::int64_t ring_bytes() const;
   /// Weights + rings + activations on the compute device.
@@ -93,20 +100,28 @@ struct Placement {
 };
 
 /// Fills bytes, rings and activation_bytes from homes. `slots` for every ring.
-Placement make_placement(const System& system, const Model& model, std::vector<Home> homes, int slots = 2);
+Placement make_placement(const System& system, const Model& model, std::vector<Home> homes,
+                         int slots = 2);
 
 enum class Order {
   Spread,  // offloaded blocks evenly between resident ones, so that transfers hide behind compute
   Tail     // the order of DisTorch2: tail to head, accelerators by name first, cpu last
 };
 
-/// Bytes asked of every device, their sum is the model's bytes. From an expert string or virtual VRAM (see
-/// docs/placement.md). Error(Usage): device that is not there; Error(OutOfMemory): more than its budget, both numbers named.
-std::vector<std::int64_t> quotas(const System& system, const Model& model, const Allocation& allocation);
+/// Bytes asked of every device, their sum is the model's bytes. From an expert string or virtual
+/// VRAM (docs/placement.md). Error(Usage): device that is not there; Error(OutOfMemory): more than
+/// its budget, both numbers named.
+std::vector<std::int64_t> quotas(const System& system, const Model& model,
+                                 const Allocation& allocation);
 
-/// The placement of an allocation: every device within one block of its quota (pinned blocks apart), peak within the
-/// budget. Two slots per ring, one where two do not fit, three or four where that pays and fits. allocation.compute, where given, must be system.compute.
-/// Error(OutOfMemory) names the device, what is needed and what there is.
-Placement plan(const System& system, const Model& model, const Allocation& allocation, Order order = Order::Spread);
+/// The placement of an allocation: every device within one block of its quota (pinned blocks
+/// apart), peak within the budget. Two slots per ring, one where two do not fit, more (up to 16)
+/// where the budget has room and the step gets at least half a percent shorter. Every offloaded
+/// block is Streamed. Links and seconds that nobody knows are assumed, see spread.h. Throws as
+/// quotas() does; Error(Usage) where allocation.compute is not the system's; Error(OutOfMemory)
+/// where weights, rings and activations exceed the compute device's budget, with what is needed,
+/// what there is and what would fit.
+Placement plan(const System& system, const Model& model, const Allocation& allocation,
+               Order order = Order::Spread);
 
 }  // namespace distorch::placement

@@ -10,10 +10,11 @@ namespace distorch::placement {
 namespace {
 
 constexpr std::int64_t kTiny = 10000;  // a block below 1 / kTiny of the model stays on compute
-constexpr double kAssumedLink = 12e9;     // bytes/s of a donor whose link nobody has measured
-constexpr double kAssumedCompute = 50e9;  // bytes of weights computed per second where no seconds are known
+constexpr double kAssumedLink = 12e9;  // bytes/s of a donor whose link nobody has measured
+constexpr double kAssumedCompute =
+    50e9;  // bytes of weights computed per second where no seconds are known
 constexpr double kShifts[] = {0.5, 0.0, 0.25, 0.75};
-constexpr int kNeighbours = 3;         // exchanges look this far
+constexpr int kNeighbours = 3;  // exchanges look this far
 
 // Seconds that pass while each block runs; bytes where nothing is known of the seconds.
 std::vector<double> durations(const System& system, const Model& model) {
@@ -24,7 +25,8 @@ std::vector<double> durations(const System& system, const Model& model) {
     known += seconds.back();
   }
   if (known > 0) return seconds;
-  for (std::size_t i = 0; i < seconds.size(); ++i) seconds[i] = static_cast<double>(model.blocks[i].bytes);
+  for (std::size_t i = 0; i < seconds.size(); ++i)
+    seconds[i] = static_cast<double>(model.blocks[i].bytes);
   return seconds;
 }
 
@@ -65,11 +67,13 @@ Model with_seconds(Model model, int compute) {
 std::vector<bool> pinned_blocks(const Model& model) {
   const std::int64_t total = model.bytes();
   std::vector<bool> pinned;
-  for (const Block& block : model.blocks) pinned.push_back(block.pinned || block.bytes < total / kTiny);
+  for (const Block& block : model.blocks)
+    pinned.push_back(block.pinned || block.bytes < total / kTiny);
   return pinned;
 }
 
-std::vector<std::int64_t> bytes_by_device(const System& system, const Model& model, const std::vector<Home>& homes) {
+std::vector<std::int64_t> bytes_by_device(const System& system, const Model& model,
+                                          const std::vector<Home>& homes) {
   std::vector<std::int64_t> bytes(system.devices.size(), 0);
   for (std::size_t i = 0; i < homes.size(); ++i) bytes[homes[i].device] += model.blocks[i].bytes;
   return bytes;
@@ -88,7 +92,8 @@ std::vector<int> by_name(const System& system) {
   return order;
 }
 
-std::vector<Home> spread_homes(const System& system, const Model& model, const Limits& limits, double shift) {
+std::vector<Home> spread_homes(const System& system, const Model& model, const Limits& limits,
+                               double shift) {
   const auto pinned = pinned_blocks(model);
   const auto seconds = durations(system, model);
   const double total = std::max(1e-300, std::accumulate(seconds.begin(), seconds.end(), 0.0));
@@ -99,7 +104,8 @@ std::vector<Home> spread_homes(const System& system, const Model& model, const L
     passed += seconds[i];
     if (pinned[i]) continue;
     const auto bytes = static_cast<double>(model.blocks[i].bytes);
-    // Every donor should have received its quota in proportion to the time passed; the one furthest behind takes the block.
+    // Every donor should have received its quota in proportion to the time passed; the one furthest
+    // behind takes the block.
     int behind = -1;
     double most = 0;
     for (int d = 0; d < static_cast<int>(system.devices.size()); ++d) {
@@ -118,7 +124,8 @@ std::vector<Home> spread_homes(const System& system, const Model& model, const L
   return homes;
 }
 
-void repair(const System& system, const Model& model, const Limits& limits, std::vector<Home>& homes) {
+void repair(const System& system, const Model& model, const Limits& limits,
+            std::vector<Home>& homes) {
   const auto pinned = pinned_blocks(model);
   auto got = bytes_by_device(system, model, homes);
   const int devices = static_cast<int>(system.devices.size());
@@ -126,7 +133,8 @@ void repair(const System& system, const Model& model, const Limits& limits, std:
     double best = -0.5;  // bytes are whole: anything better than no change
     std::size_t block = homes.size();
     int target = -1;
-    const std::size_t start = round * 13 % std::max<std::size_t>(1, homes.size());  // ties fall on different places
+    const std::size_t start =
+        round * 13 % std::max<std::size_t>(1, homes.size());  // ties fall on different places
     for (std::size_t k = 0; k < homes.size(); ++k) {
       std::size_t i = (start + k) % homes.size();
       if (pinned[i] || model.blocks[i].bytes == 0) continue;
@@ -156,7 +164,12 @@ namespace {
 class Exchange {
  public:
   Exchange(const System& system, const Model& model, const Limits& limits, int slots)
-      : system_(system), model_(model), limits_(limits), slots_(slots), clock_(system, model), pinned_(pinned_blocks(model)) {
+      : system_(system),
+        model_(model),
+        limits_(limits),
+        slots_(slots),
+        clock_(system, model),
+        pinned_(pinned_blocks(model)) {
     for (std::size_t i = 0; i < pinned_.size(); ++i) {
       if (!pinned_[i]) largest_ = std::max(largest_, model.blocks[i].bytes);
     }
@@ -169,7 +182,7 @@ class Exchange {
   double bound_s(const std::vector<Home>& homes) {
     return clock_.report(make_placement(system_, model_, homes, slots_), 0).bound_s;
   }
-  int runs() const { return runs_; }
+  std::int64_t effort() const { return clock_.effort(); }
 
   double improve(std::vector<Home>& homes, double step, int tries) {
     const double good = bound_s(homes) * (1 + 1e-6);
@@ -179,7 +192,8 @@ class Exchange {
       for (std::size_t i = 0; i < homes.size(); ++i) {
         for (std::size_t j = i + 1; j < std::min(homes.size(), i + 1 + kNeighbours); ++j) {
           if (runs_ >= tries) return step;
-          if (pinned_[i] || pinned_[j] || homes[i] == homes[j] || !keeps(got, homes, i, j)) continue;
+          if (pinned_[i] || pinned_[j] || homes[i] == homes[j] || !keeps(got, homes, i, j))
+            continue;
           std::swap(homes[i], homes[j]);
           double now = step_s(homes);
           if (now < step * (1 - 1e-9)) {
@@ -196,13 +210,16 @@ class Exchange {
   }
 
  private:
-  bool keeps(const std::vector<std::int64_t>& got, const std::vector<Home>& homes, std::size_t i, std::size_t j) const {
-    const std::int64_t moved = model_.blocks[j].bytes - model_.blocks[i].bytes;  // what i's device gains
+  bool keeps(const std::vector<std::int64_t>& got, const std::vector<Home>& homes, std::size_t i,
+             std::size_t j) const {
+    const std::int64_t moved =
+        model_.blocks[j].bytes - model_.blocks[i].bytes;  // what i's device gains
     if (moved == 0) return true;
     auto fits = [&](int device, std::int64_t now) {
       return std::abs(now - limits_.quotas[device]) <= largest_ && now <= limits_.at_most[device];
     };
-    return fits(homes[i].device, got[homes[i].device] + moved) && fits(homes[j].device, got[homes[j].device] - moved);
+    return fits(homes[i].device, got[homes[i].device] + moved) &&
+           fits(homes[j].device, got[homes[j].device] - moved);
   }
 
   const System& system_;
@@ -217,7 +234,8 @@ class Exchange {
 
 }  // namespace
 
-Placement best_spread(const System& system, const Model& model, const Limits& limits, int slots, int tries) {
+Placement best_spread(const System& system, const Model& model, const Limits& limits, int slots,
+                      int tries, std::int64_t* effort) {
   Exchange exchange(system, model, limits, slots);
   std::vector<Home> best;
   double best_s = 0;
@@ -230,10 +248,12 @@ Placement best_spread(const System& system, const Model& model, const Limits& li
     }
   }
   exchange.improve(best, best_s, tries);
+  if (effort) *effort += exchange.effort();
   return make_placement(system, model, std::move(best), slots);
 }
 
-std::vector<Home> tail_homes(const System& system, const Model& model, const std::vector<std::int64_t>& quotas) {
+std::vector<Home> tail_homes(const System& system, const Model& model,
+                             const std::vector<std::int64_t>& quotas) {
   const auto pinned = pinned_blocks(model);
   auto left = quotas;
   for (std::size_t i = 0; i < pinned.size(); ++i) {
@@ -243,7 +263,9 @@ std::vector<Home> tail_homes(const System& system, const Model& model, const std
   const auto order = by_name(system);
   for (std::size_t i = homes.size(); i-- > 0;) {
     if (pinned[i]) continue;
-    auto room = std::find_if(order.begin(), order.end(), [&](int d) { return left[d] >= model.blocks[i].bytes && left[d] > 0; });
+    auto room = std::find_if(order.begin(), order.end(), [&](int d) {
+      return left[d] >= model.blocks[i].bytes && left[d] > 0;
+    });
     if (room == order.end()) continue;
     left[*room] -= model.blocks[i].bytes;
     homes[i] = home_on(system, *room);

@@ -18,7 +18,9 @@ constexpr double kClearly = 8;  // rounding of all shares together stays this fa
 
 std::string line() { return std::string(kWidth, '-') + "\n"; }
 
-std::string title(const char* text) { return fmt::format("{0}{1:^{2}}\n{0}", line(), text, kWidth); }
+std::string title(const char* text) {
+  return fmt::format("{0}{1:^{2}}\n{0}", line(), text, kWidth);
+}
 
 double gib(std::int64_t bytes) { return static_cast<double>(bytes) / GiB; }
 double mib(std::int64_t bytes) { return static_cast<double>(bytes) / MiB; }
@@ -43,7 +45,8 @@ std::int64_t model_bytes(const Placement& placement) {
 // What the compute device seems to have once a part of the model rests elsewhere.
 std::string virtual_memory(const System& system, const Placement& placement) {
   std::string text = title("Virtual memory");
-  text += fmt::format("{:<12}{:<12}{:>11}{:>11}{:>12}\n", "Device", "Role", "Original", "Total", "Virtual");
+  text += fmt::format("{:<12}{:<12}{:>11}{:>11}{:>12}\n", "Device", "Role", "Original", "Total",
+                      "Virtual");
   text += line();
   const std::int64_t moved = model_bytes(placement) - placement.bytes[placement.compute];
   for (int d : rows(system)) {
@@ -51,23 +54,26 @@ std::string virtual_memory(const System& system, const Placement& placement) {
     const bool compute = d == placement.compute;
     const std::int64_t lent = compute ? moved : -placement.bytes[d];
     if (!compute && lent == 0) continue;
-    text += fmt::format("{:<12}{:<12}{:>8.2f} GB{:>8.2f} GB{:>+9.2f} GB\n", device.name, compute ? "recipient" : "donor",
-                        gib(device.total_bytes), gib(device.total_bytes + lent), gib(lent));
+    text += fmt::format("{:<12}{:<12}{:>8.2f} GB{:>8.2f} GB{:>+9.2f} GB\n", device.name,
+                        compute ? "recipient" : "donor", gib(device.total_bytes),
+                        gib(device.total_bytes + lent), gib(lent));
   }
   return text;
 }
 
 std::string allocations(const System& system, const Placement& placement) {
   std::string text = title("Model allocations");
-  text += fmt::format("{:<12}{:>12}{:>12}{:>11}{:>11}\n", "Device", "VRAM GB", "Share", "Model GB", "Dist %");
+  text += fmt::format("{:<12}{:>12}{:>12}{:>11}{:>11}\n", "Device", "VRAM GB", "Share", "Model GB",
+                      "Dist %");
   text += line();
   const std::int64_t total = model_bytes(placement);
   for (int d : rows(system)) {
     const std::int64_t bytes = placement.bytes[d];
     if (bytes == 0) continue;
     const Device& device = system.devices[d];
-    text += fmt::format("{:<12}{:>12.2f}{:>11.2f}%{:>11.2f}{:>10.1f}%\n", device.name, gib(device.total_bytes),
-                        percent(bytes, device.total_bytes), gib(bytes), percent(bytes, total));
+    text += fmt::format("{:<12}{:>12.2f}{:>11.2f}%{:>11.2f}{:>10.1f}%\n", device.name,
+                        gib(device.total_bytes), percent(bytes, device.total_bytes), gib(bytes),
+                        percent(bytes, total));
   }
   return text;
 }
@@ -88,7 +94,8 @@ std::string layers(const Model& model) {
   text += line();
   const std::int64_t total = model.bytes();
   for (const auto& [type, row] : types) {
-    text += fmt::format("{:<24}{:>8}{:>15.2f}{:>10.1f}%\n", type, row.count, mib(row.bytes), percent(row.bytes, total));
+    text += fmt::format("{:<24}{:>8}{:>15.2f}{:>10.1f}%\n", type, row.count, mib(row.bytes),
+                        percent(row.bytes, total));
   }
   return text;
 }
@@ -99,10 +106,11 @@ std::string assignments(const System& system, const Placement& placement) {
   text += line();
   const std::int64_t total = model_bytes(placement);
   for (int d : rows(system)) {
-    auto count = std::count_if(placement.blocks.begin(), placement.blocks.end(), [&](const Home& home) { return home.device == d; });
+    auto count = std::count_if(placement.blocks.begin(), placement.blocks.end(),
+                               [&](const Home& home) { return home.device == d; });
     if (count == 0) continue;
-    text += fmt::format("{:<24}{:>8}{:>15.2f}{:>10.1f}%\n", system.devices[d].name, count, mib(placement.bytes[d]),
-                        percent(placement.bytes[d], total));
+    text += fmt::format("{:<24}{:>8}{:>15.2f}{:>10.1f}%\n", system.devices[d].name, count,
+                        mib(placement.bytes[d]), percent(placement.bytes[d], total));
   }
   return text;
 }
@@ -114,21 +122,27 @@ std::string expert_string(const System& system, const Model& model, const Placem
   for (std::size_t d = 0; d < placement.bytes.size(); ++d) {
     memory += placement.bytes[d] > 0 ? static_cast<double>(system.devices[d].total_bytes) : 0;
   }
-  for (const Block& block : model.blocks) largest = std::max(largest, static_cast<double>(block.bytes));
+  for (const Block& block : model.blocks)
+    largest = std::max(largest, static_cast<double>(block.bytes));
   int decimals = kDecimals;
-  for (double step = 1e-4; step * memory > largest / kClearly && decimals < kMostDecimals; step /= 10) ++decimals;
+  for (double step = 1e-4; step * memory > largest / kClearly && decimals < kMostDecimals;
+       step /= 10)
+    ++decimals;
   std::string text;
   for (int d : rows(system)) {
     if (placement.bytes[d] == 0) continue;
-    double share = static_cast<double>(placement.bytes[d]) / static_cast<double>(system.devices[d].total_bytes);
-    text += fmt::format("{}{},{:.{}f}", text.empty() ? "" : ";", system.devices[d].name, share, decimals);
+    double share = static_cast<double>(placement.bytes[d]) /
+                   static_cast<double>(system.devices[d].total_bytes);
+    text += fmt::format("{}{},{:.{}f}", text.empty() ? "" : ";", system.devices[d].name, share,
+                        decimals);
   }
   return text;
 }
 
 std::string tables(const System& system, const Model& model, const Placement& placement) {
-  return virtual_memory(system, placement) + allocations(system, placement) + layers(model) + assignments(system, placement) +
-         line() + "v2 Expert String " + expert_string(system, model, placement) + "\n";
+  return virtual_memory(system, placement) + allocations(system, placement) + layers(model) +
+         assignments(system, placement) + line() + "v2 Expert String " +
+         expert_string(system, model, placement) + "\n";
 }
 
 }  // namespace distorch::placement

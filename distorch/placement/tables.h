@@ -5,14 +5,15 @@
 
 namespace distorch::placement {
 
-/// "cuda:0,0.2126;cpu,0.0851": the share of each device's memory that the model takes, the compute device first, devices that hold
-/// nothing left out. Four decimals as in the original, more where four cannot tell blocks apart (a small model, a large memory):
-/// parse_allocation and plan give the same bytes again, within one block.
+/// "cuda:0,0.2126;cpu,0.0851": the share of each device's memory that the model takes, the compute
+/// device first, devices that hold nothing left out. Four decimals as in the original, more where
+/// four cannot tell blocks apart (a small model, a large memory): parse_allocation and plan give
+/// the same bytes again, within one block.
 std::string expert_string(const System& system, const Model& model, const Placement& placement);
 
-/// What every run logs: device | role | original | total | virtual, then device | VRAM | share | model | dist %, then
-/// layer type | count | MB | %, then device | layers | MB | %, and the line "v2 Expert String ...". MB and GB here are
-/// powers of 1024, as in the original.
+/// What every run logs: device | role | original | total | virtual, then device | VRAM | share |
+/// model | dist %, then layer type | count | MB | %, then device | layers | MB | %, and the line
+/// "v2 Expert String ...". MB and GB here are powers of 1024, as in the original.
 std::string tables(const System& system, const Model& model, const Placement& placement);
 
 }  // namespace distorch::placement

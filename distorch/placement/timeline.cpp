@@ -8,13 +8,15 @@ namespace distorch::placement {
 namespace {
 
 constexpr double kNever = LinkClock::kNever;
-constexpr int kFewestSteps = 3;  // the first fills the rings, two more show whether the step has settled
+constexpr int kFewestSteps =
+    3;  // the first fills the rings, two more show whether the step has settled
 constexpr int kMostSteps = 32;
 constexpr double kSettled = 1e-9;  // relative change of a step's length
 constexpr int kUnknown = -2;
 
-// Adds the ends of steps one by one; knows when they repeat. A step repeats when the links stand at its end as they stood at the
-// end of the one before: equal lengths alone would miss a link that slowly loses its lead.
+// Adds the ends of steps one by one; knows when they repeat. A step repeats when the links stand at
+// its end as they stood at the end of the one before: equal lengths alone would miss a link that
+// slowly loses its lead.
 class Settling {
  public:
   // `links`: when each link last finished or began a copy.
@@ -26,7 +28,8 @@ class Settling {
     if (repeats) {
       const double last = ends_[n - 1] - ends_[n - 2], close = kSettled * last;
       repeats = std::abs(last - (ends_[n - 2] - ends_[n - 3])) <= close;
-      for (std::size_t i = 0; repeats && i < links.size(); ++i) repeats = std::abs(links[i] - before_[i]) <= close;
+      for (std::size_t i = 0; repeats && i < links.size(); ++i)
+        repeats = std::abs(links[i] - before_[i]) <= close;
     }
     before_ = std::move(links);
     settled_ = settled_ || repeats;
@@ -60,29 +63,46 @@ struct Timeline::Stage {
 struct Timeline::Ring {
   int route = 0;
   int slots = 0;
-  std::vector<int> blocks;       // in the order they are copied, cyclic
-  std::vector<double> copy_s;    // alone on its link, latency included
+  std::vector<int> blocks;     // in the order they are copied, cyclic
+  std::vector<double> copy_s;  // alone on its link, latency included
   std::int64_t started = 0, copied = 0, released = 0;
-  int transfer = -1;             // the one in flight
+  int transfer = -1;  // the one in flight
   double began_s = 0;
 };
 
+// The state of an event-driven run: where the compute chain stands and since when.
 struct Timeline::Run {
-  int recorded = 0;
+  int recorded = 0;  // steps whose bars are wanted
   Settling steps;
   std::vector<Interval> intervals;
-  std::size_t compute_lanes = 0;  // lanes: devices, then rings, then activations
-  double wait_s = 0;              // in the last step
+  double last_wait_s = 0;  // of the last whole step
+
+  double now = 0;
+  std::size_t at = 0;  // the stage
+  int step = 0;
+  double compute_end = kNever;  // of the stage, once it computes
+  int move = -1;                // the activation's transfer in flight
+  bool moved = false;           // the activation is where the stage needs it
+  double move_began = 0, asked = 0, wait = 0;
+
+  void record(int lane, Interval::Kind kind, int block, int of_step, double start, double end) {
+    if (of_step < recorded && end > start) {
+      intervals.push_back({lane, kind, block, of_step, start, end});
+    }
+  }
 };
 
 Timeline::Timeline(const System& system, const Model& model)
-    : system_(system), model_(model), clock_(system.links, system.roots),
+    : system_(system),
+      model_(model),
+      clock_(system.links, system.roots),
       routes_(system.devices.size() * system.devices.size(), kUnknown) {}
 
 Timeline::~Timeline() = default;
 
 int Timeline::route(int from, int to) {
-  int& known = routes_[static_cast<std::size_t>(from) * system_.devices.size() + static_cast<std::size_t>(to)];
+  int& known = routes_[static_cast<std::size_t>(from) * system_.devices.size() +
+                       static_cast<std::size_t>(to)];
   if (known == kUnknown) known = clock_.route(system_.devices[from].name, system_.devices[to].name);
   return known;
 }
@@ -93,8 +113,10 @@ bool Timeline::prepare(const Placement& placement) {
   rings_.resize(placement.rings.size());
   for (std::size_t r = 0; r < rings_.size(); ++r) {
     Ring& ring = rings_[r];
-    ring = Ring{.route = route(placement.rings[r].device, placement.compute), .slots = placement.rings[r].slots,
-                .blocks = std::move(ring.blocks), .copy_s = std::move(ring.copy_s)};
+    ring = Ring{.route = route(placement.rings[r].device, placement.compute),
+                .slots = placement.rings[r].slots,
+                .blocks = std::move(ring.blocks),
+                .copy_s = std::move(ring.copy_s)};
     ring.blocks.clear();
     ring.copy_s.clear();
     if (ring.route < 0 || ring.slots < 1) return false;
@@ -141,8 +163,8 @@ bool Timeline::uncontended() {
   for (const Ring& ring : rings_) routes.push_back(ring.route);
   std::size_t rings = routes.size();
   for (const Stage& stage : stages_) {
-    if (stage.move_route >= 0 && std::find(routes.begin() + static_cast<std::ptrdiff_t>(rings), routes.end(),
-                                           stage.move_route) == routes.end()) {
+    if (stage.move_route >= 0 && std::find(routes.begin() + static_cast<std::ptrdiff_t>(rings),
+                                           routes.end(), stage.move_route) == routes.end()) {
       routes.push_back(stage.move_route);
     }
   }
@@ -202,86 +224,91 @@ double Timeline::run_alone() {
   return steps.settled() ? steps.step_s() : std::max(steps.step_s(), bound_s());
 }
 
-// The general case: links that share, and whoever wants the bars.
-void Timeline::run_events(Run& run) {
+void Timeline::start_copies(double now) {
+  for (Ring& ring : rings_) {
+    if (ring.transfer >= 0 || ring.started - ring.released >= ring.slots) continue;
+    const auto block = ring.blocks[static_cast<std::size_t>(ring.started) % ring.blocks.size()];
+    ring.transfer = clock_.start(ring.route, model_.blocks[block].bytes, now);
+    ring.began_s = now;
+    ++ring.started;
+  }
+}
+
+// Begins what the stage can begin at this moment: the move of its activation, then, weights there,
+// its compute.
+void Timeline::begin_stage(Run& run) {
+  if (run.compute_end != kNever || run.move >= 0) return;
+  const Stage& stage = stages_[run.at];
+  if (stage.move_route >= 0 && !run.moved) {
+    run.move = clock_.start(stage.move_route, stage.move_bytes, run.now);
+    run.move_began = run.now;
+    return;
+  }
+  if (stage.ring >= 0 && rings_[stage.ring].copied <= rings_[stage.ring].released) return;
+  run.record(stage.device, Interval::Kind::Wait, stage.block, run.step, run.asked, run.now);
+  run.wait += run.now - run.asked;
+  run.compute_end = run.now + stage.seconds;
+}
+
+void Timeline::end_transfer(Run& run, int transfer) {
+  const int links = static_cast<int>(system_.devices.size());  // lanes: devices, rings, activations
+  if (transfer == run.move) {
+    run.record(links + static_cast<int>(rings_.size()), Interval::Kind::Activation,
+               stages_[run.at].block, run.step, run.move_began, run.now);
+    run.move = -1;
+    run.moved = true;
+    return;
+  }
+  for (std::size_t r = 0; r < rings_.size(); ++r) {
+    Ring& ring = rings_[r];
+    if (ring.transfer != transfer) continue;
+    const auto count = static_cast<std::int64_t>(ring.blocks.size());
+    run.record(links + static_cast<int>(r), Interval::Kind::Copy,
+               ring.blocks[static_cast<std::size_t>(ring.copied % count)],
+               static_cast<int>(ring.copied / count), ring.began_s, run.now);
+    ring.transfer = -1;
+    ++ring.copied;
+  }
+}
+
+// True where that was the last step that is needed.
+bool Timeline::end_stage(Run& run) {
+  const Stage& stage = stages_[run.at];
+  run.record(stage.device, Interval::Kind::Compute, stage.block, run.step, run.now - stage.seconds,
+             run.now);
+  if (stage.ring >= 0) ++rings_[stage.ring].released;
+  run.compute_end = kNever;
+  run.moved = false;
+  run.asked = run.now;
+  if (++run.at < stages_.size()) return false;
+  run.at = 0;
+  ++run.step;
+  run.last_wait_s = run.wait;
+  run.wait = 0;
+  std::vector<double> links;
+  for (const Ring& ring : rings_) links.push_back(ring.began_s);
+  return run.steps.add(run.now, std::move(links)) && run.step >= run.recorded;
+}
+
+// The general case: links that share, and whoever wants the bars. Returns the seconds of a steady
+// step.
+double Timeline::run_events(Run& run) {
+  constexpr std::int64_t kEventEffort = 30;
   clock_.reset();
   std::vector<LinkClock::Completion> done;
-  double now = 0, compute_end = kNever, move_began = 0, asked = 0, wait = 0;
-  std::size_t at = 0;
-  int step = 0, move = -1;
-  bool moved = false;
-  auto record = [&](int lane, Interval::Kind kind, int block, int of_step, double start, double end) {
-    if (of_step < run.recorded && end > start) run.intervals.push_back({lane, kind, block, of_step, start, end});
-  };
-  auto start_copies = [&] {
-    for (Ring& ring : rings_) {
-      if (ring.transfer >= 0 || ring.started - ring.released >= ring.slots) continue;
-      auto block = ring.blocks[static_cast<std::size_t>(ring.started) % ring.blocks.size()];
-      ring.transfer = clock_.start(ring.route, model_.blocks[block].bytes, now);
-      ring.began_s = now;
-      ++ring.started;
-    }
-  };
-  // Lets the chain begin what it can begin at this moment.
-  auto go_on = [&] {
-    if (compute_end != kNever || move >= 0) return;
-    const Stage& stage = stages_[at];
-    if (stage.move_route >= 0 && !moved) {
-      move = clock_.start(stage.move_route, stage.move_bytes, now);
-      move_began = now;
-      return;
-    }
-    if (stage.ring >= 0 && rings_[stage.ring].copied <= rings_[stage.ring].released) return;
-    record(stage.device, Interval::Kind::Wait, stage.block, step, asked, now);
-    wait += now - asked;
-    compute_end = now + stage.seconds;
-  };
   for (bool over = false; !over;) {
-    effort_ += 30;
-    start_copies();
-    go_on();
-    if (compute_end > now) {
-      double next = std::min(compute_end, clock_.next_event_s());
-      clock_.advance(next);
-      now = next;
+    effort_ += kEventEffort;
+    start_copies(run.now);
+    begin_stage(run);
+    if (run.compute_end > run.now) {
+      run.now = std::min(run.compute_end, clock_.next_event_s());
+      clock_.advance(run.now);
     }
     clock_.take_completed(done);
-    for (const auto& completion : done) {
-      if (completion.transfer == move) {
-        const Stage& stage = stages_[at];
-        record(static_cast<int>(run.compute_lanes + rings_.size()), Interval::Kind::Activation, stage.block, step,
-               move_began, now);
-        move = -1;
-        moved = true;
-        continue;
-      }
-      for (std::size_t r = 0; r < rings_.size(); ++r) {
-        Ring& ring = rings_[r];
-        if (ring.transfer != completion.transfer) continue;
-        auto count = static_cast<std::int64_t>(ring.blocks.size());
-        record(static_cast<int>(run.compute_lanes + r), Interval::Kind::Copy,
-               ring.blocks[static_cast<std::size_t>(ring.copied % count)], static_cast<int>(ring.copied / count),
-               ring.began_s, now);
-        ring.transfer = -1;
-        ++ring.copied;
-      }
-    }
-    if (compute_end > now) continue;
-    const Stage& stage = stages_[at];
-    record(stage.device, Interval::Kind::Compute, stage.block, step, now - stage.seconds, now);
-    if (stage.ring >= 0) ++rings_[stage.ring].released;
-    compute_end = kNever;
-    moved = false;
-    asked = now;
-    if (++at < stages_.size()) continue;
-    at = 0;
-    ++step;
-    run.wait_s = wait;
-    wait = 0;
-    std::vector<double> links;
-    for (const Ring& ring : rings_) links.push_back(ring.began_s);
-    over = run.steps.add(now, std::move(links)) && step >= run.recorded;
+    for (const auto& completion : done) end_transfer(run, completion.transfer);
+    if (run.compute_end <= run.now) over = end_stage(run);
   }
+  return run.steps.settled() ? run.steps.step_s() : std::max(run.steps.step_s(), bound_s());
 }
 
 double Timeline::step_s(const Placement& placement) {
@@ -289,8 +316,7 @@ double Timeline::step_s(const Placement& placement) {
   if (stages_.empty()) return 0;
   if (uncontended()) return run_alone();
   Run run;
-  run_events(run);
-  return run.steps.settled() ? run.steps.step_s() : std::max(run.steps.step_s(), bound_s());
+  return run_events(run);
 }
 
 double Timeline::bound_s() const {
@@ -316,7 +342,7 @@ double Timeline::bound_s() const {
 }
 
 // Lanes in the order of Interval::lane; the activation lane only where something moves.
-void Timeline::fill_lanes(Run& run, Report& report) {
+void Timeline::fill_lanes(Report& report) {
   for (const Device& device : system_.devices) report.lanes.push_back({device.name});
   for (const Ring& ring : rings_) {
     Lane lane;
@@ -352,16 +378,15 @@ Report Timeline::report(const Placement& placement, int recorded) {
   if (stages_.empty()) return report;
   Run run;
   run.recorded = recorded;
-  run.compute_lanes = system_.devices.size();
-  run_events(run);
-  report.step_s = run.steps.settled() ? run.steps.step_s() : std::max(run.steps.step_s(), bound_s());
+  report.step_s = run_events(run);
   report.first_s = run.steps.first_s();
-  report.wait_s = run.wait_s;
+  report.wait_s = run.last_wait_s;
   report.intervals = std::move(run.intervals);
-  fill_lanes(run, report);
+  fill_lanes(report);
   for (std::size_t r = 0; r < rings_.size(); ++r) {
     report.lanes[system_.devices.size() + r].name =
-        system_.devices[placement.rings[r].device].name + " -> " + system_.devices[placement.compute].name;
+        system_.devices[placement.rings[r].device].name + " -> " +
+        system_.devices[placement.compute].name;
   }
   return report;
 }

@@ -30,24 +30,27 @@ struct Report {
   double first_s = 0;    // the first step: rings empty, every resident block in its place
   double compute_s = 0;  // computing, on whatever device
   double wait_s = 0;     // steady step: computing nothing, waiting for a copy or an activation
-  double bound_s = 0;    // max(compute, busiest link alone): no schedule of this placement is faster
+  double bound_s = 0;  // max(compute, busiest link alone): no schedule of this placement is faster
   std::int64_t streamed_bytes = 0;
   std::vector<Lane> lanes;
   std::vector<Interval> intervals;  // of the steps recorded
 };
 
-/// The clock of one model on one machine. Rules: a copy starts when its ring has a free slot and its link has finished the
-/// copy before it; a slot is free again when the block that used it has been computed; a block computes when the one before
-/// it is done and its weights are there; the order of copies is cyclic over steps. Links share as LinkClock says.
-/// Event-driven and exact for these rules. Keeps references: system and model must outlive it.
+/// The clock of one model on one machine. Rules: a copy starts when its ring has a free slot and
+/// its link has finished the copy before it; a slot is free again when the block that used it has
+/// been computed; a block computes when the one before it is done and its weights are there; the
+/// order of copies is cyclic over steps. Links share as LinkClock says. Event-driven and exact for
+/// these rules. Keeps references: system and model must outlive it.
 class Timeline {
  public:
   Timeline(const System& system, const Model& model);
   ~Timeline();
 
-  /// Seconds of a steady step; infinity where a block cannot run or stream as the placement wants. Fast: no allocation of note.
+  /// Seconds of a steady step; infinity where a block cannot run or stream as the placement wants.
+  /// Fast: no allocation of note.
   double step_s(const Placement& placement);
-  /// Work done by step_s() so far, in units of about 5 ns: lets a search stop at the same place on every machine.
+  /// Work done by step_s() so far, in units of about 5 ns: lets a search stop at the same place on
+  /// every machine.
   std::int64_t effort() const { return effort_; }
   /// All figures, and the bars of `recorded` steps.
   Report report(const Placement& placement, int recorded = 2);
@@ -60,9 +63,13 @@ class Timeline {
   int route(int from, int to);
   bool uncontended();
   double run_alone();
-  void run_events(Run& run);
+  double run_events(Run& run);
+  void start_copies(double now);
+  void begin_stage(Run& run);
+  void end_transfer(Run& run, int transfer);
+  bool end_stage(Run& run);
   double bound_s() const;
-  void fill_lanes(Run& run, Report& report);
+  void fill_lanes(Report& report);
 
   const System& system_;
   const Model& model_;

@@ -11,7 +11,8 @@ namespace {
 // All completions until nothing moves, by transfer number.
 std::vector<double> drain(LinkClock& clock, int count) {
   std::vector<double> ends(count, -1);
-  for (double next = clock.next_completion_s(); next < LinkClock::kNever; next = clock.next_completion_s()) {
+  for (double next = clock.next_completion_s(); next < LinkClock::kNever;
+       next = clock.next_completion_s()) {
     clock.advance(next);
     for (auto& done : clock.take_completed()) ends[done.transfer] = done.at_s;
   }
@@ -47,8 +48,9 @@ TEST_CASE("link clock: directions are apart on a full-duplex link, shared on a h
 }
 
 TEST_CASE("link clock: a root is shared by max-min fairness: the slow link keeps its own speed") {
-  LinkClock clock({{"cpu", "cuda:0", 10e9, 0, true, "pcie"}, {"cpu", "cuda:1", 2e9, 0, true, "pcie"}},
-                  {{"pcie", 8e9}});
+  LinkClock clock(
+      {{"cpu", "cuda:0", 10e9, 0, true, "pcie"}, {"cpu", "cuda:1", 2e9, 0, true, "pcie"}},
+      {{"pcie", 8e9}});
   clock.start(clock.route("cpu", "cuda:0"), 12'000'000'000, 0);
   clock.start(clock.route("cpu", "cuda:1"), 4'000'000'000, 0);
   auto ends = drain(clock, 2);
@@ -82,8 +84,10 @@ TEST_CASE("link clock: reset forgets transfers and time") {
 }
 
 TEST_CASE("link clock: no transfer is lost whatever the mix (bytes / time is kept)") {
-  LinkClock clock({{"cpu", "cuda:0", 3e9, 1e-3, false, "r"}, {"cpu", "cuda:1", 5e9, 0, true, "r"}}, {{"r", 4e9}});
-  int a = clock.route("cpu", "cuda:0"), b = clock.route("cpu", "cuda:1"), back = clock.route("cuda:0", "cpu");
+  LinkClock clock({{"cpu", "cuda:0", 3e9, 1e-3, false, "r"}, {"cpu", "cuda:1", 5e9, 0, true, "r"}},
+                  {{"r", 4e9}});
+  int a = clock.route("cpu", "cuda:0"), b = clock.route("cpu", "cuda:1"),
+      back = clock.route("cuda:0", "cpu");
   double total = 0;
   for (int i = 0; i < 30; ++i) {
     std::int64_t bytes = 1'000'000 * (i * 7 % 11 + 1);
@@ -101,5 +105,6 @@ TEST_CASE("link clock: no transfer is lost whatever the mix (bytes / time is kep
 
 TEST_CASE("link clock: refuses what cannot be") {
   CHECK_THROWS_AS(LinkClock({{"cpu", "cuda:0", 0}}, {}), Error);
-  CHECK_THROWS_WITH(LinkClock({{"cpu", "cuda:0", 1, 0, true, "x"}}, {}), "link cpu - cuda:0: there is no root 'x'");
+  CHECK_THROWS_WITH(LinkClock({{"cpu", "cuda:0", 1, 0, true, "x"}}, {}),
+                    "link cpu - cuda:0: there is no root 'x'");
 }

@@ -57,14 +57,21 @@ TEST_CASE("rig: every fault names its entry and what was expected") {
   };
   CHECK(message(with("to: \"cuda:0\"", "to: \"cuda:1\"")) ==
         "r.yaml: link 1: joins 'cuda:1', but the devices are cuda:0, cpu");
-  CHECK(message(with("GBps: 6.8", "GBps: -1")) == "r.yaml: link 1: 'GBps' must be a number above 0, not '-1'");
-  CHECK(message(with("GBps: 6.8", "GBps: fast")) == "r.yaml: link 1: 'GBps' must be a number above 0, not 'fast'");
-  CHECK(message(with("GBps: 6.8", "GBps: .nan")) == "r.yaml: link 1: 'GBps' must be a number above 0, not '.nan'");
-  CHECK(message(with("duplex: half", "duplex: both")) == "r.yaml: link 1: 'duplex' is full or half, not 'both'");
-  CHECK(message(with("root: pcie", "root: x")) == "r.yaml: link 1: names the root 'x', which is not under 'roots'");
+  CHECK(message(with("GBps: 6.8", "GBps: -1")) ==
+        "r.yaml: link 1: 'GBps' must be a number above 0, not '-1'");
+  CHECK(message(with("GBps: 6.8", "GBps: fast")) ==
+        "r.yaml: link 1: 'GBps' must be a number above 0, not 'fast'");
+  CHECK(message(with("GBps: 6.8", "GBps: .nan")) ==
+        "r.yaml: link 1: 'GBps' must be a number above 0, not '.nan'");
+  CHECK(message(with("duplex: half", "duplex: both")) ==
+        "r.yaml: link 1: 'duplex' is full or half, not 'both'");
+  CHECK(message(with("root: pcie", "root: x")) ==
+        "r.yaml: link 1: names the root 'x', which is not under 'roots'");
   CHECK(message(with("memory: 64g", "ram: 64g")) ==
-        "r.yaml: device 2: does not know 'ram'; it may have name, label, memory, tflops, memory_bandwidth_GBps, launch_us");
-  CHECK(message(with("name: cpu", "name: \"cuda:0\"")) == "r.yaml: device 2: 'cuda:0' is there twice");
+        "r.yaml: device 2: does not know 'ram'; it may have name, label, memory, tflops, "
+        "memory_bandwidth_GBps, launch_us");
+  CHECK(message(with("name: cpu", "name: \"cuda:0\"")) ==
+        "r.yaml: device 2: 'cuda:0' is there twice");
   CHECK(message(with("memory: 64g", "label: x")) == "r.yaml: device 2: needs 'memory'");
   CHECK(message("name: x") == "r.yaml: lists no devices");
   CHECK(message("[1, 2").find("is not YAML") != std::string::npos);
@@ -73,7 +80,8 @@ TEST_CASE("rig: every fault names its entry and what was expected") {
 
 TEST_CASE("rig: all that ship can be read, and every link reaches the first card") {
   int count = 0;
-  for (auto& file : std::filesystem::directory_iterator(std::filesystem::path(DISTORCH_SOURCE_DIR) / "rigs")) {
+  for (auto& file :
+       std::filesystem::directory_iterator(std::filesystem::path(DISTORCH_SOURCE_DIR) / "rigs")) {
     if (file.path().extension() != ".yaml") continue;
     CAPTURE(file.path().string());
     Rig rig = read_rig(file.path());

@@ -1,4 +1,5 @@
-// libFuzzer target: an allocation string is read or refused with Error(Usage), and what was read is sane.
+// libFuzzer target: an allocation string is read or refused with Error(Usage), and what was read is
+// sane.
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -11,7 +12,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     auto allocation = distorch::placement::parse_full_allocation(text);
     for (const auto& share : allocation.shares) {
-      bool sane = std::isfinite(share.amount) && share.amount >= 0 && share.amount < 9e18 && !share.device.empty() &&
+      bool sane = std::isfinite(share.amount) && share.amount >= 0 && share.amount < 9e18 &&
+                  !share.device.empty() &&
                   distorch::placement::normal_device(share.device) == share.device;
       if (!sane) std::abort();
     }

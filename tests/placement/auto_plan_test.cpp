@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include <chrono>
+#include <ctime>
 
 #include "distorch/base/error.h"
 #include "distorch/placement/timeline.h"
@@ -47,7 +47,9 @@ TEST_CASE("auto: what does not fit streams and hides") {
   check_budgets(system, model, placement);
 }
 
-TEST_CASE("auto: never slower than what others would do, within every budget, on random machines and models") {
+TEST_CASE(
+    "auto: never slower than what others would do, within every budget, on random machines and "
+    "models") {
   Random random(2026);
   int planned = 0, faster = 0, refused = 0;
   double slowest_ms = 0;
@@ -57,7 +59,7 @@ TEST_CASE("auto: never slower than what others would do, within every budget, on
     Model model = random_model(random, system);
     auto others = baselines(system, model);
     Placement placement;
-    auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();
     try {
       placement = auto_plan(system, model);
     } catch (const Error& error) {
@@ -66,7 +68,8 @@ TEST_CASE("auto: never slower than what others would do, within every budget, on
       ++refused;
       continue;
     }
-    slowest_ms = std::max(slowest_ms, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    slowest_ms =
+        std::max(slowest_ms, 1e3 * static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
     check_budgets(system, model, placement);
     Timeline clock(system, model);
     const double ours = clock.step_s(placement);
@@ -81,7 +84,8 @@ TEST_CASE("auto: never slower than what others would do, within every budget, on
     ++planned;
     faster += ours < best * 0.999 ? 1 : 0;
   }
-  MESSAGE(planned << " planned, " << faster << " faster than all others, " << refused << " refused, slowest " << slowest_ms << " ms");
+  MESSAGE(planned << " planned, " << faster << " faster than all others, " << refused
+                  << " refused, slowest " << slowest_ms << " ms of processor time");
   CHECK(planned > 80);
   CHECK(faster > 10);
 }
@@ -94,11 +98,13 @@ TEST_CASE("auto: a block larger than the budget is named, with what would fit") 
   model.activation_bytes = gib(0.5);
   model.blocks[2].bytes = gib(3);
   CHECK_THROWS_WITH(auto_plan(system, model),
-                    "cuda:0: block 'block.2' of 'even' has 3.00 GiB, of the 2.00 GiB that may be used 1.50 GiB are left; "
+                    "cuda:0: block 'block.2' of 'even' has 3.00 GiB, of the 2.00 GiB that may be "
+                    "used 1.50 GiB are left; "
                     "blocks up to 1.50 GiB would fit");
   model.activation_bytes = gib(5);
   CHECK_THROWS_WITH(auto_plan(system, model),
-                    "cuda:0: 'even' needs 5.00 GiB there for activations and weights that must stay, 2.00 GiB may be used");
+                    "cuda:0: 'even' needs 5.00 GiB there for activations and weights that must "
+                    "stay, 2.00 GiB may be used");
 }
 
 TEST_CASE("auto: one slot where two do not fit, smaller slots where large blocks can stay") {
@@ -119,12 +125,15 @@ TEST_CASE("auto: one slot where two do not fit, smaller slots where large blocks
 TEST_CASE("auto: a slow donor card loses against faster RAM") {
   auto system = two_cards(25e9, 1e9);
   system.devices[0].budget_bytes = gib(8);
-  auto model = even_model(20, gib(1), 0.05);  // the second card cannot compute it (no seconds given)
+  auto model =
+      even_model(20, gib(1), 0.05);  // the second card cannot compute it (no seconds given)
   auto placement = auto_plan(system, model);
   CHECK(placement.bytes[2] > 10 * placement.bytes[1]);
 }
 
-TEST_CASE("auto: blocks run on a fast donor where streaming would cost more than the way of the activations") {
+TEST_CASE(
+    "auto: blocks run on a fast donor where streaming would cost more than the way of the "
+    "activations") {
   auto system = two_cards(4e9, 4e9);
   system.devices[0].budget_bytes = gib(12);
   auto model = even_model(20, gib(1), 0.05);
@@ -146,7 +155,9 @@ TEST_CASE("auto: several models share the budget by their steps, peak of all wit
   System system;
   system.devices = {{"cuda:0", gib(24), gib(20)}, {"cpu", gib(256), gib(256)}};
   system.links = {{"cpu", "cuda:0", 10e9}};
-  std::vector<Use> uses = {{even_model(24, gib(0.4), 0.01), 1}, {even_model(40, gib(0.4), 0.02), 30}, {even_model(40, gib(0.4), 0.02), 30}};
+  std::vector<Use> uses = {{even_model(24, gib(0.4), 0.01), 1},
+                           {even_model(40, gib(0.4), 0.02), 30},
+                           {even_model(40, gib(0.4), 0.02), 30}};
   for (Use& use : uses) use.model.activation_bytes = gib(1);
   auto plan = auto_plan(system, uses);
   std::int64_t resident = 0, most = 0;
@@ -157,7 +168,8 @@ TEST_CASE("auto: several models share the budget by their steps, peak of all wit
   if (plan.kept) CHECK(resident + most <= gib(20));
   CHECK(plan.placements[1].bytes[0] > plan.placements[0].bytes[0]);
   double alone = 0;  // each with everything streamed
-  for (const Use& use : uses) alone += use.steps * std::max(0.0, static_cast<double>(use.model.bytes()) / 10e9);
+  for (const Use& use : uses)
+    alone += use.steps * std::max(0.0, static_cast<double>(use.model.bytes()) / 10e9);
   CHECK(plan.total_s < alone);
 }
 

@@ -1,4 +1,5 @@
-// Runs tests/plans/*.plan: a request above the line, the placement (or the message) as text below it.
+// Runs tests/plans/*.plan: a request above the line, the placement (or the message) as text below
+// it.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -48,7 +49,8 @@ void read_model(const std::vector<std::string>& line, Request& request) {
     if (line[k] == "sends") block.activation_bytes = parse_bytes(line.at(k + 1));
     if (line[k] == "taking" || line[k] == "runs") {
       int device = line[k] == "taking" ? request.system.compute : request.system.at(line.at(k + 3));
-      block.seconds.resize(std::max<std::size_t>(block.seconds.size(), static_cast<std::size_t>(device) + 1), -1);
+      block.seconds.resize(
+          std::max<std::size_t>(block.seconds.size(), static_cast<std::size_t>(device) + 1), -1);
       block.seconds[device] = std::stod(line.at(k + 1)) / 1000;
     }
   }
@@ -72,15 +74,24 @@ Request read_request(const std::vector<std::string>& lines) {
   for (const std::string& text : lines) {
     auto line = words(text);
     if (line.empty() || line[0] == "#" || line[0] == "devices") continue;
-    if (line[0] == "model") read_model(line, request);
-    else if (line[0] == "link") request.system.links.push_back({line.at(1), line.at(2), std::stod(line.at(3)) * GB});
-    else if (line[0] == "budget") request.system.devices[request.system.at(line.at(1))].budget_bytes = parse_bytes(line.at(2));
-    else if (line[0] == "activations") request.model.activation_bytes = parse_bytes(line.at(1));
-    else if (line[0] == "compute") request.system.compute = request.system.at(line.at(1));
-    else if (line[0] == "order") request.order = line.at(1) == "tail" ? Order::Tail : Order::Spread;
-    else if (line[0] == "string") request.string = line.at(1);
-    else if (line[0] == "auto") request.automatic = true;
-    else throw Error(ErrorKind::Usage, "plan file", "does not know '" + line[0] + "'");
+    if (line[0] == "model")
+      read_model(line, request);
+    else if (line[0] == "link")
+      request.system.links.push_back({line.at(1), line.at(2), std::stod(line.at(3)) * GB});
+    else if (line[0] == "budget")
+      request.system.devices[request.system.at(line.at(1))].budget_bytes = parse_bytes(line.at(2));
+    else if (line[0] == "activations")
+      request.model.activation_bytes = parse_bytes(line.at(1));
+    else if (line[0] == "compute")
+      request.system.compute = request.system.at(line.at(1));
+    else if (line[0] == "order")
+      request.order = line.at(1) == "tail" ? Order::Tail : Order::Spread;
+    else if (line[0] == "string")
+      request.string = line.at(1);
+    else if (line[0] == "auto")
+      request.automatic = true;
+    else
+      throw Error(ErrorKind::Usage, "plan file", "does not know '" + line[0] + "'");
   }
   return request;
 }
@@ -92,13 +103,16 @@ std::string print(const Request& request, const Placement& placement) {
       std::string blocks;
       for (std::size_t i = 0; i < placement.blocks.size(); ++i) {
         const Home& home = placement.blocks[i];
-        if (home.device == static_cast<int>(d) && (home.how == How::OnDonor) == runs) blocks += " " + request.model.blocks[i].name;
+        if (home.device == static_cast<int>(d) && (home.how == How::OnDonor) == runs)
+          blocks += " " + request.model.blocks[i].name;
       }
-      if (!blocks.empty()) text += request.system.devices[d].name + (runs ? " runs" : "") + blocks + "\n";
+      if (!blocks.empty())
+        text += request.system.devices[d].name + (runs ? " runs" : "") + blocks + "\n";
     }
   }
   for (const RingSize& ring : placement.rings) {
-    auto streams = std::count(placement.blocks.begin(), placement.blocks.end(), Home{ring.device, How::Streamed});
+    auto streams = std::count(placement.blocks.begin(), placement.blocks.end(),
+                              Home{ring.device, How::Streamed});
     if (ring.slots != std::min<int>(2, static_cast<int>(streams))) {
       text += fmt::format("ring {} {} x {}\n", request.system.devices[ring.device].name, ring.slots,
                           human_bytes(static_cast<double>(ring.slot_bytes)));
@@ -110,7 +124,8 @@ std::string print(const Request& request, const Placement& placement) {
 std::string answer(const Request& request) {
   try {
     if (request.automatic) return print(request, auto_plan(request.system, request.model));
-    return print(request, plan(request.system, request.model, parse_full_allocation(request.string), request.order));
+    return print(request, plan(request.system, request.model, parse_full_allocation(request.string),
+                               request.order));
   } catch (const Error& error) {
     return fmt::format("error {}: {}\n", name_of(error.kind()), error.what());
   }
@@ -133,7 +148,8 @@ std::string squeezed(const std::string& text) {
 TEST_CASE("tests/plans: every request gives the placement written below it") {
   int count = 0;
   std::vector<std::filesystem::path> files;
-  for (auto& entry : std::filesystem::directory_iterator(std::filesystem::path(DISTORCH_SOURCE_DIR) / "tests" / "plans")) {
+  for (auto& entry : std::filesystem::directory_iterator(
+           std::filesystem::path(DISTORCH_SOURCE_DIR) / "tests" / "plans")) {
     if (entry.path().extension() == ".plan") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());

@@ -23,24 +23,28 @@ std::vector<std::int64_t> quotas_of(const std::string& text, const Model& model)
 TEST_CASE("quotas: bytes in the order written, the rest to the wildcard or cpu") {
   auto model = even_model(8, gib(1), 0.1);
   CHECK(quotas_of("cuda:0,2.5gb;cpu,*", model) == std::vector<std::int64_t>{gib(2.5), 0, gib(5.5)});
-  CHECK(quotas_of("cuda:0,2gb;cuda:1,1gb", model) == std::vector<std::int64_t>{gib(2), gib(1), gib(5)});
+  CHECK(quotas_of("cuda:0,2gb;cuda:1,1gb", model) ==
+        std::vector<std::int64_t>{gib(2), gib(1), gib(5)});
   CHECK(quotas_of("cuda:1,*;cpu,3gb", model) == std::vector<std::int64_t>{0, gib(5), gib(3)});
   CHECK(quotas_of("cuda:0,20gb;cpu,4gb", model) == std::vector<std::int64_t>{gib(8), 0, 0});
 }
 
 TEST_CASE("quotas: ratios are normalised, to the byte") {
   auto model = even_model(5, gib(1), 0.1);
-  CHECK(quotas_of("cuda:0,8%;cuda:1,8%;cpu,4%", model) == std::vector<std::int64_t>{gib(2), gib(2), gib(1)});
+  CHECK(quotas_of("cuda:0,8%;cuda:1,8%;cpu,4%", model) ==
+        std::vector<std::int64_t>{gib(2), gib(2), gib(1)});
   model = even_model(7, 1'000'000'007, 0.1);
   auto thirds = quotas_of("cuda:0,1%;cuda:1,1%;cpu,1%", model);
   CHECK(thirds[0] + thirds[1] + thirds[2] == model.bytes());
   CHECK(std::abs(thirds[0] - thirds[2]) <= 2);
-  CHECK(quotas_of("cuda:0,25%;cpu,*", even_model(4, gib(1), 1)) == std::vector<std::int64_t>{gib(1), 0, gib(3)});
+  CHECK(quotas_of("cuda:0,25%;cpu,*", even_model(4, gib(1), 1)) ==
+        std::vector<std::int64_t>{gib(1), 0, gib(3)});
 }
 
 TEST_CASE("quotas: fractions of a device's memory; two GiB of 24 stay two GiB") {
   auto model = even_model(8, gib(1), 0.1);
-  CHECK(quotas_of("cuda:0,0.25;cpu,0.03125", model) == std::vector<std::int64_t>{gib(6), 0, gib(2)});
+  CHECK(quotas_of("cuda:0,0.25;cpu,0.03125", model) ==
+        std::vector<std::int64_t>{gib(6), 0, gib(2)});
 }
 
 TEST_CASE("quotas: virtual VRAM takes donors in turn") {
@@ -53,19 +57,24 @@ TEST_CASE("quotas: virtual VRAM takes donors in turn") {
   CHECK(of("#cuda:0;128;cpu") == std::vector<std::int64_t>{0, 0, gib(10)});
   CHECK(of("#cuda:0;4;cuda:0") == std::vector<std::int64_t>{gib(10), 0, 0});
   CHECK(of("#") == std::vector<std::int64_t>{gib(10), 0, 0});
-  CHECK_THROWS_WITH(of("#cuda:0;4;cuda:1"), "cuda:1: 4.00 GiB of virtual VRAM are asked for, the donors have 2.00 GiB");
+  CHECK_THROWS_WITH(of("#cuda:0;4;cuda:1"),
+                    "cuda:1: 4.00 GiB of virtual VRAM are asked for, the donors have 2.00 GiB");
 }
 
 TEST_CASE("quotas: impossible requests name the device and both numbers") {
   auto model = even_model(100, gib(1), 0.1);
-  CHECK_THROWS_WITH(quotas_of("cuda:0,2gb;cuda:7,1gb", model), "device cuda:7: is not there; there are cuda:0, cuda:1, cpu");
-  CHECK_THROWS_WITH(quotas_of("cuda:0,30gb;cpu,*", model), "cuda:0: 30.00 GiB of 'even' would rest there, 24.00 GiB may be used");
-  CHECK_THROWS_WITH(quotas_of("cuda:0,80%;cuda:1,40%;cpu,*", model), "allocation: asks for 120% of the model and the rest of it besides");
+  CHECK_THROWS_WITH(quotas_of("cuda:0,2gb;cuda:7,1gb", model),
+                    "device cuda:7: is not there; there are cuda:0, cuda:1, cpu");
+  CHECK_THROWS_WITH(quotas_of("cuda:0,30gb;cpu,*", model),
+                    "cuda:0: 30.00 GiB of 'even' would rest there, 24.00 GiB may be used");
+  CHECK_THROWS_WITH(quotas_of("cuda:0,80%;cuda:1,40%;cpu,*", model),
+                    "allocation: asks for 120% of the model and the rest of it besides");
   CHECK_THROWS_WITH(quotas_of("cuda:0,0%;cpu,0%", model), "allocation: all shares are 0%");
 }
 
 TEST_CASE("plan: two of four blocks, the example of the design") {
-  auto placement = plan(two_cards(), even_model(4, gib(1), 0.1), parse_full_allocation("cuda:0,2gb;cpu,*"));
+  auto placement =
+      plan(two_cards(), even_model(4, gib(1), 0.1), parse_full_allocation("cuda:0,2gb;cpu,*"));
   CHECK(placement.bytes == std::vector<std::int64_t>{gib(2), 0, gib(2)});
   CHECK(placement.blocks[0] != placement.blocks[1]);  // alternating
   CHECK(placement.blocks[1] != placement.blocks[2]);
@@ -73,7 +82,8 @@ TEST_CASE("plan: two of four blocks, the example of the design") {
 }
 
 TEST_CASE("plan: tail is the original's order") {
-  auto placement = plan(two_cards(), even_model(6, gib(1), 0.1), parse_full_allocation("cpu,3gb;cuda:1,2gb;cuda:0,1gb"), Order::Tail);
+  auto placement = plan(two_cards(), even_model(6, gib(1), 0.1),
+                        parse_full_allocation("cpu,3gb;cuda:1,2gb;cuda:0,1gb"), Order::Tail);
   std::vector<int> devices;
   for (const Home& home : placement.blocks) devices.push_back(home.device);
   CHECK(devices == std::vector<int>{2, 2, 2, 1, 1, 0});
@@ -91,16 +101,20 @@ TEST_CASE("plan: tiny and pinned blocks stay on the compute device and are charg
   CHECK(placement.bytes[0] == gib(1) + 1000);
 }
 
-TEST_CASE("plan: rings and activations count; one slot where two do not fit; else both numbers are named") {
+TEST_CASE(
+    "plan: rings and activations count; one slot where two do not fit; else both numbers are "
+    "named") {
   auto system = two_cards();
   auto model = even_model(20, gib(1), 0.1);
   model.activation_bytes = gib(1);
   system.devices[0].budget_bytes = gib(10);
   CHECK(plan(system, model, parse_full_allocation("cuda:0,7gb;cpu,*")).rings[0].slots == 2);
   CHECK(plan(system, model, parse_full_allocation("cuda:0,8gb;cpu,*")).peak_bytes() <= gib(10));
-  CHECK_THROWS_WITH(plan(system, model, parse_full_allocation("cuda:0,10gb;cpu,*")),
-                    doctest::Contains("cuda:0: 12.00 GiB are needed (10.00 GiB of weights, 1.00 GiB of ring slots, 1.00 GiB of "
-                                      "activations), 10.00 GiB may be used"));
+  CHECK_THROWS_WITH(
+      plan(system, model, parse_full_allocation("cuda:0,10gb;cpu,*")),
+      doctest::Contains(
+          "cuda:0: 12.00 GiB are needed (10.00 GiB of weights, 1.00 GiB of ring slots, 1.00 GiB of "
+          "activations), 10.00 GiB may be used"));
 }
 
 TEST_CASE("plan: exact within one block, on random machines, models and requests") {
@@ -115,9 +129,14 @@ TEST_CASE("plan: exact within one block, on random machines, models and requests
     Allocation allocation;
     const int mode = random.whole(0, 3);
     for (const Device& device : system.devices) {
-      if (mode == 0) allocation.shares.push_back({device.name, Unit::ModelPercent, random.real(0.1, 50)});
-      if (mode == 1) allocation.shares.push_back({device.name, Unit::Bytes, random.real(0, static_cast<double>(model.bytes())), device.name == "cpu"});
-      if (mode == 2) allocation.shares.push_back({device.name, Unit::DeviceFraction, random.real(0, 0.02)});
+      if (mode == 0)
+        allocation.shares.push_back({device.name, Unit::ModelPercent, random.real(0.1, 50)});
+      if (mode == 1)
+        allocation.shares.push_back({device.name, Unit::Bytes,
+                                     random.real(0, static_cast<double>(model.bytes())),
+                                     device.name == "cpu"});
+      if (mode == 2)
+        allocation.shares.push_back({device.name, Unit::DeviceFraction, random.real(0, 0.02)});
     }
     if (mode == 3) allocation.virtual_bytes = random.real(0, static_cast<double>(model.bytes()));
     auto asked = quotas(system, model, allocation);
@@ -142,6 +161,32 @@ TEST_CASE("plan: a spread is never slower than the tail") {
     auto model = even_model(20, gib(1), 0.1);
     auto allocation = parse_full_allocation("#cuda:0;" + std::to_string(offloaded) + ";cpu");
     Timeline clock(system, model);
-    CHECK(clock.step_s(plan(system, model, allocation)) <= clock.step_s(plan(system, model, allocation, Order::Tail)) * (1 + 1e-9));
+    CHECK(clock.step_s(plan(system, model, allocation)) <=
+          clock.step_s(plan(system, model, allocation, Order::Tail)) * (1 + 1e-9));
+  }
+}
+
+TEST_CASE(
+    "plan: FLUX-like blocks (19 heavy, 38 light, equal work) reach the bound within 0.5 % whatever "
+    "is offloaded") {
+  System system;
+  system.devices = {{"cuda:0", gib(139), gib(139)}, {"cpu", gib(128), gib(128)}};
+  system.links = {{"cpu", "cuda:0", 55.5e9, 8e-6}};
+  for (double seconds : {0.058, 0.17, 0.3, 0.429, 0.5, 0.75, 1.2}) {
+    for (double part : {0.25, 0.5, 0.75, 1.0}) {
+      CAPTURE(seconds);
+      CAPTURE(part);
+      Model model{.name = "flux"};
+      for (int i = 0; i < 57; ++i) {
+        model.blocks.push_back({.name = std::to_string(i),
+                                .bytes = i < 19 ? 680'000'000 : 284'000'000,
+                                .seconds = {seconds / 57}});
+      }
+      Allocation allocation;
+      allocation.virtual_bytes = part * static_cast<double>(model.bytes());
+      auto placement = plan(system, model, allocation);
+      const double link = static_cast<double>(model.bytes() - placement.bytes[0]) / 55.5e9;
+      CHECK(Timeline(system, model).step_s(placement) <= 1.005 * std::max(seconds, link));
+    }
   }
 }

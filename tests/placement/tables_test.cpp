@@ -63,12 +63,15 @@ TEST_CASE("tables: the expert string gives the same placement again, within one 
     std::int64_t largest = 0, total = model.bytes();
     for (std::size_t i = 0; i < model.blocks.size(); ++i) {
       largest = std::max(largest, model.blocks[i].bytes);
-      int device = model.blocks[i].pinned || model.blocks[i].bytes < total / 10000 ? 0 : random.whole(0, static_cast<int>(system.devices.size()) - 1);
+      int device = model.blocks[i].pinned || model.blocks[i].bytes < total / 10000
+                       ? 0
+                       : random.whole(0, static_cast<int>(system.devices.size()) - 1);
       homes.push_back({device, device == 0 ? How::Resident : How::Streamed});
     }
     auto placement = make_placement(system, model, homes);
     bool fits = true;
-    for (std::size_t d = 0; d < system.devices.size(); ++d) fits = fits && placement.bytes[d] < system.devices[d].total_bytes * 9 / 10;
+    for (std::size_t d = 0; d < system.devices.size(); ++d)
+      fits = fits && placement.bytes[d] < system.devices[d].total_bytes * 9 / 10;
     if (!fits || placement.peak_bytes() > system.devices[0].budget_bytes * 8 / 10) continue;
     auto text = expert_string(system, model, placement);
     CAPTURE(text);

@@ -25,14 +25,16 @@ double step_of(const System& system, const Model& model, std::vector<Home> homes
   Timeline clock(system, model);
   auto placement = make_placement(system, model, std::move(homes), slots);
   double step = clock.step_s(placement);
-  CHECK(clock.report(placement).step_s == doctest::Approx(step).epsilon(1e-7));  // recurrence = events
+  CHECK(clock.report(placement).step_s ==
+        doctest::Approx(step).epsilon(1e-7));  // recurrence = events
   return step;
 }
 
 }  // namespace
 
 TEST_CASE("timeline: resident blocks cost their compute") {
-  CHECK(step_of(one_donor(1e9), even_model(4, 1000, 0.5), std::vector<Home>(4, kResident)) == doctest::Approx(2.0));
+  CHECK(step_of(one_donor(1e9), even_model(4, 1000, 0.5), std::vector<Home>(4, kResident)) ==
+        doctest::Approx(2.0));
 }
 
 TEST_CASE("timeline: all streamed, the slower of compute and link") {
@@ -42,11 +44,13 @@ TEST_CASE("timeline: all streamed, the slower of compute and link") {
 }
 
 TEST_CASE("timeline: one slot cannot overlap") {
-  CHECK(step_of(one_donor(2e9), even_model(4, 1'000'000'000, 0.5), std::vector<Home>(4, kStreamed), 1) == doctest::Approx(4.0));
+  CHECK(step_of(one_donor(2e9), even_model(4, 1'000'000'000, 0.5), std::vector<Home>(4, kStreamed),
+                1) == doctest::Approx(4.0));
 }
 
 TEST_CASE("timeline: worked example by hand") {
-  // Blocks 0 and 1 stream (1 s each), 2 and 3 are resident, 1 s of compute each. Cyclic over steps both copies hide.
+  // Blocks 0 and 1 stream (1 s each), 2 and 3 are resident, 1 s of compute each. Cyclic over steps
+  // both copies hide.
   auto model = even_model(4, 1'000'000'000, 1);
   std::vector<Home> homes = {kStreamed, kStreamed, kResident, kResident};
   auto system = one_donor(1e9);
@@ -58,7 +62,8 @@ TEST_CASE("timeline: worked example by hand") {
   CHECK(report.compute_s == doctest::Approx(4));
   CHECK(report.wait_s == doctest::Approx(0));
   CHECK(report.streamed_bytes == 2'000'000'000);
-  // The first copy of the second step begins when the slot of block 0 is free: at 2 s, during block 1.
+  // The first copy of the second step begins when the slot of block 0 is free: at 2 s, during
+  // block 1.
   bool found = false;
   for (const Interval& bar : report.intervals) {
     if (bar.kind == Interval::Kind::Copy && bar.block == 0 && bar.step == 1) {
@@ -71,7 +76,8 @@ TEST_CASE("timeline: worked example by hand") {
 }
 
 TEST_CASE("timeline: latency counts once a copy") {
-  CHECK(step_of(one_donor(1e9, 0.25), even_model(4, 1'000'000'000, 0.1), std::vector<Home>(4, kStreamed)) == doctest::Approx(5.0));
+  CHECK(step_of(one_donor(1e9, 0.25), even_model(4, 1'000'000'000, 0.1),
+                std::vector<Home>(4, kStreamed)) == doctest::Approx(5.0));
 }
 
 TEST_CASE("timeline: packed at the tail waits, spread does not") {
@@ -87,7 +93,8 @@ TEST_CASE("timeline: packed at the tail waits, spread does not") {
 TEST_CASE("timeline: two donors carry at once; a shared root halves that") {
   auto model = even_model(4, 1'000'000'000, 0.1);
   auto system = two_cards(1e9, 1e9);
-  std::vector<Home> homes = {{1, How::Streamed}, {2, How::Streamed}, {1, How::Streamed}, {2, How::Streamed}};
+  std::vector<Home> homes = {
+      {1, How::Streamed}, {2, How::Streamed}, {1, How::Streamed}, {2, How::Streamed}};
   CHECK(step_of(system, model, homes) == doctest::Approx(2.0).epsilon(0.06));
   system.roots = {{"pcie", 1e9}};
   for (auto& link : system.links) link.root = "pcie";
@@ -97,7 +104,8 @@ TEST_CASE("timeline: two donors carry at once; a shared root halves that") {
   CHECK(step_of(system, model, homes) == doctest::Approx(4.0).epsilon(0.06));
 }
 
-TEST_CASE("timeline: a block that runs on its donor costs its time there and the way there and back") {
+TEST_CASE(
+    "timeline: a block that runs on its donor costs its time there and the way there and back") {
   auto model = even_model(3, 1'000'000'000, 1);
   model.blocks[1].seconds = {1, 2};
   model.blocks[1].activation_bytes = 500'000'000;
@@ -115,13 +123,17 @@ TEST_CASE("timeline: what cannot run or stream takes forever") {
   auto model = even_model(2, 1000, 1);
   auto system = one_donor(1e9);
   Timeline clock(system, model);
-  CHECK(clock.step_s(make_placement(system, model, {kResident, {1, How::OnDonor}})) == LinkClock::kNever);
+  CHECK(clock.step_s(make_placement(system, model, {kResident, {1, How::OnDonor}})) ==
+        LinkClock::kNever);
   System apart = system;
   apart.links.clear();
-  CHECK(Timeline(apart, model).step_s(make_placement(apart, model, {kResident, kStreamed})) == LinkClock::kNever);
+  CHECK(Timeline(apart, model).step_s(make_placement(apart, model, {kResident, kStreamed})) ==
+        LinkClock::kNever);
 }
 
-TEST_CASE("timeline: random placements: recurrence = events, never below the bound, no lane does two things at once") {
+TEST_CASE(
+    "timeline: random placements: recurrence = events, never below the bound, no lane does two "
+    "things at once") {
   Random random(11);
   for (int round = 0; round < 300; ++round) {
     CAPTURE(round);
@@ -139,7 +151,8 @@ TEST_CASE("timeline: random placements: recurrence = events, never below the bou
     auto report = clock.report(placement, 2);
     CHECK(report.step_s == doctest::Approx(step).epsilon(1e-6));
     CHECK(step >= report.bound_s * (1 - 1e-6));
-    std::sort(report.intervals.begin(), report.intervals.end(), [](auto& a, auto& b) { return a.start_s < b.start_s; });
+    std::sort(report.intervals.begin(), report.intervals.end(),
+              [](auto& a, auto& b) { return a.start_s < b.start_s; });
     std::vector<double> busy_until(report.lanes.size(), 0);
     bool clean = true;
     for (const Interval& bar : report.intervals) {
