@@ -31,6 +31,7 @@ DeviceInfo find_device(const std::string& name);
 std::string default_device();
 
 /// "cuda:0", "cpu", "sim:1" and also "cuda" (index 0) as torch's device. Checks the spelling, not the presence.
+/// (c10::Device("sim:0") itself works only after sim::install.)
 /// Error(Usage) for anything else.
 c10::Device to_torch(const std::string& name);
 

@@ -234,12 +234,12 @@ TEST_CASE("sim: events give elapsed time and can be asked") {
   auto stream = device::current_stream(kFirst);
   c10::Event before(kFirst.type(), c10::EventFlag::BACKEND_DEFAULT), after(kFirst.type(), c10::EventFlag::BACKEND_DEFAULT);
   before.record(stream);
-  x.add_(1);  // 200 kB at 100 GB/s: the input is read and written
+  x.add_(1);  // 100 kB read and written at 100 GB/s
   after.record(stream);
   CHECK_FALSE(after.query());
   sim::advance_host(1);
   CHECK(after.query());
-  CHECK(before.elapsedTime(after) == Approx(100e3 / 100e9 * 1e3).epsilon(1e-6));
+  CHECK(before.elapsedTime(after) == Approx(200e3 / 100e9 * 1e3).epsilon(1e-6));
 }
 
 TEST_CASE("sim: dry and real runs of a ring take the same time on the same clock") {

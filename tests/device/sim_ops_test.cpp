@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 #include <doctest/doctest.h>
 
@@ -268,6 +269,19 @@ TEST_CASE("sim: values") {
     CHECK_THROWS_AS(at::equal(y, y), Error);
     CHECK_THROWS_AS((y > 0).all().item<bool>(), Error);
   }
+}
+
+TEST_CASE("sim: works with and without inference mode") {
+  sim::install(test::small_rig());
+  c10::AutoGradMode no_gradients(false);
+  const c10::Device device("sim:0");
+  const auto expected = unet_part(at::kCPU, at::kFloat), got = unet_part(device, at::kFloat);
+  for (std::size_t i = 0; i < got.size(); ++i) CHECK(at::equal(got[i].cpu(), expected[i]));
+  auto x = at::zeros({4, 4}).to(device);
+  x.index_put_({at::tensor({1})}, at::ones({4}).to(device));
+  auto view = x.view({2, 8}).slice(1, 0, 4);
+  view.add_(1);
+  CHECK(x.sum().item<float>() == 4 + 8);
 }
 
 TEST_CASE("sim: out variants resize, memory follows") {

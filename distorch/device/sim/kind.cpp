@@ -33,6 +33,7 @@ class SimKind final : public Kind {
   void limit_memory(int index, std::int64_t bytes) override { sim::limit_memory(index, bytes); }
   std::optional<std::string> register_host(void* start, std::int64_t bytes, bool read_only) override {
     if (sim::register_range(start, bytes, !read_only)) return std::nullopt;
+    if (sim::is_registered(start, 1)) return "it is registered already";
     return "the simulated machine refuses to register more memory";
   }
   void unregister_host(void* start) noexcept override { sim::unregister_range(start); }
