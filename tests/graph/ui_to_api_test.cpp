@@ -155,8 +155,8 @@ TEST_CASE("conversion: a subgraph within itself, and subgraphs that multiply, ar
 
   Json many = Json::array();
   for (int i = 0; i < 40; ++i) {
-    std::string inner = "g" + std::to_string(i + 1);
-    many.push_back(graph(("g" + std::to_string(i)).c_str(), {node(1, inner.c_str()), node(2, inner.c_str())}));
+    std::string outer = std::string("g").append(std::to_string(i)), inner = std::string("g").append(std::to_string(i + 1));
+    many.push_back(graph(outer.c_str(), {node(1, inner.c_str()), node(2, inner.c_str())}));
   }
   many.push_back(graph("g40", Json::array()));
   Json explosion = {{"nodes", {node(1, "g0")}}, {"links", Json::array()}, {"definitions", {{"subgraphs", many}}}};
@@ -177,6 +177,6 @@ TEST_CASE("JSON of strangers: NaN is repaired, depth and size are limited, fault
   CHECK_THROWS_WITH_AS(parse_json("{\"a\":", "file.json"), doctest::Contains("file.json: is not JSON"), Error);
   CHECK_THROWS_WITH_AS(parse_json(std::string(1000, '['), "f"), doctest::Contains("nested more than"), Error);
   std::string wide = "{";
-  for (int i = 0; i < 30000; ++i) wide += "\"" + std::to_string(i) + "\":0,";
+  for (int i = 0; i < 30000; ++i) wide.append("\"").append(std::to_string(i)).append("\":0,");
   CHECK_THROWS_WITH_AS(parse_json(wide + "\"x\":0}", "f"), doctest::Contains("keys"), Error);
 }
