@@ -25,6 +25,11 @@ at::Tensor crop(at::Tensor tensor, const std::optional<Box>& box, std::int64_t f
   return tensor;
 }
 
+// [rows of x times `copies`]: the noise level as a network takes it, on x's device.
+at::Tensor per_item(const at::Tensor& x, float sigma, std::int64_t copies = 1) {
+  return at::full({x.size(0) * copies}, sigma, x.options().dtype(at::kFloat));
+}
+
 // One item at one step: what to compute and how much it weighs where.
 struct Task {
   std::size_t list;  // which result it belongs to
@@ -247,14 +252,14 @@ at::Tensor predict_x0(
 
 std::vector<at::Tensor> predict_each(X0Model& model,
                                      const std::vector<const std::vector<PreparedItem>*>& lists,
-                                     const at::Tensor& x, const at::Tensor& sigma) {
+                                     const at::Tensor& x, float sigma) {
   constexpr double kAlmostNothing = 1e-37;  // where no item counts: 0 / this = 0
   std::vector<at::Tensor> sums, weights;
   for (std::size_t i = 0; i < lists.size(); ++i) {
     sums.push_back(at::zeros_like(x));
     weights.push_back(at::full_like(x, kAlmostNothing));
   }
-  std::vector<Task> tasks = tasks_at(lists, x, sigma[0].item().toFloat());
+  std::vector<Task> tasks = tasks_at(lists, x, sigma);
   while (!tasks.empty()) {
     throw_if_interrupted();
     const std::vector<std::size_t> chosen = next_batch(model, tasks);
@@ -265,7 +270,7 @@ std::vector<at::Tensor> predict_each(X0Model& model,
       parts.push_back(tasks[index].x);
     }
     const auto count = static_cast<std::int64_t>(chosen.size());
-    const at::Tensor result = model.apply(at::cat(parts), sigma.repeat({count}), join(batch));
+    const at::Tensor result = model.apply(at::cat(parts), per_item(x, sigma, count), join(batch));
     const std::vector<at::Tensor> pieces = result.chunk(count);
     for (std::size_t k = 0; k < batch.size(); ++k) {
       const Task& task = *batch[k];
@@ -295,18 +300,17 @@ GuidedPair CfgDenoiser::with_uncond(const at::Tensor& x, float sigma) {
 
 GuidedPair CfgDenoiser::predict(const at::Tensor& x, float sigma, bool need_uncond) {
   const bool without = std::abs(cfg_ - 1.0) <= 1e-9 && !need_uncond;
-  const at::Tensor sigmas = at::full({x.size(0)}, sigma, x.options().dtype(at::kFloat));
   std::vector<const std::vector<PreparedItem>*> lists = {&conditioning_.positive};
   if (!without) {
     lists.push_back(&conditioning_.negative);
   }
-  std::vector<at::Tensor> each = predict_each(model_, lists, x, sigmas);
+  std::vector<at::Tensor> each = predict_each(model_, lists, x, sigma);
   if (without && !guidance) {
     return {each[0], {}};
   }
   const at::Tensor uncond = without ? at::zeros_like(x) : each[1];
   if (guidance) {
-    return {guidance({x, sigmas, each[0], uncond, cfg_}), uncond};
+    return {guidance({x, per_item(x, sigma), each[0], uncond, cfg_}), uncond};
   }
   return {uncond + (each[0] - uncond) * cfg_, uncond};
 }
@@ -315,9 +319,8 @@ InpaintDenoiser::InpaintDenoiser(CfgDenoiser& inner, Kept kept)
     : inner_(inner), kept_(std::move(kept)), keep_(1.0 - kept_.mask) {}
 
 at::Tensor InpaintDenoiser::blend_in(const at::Tensor& x, float sigma) const {
-  const at::Tensor sigmas = at::full({x.size(0)}, sigma, x.options().dtype(at::kFloat));
   const at::Tensor kept =
-      inner_.model().scale_latent_inpaint(sigmas, kept_.noise, kept_.latent_image);
+      inner_.model().scale_latent_inpaint(per_item(x, sigma), kept_.noise, kept_.latent_image);
   return x * kept_.mask + kept * keep_;
 }
 

@@ -101,7 +101,7 @@ PreparedConditioning prepare_conditioning(const X0Model& model, const Conditioni
 /// all lists that fit together run in one call. Source: ComfyUI comfy/samplers.py, calc_cond_batch.
 std::vector<at::Tensor> predict_each(X0Model& model,
                                      const std::vector<const std::vector<PreparedItem>*>& lists,
-                                     const at::Tensor& x, const at::Tensor& sigma);
+                                     const at::Tensor& x, float sigma);
 
 /// What replaces uncond + (cond - uncond) * cfg where a node asks for it.
 struct GuidanceInputs {

@@ -217,7 +217,8 @@ at::Tensor ModelSampling::noise_scaling(const at::Tensor& sigma, const at::Tenso
 
 at::Tensor ModelSampling::noise_scaling(float sigma, const at::Tensor& noise,
                                         const at::Tensor& latent, bool max_denoise) const {
-  return noise_scaling(at::scalar_tensor(sigma, at::kFloat), noise, latent, max_denoise);
+  return noise_scaling(at::full({}, sigma, noise.options().dtype(at::kFloat)), noise, latent,
+                       max_denoise);
 }
 
 at::Tensor ModelSampling::inverse_noise_scaling(float sigma, const at::Tensor& latent) const {
