@@ -38,11 +38,13 @@ void tighten(Cgroup& into, const Cgroup& level) {
 }
 
 // The tightest limit on the way from this process's group to the root of its hierarchy.
-Cgroup tightest(std::string group, const std::string& root, const char* limit, const char* used, const char* file_key) {
+Cgroup tightest(std::string group, const std::string& root, const char* limit, const char* used,
+                const char* file_key) {
   Cgroup found;
   for (;;) {
     const auto folder = root + (group == "/" ? "" : group) + "/";
-    tighten(found, {number_in(folder + limit), number_in(folder + used), number_after(folder + "memory.stat", file_key)});
+    tighten(found, {number_in(folder + limit), number_in(folder + used),
+                    number_after(folder + "memory.stat", file_key)});
     const auto slash = group.find_last_of('/');
     if (group.size() <= 1 || slash == std::string::npos) return found;
     group = slash == 0 ? "/" : group.substr(0, slash);
@@ -55,12 +57,14 @@ Cgroup cgroup_memory() {
   for (std::string line; std::getline(groups, line);) {
     const auto first = line.find(':'), second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
-    const auto controllers = line.substr(first + 1, second - first - 1), group = line.substr(second + 1);
+    const auto controllers = line.substr(first + 1, second - first - 1),
+               group = line.substr(second + 1);
     if (controllers.empty())
-      tighten(found, tightest(group, "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"));
+      tighten(found,
+              tightest(group, "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"));
     else if (controllers.find("memory") != std::string::npos)
-      tighten(found, tightest(group, "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
-                              "total_inactive_file"));
+      tighten(found, tightest(group, "/sys/fs/cgroup/memory", "memory.limit_in_bytes",
+                              "memory.usage_in_bytes", "total_inactive_file"));
   }
   return found;
 }
@@ -111,10 +115,14 @@ class CpuKind final : public Kind {
     return use;
   }
 
-  void reset_peak(int) override { std::ofstream("/proc/self/clear_refs") << 5; }  // where the system allows it
+  void reset_peak(int) override {
+    std::ofstream("/proc/self/clear_refs") << 5;
+  }  // where the system allows it
   void empty_cache() override {}
   void limit_memory(int, std::int64_t) override {}
-  std::optional<std::string> register_host(void*, std::int64_t, bool) override { return std::nullopt; }
+  std::optional<std::string> register_host(void*, std::int64_t, bool) override {
+    return std::nullopt;
+  }
   void unregister_host(void*) noexcept override {}
 };
 

@@ -12,8 +12,9 @@
 #include "distorch/base/log.h"
 #include "distorch/device/kind.h"
 
-// NVIDIA devices, found at run time: the driver by its library, torch's CUDA half from beside torch_cpu. Nothing of CUDA is
-// needed to build; functions are looked up by name and signatures stand here.
+// NVIDIA devices, found at run time: the driver by its library, torch's CUDA half from beside
+// torch_cpu. Nothing of CUDA is needed to build; functions are looked up by name and signatures
+// stand here.
 namespace distorch::device {
 namespace {
 
@@ -22,7 +23,8 @@ Function find(void* library, const char* name) {
   return library ? reinterpret_cast<Function>(dlsym(library, name)) : nullptr;
 }
 
-// What of the driver (libcuda) is used. Available before torch's CUDA half is loaded, creates no context.
+// What of the driver (libcuda) is used. Available before torch's CUDA half is loaded, creates no
+// context.
 struct Driver {
   int (*init)(unsigned) = nullptr;
   int (*count)(int*) = nullptr;
@@ -84,12 +86,16 @@ const Runtime& runtime() {
 // libtorch_cuda lies in the folder of libc10.
 bool load_torch_cuda() {
   Dl_info info{};
-  if (!dladdr(reinterpret_cast<void*>(&c10::GetCPUAllocator), &info) || !info.dli_fname) return false;
+  if (!dladdr(reinterpret_cast<void*>(&c10::GetCPUAllocator), &info) || !info.dli_fname)
+    return false;
   const auto library = std::filesystem::path(info.dli_fname).parent_path() / "libtorch_cuda.so";
   if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL)) return true;
   const char* reason = dlerror();
-  log::warn_once(fmt::format("an NVIDIA driver is present, but torch's CUDA library cannot be loaded, so its devices are not "
-                             "used ({})", reason ? reason : library.string()));
+  log::warn_once(
+      fmt::format("an NVIDIA driver is present, but torch's CUDA library cannot be loaded, so its "
+                  "devices are not "
+                  "used ({})",
+                  reason ? reason : library.string()));
   return false;
 }
 
@@ -108,21 +114,22 @@ std::optional<std::int64_t> free_by_nvml(int handle) {
   };
   static void* library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
   static const auto init = find<int (*)()>(library, "nvmlInit_v2");
-  static const auto by_bus = find<int (*)(const char*, void**)>(library, "nvmlDeviceGetHandleByPciBusId_v2");
+  static const auto by_bus =
+      find<int (*)(const char*, void**)>(library, "nvmlDeviceGetHandleByPciBusId_v2");
   static const auto usage = find<int (*)(void*, Usage*)>(library, "nvmlDeviceGetMemoryInfo");
   static const bool ready = init && by_bus && usage && init() == 0;
   char bus[32] = {};
   void* device = nullptr;
   Usage use{};
-  if (!ready || !driver().bus_id || driver().bus_id(bus, sizeof bus, handle) != 0 || by_bus(bus, &device) != 0 ||
-      usage(device, &use) != 0)
+  if (!ready || !driver().bus_id || driver().bus_id(bus, sizeof bus, handle) != 0 ||
+      by_bus(bus, &device) != 0 || usage(device, &use) != 0)
     return std::nullopt;
   return static_cast<std::int64_t>(use.free);
 }
 
-// The part of c10::cuda::CUDACachingAllocator::CUDAAllocator that sets the share of the device's memory which torch may
-// take. Its header needs the CUDA toolkit, so the functions stand here in the order of torch 2.11; whoever calls checks
-// by reading back.
+// The part of c10::cuda::CUDACachingAllocator::CUDAAllocator that sets the share of the device's
+// memory which torch may take. Its header needs the CUDA toolkit, so the functions stand here in
+// the order of torch 2.11; whoever calls checks by reading back.
 class FractionSetter : public c10::DeviceAllocator {
  public:
   virtual void* raw_alloc(std::size_t) = 0;
@@ -138,7 +145,9 @@ c10::DeviceAllocator& allocator() {
   return *c10::getDeviceAllocator(c10::DeviceType::CUDA);
 }
 
-c10::Device cuda_device(int index) { return {c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index)}; }
+c10::Device cuda_device(int index) {
+  return {c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index)};
+}
 
 class CudaKind final : public Kind {
  public:
@@ -156,8 +165,8 @@ class CudaKind final : public Kind {
       constexpr int kComputeMajor = 75;
       if (driver().attribute) driver().attribute(&major, kComputeMajor, handle);
       const auto total_bytes = static_cast<std::int64_t>(total);
-      all.push_back({fmt::format("cuda:{}", i), "cuda", name, total_bytes, free_by_nvml(handle).value_or(total_bytes), true,
-                     major >= 8, 0});
+      all.push_back({fmt::format("cuda:{}", i), "cuda", name, total_bytes,
+                     free_by_nvml(handle).value_or(total_bytes), true, major >= 8, 0});
     }
     return all;
   }
@@ -178,31 +187,40 @@ class CudaKind final : public Kind {
     return use;
   }
 
-  void reset_peak(int index) override { allocator().resetPeakStats(static_cast<c10::DeviceIndex>(index)); }
+  void reset_peak(int index) override {
+    allocator().resetPeakStats(static_cast<c10::DeviceIndex>(index));
+  }
   void empty_cache() override { allocator().emptyCache(); }
 
   void limit_memory(int index, std::int64_t bytes) override {
     auto& setter = static_cast<FractionSetter&>(allocator());
     const auto device = static_cast<c10::DeviceIndex>(index);
-    const double fraction = bytes > 0 ? static_cast<double>(bytes) / static_cast<double>(memory(index).total) : 1.0;
+    const double fraction =
+        bytes > 0 ? static_cast<double>(bytes) / static_cast<double>(memory(index).total) : 1.0;
     setter.set_fraction(fraction, device);
     if (std::abs(setter.get_fraction(device) - fraction) > 1e-6)
       log::warn_once("this version of torch does not let the memory of a CUDA device be limited");
   }
 
-  std::optional<std::string> register_host(void* start, std::int64_t bytes, bool read_only) override {
+  std::optional<std::string> register_host(void* start, std::int64_t bytes,
+                                           bool read_only) override {
     constexpr unsigned kPortable = 1, kReadOnly = 8;
     if (usable_devices() == 0) return "no NVIDIA device";
-    if (!runtime().host_register || !runtime().host_unregister) return "the CUDA runtime offers no registration";
+    if (!runtime().host_register || !runtime().host_unregister)
+      return "the CUDA runtime offers no registration";
     at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
-    const int error = runtime().host_register(start, static_cast<std::size_t>(bytes), kPortable | (read_only ? kReadOnly : 0));
+    const int error = runtime().host_register(start, static_cast<std::size_t>(bytes),
+                                              kPortable | (read_only ? kReadOnly : 0));
     if (error == 0) return std::nullopt;
-    if (runtime().last_error) runtime().last_error();  // or torch finds this error at its next launch
-    return fmt::format("CUDA error {}: {}", error, runtime().error_text ? runtime().error_text(error) : "unknown");
+    if (runtime().last_error)
+      runtime().last_error();  // or torch finds this error at its next launch
+    return fmt::format("CUDA error {}: {}", error,
+                       runtime().error_text ? runtime().error_text(error) : "unknown");
   }
 
   void unregister_host(void* start) noexcept override {
-    if (runtime().host_unregister && runtime().host_unregister(start) != 0 && runtime().last_error) runtime().last_error();
+    if (runtime().host_unregister && runtime().host_unregister(start) != 0 && runtime().last_error)
+      runtime().last_error();
   }
 };
 

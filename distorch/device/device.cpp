@@ -24,7 +24,8 @@ std::optional<std::pair<std::string, int>> split(const std::string& name) {
   if (colon != std::string::npos) {
     const char *first = name.data() + colon + 1, *last = name.data() + name.size();
     const auto [end, error] = std::from_chars(first, last, index);
-    if (error != std::errc() || end != last || first == last || index < 0 || index > 127) return std::nullopt;
+    if (error != std::errc() || end != last || first == last || index < 0 || index > 127)
+      return std::nullopt;
   }
   return std::make_pair(kind, index);
 }
@@ -62,7 +63,8 @@ const std::vector<Kind*>& kinds() {
 Kind& kind_of(c10::DeviceType type) {
   for (auto* kind : kinds())
     if (kind->type() == type) return *kind;
-  throw Error(ErrorKind::Usage, c10::DeviceTypeName(type, true), "is no kind of device that distorch knows");
+  throw Error(ErrorKind::Usage, c10::DeviceTypeName(type, true),
+              "is no kind of device that distorch knows");
 }
 
 std::vector<DeviceInfo> list_devices() {
@@ -91,7 +93,8 @@ c10::Device to_torch(const std::string& name) {
     if (parts->first == "cuda") return {c10::DeviceType::CUDA, index};
     if (parts->first == "sim") return {c10::DeviceType::PrivateUse1, index};
   }
-  throw Error(ErrorKind::Usage, name, "is no device name; devices are called cpu, cuda:0, cuda:1, ...");
+  throw Error(ErrorKind::Usage, name,
+              "is no device name; devices are called cpu, cuda:0, cuda:1, ...");
 }
 
 std::string name_of(c10::Device device) {
@@ -104,7 +107,8 @@ std::string name_of(c10::Device device) {
   }
 }
 
-Resolved resolve_devices(const std::vector<std::string>& requested, const std::vector<std::string>& present,
+Resolved resolve_devices(const std::vector<std::string>& requested,
+                         const std::vector<std::string>& present,
                          const std::map<std::string, std::string>& device_map, bool strict) {
   Resolved resolved;
   for (const auto& [from, to] : device_map)
@@ -125,7 +129,8 @@ Resolved resolve_devices(const std::vector<std::string>& requested, const std::v
     } else {
       const auto instead = substitute(name, present);
       resolved.mapping[wanted] = instead;
-      resolved.warnings.push_back(fmt::format("{} is not on this machine; {} is used in its place", wanted, instead));
+      resolved.warnings.push_back(
+          fmt::format("{} is not on this machine; {} is used in its place", wanted, instead));
     }
   }
   return resolved;
@@ -137,7 +142,8 @@ std::map<std::string, std::string> parse_device_map(const std::vector<std::strin
     const auto equals = entry.find('=');
     const auto from = entry.substr(0, equals);
     if (equals == std::string::npos || from.empty() || !split(from))
-      throw Error(ErrorKind::Usage, "--device-map " + entry, "expects NAME=DEVICE, such as cuda:1=cuda:0");
+      throw Error(ErrorKind::Usage, "--device-map " + entry,
+                  "expects NAME=DEVICE, such as cuda:1=cuda:0");
     const auto to = entry.substr(equals + 1);
     to_torch(to);
     map[canonical(from)] = canonical(to);

@@ -20,8 +20,8 @@ struct DeviceInfo {
   int threads = 0;           // CPUs only
 };
 
-/// Every device present, accelerators first (cuda, then sim), "cpu" last. Loads libtorch_cuda the first time
-/// where an NVIDIA driver is present.
+/// Every device present, accelerators first (cuda, then sim), "cpu" last. Loads libtorch_cuda the
+/// first time where an NVIDIA driver is present.
 std::vector<DeviceInfo> list_devices();
 
 /// The device of that name among list_devices(). Error(Usage) that names what there is.
@@ -30,9 +30,9 @@ DeviceInfo find_device(const std::string& name);
 /// The first accelerator, else "cpu".
 std::string default_device();
 
-/// "cuda:0", "cpu", "sim:1" and also "cuda" (index 0) as torch's device. Checks the spelling, not the presence.
-/// (c10::Device("sim:0") itself works only after sim::install.)
-/// Error(Usage) for anything else.
+/// "cuda:0", "cpu", "sim:1" and also "cuda" (index 0) as torch's device. Checks the spelling, not
+/// the presence. (c10::Device("sim:0") itself works only after sim::install.) Error(Usage) for
+/// anything else.
 c10::Device to_torch(const std::string& name);
 
 /// "cuda:0", "cpu", "sim:1": the one spelling used in distorch.
@@ -40,15 +40,17 @@ std::string name_of(c10::Device device);
 
 struct Resolved {
   std::map<std::string, std::string> mapping;  // every requested name -> a present one
-  std::vector<std::string> warnings;           // one for each that was replaced without being asked for
+  std::vector<std::string> warnings;  // one for each that was replaced without being asked for
 };
 
-/// Which present device stands for each requested one. `device_map` (from --device-map cuda:1=cuda:0) comes
-/// first and silently; a present name stands for itself; else an absent accelerator is replaced by the present
-/// one with the same index, then by the first accelerator, then by "cpu", with a warning that says which
-/// replaced which. With `strict` an absent name is Error(Usage) that lists what there is; so is a device map
-/// whose right side is absent, strict or not.
-Resolved resolve_devices(const std::vector<std::string>& requested, const std::vector<std::string>& present,
+/// Which present device stands for each requested one. `device_map` (from --device-map
+/// cuda:1=cuda:0) comes first and silently; a present name stands for itself; else an absent
+/// accelerator is replaced by the present one with the same index, then by the first accelerator,
+/// then by "cpu", with a warning that says which replaced which. With `strict` an absent name is
+/// Error(Usage) that lists what there is; so is a device map whose right side is absent, strict or
+/// not.
+Resolved resolve_devices(const std::vector<std::string>& requested,
+                         const std::vector<std::string>& present,
                          const std::map<std::string, std::string>& device_map, bool strict);
 
 /// Reads "cuda:1=cuda:0" entries into a device map. Error(Usage) quoting the entry.

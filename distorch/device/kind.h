@@ -15,14 +15,16 @@ class Kind {
  public:
   virtual ~Kind() = default;
   virtual c10::DeviceType type() const = 0;
-  /// The devices of this kind that are present; none when the kind is absent. Never throws for absence.
+  /// The devices of this kind that are present; none when the kind is absent. Never throws for
+  /// absence.
   virtual std::vector<DeviceInfo> list() = 0;
   virtual MemoryUse memory(int index) = 0;
   virtual void reset_peak(int index) = 0;
   virtual void empty_cache() = 0;
   virtual void limit_memory(int index, std::int64_t bytes) = 0;
   /// Why the memory could not be registered, or nothing when it was.
-  virtual std::optional<std::string> register_host(void* start, std::int64_t bytes, bool read_only) = 0;
+  virtual std::optional<std::string> register_host(void* start, std::int64_t bytes,
+                                                   bool read_only) = 0;
   virtual void unregister_host(void* start) noexcept = 0;
 };
 

@@ -2,8 +2,8 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 #include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include <chrono>
 #include <cstdlib>
@@ -24,14 +24,17 @@ double wall_s() {
 }
 
 // Seconds of the clock that the device lives by.
-double clock_s(c10::Device device) { return device.type() == c10::DeviceType::PrivateUse1 ? sim::now() : wall_s(); }
+double clock_s(c10::Device device) {
+  return device.type() == c10::DeviceType::PrivateUse1 ? sim::now() : wall_s();
+}
 
 at::Tensor bytes_on(c10::Device device, std::int64_t bytes) {
   return at::empty({bytes}, at::TensorOptions().dtype(at::kByte).device(device));
 }
 
 // Shortest time of `repeats` copies, each waited for, after one that warms up.
-double best_copy_s(const at::Tensor& dst, const at::Tensor& src, c10::Device accelerator, int repeats) {
+double best_copy_s(const at::Tensor& dst, const at::Tensor& src, c10::Device accelerator,
+                   int repeats) {
   auto stream = new_stream(accelerator);
   synchronize(accelerator);  // the tensors were made on other streams
   double best = 1e30;
@@ -49,12 +52,14 @@ struct Ends {
   at::Tensor to, from;
 };
 
-LinkSpeed speed_of(const Ends& large, const Ends& small, c10::Device accelerator, const MeasureOptions& options) {
+LinkSpeed speed_of(const Ends& large, const Ends& small, c10::Device accelerator,
+                   const MeasureOptions& options) {
   LinkSpeed speed;
   speed.latency_s = best_copy_s(small.to, small.from, accelerator, options.repeats);
   const double seconds = best_copy_s(large.to, large.from, accelerator, options.repeats);
   // The latency belongs to every copy: what is left is the flow of the bytes.
-  speed.gbps = static_cast<double>(large.to.nbytes()) / std::max(seconds - speed.latency_s, 1e-12) / 1e9;
+  speed.gbps =
+      static_cast<double>(large.to.nbytes()) / std::max(seconds - speed.latency_s, 1e-12) / 1e9;
   return speed;
 }
 
@@ -69,28 +74,32 @@ void measure_host(const DeviceInfo& info, const MeasureOptions& options, LinkTab
   auto down = speed_of({large, locked.tensor()}, {small, few.tensor()}, device, options);
   down.from = "cpu";
   down.to = info.name;
-  down.pageable_gbps =
-      static_cast<double>(options.bytes) / best_copy_s(large, pageable, device, options.repeats) / 1e9;
+  down.pageable_gbps = static_cast<double>(options.bytes) /
+                       best_copy_s(large, pageable, device, options.repeats) / 1e9;
   auto up = speed_of({locked.tensor(), large}, {few.tensor(), small}, device, options);
   up.from = info.name;
   up.to = "cpu";
-  up.pageable_gbps = static_cast<double>(options.bytes) / best_copy_s(pageable, large, device, options.repeats) / 1e9;
+  up.pageable_gbps = static_cast<double>(options.bytes) /
+                     best_copy_s(pageable, large, device, options.repeats) / 1e9;
   table.links.push_back(down);
   table.links.push_back(up);
 }
 
-void measure_pair(const DeviceInfo& from, const DeviceInfo& to, const MeasureOptions& options, LinkTable& table) {
+void measure_pair(const DeviceInfo& from, const DeviceInfo& to, const MeasureOptions& options,
+                  LinkTable& table) {
   const auto source = to_torch(from.name), target = to_torch(to.name);
   if (source.type() != target.type()) return;
-  auto speed = speed_of({bytes_on(target, options.bytes), bytes_on(source, options.bytes)},
-                        {bytes_on(target, kFewBytes), bytes_on(source, kFewBytes)}, target, options);
+  auto speed =
+      speed_of({bytes_on(target, options.bytes), bytes_on(source, options.bytes)},
+               {bytes_on(target, kFewBytes), bytes_on(source, kFewBytes)}, target, options);
   speed.from = from.name;
   speed.to = to.name;
   table.links.push_back(speed);
 }
 
 double cpu_memory_gbps(const MeasureOptions& options) {
-  auto from = bytes_on(at::kCPU, options.bytes).fill_(1), to = bytes_on(at::kCPU, options.bytes).fill_(0);
+  auto from = bytes_on(at::kCPU, options.bytes).fill_(1),
+       to = bytes_on(at::kCPU, options.bytes).fill_(0);
   double best = 1e30;
   for (int i = 0; i < options.repeats; ++i) {
     const double start = wall_s();
@@ -101,7 +110,8 @@ double cpu_memory_gbps(const MeasureOptions& options) {
 }
 
 struct OpenFile {
-  explicit OpenFile(const std::filesystem::path& path) : descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  explicit OpenFile(const std::filesystem::path& path)
+      : descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
   ~OpenFile() {
     if (descriptor >= 0) close(descriptor);
   }
@@ -126,15 +136,18 @@ LinkTable measure(const MeasureOptions& options) {
     if (device.accelerator) measure_host(device, options, table);
   for (const auto& from : devices)
     for (const auto& to : devices)
-      if (from.accelerator && to.accelerator && from.name != to.name) measure_pair(from, to, options, table);
+      if (from.accelerator && to.accelerator && from.name != to.name)
+        measure_pair(from, to, options, table);
   table.cpu_memory_gbps = cpu_memory_gbps(options);
-  if (!options.disk_file.empty()) table.disk_gbps = measure_file_read(options.disk_file, 4 * options.bytes);
+  if (!options.disk_file.empty())
+    table.disk_gbps = measure_file_read(options.disk_file, 4 * options.bytes);
   return table;
 }
 
 double measure_file_read(const std::filesystem::path& path, std::int64_t limit_bytes) {
   OpenFile file(path);
-  if (file.descriptor < 0) throw Error(ErrorKind::MissingFile, path.string(), "cannot be opened for reading");
+  if (file.descriptor < 0)
+    throw Error(ErrorKind::MissingFile, path.string(), "cannot be opened for reading");
   posix_fadvise(file.descriptor, 0, limit_bytes, POSIX_FADV_DONTNEED);
   posix_fadvise(file.descriptor, 0, limit_bytes, POSIX_FADV_SEQUENTIAL);
   std::vector<char> piece(std::size_t{8} << 20);
@@ -152,15 +165,17 @@ double measure_file_read(const std::filesystem::path& path, std::int64_t limit_b
 
 std::string machine_id() {
   std::string id;
-  for (const auto& device : list_devices()) id += fmt::format("{}{} {}", id.empty() ? "" : "; ", device.name, device.description);
+  for (const auto& device : list_devices())
+    id += fmt::format("{}{} {}", id.empty() ? "" : "; ", device.name, device.description);
   return id;
 }
 
 std::filesystem::path default_link_file() {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
-  const std::filesystem::path base = cache && *cache ? std::filesystem::path(cache)
-                                                     : std::filesystem::path(home && *home ? home : ".") / ".cache";
+  const std::filesystem::path base =
+      cache && *cache ? std::filesystem::path(cache)
+                      : std::filesystem::path(home && *home ? home : ".") / ".cache";
   return base / "distorch" / "links.json";
 }
 
@@ -172,7 +187,8 @@ void save(const LinkTable& table, const std::filesystem::path& path) {
                      {"gbps", link.gbps},
                      {"pageable_gbps", link.pageable_gbps},
                      {"latency_s", link.latency_s}});
-  nlohmann::json all{{"machine", table.machine}, {"links", links}, {"cpu_memory_gbps", table.cpu_memory_gbps}};
+  nlohmann::json all{
+      {"machine", table.machine}, {"links", links}, {"cpu_memory_gbps", table.cpu_memory_gbps}};
   if (table.disk_gbps) all["disk_gbps"] = *table.disk_gbps;
   std::error_code ignored;  // write_file says what is wrong with the folder
   if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path(), ignored);
@@ -187,7 +203,8 @@ std::optional<LinkTable> load_links(const std::filesystem::path& path) {
     LinkTable table;
     table.machine = all.at("machine");
     for (const auto& link : all.at("links"))
-      table.links.push_back({link.at("from"), link.at("to"), link.at("gbps"), link.at("pageable_gbps"), link.at("latency_s")});
+      table.links.push_back({link.at("from"), link.at("to"), link.at("gbps"),
+                             link.at("pageable_gbps"), link.at("latency_s")});
     table.cpu_memory_gbps = all.at("cpu_memory_gbps");
     if (all.contains("disk_gbps")) table.disk_gbps = all.at("disk_gbps").get<double>();
     if (table.machine != machine_id()) return std::nullopt;

@@ -19,12 +19,15 @@ void limit_memory(c10::Device device, std::int64_t bytes) {
   const auto total = memory_use(device).total;
   if (bytes < 0 || bytes > total)
     throw Error(ErrorKind::Usage, name_of(device),
-                "cannot be limited to " + std::to_string(bytes) + " bytes; it has " + std::to_string(total));
+                "cannot be limited to " + std::to_string(bytes) + " bytes; it has " +
+                    std::to_string(total));
   kind_of(device.type()).limit_memory(index_of(device), bytes);
 }
 
 bool is_out_of_memory(const std::exception& error) {
-  if (dynamic_cast<const c10::OutOfMemoryError*>(&error) || dynamic_cast<const std::bad_alloc*>(&error)) return true;
+  if (dynamic_cast<const c10::OutOfMemoryError*>(&error) ||
+      dynamic_cast<const std::bad_alloc*>(&error))
+    return true;
   const auto* ours = dynamic_cast<const Error*>(&error);
   return ours && ours->kind() == ErrorKind::OutOfMemory;
 }

@@ -6,14 +6,16 @@
 
 namespace distorch::device {
 
-/// Memory of one device in bytes. For accelerators `in_use` is what tensors of this process hold (no cached
-/// blocks); for the CPU it is the resident set of the process.
+/// Memory of one device in bytes. For accelerators `in_use` is what tensors of this process hold
+/// (no cached blocks); for the CPU it is the resident set of the process.
 struct MemoryUse {
   std::int64_t total = 0;
-  std::int64_t free = 0;    // what the system can still give, cached blocks of this process not counted as free
+  std::int64_t free =
+      0;  // what the system can still give, cached blocks of this process not counted as free
   std::int64_t in_use = 0;
-  std::int64_t peak = 0;    // highest in_use since start or reset_peak
-  std::int64_t reserved = 0;  // held from the system by the caching allocator; = in_use where there is none
+  std::int64_t peak = 0;  // highest in_use since start or reset_peak
+  std::int64_t reserved =
+      0;  // held from the system by the caching allocator; = in_use where there is none
 };
 
 MemoryUse memory_use(c10::Device device);
@@ -22,8 +24,9 @@ void reset_peak(c10::Device device);
 /// Gives cached, unused blocks back to the system.
 void empty_cache(c10::Device device);
 
-/// From now on allocations that take the device's memory beyond `bytes` fail with an out-of-memory error.
-/// 0 lifts the limit. Ignored for the CPU. Error(Usage) when more than the device has is asked for.
+/// From now on allocations that take the device's memory beyond `bytes` fail with an out-of-memory
+/// error. 0 lifts the limit. Ignored for the CPU. Error(Usage) when more than the device has is
+/// asked for.
 void limit_memory(c10::Device device, std::int64_t bytes);
 
 /// True for torch's out-of-memory errors of any device, std::bad_alloc and Error(OutOfMemory).

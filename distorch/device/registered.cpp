@@ -29,19 +29,23 @@ std::int64_t whole_pages(std::int64_t bytes) {
 
 }  // namespace
 
-RegisteredRange::RegisteredRange(const void* start, std::int64_t bytes, const std::vector<c10::Device>& devices,
-                                 Access access)
+RegisteredRange::RegisteredRange(const void* start, std::int64_t bytes,
+                                 const std::vector<c10::Device>& devices, Access access)
     : start_(start), bytes_(bytes) {
   if (bytes <= 0) return;
   for (auto type : accelerator_types(devices)) {
-    auto refused = kind_of(type).register_host(const_cast<void*>(start), bytes, access == Access::ReadOnly);
+    auto refused =
+        kind_of(type).register_host(const_cast<void*>(start), bytes, access == Access::ReadOnly);
     if (!refused) {
       types_.push_back(type);
       continue;
     }
     release();
-    log::warn_once(fmt::format("host memory could not be registered for direct copies ({}); copies go through ordinary memory "
-                               "and are slower", *refused));
+    log::warn_once(
+        fmt::format("host memory could not be registered for direct copies ({}); copies go through "
+                    "ordinary memory "
+                    "and are slower",
+                    *refused));
     return;
   }
 }
@@ -65,13 +69,15 @@ void RegisteredRange::release() noexcept {
   types_.clear();
 }
 
-HostBuffer::HostBuffer(std::int64_t bytes, const std::vector<c10::Device>& devices) : bytes_(bytes) {
+HostBuffer::HostBuffer(std::int64_t bytes, const std::vector<c10::Device>& devices)
+    : bytes_(bytes) {
   if (bytes <= 0) return;
   mapped_ = whole_pages(bytes);
   void* memory = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     mapped_ = 0;
-    throw Error(ErrorKind::OutOfMemory, "cpu", "no " + human_bytes(static_cast<double>(bytes)) + " of RAM for a copy buffer");
+    throw Error(ErrorKind::OutOfMemory, "cpu",
+                "no " + human_bytes(static_cast<double>(bytes)) + " of RAM for a copy buffer");
   }
   data_ = memory;
   registered_ = RegisteredRange(data_, mapped_, devices, RegisteredRange::Access::ReadWrite);

@@ -6,17 +6,21 @@
 
 namespace distorch::device {
 
-/// Host memory that the accelerators of the given kinds copy from at full speed, for as long as this object
-/// lives. Meant for file mappings made MAP_SHARED and read-only (a private mapping cannot be registered). The
-/// mapping must outlive this object. Move-only.
+/// Host memory that the accelerators of the given kinds copy from at full speed, for as long as
+/// this object lives. Meant for file mappings made MAP_SHARED and read-only (a private mapping
+/// cannot be registered). The mapping must outlive this object. Move-only.
 class RegisteredRange {
  public:
-  enum class Access { ReadOnly, ReadWrite };  // by the device; a read-only mapping registers only as the former
+  enum class Access {
+    ReadOnly,
+    ReadWrite
+  };  // by the device; a read-only mapping registers only as the former
 
   RegisteredRange() = default;
-  /// Registers [start, start + bytes) with the kinds of device in `devices` (CPU entries are skipped).
-  /// Refused (memlock limit, unsupported mapping, no driver): the object is empty, and a warning says so once per
-  /// process; copies from the memory still work, as from any pageable memory.
+  /// Registers [start, start + bytes) with the kinds of device in `devices` (CPU entries are
+  /// skipped). Refused (memlock limit, unsupported mapping, no driver): the object is empty, and a
+  /// warning says so once per process; copies from the memory still work, as from any pageable
+  /// memory.
   RegisteredRange(const void* start, std::int64_t bytes, const std::vector<c10::Device>& devices,
                   Access access = Access::ReadOnly);
   ~RegisteredRange();
@@ -36,8 +40,9 @@ class RegisteredRange {
   std::vector<c10::DeviceType> types_;
 };
 
-/// Page-locked host memory of exactly the size asked for, rounded up to pages (torch's pool rounds to powers of
-/// two). Where locking is refused it is ordinary memory: slower, never an error. Move-only.
+/// Page-locked host memory of exactly the size asked for, rounded up to pages (torch's pool rounds
+/// to powers of two). Where locking is refused it is ordinary memory: slower, never an error.
+/// Move-only.
 class HostBuffer {
  public:
   HostBuffer() = default;

@@ -17,7 +17,8 @@ thread_local std::vector<std::string> places;
 
 // The stream on which a donor sends: apart from the one on which it computes.
 c10::Stream donor_stream(c10::Device donor) {
-  constexpr c10::StreamId kSimDonorStream = 1000;  // beyond those of the pool; the machine may change under us
+  constexpr c10::StreamId kSimDonorStream =
+      1000;  // beyond those of the pool; the machine may change under us
   if (donor.type() == sim::kSim) return c10::Stream(c10::Stream::UNSAFE, donor, kSimDonorStream);
   static std::mutex mutex;
   static std::map<std::pair<c10::DeviceType, int>, c10::StreamId> streams;
@@ -32,11 +33,14 @@ c10::Stream donor_stream(c10::Device donor) {
 
 bool has_streams(c10::Device device) { return !device.is_cpu(); }
 
-c10::Stream current_stream(c10::Device device) { return VirtualGuardImpl(device.type()).getStream(device); }
+c10::Stream current_stream(c10::Device device) {
+  return VirtualGuardImpl(device.type()).getStream(device);
+}
 
 c10::Stream new_stream(c10::Device device, bool high_priority) {
   const VirtualGuardImpl guard(device.type());
-  return has_streams(device) ? guard.getStreamFromGlobalPool(device, high_priority) : guard.getStream(device);
+  return has_streams(device) ? guard.getStreamFromGlobalPool(device, high_priority)
+                             : guard.getStream(device);
 }
 
 void synchronize(c10::Device device) {
@@ -46,7 +50,8 @@ void synchronize(c10::Device device) {
 }
 
 void synchronize(const c10::Stream& stream) {
-  if (has_streams(stream.device())) VirtualGuardImpl(stream.device_type()).synchronizeStream(stream);
+  if (has_streams(stream.device()))
+    VirtualGuardImpl(stream.device_type()).synchronizeStream(stream);
 }
 
 Event::Event(c10::Device device) {
@@ -69,7 +74,8 @@ bool Event::reached() const { return !event_ || event_->query(); }
 
 void copy_async(const at::Tensor& dst, const at::Tensor& src, const c10::Stream& stream) {
   if (dst.sizes() != src.sizes() || dst.scalar_type() != src.scalar_type())
-    throw Error(ErrorKind::Shape, name_of(dst.device()), "an asynchronous copy needs the same shape and dtype on both sides");
+    throw Error(ErrorKind::Shape, name_of(dst.device()),
+                "an asynchronous copy needs the same shape and dtype on both sides");
   if (!has_streams(stream.device())) {
     dst.copy_(src);
     return;

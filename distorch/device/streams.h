@@ -10,15 +10,15 @@
 
 namespace distorch::device {
 
-/// Streams and events that work the same on CUDA and on the simulated accelerator, and do nothing on the CPU
-/// (where every operation is done when it returns).
+/// Streams and events that work the same on CUDA and on the simulated accelerator, and do nothing
+/// on the CPU (where every operation is done when it returns).
 bool has_streams(c10::Device device);
 
 /// The stream on which operations of this thread run now.
 c10::Stream current_stream(c10::Device device);
 
-/// A stream of the device's pool, apart from the current one, for copies. The CPU has only its default stream.
-/// Make it current with c10::StreamGuard.
+/// A stream of the device's pool, apart from the current one, for copies. The CPU has only its
+/// default stream. Make it current with c10::StreamGuard.
 c10::Stream new_stream(c10::Device device, bool high_priority = true);
 
 /// The host waits for everything issued so far on the device or stream.
@@ -30,7 +30,8 @@ class Event {
  public:
   explicit Event(c10::Device device);
   void record(const c10::Stream& stream);
-  /// `stream` waits for the recorded point before it goes on; the host does not. No-op when never recorded.
+  /// `stream` waits for the recorded point before it goes on; the host does not. No-op when never
+  /// recorded.
   void block(const c10::Stream& stream);
   /// The host waits for the recorded point.
   void synchronize();
@@ -41,18 +42,20 @@ class Event {
   std::optional<c10::Event> event_;
 };
 
-/// Copies on `stream` (a stream of the accelerator taking part; of dst's where both are accelerators) without
-/// blocking the host. Same shape and dtype. Host memory should be registered or page-locked (registered.h): from
-/// pageable memory the copy is slower and the host waits. A copy from another accelerator is ordered with
-/// `stream` on both ends and does not queue behind the donor's own computations.
+/// Copies on `stream` (a stream of the accelerator taking part; of dst's where both are
+/// accelerators) without blocking the host. Same shape and dtype. Host memory should be registered
+/// or page-locked (registered.h): from pageable memory the copy is slower and the host waits. A
+/// copy from another accelerator is ordered with `stream` on both ends and does not queue behind
+/// the donor's own computations.
 void copy_async(const at::Tensor& dst, const at::Tensor& src, const c10::Stream& stream);
 
-/// Tells the allocator that `stream` uses the tensor's memory too, so that it is not given away before.
+/// Tells the allocator that `stream` uses the tensor's memory too, so that it is not given away
+/// before.
 void record_stream(const at::Tensor& tensor, const c10::Stream& stream);
 
-/// Says that the host is about to overwrite [start, start+bytes), memory that asynchronous copies may read or
-/// write. The simulated accelerator checks that every such copy was waited for (Error(Internal) otherwise);
-/// no effect on other devices.
+/// Says that the host is about to overwrite [start, start+bytes), memory that asynchronous copies
+/// may read or write. The simulated accelerator checks that every such copy was waited for
+/// (Error(Internal) otherwise); no effect on other devices.
 void host_will_write(const void* start, std::int64_t bytes);
 /// The same before the host reads what an asynchronous copy wrote.
 void host_will_read(const void* start, std::int64_t bytes);

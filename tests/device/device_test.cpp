@@ -9,7 +9,8 @@
 using namespace distorch;
 using namespace distorch::device;
 
-TEST_CASE("devices: the CPU is always there, last, with real figures; the simulated ones come first") {
+TEST_CASE(
+    "devices: the CPU is always there, last, with real figures; the simulated ones come first") {
   sim::install(test::small_rig(2));
   const auto all = list_devices();
   REQUIRE(all.size() >= 3);
@@ -40,14 +41,17 @@ TEST_CASE("devices: names") {
   CHECK(to_torch("cpu") == c10::Device(c10::kCPU));
   CHECK(to_torch("sim:1") == c10::Device(c10::DeviceType::PrivateUse1, 1));
   for (const char* name : {"cuda:3", "cpu", "sim:1"}) CHECK(name_of(to_torch(name)) == name);
-  for (const char* name : {"", "gpu:0", "cuda:", "cuda:-1", "cuda:x", "cuda:1x", "cuda:1000", "cpu:1", ":0"})
+  for (const char* name :
+       {"", "gpu:0", "cuda:", "cuda:-1", "cuda:x", "cuda:1x", "cuda:1000", "cpu:1", ":0"})
     CHECK_THROWS_AS(to_torch(name), Error);
 }
 
 TEST_CASE("devices: substitution says which replaced which") {
-  const std::vector<std::string> one{"cuda:0", "cpu"}, none{"cpu"}, simulated{"sim:0", "sim:1", "cpu"};
+  const std::vector<std::string> one{"cuda:0", "cpu"}, none{"cpu"},
+      simulated{"sim:0", "sim:1", "cpu"};
   auto r = resolve_devices({"cuda:0", "cpu", "cuda:1"}, one, {}, false);
-  CHECK(r.mapping == std::map<std::string, std::string>{{"cuda:0", "cuda:0"}, {"cpu", "cpu"}, {"cuda:1", "cuda:0"}});
+  CHECK(r.mapping == std::map<std::string, std::string>{
+                         {"cuda:0", "cuda:0"}, {"cpu", "cpu"}, {"cuda:1", "cuda:0"}});
   REQUIRE(r.warnings.size() == 1);
   CHECK(r.warnings[0] == "cuda:1 is not on this machine; cuda:0 is used in its place");
 
@@ -55,7 +59,8 @@ TEST_CASE("devices: substitution says which replaced which") {
   CHECK(r.mapping == std::map<std::string, std::string>{{"cuda:0", "cpu"}, {"cuda:1", "cpu"}});
   CHECK(r.warnings.size() == 2);
 
-  r = resolve_devices({"cuda:1", "cuda:4", "xpu:0"}, simulated, {}, false);  // same index first, then the first
+  r = resolve_devices({"cuda:1", "cuda:4", "xpu:0"}, simulated, {},
+                      false);  // same index first, then the first
   CHECK(r.mapping["cuda:1"] == "sim:1");
   CHECK(r.mapping["cuda:4"] == "sim:0");
   CHECK(r.mapping["xpu:0"] == "sim:0");
@@ -67,9 +72,11 @@ TEST_CASE("devices: substitution says which replaced which") {
 
 TEST_CASE("devices: strict names and bad maps are refused") {
   const std::vector<std::string> one{"cuda:0", "cpu"};
-  CHECK_THROWS_WITH_AS(resolve_devices({"cuda:1"}, one, {}, true), doctest::Contains("cuda:0, cpu"), Error);
+  CHECK_THROWS_WITH_AS(resolve_devices({"cuda:1"}, one, {}, true), doctest::Contains("cuda:0, cpu"),
+                       Error);
   CHECK_NOTHROW(resolve_devices({"cuda"}, one, {}, true));
-  CHECK_THROWS_WITH_AS(resolve_devices({}, one, {{"cuda:1", "cuda:2"}}, false), doctest::Contains("there is no cuda:2"), Error);
+  CHECK_THROWS_WITH_AS(resolve_devices({}, one, {{"cuda:1", "cuda:2"}}, false),
+                       doctest::Contains("there is no cuda:2"), Error);
   for (const char* entry : {"cuda:1", "=cpu", "cuda:1=", "cuda:1=gpu", "cuda:x=cpu"})
     CHECK_THROWS_WITH_AS(parse_device_map({entry}), doctest::Contains(""), Error);
 }

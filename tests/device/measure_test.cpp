@@ -13,11 +13,14 @@ using namespace distorch;
 using namespace distorch::device;
 using doctest::Approx;
 
-TEST_CASE("measure: the simulated links come out as the rig describes them; the table survives the disk") {
+TEST_CASE(
+    "measure: the simulated links come out as the rig describes them; the table survives the "
+    "disk") {
   auto rig = test::small_rig(2);
   for (auto& link : rig.links) link.latency_s = 1e-5;
   sim::install(rig);
-  const auto folder = std::filesystem::temp_directory_path() / ("distorch_measure_" + std::to_string(::getpid()));
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("distorch_measure_" + std::to_string(::getpid()));
   std::filesystem::create_directories(folder);
   std::ofstream(folder / "data") << std::string(1 << 20, 'x');
   const auto table = measure({.bytes = 8 << 20, .repeats = 2, .disk_file = folder / "data"});

@@ -33,7 +33,9 @@ struct MappedFile {
   }
   MappedFile(const MappedFile&) = delete;
 
-  at::Tensor tensor() const { return at::from_blob(start, {bytes}, at::TensorOptions().dtype(at::kByte)); }
+  at::Tensor tensor() const {
+    return at::from_blob(start, {bytes}, at::TensorOptions().dtype(at::kByte));
+  }
 
   std::int64_t bytes;
   std::FILE* file;
@@ -42,7 +44,9 @@ struct MappedFile {
 
 }  // namespace
 
-TEST_CASE("registered: a file mapping is registered while the object lives, and copies from it do not block") {
+TEST_CASE(
+    "registered: a file mapping is registered while the object lives, and copies from it do not "
+    "block") {
   c10::InferenceMode inference;
   const auto device = test::test_device();
   MappedFile file(1 << 20);

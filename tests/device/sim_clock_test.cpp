@@ -65,13 +65,15 @@ TEST_CASE("timeline: an event orders streams, without it they overlap") {
 
 TEST_CASE("timeline: what is issued later shares the link with what is in flight") {
   sim::Timeline t(one_link(10e9, 0.1), 1);
-  const int first = t.add_stream(0, "1"), second = t.add_stream(0, "2"), compute = t.add_stream(0, "3");
+  const int first = t.add_stream(0, "1"), second = t.add_stream(0, "2"),
+            compute = t.add_stream(0, "3");
   const int route = t.route("cpu", "sim:0");
   t.transfer(first, route, 20000000000, {});  // alone: 0.1 + 2 s
   t.kernel(compute, 1, {});
   t.finish(compute);  // the host is at 1 s; 9 GB have passed
   CHECK(t.host_s() == Approx(1));
-  t.transfer(second, route, 5000000000, {});  // alone from 1 to 1.1 (latency), then half each for 1 s
+  t.transfer(second, route, 5000000000,
+             {});  // alone from 1 to 1.1 (latency), then half each for 1 s
   t.finish(second);
   CHECK(t.host_s() == Approx(2.1));
   t.finish(first);  // 20 - 9 - 1 - 5 = 5 GB left at 2.1 s
@@ -96,7 +98,8 @@ TEST_CASE("timeline: the host is not blocked, and nothing starts before it was i
   CHECK(t.host_s() == 0);
 }
 
-TEST_CASE("sim: the cost of a kernel is the larger of its arithmetic and its bytes, plus the launch") {
+TEST_CASE(
+    "sim: the cost of a kernel is the larger of its arithmetic and its bytes, plus the launch") {
   c10::InferenceMode inference;
   auto rig = test::small_rig(1);
   rig.devices[0].launch_s = 1e-5;
@@ -200,7 +203,8 @@ TEST_CASE("sim: transfers that the simulator cannot see, and the host's own time
   CHECK(sim::now() == Approx(5e-4));
   device::synchronize(stream);
   CHECK(sim::now() == Approx(1e-3));
-  CHECK_THROWS_WITH_AS(sim::model_transfer(stream, "moon", "cpu", 1), doctest::Contains("no link from moon to cpu"), Error);
+  CHECK_THROWS_WITH_AS(sim::model_transfer(stream, "moon", "cpu", 1),
+                       doctest::Contains("no link from moon to cpu"), Error);
 }
 
 TEST_CASE("sim: the profile names operations, places and lanes") {
@@ -232,7 +236,8 @@ TEST_CASE("sim: events give elapsed time and can be asked") {
   sim::install(test::small_rig(1));
   auto x = at::ones({25000}).to(kFirst);
   auto stream = device::current_stream(kFirst);
-  c10::Event before(kFirst.type(), c10::EventFlag::BACKEND_DEFAULT), after(kFirst.type(), c10::EventFlag::BACKEND_DEFAULT);
+  c10::Event before(kFirst.type(), c10::EventFlag::BACKEND_DEFAULT),
+      after(kFirst.type(), c10::EventFlag::BACKEND_DEFAULT);
   before.record(stream);
   x.add_(1);  // 100 kB read and written at 100 GB/s
   after.record(stream);
@@ -268,5 +273,6 @@ TEST_CASE("sim: dry and real runs of a ring take the same time on the same clock
   const double real = ring();
   sim::DryScope scope;
   CHECK(ring() == real);
-  CHECK(real == Approx(8 * 4e6 / 10e9 + 12e6 / 100e9));  // copies back to back, the last compute after them
+  CHECK(real ==
+        Approx(8 * 4e6 / 10e9 + 12e6 / 100e9));  // copies back to back, the last compute after them
 }

@@ -19,7 +19,8 @@ at::Tensor bytes(c10::Device device, std::int64_t n) {
 }
 }  // namespace
 
-TEST_CASE("sim: capacity is that of the rig, per device, and beyond it torch's own error is thrown") {
+TEST_CASE(
+    "sim: capacity is that of the rig, per device, and beyond it torch's own error is thrown") {
   c10::InferenceMode inference;
   sim::install(test::small_rig(2, 10 * kMiB));
   for (bool dry : {false, true}) {
@@ -27,7 +28,9 @@ TEST_CASE("sim: capacity is that of the rig, per device, and beyond it torch's o
     std::optional<sim::DryScope> scope;
     if (dry) scope.emplace();
     auto a = bytes(kFirst, 6 * kMiB);
-    CHECK_THROWS_WITH_AS(bytes(kFirst, 5 * kMiB), doctest::Contains("sim:0 out of memory. Tried to allocate 5.0 MiB"), c10::OutOfMemoryError);
+    CHECK_THROWS_WITH_AS(bytes(kFirst, 5 * kMiB),
+                         doctest::Contains("sim:0 out of memory. Tried to allocate 5.0 MiB"),
+                         c10::OutOfMemoryError);
     auto b = bytes(kFirst, 4 * kMiB);  // exactly full
     CHECK_THROWS_AS(bytes(kFirst, 1), c10::OutOfMemoryError);
     auto c = bytes(kSecond, 10 * kMiB);
@@ -58,7 +61,8 @@ TEST_CASE("sim: a limit below the total, also through the interface for all devi
   c10::InferenceMode inference;
   sim::install(test::small_rig(1, 10 * kMiB));
   device::limit_memory(kFirst, 4 * kMiB);
-  CHECK_THROWS_WITH_AS(bytes(kFirst, 5 * kMiB), doctest::Contains("limited to 4.0 MiB"), c10::OutOfMemoryError);
+  CHECK_THROWS_WITH_AS(bytes(kFirst, 5 * kMiB), doctest::Contains("limited to 4.0 MiB"),
+                       c10::OutOfMemoryError);
   auto a = bytes(kFirst, 3 * kMiB);
   const auto use = device::memory_use(kFirst);
   CHECK(use.in_use == 3 * kMiB);
@@ -84,7 +88,8 @@ TEST_CASE("sim: memory told to record_stream stays in use until that stream is p
   }
   CHECK(sim::memory(0).in_use == 6 * kMiB);
   const double before = sim::now();
-  auto y = bytes(kFirst, 8 * kMiB);  // does not fit beside it: waits for the stream, as CUDA's allocator does
+  auto y = bytes(
+      kFirst, 8 * kMiB);  // does not fit beside it: waits for the stream, as CUDA's allocator does
   CHECK(sim::now() > before);
   CHECK(sim::memory(0).in_use == 8 * kMiB);
 }
@@ -115,13 +120,17 @@ TEST_CASE("sim: faults") {
   }
 }
 
-TEST_CASE("sim: a dry scope has memory and a clock of its own; tensors from outside are shapes in it") {
+TEST_CASE(
+    "sim: a dry scope has memory and a clock of its own; tensors from outside are shapes in it") {
   c10::InferenceMode inference;
   sim::install(test::small_rig(1));
   auto outside = at::ones({1000}).to(kFirst);
   const auto in_use = sim::memory(0).in_use;
-  const double now = sim::finish();
+  const double now = sim::now();
   at::Tensor leaked;
+  device::Event before_scope(kFirst);
+  outside.add_(1);
+  before_scope.record(device::current_stream(kFirst));
   {
     auto rig = test::small_rig(3, 1000 * kMiB);
     sim::DryScope scope(rig);
@@ -131,6 +140,10 @@ TEST_CASE("sim: a dry scope has memory and a clock of its own; tensors from outs
     CHECK(sim::now() == 0);
     auto big = bytes(c10::Device("sim:2"), 900 * kMiB);
     leaked = outside + 1;
+    before_scope.block(
+        device::current_stream(kFirst));  // an event from outside orders nothing here
+    device::record_stream(outside, device::new_stream(kFirst));
+    CHECK(sim::finish() > 0);
     CHECK(leaked.sizes() == outside.sizes());
     std::shared_ptr<sim::Machine> here = sim::current_machine();
     std::thread([here] {

@@ -29,8 +29,9 @@ at::Tensor input(at::IntArrayRef sizes, c10::Device device, at::ScalarType dtype
 std::vector<at::Tensor> block(c10::Device d, at::ScalarType dtype) {
   const int64_t width = 32, heads = 4;
   auto x = input({2, 16, width}, d, dtype);
-  auto qkv = at::linear(at::layer_norm(x, {width}, input({width}, d, dtype), input({width}, d, dtype)),
-                        input({3 * width, width}, d, dtype), input({3 * width}, d, dtype));
+  auto qkv =
+      at::linear(at::layer_norm(x, {width}, input({width}, d, dtype), input({width}, d, dtype)),
+                 input({3 * width, width}, d, dtype), input({3 * width}, d, dtype));
   auto parts = qkv.view({2, 16, 3, heads, width / heads}).permute({2, 0, 3, 1, 4});
   auto a = at::scaled_dot_product_attention(parts[0], parts[1], parts[2]);
   x = x + a.transpose(1, 2).reshape({2, 16, width});
@@ -42,10 +43,13 @@ std::vector<at::Tensor> unet_part(c10::Device d, at::ScalarType dtype) {
   auto x = input({2, 8, 12, 10}, d, dtype);
   auto h = at::silu(at::group_norm(x, 4, input({8}, d, dtype), input({8}, d, dtype)));
   h = at::conv2d(h, input({16, 8, 3, 3}, d, dtype), input({16}, d, dtype), 1, 1);
-  h = h + at::linear(at::silu(input({2, 20}, d, dtype)), input({16, 20}, d, dtype)).unsqueeze(-1).unsqueeze(-1);
+  h = h + at::linear(at::silu(input({2, 20}, d, dtype)), input({16, 20}, d, dtype))
+              .unsqueeze(-1)
+              .unsqueeze(-1);
   auto down = at::conv2d(h, input({16, 16, 3, 3}, d, dtype), {}, 2, 1);
   auto up = at::upsample_nearest2d(down, {12, 10});
-  auto geglu = at::linear(up.permute({0, 2, 3, 1}).reshape({2, 120, 16}), input({32, 16}, d, dtype)).chunk(2, -1);
+  auto geglu = at::linear(up.permute({0, 2, 3, 1}).reshape({2, 120, 16}), input({32, 16}, d, dtype))
+                   .chunk(2, -1);
   return {at::cat({h, up}, 1), down, geglu[0] * at::gelu(geglu[1])};
 }
 
@@ -63,13 +67,21 @@ std::vector<Case> cases() {
          return at::conv2d(x, input({8, 8, 3, 3}, d), {}, 1, 1);
        })},
       {"transposed convolution", f([](c10::Device d) {
-         return at::conv_transpose2d(input({1, 4, 5, 5}, d), input({4, 6, 3, 3}, d), input({6}, d), 2, 1, 1);
+         return at::conv_transpose2d(input({1, 4, 5, 5}, d), input({4, 6, 3, 3}, d), input({6}, d),
+                                     2, 1, 1);
        })},
-      {"grouped convolution", f([](c10::Device d) { return at::conv2d(input({1, 8, 5, 5}, d), input({8, 1, 3, 3}, d), {}, 1, 1, 1, 8); })},
-      {"conv1d", f([](c10::Device d) { return at::conv1d(input({1, 8, 15}, d), input({4, 8, 3}, d), {}, 1, 1); })},
-      {"conv3d", f([](c10::Device d) { return at::conv3d(input({1, 4, 3, 6, 6}, d), input({8, 4, 1, 2, 2}, d), {}, {1, 2, 2}); })},
+      {"grouped convolution", f([](c10::Device d) {
+         return at::conv2d(input({1, 8, 5, 5}, d), input({8, 1, 3, 3}, d), {}, 1, 1, 1, 8);
+       })},
+      {"conv1d", f([](c10::Device d) {
+         return at::conv1d(input({1, 8, 15}, d), input({4, 8, 3}, d), {}, 1, 1);
+       })},
+      {"conv3d", f([](c10::Device d) {
+         return at::conv3d(input({1, 4, 3, 6, 6}, d), input({8, 4, 1, 2, 2}, d), {}, {1, 2, 2});
+       })},
       {"attention with mask", f([](c10::Device d) {
-         return at::scaled_dot_product_attention(input({1, 2, 5, 8}, d), input({1, 2, 7, 8}, d), input({1, 2, 7, 8}, d), input({1, 1, 5, 7}, d));
+         return at::scaled_dot_product_attention(input({1, 2, 5, 8}, d), input({1, 2, 7, 8}, d),
+                                                 input({1, 2, 7, 8}, d), input({1, 1, 5, 7}, d));
        })},
       {"causal attention", f([](c10::Device d) {
          auto q = input({2, 2, 9, 8}, d);
@@ -79,23 +91,64 @@ std::vector<Case> cases() {
          auto q = input({2, 9, 8}, d);
          return at::scaled_dot_product_attention(q, q, q);
        })},
-      {"baddbmm", f([](c10::Device d) { return at::baddbmm(input({2, 3, 4}, d), input({2, 3, 5}, d), input({2, 5, 4}, d), 0, 0.5); })},
-      {"matmul broadcast", f([](c10::Device d) { return at::matmul(input({2, 3, 4, 5}, d), input({5, 6}, d)); })},
-      {"einsum", f([](c10::Device d) { return at::einsum("bij,bkj->bik", {input({2, 3, 4}, d), input({2, 5, 4}, d)}); })},
-      {"softmax", f([](c10::Device d) { return at::softmax(input({3, 7}, d, at::kBFloat16), -1, at::kFloat); })},
-      {"activations", [](c10::Device d) {
+      {"baddbmm", f([](c10::Device d) {
+         return at::baddbmm(input({2, 3, 4}, d), input({2, 3, 5}, d), input({2, 5, 4}, d), 0, 0.5);
+       })},
+      {"matmul broadcast", f([](c10::Device d) {
+         return at::matmul(input({2, 3, 4, 5}, d), input({5, 6}, d));
+       })},
+      {"einsum", f([](c10::Device d) {
+         return at::einsum("bij,bkj->bik", {input({2, 3, 4}, d), input({2, 5, 4}, d)});
+       })},
+      {"softmax", f([](c10::Device d) {
+         return at::softmax(input({3, 7}, d, at::kBFloat16), -1, at::kFloat);
+       })},
+      {"activations",
+       [](c10::Device d) {
          auto x = input({4, 9}, d);
-         return std::vector<at::Tensor>{at::silu(x), at::gelu(x), at::sigmoid(x), at::tanh(x), at::relu(x), at::leaky_relu(x, 0.2),
-                                        at::exp(x), at::sin(x), at::cos(x), at::sqrt(x.abs()), at::rsqrt(x.abs() + 1), at::log(x.abs() + 1),
-                                        at::softplus(x), at::elu(x), at::hardswish(x), at::erf(x), at::floor(x), at::round(x), at::sign(x)};
+         return std::vector<at::Tensor>{at::silu(x),
+                                        at::gelu(x),
+                                        at::sigmoid(x),
+                                        at::tanh(x),
+                                        at::relu(x),
+                                        at::leaky_relu(x, 0.2),
+                                        at::exp(x),
+                                        at::sin(x),
+                                        at::cos(x),
+                                        at::sqrt(x.abs()),
+                                        at::rsqrt(x.abs() + 1),
+                                        at::log(x.abs() + 1),
+                                        at::softplus(x),
+                                        at::elu(x),
+                                        at::hardswish(x),
+                                        at::erf(x),
+                                        at::floor(x),
+                                        at::round(x),
+                                        at::sign(x)};
        }},
-      {"arithmetic with scalars", [](c10::Device d) {
+      {"arithmetic with scalars",
+       [](c10::Device d) {
          auto x = input({4, 9}, d), y = input({9}, d);
-         return std::vector<at::Tensor>{x * 2 + 1, x / y, 1 - x, x.pow(2), x.clamp(-0.5, 0.5), at::lerp(x, x + 1, 0.25), x.addcmul(x, x, 0.5),
-                                        x.addcdiv(x, x.abs() + 1, 2), at::where(x > 0, x, y), x * at::scalar_tensor(3.0f), at::minimum(x, y),
-                                        at::fmod(x, 0.3), x.remainder(0.3), x.neg(), x.abs(), (x > 0).logical_not(), (x > 0).bitwise_and(y > 0)};
+         return std::vector<at::Tensor>{x * 2 + 1,
+                                        x / y,
+                                        1 - x,
+                                        x.pow(2),
+                                        x.clamp(-0.5, 0.5),
+                                        at::lerp(x, x + 1, 0.25),
+                                        x.addcmul(x, x, 0.5),
+                                        x.addcdiv(x, x.abs() + 1, 2),
+                                        at::where(x > 0, x, y),
+                                        x * at::scalar_tensor(3.0f),
+                                        at::minimum(x, y),
+                                        at::fmod(x, 0.3),
+                                        x.remainder(0.3),
+                                        x.neg(),
+                                        x.abs(),
+                                        (x > 0).logical_not(),
+                                        (x > 0).bitwise_and(y > 0)};
        }},
-      {"in place", [](c10::Device d) {
+      {"in place",
+       [](c10::Device d) {
          auto x = input({4, 9}, d);
          x.add_(1).mul_(input({4, 9}, d)).clamp_(-1, 1);
          x.index_put_({at::arange(2, at::TensorOptions(d).dtype(at::kLong))}, input({2, 9}, d));
@@ -104,69 +157,142 @@ std::vector<Case> cases() {
          x[0].copy_(input({9}, d));
          return std::vector<at::Tensor>{x};
        }},
-      {"reductions", [](c10::Device d) {
+      {"reductions",
+       [](c10::Device d) {
          auto x = input({3, 4, 5}, d);
          auto [values, indices] = x.max(-1);
-         return std::vector<at::Tensor>{x.sum(), x.mean({1, 2}, true), x.amax({0, 2}), x.amin(1), x.norm(), at::linalg_vector_norm(x, 2, {1}),
-                                        x.std(), x.var({1}, true, true), x.std({1, 2}, false), x.argmax(-1), x.cumsum(1), at::cumprod(x, 0),
-                                        at::isfinite(x).all(), at::isnan(x).any(), values, indices, x.prod(), at::logsumexp(x, 1)};
+         return std::vector<at::Tensor>{x.sum(),
+                                        x.mean({1, 2}, true),
+                                        x.amax({0, 2}),
+                                        x.amin(1),
+                                        x.norm(),
+                                        at::linalg_vector_norm(x, 2, {1}),
+                                        x.std(),
+                                        x.var({1}, true, true),
+                                        x.std({1, 2}, false),
+                                        x.argmax(-1),
+                                        x.cumsum(1),
+                                        at::cumprod(x, 0),
+                                        at::isfinite(x).all(),
+                                        at::isnan(x).any(),
+                                        values,
+                                        indices,
+                                        x.prod(),
+                                        at::logsumexp(x, 1)};
        }},
-      {"shapes", [](c10::Device d) {
+      {"shapes",
+       [](c10::Device d) {
          auto x = input({2, 6, 4}, d);
          auto parts = x.split(2, 1);
-         return std::vector<at::Tensor>{at::cat({x, x}, 1), at::stack({x, x}), x.repeat({1, 2, 1}), x.expand({3, 2, 6, 4}).contiguous(), x.flip({1}),
-                                        x.roll({1}, {2}), parts[1].contiguous(), x.movedim(0, 2).contiguous(), x.unfold(1, 2, 2), x.flatten(),
-                                        x.repeat_interleave(2, 0), at::tril(x), at::triu(x), x.select(1, 2), x.diagonal(0, 1, 2).contiguous(),
-                                        at::pixel_shuffle(input({1, 8, 3, 3}, d), 2), at::pixel_unshuffle(input({1, 2, 4, 4}, d), 2)};
+         return std::vector<at::Tensor>{at::cat({x, x}, 1),
+                                        at::stack({x, x}),
+                                        x.repeat({1, 2, 1}),
+                                        x.expand({3, 2, 6, 4}).contiguous(),
+                                        x.flip({1}),
+                                        x.roll({1}, {2}),
+                                        parts[1].contiguous(),
+                                        x.movedim(0, 2).contiguous(),
+                                        x.unfold(1, 2, 2),
+                                        x.flatten(),
+                                        x.repeat_interleave(2, 0),
+                                        at::tril(x),
+                                        at::triu(x),
+                                        x.select(1, 2),
+                                        x.diagonal(0, 1, 2).contiguous(),
+                                        at::pixel_shuffle(input({1, 8, 3, 3}, d), 2),
+                                        at::pixel_unshuffle(input({1, 2, 4, 4}, d), 2)};
        }},
-      {"indexing", [](c10::Device d) {
+      {"indexing",
+       [](c10::Device d) {
          auto x = input({5, 4}, d);
          auto index = at::tensor({3, 1, 3}, at::kLong).to(d);
-         return std::vector<at::Tensor>{x.index_select(0, index), x.index({index}), at::embedding(x, index), at::gather(x, 0, index.unsqueeze(1)),
-                                        x.index({at::tensor({0, 2}, at::kLong)}), x.scatter(0, index.unsqueeze(1), 2.0), x.take_along_dim(index.unsqueeze(1), 0),
+         return std::vector<at::Tensor>{x.index_select(0, index),
+                                        x.index({index}),
+                                        at::embedding(x, index),
+                                        at::gather(x, 0, index.unsqueeze(1)),
+                                        x.index({at::tensor({0, 2}, at::kLong)}),
+                                        x.scatter(0, index.unsqueeze(1), 2.0),
+                                        x.take_along_dim(index.unsqueeze(1), 0),
                                         at::one_hot(at::tensor({1, 2}, at::kLong), 4).to(d)};
        }},
-      {"padding", [](c10::Device d) {
+      {"padding",
+       [](c10::Device d) {
          auto x = input({1, 2, 5, 6}, d);
-         return std::vector<at::Tensor>{at::pad(x, {1, 2, 0, 1}), at::pad(x, {1, 2, 2, 1}, "reflect"), at::pad(x, {1, 1, 1, 1}, "replicate"),
-                                        at::pad(x, {1, 1, 1, 1}, "circular")};
+         return std::vector<at::Tensor>{
+             at::pad(x, {1, 2, 0, 1}), at::pad(x, {1, 2, 2, 1}, "reflect"),
+             at::pad(x, {1, 1, 1, 1}, "replicate"), at::pad(x, {1, 1, 1, 1}, "circular")};
        }},
-      {"interpolation", [](c10::Device d) {
+      {"interpolation",
+       [](c10::Device d) {
          auto x = input({1, 2, 5, 6}, d);
-         return std::vector<at::Tensor>{at::upsample_nearest2d(x, {10, 12}), at::_upsample_nearest_exact2d(x, {7, 9}), at::upsample_bilinear2d(x, {10, 11}, false),
-                                        at::upsample_bicubic2d(x, {8, 8}, false), at::_upsample_bilinear2d_aa(x, {3, 3}, false),
-                                        at::_upsample_bicubic2d_aa(x, {3, 3}, false), at::adaptive_avg_pool2d(x, {2, 3}), at::avg_pool2d(x, {2, 2}),
-                                        std::get<0>(at::max_pool2d_with_indices(x, {3, 3}, {1, 1}, {1, 1})), at::upsample_linear1d(input({1, 2, 5}, d), {9}, false)};
+         return std::vector<at::Tensor>{
+             at::upsample_nearest2d(x, {10, 12}),
+             at::_upsample_nearest_exact2d(x, {7, 9}),
+             at::upsample_bilinear2d(x, {10, 11}, false),
+             at::upsample_bicubic2d(x, {8, 8}, false),
+             at::_upsample_bilinear2d_aa(x, {3, 3}, false),
+             at::_upsample_bicubic2d_aa(x, {3, 3}, false),
+             at::adaptive_avg_pool2d(x, {2, 3}),
+             at::avg_pool2d(x, {2, 2}),
+             std::get<0>(at::max_pool2d_with_indices(x, {3, 3}, {1, 1}, {1, 1})),
+             at::upsample_linear1d(input({1, 2, 5}, d), {9}, false)};
        }},
-      {"factories", [](c10::Device d) {
+      {"factories",
+       [](c10::Device d) {
          const auto o = at::TensorOptions(d).dtype(at::kFloat);
-         return std::vector<at::Tensor>{at::zeros({2, 3}, o), at::ones({2}, o), at::full({3}, 2.5, o), at::arange(0, 7, 2, o), at::linspace(0, 1, 5, o),
-                                        at::zeros_like(at::ones({2, 2}, o)), at::eye(3, o), at::tensor({1.0f, 2.0f}).to(d)};
+         return std::vector<at::Tensor>{at::zeros({2, 3}, o),
+                                        at::ones({2}, o),
+                                        at::full({3}, 2.5, o),
+                                        at::arange(0, 7, 2, o),
+                                        at::linspace(0, 1, 5, o),
+                                        at::zeros_like(at::ones({2, 2}, o)),
+                                        at::eye(3, o),
+                                        at::tensor({1.0f, 2.0f}).to(d)};
        }},
-      {"dtypes", [](c10::Device d) {
+      {"dtypes",
+       [](c10::Device d) {
          auto x = input({4, 9}, d);
-         return std::vector<at::Tensor>{x.to(at::kBFloat16), x.to(at::kHalf).to(at::kFloat), x.to(at::kLong), (x > 0).to(at::kFloat), x.to(at::kDouble)};
+         return std::vector<at::Tensor>{x.to(at::kBFloat16), x.to(at::kHalf).to(at::kFloat),
+                                        x.to(at::kLong), (x > 0).to(at::kFloat), x.to(at::kDouble)};
        }},
-      {"sorting", [](c10::Device d) {
+      {"sorting",
+       [](c10::Device d) {
          auto x = input({4, 9}, d);
          auto [sorted, order] = x.sort(-1);
          auto [top, where] = x.topk(3);
-         return std::vector<at::Tensor>{sorted, order, top, where, at::quantile(x, 0.5, -1), at::searchsorted(sorted[0], sorted[1])};
+         return std::vector<at::Tensor>{sorted,
+                                        order,
+                                        top,
+                                        where,
+                                        at::quantile(x, 0.5, -1),
+                                        at::searchsorted(sorted[0], sorted[1])};
        }},
-      {"norms", [](c10::Device d) {
+      {"norms",
+       [](c10::Device d) {
          auto x = input({2, 8, 6}, d);
-         return std::vector<at::Tensor>{at::rms_norm(x, {6}, input({6}, d), 1e-6), at::layer_norm(x, {8, 6}), at::group_norm(x, 2),
-                                        at::batch_norm(x, input({8}, d), {}, input({8}, d), input({8}, d).abs(), false, 0, 1e-5, false),
-                                        at::nan_to_num(x), at::cosine_similarity(x, x + 1, 1)};
+         return std::vector<at::Tensor>{at::rms_norm(x, {6}, input({6}, d), 1e-6),
+                                        at::layer_norm(x, {8, 6}),
+                                        at::group_norm(x, 2),
+                                        at::batch_norm(x, input({8}, d), {}, input({8}, d),
+                                                       input({8}, d).abs(), false, 0, 1e-5, false),
+                                        at::nan_to_num(x),
+                                        at::cosine_similarity(x, x + 1, 1)};
        }},
-      {"complex", [](c10::Device d) {
+      {"complex",
+       [](c10::Device d) {
          auto x = input({1, 2, 8, 8}, d);
          auto spectrum = at::fft_fftshift(at::fft_fftn(x, {}, {{-2, -1}}), {{-2, -1}});
-         return std::vector<at::Tensor>{at::real(at::fft_ifftn(at::fft_ifftshift(spectrum, {{-2, -1}}), {}, {{-2, -1}})).contiguous(), at::view_as_real(spectrum)};
+         return std::vector<at::Tensor>{
+             at::real(at::fft_ifftn(at::fft_ifftshift(spectrum, {{-2, -1}}), {}, {{-2, -1}}))
+                 .contiguous(),
+             at::view_as_real(spectrum)};
        }},
-      {"median and grid", [](c10::Device d) {
+      {"median and grid",
+       [](c10::Device d) {
          auto x = input({1, 2, 4, 4}, d);
-         return std::vector<at::Tensor>{at::grid_sampler(x, input({1, 3, 3, 2}, d), 0, 0, false), std::get<0>(at::median(x, -1)), at::bucketize(x, at::tensor({0.f, 1.f}).to(d)),
+         return std::vector<at::Tensor>{at::grid_sampler(x, input({1, 3, 3, 2}, d), 0, 0, false),
+                                        std::get<0>(at::median(x, -1)),
+                                        at::bucketize(x, at::tensor({0.f, 1.f}).to(d)),
                                         at::im2col(x, {2, 2}, {1, 1}, {0, 0}, {2, 2})};
        }},
   };
@@ -192,7 +318,9 @@ Outcome run(const Case& one) {
 
 }  // namespace
 
-TEST_CASE("sim: every operation gives the bits of the CPU, and a dry run its shapes, strides, time and memory") {
+TEST_CASE(
+    "sim: every operation gives the bits of the CPU, and a dry run its shapes, strides, time and "
+    "memory") {
   c10::InferenceMode inference;
   sim::install(test::small_rig());
   for (const auto& one : cases()) {
@@ -227,7 +355,8 @@ TEST_CASE("sim: every operation gives the bits of the CPU, and a dry run its sha
   }
 }
 
-TEST_CASE("sim: tensors of different devices are refused as CUDA refuses them, CPU scalars are not") {
+TEST_CASE(
+    "sim: tensors of different devices are refused as CUDA refuses them, CPU scalars are not") {
   c10::InferenceMode inference;
   sim::install(test::small_rig());
   for (bool dry : {false, true}) {
@@ -237,9 +366,14 @@ TEST_CASE("sim: tensors of different devices are refused as CUDA refuses them, C
     const c10::Device first("sim:0"), second("sim:1");
     auto a = at::ones({4, 4}).to(first), b = at::ones({4, 4}).to(second);
     auto on_cpu = at::ones({4, 4});
-    CHECK_THROWS_WITH_AS(a + b, doctest::Contains("Expected all tensors to be on the same device"), c10::Error);
-    CHECK_THROWS_WITH_AS(at::mm(a, b), doctest::Contains("Expected all tensors to be on the same device"), c10::Error);
-    CHECK_THROWS_WITH_AS(at::mm(a, on_cpu), doctest::Contains("Expected all tensors to be on the same device"), c10::Error);
+    CHECK_THROWS_WITH_AS(a + b, doctest::Contains("Expected all tensors to be on the same device"),
+                         c10::Error);
+    CHECK_THROWS_WITH_AS(at::mm(a, b),
+                         doctest::Contains("Expected all tensors to be on the same device"),
+                         c10::Error);
+    CHECK_THROWS_WITH_AS(at::mm(a, on_cpu),
+                         doctest::Contains("Expected all tensors to be on the same device"),
+                         c10::Error);
     CHECK_THROWS_AS(a + on_cpu, c10::Error);
     CHECK_THROWS_AS(at::cat({a, b}), c10::Error);
     CHECK_THROWS_AS(at::layer_norm(a, {4}, b[0]), c10::Error);
@@ -259,7 +393,8 @@ TEST_CASE("sim: values") {
   CHECK(at::equal(x, x.clone()));
   CHECK(x.nonzero().sizes() == at::IntArrayRef({5, 1}));
   CHECK(x.index({x > 3}).sizes() == at::IntArrayRef({2}));
-  CHECK_THROWS_WITH_AS(at::randn({4}, at::TensorOptions(c10::Device("sim:0"))), doctest::Contains("made on the CPU"), Error);
+  CHECK_THROWS_WITH_AS(at::randn({4}, at::TensorOptions(c10::Device("sim:0"))),
+                       doctest::Contains("made on the CPU"), Error);
   SUBCASE("in a dry run they are refused, naming the place") {
     sim::DryScope scope;
     device::Place outer("KSampler"), inner("step 3");
@@ -295,7 +430,8 @@ TEST_CASE("sim: out variants resize, memory follows") {
   CHECK(at::equal(out.cpu(), at::ones({2000})));
   out.resize_({4000});
   CHECK(at::equal(out.slice(0, 0, 2000).cpu(), at::ones({2000})));
-  CHECK(sim::memory(0).in_use == 4096 + 16384);  // 4000 B -> 4096, 16000 B -> 16384 - 384 rounded to 512s
+  CHECK(sim::memory(0).in_use ==
+        4096 + 16384);  // 4000 B -> 4096, 16000 B -> 16384 - 384 rounded to 512s
 }
 
 TEST_CASE("sim: a 14B-size video transformer runs dry in no time and no memory") {
@@ -308,13 +444,19 @@ TEST_CASE("sim: a 14B-size video transformer runs dry in no time and no memory")
   const auto rss_before = device::memory_use(at::kCPU).in_use;
   auto x = at::empty({1, tokens, width}, o);
   for (int i = 0; i < 40; ++i) {
-    auto qkv = at::linear(at::layer_norm(x, {width}), at::empty({3 * width, width}, o)).view({1, tokens, 3, heads, width / heads}).permute({2, 0, 3, 1, 4});
-    auto a = at::scaled_dot_product_attention(qkv[0], qkv[1], qkv[2]).transpose(1, 2).reshape({1, tokens, width});
+    auto qkv = at::linear(at::layer_norm(x, {width}), at::empty({3 * width, width}, o))
+                   .view({1, tokens, 3, heads, width / heads})
+                   .permute({2, 0, 3, 1, 4});
+    auto a = at::scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
+                 .transpose(1, 2)
+                 .reshape({1, tokens, width});
     x = x + at::linear(a, at::empty({width, width}, o));
-    x = x + at::linear(at::gelu(at::linear(x, at::empty({4 * width, width}, o)), "tanh"), at::empty({width, 4 * width}, o));
+    x = x + at::linear(at::gelu(at::linear(x, at::empty({4 * width, width}, o)), "tanh"),
+                       at::empty({width, 4 * width}, o));
   }
   const double seconds = sim::finish();
-  // 2 * tokens * (12 width^2) for the products and 4 * tokens^2 * width for attention, 40 times, at 990 TFLOP/s.
+  // 2 * tokens * (12 width^2) for the products and 4 * tokens^2 * width for attention, 40 times, at
+  // 990 TFLOP/s.
   const double flops = 40 * (24.0 * tokens * width * width + 4.0 * tokens * tokens * width);
   CHECK(sim::work(0).flops == doctest::Approx(flops).epsilon(1e-9));
   CHECK(seconds > flops / 990e12);

@@ -15,18 +15,21 @@ namespace {
 const c10::Device kSim0(c10::DeviceType::PrivateUse1, 0);
 constexpr std::int64_t kBytes = 4 << 20;
 
-at::Tensor bytes(std::int64_t n = kBytes) { return at::empty({n}, at::TensorOptions().dtype(at::kByte).device(kSim0)); }
+at::Tensor bytes(std::int64_t n = kBytes) {
+  return at::empty({n}, at::TensorOptions().dtype(at::kByte).device(kSim0));
+}
 
 struct Ring {
-  bool wait_for_copy = true;    // compute waits until its slot is filled
-  bool wait_for_free = true;    // a copy waits until its slot has been read
-  bool wait_for_start = true;   // the first copies wait until the slots exist for them
-  bool one_storage = false;     // both slots are halves of one allocation
-  bool host_waits = true;       // a staging buffer is refilled only when its copy is over
-  int skip_at = -1;             // leave the wait out only once, here
+  bool wait_for_copy = true;   // compute waits until its slot is filled
+  bool wait_for_free = true;   // a copy waits until its slot has been read
+  bool wait_for_start = true;  // the first copies wait until the slots exist for them
+  bool one_storage = false;    // both slots are halves of one allocation
+  bool host_waits = true;      // a staging buffer is refilled only when its copy is over
+  int skip_at = -1;            // leave the wait out only once, here
 };
 
-// Two steps over `blocks` weights through two slots, each staged through a page-locked buffer of its own.
+// Two steps over `blocks` weights through two slots, each staged through a page-locked buffer of
+// its own.
 void run(const Ring& ring, int blocks = 6) {
   at::Tensor both = bytes(2 * kBytes);
   std::vector<at::Tensor> slots{bytes(), bytes()};
@@ -77,7 +80,9 @@ TEST_CASE("race: vector clocks") {
   CHECK(order.before(0, second, 1));  // what is issued after the host waited
 }
 
-TEST_CASE("race: a correct two-slot ring is accepted, in both modes, and with both slots in one storage") {
+TEST_CASE(
+    "race: a correct two-slot ring is accepted, in both modes, and with both slots in one "
+    "storage") {
   c10::InferenceMode inference;
   sim::install(test::small_rig(1));
   CHECK_NOTHROW(run({}));
@@ -115,7 +120,8 @@ TEST_CASE("race: the message names sizes, operations and streams") {
     FAIL("not caught");
   } catch (const Error& e) {
     const std::string text = e.what();
-    for (const char* part : {"sim:0", "aten::add", "aten::fill_", "sim:0 compute", "sim:0 stream 1", "4194304"})
+    for (const char* part :
+         {"sim:0", "aten::add", "aten::fill_", "sim:0 compute", "sim:0 stream 1", "4194304"})
       CHECK_MESSAGE(text.find(part) != std::string::npos, text);
   }
 }
@@ -133,7 +139,10 @@ TEST_CASE("race: memory freed while another stream uses it") {
     device::record_stream(y, main);
   };
   SUBCASE("is not given out again") {
-    { auto x = bytes().fill_(0); use_aside(x); }
+    {
+      auto x = bytes().fill_(0);
+      use_aside(x);
+    }
     CHECK_THROWS_WITH_AS(bytes(), doctest::Contains("record_stream"), Error);
   }
   SUBCASE("unless the stream waited") {
@@ -147,7 +156,10 @@ TEST_CASE("race: memory freed while another stream uses it") {
     CHECK_NOTHROW(bytes());
   }
   SUBCASE("or waits after the free and before the reuse") {
-    { auto x = bytes().fill_(0); use_aside(x); }
+    {
+      auto x = bytes().fill_(0);
+      use_aside(x);
+    }
     device::synchronize(side);
     CHECK_NOTHROW(bytes());
   }
@@ -161,7 +173,8 @@ TEST_CASE("race: memory freed while another stream uses it") {
   }
 }
 
-TEST_CASE("race: reads of two streams do not conflict; copies between devices are ordered on both") {
+TEST_CASE(
+    "race: reads of two streams do not conflict; copies between devices are ordered on both") {
   c10::InferenceMode inference;
   sim::install(test::small_rig(2));
   auto x = bytes().fill_(3);

@@ -23,7 +23,8 @@ TEST_CASE("streams: the same lines stream a ring on any accelerator") {
     homes.back().tensor().fill_(i + 1);
   }
   std::vector<at::Tensor> slots;
-  for (int i = 0; i < 2; ++i) slots.push_back(at::zeros({n}, at::TensorOptions().dtype(at::kByte).device(device)));
+  for (int i = 0; i < 2; ++i)
+    slots.push_back(at::zeros({n}, at::TensorOptions().dtype(at::kByte).device(device)));
   auto sum = at::zeros({n}, at::TensorOptions().dtype(at::kByte).device(device));
   std::vector<Event> ready, freed;
   for (int i = 0; i < 2; ++i) {

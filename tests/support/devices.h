@@ -8,14 +8,15 @@
 #include "distorch/device/device.h"
 #include "distorch/device/sim/sim.h"
 
-/// Devices for tests. Tests that name a device take it from here, so that they run on a real one too:
-/// DISTORCH_TEST_DEVICE=cuda:0 ctest -L gpu
+/// Devices for tests. Tests that name a device take it from here, so that they run on a real one
+/// too: DISTORCH_TEST_DEVICE=cuda:0 ctest -L gpu
 namespace distorch::test {
 
 inline constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 
-/// A machine of `accelerators` equal devices with round figures: 1 TFLOP/s in any dtype, 100 GB/s memory, no launch
-/// cost, links of 10 GB/s to the CPU and from disk, 5 GB/s between devices 0 and 1, no latency.
+/// A machine of `accelerators` equal devices with round figures: 1 TFLOP/s in any dtype, 100 GB/s
+/// memory, no launch cost, links of 10 GB/s to the CPU and from disk, 5 GB/s between devices 0 and
+/// 1, no latency.
 inline Rig small_rig(int accelerators = 2, std::int64_t memory_bytes = 256 * kMiB) {
   Rig rig;
   rig.name = "small";
@@ -53,8 +54,8 @@ inline Rig small_rig(int accelerators = 2, std::int64_t memory_bytes = 256 * kMi
   return rig;
 }
 
-/// "sim:0" unless DISTORCH_TEST_DEVICE says otherwise. Installs a small rig where the device is simulated and none is
-/// installed yet.
+/// "sim:0" unless DISTORCH_TEST_DEVICE says otherwise. Installs a small rig where the device is
+/// simulated and none is installed yet.
 inline std::string test_device_name() {
   const char* wanted = std::getenv("DISTORCH_TEST_DEVICE");
   std::string name = wanted && *wanted ? wanted : "sim:0";

@@ -13,7 +13,9 @@ class Hooks final : public at::PrivateUse1HooksInterface {
   bool isAvailable() const override { return device_count() > 0; }
   bool hasPrimaryContext(c10::DeviceIndex index) const override { return index < device_count(); }
   bool isPinnedPtr(const void* data) const override { return is_registered(data, 1); }
-  c10::DeviceIndex deviceCount() const override { return static_cast<c10::DeviceIndex>(device_count()); }
+  c10::DeviceIndex deviceCount() const override {
+    return static_cast<c10::DeviceIndex>(device_count());
+  }
   c10::DeviceIndex getCurrentDevice() const override {
     return static_cast<c10::DeviceIndex>(thread_state().device);
   }
@@ -36,10 +38,13 @@ void register_backend() {
     register_allocator();
     register_guard();
     register_hooks();
-    // Libraries take their operations back when they are destroyed: these live as long as the process.
-    auto* all = new torch::Library(torch::Library::IMPL, "_", c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
+    // Libraries take their operations back when they are destroyed: these live as long as the
+    // process.
+    auto* all = new torch::Library(torch::Library::IMPL, "_", c10::DispatchKey::PrivateUse1,
+                                   __FILE__, __LINE__);
     register_fallback(*all);
-    auto* aten = new torch::Library(torch::Library::IMPL, "aten", c10::DispatchKey::PrivateUse1, __FILE__, __LINE__);
+    auto* aten = new torch::Library(torch::Library::IMPL, "aten", c10::DispatchKey::PrivateUse1,
+                                    __FILE__, __LINE__);
     register_views(*aten);
     register_copies(*aten);
     register_kernels(*aten);

@@ -8,7 +8,8 @@
 // How the simulated accelerator becomes a torch backend: for device/sim only.
 namespace distorch::sim {
 
-/// Names PrivateUse1 "sim" and registers allocator, guard, hooks and operations. Only the first call does anything.
+/// Names PrivateUse1 "sim" and registers allocator, guard, hooks and operations. Only the first
+/// call does anything.
 void register_backend();
 
 // Each in its own file; called once by register_backend.
@@ -23,10 +24,13 @@ void register_kernels(torch::Library& aten);
 /// The block behind a sim tensor. Error(Internal) for memory that the simulator did not make.
 Block& block_of(const at::Tensor& sim_tensor);
 
-/// A new tensor on the device; memory is counted, and taken from the host in exec mode. Throws c10::OutOfMemoryError.
-at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype, int device);
+/// A new tensor on the device; memory is counted, and taken from the host in exec mode. Throws
+/// c10::OutOfMemoryError.
+at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype,
+                         int device);
 
-/// The same memory as a CPU tensor (exec) or a Meta tensor (dry), for a kernel to work on. Valid while `sim_tensor` is.
+/// The same memory as a CPU tensor (exec) or a Meta tensor (dry), for a kernel to work on. Valid
+/// while `sim_tensor` is.
 at::Tensor host_view(const at::Tensor& sim_tensor);
 
 /// Makes `result` of a CPU or Meta kernel a tensor of the device without copying it.
@@ -35,8 +39,8 @@ at::Tensor adopt(const at::Tensor& result, int device);
 /// After a kernel has resized or replaced the view's memory, `sim_tensor` follows.
 void follow(const at::Tensor& sim_tensor, const at::Tensor& view);
 
-/// One operation on the thread's current stream of one device: collects its tensors, checks that they are of that device
-/// and ordered, and puts its cost on the clock.
+/// One operation on the thread's current stream of one device: collects its tensors, checks that
+/// they are of that device and ordered, and puts its cost on the clock.
 class Operation {
  public:
   explicit Operation(const std::string& name) : name_(name) {}
@@ -76,7 +80,8 @@ class Operation {
   std::vector<at::Tensor> outputs_;
 };
 
-/// Floating-point operations of the matrix products, by name; 0 for any other operation, whose cost is its bytes.
+/// Floating-point operations of the matrix products, by name; 0 for any other operation, whose cost
+/// is its bytes.
 double matmul_flops(const std::string& operation, const std::vector<at::Tensor>& inputs);
 
 }  // namespace distorch::sim

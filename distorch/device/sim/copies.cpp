@@ -6,14 +6,15 @@
 #include "distorch/device/sim/backend.h"
 #include "distorch/device/streams.h"
 
-// Copies to, from, within and between simulated devices, with the rules of CUDA: which stream they run on, when the host
-// waits, what is refused.
+// Copies to, from, within and between simulated devices, with the rules of CUDA: which stream they
+// run on, when the host waits, what is refused.
 namespace distorch::sim {
 namespace {
 
 std::string device_name(int index) { return fmt::format("sim:{}", index); }
 
-// The bytes of a host tensor if they are page-locked, for the race check where someone may overwrite them.
+// The bytes of a host tensor if they are page-locked, for the race check where someone may
+// overwrite them.
 struct HostSide {
   bool registered = false;
   HostUse use;
@@ -22,8 +23,10 @@ struct HostSide {
 HostSide host_side(const at::Tensor& tensor, bool writes) {
   HostSide side;
   bool writable = false;
-  side.registered = tensor.numel() > 0 && is_registered(tensor.const_data_ptr(), tensor.nbytes(), &writable);
-  if (side.registered && writable) side.use = {tensor.const_data_ptr(), static_cast<int64_t>(tensor.nbytes()), writes};
+  side.registered =
+      tensor.numel() > 0 && is_registered(tensor.const_data_ptr(), tensor.nbytes(), &writable);
+  if (side.registered && writable)
+    side.use = {tensor.const_data_ptr(), static_cast<int64_t>(tensor.nbytes()), writes};
   return side;
 }
 
@@ -35,7 +38,9 @@ void copy_values(const at::Tensor& to, const at::Tensor& from) {
   to.copy_(from);
 }
 
-at::Tensor cpu_or_view(const at::Tensor& tensor) { return tensor.device().type() == kSim ? host_view(tensor) : tensor; }
+at::Tensor cpu_or_view(const at::Tensor& tensor) {
+  return tensor.device().type() == kSim ? host_view(tensor) : tensor;
+}
 
 // Between host and device, on the device's current stream.
 void copy_host(const at::Tensor& from, const at::Tensor& to, bool non_blocking) {
@@ -52,8 +57,8 @@ void copy_host(const at::Tensor& from, const at::Tensor& to, bool non_blocking) 
   job.bytes = static_cast<int64_t>(from.numel()) * from.element_size();
   job.slowdown = side.registered ? 1 : 1 / machine().options().pageable_share;
   const bool blocking = !(non_blocking && side.registered);
-  const bool plain = from.scalar_type() == to.scalar_type() && from.is_non_overlapping_and_dense() &&
-                     from.strides() == to.strides();
+  const bool plain = from.scalar_type() == to.scalar_type() &&
+                     from.is_non_overlapping_and_dense() && from.strides() == to.strides();
   const Cost rearrange{job.bytes + static_cast<int64_t>(to.nbytes())};  // on the device's side
   copy_values(cpu_or_view(to), cpu_or_view(from));
   if (!plain && !upload) machine().kernel(stream, label, rearrange);
@@ -72,8 +77,8 @@ void copy_within(const at::Tensor& from, const at::Tensor& to) {
   operation.end();
 }
 
-// Between two devices CUDA uses the source's current stream and makes the target's current stream wait for it, after the
-// source has waited for the target.
+// Between two devices CUDA uses the source's current stream and makes the target's current stream
+// wait for it, after the source has waited for the target.
 void copy_across(const at::Tensor& from, const at::Tensor& to) {
   const int source = from.device().index(), target = to.device().index();
   machine().require(source);
@@ -92,7 +97,8 @@ void copy_across(const at::Tensor& from, const at::Tensor& to) {
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool non_blocking) {
   if (to.numel() == 0) return to;
   const bool from_sim = from.device().type() == kSim, to_sim = to.device().type() == kSim;
-  TORCH_CHECK((from_sim || from.is_cpu()) && (to_sim || to.is_cpu()), "no copy from ", from.device(), " to ", to.device());
+  TORCH_CHECK((from_sim || from.is_cpu()) && (to_sim || to.is_cpu()), "no copy from ",
+              from.device(), " to ", to.device());
   auto source = from.sizes() == to.sizes() ? from : from.expand_as(to);
   if (from_sim && to_sim) {
     if (from.device() == to.device())
@@ -117,14 +123,17 @@ at::Scalar value_of(const at::Tensor& tensor) {
   const auto* writer = block_of(tensor).log.last_writer();
   if (m.is_dry()) {
     const auto place = device::Place::path();
-    throw Error(ErrorKind::Internal, place.empty() ? "dry run" : place,
-                fmt::format("a value was asked for (item) that a dry run does not have; last computed by '{}'",
-                            writer ? *writer : "nothing"));
+    throw Error(
+        ErrorKind::Internal, place.empty() ? "dry run" : place,
+        fmt::format(
+            "a value was asked for (item) that a dry run does not have; last computed by '{}'",
+            writer ? *writer : "nothing"));
   }
   const int stream = m.current_stream(index);
   const auto* label = label_of("item");
   m.use(stream, label, {use_of(tensor, false)});
-  m.transfer(stream, label, {device_name(index), "cpu", static_cast<int64_t>(tensor.element_size()), 1, true});
+  m.transfer(stream, label,
+             {device_name(index), "cpu", static_cast<int64_t>(tensor.element_size()), 1, true});
   return host_view(tensor).item();
 }
 
@@ -135,7 +144,8 @@ bool equal(const at::Tensor& a, const at::Tensor& b) {
   auto left = operation.input(a), right = operation.input(b);
   operation.begin();
   if (operation.is_dry())
-    throw Error(ErrorKind::Internal, "dry run", "equal() asks for values that a dry run does not have");
+    throw Error(ErrorKind::Internal, "dry run",
+                "equal() asks for values that a dry run does not have");
   const bool same = at::equal(left, right);
   operation.end();
   machine().finish(machine().current_stream(operation.device()));
@@ -143,9 +153,8 @@ bool equal(const at::Tensor& a, const at::Tensor& b) {
 }
 
 void record_stream(at::Tensor& tensor, c10::Stream stream) {
-  auto& block = block_of(tensor);
-  const int used = machine().stream_of(stream.device_index(), stream.id());
-  if (used != block.stream) block.also_used_on.push_back(used);
+  auto& m = machine();
+  m.record_use(block_of(tensor), m.stream_of(stream.device_index(), stream.id()));
 }
 
 }  // namespace

@@ -8,8 +8,9 @@
 #include "distorch/device/sim/dry_shapes.h"
 #include "distorch/device/streams.h"
 
-// The one kernel that serves nearly every operation: its tensors become views of the same memory as CPU tensors (or Meta
-// tensors in a dry run), the CPU (or Meta) kernel of the operation works on them, its results become sim tensors.
+// The one kernel that serves nearly every operation: its tensors become views of the same memory as
+// CPU tensors (or Meta tensors in a dry run), the CPU (or Meta) kernel of the operation works on
+// them, its results become sim tensors.
 namespace distorch::sim {
 namespace {
 
@@ -22,7 +23,9 @@ bool makes_random_numbers(const c10::FunctionSchema& schema) {
 }
 
 // Only these take index tensors from the CPU, as on CUDA.
-bool takes_cpu_indices(const std::string& name) { return name.rfind("aten::index", 0) == 0 || name == "aten::_index_put_impl_"; }
+bool takes_cpu_indices(const std::string& name) {
+  return name.rfind("aten::index", 0) == 0 || name == "aten::_index_put_impl_";
+}
 
 c10::IValue convert(const c10::IValue& value, bool writes, Operation& operation) {
   if (value.isTensor()) return operation.input(value.toTensor(), writes);
@@ -50,7 +53,8 @@ std::string shape_text(const std::vector<at::Tensor>& tensors) {
   for (const auto& tensor : tensors) {
     if (!tensor.defined()) continue;
     text += fmt::format("{}{} [", text.empty() ? "" : ", ", c10::toString(tensor.scalar_type()));
-    for (int64_t d = 0; d < tensor.dim(); ++d) text += fmt::format("{}{}", d ? ", " : "", tensor.size(d));
+    for (int64_t d = 0; d < tensor.dim(); ++d)
+      text += fmt::format("{}{}", d ? ", " : "", tensor.size(d));
     text += "]";
   }
   return text;
@@ -60,8 +64,10 @@ std::string shape_text(const std::vector<at::Tensor>& tensors) {
   std::vector<at::Tensor> tensors;
   for (const auto& held : operation.held()) tensors.push_back(held.sim);
   const auto place = device::Place::path();
-  throw Error(ErrorKind::Internal, place.empty() ? name : place,
-              fmt::format("{} needs values, or a rule for its shape, that a dry run does not have (of {})", name, shape_text(tensors)));
+  throw Error(
+      ErrorKind::Internal, place.empty() ? name : place,
+      fmt::format("{} needs values, or a rule for its shape, that a dry run does not have (of {})",
+                  name, shape_text(tensors)));
 }
 
 void run_kernel(const c10::OperatorHandle& op, Stack* stack, const Operation& operation) {
@@ -74,7 +80,8 @@ void run_kernel(const c10::OperatorHandle& op, Stack* stack, const Operation& op
     return;
   }
   const auto count = op.schema().arguments().size();
-  auto results = dry_results(op.schema(), c10::ArrayRef<c10::IValue>(*stack).slice(stack->size() - count));
+  auto results =
+      dry_results(op.schema(), c10::ArrayRef<c10::IValue>(*stack).slice(stack->size() - count));
   if (!results) refuse_dry_value(operation.name(), operation);
   torch::jit::drop(*stack, count);
   for (auto& result : *results) stack->push_back(std::move(result));
@@ -83,8 +90,10 @@ void run_kernel(const c10::OperatorHandle& op, Stack* stack, const Operation& op
 void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
   const auto& schema = op.schema();
   if (makes_random_numbers(schema))
-    throw Error(ErrorKind::Internal, "sim", schema.name() + ": random numbers are made on the CPU and copied, for the same "
-                                                            "seed to give the same picture everywhere");
+    throw Error(ErrorKind::Internal, "sim",
+                schema.name() +
+                    ": random numbers are made on the CPU and copied, for the same "
+                    "seed to give the same picture everywhere");
   Operation operation(schema.name());
   const auto first = stack->size() - schema.arguments().size();
   for (std::size_t i = 0; i < schema.arguments().size(); ++i) {
@@ -123,6 +132,8 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) 
 
 }  // namespace
 
-void register_fallback(torch::Library& all) { all.fallback(torch::CppFunction::makeFromBoxedFunction<&fallback>()); }
+void register_fallback(torch::Library& all) {
+  all.fallback(torch::CppFunction::makeFromBoxedFunction<&fallback>());
+}
 
 }  // namespace distorch::sim

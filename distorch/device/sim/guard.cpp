@@ -3,15 +3,20 @@
 
 #include "distorch/device/sim/backend.h"
 
-// Devices, streams and events of the simulator in the shape that c10's generic guards, streams and events want.
+// Devices, streams and events of the simulator in the shape that c10's generic guards, streams and
+// events want.
 namespace distorch::sim {
 namespace {
 
 c10::Device sim_device(int index) { return {kSim, static_cast<c10::DeviceIndex>(index)}; }
 
-int index_of(c10::Device device) { return device.has_index() ? device.index() : thread_state().device; }
+int index_of(c10::Device device) {
+  return device.has_index() ? device.index() : thread_state().device;
+}
 
-int dense(const c10::Stream& stream) { return machine().stream_of(stream.device_index(), stream.id()); }
+int dense(const c10::Stream& stream) {
+  return machine().stream_of(stream.device_index(), stream.id());
+}
 
 SimEvent& event_of(void* event) { return *static_cast<SimEvent*>(event); }
 
@@ -25,8 +30,12 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   }
   c10::Device getDevice() const override { return sim_device(thread_state().device); }
   void setDevice(c10::Device device) const override { thread_state().device = index_of(device); }
-  void uncheckedSetDevice(c10::Device device) const noexcept override { thread_state().device = device.index(); }
-  c10::DeviceIndex deviceCount() const noexcept override { return static_cast<c10::DeviceIndex>(device_count()); }
+  void uncheckedSetDevice(c10::Device device) const noexcept override {
+    thread_state().device = device.index();
+  }
+  c10::DeviceIndex deviceCount() const noexcept override {
+    return static_cast<c10::DeviceIndex>(device_count());
+  }
   c10::DeviceCapability getDeviceCapability(c10::Device) const override { return {}; }
 
   c10::Stream getStream(c10::Device device) const override {
@@ -36,7 +45,9 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   c10::Stream getDefaultStream(c10::Device device) const override {
     return c10::Stream(c10::Stream::UNSAFE, sim_device(index_of(device)), 0);
   }
-  c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override { return getNewStream(device, 0); }
+  c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override {
+    return getNewStream(device, 0);
+  }
   c10::Stream getNewStream(c10::Device device, int) const override {
     const int index = index_of(device);
     machine().require(index);
@@ -50,20 +61,22 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
     streams[index] = stream.id();
     return before;
   }
-  bool queryStream(const c10::Stream& stream) const override { return machine().idle(dense(stream)); }
+  bool queryStream(const c10::Stream& stream) const override {
+    return machine().idle(dense(stream));
+  }
   void synchronizeStream(const c10::Stream& stream) const override {
     machine().require(stream.device_index());
     machine().finish(dense(stream));
   }
   void synchronizeDevice(c10::DeviceIndex index) const override { machine().finish_device(index); }
-  void recordDataPtrOnStream(const c10::DataPtr& pointer, const c10::Stream& stream) const override {
+  void recordDataPtrOnStream(const c10::DataPtr& pointer,
+                             const c10::Stream& stream) const override {
     if (!pointer.get_context()) return;
-    auto& block = *static_cast<Block*>(pointer.get_context());
-    const int used = dense(stream);
-    if (used != block.stream) block.also_used_on.push_back(used);
+    machine().record_use(*static_cast<Block*>(pointer.get_context()), dense(stream));
   }
 
-  void record(void** event, const c10::Stream& stream, c10::DeviceIndex, c10::EventFlag) const override {
+  void record(void** event, const c10::Stream& stream, c10::DeviceIndex,
+              c10::EventFlag) const override {
     machine().require(stream.device_index());
     if (!*event) *event = new SimEvent;
     event_of(*event) = machine().record(dense(stream));
@@ -71,11 +84,15 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   void block(void* event, const c10::Stream& stream) const override {
     if (event) machine().wait(dense(stream), event_of(event));
   }
-  bool queryEvent(void* event) const override { return !event || machine().reached(event_of(event)); }
+  bool queryEvent(void* event) const override {
+    return !event || machine().reached(event_of(event));
+  }
   void synchronizeEvent(void* event) const override {
     if (event) machine().finish(event_of(event));
   }
-  void destroyEvent(void* event, c10::DeviceIndex) const noexcept override { delete static_cast<SimEvent*>(event); }
+  void destroyEvent(void* event, c10::DeviceIndex) const noexcept override {
+    delete static_cast<SimEvent*>(event);
+  }
   double elapsedTime(void* first, void* second, c10::DeviceIndex) const override {
     machine().finish(event_of(first));
     machine().finish(event_of(second));
@@ -86,7 +103,8 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
 }  // namespace
 
 void register_guard() {
-  static c10::impl::DeviceGuardImplRegistrar registrar(kSim, new Guard);  // torch keeps it until the process ends
+  static c10::impl::DeviceGuardImplRegistrar registrar(
+      kSim, new Guard);  // torch keeps it until the process ends
 }
 
 }  // namespace distorch::sim

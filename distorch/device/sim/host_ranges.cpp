@@ -11,8 +11,8 @@ struct Range {
   bool writable;
 };
 
-// Registered host memory of the process, by address. Dry machines see it too: a plan made in a dry run copies from the
-// same mappings as the real run.
+// Registered host memory of the process, by address. Dry machines see it too: a plan made in a dry
+// run copies from the same mappings as the real run.
 struct Ranges {
   std::mutex mutex;
   std::map<const char*, Range> by_start;
@@ -31,7 +31,8 @@ bool register_range(const void* start, std::int64_t bytes, bool writable) {
   auto& r = ranges();
   std::lock_guard lock(r.mutex);
   if (bytes <= 0 || (r.limit >= 0 && r.total + bytes > r.limit)) return false;
-  if (!r.by_start.emplace(static_cast<const char*>(start), Range{bytes, writable}).second) return false;
+  if (!r.by_start.emplace(static_cast<const char*>(start), Range{bytes, writable}).second)
+    return false;
   r.total += bytes;
   return true;
 }

@@ -1,6 +1,7 @@
 #include "distorch/device/sim/backend.h"
 
-// Operations that the fallback cannot serve: no Meta kernel gives their shapes, or their cost is more than their bytes.
+// Operations that the fallback cannot serve: no Meta kernel gives their shapes, or their cost is
+// more than their bytes.
 namespace distorch::sim {
 namespace {
 
@@ -17,21 +18,26 @@ int64_t plain(const c10::SymInt& value) { return value.guard_int(__FILE__, __LIN
 
 bool defined(const Maybe& tensor) { return tensor && tensor->defined(); }
 
-at::TensorOptions meta(at::ScalarType dtype) { return at::TensorOptions().device(at::kMeta).dtype(dtype); }
+at::TensorOptions meta(at::ScalarType dtype) {
+  return at::TensorOptions().device(at::kMeta).dtype(dtype);
+}
 
 struct Convolution {
   std::vector<int64_t> stride, padding, dilation, output_padding;
   bool transposed;
   int64_t groups;
 
-  static int64_t at(const std::vector<int64_t>& values, std::size_t d) { return values[std::min(d, values.size() - 1)]; }
+  static int64_t at(const std::vector<int64_t>& values, std::size_t d) {
+    return values[std::min(d, values.size() - 1)];
+  }
 
   std::vector<int64_t> output_sizes(const at::Tensor& x, const at::Tensor& weight) const {
     std::vector<int64_t> sizes{x.size(0), transposed ? weight.size(1) * groups : weight.size(0)};
     for (int64_t i = 2; i < x.dim(); ++i) {
       const auto d = static_cast<std::size_t>(i - 2);
       const auto reach = at(dilation, d) * (weight.size(i) - 1) + 1;
-      sizes.push_back(transposed ? (x.size(i) - 1) * at(stride, d) - 2 * at(padding, d) + reach + at(output_padding, d)
+      sizes.push_back(transposed ? (x.size(i) - 1) * at(stride, d) - 2 * at(padding, d) + reach +
+                                       at(output_padding, d)
                                  : (x.size(i) + 2 * at(padding, d) - reach) / at(stride, d) + 1);
     }
     return sizes;
@@ -42,34 +48,42 @@ struct Convolution {
 at::MemoryFormat convolution_format(const at::Tensor& x, const at::Tensor& weight) {
   for (const auto* tensor : {&x, &weight}) {
     const auto format = tensor->suggest_memory_format();
-    if (format == at::MemoryFormat::ChannelsLast || format == at::MemoryFormat::ChannelsLast3d) return format;
+    if (format == at::MemoryFormat::ChannelsLast || format == at::MemoryFormat::ChannelsLast3d)
+      return format;
   }
   return at::MemoryFormat::Contiguous;
 }
 
-at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight, const Maybe& bias, Ints stride, Ints padding,
-                       Ints dilation, bool transposed, Ints output_padding, c10::SymInt groups) {
+at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight, const Maybe& bias,
+                       Ints stride, Ints padding, Ints dilation, bool transposed,
+                       Ints output_padding, c10::SymInt groups) {
   static const std::string name = "aten::convolution";
-  const Convolution c{plain(stride), plain(padding), plain(dilation), plain(output_padding), transposed, plain(groups)};
+  const Convolution c{plain(stride),         plain(padding), plain(dilation),
+                      plain(output_padding), transposed,     plain(groups)};
   Operation operation(name);
   auto x = operation.input(input), w = operation.input(weight);
   Maybe b = defined(bias) ? Maybe(operation.input(*bias)) : std::nullopt;
   operation.begin();
-  TORCH_CHECK(input.dim() == weight.dim(), "convolution: input ", input.sizes(), " and weight ", weight.sizes(),
-              " differ in dimensions");
-  TORCH_CHECK(input.size(1) == (transposed ? weight.size(0) : weight.size(1) * c.groups), "convolution: weight of size ",
-              weight.sizes(), " does not fit an input of size ", input.sizes());
+  TORCH_CHECK(input.dim() == weight.dim(), "convolution: input ", input.sizes(), " and weight ",
+              weight.sizes(), " differ in dimensions");
+  TORCH_CHECK(input.size(1) == (transposed ? weight.size(0) : weight.size(1) * c.groups),
+              "convolution: weight of size ", weight.sizes(), " does not fit an input of size ",
+              input.sizes());
   auto y = operation.is_dry()
-               ? at::empty(c.output_sizes(x, w), meta(x.scalar_type()).memory_format(convolution_format(x, w)))
-               : at::convolution(x, w, b, c.stride, c.padding, c.dilation, transposed, c.output_padding, c.groups);
+               ? at::empty(c.output_sizes(x, w),
+                           meta(x.scalar_type()).memory_format(convolution_format(x, w)))
+               : at::convolution(x, w, b, c.stride, c.padding, c.dilation, transposed,
+                                 c.output_padding, c.groups);
   auto result = operation.output(y);
   const auto per_output = static_cast<double>(weight.numel()) / static_cast<double>(weight.size(0));
-  operation.end(2.0 * per_output * static_cast<double>(transposed ? input.numel() : result.numel()));
+  operation.end(2.0 * per_output *
+                static_cast<double>(transposed ? input.numel() : result.numel()));
   return result;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> layer_norm(const at::Tensor& input, Ints normalized, const Maybe& weight,
-                                                          const Maybe& bias, double eps) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> layer_norm(const at::Tensor& input, Ints normalized,
+                                                          const Maybe& weight, const Maybe& bias,
+                                                          double eps) {
   static const std::string name = "aten::native_layer_norm";
   Operation operation(name);
   auto x = operation.input(input);
@@ -89,13 +103,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> layer_norm(const at::Tensor& inpu
   } else {
     std::tie(y, mean, rstd) = at::native_layer_norm(x, plain(normalized), w, b, eps);
   }
-  auto results = std::make_tuple(operation.output(y), operation.output(mean), operation.output(rstd));
+  auto results =
+      std::make_tuple(operation.output(y), operation.output(mean), operation.output(rstd));
   operation.end();
   return results;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm(const at::Tensor& input, const Maybe& weight, const Maybe& bias,
-                                                          c10::SymInt n, c10::SymInt c, c10::SymInt inner, int64_t groups,
+std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm(const at::Tensor& input,
+                                                          const Maybe& weight, const Maybe& bias,
+                                                          c10::SymInt n, c10::SymInt c,
+                                                          c10::SymInt inner, int64_t groups,
                                                           double eps) {
   static const std::string name = "aten::native_group_norm";
   Operation operation(name);
@@ -104,25 +121,31 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm(const at::Tensor& inpu
   operation.begin();
   at::Tensor y, mean, rstd;
   if (operation.is_dry()) {
-    TORCH_CHECK(plain(c) % groups == 0, "group_norm: ", plain(c), " channels do not divide into ", groups, " groups");
+    TORCH_CHECK(plain(c) % groups == 0, "group_norm: ", plain(c), " channels do not divide into ",
+                groups, " groups");
     const bool mixed = defined(w) && w->scalar_type() != x.scalar_type();
     y = at::empty(x.sizes(), meta(x.scalar_type()).memory_format(x.suggest_memory_format()));
     mean = at::empty({plain(n), groups}, meta(mixed ? w->scalar_type() : x.scalar_type()));
     rstd = at::empty_like(mean);
   } else {
-    std::tie(y, mean, rstd) = at::native_group_norm(x, w, b, plain(n), plain(c), plain(inner), groups, eps);
+    std::tie(y, mean, rstd) =
+        at::native_group_norm(x, w, b, plain(n), plain(c), plain(inner), groups, eps);
   }
-  auto results = std::make_tuple(operation.output(y), operation.output(mean), operation.output(rstd));
+  auto results =
+      std::make_tuple(operation.output(y), operation.output(mean), operation.output(rstd));
   operation.end();
   return results;
 }
 
-// A CPU tensor of that shape without memory: enough to ask which attention kernel the CPU would choose.
+// A CPU tensor of that shape without memory: enough to ask which attention kernel the CPU would
+// choose.
 at::Tensor hollow(const at::Tensor& like) {
-  const auto bytes = at::detail::computeStorageNbytes(like.sizes(), like.strides(), like.element_size());
-  c10::Storage storage(c10::Storage::use_byte_size_t(), bytes, c10::DataPtr(nullptr, c10::Device(at::kCPU)), nullptr, false);
-  auto tensor = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU),
-                                                         like.dtype());
+  const auto bytes =
+      at::detail::computeStorageNbytes(like.sizes(), like.strides(), like.element_size());
+  c10::Storage storage(c10::Storage::use_byte_size_t(), bytes,
+                       c10::DataPtr(nullptr, c10::Device(at::kCPU)), nullptr, false);
+  auto tensor = at::detail::make_tensor<c10::TensorImpl>(
+      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU), like.dtype());
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(like.sizes(), like.strides());
   return tensor;
 }
@@ -134,32 +157,38 @@ struct AttentionOptions {
   bool grouped;
 };
 
-// The CPU's fused kernel leaves its result in memory as the query is, the plain one as [B, H, L, E].
-at::Tensor dry_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Maybe& mask,
-                         const AttentionOptions& o) {
-  TORCH_CHECK(q.dim() >= 2 && q.size(-1) == k.size(-1) && k.size(-2) == v.size(-2), "attention: query ", q.sizes(), ", key ",
-              k.sizes(), " and value ", v.sizes(), " do not fit together");
+// The CPU's fused kernel leaves its result in memory as the query is, the plain one as [B, H, L,
+// E].
+at::Tensor dry_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         const Maybe& mask, const AttentionOptions& o) {
+  TORCH_CHECK(q.dim() >= 2 && q.size(-1) == k.size(-1) && k.size(-2) == v.size(-2),
+              "attention: query ", q.sizes(), ", key ", k.sizes(), " and value ", v.sizes(),
+              " do not fit together");
   auto sizes = q.sizes().vec();
   sizes.back() = v.size(-1);
   const Maybe hollow_mask = defined(mask) ? Maybe(hollow(*mask)) : std::nullopt;
-  const bool fused = q.dim() == 4 && at::_fused_sdp_choice(hollow(q), hollow(k), hollow(v), hollow_mask, o.dropout, o.causal,
-                                                           o.scale, o.grouped) != 0;
+  const bool fused =
+      q.dim() == 4 && at::_fused_sdp_choice(hollow(q), hollow(k), hollow(v), hollow_mask, o.dropout,
+                                            o.causal, o.scale, o.grouped) != 0;
   return fused ? at::empty_like(q) : at::empty(sizes, meta(q.scalar_type()));
 }
 
-at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const Maybe& mask,
-                     double dropout, bool causal, std::optional<double> scale, bool grouped) {
+at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                     const Maybe& mask, double dropout, bool causal, std::optional<double> scale,
+                     bool grouped) {
   static const std::string name = "aten::scaled_dot_product_attention";
   Operation operation(name);
   auto q = operation.input(query), k = operation.input(key), v = operation.input(value);
   Maybe m = defined(mask) ? Maybe(operation.input(*mask)) : std::nullopt;
   operation.begin();
-  auto y = operation.is_dry() ? dry_attention(q, k, v, m, {dropout, causal, scale, grouped})
-                              : at::scaled_dot_product_attention(q, k, v, m, dropout, causal, scale, grouped);
+  auto y = operation.is_dry()
+               ? dry_attention(q, k, v, m, {dropout, causal, scale, grouped})
+               : at::scaled_dot_product_attention(q, k, v, m, dropout, causal, scale, grouped);
   auto result = operation.output(y);
   const auto pairs = static_cast<double>(query.numel()) / static_cast<double>(query.size(-1)) *
                      static_cast<double>(key.size(-2));
-  operation.end(2.0 * pairs * static_cast<double>(query.size(-1) + value.size(-1)) * (causal ? 0.5 : 1.0));
+  operation.end(2.0 * pairs * static_cast<double>(query.size(-1) + value.size(-1)) *
+                (causal ? 0.5 : 1.0));
   return result;
 }
 

@@ -18,7 +18,8 @@ class SimKind final : public Kind {
       const auto& spec = machine->description(i);
       const auto memory = machine->memory(i);
       auto text = fmt::format("simulated {}", spec.label.empty() ? spec.name : spec.label);
-      all.push_back({fmt::format("sim:{}", i), "sim", std::move(text), memory.total, memory.limit - memory.in_use, true,
+      all.push_back({fmt::format("sim:{}", i), "sim", std::move(text), memory.total,
+                     memory.limit - memory.in_use, true,
                      spec.flops("bfloat16") > spec.flops("float32"), 0});
     }
     return all;
@@ -31,7 +32,8 @@ class SimKind final : public Kind {
   void reset_peak(int index) override { sim::reset_peak(index); }
   void empty_cache() override {}
   void limit_memory(int index, std::int64_t bytes) override { sim::limit_memory(index, bytes); }
-  std::optional<std::string> register_host(void* start, std::int64_t bytes, bool read_only) override {
+  std::optional<std::string> register_host(void* start, std::int64_t bytes,
+                                           bool read_only) override {
     if (sim::register_range(start, bytes, !read_only)) return std::nullopt;
     if (sim::is_registered(start, 1)) return "it is registered already";
     return "the simulated machine refuses to register more memory";

@@ -12,13 +12,15 @@
 namespace distorch::sim {
 namespace {
 
-constexpr std::int64_t kRound = 512;            // CUDA's caching allocator: all sizes are multiples of this
-constexpr std::int64_t kSmallPool = 1 << 20;    // and up to this size come from a pool of their own
+constexpr std::int64_t kRound = 512;  // CUDA's caching allocator: all sizes are multiples of this
+constexpr std::int64_t kSmallPool = 1 << 20;  // and up to this size come from a pool of their own
 constexpr int kStreamsInPool = 32;
 
 std::int64_t rounded(std::int64_t bytes) { return (bytes + kRound - 1) / kRound * kRound; }
 
-bool is_accelerator(const RigDevice& device) { return device.name != "cpu" && device.name != "disk"; }
+bool is_accelerator(const RigDevice& device) {
+  return device.name != "cpu" && device.name != "disk";
+}
 
 int count_accelerators(const Rig& rig) {
   return static_cast<int>(std::count_if(rig.devices.begin(), rig.devices.end(), is_accelerator));
@@ -65,7 +67,9 @@ Block::~Block() {
 }
 
 Machine::Machine(const Rig& rig, Options options)
-    : rig_(rig), options_(options), timeline_(LinkClock(rig.links, rig.roots), count_accelerators(rig)) {
+    : rig_(rig),
+      options_(options),
+      timeline_(LinkClock(rig.links, rig.roots), count_accelerators(rig)) {
   for (const auto& spec : rig.devices) {
     if (!is_accelerator(spec)) continue;
     DeviceState device;
@@ -74,7 +78,8 @@ Machine::Machine(const Rig& rig, Options options)
     device.memory.total = device.memory.limit = spec.memory_bytes;
     devices_.push_back(std::move(device));
   }
-  if (devices_.empty()) throw Error(ErrorKind::Usage, rig.name, "the rig has no accelerator to simulate");
+  if (devices_.empty())
+    throw Error(ErrorKind::Usage, rig.name, "the rig has no accelerator to simulate");
 }
 
 int Machine::add_stream(int device, const std::string& lane) {
@@ -90,7 +95,8 @@ int Machine::stream_of(int device, c10::StreamId id) {
   auto found = streams.find(id);
   if (found != streams.end()) return found->second;
   const auto& name = devices_[device].name;
-  return streams[id] = add_stream(device, id == 0 ? name + " compute" : fmt::format("{} stream {}", name, id));
+  return streams[id] = add_stream(
+             device, id == 0 ? name + " compute" : fmt::format("{} stream {}", name, id));
 }
 
 int Machine::current_stream(int device) { return stream_of(device, thread_state().stream(device)); }
@@ -109,10 +115,13 @@ std::string Machine::stream_name(int stream) const { return stream_names_[stream
 
 void Machine::out_of_memory(const DeviceState& device, std::int64_t bytes) const {
   const auto& memory = device.memory;
-  const auto limit = memory.limit < memory.total ? fmt::format(", limited to {}", human_bytes(memory.limit)) : "";
+  const auto limit =
+      memory.limit < memory.total ? fmt::format(", limited to {}", human_bytes(memory.limit)) : "";
   const auto message = fmt::format(
-      "{} out of memory. Tried to allocate {}. {} has a total capacity of {}{} of which {} is free.", device.name,
-      human_bytes(bytes), device.name, human_bytes(memory.total), limit, human_bytes(memory.limit - memory.in_use));
+      "{} out of memory. Tried to allocate {}. {} has a total capacity of {}{} of which {} is "
+      "free.",
+      device.name, human_bytes(bytes), device.name, human_bytes(memory.total), limit,
+      human_bytes(memory.limit - memory.in_use));
   TORCH_CHECK_WITH(OutOfMemoryError, false, message);
   throw std::bad_alloc();  // not reached: the check above throws
 }
@@ -123,7 +132,8 @@ void Machine::release_pending(DeviceState& device, bool wait) {
   for (auto it = device.pending.begin(); it != device.pending.end();) {
     if (wait)
       for (const auto& event : it->until) finish(event);
-    const bool done = std::all_of(it->until.begin(), it->until.end(), [](const auto& e) { return e.mark->reached; });
+    const bool done = std::all_of(it->until.begin(), it->until.end(),
+                                  [](const auto& e) { return e.mark->reached; });
     if (done) device.memory.in_use -= it->bytes;
     it = done ? device.pending.erase(it) : std::next(it);
   }
@@ -138,8 +148,8 @@ void Machine::make_room(int index, std::int64_t bytes) {
   if (!fits()) out_of_memory(device, bytes);
 }
 
-// Memory that was freed while another stream may still use it goes back to the stream it was allocated for; giving it out
-// there is the bug that CUDA shows as random pixels.
+// Memory that was freed while another stream may still use it goes back to the stream it was
+// allocated for; giving it out there is the bug that CUDA shows as random pixels.
 void Machine::check_reuse(int index, int stream, std::int64_t bytes) {
   auto& ghosts = devices_[index].ghosts;
   for (auto it = ghosts.begin(); it != ghosts.end();) {
@@ -157,7 +167,8 @@ void Machine::check_reuse(int index, int stream, std::int64_t bytes) {
       const auto freed = it->bytes;
       ghosts.erase(it);
       throw Error(ErrorKind::Internal, devices_[index].name,
-                  fmt::format("a race: {} bytes freed while '{}' on {} may still use them are allocated again on {}; "
+                  fmt::format("a race: {} bytes freed while '{}' on {} may still use them are "
+                              "allocated again on {}; "
                               "wait for it with an event before freeing, or record_stream",
                               freed, *open->what, stream_name(open->stream), stream_name(stream)));
     }
@@ -191,7 +202,8 @@ void Machine::release(Block& block) noexcept {
   auto& device = devices_[block.device];
   if (options_.race_check && block.counted_bytes > 0 &&
       block.log.open_use(order_, block.stream, block.also_used_on))
-    device.ghosts.push_back({block.stream, block.counted_bytes, std::move(block.log), block.also_used_on});
+    device.ghosts.push_back(
+        {block.stream, block.counted_bytes, std::move(block.log), block.also_used_on});
   if (block.also_used_on.empty()) {
     device.memory.in_use -= block.counted_bytes;
     return;
@@ -199,6 +211,13 @@ void Machine::release(Block& block) noexcept {
   Pending pending{{}, block.counted_bytes};
   for (int stream : block.also_used_on) pending.until.push_back(record(stream));
   device.pending.push_back(std::move(pending));
+}
+
+void Machine::record_use(Block& block, int stream) {
+  std::lock_guard lock(mutex_);
+  auto& known = block.also_used_on;
+  if (block.machine.get() != this || stream == block.stream) return;
+  if (std::find(known.begin(), known.end(), stream) == known.end()) known.push_back(stream);
 }
 
 void Machine::recount(Block& block, std::int64_t bytes) {
@@ -237,16 +256,21 @@ void Machine::require(int device) {
     throw Error(ErrorKind::Usage, fmt::format("sim:{}", device),
                 fmt::format("no such device; the rig '{}' has {}", rig_.name, device_count()));
   if (devices_[device].failed)
-    throw Error(ErrorKind::Internal, devices_[device].name, "the device is gone: it stopped answering");
+    throw Error(ErrorKind::Internal, devices_[device].name,
+                "the device is gone: it stopped answering");
 }
 
-void Machine::race(int device, const Use& use, int stream, const std::string* label, const Access& earlier) const {
-  throw Error(ErrorKind::Internal, devices_[device].name,
-              fmt::format("a race: '{}' on {} {} bytes {} to {} of a storage of {} bytes that '{}' on {} uses (bytes {} to "
-                          "{}), and no event orders the two",
-                          *label, stream_name(stream), use.writes ? "writes" : "reads", use.begin, use.end,
-                          use.block->host ? static_cast<std::int64_t>(use.block->host.nbytes()) : use.block->counted_bytes,
-                          *earlier.what, stream_name(earlier.stream), earlier.begin, earlier.end));
+void Machine::race(int device, const Use& use, int stream, const std::string* label,
+                   const Access& earlier) const {
+  throw Error(
+      ErrorKind::Internal, devices_[device].name,
+      fmt::format("a race: '{}' on {} {} bytes {} to {} of a storage of {} bytes that '{}' on {} "
+                  "uses (bytes {} to "
+                  "{}), and no event orders the two",
+                  *label, stream_name(stream), use.writes ? "writes" : "reads", use.begin, use.end,
+                  use.block->host ? static_cast<std::int64_t>(use.block->host.nbytes())
+                                  : use.block->counted_bytes,
+                  *earlier.what, stream_name(earlier.stream), earlier.begin, earlier.end));
 }
 
 void Machine::use(int stream, const std::string* label, const std::vector<Use>& uses) {
@@ -267,12 +291,12 @@ void Machine::use(int stream, const std::string* label, const std::vector<Use>& 
 
 SimEvent Machine::record(int stream) {
   std::lock_guard lock(mutex_);
-  return {timeline_.record(stream), order_.clock(stream)};
+  return {timeline_.record(stream), order_.clock(stream), this};
 }
 
 void Machine::wait(int stream, const SimEvent& event) {
   std::lock_guard lock(mutex_);
-  if (!event.mark) return;
+  if (!event.mark || event.of != this) return;
   timeline_.wait(stream, event.mark);
   order_.stream_waits(stream, event.clock);
 }
@@ -285,7 +309,7 @@ void Machine::finish(int stream) {
 
 void Machine::finish(const SimEvent& event) {
   std::lock_guard lock(mutex_);
-  if (!event.mark) return;
+  if (!event.mark || event.of != this) return;
   timeline_.finish(*event.mark);
   order_.host_waits(event.clock);
 }
@@ -311,7 +335,7 @@ bool Machine::idle(int stream) {
 
 bool Machine::reached(const SimEvent& event) {
   std::lock_guard lock(mutex_);
-  if (!event.mark) return true;
+  if (!event.mark || event.of != this) return true;
   timeline_.catch_up();
   if (event.mark->reached) order_.host_waits(event.clock);
   return event.mark->reached;
@@ -322,9 +346,12 @@ void Machine::host_touches(const HostUse& host) {
   if (!options_.race_check || host.bytes <= 0) return;
   const auto begin = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(host.start));
   if (auto open = host_log_.open_for_host(order_, begin, begin + host.bytes, host.writes))
-    throw Error(ErrorKind::Internal, "host memory",
-                fmt::format("a race: the host {} {} bytes that '{}' on {} may still use; wait for its event first",
-                            host.writes ? "overwrites" : "reads", host.bytes, *open->what, stream_name(open->stream)));
+    throw Error(
+        ErrorKind::Internal, "host memory",
+        fmt::format(
+            "a race: the host {} {} bytes that '{}' on {} may still use; wait for its event first",
+            host.writes ? "overwrites" : "reads", host.bytes, *open->what,
+            stream_name(open->stream)));
 }
 
 // --- clock ---
@@ -333,7 +360,8 @@ void Machine::kernel(int stream, const std::string* label, const Cost& cost) {
   std::lock_guard lock(mutex_);
   auto& device = devices_.at(stream_devices_[stream]);
   const auto rate = cost.flops > 0 ? device.spec.flops(dtype_name(cost.dtype)) : 0;
-  double seconds = device.spec.memory_bytes_per_s > 0 ? cost.bytes / device.spec.memory_bytes_per_s : 0;
+  double seconds =
+      device.spec.memory_bytes_per_s > 0 ? cost.bytes / device.spec.memory_bytes_per_s : 0;
   if (rate > 0) seconds = std::max(seconds, cost.flops / rate);
   timeline_.kernel(stream, seconds + device.spec.launch_s, {label, cost.bytes, cost.flops});
   timeline_.advance_host(options_.host_issue_s);
@@ -350,12 +378,14 @@ std::string Machine::rig_name(const std::string& sim_name) const {
 int Machine::route(const std::string& from, const std::string& to) {
   const int route = timeline_.route(rig_name(from), rig_name(to));
   if (route < 0)
-    throw Error(ErrorKind::Usage, rig_.name, fmt::format("the rig has no link from {} to {}", from, to));
+    throw Error(ErrorKind::Usage, rig_.name,
+                fmt::format("the rig has no link from {} to {}", from, to));
   timeline_.name_route(route, from + "->" + to);
   return route;
 }
 
-void Machine::transfer(int stream, const std::string* label, const CopyJob& job, const HostUse& host) {
+void Machine::transfer(int stream, const std::string* label, const CopyJob& job,
+                       const HostUse& host) {
   std::lock_guard lock(mutex_);
   const int over = route(job.from, job.to);
   const auto begin = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(host.start));
@@ -363,12 +393,14 @@ void Machine::transfer(int stream, const std::string* label, const CopyJob& job,
   if (host.bytes > 0 && options_.race_check) {
     if (auto earlier = host_log_.conflict(order_, access, host.writes))
       throw Error(ErrorKind::Internal, "host memory",
-                  fmt::format("a race: '{}' on {} {} page-locked memory that '{}' on {} uses, and no event orders the two",
-                              *label, stream_name(stream), host.writes ? "writes" : "reads", *earlier->what,
-                              stream_name(earlier->stream)));
+                  fmt::format("a race: '{}' on {} {} page-locked memory that '{}' on {} uses, and "
+                              "no event orders the two",
+                              *label, stream_name(stream), host.writes ? "writes" : "reads",
+                              *earlier->what, stream_name(earlier->stream)));
     host_log_.note(order_, access, host.writes);
   }
-  timeline_.transfer(stream, over, static_cast<std::int64_t>(job.bytes * job.slowdown), {label, job.bytes});
+  timeline_.transfer(stream, over, static_cast<std::int64_t>(job.bytes * job.slowdown),
+                     {label, job.bytes});
   timeline_.advance_host(options_.host_issue_s);
   for (auto& device : devices_) {
     if (device.name == job.to) device.work.bytes_in += job.bytes;
@@ -403,7 +435,8 @@ std::vector<Interval> Machine::intervals() {
   std::lock_guard lock(mutex_);
   timeline_.catch_up();
   auto all = timeline_.intervals();
-  std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.start_s < b.start_s; });
+  std::stable_sort(all.begin(), all.end(),
+                   [](const auto& a, const auto& b) { return a.start_s < b.start_s; });
   return all;
 }
 

@@ -58,10 +58,11 @@ struct HostUse {
   bool writes = false;
 };
 
-/// A point in a stream: in time and in order.
+/// A point in a stream: in time and in order. Means nothing on another machine.
 struct SimEvent {
   std::shared_ptr<Mark> mark;
   Clock clock;
+  const Machine* of = nullptr;
 };
 
 struct CopyJob {
@@ -93,12 +94,15 @@ class Machine : public std::enable_shared_from_this<Machine> {
   /// Counts memory for a new block of the thread's current stream. Throws c10::OutOfMemoryError.
   std::unique_ptr<Block> reserve(int device, std::int64_t bytes);
   void release(Block& block) noexcept;
+  /// The block's memory is held back after its release until the stream is past it.
+  void record_use(Block& block, int stream);
   /// Changes what a block counts, after its storage was resized.
   void recount(Block& block, std::int64_t bytes);
 
   /// Checks that the device is there. Error(Usage) or Error(Internal).
   void require(int device);
-  /// Checks that `uses` are ordered after what they conflict with, and remembers them as the stream's next operation.
+  /// Checks that `uses` are ordered after what they conflict with, and remembers them as the
+  /// stream's next operation.
   void use(int stream, const std::string* label, const std::vector<Use>& uses);
   /// A kernel of that cost on the stream.
   void kernel(int stream, const std::string* label, const Cost& cost);
@@ -155,7 +159,8 @@ class Machine : public std::enable_shared_from_this<Machine> {
   void release_pending(DeviceState& device, bool wait);
   void make_room(int device, std::int64_t bytes);
   void check_reuse(int device, int stream, std::int64_t bytes);
-  [[noreturn]] void race(int device, const Use& use, int stream, const std::string* label, const Access& earlier) const;
+  [[noreturn]] void race(int device, const Use& use, int stream, const std::string* label,
+                         const Access& earlier) const;
   [[noreturn]] void out_of_memory(const DeviceState& device, std::int64_t bytes) const;
   std::string stream_name(int stream) const;
   int route(const std::string& from, const std::string& to);

@@ -17,14 +17,15 @@ at::Tensor Operation::input(const at::Tensor& tensor, bool writes) {
   if (!tensor.defined()) return tensor;
   if (tensor.device().type() != kSim) {
     // As on CUDA: a CPU scalar is passed with the launch, any other tensor has to be moved first.
-    TORCH_CHECK(tensor.dim() == 0 && !writes, "Expected all tensors to be on the same device, but ", name_, " got one on ",
-                tensor.device(), " (", tensor.toString(), " ", tensor.sizes(), ") beside one on a simulated accelerator");
+    TORCH_CHECK(tensor.dim() == 0 && !writes, "Expected all tensors to be on the same device, but ",
+                name_, " got one on ", tensor.device(), " (", tensor.toString(), " ",
+                tensor.sizes(), ") beside one on a simulated accelerator");
     return machine().is_dry() ? tensor.to(at::kMeta) : tensor;
   }
   const int device = tensor.device().index();
   on(device);
-  TORCH_CHECK(device == device_, "Expected all tensors to be on the same device, but ", name_, " found at least two devices, sim:",
-              device_, " and sim:", device, "!");
+  TORCH_CHECK(device == device_, "Expected all tensors to be on the same device, but ", name_,
+              " found at least two devices, sim:", device_, " and sim:", device, "!");
   if (dtype_ == c10::ScalarType::Undefined) dtype_ = tensor.scalar_type();
   auto view = host_view(tensor);
   auto use = use_of(tensor, writes);
@@ -49,10 +50,13 @@ at::Tensor Operation::output(const at::Tensor& result) {
   if (!result.defined()) return result;
   for (const auto& held : held_) {
     if (held.view.unsafeGetTensorImpl() == result.unsafeGetTensorImpl()) return held.sim;
-    if (result.storage().unsafeGetStorageImpl() != held.view.storage().unsafeGetStorageImpl()) continue;
+    if (result.storage().unsafeGetStorageImpl() != held.view.storage().unsafeGetStorageImpl())
+      continue;
     auto alias = at::detail::make_tensor<c10::TensorImpl>(
-        c10::Storage(held.sim.storage()), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), result.dtype());
-    alias.unsafeGetTensorImpl()->set_sizes_and_strides(result.sizes(), result.strides(), result.storage_offset());
+        c10::Storage(held.sim.storage()), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+        result.dtype());
+    alias.unsafeGetTensorImpl()->set_sizes_and_strides(result.sizes(), result.strides(),
+                                                       result.storage_offset());
     return alias;
   }
   auto adopted = adopt(result, device_);
@@ -70,7 +74,8 @@ void Operation::end(double flops) {
     results_.erase(results_.begin(), results_.begin() + static_cast<std::ptrdiff_t>(uses_.size()));
     machine().use(stream_, label_, results_);
   }
-  machine().kernel(stream_, label_, {bytes_, flops, dtype_ == c10::ScalarType::Undefined ? at::kFloat : dtype_});
+  machine().kernel(stream_, label_,
+                   {bytes_, flops, dtype_ == c10::ScalarType::Undefined ? at::kFloat : dtype_});
 }
 
 double matmul_flops(const std::string& operation, const std::vector<at::Tensor>& inputs) {
@@ -79,11 +84,12 @@ double matmul_flops(const std::string& operation, const std::vector<at::Tensor>&
     const auto columns = inputs[b].dim() == 1 ? 1 : inputs[b].size(-1);
     return 2.0 * static_cast<double>(inputs[a].numel()) * static_cast<double>(columns);
   };
-  if (operation == "aten::mm" || operation == "aten::bmm" || operation == "aten::mv" || operation == "aten::dot" ||
-      operation == "aten::_scaled_mm" || operation == "aten::_int_mm")
+  if (operation == "aten::mm" || operation == "aten::bmm" || operation == "aten::mv" ||
+      operation == "aten::dot" || operation == "aten::_scaled_mm" || operation == "aten::_int_mm")
     return rows_by_columns(0, 1);
   if (operation == "aten::addmm" || operation == "aten::baddbmm" || operation == "aten::addmv" ||
-      operation == "aten::addbmm" || operation == "aten::_addmm_activation" || operation == "aten::addmm_")
+      operation == "aten::addbmm" || operation == "aten::_addmm_activation" ||
+      operation == "aten::addmm_")
     return rows_by_columns(1, 2);
   return 0;
 }

@@ -62,16 +62,19 @@ bool Order::before_host(int other, std::uint64_t number) const {
 
 std::optional<Access> AccessLog::conflict(Order& order, const Access& use, bool writes) const {
   for (const auto& earlier : writes_)
-    if (overlap(earlier, use) && !order.before(earlier.stream, earlier.number, use.stream)) return earlier;
+    if (overlap(earlier, use) && !order.before(earlier.stream, earlier.number, use.stream))
+      return earlier;
   if (writes)
     for (const auto& earlier : reads_)
-      if (overlap(earlier, use) && !order.before(earlier.stream, earlier.number, use.stream)) return earlier;
+      if (overlap(earlier, use) && !order.before(earlier.stream, earlier.number, use.stream))
+        return earlier;
   return std::nullopt;
 }
 
 void AccessLog::note(Order& order, const Access& use, bool writes) {
   if (writes) {
-    // What this write covers is ordered before it, so later uses need to be ordered after the write only.
+    // What this write covers is ordered before it, so later uses need to be ordered after the write
+    // only.
     const auto covered = [&](const Access& a) {
       return covers(use, a) && order.before(a.stream, a.number, use.stream);
     };
@@ -89,7 +92,8 @@ void AccessLog::note(Order& order, const Access& use, bool writes) {
   reads_.push_back(use);
 }
 
-std::optional<Access> AccessLog::open_use(Order& order, int stream, const std::vector<int>& allowed) const {
+std::optional<Access> AccessLog::open_use(Order& order, int stream,
+                                          const std::vector<int>& allowed) const {
   for (const auto* log : {&writes_, &reads_})
     for (const auto& use : *log)
       if (!order.before(use.stream, use.number, stream) &&
@@ -98,8 +102,8 @@ std::optional<Access> AccessLog::open_use(Order& order, int stream, const std::v
   return std::nullopt;
 }
 
-std::optional<Access> AccessLog::open_for_host(const Order& order, std::int64_t begin, std::int64_t end,
-                                               bool writes) const {
+std::optional<Access> AccessLog::open_for_host(const Order& order, std::int64_t begin,
+                                               std::int64_t end, bool writes) const {
   const Access range{begin, end, -1, 0};
   for (const auto& use : writes_)
     if (overlap(use, range) && !order.before_host(use.stream, use.number)) return use;
@@ -109,6 +113,8 @@ std::optional<Access> AccessLog::open_for_host(const Order& order, std::int64_t 
   return std::nullopt;
 }
 
-const std::string* AccessLog::last_writer() const { return writes_.empty() ? nullptr : writes_.back().what; }
+const std::string* AccessLog::last_writer() const {
+  return writes_.empty() ? nullptr : writes_.back().what;
+}
 
 }  // namespace distorch::sim

@@ -10,8 +10,9 @@ namespace distorch::sim {
 using Clock = std::vector<std::uint64_t>;
 void join(Clock& into, const Clock& other);
 
-/// Happens-before over streams and the host, by vector clocks. Work issued by the host comes after all that the host
-/// has waited for; events carry the clock of the stream that recorded them. Knows nothing of time or tensors.
+/// Happens-before over streams and the host, by vector clocks. Work issued by the host comes after
+/// all that the host has waited for; events carry the clock of the stream that recorded them. Knows
+/// nothing of time or tensors.
 class Order {
  public:
   void add_stream();
@@ -47,13 +48,17 @@ struct Access {
 /// The uses of one storage that a later use may have to be ordered after.
 class AccessLog {
  public:
-  /// The earlier use that this one conflicts with and is not ordered after: a write, or any use when this one writes.
+  /// The earlier use that this one conflicts with and is not ordered after: a write, or any use
+  /// when this one writes.
   std::optional<Access> conflict(Order& order, const Access& use, bool writes) const;
   void note(Order& order, const Access& use, bool writes);
-  /// A use that the stream may overtake, if it is given the memory now; uses on streams in `allowed` do not count.
+  /// A use that the stream may overtake, if it is given the memory now; uses on streams in
+  /// `allowed` do not count.
   std::optional<Access> open_use(Order& order, int stream, const std::vector<int>& allowed) const;
-  /// A use of [begin, end) that the host has not waited for; reads count only where the host `writes`.
-  std::optional<Access> open_for_host(const Order& order, std::int64_t begin, std::int64_t end, bool writes) const;
+  /// A use of [begin, end) that the host has not waited for; reads count only where the host
+  /// `writes`.
+  std::optional<Access> open_for_host(const Order& order, std::int64_t begin, std::int64_t end,
+                                      bool writes) const;
   /// What wrote last; null when nothing did.
   const std::string* last_writer() const;
 

@@ -99,7 +99,8 @@ void reset_clock() { machine().reset_clock(); }
 
 void advance_host(double seconds) { machine().advance_host(seconds); }
 
-void model_transfer(const c10::Stream& stream, const std::string& from, const std::string& to, std::int64_t bytes) {
+void model_transfer(const c10::Stream& stream, const std::string& from, const std::string& to,
+                    std::int64_t bytes) {
   auto& m = machine();
   const int dense = m.stream_of(stream.device_index(), stream.id());
   const auto* label = label_of("transfer");

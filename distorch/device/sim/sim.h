@@ -11,16 +11,18 @@ namespace distorch {
 struct Rig;  // distorch/base/rig.h
 }
 
-/// The simulated accelerator: torch's PrivateUse1 backend under the name "sim". The N-th accelerator of the rig
-/// is the device "sim:N"; the rig's host memory is "cpu".
+/// The simulated accelerator: torch's PrivateUse1 backend under the name "sim". The N-th
+/// accelerator of the rig is the device "sim:N"; the rig's host memory is "cpu".
 ///
-/// exec mode computes real numbers with the CPU kernels, bit-identical to them. Dry mode computes and stores
-/// nothing: shapes, memory in bytes and time only. Both refuse tensors of other devices as CUDA does, keep to
-/// the memory of the rig (c10::OutOfMemoryError beyond it), advance the same virtual clock by the same amounts
-/// and check for races. Times are seconds since install or reset_clock.
+/// exec mode computes real numbers with the CPU kernels, bit-identical to them. Dry mode computes
+/// and stores nothing: shapes, memory in bytes and time only. Both refuse tensors of other devices
+/// as CUDA does, keep to the memory of the rig (c10::OutOfMemoryError beyond it), advance the same
+/// virtual clock by the same amounts and check for races. Times are seconds since install or
+/// reset_clock.
 ///
-/// The host is one timeline for all threads. Operations never block it; synchronize, item() and copies of
-/// pageable host memory do. Kernels of one device run one at a time; copies overlap with them and share links.
+/// The host is one timeline for all threads. Operations never block it; synchronize, item() and
+/// copies of pageable host memory do. Kernels of one device run one at a time; copies overlap with
+/// them and share links.
 namespace distorch::sim {
 
 enum class Mode { Exec, Dry };
@@ -28,8 +30,9 @@ enum class Mode { Exec, Dry };
 struct Options {
   Mode mode = Mode::Exec;
   bool race_check = true;
-  double host_issue_s = 0;      // host time that issuing one operation costs
-  double pageable_share = 0.16;  // of a link's speed, for host memory that is not registered (8.9 of 55.5 GB/s measured)
+  double host_issue_s = 0;       // host time that issuing one operation costs
+  double pageable_share = 0.16;  // of a link's speed, for host memory that is not registered (8.9
+                                 // of 55.5 GB/s measured)
 };
 
 class Machine;
@@ -38,11 +41,13 @@ class Machine;
 struct ThreadState {
   int device = 0;
   std::vector<c10::StreamId> streams;
-  c10::StreamId stream(int index) const { return index < static_cast<int>(streams.size()) ? streams[index] : 0; }
+  c10::StreamId stream(int index) const {
+    return index < static_cast<int>(streams.size()) ? streams[index] : 0;
+  }
 };
 
-/// Makes sim:0, sim:1, ... of the rig's accelerators. May be called again: the new rig replaces the old one, and
-/// tensors of the old one can only be freed. Not while other threads use sim tensors.
+/// Makes sim:0, sim:1, ... of the rig's accelerators. May be called again: the new rig replaces the
+/// old one, and tensors of the old one can only be freed. Not while other threads use sim tensors.
 void install(const Rig& rig, Options options = {});
 void install(const Rig& rig, Mode mode);
 bool installed();
@@ -51,8 +56,9 @@ int device_count();
 /// What the rig calls "sim:<device>": "cuda:0".
 std::string rig_name(int device);
 
-/// While it lives, sim devices of the calling thread are those of a machine of its own: fresh clock, empty
-/// memory, dry mode. Tensors from outside can be used (as shapes; they count no memory). Scopes nest.
+/// While it lives, sim devices of the calling thread are those of a machine of its own: fresh
+/// clock, empty memory, dry mode. Tensors from outside can be used (as shapes; they count no
+/// memory). Scopes nest.
 class DryScope {
  public:
   explicit DryScope(const Rig& rig, Options options = {.mode = Mode::Dry});
@@ -66,7 +72,8 @@ class DryScope {
   ThreadState state_;
 };
 
-/// Lets another thread work on the machine of the thread that made `machine` with current_machine().
+/// Lets another thread work on the machine of the thread that made `machine` with
+/// current_machine().
 std::shared_ptr<Machine> current_machine();
 class JoinScope {
  public:
@@ -80,23 +87,27 @@ class JoinScope {
   ThreadState state_;
 };
 
-/// True when the calling thread works on shapes only: code that would ask for values (item(), NaN checks)
-/// must not.
+/// True when the calling thread works on shapes only: code that would ask for values (item(), NaN
+/// checks) must not.
 bool dry();
 
-// --- The virtual clock ---------------------------------------------------------------------------------------
+// --- The virtual clock
+// ---------------------------------------------------------------------------------------
 
 /// The host's time in seconds.
 double now();
-/// Time at which everything issued so far is done, on all devices. Waits for it (the host clock moves there).
+/// Time at which everything issued so far is done, on all devices. Waits for it (the host clock
+/// moves there).
 double finish();
 /// Host time and every stream back to 0, totals too; unfinished work is finished first.
 void reset_clock();
 /// The host does something else for so long (reads a file, computes on the CPU).
 void advance_host(double seconds);
-/// A transfer that the simulator cannot see, such as a file read into RAM by a thread: occupies the rig's links
-/// from -> to ("disk" -> "cpu") for `bytes`, in the order of `stream`. The host does not wait.
-void model_transfer(const c10::Stream& stream, const std::string& from, const std::string& to, std::int64_t bytes);
+/// A transfer that the simulator cannot see, such as a file read into RAM by a thread: occupies the
+/// rig's links from -> to ("disk" -> "cpu") for `bytes`, in the order of `stream`. The host does
+/// not wait.
+void model_transfer(const c10::Stream& stream, const std::string& from, const std::string& to,
+                    std::int64_t bytes);
 
 /// One stretch of work. Lanes: "sim:0 compute", "sim:0 stream 3", "cpu->sim:0".
 struct Interval {
@@ -116,19 +127,20 @@ std::vector<Interval> intervals();
 struct Work {
   std::int64_t operations = 0;
   double flops = 0;
-  double busy_s = 0;             // time the device's kernels took
-  std::int64_t bytes_in = 0;     // over links into the device
+  double busy_s = 0;          // time the device's kernels took
+  std::int64_t bytes_in = 0;  // over links into the device
   std::int64_t bytes_out = 0;
 };
 Work work(int device);
 
-// --- Memory --------------------------------------------------------------------------------------------------
+// --- Memory
+// --------------------------------------------------------------------------------------------------
 
 struct Memory {
   std::int64_t total = 0;
   std::int64_t in_use = 0;  // each allocation rounded up to 512 bytes, as CUDA's allocator does
   std::int64_t peak = 0;
-  std::int64_t limit = 0;   // = total unless limited
+  std::int64_t limit = 0;        // = total unless limited
   std::int64_t allocations = 0;  // ever
 };
 Memory memory(int device);
@@ -137,11 +149,14 @@ void limit_memory(int device, std::int64_t bytes);  // 0: no limit but the total
 /// Host memory registered with the simulated devices now.
 std::int64_t registered_bytes();
 
-// --- Faults, for tests ---------------------------------------------------------------------------------------
+// --- Faults, for tests
+// ---------------------------------------------------------------------------------------
 
-/// The device vanishes: whatever uses it from now on throws Error(Internal) that names it. Freeing works.
+/// The device vanishes: whatever uses it from now on throws Error(Internal) that names it. Freeing
+/// works.
 void fail_device(int device);
-/// The n-th allocation from now (1 = the next) on the device fails once with an out-of-memory error.
+/// The n-th allocation from now (1 = the next) on the device fails once with an out-of-memory
+/// error.
 void fail_allocation(int device, std::int64_t nth);
 /// Registration is refused once more than `bytes` would be registered (0: always; negative: never).
 void refuse_registration_after(std::int64_t bytes);

@@ -8,7 +8,9 @@ namespace {
 
 void delete_block(void* context) { delete static_cast<Block*>(context); }
 
-at::Allocator* host_allocator(bool dry) { return dry ? c10::GetAllocator(c10::DeviceType::Meta) : c10::GetCPUAllocator(); }
+at::Allocator* host_allocator(bool dry) {
+  return dry ? c10::GetAllocator(c10::DeviceType::Meta) : c10::GetCPUAllocator();
+}
 
 // Dry memory has an address, so that it does not look empty, but nothing is there.
 void* address_of(const Block& block) {
@@ -24,13 +26,16 @@ c10::DataPtr into_data_ptr(std::unique_ptr<Block> block) {
 c10::DataPtr allocate_on(int device, std::size_t bytes) {
   auto block = machine().reserve(device, static_cast<std::int64_t>(bytes));
   auto* allocator = host_allocator(block->is_dry);
-  block->host = c10::Storage(c10::Storage::use_byte_size_t(), bytes, allocator->allocate(bytes), allocator, true);
+  block->host = c10::Storage(c10::Storage::use_byte_size_t(), bytes, allocator->allocate(bytes),
+                             allocator, true);
   return into_data_ptr(std::move(block));
 }
 
 class Allocator final : public c10::Allocator {
  public:
-  c10::DataPtr allocate(std::size_t bytes) override { return allocate_on(thread_state().device, bytes); }
+  c10::DataPtr allocate(std::size_t bytes) override {
+    return allocate_on(thread_state().device, bytes);
+  }
   void copy_data(void* to, const void* from, std::size_t bytes) const override {
     if (!machine().is_dry()) default_copy_data(to, from, bytes);
   }
@@ -42,13 +47,16 @@ Allocator& allocator() {
 }
 
 at::Tensor with_storage(c10::Storage storage, c10::DispatchKey key, const at::Tensor& like) {
-  auto tensor = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(key), like.dtype());
-  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(like.sizes(), like.strides(), like.storage_offset());
+  auto tensor = at::detail::make_tensor<c10::TensorImpl>(std::move(storage),
+                                                         c10::DispatchKeySet(key), like.dtype());
+  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(like.sizes(), like.strides(),
+                                                      like.storage_offset());
   return tensor;
 }
 
 c10::Storage sim_storage(std::unique_ptr<Block> block, std::size_t bytes) {
-  return {c10::Storage::use_byte_size_t(), bytes, into_data_ptr(std::move(block)), &allocator(), true};
+  return {c10::Storage::use_byte_size_t(), bytes, into_data_ptr(std::move(block)), &allocator(),
+          true};
 }
 
 }  // namespace
@@ -61,15 +69,19 @@ c10::Allocator* register_allocator() {
 Block& block_of(const at::Tensor& tensor) {
   const auto& pointer = tensor.storage().data_ptr();
   auto* block = pointer.cast_context<Block>(&delete_block);
-  if (!block) throw Error(ErrorKind::Internal, "sim", "a tensor whose memory the simulator did not make");
+  if (!block)
+    throw Error(ErrorKind::Internal, "sim", "a tensor whose memory the simulator did not make");
   return *block;
 }
 
-at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype, int device) {
+at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype,
+                         int device) {
   const auto bytes = at::detail::computeStorageNbytes(sizes, strides, c10::elementSize(dtype));
-  c10::Storage storage(c10::Storage::use_byte_size_t(), bytes, allocate_on(device, bytes), &allocator(), true);
+  c10::Storage storage(c10::Storage::use_byte_size_t(), bytes, allocate_on(device, bytes),
+                       &allocator(), true);
   auto tensor = at::detail::make_tensor<c10::TensorImpl>(
-      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), c10::scalarTypeToTypeMeta(dtype));
+      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+      c10::scalarTypeToTypeMeta(dtype));
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides);
   return tensor;
 }
@@ -77,9 +89,11 @@ at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, at::Sca
 at::Tensor host_view(const at::Tensor& tensor) {
   auto& block = block_of(tensor);
   if (!machine().is_dry()) {
-    if (block.is_dry) throw Error(ErrorKind::Internal, "sim", "a tensor of a dry run is used in a real one");
+    if (block.is_dry)
+      throw Error(ErrorKind::Internal, "sim", "a tensor of a dry run is used in a real one");
     if (block.machine.get() != &machine())
-      throw Error(ErrorKind::Internal, "sim", "a tensor of a simulated machine that was replaced is used");
+      throw Error(ErrorKind::Internal, "sim",
+                  "a tensor of a simulated machine that was replaced is used");
     return with_storage(block.host, c10::DispatchKey::CPU, tensor);
   }
   if (block.is_dry) return with_storage(block.host, c10::DispatchKey::Meta, tensor);
@@ -119,7 +133,8 @@ void follow(const at::Tensor& sim, const at::Tensor& view) {
     storage->set_data_ptr_noswap(into_data_ptr(std::move(replacement)));
     storage->set_nbytes(view.storage().nbytes());
   }
-  if (sim.sizes() != view.sizes() || sim.strides() != view.strides() || sim.storage_offset() != view.storage_offset())
+  if (sim.sizes() != view.sizes() || sim.strides() != view.strides() ||
+      sim.storage_offset() != view.storage_offset())
     impl->set_sizes_and_strides(view.sizes(), view.strides(), view.storage_offset());
 }
 

@@ -82,7 +82,8 @@ void Timeline::start_kernels() {
   for (auto& stream : streams_) {
     if (stream.running || stream.queue.empty()) continue;
     const auto& head = stream.queue.front();
-    if (head.kind != Kind::Kernel || head.issue_s > now_s_ || devices_[stream.device].busy) continue;
+    if (head.kind != Kind::Kernel || head.issue_s > now_s_ || devices_[stream.device].busy)
+      continue;
     auto& best = first[stream.device];
     if (!best || head.number < best->queue.front().number) best = &stream;
   }
@@ -135,7 +136,8 @@ void Timeline::complete(Stream& stream) {
   }
   if (tracing_ && head.label.name) {
     const auto lane = head.kind == Kind::Transfer ? route_lanes_[head.route] : stream.lane;
-    intervals_.push_back({lane, *head.label.name, stream.start_s, now_s_, head.label.bytes, head.label.flops});
+    intervals_.push_back(
+        {lane, *head.label.name, stream.start_s, now_s_, head.label.bytes, head.label.flops});
   }
   stream.queue.pop_front();
   stream.running = false;
@@ -156,7 +158,8 @@ bool Timeline::step(double limit_s) {
     flow_owner_.erase(owner);
   }
   for (auto& stream : streams_)
-    if (stream.running && stream.queue.front().kind == Kind::Kernel && stream.end_s <= now_s_) complete(stream);
+    if (stream.running && stream.queue.front().kind == Kind::Kernel && stream.end_s <= now_s_)
+      complete(stream);
   start_ready();
   return true;
 }

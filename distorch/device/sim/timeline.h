@@ -24,9 +24,10 @@ struct Mark {
   double at_s = 0;
 };
 
-/// The virtual clock: streams are queues of kernels, transfers, marks and waits; a discrete-event simulation works
-/// them off. It runs lazily: never past the host's time, because what the host issues later may still share a link or a
-/// device with what is in flight. Waiting moves the host's time. Not thread-safe; knows nothing of tensors.
+/// The virtual clock: streams are queues of kernels, transfers, marks and waits; a discrete-event
+/// simulation works them off. It runs lazily: never past the host's time, because what the host
+/// issues later may still share a link or a device with what is in flight. Waiting moves the host's
+/// time. Not thread-safe; knows nothing of tensors.
 class Timeline {
  public:
   Timeline(LinkClock links, int devices);
@@ -90,7 +91,7 @@ class Timeline {
   void start_ready();
   bool start_zero_time(Stream& stream);
   void start_kernels();
-  double next_event() ;
+  double next_event();
   bool step(double limit_s);
   void complete(Stream& stream);
 
@@ -100,7 +101,7 @@ class Timeline {
   std::unordered_map<int, int> flow_owner_;  // transfer number -> stream
   std::unordered_map<int, std::string> route_lanes_;
   std::vector<Interval> intervals_;
-  double now_s_ = 0;   // simulated up to here; never past host_s_ except while the host waits
+  double now_s_ = 0;  // simulated up to here; never past host_s_ except while the host waits
   double host_s_ = 0;
   std::uint64_t issued_ = 0;
   bool tracing_ = false;
