@@ -269,7 +269,9 @@ bool Engine::plan_together(Entry& own, StreamedModel& model) {
 void Engine::adopt(Entry& entry, StreamedModel& model) {
   std::vector<BlockHome> homes;
   for (const auto& home : entry.placement.blocks) homes.push_back({home.how, entry.system.devices[home.device].name});
-  model.load(homes);
+  std::map<std::string, int> slots;
+  for (const auto& ring : entry.placement.rings) slots[entry.system.devices[ring.device].name] = ring.slots;
+  model.load(homes, slots);
 }
 
 void Engine::prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds& needs) {

@@ -55,6 +55,7 @@ struct RingWaits {
 struct RingOptions {
   at::Device compute = at::kCPU;
   int slots = 2;          // 2 hide transfers behind compute, a third brings nothing; 1 saves memory
+  std::string lane;       // for traces: "cpu -> cuda:0"
   bool registered = true; // the file's mapping is registered with the compute device (see RegisteredRange)
   bool keep_cached = true;  // false: the file does not fit into RAM, give its pages back once read
   RingWaits waits;

@@ -1,13 +1,14 @@
 #include "distorch/base/error.h"
 #include "distorch/device/sim/sim.h"
 #include "distorch/streaming/ring_kinds.h"
+#include "distorch/streaming/trace.h"
 
 namespace distorch::streaming {
 
 namespace {
 
 /// Large enough that starting a copy costs nothing beside it, small enough not to matter in a budget of RAM.
-constexpr std::int64_t staging_bytes = std::int64_t{32} << 20;
+constexpr std::int64_t largest_staging_bytes = std::int64_t{32} << 20;
 
 at::Tensor file_bytes(const Run& run, std::int64_t offset, std::int64_t size) {
   auto bytes = run.file->mapping()->bytes({static_cast<std::size_t>(run.file_offset + offset), static_cast<std::size_t>(size)});
@@ -29,7 +30,7 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
   }
   if (options.registered) return;
   for (int i = 0; i < 2; ++i) {
-    staging_.emplace_back(staging_bytes, std::vector<c10::Device>{options.compute});
+    staging_.emplace_back(std::min(slot_bytes(), largest_staging_bytes), std::vector<c10::Device>{options.compute});
     staged_.emplace_back(options.compute);
   }
   worker_ = std::make_unique<Worker>();
@@ -50,6 +51,7 @@ void StreamRing::copy_mapped(const at::Tensor& slot, const Layout& layout) {
 }
 
 void StreamRing::copy_staged(const at::Tensor& slot, const Layout& layout) {
+  auto staging_bytes = staging_[0].bytes();
   for (const auto& run : layout.runs) {
     for (std::int64_t done = 0; done < run.size_bytes; done += staging_bytes) {
       auto size = std::min(staging_bytes, run.size_bytes - done);
@@ -65,6 +67,7 @@ void StreamRing::copy_staged(const at::Tensor& slot, const Layout& layout) {
 
 void StreamRing::fill(int slot, const RingBlock& block) {
   if (options().waits.copy_after_compute) freed_[slot].block(copy_stream_);
+  Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
   if (block.donor.defined()) {
     device::copy_async(bytes(slot).narrow(0, 0, block.donor.numel()), block.donor, copy_stream_);
   } else if (!worker_) {

@@ -6,6 +6,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/streaming/ring_kinds.h"
+#include "distorch/streaming/trace.h"
 
 namespace distorch::streaming {
 
@@ -81,13 +82,15 @@ void ThreadRing::fill(int slot, const RingBlock& block) {
     jobs_[slot] = 0;
     return;
   }
-  jobs_[slot] = worker_.add([this, slot, layout = block.layout] {
+  jobs_[slot] = worker_.add([this, slot, id = block.id, layout = block.layout] {
+    Traced traced(options().lane, "block " + std::to_string(id), c10::Stream(c10::Stream::DEFAULT, at::kCPU));
     auto* to = static_cast<char*>(bytes(slot).mutable_data_ptr());
     for (const auto& run : layout->runs) read_run(run, to + run.slot_offset, options().keep_cached);
   });
 }
 
 void ThreadRing::wait_filled(int slot) {
+  Traced traced(options().lane + ", waiting", "wait", c10::Stream(c10::Stream::DEFAULT, at::kCPU));
   if (jobs_[slot]) worker_.wait(jobs_[slot]);
 }
 

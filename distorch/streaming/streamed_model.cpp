@@ -11,7 +11,7 @@
 #include "distorch/base/units.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
-#include "distorch/device/sim/sim.h"
+#include "distorch/streaming/trace.h"
 
 namespace distorch::streaming {
 
@@ -162,11 +162,12 @@ void StreamedModel::unload_block(int block) {
   clear_slots(block);
 }
 
-void StreamedModel::load(const std::vector<BlockHome>& homes) {
+void StreamedModel::load(const std::vector<BlockHome>& homes, const std::map<std::string, int>& slots) {
   if (homes.size() != layouts_.size())
     throw Error(ErrorKind::Internal, options_.name, fmt::format("has {} blocks, the placement {}", layouts_.size(), homes.size()));
-  if (homes == homes_) return;
+  if (homes == homes_ && slots == slots_) return;
   rings_.clear();
+  slots_ = slots;
   bool streams = std::any_of(homes.begin(), homes.end(), [&](const BlockHome& home) { return home.device != options_.compute; });
   if (streams || total_file_bytes() > (std::int64_t{1} << 28)) register_files();
   bool was_loaded = loaded();
@@ -197,7 +198,9 @@ void StreamedModel::make_rings() {
   for (auto& [donor, blocks] : by_donor) {
     RingOptions ring;
     ring.compute = compute_;
-    ring.slots = std::min<int>(options_.slots, static_cast<int>(blocks.size()));
+    ring.lane = donor + " -> " + options_.compute;
+    auto slots = slots_.find(donor);
+    ring.slots = std::min<int>(slots == slots_.end() ? options_.slots : slots->second, static_cast<int>(blocks.size()));
     ring.registered = all_registered_ && donor != "disk";
     ring.keep_cached = donor != "disk";
     ring.waits = options_.waits;
@@ -309,7 +312,7 @@ Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
   if (!loaded()) throw Error(ErrorKind::Internal, options_.name, "was run before its weights were placed");
   const auto& name = manifest_.blocks()[block];
   device::Place place(name);
-  if (observer) observer->block_begins(options_.name, name);
+  Traced traced(options_.compute + " compute", name, device::current_stream(compute_));
   Tensors results;
   for (int attempt = 0;; ++attempt) {
     try {
@@ -329,7 +332,6 @@ Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
                     fmt::format("block {} of {} does not fit even with every other weight moved out: {}", name, options_.name, error.what()));
     }
   }
-  if (observer) observer->block_ends(options_.name, name);
   return results;
 }
 

@@ -37,13 +37,6 @@ struct StreamedOptions {
   RingWaits waits;
 };
 
-/// What happened, for profiles: called on the thread that runs the model.
-struct RunObserver {
-  virtual ~RunObserver() = default;
-  virtual void block_begins(const std::string& model, const std::string& block) = 0;
-  virtual void block_ends(const std::string& model, const std::string& block) = 0;
-};
-
 /// One model whose blocks rest where a placement says. Opening costs nothing; load() brings exactly what has to be
 /// resident; run() brings what streams. The manifest must outlive it. One thread at a time.
 class StreamedModel final : public weights::WeightSource {
@@ -66,8 +59,9 @@ class StreamedModel final : public weights::WeightSource {
   const Layout& layout(int block) const { return layouts_[block]; }
 
   /// Brings the weights where `homes` (one per block) says; what already rests there stays. Empty: nothing changes if
-  /// loaded. Error(OutOfMemory) naming device and block leaves the model unloaded.
-  void load(const std::vector<BlockHome>& homes);
+  /// loaded. `slots`: of the ring of each donor, where a plan asks for other than the option says.
+  /// Error(OutOfMemory) naming device and block leaves the model unloaded.
+  void load(const std::vector<BlockHome>& homes, const std::map<std::string, int>& slots = {});
   bool loaded() const { return !homes_.empty(); }
   const std::vector<BlockHome>& homes() const { return homes_; }
   /// Frees everything it holds on any device. The next run() needs a load() before.
@@ -81,7 +75,6 @@ class StreamedModel final : public weights::WeightSource {
 
   /// Called when a block runs out of memory: frees something elsewhere and returns true, or false to give up.
   std::function<bool(const std::string& device, std::int64_t bytes)> make_room;
-  RunObserver* observer = nullptr;
 
   weights::Tensors run(int block, const weights::Tensors& inputs, const weights::Body& body) override;
 
@@ -120,6 +113,7 @@ class StreamedModel final : public weights::WeightSource {
   std::vector<std::int64_t> resident_bytes_;
   std::vector<bool> needs_decode_;
   std::vector<BlockHome> homes_;
+  std::map<std::string, int> slots_;       // of rings, by donor
   std::vector<BlockState> states_;
   std::map<std::string, std::unique_ptr<Ring>> rings_;  // by donor
   std::vector<device::RegisteredRange> registered_;
