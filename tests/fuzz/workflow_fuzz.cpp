@@ -1,5 +1,5 @@
-// libFuzzer target: any bytes as a workflow file. Reading, converting, overriding and validating may refuse them
-// with distorch::Error, but must not crash, hang or run out of stack.
+// libFuzzer target: any bytes as a workflow file. Reading, converting, overriding and validating
+// may refuse them with distorch::Error, but must not crash, hang or run out of stack.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -16,21 +16,25 @@ void nothing(graph::Call&) {}
 
 graph::Catalog make_catalog() {
   graph::Catalog catalog;
-  catalog.add({.name = "Source",
-               .inputs = {graph::integer("seed", {.def = 0, .min = 0, .max = 18446744073709551615ull}),
-                          graph::number("scale", {.def = 1.0, .min = 0.0, .max = 2.0}),
-                          graph::choice("mode", {"a", "b"}), graph::optional(graph::boolean("flag", {.def = true}))},
-               .outputs = {"IMAGE"},
-               .run = nothing});
-  catalog.add({.name = "Mix",
-               .inputs = {graph::link("x", "IMAGE"), graph::optional(graph::link("y", "IMAGE,MASK")),
-                          graph::text("text", {.multiline = true, .dynamic_prompts = true})},
-               .outputs = {"IMAGE"},
-               .run = nothing});
-  catalog.add({.name = "Save",
-               .inputs = {graph::link("images", "IMAGE"), graph::text("filename_prefix", {.def = "x"})},
-               .output_node = true,
-               .run = nothing});
+  catalog.add(
+      {.name = "Source",
+       .inputs = {graph::integer("seed", {.def = 0, .min = 0, .max = 18446744073709551615ull}),
+                  graph::number("scale", {.def = 1.0, .min = 0.0, .max = 2.0}),
+                  graph::choice("mode", {"a", "b"}),
+                  graph::optional(graph::boolean("flag", {.def = true}))},
+       .outputs = {"IMAGE"},
+       .run = nothing});
+  catalog.add(
+      {.name = "Mix",
+       .inputs = {graph::link("x", "IMAGE"), graph::optional(graph::link("y", "IMAGE,MASK")),
+                  graph::text("text", {.multiline = true, .dynamic_prompts = true})},
+       .outputs = {"IMAGE"},
+       .run = nothing});
+  catalog.add(
+      {.name = "Save",
+       .inputs = {graph::link("images", "IMAGE"), graph::text("filename_prefix", {.def = "x"})},
+       .output_node = true,
+       .run = nothing});
   return catalog;
 }
 
@@ -42,8 +46,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   graph::ConvertOptions options;
   options.now = 0;
   try {
-    graph::Prompt prompt =
-        graph::load_prompt(std::string_view(reinterpret_cast<const char*>(data), size), definitions, options);
+    graph::Prompt prompt = graph::load_prompt(
+        std::string_view(reinterpret_cast<const char*>(data), size), definitions, options);
     graph::Validation checked = graph::validate(prompt.nodes, catalog);
     checked.node_errors();
     checked.lines();
