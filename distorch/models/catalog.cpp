@@ -12,7 +12,8 @@ namespace {
 
 using weights::Checkpoint;
 
-// Values as published with the family; source of the preview's factors: ComfyUI comfy/latent_formats.py.
+// Values as published with the family; source of the preview's factors: ComfyUI
+// comfy/latent_formats.py.
 LatentFormat sd_latent() {
   return {.scale_factor = 0.18215,
           .rgb_factors = {{0.3512, 0.2297, 0.3227},
@@ -22,7 +23,8 @@ LatentFormat sd_latent() {
 }
 
 bool is_sd_unet(const Checkpoint& unet, bool linear_projection) {
-  if (!unet.has("input_blocks.0.0.weight") || !unet.has("time_embed.0.weight") || unet.has("label_emb.0.0.weight"))
+  if (!unet.has("input_blocks.0.0.weight") || !unet.has("time_embed.0.weight") ||
+      unet.has("label_emb.0.0.weight"))
     return false;
   for (const auto& [name, stored] : unet.tensors())
     if (name.ends_with(".proj_in.weight")) return (stored.shape.size() == 2) == linear_projection;
@@ -60,8 +62,9 @@ const ModelFamily& detect_family(const Checkpoint& unet) {
     if (family.matches(unet)) return family;
     names.push_back(family.name);
   }
-  throw Error(ErrorKind::Format, unet.path(),
-              fmt::format("holds no diffusion model of a known family ({})", fmt::join(names, ", ")));
+  throw Error(
+      ErrorKind::Format, unet.path(),
+      fmt::format("holds no diffusion model of a known family ({})", fmt::join(names, ", ")));
 }
 
 Checkpoint unet_part(const Checkpoint& file) {

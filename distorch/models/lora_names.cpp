@@ -8,7 +8,9 @@ namespace {
 
 constexpr std::string_view ending = ".weight";
 
-std::string base_of(const std::string& weight) { return weight.substr(0, weight.size() - ending.size()); }
+std::string base_of(const std::string& weight) {
+  return weight.substr(0, weight.size() - ending.size());
+}
 
 std::string with_underscores(std::string name) {
   std::replace(name.begin(), name.end(), '.', '_');
@@ -22,7 +24,8 @@ std::set<std::string> matrices_of(const weights::Manifest& manifest) {
   return names;
 }
 
-// Old diffusers files call attention layers "attn1.processor.to_q" and write "to_out" without its index.
+// Old diffusers files call attention layers "attn1.processor.to_q" and write "to_out" without its
+// index.
 std::string processor_name(std::string base) {
   auto at = base.find(".to_");
   if (at != std::string::npos) base.insert(at, ".processor");
@@ -48,7 +51,8 @@ LoraNames unet_lora_names(const sd::UNetConfig& config, const weights::Manifest&
     names["lora_unet_" + with_underscores(base)] = ours;
     names["lycoris_" + with_underscores(base)] = ours;
     for (std::string prefix : {"", "unet."})
-      for (const auto& spelled : {base, without_index(base), processor_name(base), without_index(processor_name(base))})
+      for (const auto& spelled :
+           {base, without_index(base), processor_name(base), without_index(processor_name(base))})
         names[prefix + spelled] = ours;
   }
   return names;
@@ -58,8 +62,10 @@ LoraNames text_lora_names(const weights::Manifest& manifest) {
   LoraNames names;
   for (const auto& weight : matrices_of(manifest)) {
     auto base = base_of(weight);
-    for (std::string prefix : {"lora_te_", "lora_te1_"}) names[prefix + with_underscores(base)] = weight;
-    for (std::string prefix : {"text_encoder.", "text_encoders.clip_l.transformer.", "text_encoders.clip_h.transformer."})
+    for (std::string prefix : {"lora_te_", "lora_te1_"})
+      names[prefix + with_underscores(base)] = weight;
+    for (std::string prefix : {"text_encoder.", "text_encoders.clip_l.transformer.",
+                               "text_encoders.clip_h.transformer."})
       names[prefix + base] = weight;
   }
   return names;

@@ -11,8 +11,10 @@ struct AttentionOptions {
   at::Tensor mask;      // added to the scores, broadcast to [B, heads, Lq, Lk]; undefined: none
 };
 
-/// Scaled dot-product attention of heads that lie side by side: q [B, Lq, H·D], k and v [B, Lk, H·D] -> [B, Lq, H·D].
-/// Scores are scaled by 1/√D; softmax accumulates in float32. Uses the fastest kernel that ATen has for the device.
-at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionOptions& options);
+/// Scaled dot-product attention of heads that lie side by side: q [B, Lq, H·D], k and v [B, Lk,
+/// H·D] -> [B, Lq, H·D]. Scores are scaled by 1/√D; softmax accumulates in float32. Uses the
+/// fastest kernel that ATen has for the device.
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const AttentionOptions& options);
 
 }  // namespace distorch::nn

@@ -6,8 +6,8 @@
 namespace distorch::nn {
 namespace {
 
-at::Tensor conv(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                const ConvOptions& o) {
+at::Tensor conv(const at::Tensor& x, const at::Tensor& weight,
+                const std::optional<at::Tensor>& bias, const ConvOptions& o) {
   return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding});
 }
 
@@ -33,16 +33,20 @@ at::Tensor Conv2d::operator()(const at::Tensor& x) const {
 }
 
 at::Tensor Conv2d::low_rank(const at::Tensor& x, const weights::Patch& patch) const {
-  if (patch.delta.defined()) return conv(x, patch.delta.view(weight_.value().sizes()), std::nullopt, options_);
+  if (patch.delta.defined())
+    return conv(x, patch.delta.view(weight_.value().sizes()), std::nullopt, options_);
   if (!patch.mid.defined())
-    return conv(conv(x, kernel_of(patch.down), std::nullopt, options_), kernel_of(patch.up), std::nullopt, pointwise);
+    return conv(conv(x, kernel_of(patch.down), std::nullopt, options_), kernel_of(patch.up),
+                std::nullopt, pointwise);
   // The three-factor form keeps the kernel in the middle, between two 1x1 convolutions.
-  auto inner = conv(conv(x, kernel_of(patch.down), std::nullopt, pointwise), patch.mid, std::nullopt, options_);
+  auto inner = conv(conv(x, kernel_of(patch.down), std::nullopt, pointwise), patch.mid,
+                    std::nullopt, options_);
   return conv(inner, kernel_of(patch.up), std::nullopt, pointwise);
 }
 
 at::Tensor to_tokens(const at::Tensor& image) {
-  return image.permute({0, 2, 3, 1}).reshape({image.size(0), image.size(2) * image.size(3), image.size(1)});
+  return image.permute({0, 2, 3, 1})
+      .reshape({image.size(0), image.size(2) * image.size(3), image.size(1)});
 }
 
 at::Tensor to_image(const at::Tensor& tokens, std::int64_t height, std::int64_t width) {

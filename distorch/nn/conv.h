@@ -11,9 +11,10 @@ struct ConvOptions {
   std::int64_t padding = 1;  // zeros on every side
 };
 
-/// 2-D convolution: x [B, in, H, W] -> [B, out, (H + 2·padding - kernel) / stride + 1, ...], memory format kept.
-/// Declares `weight` [out, in, kernel, kernel] and `bias` [out]. A 1x1 convolution of a channels-last input runs
-/// as a matrix product without a copy. Patches of the weight are added as convolutions of low rank.
+/// 2-D convolution: x [B, in, H, W] -> [B, out, (H + 2·padding - kernel) / stride + 1, ...], memory
+/// format kept. Declares `weight` [out, in, kernel, kernel] and `bias` [out]. A 1x1 convolution of
+/// a channels-last input runs as a matrix product without a copy. Patches of the weight are added
+/// as convolutions of low rank.
 class Conv2d {
  public:
   Conv2d(const weights::Scope& scope, std::int64_t in, std::int64_t out, ConvOptions options = {});

@@ -9,13 +9,18 @@ namespace distorch::nn {
 Embedding::Embedding(const weights::Scope& scope, std::int64_t count, std::int64_t width)
     : weight_(scope.weight("weight", {count, width})) {}
 
-at::Tensor Embedding::operator()(const at::Tensor& ids) const { return at::embedding(patched(weight_), ids); }
+at::Tensor Embedding::operator()(const at::Tensor& ids) const {
+  return at::embedding(patched(weight_), ids);
+}
 
-at::Tensor Embedding::first(std::int64_t count) const { return patched(weight_).narrow(0, 0, count); }
+at::Tensor Embedding::first(std::int64_t count) const {
+  return patched(weight_).narrow(0, 0, count);
+}
 
 at::Tensor timestep_embedding(const at::Tensor& timesteps, std::int64_t width) {
   auto half = width / 2;
-  // The exponent is scaled in this order, in float32, so that frequencies have the bits that models were trained with.
+  // The exponent is scaled in this order, in float32, so that frequencies have the bits that models
+  // were trained with.
   auto steps = at::arange(half, timesteps.options().dtype(at::kFloat));
   auto frequencies = at::exp(steps * -std::log(10000.0) / static_cast<double>(half));
   auto angles = timesteps.to(at::kFloat).unsqueeze(1) * frequencies.unsqueeze(0);

@@ -17,8 +17,8 @@ class Embedding {
   weights::Weight weight_;
 };
 
-/// Sinusoidal embedding of timesteps [B] float32 (fractions allowed) -> [B, width] float32, cosines in front of
-/// sines, frequencies from 1 down to 1/10000; a zero at the end where width is odd.
+/// Sinusoidal embedding of timesteps [B] float32 (fractions allowed) -> [B, width] float32, cosines
+/// in front of sines, frequencies from 1 down to 1/10000; a zero at the end where width is odd.
 /// Source: Ho et al. 2020 (DDPM), in the order that Stable Diffusion uses.
 at::Tensor timestep_embedding(const at::Tensor& timesteps, std::int64_t width);
 

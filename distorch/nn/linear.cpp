@@ -6,7 +6,9 @@ namespace distorch::nn {
 namespace {
 
 // LoRA files hold the factors of a linear layer with or without trailing 1x1 kernel dimensions.
-at::Tensor matrix(const at::Tensor& factor) { return factor.dim() > 2 ? factor.flatten(1) : factor; }
+at::Tensor matrix(const at::Tensor& factor) {
+  return factor.dim() > 2 ? factor.flatten(1) : factor;
+}
 
 }  // namespace
 

@@ -4,8 +4,12 @@
 
 namespace distorch::nn {
 
-GroupNorm::GroupNorm(const weights::Scope& scope, std::int64_t channels, double eps, std::int64_t groups)
-    : groups_(groups), eps_(eps), weight_(scope.weight("weight", {channels})), bias_(scope.weight("bias", {channels})) {}
+GroupNorm::GroupNorm(const weights::Scope& scope, std::int64_t channels, double eps,
+                     std::int64_t groups)
+    : groups_(groups),
+      eps_(eps),
+      weight_(scope.weight("weight", {channels})),
+      bias_(scope.weight("bias", {channels})) {}
 
 at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
   return at::group_norm(x, groups_, patched(weight_), patched(bias_), eps_);

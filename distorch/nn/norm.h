@@ -5,11 +5,12 @@
 
 namespace distorch::nn {
 
-/// Normalises over channel groups of x [B, C, ...]; C divisible by groups. Mean and variance accumulate in float32.
-/// Declares `weight` [C] and `bias` [C].
+/// Normalises over channel groups of x [B, C, ...]; C divisible by groups. Mean and variance
+/// accumulate in float32. Declares `weight` [C] and `bias` [C].
 class GroupNorm {
  public:
-  GroupNorm(const weights::Scope& scope, std::int64_t channels, double eps = 1e-5, std::int64_t groups = 32);
+  GroupNorm(const weights::Scope& scope, std::int64_t channels, double eps = 1e-5,
+            std::int64_t groups = 32);
   at::Tensor operator()(const at::Tensor& x) const;
 
  private:
@@ -18,7 +19,8 @@ class GroupNorm {
   weights::Weight weight_, bias_;
 };
 
-/// Normalises over the last dimension of x [..., width]; accumulates in float32. Declares `weight`, `bias` [width].
+/// Normalises over the last dimension of x [..., width]; accumulates in float32. Declares `weight`,
+/// `bias` [width].
 class LayerNorm {
  public:
   LayerNorm(const weights::Scope& scope, std::int64_t width, double eps = 1e-5);

@@ -7,8 +7,9 @@
 
 namespace distorch::nn {
 
-/// W + Σ scale · (up · mid · down | delta) as one tensor of W's shape and dtype; W itself where it has no patches.
-/// For small weights (norms, biases, embeddings): large layers add the low-rank product to their output instead.
+/// W + Σ scale · (up · mid · down | delta) as one tensor of W's shape and dtype; W itself where it
+/// has no patches. For small weights (norms, biases, embeddings): large layers add the low-rank
+/// product to their output instead.
 at::Tensor patched(const weights::Weight& weight);
 
 /// patched() of a bias that may not exist.

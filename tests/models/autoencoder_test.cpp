@@ -12,7 +12,11 @@ using at::Tensor;
 namespace {
 
 struct Loaded {
-  Loaded() : file(tiny_tensors({"vae"})), part(vae_part(*file)), vae(vae_config(part)), source(vae.manifest(), part, at::kFloat) {
+  Loaded()
+      : file(tiny_tensors({"vae"})),
+        part(vae_part(*file)),
+        vae(vae_config(part)),
+        source(vae.manifest(), part, at::kFloat) {
     check_complete(vae.manifest(), part, "autoencoder");
   }
   TemporaryCheckpoint file;
@@ -42,7 +46,8 @@ TEST_CASE("autoencoder: every stage as diffusers computes it") {
   auto noise = at::randn(posterior.mean.sizes());
   auto deviation = at::exp(posterior.logvar).sqrt();
   CHECK(difference(posterior.sample(noise), posterior.mean + deviation * noise) < 1e-6);
-  CHECK_THROWS_WITH_AS(l.vae.encode(at::zeros({1, 3, 20, 16})), doctest::Contains("multiples of 8"), Error);
+  CHECK_THROWS_WITH_AS(l.vae.encode(at::zeros({1, 3, 20, 16})), doctest::Contains("multiples of 8"),
+                       Error);
   CHECK_THROWS_WITH_AS(l.vae.decode(at::zeros({1, 16, 4, 4})), doctest::Contains("got 16"), Error);
 }
 
@@ -67,14 +72,16 @@ TEST_CASE("autoencoder: three levels and no quant convolutions") {
   CHECK(read.res_blocks == 1);
   CHECK_FALSE(read.quant);
   CHECK(read.downscale() == 4);
-  weights::PlainSource source(vae.manifest(), [](const auto& w) { return tiny_weight(w.name, w.shape); });
+  weights::PlainSource source(vae.manifest(),
+                              [](const auto& w) { return tiny_weight(w.name, w.shape); });
   CHECK(vae.decode(at::randn({1, 4, 3, 2})).sizes() == at::IntArrayRef({1, 3, 12, 8}));
 }
 
 TEST_CASE("autoencoder: diffusers names, old and new spellings of attention") {
   Autoencoder vae(VaeConfig{});
   const std::vector<std::pair<std::string, std::string>> known = {
-      {"encoder.down_blocks.1.resnets.0.conv_shortcut.weight", "encoder.down.1.block.0.nin_shortcut.weight"},
+      {"encoder.down_blocks.1.resnets.0.conv_shortcut.weight",
+       "encoder.down.1.block.0.nin_shortcut.weight"},
       {"encoder.down_blocks.2.downsamplers.0.conv.weight", "encoder.down.2.downsample.conv.weight"},
       {"encoder.mid_block.resnets.1.norm1.weight", "encoder.mid.block_2.norm1.weight"},
       {"encoder.mid_block.attentions.0.to_out.0.weight", "encoder.mid.attn_1.proj_out.weight"},
@@ -91,7 +98,8 @@ TEST_CASE("autoencoder: diffusers names, old and new spellings of attention") {
   auto shapes = shapes_only(vae.manifest());
   for (const auto& [theirs, ours] : known) {
     auto stored = *shapes.find(ours);
-    if (theirs.find(".attentions.") != std::string::npos) stored.shape.resize(std::min<std::size_t>(2, stored.shape.size()));
+    if (theirs.find(".attentions.") != std::string::npos)
+      stored.shape.resize(std::min<std::size_t>(2, stored.shape.size()));
     file.add(theirs, stored);
   }
   file.add("decoder.up_blocks.2.resnets.0.conv1.weight", {.shape = {256, 512, 3, 3}});
@@ -105,7 +113,9 @@ TEST_CASE("autoencoder: diffusers names, old and new spellings of attention") {
 
 TEST_CASE("tiles: a function that works pixel by pixel is not disturbed") {
   auto image = at::randn({2, 3, 70, 45});
-  auto twice = [](const Tensor& t) { return at::upsample_nearest2d(t, {2 * t.size(2), 2 * t.size(3)}); };
+  auto twice = [](const Tensor& t) {
+    return at::upsample_nearest2d(t, {2 * t.size(2), 2 * t.size(3)});
+  };
   int tiles = 0;
   TileSize tile{32, 24, 8};
   auto out = tiled_scale(image, twice, tile, {2.0, 3}, [&] { ++tiles; });
@@ -114,23 +124,29 @@ TEST_CASE("tiles: a function that works pixel by pixel is not disturbed") {
   CHECK(count_tiles(45, 70, tile) == 2 * 4);
   CHECK(count_tiles(32, 24, tile) == 1);
   auto mean = [](const Tensor& t) { return at::avg_pool2d(t, {8, 8}); };
-  auto small = tiled_scale(image.narrow(2, 0, 64).narrow(3, 0, 40), mean, {32, 32, 16}, {1.0 / 8, 3});
+  auto small =
+      tiled_scale(image.narrow(2, 0, 64).narrow(3, 0, 40), mean, {32, 32, 16}, {1.0 / 8, 3});
   CHECK(difference(small, mean(image.narrow(2, 0, 64).narrow(3, 0, 40))) < 1e-6);
 }
 
 TEST_CASE("tiles: decoding and encoding as ComfyUI does") {
   Loaded l;
   Dump dump("nodes_vae");
-  auto latent = weights::mapped_tensor(*open_checkpoint(parity_folder() / "inputs" / "random.latent").find("latent_tensor"));
+  auto latent = weights::mapped_tensor(
+      *open_checkpoint(parity_folder() / "inputs" / "random.latent").find("latent_tensor"));
   auto picture = [](const Tensor& t) { return ((t + 1) / 2).clamp(0, 1).movedim(1, -1); };
   CHECK(difference(picture(l.vae.decode(latent)), dump["decode/image"]) < 1e-4);
   std::int64_t last = 0, total = 0;
-  // The node gives sides in pixels and caps the overlap at a quarter of the tile: 96, 32 -> 12, 3 cells.
-  auto tiled = decode_tiled(l.vae, latent, {12, 12, 3}, [&](auto done, auto all) { last = done, total = all; });
+  // The node gives sides in pixels and caps the overlap at a quarter of the tile: 96, 32 -> 12, 3
+  // cells.
+  auto tiled = decode_tiled(l.vae, latent, {12, 12, 3},
+                            [&](auto done, auto all) { last = done, total = all; });
   CHECK(difference(picture(tiled), dump["decode_tiled_96_32/image"]) < 1e-4);
   CHECK(last == total);
   CHECK(total > 3);
-  CHECK(difference(picture(decode_tiled(l.vae, latent, {8, 8, 2})), dump["decode_tiled_64_64/image"]) < 1e-4);
-  CHECK(difference(picture(decode_tiled(l.vae, latent, {8, 8, 0})), dump["decode_tiled_64_0/image"]) < 1e-4);
+  CHECK(difference(picture(decode_tiled(l.vae, latent, {8, 8, 2})),
+                   dump["decode_tiled_64_64/image"]) < 1e-4);
+  CHECK(difference(picture(decode_tiled(l.vae, latent, {8, 8, 0})),
+                   dump["decode_tiled_64_0/image"]) < 1e-4);
   CHECK_THROWS_WITH_AS(decode_tiled(l.vae, latent, {8, 8, 4}), doctest::Contains("no room"), Error);
 }

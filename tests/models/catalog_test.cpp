@@ -9,13 +9,15 @@ using namespace distorch::test;
 using namespace distorch::models;
 
 TEST_CASE("catalog: a whole checkpoint falls into its parts") {
-  TemporaryCheckpoint one(tiny_tensors({"unet_sd1", "vae", "clip_l"})), two(tiny_tensors({"unet_sd2", "vae", "clip_h"}));
+  TemporaryCheckpoint one(tiny_tensors({"unet_sd1", "vae", "clip_l"})),
+      two(tiny_tensors({"unet_sd2", "vae", "clip_h"}));
   auto parts = split_checkpoint(*one);
   CHECK(std::string(parts.family->name) == "SD1.x");
   CHECK(parts.family->text == clip::TextKind::ClipL);
   CHECK(parts.family->prediction(parts.unet) == Prediction::Epsilon);
   CHECK(parts.family->latent.rgb_factors.size() == 4);
-  CHECK(parts.unet.tensors().size() + parts.vae.tensors().size() + parts.text.tensors().size() == one->tensors().size());
+  CHECK(parts.unet.tensors().size() + parts.vae.tensors().size() + parts.text.tensors().size() ==
+        one->tensors().size());
   CHECK(parts.family->make(parts.unet)->manifest().weights().size() == parts.unet.tensors().size());
   auto second = split_checkpoint(*two);
   CHECK(std::string(second.family->name) == "SD2.x");
@@ -25,7 +27,8 @@ TEST_CASE("catalog: a whole checkpoint falls into its parts") {
 
 TEST_CASE("catalog: the wide bias of SD 2.x velocity models") {
   auto tensors = tiny_tensors({"unet_sd2"});
-  const std::string name = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias";
+  const std::string name =
+      "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias";
   REQUIRE(tensors.count(name) == 1);
   auto prediction = [&](double spread) {
     auto& bias = tensors[name];
@@ -42,7 +45,8 @@ TEST_CASE("catalog: a diffusion model alone, with and without its prefix") {
   auto tensors = tiny_tensors({"unet_sd1"});
   TemporaryCheckpoint with(tensors);
   std::map<std::string, at::Tensor> bare;
-  for (const auto& [name, tensor] : tensors) bare[name.substr(std::string("model.diffusion_model.").size())] = tensor;
+  for (const auto& [name, tensor] : tensors)
+    bare[name.substr(std::string("model.diffusion_model.").size())] = tensor;
   TemporaryCheckpoint without(bare);
   CHECK(unet_part(*with).tensors().size() == tensors.size());
   CHECK(unet_part(*without).tensors().size() == tensors.size());

@@ -54,10 +54,13 @@ TEST_CASE("CLIP-L: every layer as transformers computes it") {
     auto out = l.model.forward({l.ids}, {.layer = i, .normalize = false});
     CHECK(difference(out.hidden.narrow(0, 0, 2), l.dump["layers." + std::to_string(i)]) < 1e-4);
   }
-  CHECK(difference(l.model.forward({l.ids}, {.layer = -2}).hidden, l.dump["penultimate_normed"]) < 1e-4);
-  CHECK(difference(l.model.forward({l.ids}, {.layer = -2, .normalize = false}).hidden, l.dump["penultimate"]) < 1e-4);
+  CHECK(difference(l.model.forward({l.ids}, {.layer = -2}).hidden, l.dump["penultimate_normed"]) <
+        1e-4);
+  CHECK(difference(l.model.forward({l.ids}, {.layer = -2, .normalize = false}).hidden,
+                   l.dump["penultimate"]) < 1e-4);
   CHECK(at::equal(l.model.forward({l.ids}, {.layer = -1}).hidden, last.hidden));
-  CHECK(at::equal(l.model.forward({l.ids}, {.layer = -24}).hidden, last.hidden));  // more than there are: the last
+  CHECK(at::equal(l.model.forward({l.ids}, {.layer = -24}).hidden,
+                  last.hidden));  // more than there are: the last
 }
 
 TEST_CASE("OpenCLIP-H: fused projections, its layer, the transposed projection") {
@@ -67,7 +70,8 @@ TEST_CASE("OpenCLIP-H: fused projections, its layer, the transposed projection")
   auto out = l.model.forward({l.ids}, {.layer = l.model.default_layer()});
   CHECK(difference(out.hidden, l.dump["penultimate_normed"]) < 1e-4);
   CHECK(difference(out.pooled, l.dump["pooled_projected"]) < 1e-4);
-  CHECK(difference(l.model.forward({l.ids}, {.project_pooled = false}).pooled, l.dump["pooled"]) < 1e-4);
+  CHECK(difference(l.model.forward({l.ids}, {.project_pooled = false}).pooled, l.dump["pooled"]) <
+        1e-4);
   CHECK(difference(l.model.forward({l.ids}).hidden, l.dump["last"]) < 1e-4);
 }
 
@@ -79,12 +83,15 @@ TEST_CASE("CLIP: replaced rows stand in for tokens") {
   auto blanked = ids.clone();
   blanked[1][5] = 0;
   blanked[0][1] = 0;
-  TextInput input{blanked, {{1, 5, table[ids[1][5].item<std::int64_t>()]}, {0, 1, table[ids[0][1].item<std::int64_t>()]}}};
+  TextInput input{blanked,
+                  {{1, 5, table[ids[1][5].item<std::int64_t>()]},
+                   {0, 1, table[ids[0][1].item<std::int64_t>()]}}};
   CHECK(at::equal(l.model.forward(input).hidden, wanted.hidden));
   CHECK_FALSE(at::equal(l.model.forward({blanked}).hidden, wanted.hidden));
   input.replacements[0].vector = at::zeros({768});
   CHECK_THROWS_WITH_AS(l.model.forward(input), doctest::Contains("768"), Error);
-  CHECK_THROWS_WITH_AS(l.model.forward({at::zeros({1, 78}, at::kLong)}), doctest::Contains("78 tokens"), Error);
+  CHECK_THROWS_WITH_AS(l.model.forward({at::zeros({1, 78}, at::kLong)}),
+                       doctest::Contains("78 tokens"), Error);
 }
 
 TEST_CASE("CLIP: without an end token the last position is pooled") {
@@ -113,7 +120,9 @@ TEST_CASE("CLIP: SD 1.x files without the level text_model") {
   TextModel l(TextConfig{});
   weights::Checkpoint file;
   for (const auto& weight : l.manifest().weights())
-    file.add("cond_stage_model.transformer." + weight.name.substr(std::string("text_model.").size()), {.shape = weight.shape});
+    file.add(
+        "cond_stage_model.transformer." + weight.name.substr(std::string("text_model.").size()),
+        {.shape = weight.shape});
   auto part = text_part(file);
   for (const auto& weight : l.manifest().weights()) CHECK(part.shape(weight.name) == weight.shape);
 }
@@ -122,10 +131,11 @@ TEST_CASE("LoRA names of a text encoder") {
   TextModel l(TextConfig{});
   auto names = models::text_lora_names(l.manifest());
   std::string weight = "text_model.encoder.layers.3.self_attn.q_proj.weight";
-  for (std::string spelled : {"lora_te_text_model_encoder_layers_3_self_attn_q_proj",
-                              "lora_te1_text_model_encoder_layers_3_self_attn_q_proj",
-                              "text_encoder.text_model.encoder.layers.3.self_attn.q_proj",
-                              "text_encoders.clip_l.transformer.text_model.encoder.layers.3.self_attn.q_proj"}) {
+  for (std::string spelled :
+       {"lora_te_text_model_encoder_layers_3_self_attn_q_proj",
+        "lora_te1_text_model_encoder_layers_3_self_attn_q_proj",
+        "text_encoder.text_model.encoder.layers.3.self_attn.q_proj",
+        "text_encoders.clip_l.transformer.text_model.encoder.layers.3.self_attn.q_proj"}) {
     CAPTURE(spelled);
     REQUIRE(names.count(spelled) == 1);
     CHECK(names.at(spelled) == weight);

@@ -13,10 +13,16 @@
 #include "distorch/formats/safetensors.h"
 #include "distorch/weights/checkpoint.h"
 
-/// The tiny models of tests/parity: names and shapes from the dump's JSON, values from the seeded rule in its README.
+/// The tiny models of tests/parity: names and shapes from the dump's JSON, values from the seeded
+/// rule in its README.
 namespace distorch::test {
 
-inline std::filesystem::path parity_folder() { return std::filesystem::path(DISTORCH_SOURCE_DIR) / "tests" / "parity"; }
+// The default generator starts at random; tests should not.
+inline const bool seeded = (at::manual_seed(20), true);
+
+inline std::filesystem::path parity_folder() {
+  return std::filesystem::path(DISTORCH_SOURCE_DIR) / "tests" / "parity";
+}
 
 /// Largest difference over the largest value expected: what parity tests compare with 1e-4.
 inline double difference(const at::Tensor& got, const at::Tensor& wanted) {
@@ -25,13 +31,15 @@ inline double difference(const at::Tensor& got, const at::Tensor& wanted) {
 }
 
 inline weights::Checkpoint open_checkpoint(const std::filesystem::path& path) {
-  return weights::Checkpoint(std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
+  return weights::Checkpoint(
+      std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
 }
 
 /// Tensors that the reference computed.
 class Dump {
  public:
-  explicit Dump(const std::string& name) : file_(open_checkpoint(parity_folder() / (name + ".safetensors"))) {}
+  explicit Dump(const std::string& name)
+      : file_(open_checkpoint(parity_folder() / (name + ".safetensors"))) {}
   bool has(const std::string& name) const { return file_.has(name); }
   at::Tensor operator[](const std::string& name) const {
     REQUIRE_MESSAGE(file_.has(name), name);
@@ -65,11 +73,14 @@ class TemporaryCheckpoint {
  public:
   explicit TemporaryCheckpoint(const std::map<std::string, at::Tensor>& tensors) {
     static int count = 0;
-    path_ = std::filesystem::temp_directory_path() /
-            ("distorch_models_" + std::to_string(::getpid()) + "_" + std::to_string(count++) + ".safetensors");
+    path_ =
+        std::filesystem::temp_directory_path() / ("distorch_models_" + std::to_string(::getpid()) +
+                                                  "_" + std::to_string(count++) + ".safetensors");
     std::vector<formats::TensorToWrite> list;
     for (const auto& [name, tensor] : tensors)
-      list.push_back({name, formats::DType::F32, tensor.sizes().vec(),
+      list.push_back({name,
+                      formats::DType::F32,
+                      tensor.sizes().vec(),
                       {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
     formats::write_safetensors(path_, list);
     file_ = open_checkpoint(path_);
@@ -93,14 +104,18 @@ inline std::map<std::string, at::Tensor> tiny_tensors(const std::vector<std::str
       tensors[name] = tiny_weight(name, shape.get<std::vector<std::int64_t>>());
     for (const auto& [name, values] : json.at("first_values").items()) {
       auto wanted = at::tensor(values.get<std::vector<double>>(), at::kFloat);
-      REQUIRE_MESSAGE(at::allclose(tensors.at(name).flatten().narrow(0, 0, wanted.size(0)), wanted, 1e-5, 1e-7), name);
+      REQUIRE_MESSAGE(
+          at::allclose(tensors.at(name).flatten().narrow(0, 0, wanted.size(0)), wanted, 1e-5, 1e-7),
+          name);
     }
   }
   return tensors;
 }
 
-/// A checkpoint that has shapes only, as if a header had been read: for models too large for a test's memory.
-inline weights::Checkpoint shapes_only(const weights::Manifest& manifest, const std::string& prefix = "") {
+/// A checkpoint that has shapes only, as if a header had been read: for models too large for a
+/// test's memory.
+inline weights::Checkpoint shapes_only(const weights::Manifest& manifest,
+                                       const std::string& prefix = "") {
   weights::Checkpoint checkpoint;
   for (const auto& weight : manifest.weights())
     checkpoint.add(prefix + weight.name, {.dtype = formats::DType::F16, .shape = weight.shape});
@@ -117,12 +132,13 @@ inline std::int64_t parameters(const weights::Manifest& manifest) {
   return sum;
 }
 
-/// Runs every block twice and fails unless both results have the same bits and the inputs are untouched: what blocks
-/// promise, so that they can be repeated after an out-of-memory error.
+/// Runs every block twice and fails unless both results have the same bits and the inputs are
+/// untouched: what blocks promise, so that they can be repeated after an out-of-memory error.
 class TwiceSource : public weights::PlainSource {
  public:
   using PlainSource::PlainSource;
-  weights::Tensors run(int block, const weights::Tensors& inputs, const weights::Body& body) override {
+  weights::Tensors run(int block, const weights::Tensors& inputs,
+                       const weights::Body& body) override {
     weights::Tensors before;
     for (const auto& input : inputs) before.push_back(input.defined() ? input.clone() : input);
     auto first = body(inputs);

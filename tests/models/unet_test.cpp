@@ -15,7 +15,9 @@ using models::sd::UNetConfig;
 namespace {
 
 DiffusionInput input_of(const Dump& dump, const std::string& name) {
-  return {.x = dump[name + "/x"], .timestep = dump[name + "/timesteps"], .context = dump[name + "/context"]};
+  return {.x = dump[name + "/x"],
+          .timestep = dump[name + "/timesteps"],
+          .context = dump[name + "/context"]};
 }
 
 void check_parity(const std::string& name) {
@@ -28,11 +30,12 @@ void check_parity(const std::string& name) {
   TwiceSource source(unet.manifest(), part, at::kFloat);
 
   int stages = 0;
-  auto out = unet.apply(input_of(dump, "main"), [&](const std::string& stage, const Tensor& output) {
-    CAPTURE(stage);
-    CHECK(difference(output, dump["main/" + stage]) < 1e-4);
-    ++stages;
-  });
+  auto out =
+      unet.apply(input_of(dump, "main"), [&](const std::string& stage, const Tensor& output) {
+        CAPTURE(stage);
+        CHECK(difference(output, dump["main/" + stage]) < 1e-4);
+        ++stages;
+      });
   CHECK(stages == 1 + 12 + 1 + 12);
   CHECK(difference(out, dump["main/out"]) < 1e-4);
   CHECK(source.runs.size() == unet.manifest().blocks().size());
@@ -60,8 +63,12 @@ UNetConfig sd21() {
 
 }  // namespace
 
-TEST_CASE("UNet: every stage of a tiny SD 1.x model as diffusers computes it") { check_parity("unet_sd1"); }
-TEST_CASE("UNet: every stage of a tiny SD 2.x model as diffusers computes it") { check_parity("unet_sd2"); }
+TEST_CASE("UNet: every stage of a tiny SD 1.x model as diffusers computes it") {
+  check_parity("unet_sd1");
+}
+TEST_CASE("UNet: every stage of a tiny SD 2.x model as diffusers computes it") {
+  check_parity("unet_sd2");
+}
 
 TEST_CASE("UNet: bfloat16 stays near float32") {
   Dump dump("unet_sd1");
@@ -116,9 +123,13 @@ TEST_CASE("UNet: uneven and narrow shapes are read as they are") {
   CHECK(read.depth_in == c.depth_in);
   CHECK(read.depth_out == c.depth_out);
 
-  // Depth above one: a block for each, and it runs, with further channels for inpainting beside the latent.
-  TwiceSource source(unet.manifest(), [](const weights::Declared& w) { return tiny_weight(w.name, w.shape); });
-  auto out = unet.apply({.x = at::randn({1, 4, 5, 3}), .timestep = at::full({1}, 7.0), .context = at::randn({1, 9, 96}),
+  // Depth above one: a block for each, and it runs, with further channels for inpainting beside the
+  // latent.
+  TwiceSource source(unet.manifest(),
+                     [](const weights::Declared& w) { return tiny_weight(w.name, w.shape); });
+  auto out = unet.apply({.x = at::randn({1, 4, 5, 3}),
+                         .timestep = at::full({1}, 7.0),
+                         .context = at::randn({1, 9, 96}),
                          .concat = at::randn({1, 5, 5, 3})});
   CHECK(out.sizes() == at::IntArrayRef({1, 4, 5, 3}));
   CHECK(out.isfinite().all().item<bool>());
@@ -126,7 +137,8 @@ TEST_CASE("UNet: uneven and narrow shapes are read as they are") {
 
 TEST_CASE("UNet: inputs of another model are refused in words") {
   UNet unet(sd15());
-  DiffusionInput good{.x = at::zeros({1, 4, 8, 8}), .timestep = at::zeros({1}), .context = at::zeros({1, 77, 768})};
+  DiffusionInput good{
+      .x = at::zeros({1, 4, 8, 8}), .timestep = at::zeros({1}), .context = at::zeros({1, 77, 768})};
   auto wide = good, deep = good;
   wide.context = at::zeros({1, 77, 1024});
   deep.x = at::zeros({1, 16, 8, 8});
@@ -140,7 +152,8 @@ TEST_CASE("UNet: checkpoints that make no sense are refused by name") {
   weights::Checkpoint without;
   for (const auto& [name, stored] : shapes.tensors())
     if (name != "time_embed.0.weight") without.add(name, stored);
-  CHECK_THROWS_WITH_AS(models::sd::unet_config(without), doctest::Contains("time_embed.0.weight"), Error);
+  CHECK_THROWS_WITH_AS(models::sd::unet_config(without), doctest::Contains("time_embed.0.weight"),
+                       Error);
   auto odd = shapes;
   odd.add("input_blocks.4.0.out_layers.3.weight", {.shape = {650, 650, 3, 3}});
   odd.add("input_blocks.5.0.out_layers.3.weight", {.shape = {650, 650, 3, 3}});
@@ -152,14 +165,17 @@ TEST_CASE("UNet: checkpoints that make no sense are refused by name") {
 TEST_CASE("diffusers names: known pairs, and a whole file comes back under original names") {
   auto names = models::sd::diffusers_names(sd15());
   CHECK(names.at("conv_in.weight") == "input_blocks.0.0.weight");
-  CHECK(names.at("down_blocks.1.resnets.0.conv_shortcut.weight") == "input_blocks.4.0.skip_connection.weight");
+  CHECK(names.at("down_blocks.1.resnets.0.conv_shortcut.weight") ==
+        "input_blocks.4.0.skip_connection.weight");
   CHECK(names.at("down_blocks.0.downsamplers.0.conv.bias") == "input_blocks.3.0.op.bias");
   CHECK(names.at("down_blocks.2.attentions.1.transformer_blocks.0.ff.net.0.proj.weight") ==
         "input_blocks.8.1.transformer_blocks.0.ff.net.0.proj.weight");
-  CHECK(names.at("mid_block.resnets.1.time_emb_proj.weight") == "middle_block.2.emb_layers.1.weight");
+  CHECK(names.at("mid_block.resnets.1.time_emb_proj.weight") ==
+        "middle_block.2.emb_layers.1.weight");
   CHECK(names.at("up_blocks.0.upsamplers.0.conv.weight") == "output_blocks.2.1.conv.weight");
   CHECK(names.at("up_blocks.1.upsamplers.0.conv.weight") == "output_blocks.5.2.conv.weight");
-  CHECK(names.at("up_blocks.3.attentions.2.proj_out.weight") == "output_blocks.11.1.proj_out.weight");
+  CHECK(names.at("up_blocks.3.attentions.2.proj_out.weight") ==
+        "output_blocks.11.1.proj_out.weight");
   CHECK(names.at("conv_norm_out.weight") == "out.0.weight");
 
   UNet unet(sd15());
@@ -167,9 +183,11 @@ TEST_CASE("diffusers names: known pairs, and a whole file comes back under origi
   for (const auto& [their, our] : names)
     if (their.rfind("add_", 0) != 0 && their.rfind("class_", 0) != 0) theirs[our] = their;
   weights::Checkpoint diffusers;
-  for (const auto& weight : unet.manifest().weights()) diffusers.add(theirs.at(weight.name), {.shape = weight.shape});
+  for (const auto& weight : unet.manifest().weights())
+    diffusers.add(theirs.at(weight.name), {.shape = weight.shape});
   auto back = models::unet_part(diffusers);
-  for (const auto& weight : unet.manifest().weights()) CHECK(back.shape(weight.name) == weight.shape);
+  for (const auto& weight : unet.manifest().weights())
+    CHECK(back.shape(weight.name) == weight.shape);
   CHECK(back.tensors().size() == unet.manifest().weights().size());
 }
 
@@ -177,13 +195,14 @@ TEST_CASE("LoRA names of a UNet") {
   UNet unet(sd15());
   auto names = models::unet_lora_names(sd15(), unet.manifest());
   std::string weight = "input_blocks.1.1.transformer_blocks.0.attn1.to_out.0.weight";
-  for (std::string spelled : {"lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_out_0",
-                              "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0",
-                              "lycoris_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0",
-                              "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_out.0",
-                              "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0",
-                              "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_out",
-                              "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out"}) {
+  for (std::string spelled :
+       {"lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_out_0",
+        "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0",
+        "lycoris_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0",
+        "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_out.0",
+        "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0",
+        "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_out",
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out"}) {
     CAPTURE(spelled);
     REQUIRE(names.count(spelled) == 1);
     CHECK(names.at(spelled) == weight);
@@ -214,7 +233,8 @@ TEST_CASE("UNet: patches on every layer equal merged weights") {
       for (std::size_t d = 2; d < up.size(); ++d) up[d] = 1;
       patch.down = tiny_weight(declared.name + ".down", down);
       patch.up = tiny_weight(declared.name + ".up", up);
-      merged.push_back(slot.value + 0.3 * patch.up.flatten(1).mm(patch.down.flatten(1)).view(declared.shape));
+      merged.push_back(slot.value +
+                       0.3 * patch.up.flatten(1).mm(patch.down.flatten(1)).view(declared.shape));
     }
     slot.patches = {patch};
   }

@@ -17,6 +17,9 @@ using weights::Patch;
 
 namespace {
 
+// The default generator starts at random; tests should not.
+const bool seeded = (at::manual_seed(20), true);
+
 /// Largest difference over the largest value expected.
 double difference(const Tensor& got, const Tensor& wanted) {
   REQUIRE(got.sizes() == wanted.sizes());
@@ -68,9 +71,11 @@ TEST_CASE("linear: x · Wt + b on the last dimension") {
 
 TEST_CASE("linear: patches equal merged weights") {
   Made<nn::Linear> made(24, 16);
-  auto x = at::randn({2, 5, 24}), down = at::randn({4, 24}), up = at::randn({16, 4}), mid = at::randn({4, 4});
+  auto x = at::randn({2, 5, 24}), down = at::randn({4, 24}), up = at::randn({16, 4}),
+       mid = at::randn({4, 4});
   check_patch(made, {.down = down, .up = up, .scale = 0.7}, x, up.mm(down));
-  check_patch(made, {.down = down.view({4, 24, 1, 1}), .up = up.view({16, 4, 1, 1}), .scale = -1.3}, x, up.mm(down));
+  check_patch(made, {.down = down.view({4, 24, 1, 1}), .up = up.view({16, 4, 1, 1}), .scale = -1.3},
+              x, up.mm(down));
   check_patch(made, {.down = down, .up = up, .mid = mid, .scale = 0.5}, x, up.mm(mid).mm(down));
   check_patch(made, {.delta = at::ones({16, 24}), .scale = 0.25}, x, at::ones({16, 24}));
 }
@@ -82,20 +87,25 @@ TEST_CASE("conv: patches equal merged weights, in both memory formats") {
     auto down = at::randn({4, 8, 3, 3}), up = at::randn({6, 4, 1, 1});
     for (nn::ConvOptions options : {nn::ConvOptions{}, nn::ConvOptions{.stride = 2}}) {
       Made<nn::Conv2d> made(8, 6, options);
-      check_patch(made, {.down = down, .up = up, .scale = 0.6}, image, up.view({6, 4}).mm(down.flatten(1)));
-      auto small = at::randn({4, 8, 1, 1}), mid = at::randn({5, 4, 3, 3}), wide = at::randn({6, 5, 1, 1});
+      check_patch(made, {.down = down, .up = up, .scale = 0.6}, image,
+                  up.view({6, 4}).mm(down.flatten(1)));
+      auto small = at::randn({4, 8, 1, 1}), mid = at::randn({5, 4, 3, 3}),
+           wide = at::randn({6, 5, 1, 1});
       auto product = at::einsum("oa,abxy,bi->oixy", {wide.flatten(1), mid, small.flatten(1)});
       check_patch(made, {.down = small, .up = wide, .mid = mid, .scale = 0.4}, image, product);
       CHECK(difference(nn::patched(weights::Weight(&made.weight())), made.weight().value) == 0);
       made.weight().patches = {{.down = small, .up = wide, .mid = mid, .scale = 0.4}};
-      CHECK(difference(nn::patched(weights::Weight(&made.weight())), made.weight().value + 0.4 * product) < 1e-5);
+      CHECK(difference(nn::patched(weights::Weight(&made.weight())),
+                       made.weight().value + 0.4 * product) < 1e-5);
       made.weight().patches.clear();
-      check_patch(made, {.delta = at::ones({6, 8, 3, 3}), .scale = 0.1}, image, at::ones({6, 8, 3, 3}));
+      check_patch(made, {.delta = at::ones({6, 8, 3, 3}), .scale = 0.1}, image,
+                  at::ones({6, 8, 3, 3}));
     }
     Made<nn::Conv2d> made(8, 6, nn::pointwise);
     auto low = at::randn({4, 8}), high = at::randn({6, 4});
     check_patch(made, {.down = low, .up = high, .scale = 1.1}, image, high.mm(low));
-    check_patch(made, {.down = low.view({4, 8, 1, 1}), .up = high.view({6, 4, 1, 1})}, image, high.mm(low));
+    check_patch(made, {.down = low.view({4, 8, 1, 1}), .up = high.view({6, 4, 1, 1})}, image,
+                high.mm(low));
   }
 }
 
@@ -113,7 +123,8 @@ TEST_CASE("layers keep channels-last, and tokens are a view of it") {
   auto x = nn::to_layout(at::randn({2, 32, 5, 3}), at::kFloat);
   Made<nn::Conv2d> conv(32, 32);
   Made<nn::GroupNorm> norm(32);
-  for (const auto& y : {conv.layer(x), norm.layer(x), nn::upsample_nearest(x, 9, 5), at::cat({x, x}, 1)})
+  for (const auto& y :
+       {conv.layer(x), norm.layer(x), nn::upsample_nearest(x, 9, 5), at::cat({x, x}, 1)})
     CHECK(y.is_contiguous(at::MemoryFormat::ChannelsLast));
   auto tokens = nn::to_tokens(x);
   CHECK(tokens.const_data_ptr() == x.const_data_ptr());
@@ -125,8 +136,10 @@ TEST_CASE("norms: weight, bias and differences of both") {
   Made<nn::GroupNorm> group(64, 1e-6, std::int64_t{32});
   auto x = at::randn({2, 64, 3, 3}) * 4 + 1;
   auto groups = x.view({2, 32, -1});
-  auto normal = ((groups - groups.mean(2, true)) / (groups.var(2, false, true) + 1e-6).sqrt()).view(x.sizes());
-  auto wanted = normal * group.weight().value.view({1, 64, 1, 1}) + group.bias().value.view({1, 64, 1, 1});
+  auto normal = ((groups - groups.mean(2, true)) / (groups.var(2, false, true) + 1e-6).sqrt())
+                    .view(x.sizes());
+  auto wanted =
+      normal * group.weight().value.view({1, 64, 1, 1}) + group.bias().value.view({1, 64, 1, 1});
   CHECK(difference(group.layer(x), wanted) < 1e-5);
   Made<nn::LayerNorm> layer(16);
   auto y = at::randn({3, 16});
@@ -168,7 +181,19 @@ TEST_CASE("attention: softmax of scaled scores, head by head") {
   auto mask = at::zeros({7, 7}).fill_(-1e9).triu(1);
   auto causal = nn::attention(k, k, v, {.heads = 3, .causal = true});
   CHECK(difference(causal, nn::attention(k, k, v, {.heads = 3, .mask = mask})) < 1e-5);
-  CHECK(difference(causal.select(1, 0), v.select(1, 0)) < 1e-6);  // the first position sees itself only
+  CHECK(difference(causal.select(1, 0), v.select(1, 0)) <
+        1e-6);  // the first position sees itself only
+}
+
+TEST_CASE("attention: the sliced form for long bfloat16 sequences on the CPU") {
+  auto q = at::randn({2, 700, 80}).to(at::kBFloat16), k = at::randn({2, 601, 80}).to(at::kBFloat16);
+  auto v = at::randn({2, 601, 80}).to(at::kBFloat16);
+  auto got = nn::attention(q, k, v, {.heads = 2}).to(at::kFloat);
+  auto wanted = nn::attention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), {.heads = 2});
+  // Rounding the scores, the weights and the result to 8 bits each.
+  CHECK(difference(got, wanted) < 0.03);
+  auto other = nn::attention(q, k.flip(1), v.flip(1), {.heads = 2}).to(at::kFloat);
+  CHECK(difference(other, wanted) < 0.03);  // the order of keys does not matter
 }
 
 TEST_CASE("activations") {
@@ -178,7 +203,8 @@ TEST_CASE("activations") {
   CHECK(value(nn::gelu(x)) == doctest::Approx(0.5 * (1 + std::erf(std::sqrt(0.5)))));
   CHECK(value(nn::quick_gelu(x)) == doctest::Approx(1 / (1 + std::exp(-1.702))));
   auto two = at::tensor({2.f, 3.f, 1.f, 1.f});
-  CHECK(nn::geglu(two)[1].item<double>() == doctest::Approx(3 * 0.5 * (1 + std::erf(std::sqrt(0.5)))));
+  CHECK(nn::geglu(two)[1].item<double>() ==
+        doctest::Approx(3 * 0.5 * (1 + std::erf(std::sqrt(0.5)))));
   auto own = x.clone();
   nn::silu_over(own);
   CHECK(at::equal(own, nn::silu(x)));

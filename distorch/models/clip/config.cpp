@@ -12,7 +12,8 @@ using weights::Checkpoint;
 
 // Prefixes under which text encoders lie in whole checkpoints; the last is a file of its own.
 constexpr std::array prefixes = {"cond_stage_model.transformer.", "cond_stage_model.model.",
-                                 "conditioner.embedders.0.model.", "conditioner.embedders.0.transformer.", ""};
+                                 "conditioner.embedders.0.model.",
+                                 "conditioner.embedders.0.transformer.", ""};
 
 constexpr std::array<std::pair<const char*, const char*>, 5> open_clip_parts = {{
     {"ln_1", "layer_norm1"},
@@ -29,7 +30,8 @@ constexpr std::array<std::pair<const char*, const char*>, 4> open_clip_fixed = {
     {"ln_final.bias", "text_model.final_layer_norm.bias"},
 }};
 
-void add_if_there(Checkpoint& to, const Checkpoint& from, const std::string& old_name, const std::string& name) {
+void add_if_there(Checkpoint& to, const Checkpoint& from, const std::string& old_name,
+                  const std::string& name) {
   if (const auto* stored = from.find(old_name)) to.add(name, *stored);
 }
 
@@ -56,7 +58,8 @@ void add_open_clip_layer(Checkpoint& to, const Checkpoint& from, int index) {
 Checkpoint from_open_clip(const Checkpoint& file) {
   Checkpoint part;
   for (const auto& [old_name, name] : open_clip_fixed) add_if_there(part, file, old_name, name);
-  for (int i = 0, count = file.count("transformer.resblocks."); i < count; ++i) add_open_clip_layer(part, file, i);
+  for (int i = 0, count = file.count("transformer.resblocks."); i < count; ++i)
+    add_open_clip_layer(part, file, i);
   add_projection(part, file);
   return part;
 }
@@ -73,16 +76,19 @@ Checkpoint text_part(const Checkpoint& file) {
   for (const std::string prefix : prefixes) {
     auto below = prefix.empty() ? file : file.part(prefix);
     if (below.has("transformer.resblocks.0.ln_1.weight")) return from_open_clip(below);
-    if (below.has_prefix("text_model.encoder.layers.0.")) return from_transformers(below, "text_model.");
+    if (below.has_prefix("text_model.encoder.layers.0."))
+      return from_transformers(below, "text_model.");
     // Some SD 1.x files lack the level "text_model".
-    if (!prefix.empty() && below.has_prefix("encoder.layers.0.")) return from_transformers(below, "");
+    if (!prefix.empty() && below.has_prefix("encoder.layers.0."))
+      return from_transformers(below, "");
   }
   return {};
 }
 
 TextKind detect_text_kind(const Checkpoint& part) {
   constexpr int layers_of_clip_h = 23;
-  return part.count("text_model.encoder.layers.") >= layers_of_clip_h ? TextKind::ClipH : TextKind::ClipL;
+  return part.count("text_model.encoder.layers.") >= layers_of_clip_h ? TextKind::ClipH
+                                                                      : TextKind::ClipL;
 }
 
 TextConfig text_config(const Checkpoint& part, TextKind kind) {
@@ -92,12 +98,14 @@ TextConfig text_config(const Checkpoint& part, TextKind kind) {
   const auto& mlp = part.shape("text_model.encoder.layers.0.mlp.fc1.weight");
   const auto& positions = part.shape("text_model.embeddings.position_embedding.weight");
   if (tokens.size() != 2 || mlp.size() != 2 || positions.size() != 2)
-    throw Error(ErrorKind::Shape, part.path(), "holds a text encoder whose embeddings or layers are no matrices");
+    throw Error(ErrorKind::Shape, part.path(),
+                "holds a text encoder whose embeddings or layers are no matrices");
   c.vocabulary = tokens[0];
   c.width = tokens[1];
   c.heads = std::max<std::int64_t>(1, c.width / 64);
   if (c.width % c.heads != 0)
-    throw Error(ErrorKind::Shape, part.path(), "holds a text encoder of a width that its heads do not divide");
+    throw Error(ErrorKind::Shape, part.path(),
+                "holds a text encoder of a width that its heads do not divide");
   c.positions = positions[0];
   c.layers = part.count("text_model.encoder.layers.");
   c.mlp_width = mlp[0];

@@ -8,7 +8,7 @@ namespace distorch::models::clip {
 /// The two text encoders that share one architecture.
 enum class TextKind {
   ClipL,  // OpenAI ViT-L/14 as in SD 1.x: quick GELU, padded with the end token
-  ClipH   // OpenCLIP ViT-H/14 as in SD 2.x: exact GELU, padded with 0, last but one layer by default
+  ClipH  // OpenCLIP ViT-H/14 as in SD 2.x: exact GELU, padded with 0, last but one layer by default
 };
 
 struct TextConfig {
@@ -19,19 +19,20 @@ struct TextConfig {
   std::int64_t mlp_width = 3072;
   std::int64_t vocabulary = 49408;
   std::int64_t positions = 77;
-  std::int64_t projection = 0;         // width of the pooled output's projection; 0: the file has none
+  std::int64_t projection = 0;  // width of the pooled output's projection; 0: the file has none
   bool projection_transposed = false;  // stored as [width, projection], used as x · P
   std::int64_t end_token = 49407;      // the pooled output is taken at its first occurrence
 };
 
-/// The text encoder's tensors of a file under this model's names ("text_model.encoder.layers.0...."): takes
-/// transformers names, with or without "text_model." and "cond_stage_model.transformer." in front, and OpenCLIP names
-/// ("...transformer.resblocks.0.attn.in_proj_weight"), whose fused projections become row ranges. Empty where the file
-/// has no text encoder.
+/// The text encoder's tensors of a file under this model's names
+/// ("text_model.encoder.layers.0...."): takes transformers names, with or without "text_model." and
+/// "cond_stage_model.transformer." in front, and OpenCLIP names
+/// ("...transformer.resblocks.0.attn.in_proj_weight"), whose fused projections become row ranges.
+/// Empty where the file has no text encoder.
 weights::Checkpoint text_part(const weights::Checkpoint& file);
 
-/// ClipH for 23 layers or more, else ClipL: for files that hold a text encoder alone; in a whole checkpoint the
-/// family says which it is. Source: ComfyUI comfy/sd.py, detect_te_model.
+/// ClipH for 23 layers or more, else ClipL: for files that hold a text encoder alone; in a whole
+/// checkpoint the family says which it is. Source: ComfyUI comfy/sd.py, detect_te_model.
 TextKind detect_text_kind(const weights::Checkpoint& text_part);
 
 /// Reads the sizes off the shapes. Error(MissingWeight) where a tensor that says a size is absent.

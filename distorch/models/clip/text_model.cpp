@@ -57,8 +57,9 @@ TextModel::Embeddings::Embeddings(const Scope& s, const TextConfig& c)
 TextModel::Final::Final(const Scope& s, const TextConfig& c)
     : block(s), norm(s / "text_model" / "final_layer_norm", c.width) {
   if (c.projection == 0) return;
-  projection = c.projection_transposed ? s.weight("text_projection", {c.width, c.projection})
-                                       : s.weight("text_projection.weight", {c.projection, c.width});
+  projection = c.projection_transposed
+                   ? s.weight("text_projection", {c.width, c.projection})
+                   : s.weight("text_projection.weight", {c.projection, c.width});
 }
 
 TextModel::TextModel(const TextConfig& config)
@@ -88,14 +89,15 @@ Tensor TextModel::embed(const TextInput& input) const {
   auto length = input.ids.size(1);
   if (length > config_.positions)
     throw Error(ErrorKind::Shape, "text encoder",
-                "got " + std::to_string(length) + " tokens at once, it takes " + std::to_string(config_.positions));
+                "got " + std::to_string(length) + " tokens at once, it takes " +
+                    std::to_string(config_.positions));
   std::vector<std::int64_t> places;
   Tensors vectors;
   for (const auto& r : input.replacements) {
     if (r.vector.numel() != config_.width)
       throw Error(ErrorKind::Shape, "embedding",
-                  "has " + std::to_string(r.vector.numel()) + " numbers a token, this text encoder needs " +
-                      std::to_string(config_.width));
+                  "has " + std::to_string(r.vector.numel()) +
+                      " numbers a token, this text encoder needs " + std::to_string(config_.width));
     places.push_back(r.row * length + r.column);
     vectors.push_back(r.vector.reshape({config_.width}).to(at::kFloat));
   }
@@ -126,17 +128,19 @@ TextOutput TextModel::forward(const TextInput& input, const TextOptions& options
   bool is_last = wanted + 1 == static_cast<int>(layers_.size());
   // Only a layer that was asked for by number can come without the norm.
   bool normalize = options.normalize || !options.layer;
-  auto out = final_.block.run({x, is_last ? x : intermediate, ends}, [&](const Tensors& in) -> Tensors {
-    auto last = final_.norm(in[0]);
-    auto hidden = !normalize ? in[1] : is_last ? last : final_.norm(in[1]);
-    auto rows = at::arange(last.size(0), in[2].options());
-    auto pooled = last.flatten(0, 1).index_select(0, rows * last.size(1) + in[2]);
-    if (options.project_pooled && final_.projection.defined()) {
-      auto matrix = nn::patched(final_.projection);
-      pooled = config_.projection_transposed ? at::matmul(pooled, matrix) : at::linear(pooled, matrix);
-    }
-    return {hidden.to(at::kFloat), pooled.to(at::kFloat)};
-  });
+  auto out =
+      final_.block.run({x, is_last ? x : intermediate, ends}, [&](const Tensors& in) -> Tensors {
+        auto last = final_.norm(in[0]);
+        auto hidden = !normalize ? in[1] : is_last ? last : final_.norm(in[1]);
+        auto rows = at::arange(last.size(0), in[2].options());
+        auto pooled = last.flatten(0, 1).index_select(0, rows * last.size(1) + in[2]);
+        if (options.project_pooled && final_.projection.defined()) {
+          auto matrix = nn::patched(final_.projection);
+          pooled = config_.projection_transposed ? at::matmul(pooled, matrix)
+                                                 : at::linear(pooled, matrix);
+        }
+        return {hidden.to(at::kFloat), pooled.to(at::kFloat)};
+      });
   return {out[0], out[1]};
 }
 

@@ -20,26 +20,31 @@ struct Replacement {
 };
 
 struct TextInput {
-  at::Tensor ids;  // [B, L] int64, L <= positions; any valid id but the end token where a replacement stands
+  at::Tensor ids;  // [B, L] int64, L <= positions; any valid id but the end token where a
+                   // replacement stands
   std::vector<Replacement> replacements;
 };
 
 struct TextOptions {
-  /// Which layer's output is wanted: -1 the last, -2 the one before it, ...; counts from the front where >= 0.
-  /// Nothing, or a number with more layers than there are: the last. As ComfyUI's CLIPSetLastLayer.
+  /// Which layer's output is wanted: -1 the last, -2 the one before it, ...; counts from the front
+  /// where >= 0. Nothing, or a number with more layers than there are: the last. As ComfyUI's
+  /// CLIPSetLastLayer.
   std::optional<int> layer;
-  bool normalize = true;       // apply the final norm to an intermediate layer's output too
-  bool project_pooled = true;  // multiply the pooled output by the projection, where the file has one
+  bool normalize = true;  // apply the final norm to an intermediate layer's output too
+  bool project_pooled =
+      true;  // multiply the pooled output by the projection, where the file has one
 };
 
 struct TextOutput {
   at::Tensor hidden;  // [B, L, width] float32
-  at::Tensor pooled;  // [B, width or projection] float32: final norm's output at the first end token (else the last token)
+  at::Tensor pooled;  // [B, width or projection] float32: final norm's output at the first end
+                      // token (else the last token)
 };
 
 /// CLIP's text transformer: causal, pre-norm.
 /// Blocks: embeddings, every layer, the final norm with the projection.
-/// Source: Radford et al. 2021; ComfyUI comfy/clip_model.py and comfy/sd1_clip.py for layer choice and pooling.
+/// Source: Radford et al. 2021; ComfyUI comfy/clip_model.py and comfy/sd1_clip.py for layer choice
+/// and pooling.
 class TextModel {
  public:
   explicit TextModel(const TextConfig& config);

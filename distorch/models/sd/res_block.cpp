@@ -35,7 +35,8 @@ Tensor Downsample::forward(const Tensor& x) const {
 }
 
 Tensor Upsample::forward(const Tensor& x, std::int64_t height, std::int64_t width) const {
-  return block_.run1({x}, [&](const Tensors& in) { return conv_(nn::upsample_nearest(in[0], height, width)); });
+  return block_.run1(
+      {x}, [&](const Tensors& in) { return conv_(nn::upsample_nearest(in[0], height, width)); });
 }
 
 }  // namespace distorch::models::sd

@@ -10,8 +10,9 @@
 
 namespace distorch::models::sd {
 
-/// Residual block conditioned on the timestep: norm, SiLU, 3x3 convolution, twice, with a projection of the embedding
-/// added in between; a 1x1 convolution carries the input past it where the width changes. One weights::Block.
+/// Residual block conditioned on the timestep: norm, SiLU, 3x3 convolution, twice, with a
+/// projection of the embedding added in between; a 1x1 convolution carries the input past it where
+/// the width changes. One weights::Block.
 class ResBlock {
  public:
   struct Widths {
@@ -20,7 +21,8 @@ class ResBlock {
   };
   ResBlock(const weights::Scope& scope, const Widths& widths);
 
-  /// x [B, C, h, w], skip [B, in - C, h, w] or undefined (stacked below x), emb [B, time] -> [B, out, h, w].
+  /// x [B, C, h, w], skip [B, in - C, h, w] or undefined (stacked below x), emb [B, time] -> [B,
+  /// out, h, w].
   at::Tensor forward(const at::Tensor& x, const at::Tensor& skip, const at::Tensor& emb) const;
 
  private:
@@ -38,7 +40,8 @@ class ResBlock {
 /// 3x3 convolution of stride 2: [B, C, h, w] -> [B, C, ceil(h/2), ceil(w/2)]. One weights::Block.
 class Downsample {
  public:
-  Downsample(const weights::Scope& scope, std::int64_t channels) : block_(scope), conv_(scope / "op", channels, channels, {.stride = 2}) {}
+  Downsample(const weights::Scope& scope, std::int64_t channels)
+      : block_(scope), conv_(scope / "op", channels, channels, {.stride = 2}) {}
   at::Tensor forward(const at::Tensor& x) const;
 
  private:
@@ -49,7 +52,8 @@ class Downsample {
 /// Nearest-neighbour resize to `height` x `width`, then a 3x3 convolution. One weights::Block.
 class Upsample {
  public:
-  Upsample(const weights::Scope& scope, std::int64_t channels) : block_(scope), conv_(scope / "conv", channels, channels) {}
+  Upsample(const weights::Scope& scope, std::int64_t channels)
+      : block_(scope), conv_(scope / "conv", channels, channels) {}
   at::Tensor forward(const at::Tensor& x, std::int64_t height, std::int64_t width) const;
 
  private:

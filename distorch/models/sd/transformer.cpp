@@ -14,13 +14,15 @@ using weights::Tensors;
 std::vector<Scope> blocks_of(const Scope& s, std::int64_t depth) {
   std::vector<Scope> blocks;
   for (std::int64_t d = 0; d < depth; ++d)
-    blocks.push_back(s.block(depth == 1 ? s.prefix() : s.prefix() + ".transformer_blocks." + std::to_string(d)));
+    blocks.push_back(
+        s.block(depth == 1 ? s.prefix() : s.prefix() + ".transformer_blocks." + std::to_string(d)));
   return blocks;
 }
 
 }  // namespace
 
-Attention::Attention(const Scope& s, std::int64_t channels, std::int64_t context, std::int64_t heads)
+Attention::Attention(const Scope& s, std::int64_t channels, std::int64_t context,
+                     std::int64_t heads)
     : heads_(heads),
       q_(s / "to_q", channels, channels, /*bias=*/false),
       k_(s / "to_k", context, channels, /*bias=*/false),
@@ -52,7 +54,9 @@ SpatialTransformer::Projection::Projection(const Scope& s, std::int64_t channels
                                        : std::vector<std::int64_t>{channels, channels, 1, 1})),
       bias(s.weight("bias", {channels})) {}
 
-Tensor SpatialTransformer::Projection::operator()(const Tensor& tokens) const { return nn::linear(tokens, weight, bias); }
+Tensor SpatialTransformer::Projection::operator()(const Tensor& tokens) const {
+  return nn::linear(tokens, weight, bias);
+}
 
 SpatialTransformer::SpatialTransformer(const Scope& s, const TransformerWidths& w)
     : SpatialTransformer(blocks_of(s, w.depth), w) {}

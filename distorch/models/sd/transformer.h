@@ -21,7 +21,8 @@ struct TransformerWidths {
 /// Attention of q from x [B, L, C] to k, v from context [B, Lc, D]; back to [B, L, C].
 class Attention {
  public:
-  Attention(const weights::Scope& scope, std::int64_t channels, std::int64_t context, std::int64_t heads);
+  Attention(const weights::Scope& scope, std::int64_t channels, std::int64_t context,
+            std::int64_t heads);
   at::Tensor operator()(const at::Tensor& x, const at::Tensor& context) const;
 
  private:
@@ -29,8 +30,8 @@ class Attention {
   nn::Linear q_, k_, v_, out_;
 };
 
-/// Self-attention, attention to the text, gated feed-forward; each behind a norm and added to its input.
-/// x [B, L, C], context [B, Lc, D] -> [B, L, C].
+/// Self-attention, attention to the text, gated feed-forward; each behind a norm and added to its
+/// input. x [B, L, C], context [B, Lc, D] -> [B, L, C].
 class TransformerBlock {
  public:
   TransformerBlock(const weights::Scope& scope, const TransformerWidths& widths);
@@ -42,8 +43,8 @@ class TransformerBlock {
   nn::Linear ff_in_, ff_out_;
 };
 
-/// The transformer over the pixels of one level: [B, C, h, w] -> [B, C, h, w], residual. One weights::Block for each
-/// transformer block; the projections go with the first and the last.
+/// The transformer over the pixels of one level: [B, C, h, w] -> [B, C, h, w], residual. One
+/// weights::Block for each transformer block; the projections go with the first and the last.
 class SpatialTransformer {
  public:
   SpatialTransformer(const weights::Scope& scope, const TransformerWidths& widths);
@@ -54,7 +55,8 @@ class SpatialTransformer {
     weights::Block block;
     TransformerBlock layer;
   };
-  /// A projection under one name that is stored as matrix or as 1x1 convolution; the arithmetic is the same.
+  /// A projection under one name that is stored as matrix or as 1x1 convolution; the arithmetic is
+  /// the same.
   struct Projection {
     weights::Weight weight, bias;
     Projection(const weights::Scope& scope, std::int64_t channels, bool linear);

@@ -19,7 +19,9 @@ using weights::Tensors;
 struct EmbeddingMlp {
   EmbeddingMlp(const Scope& s, std::int64_t in, std::int64_t width)
       : first(s / 0, in, width), second(s / 2, width, width) {}
-  Tensor operator()(const Tensor& x) const { return second(nn::silu_over(first(x.to(first.dtype())))); }
+  Tensor operator()(const Tensor& x) const {
+    return second(nn::silu_over(first(x.to(first.dtype()))));
+  }
   nn::Linear first, second;
 };
 
@@ -27,17 +29,20 @@ struct EmbeddingMlp {
 class TimeEmbedding {
  public:
   TimeEmbedding(const Scope& s, const UNetConfig& c)
-      : block_(s), channels_(c.model_channels), time_(s / "time_embed", c.model_channels, c.time_width) {
+      : block_(s),
+        channels_(c.model_channels),
+        time_(s / "time_embed", c.model_channels, c.time_width) {
     if (c.vector_width > 0) vector_.emplace(s / "label_emb" / 0, c.vector_width, c.time_width);
   }
 
   /// {embedding [B, time_width], context}, both in the compute dtype on the compute device.
   Tensors forward(const DiffusionInput& input) const {
-    return block_.run({input.timestep, input.vector, input.context}, [this](const Tensors& in) -> Tensors {
-      auto emb = time_(nn::timestep_embedding(in[0], channels_));
-      if (vector_) emb = emb.add_((*vector_)(in[1]));
-      return {emb, in[2].defined() ? in[2].to(emb.scalar_type()) : in[2]};
-    });
+    return block_.run({input.timestep, input.vector, input.context},
+                      [this](const Tensors& in) -> Tensors {
+                        auto emb = time_(nn::timestep_embedding(in[0], channels_));
+                        if (vector_) emb = emb.add_((*vector_)(in[1]));
+                        return {emb, in[2].defined() ? in[2].to(emb.scalar_type()) : in[2]};
+                      });
   }
 
  private:
@@ -50,7 +55,8 @@ class TimeEmbedding {
 /// The first convolution, which also brings the latent into the compute dtype and memory format.
 class Entry {
  public:
-  Entry(const Scope& s, const UNetConfig& c) : block_(s), conv_(s, c.in_channels, c.model_channels) {}
+  Entry(const Scope& s, const UNetConfig& c)
+      : block_(s), conv_(s, c.in_channels, c.model_channels) {}
 
   Tensor forward(const DiffusionInput& input) const {
     return block_.run1({input.x, input.concat}, [this](const Tensors& in) {
@@ -67,11 +73,14 @@ class Entry {
 /// Norm, SiLU and the last convolution; float32 in plain layout.
 class Exit {
  public:
-  Exit(const Scope& s, const UNetConfig& c) : block_(s), norm_(s / 0, c.model_channels), conv_(s / 2, c.model_channels, c.out_channels) {}
+  Exit(const Scope& s, const UNetConfig& c)
+      : block_(s), norm_(s / 0, c.model_channels), conv_(s / 2, c.model_channels, c.out_channels) {}
 
   Tensor forward(const Tensor& x) const {
     return block_.run1({x}, [this](const Tensors& in) {
-      return conv_(nn::silu_over(norm_(in[0]))).to(at::kFloat).contiguous(at::MemoryFormat::Contiguous);
+      return conv_(nn::silu_over(norm_(in[0])))
+          .to(at::kFloat)
+          .contiguous(at::MemoryFormat::Contiguous);
     });
   }
 
@@ -102,10 +111,12 @@ struct UNet::Parts {
         up(make_up(manifest, c)),
         exit((Scope(manifest) / "out").block(), c) {}
 
-  static ResBlock res_block(const Scope& s, const UNetConfig& c, std::int64_t in, std::int64_t out) {
+  static ResBlock res_block(const Scope& s, const UNetConfig& c, std::int64_t in,
+                            std::int64_t out) {
     return ResBlock(s.block(), {.in = in, .out = out, .time = c.time_width});
   }
-  static SpatialTransformer transformer(const Scope& s, const UNetConfig& c, std::int64_t channels, std::int64_t depth) {
+  static SpatialTransformer transformer(const Scope& s, const UNetConfig& c, std::int64_t channels,
+                                        std::int64_t depth) {
     return SpatialTransformer(s, {.channels = channels,
                                   .context = c.context_width,
                                   .heads = c.heads(channels),
@@ -175,25 +186,33 @@ std::vector<Stage> UNet::Parts::make_up(weights::Manifest& manifest, const UNetC
       skips.pop_back();
       channels = c.channels[level];
       if (depth > 0) stage.transformer = transformer(s / 1, c, channels, depth);
-      if (level > 0 && j == c.res_blocks[level]) stage.up.emplace((s / (depth > 0 ? 2 : 1)).block(), channels);
+      if (level > 0 && j == c.res_blocks[level])
+        stage.up.emplace((s / (depth > 0 ? 2 : 1)).block(), channels);
     }
   }
   return stages;
 }
 
-UNet::UNet(const UNetConfig& config) : config_(config), parts_(std::make_unique<Parts>(manifest_, config_)) {}
+UNet::UNet(const UNetConfig& config)
+    : config_(config), parts_(std::make_unique<Parts>(manifest_, config_)) {}
 
 UNet::~UNet() = default;
 
 void UNet::check(const DiffusionInput& in) const {
-  auto refuse = [](const std::string& what) { throw Error(ErrorKind::Shape, "diffusion model", what); };
+  auto refuse = [](const std::string& what) {
+    throw Error(ErrorKind::Shape, "diffusion model", what);
+  };
   auto channels = in.x.size(1) + (in.concat.defined() ? in.concat.size(1) : 0);
   if (channels != config_.in_channels)
-    refuse(fmt::format("takes {} channels (latent and additional ones together), got {}", config_.in_channels, channels));
-  if (config_.context_width > 0 && (!in.context.defined() || in.context.size(2) != config_.context_width))
-    refuse(fmt::format("needs a text conditioning of width {}, got {}: the text encoder belongs to another model",
-                       config_.context_width, in.context.defined() ? in.context.size(2) : 0));
-  if (config_.vector_width > 0 && (!in.vector.defined() || in.vector.size(1) != config_.vector_width))
+    refuse(fmt::format("takes {} channels (latent and additional ones together), got {}",
+                       config_.in_channels, channels));
+  if (config_.context_width > 0 &&
+      (!in.context.defined() || in.context.size(2) != config_.context_width))
+    refuse(fmt::format(
+        "needs a text conditioning of width {}, got {}: the text encoder belongs to another model",
+        config_.context_width, in.context.defined() ? in.context.size(2) : 0));
+  if (config_.vector_width > 0 &&
+      (!in.vector.defined() || in.vector.size(1) != config_.vector_width))
     refuse(fmt::format("needs a conditioning vector of width {}", config_.vector_width));
 }
 
@@ -201,7 +220,9 @@ Tensor UNet::apply(const DiffusionInput& input) const { return apply(input, null
 
 Tensor UNet::apply(const DiffusionInput& input, const Probe& probe) const {
   check(input);
-  auto see = [&](const std::string& name, const Tensor& t) { if (probe) probe(name, t); };
+  auto see = [&](const std::string& name, const Tensor& t) {
+    if (probe) probe(name, t);
+  };
   auto embedded = parts_->time.forward(input);
   const auto &emb = embedded[0], &context = embedded[1];
   see("time_embed", emb);
@@ -229,7 +250,8 @@ Tensor UNet::apply(const DiffusionInput& input, const Probe& probe) const {
     h = stage.res->forward(h, skip, emb);
     skip.reset();
     if (stage.transformer) h = stage.transformer->forward(h, context);
-    // Halving rounds up, so doubling can be one pixel too large: take the size of the next skip connection.
+    // Halving rounds up, so doubling can be one pixel too large: take the size of the next skip
+    // connection.
     if (stage.up) h = stage.up->forward(h, skips.back().size(2), skips.back().size(3));
     see(stage.name, h);
   }

@@ -23,11 +23,13 @@ class UNet : public DiffusionModel {
   const UNetConfig& config() const { return config_; }
   weights::Manifest& manifest() override { return manifest_; }
 
-  /// x [B, in_channels - concat channels, h, w], timestep [B], context [B, L, context_width], vector [B, vector_width]
-  /// where the model has one. Any h, w >= 1: on the way up each level takes the size of its counterpart.
+  /// x [B, in_channels - concat channels, h, w], timestep [B], context [B, L, context_width],
+  /// vector [B, vector_width] where the model has one. Any h, w >= 1: on the way up each level
+  /// takes the size of its counterpart.
   at::Tensor apply(const DiffusionInput& input) const override;
 
-  /// For tests: called with "time_embed", "input_blocks.N", "middle_block", "output_blocks.N" and the stage's output.
+  /// For tests: called with "time_embed", "input_blocks.N", "middle_block", "output_blocks.N" and
+  /// the stage's output.
   using Probe = std::function<void(const std::string& stage, const at::Tensor& output)>;
   at::Tensor apply(const DiffusionInput& input, const Probe& probe) const;
 

@@ -20,7 +20,8 @@ void see(const Autoencoder::Probe& probe, const std::string& stage, const Tensor
   if (probe) probe(stage, output);
 }
 
-/// A half's first convolution, in one block with the 1x1 convolution of the latent where that comes before it.
+/// A half's first convolution, in one block with the 1x1 convolution of the latent where that comes
+/// before it.
 struct Entry {
   Entry(const Scope& s, const std::string& half, std::int64_t in, std::int64_t out)
       : block(s), conv(s / half / "conv_in", in, out) {}
@@ -35,7 +36,8 @@ struct Entry {
   std::optional<nn::Conv2d> latent;
 };
 
-/// A half's norm, SiLU and last convolution, with the 1x1 convolution of the latent where that comes after it.
+/// A half's norm, SiLU and last convolution, with the 1x1 convolution of the latent where that
+/// comes after it.
 struct Exit {
   Exit(const Scope& s, const std::string& half, std::int64_t in, std::int64_t out)
       : block(s), norm(s / half / "norm_out", in, eps), conv(s / half / "conv_out", in, out) {}
@@ -67,7 +69,8 @@ struct Level {
   }
 };
 
-Level make_level(const Scope& s, std::int64_t number, std::int64_t blocks, std::int64_t in, std::int64_t out) {
+Level make_level(const Scope& s, std::int64_t number, std::int64_t blocks, std::int64_t in,
+                 std::int64_t out) {
   Level level{.number = number};
   for (std::int64_t j = 0; j < blocks; ++j)
     level.blocks.emplace_back((s / number / "block" / j).block(), j == 0 ? in : out, out);
@@ -98,13 +101,15 @@ std::vector<Level> up_levels(const Scope& s, const VaeConfig& c) {
 
 Entry decoder_entry(const Scope& s, const VaeConfig& c) {
   Entry entry(s, "decoder", c.z_channels, c.channels.back());
-  if (c.quant) entry.latent.emplace(s / "post_quant_conv", c.latent_channels, c.z_channels, nn::pointwise);
+  if (c.quant)
+    entry.latent.emplace(s / "post_quant_conv", c.latent_channels, c.z_channels, nn::pointwise);
   return entry;
 }
 
 Exit encoder_exit(const Scope& s, const VaeConfig& c) {
   Exit exit(s, "encoder", c.channels.back(), 2 * c.z_channels);
-  if (c.quant) exit.latent.emplace(s / "quant_conv", 2 * c.z_channels, 2 * c.latent_channels, nn::pointwise);
+  if (c.quant)
+    exit.latent.emplace(s / "quant_conv", 2 * c.z_channels, 2 * c.latent_channels, nn::pointwise);
   return exit;
 }
 
@@ -146,9 +151,11 @@ Autoencoder::~Autoencoder() = default;
 Posterior Autoencoder::encode(const Tensor& image, const Probe& probe) const {
   auto f = config_.downscale();
   if (image.size(1) != config_.image_channels || image.size(2) % f != 0 || image.size(3) % f != 0)
-    throw Error(ErrorKind::Shape, "VAE",
-                fmt::format("encodes pictures of {} channels whose sides are multiples of {}, got {} channels of {}x{}",
-                            config_.image_channels, f, image.size(1), image.size(3), image.size(2)));
+    throw Error(
+        ErrorKind::Shape, "VAE",
+        fmt::format("encodes pictures of {} channels whose sides are multiples of {}, got {} "
+                    "channels of {}x{}",
+                    config_.image_channels, f, image.size(1), image.size(3), image.size(2)));
   auto h = encoder_->entry.forward(image);
   for (const auto& level : encoder_->levels) {
     h = level.forward(std::move(h));
@@ -162,9 +169,10 @@ Posterior Autoencoder::encode(const Tensor& image, const Probe& probe) const {
 
 Tensor Autoencoder::decode(const Tensor& latent, const Probe& probe) const {
   if (latent.size(1) != config_.latent_channels)
-    throw Error(ErrorKind::Shape, "VAE",
-                fmt::format("decodes latents of {} channels, got {}: the latent belongs to another model",
-                            config_.latent_channels, latent.size(1)));
+    throw Error(
+        ErrorKind::Shape, "VAE",
+        fmt::format("decodes latents of {} channels, got {}: the latent belongs to another model",
+                    config_.latent_channels, latent.size(1)));
   auto h = decoder_->entry.forward(latent);
   see(probe, "decoder.conv_in", h);
   h = decoder_->middle.forward(h);

@@ -10,17 +10,20 @@
 
 namespace distorch::models::vae {
 
-/// The distribution over latents that the encoder gives; both [B, latent_channels, h/f, w/f] float32, logvar within -30..20.
+/// The distribution over latents that the encoder gives; both [B, latent_channels, h/f, w/f]
+/// float32, logvar within -30..20.
 struct Posterior {
   at::Tensor mean, logvar;
-  /// mean + exp(logvar / 2) · noise; noise of the mean's shape comes from the caller. ComfyUI takes the mean alone.
+  /// mean + exp(logvar / 2) · noise; noise of the mean's shape comes from the caller. ComfyUI takes
+  /// the mean alone.
   at::Tensor sample(const at::Tensor& noise) const;
 };
 
 /// KL autoencoder of Stable Diffusion, f = config().downscale() pixels a latent cell.
 /// Latents here are the decoder's own: the latent format's scale factor is the caller's business.
-/// Blocks: every residual block, attention, resize, first and last convolution of encoder and decoder, in that order.
-/// Source: Rombach et al. 2022; ComfyUI comfy/ldm/modules/diffusionmodules/model.py.
+/// Blocks: every residual block, attention, resize, first and last convolution of encoder and
+/// decoder, in that order. Source: Rombach et al. 2022; ComfyUI
+/// comfy/ldm/modules/diffusionmodules/model.py.
 class Autoencoder {
  public:
   explicit Autoencoder(const VaeConfig& config);
@@ -29,7 +32,8 @@ class Autoencoder {
   const VaeConfig& config() const { return config_; }
   weights::Manifest& manifest() { return manifest_; }
 
-  /// For tests: called with "encoder.down.L", "encoder.mid", "decoder.conv_in", "decoder.mid", "decoder.up.L".
+  /// For tests: called with "encoder.down.L", "encoder.mid", "decoder.conv_in", "decoder.mid",
+  /// "decoder.up.L".
   using Probe = std::function<void(const std::string& stage, const at::Tensor& output)>;
 
   /// image [B, 3, H, W], -1..1; H and W multiples of f. Error(Shape) otherwise.

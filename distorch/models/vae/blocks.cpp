@@ -40,7 +40,8 @@ PixelAttention::PixelAttention(const weights::Scope& s, std::int64_t channels)
 Tensor PixelAttention::forward(const Tensor& x) const {
   return block_.run1({x}, [this](const Tensors& in) {
     auto h = norm_(in[0]);
-    auto y = nn::attention(nn::to_tokens(q_(h)), nn::to_tokens(k_(h)), nn::to_tokens(v_(h)), {.heads = 1});
+    auto y = nn::attention(nn::to_tokens(q_(h)), nn::to_tokens(k_(h)), nn::to_tokens(v_(h)),
+                           {.heads = 1});
     return out_(nn::to_image(y, h.size(2), h.size(3))).add_(in[0]);
   });
 }
@@ -50,18 +51,20 @@ Middle::Middle(const weights::Scope& s, std::int64_t channels)
       attention_((s / "attn_1").block(), channels),
       second_((s / "block_2").block(), channels, channels) {}
 
-Tensor Middle::forward(const Tensor& x) const { return second_.forward(attention_.forward(first_.forward(x))); }
+Tensor Middle::forward(const Tensor& x) const {
+  return second_.forward(attention_.forward(first_.forward(x)));
+}
 
 Downsample::Downsample(const weights::Scope& s, std::int64_t channels)
     : block_(s), conv_(s / "conv", channels, channels, {.stride = 2, .padding = 0}) {}
 
 Tensor Downsample::forward(const Tensor& x) const {
-  return block_.run1({x}, [this](const Tensors& in) {
-    return conv_(at::constant_pad_nd(in[0], {0, 1, 0, 1}));
-  });
+  return block_.run1(
+      {x}, [this](const Tensors& in) { return conv_(at::constant_pad_nd(in[0], {0, 1, 0, 1})); });
 }
 
-Upsample::Upsample(const weights::Scope& s, std::int64_t channels) : block_(s), conv_(s / "conv", channels, channels) {}
+Upsample::Upsample(const weights::Scope& s, std::int64_t channels)
+    : block_(s), conv_(s / "conv", channels, channels) {}
 
 Tensor Upsample::forward(const Tensor& x) const {
   return block_.run1({x}, [this](const Tensors& in) {

@@ -9,8 +9,8 @@
 
 namespace distorch::models::vae {
 
-/// Norm, SiLU, 3x3 convolution, twice; [B, in, h, w] -> [B, out, h, w] with a 1x1 convolution past it where the width
-/// changes. One weights::Block.
+/// Norm, SiLU, 3x3 convolution, twice; [B, in, h, w] -> [B, out, h, w] with a 1x1 convolution past
+/// it where the width changes. One weights::Block.
 class ResBlock {
  public:
   ResBlock(const weights::Scope& scope, std::int64_t in, std::int64_t out);
@@ -25,7 +25,8 @@ class ResBlock {
   std::optional<nn::Conv2d> shortcut_;
 };
 
-/// Self-attention of one head over all pixels, residual: [B, C, h, w] -> the same. One weights::Block.
+/// Self-attention of one head over all pixels, residual: [B, C, h, w] -> the same. One
+/// weights::Block.
 class PixelAttention {
  public:
   PixelAttention(const weights::Scope& scope, std::int64_t channels);
@@ -49,7 +50,8 @@ class Middle {
   ResBlock second_;
 };
 
-/// Halves height and width by a 3x3 convolution of stride 2 with zeros to the right and below only. One weights::Block.
+/// Halves height and width by a 3x3 convolution of stride 2 with zeros to the right and below only.
+/// One weights::Block.
 class Downsample {
  public:
   Downsample(const weights::Scope& scope, std::int64_t channels);

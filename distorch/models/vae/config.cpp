@@ -31,14 +31,19 @@ constexpr std::array attention_parts = std::to_array<std::pair<const char*, cons
     {".to_v.", ".v."},
 });
 
-// "decoder.up_blocks.0.resnets.1.conv1.weight" -> "decoder.up.3.block.1.conv1.weight" with 4 levels.
+// "decoder.up_blocks.0.resnets.1.conv1.weight" -> "decoder.up.3.block.1.conv1.weight" with 4
+// levels.
 std::string original_name(std::string name, int levels) {
   for (int i = 0; i < levels; ++i) {
-    replace_all(name, fmt::format(".down_blocks.{}.resnets.", i), fmt::format(".down.{}.block.", i));
-    replace_all(name, fmt::format(".down_blocks.{}.downsamplers.0.", i), fmt::format(".down.{}.downsample.", i));
+    replace_all(name, fmt::format(".down_blocks.{}.resnets.", i),
+                fmt::format(".down.{}.block.", i));
+    replace_all(name, fmt::format(".down_blocks.{}.downsamplers.0.", i),
+                fmt::format(".down.{}.downsample.", i));
     // The decoder's levels count from the other end.
-    replace_all(name, fmt::format(".up_blocks.{}.resnets.", i), fmt::format(".up.{}.block.", levels - 1 - i));
-    replace_all(name, fmt::format(".up_blocks.{}.upsamplers.0.", i), fmt::format(".up.{}.upsample.", levels - 1 - i));
+    replace_all(name, fmt::format(".up_blocks.{}.resnets.", i),
+                fmt::format(".up.{}.block.", levels - 1 - i));
+    replace_all(name, fmt::format(".up_blocks.{}.upsamplers.0.", i),
+                fmt::format(".up.{}.upsample.", levels - 1 - i));
   }
   replace_all(name, ".mid_block.resnets.0.", ".mid.block_1.");
   replace_all(name, ".mid_block.resnets.1.", ".mid.block_2.");
@@ -74,7 +79,8 @@ void give_attention_kernels(Checkpoint& part) {
 std::int64_t size_of(const Checkpoint& c, const std::string& name, std::size_t dim) {
   const auto& shape = c.shape(name);
   if (dim < shape.size() && shape[dim] > 0) return shape[dim];
-  throw Error(ErrorKind::Shape, c.path(), fmt::format("'{}' has not the {} dimensions it should have", name, dim + 1));
+  throw Error(ErrorKind::Shape, c.path(),
+              fmt::format("'{}' has not the {} dimensions it should have", name, dim + 1));
 }
 
 }  // namespace
@@ -91,9 +97,11 @@ VaeConfig vae_config(const Checkpoint& vae) {
   VaeConfig c;
   c.channels.clear();
   for (int level = 0, levels = vae.count("encoder.down."); level < levels; ++level)
-    c.channels.push_back(size_of(vae, fmt::format("encoder.down.{}.block.0.conv1.weight", level), 0));
+    c.channels.push_back(
+        size_of(vae, fmt::format("encoder.down.{}.block.0.conv1.weight", level), 0));
   if (c.channels.empty())
-    throw Error(ErrorKind::MissingWeight, vae.path(), "has no tensor 'encoder.down.0.block.0.conv1.weight'");
+    throw Error(ErrorKind::MissingWeight, vae.path(),
+                "has no tensor 'encoder.down.0.block.0.conv1.weight'");
   c.res_blocks = vae.count("encoder.down.0.block.");
   c.image_channels = size_of(vae, "encoder.conv_in.weight", 1);
   c.z_channels = size_of(vae, "decoder.conv_in.weight", 1);
@@ -102,8 +110,11 @@ VaeConfig vae_config(const Checkpoint& vae) {
   constexpr std::int64_t norm_groups = 32;
   for (auto channels : c.channels)
     if (channels % norm_groups != 0)
-      throw Error(ErrorKind::Shape, vae.path(),
-                  fmt::format("holds an autoencoder with {} channels at one level, which is no multiple of 32", channels));
+      throw Error(
+          ErrorKind::Shape, vae.path(),
+          fmt::format(
+              "holds an autoencoder with {} channels at one level, which is no multiple of 32",
+              channels));
   return c;
 }
 

@@ -14,7 +14,9 @@ using at::Tensor;
 namespace {
 
 // Halves to even, as Python rounds.
-std::int64_t scaled(double factor, std::int64_t size) { return std::llrint(factor * static_cast<double>(size)); }
+std::int64_t scaled(double factor, std::int64_t size) {
+  return std::llrint(factor * static_cast<double>(size));
+}
 
 // Where tiles start along one side.
 std::vector<std::int64_t> starts(std::int64_t size, std::int64_t tile, std::int64_t overlap) {
@@ -39,19 +41,23 @@ Tensor feathered(const Tensor& result, std::int64_t feather) {
   return mask;
 }
 
-Tensor blend_tiles(const Tensor& sample, const std::function<Tensor(const Tensor&)>& function, const TileSize& tile,
-                   const TileScale& scale, const std::function<void()>& tile_done) {
+Tensor blend_tiles(const Tensor& sample, const std::function<Tensor(const Tensor&)>& function,
+                   const TileSize& tile, const TileScale& scale,
+                   const std::function<void()>& tile_done) {
   auto height = sample.size(2), width = sample.size(3);
-  auto sum = at::zeros({1, scale.out_channels, scaled(scale.factor, height), scaled(scale.factor, width)});
+  auto sum =
+      at::zeros({1, scale.out_channels, scaled(scale.factor, height), scaled(scale.factor, width)});
   auto weights = at::zeros_like(sum);
   auto feather = scaled(scale.factor, tile.overlap);
   for (auto y : starts(height, tile.height, tile.overlap)) {
     for (auto x : starts(width, tile.width, tile.overlap)) {
-      auto part = sample.narrow(2, y, std::min(tile.height, height - y)).narrow(3, x, std::min(tile.width, width - x));
+      auto part = sample.narrow(2, y, std::min(tile.height, height - y))
+                      .narrow(3, x, std::min(tile.width, width - x));
       auto result = function(part).to(at::kCPU, at::kFloat);
       auto mask = feathered(result, feather);
       auto place = [&](const Tensor& t) {
-        return t.narrow(2, scaled(scale.factor, y), mask.size(2)).narrow(3, scaled(scale.factor, x), mask.size(3));
+        return t.narrow(2, scaled(scale.factor, y), mask.size(2))
+            .narrow(3, scaled(scale.factor, x), mask.size(3));
       };
       place(sum).add_(result * mask);
       place(weights).add_(mask);
@@ -68,12 +74,14 @@ std::array<TileSize, 3> passes(const TileSize& t, bool decode) {
 }
 
 Tensor mean_of_passes(const Tensor& samples, const std::function<Tensor(const Tensor&)>& function,
-                      const std::array<TileSize, 3>& tiles, const TileScale& scale, const TileProgress& progress) {
+                      const std::array<TileSize, 3>& tiles, const TileScale& scale,
+                      const TileProgress& progress) {
   std::int64_t total = 0, done = 0;
   for (const auto& tile : tiles) {
     if (tile.overlap < 0 || tile.overlap >= tile.width || tile.overlap >= tile.height)
       throw Error(ErrorKind::Usage, "tiled VAE",
-                  fmt::format("an overlap of {} leaves no room in tiles of {}x{} (the three passes halve the sides in turn)",
+                  fmt::format("an overlap of {} leaves no room in tiles of {}x{} (the three passes "
+                              "halve the sides in turn)",
                               tile.overlap, tile.width, tile.height));
     total += samples.size(0) * count_tiles(samples.size(3), samples.size(2), tile);
   }
@@ -94,8 +102,9 @@ std::int64_t count_tiles(std::int64_t width, std::int64_t height, const TileSize
                                    starts(height, tile.height, tile.overlap).size());
 }
 
-Tensor tiled_scale(const Tensor& samples, const std::function<Tensor(const Tensor&)>& function, const TileSize& tile,
-                   const TileScale& scale, const std::function<void()>& tile_done) {
+Tensor tiled_scale(const Tensor& samples, const std::function<Tensor(const Tensor&)>& function,
+                   const TileSize& tile, const TileScale& scale,
+                   const std::function<void()>& tile_done) {
   std::vector<Tensor> results;
   for (const auto& sample : samples.split(1)) {
     if (sample.size(2) <= tile.height && sample.size(3) <= tile.width) {
@@ -108,16 +117,22 @@ Tensor tiled_scale(const Tensor& samples, const std::function<Tensor(const Tenso
   return at::cat(results);
 }
 
-Tensor decode_tiled(const Autoencoder& vae, const Tensor& latent, const TileSize& tile, const TileProgress& progress) {
+Tensor decode_tiled(const Autoencoder& vae, const Tensor& latent, const TileSize& tile,
+                    const TileProgress& progress) {
   const auto& c = vae.config();
   TileScale scale{static_cast<double>(c.downscale()), c.image_channels};
-  return mean_of_passes(latent, [&](const Tensor& part) { return vae.decode(part); }, passes(tile, true), scale, progress);
+  return mean_of_passes(
+      latent, [&](const Tensor& part) { return vae.decode(part); }, passes(tile, true), scale,
+      progress);
 }
 
-Tensor encode_tiled(const Autoencoder& vae, const Tensor& image, const TileSize& tile, const TileProgress& progress) {
+Tensor encode_tiled(const Autoencoder& vae, const Tensor& image, const TileSize& tile,
+                    const TileProgress& progress) {
   const auto& c = vae.config();
   TileScale scale{1.0 / static_cast<double>(c.downscale()), c.latent_channels};
-  return mean_of_passes(image, [&](const Tensor& part) { return vae.encode(part).mean; }, passes(tile, false), scale, progress);
+  return mean_of_passes(
+      image, [&](const Tensor& part) { return vae.encode(part).mean; }, passes(tile, false), scale,
+      progress);
 }
 
 }  // namespace distorch::models::vae
