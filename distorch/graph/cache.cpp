@@ -30,12 +30,14 @@ std::shared_ptr<const NodeResult> ResultCache::find(const CacheKey& key) {
   return found->second.result;
 }
 
-void ResultCache::store(const CacheKey& key, const std::string& owner, std::shared_ptr<const NodeResult> result) {
+void ResultCache::store(const CacheKey& key, const std::string& owner,
+                        std::shared_ptr<const NodeResult> result) {
   if (mode_ == CacheMode::None) return;
   entries_[key] = {std::move(result), owner, ++clock_};
 }
 
-void ResultCache::begin_prompt(const std::vector<CacheKey>& keys, const std::vector<std::string>& owners) {
+void ResultCache::begin_prompt(const std::vector<CacheKey>& keys,
+                               const std::vector<std::string>& owners) {
   if (mode_ == CacheMode::None) {
     entries_.clear();
     return;

@@ -12,9 +12,9 @@
 
 namespace distorch::graph {
 
-/// Names the result of a node by everything that decides it: its type, constants and change value, and the keys
-/// of the nodes it is linked to. Ids of nodes are no part of it, so that the same graph under other ids, or two
-/// equal branches, share results. 128 bits of hash.
+/// Names the result of a node by everything that decides it: its type, constants and change value,
+/// and the keys of the nodes it is linked to. Ids of nodes are no part of it, so that the same
+/// graph under other ids, or two equal branches, share results. 128 bits of hash.
 struct CacheKey {
   std::uint64_t high = 0, low = 0;
   auto operator<=>(const CacheKey&) const = default;
@@ -54,10 +54,12 @@ class ResultCache {
   CacheMode mode() const { return mode_; }
   /// nullptr when there is none.
   std::shared_ptr<const NodeResult> find(const CacheKey& key);
-  /// `owner`: "" for a node of the prompt; for a node made by expansion "id type" of the visible node, with which
-  /// its result stays.
-  void store(const CacheKey& key, const std::string& owner, std::shared_ptr<const NodeResult> result);
-  /// A new prompt is set up: drops what neither its keys nor its owners hold (and, with Lru, is old).
+  /// `owner`: "" for a node of the prompt; for a node made by expansion "id type" of the visible
+  /// node, with which its result stays.
+  void store(const CacheKey& key, const std::string& owner,
+             std::shared_ptr<const NodeResult> result);
+  /// A new prompt is set up: drops what neither its keys nor its owners hold (and, with Lru, is
+  /// old).
   void begin_prompt(const std::vector<CacheKey>& keys, const std::vector<std::string>& owners);
   void clear() { entries_.clear(); }
   std::size_t size() const { return entries_.size(); }

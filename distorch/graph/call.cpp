@@ -33,7 +33,8 @@ const Value& Call::in(const std::string& name) const {
   auto known = defaults_.find(name);
   if (known != defaults_.end()) return known->second;
   const Input* input = type_->find_input(name);
-  if (!input) throw Error(ErrorKind::Internal, place(), fmt::format("has no input called '{}'", name));
+  if (!input)
+    throw Error(ErrorKind::Internal, place(), fmt::format("has no input called '{}'", name));
   Json value = input->default_value();
   if (value.is_null()) refuse(name, "was not given and has no default");
   return defaults_.emplace(name, Value::constant(std::move(value))).first->second;
@@ -57,7 +58,8 @@ std::int64_t Call::integer(const std::string& name) const {
   if (value.is_number_integer()) return value.get<std::int64_t>();
   if (value.is_number_float()) {
     double number = std::trunc(value.get<double>());
-    if (!(number >= -0x1p63 && number < 0x1p63)) refuse(name, fmt::format("{} is not a 64-bit integer", number));
+    if (!(number >= -0x1p63 && number < 0x1p63))
+      refuse(name, fmt::format("{} is not a 64-bit integer", number));
     return static_cast<std::int64_t>(number);
   }
   refuse(name, "is not a number: " + value.dump());
@@ -69,7 +71,8 @@ std::uint64_t Call::seed(const std::string& name) const {
   if (value.is_number_float()) {
     double number = std::trunc(value.get<double>());
     if (number >= 0x1p63 && number <= 0x1p64)
-      return number >= 0x1p64 ? std::numeric_limits<std::uint64_t>::max() : static_cast<std::uint64_t>(number);
+      return number >= 0x1p64 ? std::numeric_limits<std::uint64_t>::max()
+                              : static_cast<std::uint64_t>(number);
   }
   return static_cast<std::uint64_t>(integer(name));
 }
@@ -132,7 +135,8 @@ void Call::ui(Json output) {
 }
 
 void Call::expand(Json nodes) {
-  if (!nodes.is_object()) throw Error(ErrorKind::Internal, place(), "expands to something that is no graph");
+  if (!nodes.is_object())
+    throw Error(ErrorKind::Internal, place(), "expands to something that is no graph");
   expansion_ = std::move(nodes);
 }
 
@@ -152,7 +156,8 @@ void Call::preview(const Value& image) {
 }
 
 std::string Call::place() const {
-  return inputs_.node_id.empty() ? type_->name : fmt::format("node {} ({})", inputs_.node_id, type_->name);
+  return inputs_.node_id.empty() ? type_->name
+                                 : fmt::format("node {} ({})", inputs_.node_id, type_->name);
 }
 
 const Json& Call::prompt() const { return inputs_.prompt ? *inputs_.prompt : kNull; }

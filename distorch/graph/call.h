@@ -13,8 +13,8 @@ namespace distorch::graph {
 
 struct NodeType;
 
-/// Things of the application that nodes need (model folders, devices, settings), by their type. graph does
-/// not know them. The objects must outlive the context.
+/// Things of the application that nodes need (model folders, devices, settings), by their type.
+/// graph does not know them. The objects must outlive the context.
 class Context {
  public:
   template <class T>
@@ -56,7 +56,8 @@ struct LocalLink {
 class Call {
  public:
   struct Inputs {
-    std::map<std::string, std::vector<Value>> values;  // one element each, unless the type takes lists
+    std::map<std::string, std::vector<Value>>
+        values;  // one element each, unless the type takes lists
     std::string node_id;
     const Json* prompt = nullptr;         // the prompt as it is executed
     const Json* extra_pnginfo = nullptr;  // {"workflow": ...} or null
@@ -66,45 +67,53 @@ class Call {
   };
   Call(const NodeType& type, Inputs inputs);
 
-  // --- inputs ---------------------------------------------------------------------------------------
+  // --- inputs
+  // ---------------------------------------------------------------------------------------
   /// True when the input was given: linked to a value or set by a widget, and not null.
   bool has(const std::string& name) const;
-  /// The value given, else the declared default. Throws Error(Usage) naming node and input if there is none.
+  /// The value given, else the declared default. Throws Error(Usage) naming node and input if there
+  /// is none.
   const Value& in(const std::string& name) const;
   /// in(name).as<T>()
   template <class T>
   const T& get(const std::string& name) const {
     return in(name).as<T>();
   }
-  /// A number of either kind as int64 (fractions are cut off). Throws Error(Usage) when it does not fit.
+  /// A number of either kind as int64 (fractions are cut off). Throws Error(Usage) when it does not
+  /// fit.
   std::int64_t integer(const std::string& name) const;
   /// The whole range 0 .. 2^64-1; negative numbers wrap as in two's complement.
   std::uint64_t seed(const std::string& name) const;
   double number(const std::string& name) const;
   std::string text(const std::string& name) const;
   bool boolean(const std::string& name) const;
-  /// All elements of an input of a type with input_is_list (one element otherwise); empty when not given.
+  /// All elements of an input of a type with input_is_list (one element otherwise); empty when not
+  /// given.
   const std::vector<Value>& list(const std::string& name) const;
   /// Names of everything given, declared or not.
   std::vector<std::string> given() const;
 
-  // --- outputs --------------------------------------------------------------------------------------
+  // --- outputs
+  // --------------------------------------------------------------------------------------
   void out(std::size_t slot, Value value);
   /// For a slot declared with is_list: any number of values, none too.
   void out_list(std::size_t slot, std::vector<Value> values);
-  /// What a page shows for this node: {"images": [...]}, {"text": [...]}. Values are arrays; several calls add up.
+  /// What a page shows for this node: {"images": [...]}, {"text": [...]}. Values are arrays;
+  /// several calls add up.
   void ui(Json output);
-  /// The node's work is done by a small graph: `nodes` is {local id: {"class_type", "inputs"}}, links among
-  /// them use local ids. Outputs given by out_link() are taken from it when it has run.
+  /// The node's work is done by a small graph: `nodes` is {local id: {"class_type", "inputs"}},
+  /// links among them use local ids. Outputs given by out_link() are taken from it when it has run.
   void expand(Json nodes);
   void out_link(std::size_t slot, LocalLink link);
 
-  // --- progress -------------------------------------------------------------------------------------
+  // --- progress
+  // -------------------------------------------------------------------------------------
   /// Reports a step; throws Error(Interrupted) when the user asked to stop.
   void progress(double value, double max);
   void preview(const Value& image);
 
-  // --- surroundings ---------------------------------------------------------------------------------
+  // --- surroundings
+  // ---------------------------------------------------------------------------------
   const NodeType& node_type() const { return *type_; }
   const std::string& node_id() const { return inputs_.node_id; }
   /// "node 5 (KSampler)", as messages name it.
@@ -120,8 +129,8 @@ class Call {
     return inputs_.context && inputs_.context->has<T>();
   }
 
-  /// What this node keeps from one run of its prompt to the next: made on the first use, dropped when a prompt
-  /// comes without a node of this id and type. One T for a node type.
+  /// What this node keeps from one run of its prompt to the next: made on the first use, dropped
+  /// when a prompt comes without a node of this id and type. One T for a node type.
   template <class T>
   T& state() {
     std::any& kept = inputs_.state ? *inputs_.state : own_state_;
@@ -129,13 +138,14 @@ class Call {
     return std::any_cast<T&>(kept);
   }
 
-  // --- results, read by the executor and by tests -----------------------------------------------------
+  // --- results, read by the executor and by tests
+  // -----------------------------------------------------
   struct Output {
-    std::vector<Value> values;      // one, unless out_list was used
-    std::vector<LocalLink> links;   // in place of values after out_link
+    std::vector<Value> values;     // one, unless out_list was used
+    std::vector<LocalLink> links;  // in place of values after out_link
   };
   const std::vector<Output>& outputs() const { return outputs_; }
-  const Json& ui_output() const { return ui_; }       // null when ui() was not called
+  const Json& ui_output() const { return ui_; }         // null when ui() was not called
   const Json& expansion() const { return expansion_; }  // null when expand() was not called
 
  private:

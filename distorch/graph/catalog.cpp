@@ -17,7 +17,8 @@ void put_inputs(const NodeType& type, Json& inputs, Json& order) {
       order[section].push_back(input.name);
     }
   for (auto& hidden : type.hidden) {
-    inputs["hidden"][hidden.name] = type.newer_schema ? Json::array({hidden.type}) : Json(hidden.type);
+    inputs["hidden"][hidden.name] =
+        type.newer_schema ? Json::array({hidden.type}) : Json(hidden.type);
     order["hidden"].push_back(hidden.name);
   }
 }
@@ -74,7 +75,8 @@ Json definition_of(const NodeType& type) {
 
 void Catalog::add(NodeType type) {
   if (!type.run) throw Error(ErrorKind::Internal, type.name, "is a node type without run");
-  if (by_name_.count(type.name)) throw Error(ErrorKind::Internal, type.name, "is in the catalog already");
+  if (by_name_.count(type.name))
+    throw Error(ErrorKind::Internal, type.name, "is in the catalog already");
   types_.push_back(std::make_unique<NodeType>(std::move(type)));
   by_name_[types_.back()->name] = types_.back().get();
 }
@@ -93,7 +95,8 @@ const NodeType* Catalog::find(const std::string& name) const {
 
 const NodeType& Catalog::get(const std::string& name) const {
   if (const NodeType* type = find(name)) return *type;
-  throw Error(ErrorKind::Usage, name, "is not a node type that distorch knows." + did_you_mean(name, names()));
+  throw Error(ErrorKind::Usage, name,
+              "is not a node type that distorch knows." + did_you_mean(name, names()));
 }
 
 std::vector<std::string> Catalog::names() const {

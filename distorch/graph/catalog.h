@@ -14,16 +14,21 @@ namespace distorch::graph {
 
 struct Output {
   Output(const char* type_name) : type(type_name) {}
-  Output(std::string type_name, std::string shown_name = {}, std::string tip = {}, bool list = false)
-      : type(std::move(type_name)), name(std::move(shown_name)), tooltip(std::move(tip)), is_list(list) {}
+  Output(std::string type_name, std::string shown_name = {}, std::string tip = {},
+         bool list = false)
+      : type(std::move(type_name)),
+        name(std::move(shown_name)),
+        tooltip(std::move(tip)),
+        is_list(list) {}
   std::string type;
-  std::string name;     // the type when empty
-  std::string tooltip;  // shown only if any output has one
+  std::string name;      // the type when empty
+  std::string tooltip;   // shown only if any output has one
   bool is_list = false;  // the node returns a list of values here (Call::out_list)
 };
 
-/// A check of a node's own, asked while a prompt is validated. The inputs named here are then not tested
-/// against their bounds and choice lists. Only constants are in the call; linked inputs are missing.
+/// A check of a node's own, asked while a prompt is validated. The inputs named here are then not
+/// tested against their bounds and choice lists. Only constants are in the call; linked inputs are
+/// missing.
 struct InputCheck {
   std::vector<std::string> inputs;
   /// Returns the reason why the values are wrong, or "" when they are fine.
@@ -44,7 +49,8 @@ struct NodeType {
   std::string category = "sd";
   std::string description;
   std::string python_module = "nodes";
-  std::vector<Input> inputs;  // in the order of the definition; required and optional ones may be mixed
+  std::vector<Input>
+      inputs;  // in the order of the definition; required and optional ones may be mixed
   std::vector<Hidden> hidden;
   std::vector<Output> outputs;
   bool output_node = false;
@@ -56,10 +62,11 @@ struct NodeType {
   bool not_idempotent = false;  // results are never shared between nodes with equal inputs
 
   std::function<void(Call&)> run;
-  /// Extra part of the cache key, computed from constants only (a file's hash, say). nullopt: never equal,
-  /// the node always runs.
+  /// Extra part of the cache key, computed from constants only (a file's hash, say). nullopt: never
+  /// equal, the node always runs.
   std::function<std::optional<std::string>(const Call&)> change_key;
-  /// For inputs with .lazy: which of them are still needed, given what is known (the others are missing).
+  /// For inputs with .lazy: which of them are still needed, given what is known (the others are
+  /// missing).
   std::function<std::vector<std::string>(const Call&)> needed_lazy;
   std::vector<InputCheck> checks;
   /// The node accepts any link type on its inputs and looks itself.
@@ -68,7 +75,8 @@ struct NodeType {
   const Input* find_input(const std::string& input_name) const;
 };
 
-/// All node types that exist. Filled once at start-up by plain functions (nodes/catalog.cpp), then read only.
+/// All node types that exist. Filled once at start-up by plain functions (nodes/catalog.cpp), then
+/// read only.
 class Catalog {
  public:
   /// Throws Error(Internal) for a name that is there already or a type without `run`.
@@ -95,9 +103,10 @@ class Catalog {
 /// The definition of one type as /object_info shows it.
 Json definition_of(const NodeType& type);
 
-/// Compares one definition with a reference's: every key, value and the order of inputs; integers and
-/// fractions differ (1 and 1.0). Choice lists that depend on the machine are compared by kind only: those of
-/// dynamic inputs, and lists that the reference has empty or as ["cpu"]. Returns one readable line per difference.
+/// Compares one definition with a reference's: every key, value and the order of inputs; integers
+/// and fractions differ (1 and 1.0). Choice lists that depend on the machine are compared by kind
+/// only: those of dynamic inputs, and lists that the reference has empty or as ["cpu"]. Returns one
+/// readable line per difference.
 std::vector<std::string> differences(const Json& ours, const Json& reference);
 std::vector<std::string> differences(const NodeType& type, const Json& reference);
 
@@ -106,18 +115,19 @@ struct VariantOptions {
   Choices devices;            // "cpu", "cuda:0", ...; the default is the first that is not "cpu"
   bool text_encoder = false;  // `device` in place of `compute_device`, eject_models false
   bool legacy_v1 = false;     // also XDisTorchMultiGPU (GGUF loaders)
-  /// Says why a device name cannot be used, "" when it can. By default any well-formed name is taken, also one of a
-  /// device that this machine lacks: the loader then decides what replaces it.
+  /// Says why a device name cannot be used, "" when it can. By default any well-formed name is
+  /// taken, also one of a device that this machine lacks: the loader then decides what replaces it.
   std::function<std::string(const std::string& device)> refuse_device;
 };
-/// XMultiGPU, XDisTorch2MultiGPU and, on request, XDisTorchMultiGPU of loader X. They run X's own `run`, which
-/// reads the added inputs through the call: call.has("virtual_vram_gb"), call.has("device"), ...
+/// XMultiGPU, XDisTorch2MultiGPU and, on request, XDisTorchMultiGPU of loader X. They run X's own
+/// `run`, which reads the added inputs through the call: call.has("virtual_vram_gb"),
+/// call.has("device"), ...
 std::vector<NodeType> multigpu_variants(const NodeType& loader, const VariantOptions& options);
 /// Adds the loader, its variants and the spelling XDistorch2MultiGPU.
 void add_loader(Catalog& catalog, NodeType loader, const VariantOptions& options);
 
-/// Calls a node once outside of any workflow and returns its outputs (lists flattened to their elements).
-/// Constants: {{"width", 64}}; for tests and tools.
+/// Calls a node once outside of any workflow and returns its outputs (lists flattened to their
+/// elements). Constants: {{"width", 64}}; for tests and tools.
 std::vector<Value> run_node(const NodeType& type, const std::map<std::string, Value>& inputs,
                             const Context& context = {});
 

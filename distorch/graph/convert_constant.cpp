@@ -31,7 +31,8 @@ std::optional<Json> integer_from(double number, std::string& reason) {
 std::optional<Json> integer_from(const std::string& text, std::string& reason) {
   std::string digits = trimmed(text);
   std::size_t start = !digits.empty() && (digits[0] == '-' || digits[0] == '+') ? 1 : 0;
-  bool good = digits.size() > start && digits.find_first_not_of("0123456789", start) == std::string::npos;
+  bool good =
+      digits.size() > start && digits.find_first_not_of("0123456789", start) == std::string::npos;
   if (!good) {
     reason = fmt::format("not an integer: {}", python_repr(text));
     return std::nullopt;
@@ -83,7 +84,8 @@ bool truthy(const Json& value) {
 
 }  // namespace
 
-std::optional<Json> convert_constant(const Json& value, const std::string& type, std::string& reason) {
+std::optional<Json> convert_constant(const Json& value, const std::string& type,
+                                     std::string& reason) {
   if (type == "INT") return to_integer(value, reason);
   if (type == "FLOAT") return to_number(value, reason);
   if (type == "STRING") return value.is_string() ? value : Json(python_str(value));

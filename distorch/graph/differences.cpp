@@ -9,7 +9,8 @@ namespace {
 
 // Fields of a definition that hold text or flags and are compared as they are.
 bool same_value(const Json& ours, const Json& theirs) {
-  if (ours.is_number() && theirs.is_number() && ours.is_number_float() != theirs.is_number_float()) return false;
+  if (ours.is_number() && theirs.is_number() && ours.is_number_float() != theirs.is_number_float())
+    return false;
   if (ours.is_object() && theirs.is_object()) {
     if (ours.size() != theirs.size()) return false;
     for (auto& [key, value] : theirs.items())
@@ -69,7 +70,8 @@ class Comparison {
       }
       bool list = key == "options" && (free || machine_dependent(value));
       bool device = key == "default" && value == "cpu" && free;
-      if (!list && !device && !same_value(ours[key], value)) note(place + " option " + key, ours[key], value);
+      if (!list && !device && !same_value(ours[key], value))
+        note(place + " option " + key, ours[key], value);
     }
     for (auto& [key, value] : ours.items())
       if (!theirs.contains(key)) note(place + " option " + key, value, Json());
@@ -86,7 +88,8 @@ void compare_inputs(Comparison& comparison, const Json& ours, const Json& theirs
     std::vector<std::string> my_order, other_order;
     for (auto& [name, value] : mine.items()) my_order.push_back(name);
     for (auto& [name, value] : other.items()) other_order.push_back(name);
-    if (my_order != other_order) comparison.note(std::string(section) + " inputs", my_order, other_order);
+    if (my_order != other_order)
+      comparison.note(std::string(section) + " inputs", my_order, other_order);
     for (auto& [name, value] : other.items()) {
       if (!mine.contains(name)) continue;
       if (value.is_array() && mine[name].is_array())
@@ -97,7 +100,8 @@ void compare_inputs(Comparison& comparison, const Json& ours, const Json& theirs
   }
 }
 
-std::vector<std::string> compare(const Json& ours, const Json& theirs, std::set<std::string> dynamic) {
+std::vector<std::string> compare(const Json& ours, const Json& theirs,
+                                 std::set<std::string> dynamic) {
   Comparison comparison(std::move(dynamic));
   if (!ours.is_object() || !theirs.is_object()) {
     comparison.note("definition", ours, theirs);

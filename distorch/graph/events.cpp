@@ -29,7 +29,8 @@ Named describe(const ExecutionStart& e) {
   return {"execution_start", {{"prompt_id", e.prompt_id}, {"timestamp", e.timestamp}}};
 }
 Named describe(const ExecutionCached& e) {
-  return {"execution_cached", {{"nodes", e.nodes}, {"prompt_id", e.prompt_id}, {"timestamp", e.timestamp}}};
+  return {"execution_cached",
+          {{"nodes", e.nodes}, {"prompt_id", e.prompt_id}, {"timestamp", e.timestamp}}};
 }
 Named describe(const ProgressState& e) {
   Json nodes = Json::object();
@@ -44,7 +45,10 @@ Named describe(const Executing& e) {
 }
 Named describe(const Progress& e) {
   return {"progress",
-          {{"value", count(e.value)}, {"max", count(e.max)}, {"prompt_id", e.prompt_id}, {"node", e.node}}};
+          {{"value", count(e.value)},
+           {"max", count(e.max)},
+           {"prompt_id", e.prompt_id},
+           {"node", e.node}}};
 }
 Named describe(const Preview& e) {
   return {"preview",
@@ -56,7 +60,10 @@ Named describe(const Preview& e) {
 }
 Named describe(const Executed& e) {
   return {"executed",
-          {{"node", e.node}, {"display_node", e.display_node}, {"output", e.output}, {"prompt_id", e.prompt_id}}};
+          {{"node", e.node},
+           {"display_node", e.display_node},
+           {"output", e.output},
+           {"prompt_id", e.prompt_id}}};
 }
 Named describe(const ExecutionSuccess& e) {
   return {"execution_success", {{"prompt_id", e.prompt_id}, {"timestamp", e.timestamp}}};
@@ -86,9 +93,11 @@ Named describe(const ExecutionInterrupted& e) {
 }  // namespace
 
 const char* type_of(const Event& event) {
-  constexpr const char* names[] = {"execution_start",   "execution_cached", "progress_state", "executing",
-                                   "progress",          "preview",          "executed",       "execution_success",
-                                   "execution_error",   "execution_interrupted"};
+  constexpr const char* names[] = {"execution_start", "execution_cached",
+                                   "progress_state",  "executing",
+                                   "progress",        "preview",
+                                   "executed",        "execution_success",
+                                   "execution_error", "execution_interrupted"};
   return names[event.index()];
 }
 

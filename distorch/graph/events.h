@@ -10,7 +10,8 @@
 
 namespace distorch::graph {
 
-/// What a run reports, one struct for each message of the websocket protocol. Times are milliseconds since 1970.
+/// What a run reports, one struct for each message of the websocket protocol. Times are
+/// milliseconds since 1970.
 
 struct ExecutionStart {
   std::string prompt_id;
@@ -21,7 +22,8 @@ struct ExecutionCached {
   std::vector<std::string> nodes;  // answered from the cache
   std::int64_t timestamp = 0;
 };
-/// Where a node stands. For nodes made by expansion, display and real node are the visible node they belong to.
+/// Where a node stands. For nodes made by expansion, display and real node are the visible node
+/// they belong to.
 struct NodeState {
   std::string node_id, display_node_id, real_node_id;
   std::optional<std::string> parent_node_id;
@@ -43,7 +45,8 @@ struct Progress {
   std::string prompt_id, node;
   double value = 0, max = 1;
 };
-/// `image` is what the node gave; the receiver encodes it. Sent before the Progress of the same step.
+/// `image` is what the node gave; the receiver encodes it. Sent before the Progress of the same
+/// step.
 struct Preview {
   std::string prompt_id;
   NodeState node;
@@ -74,12 +77,14 @@ struct ExecutionInterrupted {
   std::int64_t timestamp = 0;
 };
 
-using Event = std::variant<ExecutionStart, ExecutionCached, ProgressState, Executing, Progress, Preview, Executed,
-                           ExecutionSuccess, ExecutionError, ExecutionInterrupted>;
+using Event =
+    std::variant<ExecutionStart, ExecutionCached, ProgressState, Executing, Progress, Preview,
+                 Executed, ExecutionSuccess, ExecutionError, ExecutionInterrupted>;
 
 /// "execution_start", "progress", ...; "preview" for Preview, which has no text message of its own.
 const char* type_of(const Event& event);
-/// {"type": ..., "data": {...}} as the protocol has it; a Preview becomes its metadata without the image.
+/// {"type": ..., "data": {...}} as the protocol has it; a Preview becomes its metadata without the
+/// image.
 Json to_json(const Event& event);
 
 /// Receives the events of a run, in order, on the thread that runs it.

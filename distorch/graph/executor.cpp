@@ -37,11 +37,13 @@ const char* exception_name(ErrorKind kind) {
 }
 
 bool says_out_of_memory(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   return text.find("out of memory") != std::string::npos;
 }
 
-// One element of an output slot while calls are collected: a value, or a link into the node's expansion.
+// One element of an output slot while calls are collected: a value, or a link into the node's
+// expansion.
 struct Item {
   Value value;
   std::optional<PromptLink> link;
@@ -73,7 +75,8 @@ class Run : public CallListener {
         auto next = schedule_.pick();
         if (!next) {
           current_ = schedule_.remaining().front();
-          throw Error(ErrorKind::Usage, graph_.place_of(current_), "waits for its own result (dependency cycle)");
+          throw Error(ErrorKind::Usage, graph_.place_of(current_),
+                      "waits for its own result (dependency cycle)");
         }
         current_ = *next;
         if (execute(*next) == Step::Done) complete(*next);
@@ -107,7 +110,8 @@ class Run : public CallListener {
   }
 
  private:
-  // --- setting up -----------------------------------------------------------------------------------------
+  // --- setting up
+  // -----------------------------------------------------------------------------------------
   void prepare() {
     std::vector<std::string> needed = graph_.closure(request_.outputs);
     std::vector<CacheKey> keys;
@@ -123,7 +127,9 @@ class Run : public CallListener {
       if (executor_.cache_.find(graph_.key_of(id))) hits.push_back(id);
     report(ExecutionCached{request_.prompt_id, hits, now_ms()});
     for (auto& id : request_.outputs) {
-      if (!graph_.contains(id)) throw Error(ErrorKind::Internal, "node " + id, "is to be executed but is not in the prompt");
+      if (!graph_.contains(id))
+        throw Error(ErrorKind::Internal, "node " + id,
+                    "is to be executed but is not in the prompt");
       if (executor_.cache_.find(graph_.key_of(id)))
         schedule_.add(id, true);  // reported from the cache, needs nothing
       else
@@ -137,7 +143,8 @@ class Run : public CallListener {
       it = present.count(it->first) ? std::next(it) : executor_.states_.erase(it);
   }
 
-  // --- schedule -------------------------------------------------------------------------------------------
+  // --- schedule
+  // -------------------------------------------------------------------------------------------
   // Makes sure that `start` has a result or will have one.
   void need(const std::string& start) {
     std::vector<std::string> stack{start};
@@ -147,7 +154,8 @@ class Run : public CallListener {
       stack.pop_back();
       const RunNode* found = graph_.find(id);
       if (!found)
-        throw Error(ErrorKind::Usage, graph_.place_of(current_), fmt::format("needs node {}, which does not exist", id));
+        throw Error(ErrorKind::Usage, graph_.place_of(current_),
+                    fmt::format("needs node {}, which does not exist", id));
       if (schedule_.contains(id) || available(id)) continue;
       schedule_.add(id, found->type->output_node);
       for (auto& [input, link] : found->links()) {
@@ -181,7 +189,8 @@ class Run : public CallListener {
     std::vector<std::string> sources;
     for (auto& [input, link] : graph_.at(id).links()) sources.push_back(link.node);
     auto made = expanded_.find(id);
-    if (made != expanded_.end()) sources.insert(sources.end(), made->second.begin(), made->second.end());
+    if (made != expanded_.end())
+      sources.insert(sources.end(), made->second.begin(), made->second.end());
     for (auto& source : sources) {
       auto readers = readers_.find(source);
       if (readers == readers_.end()) continue;
@@ -190,7 +199,8 @@ class Run : public CallListener {
     }
   }
 
-  // --- one node -------------------------------------------------------------------------------------------
+  // --- one node
+  // -------------------------------------------------------------------------------------------
   Step execute(const std::string& id) {
     if (auto cached = executor_.cache_.find(graph_.key_of(id))) {
       answer_from_cache(id, cached);
@@ -243,22 +253,24 @@ class Run : public CallListener {
       if (result == results_.end()) continue;  // lazy and not known yet
       if (link->slot >= result->second->outputs.size())
         throw Error(ErrorKind::Usage, graph_.place_of(id),
-                    fmt::format("input '{}' is linked to output {} of node {}, which has none such", input.name, link->slot,
-                                link->node));
+                    fmt::format("input '{}' is linked to output {} of node {}, which has none such",
+                                input.name, link->slot, link->node));
       values[input.name] = result->second->outputs[link->slot];
     }
     return values;
   }
 
   // Asks a node with lazy inputs what it still needs. True: it waits for more.
-  bool ask_lazy(const std::string& id, const RunNode& node, const std::map<std::string, std::vector<Value>>& inputs) {
+  bool ask_lazy(const std::string& id, const RunNode& node,
+                const std::map<std::string, std::vector<Value>>& inputs) {
     if (!node.type->needed_lazy) return false;
     std::set<std::string> wanted;
     for (std::size_t i = 0, calls = call_count(id, node, inputs); i < calls; ++i) {
       Call::Inputs given = surroundings(id);
       given.values = slice(node, inputs, i);
       if (blocker_in(given.values)) continue;
-      for (auto& name : node.type->needed_lazy(Call(*node.type, std::move(given)))) wanted.insert(name);
+      for (auto& name : node.type->needed_lazy(Call(*node.type, std::move(given))))
+        wanted.insert(name);
     }
     bool waiting = false;
     for (auto& [input, link] : node.links()) {
@@ -283,8 +295,8 @@ class Run : public CallListener {
     return longest;
   }
 
-  static std::map<std::string, std::vector<Value>> slice(const RunNode& node,
-                                                         const std::map<std::string, std::vector<Value>>& inputs, std::size_t i) {
+  static std::map<std::string, std::vector<Value>> slice(
+      const RunNode& node, const std::map<std::string, std::vector<Value>>& inputs, std::size_t i) {
     if (node.type->input_is_list) return inputs;
     std::map<std::string, std::vector<Value>> one;
     for (auto& [name, values] : inputs)
@@ -306,7 +318,8 @@ class Run : public CallListener {
     return given;
   }
 
-  Collected call_all(const std::string& id, const RunNode& node, const std::map<std::string, std::vector<Value>>& inputs) {
+  Collected call_all(const std::string& id, const RunNode& node,
+                     const std::map<std::string, std::vector<Value>>& inputs) {
     Collected collected;
     collected.slots.resize(node.type->outputs.size());
     std::size_t calls = call_count(id, node, inputs);
@@ -326,17 +339,20 @@ class Run : public CallListener {
     return collected;
   }
 
-  void collect(const std::string& id, const RunNode& node, const Call& call, std::size_t index, Collected& collected) {
+  void collect(const std::string& id, const RunNode& node, const Call& call, std::size_t index,
+               Collected& collected) {
     std::string prefix = fmt::format("{}.{}.0.", id, index);
     if (!call.expansion().is_null())
       for (auto& output : graph_.expand(id, prefix, call.expansion())) await(output, id);
     for (std::size_t slot = 0; slot < collected.slots.size(); ++slot) {
       const Call::Output& output = call.outputs()[slot];
       for (auto& link : output.links)
-        collected.slots[slot].push_back({{}, PromptLink{prefix + link.node, static_cast<std::size_t>(std::max(link.slot, 0))}});
+        collected.slots[slot].push_back(
+            {{}, PromptLink{prefix + link.node, static_cast<std::size_t>(std::max(link.slot, 0))}});
       for (auto& value : output.values) collected.slots[slot].push_back({value, {}});
       if (output.links.empty() && output.values.empty() && !node.type->outputs[slot].is_list)
-        throw Error(ErrorKind::Internal, graph_.place_of(id), fmt::format("gave nothing on output {}", slot));
+        throw Error(ErrorKind::Internal, graph_.place_of(id),
+                    fmt::format("gave nothing on output {}", slot));
     }
     if (call.ui_output().is_null()) return;
     if (collected.ui.is_null()) collected.ui = Json::object();
@@ -347,13 +363,15 @@ class Run : public CallListener {
     }
   }
 
-  // --- expansion ------------------------------------------------------------------------------------------
+  // --- expansion
+  // ------------------------------------------------------------------------------------------
   void await(const std::string& made, const std::string& id) {
     wait_for(made, id);
     expanded_[id].push_back(made);
   }
 
-  // Makes the node wait for the results that its outputs are links to. True when it waits for any made node.
+  // Makes the node wait for the results that its outputs are links to. True when it waits for any
+  // made node.
   bool await_expansion(const std::string& id, const Collected& collected) {
     for (auto& slot : collected.slots)
       for (auto& item : slot)
@@ -372,24 +390,28 @@ class Run : public CallListener {
         }
         auto& source = results_.at(item.link->node)->outputs;
         if (item.link->slot >= source.size())
-          throw Error(ErrorKind::Internal, graph_.place_of(id), fmt::format("expands to output {} of node {}, which has none such",
-                                                                     item.link->slot, item.link->node));
+          throw Error(ErrorKind::Internal, graph_.place_of(id),
+                      fmt::format("expands to output {} of node {}, which has none such",
+                                  item.link->slot, item.link->node));
         auto& all = source[item.link->slot];
         values.insert(values.end(), all.begin(), all.end());
       }
     }
     result->ui = std::move(collected.ui);
     flush_preview();
-    if (!result->ui.is_null()) sink_.send(Executed{request_.prompt_id, id, graph_.display(id), result->ui});
+    if (!result->ui.is_null())
+      sink_.send(Executed{request_.prompt_id, id, graph_.display(id), result->ui});
     note_ui(id, result->ui);
     finish_state(id);
     bool made = !graph_.at(id).parent.empty();
-    executor_.cache_.store(graph_.key_of(id), made ? graph_.owner_of(graph_.visible(id)) : "", result);
+    executor_.cache_.store(graph_.key_of(id), made ? graph_.owner_of(graph_.visible(id)) : "",
+                           result);
     results_[id] = std::move(result);
     result_.executed.push_back(id);
   }
 
-  // --- reports --------------------------------------------------------------------------------------------
+  // --- reports
+  // --------------------------------------------------------------------------------------------
   NodeState& touch(const std::string& id) {
     auto [found, fresh] = touched_.emplace(id, states_.size());
     if (fresh) {
@@ -475,7 +497,8 @@ class Run : public CallListener {
       Json list = Json::array();
       for (auto& value : values) {
         bool plain = value.is<Json>() && value.as<Json>().is_primitive();
-        list.push_back(plain ? value.as<Json>() : Json(value.is<Json>() ? json_line(value.as<Json>()) : value.type()));
+        list.push_back(plain ? value.as<Json>()
+                             : Json(value.is<Json>() ? json_line(value.as<Json>()) : value.type()));
       }
       shown[name] = std::move(list);
     }
@@ -496,7 +519,8 @@ class Run : public CallListener {
     clear_interrupt();
     std::string id = graph_.visible(current_);
     const RunNode* node = graph_.find(id);
-    report(ExecutionInterrupted{request_.prompt_id, id, node ? node->type->name : "", result_.executed, now_ms()});
+    report(ExecutionInterrupted{request_.prompt_id, id, node ? node->type->name : "",
+                                result_.executed, now_ms()});
   }
 
   Executor& executor_;
@@ -508,15 +532,18 @@ class Run : public CallListener {
   Schedule schedule_;
   std::map<std::string, std::shared_ptr<const NodeResult>> results_;
   std::unordered_map<std::string, std::set<std::string>> readers_;
-  std::unordered_map<std::string, Collected> pending_;                   // expanded, waiting for results
-  std::unordered_map<std::string, std::vector<std::string>> expanded_;  // made nodes that it waits for
+  std::unordered_map<std::string, Collected> pending_;  // expanded, waiting for results
+  std::unordered_map<std::string, std::vector<std::string>>
+      expanded_;  // made nodes that it waits for
   std::unordered_map<std::string, std::size_t> touched_;
   std::vector<NodeState> states_;
   std::string current_;
   Value preview_;
 };
 
-RunResult Executor::run(const RunRequest& request, EventSink& sink) { return Run(*this, request, sink).go(); }
+RunResult Executor::run(const RunRequest& request, EventSink& sink) {
+  return Run(*this, request, sink).go();
+}
 
 void Executor::release() {
   cache_.clear();

@@ -28,26 +28,30 @@ enum class RunStatus { Success, Error, Interrupted };
 struct RunResult {
   RunStatus status = RunStatus::Success;
   Json outputs = Json::object();  // {node id: what it showed}, cached output nodes included
-  Json meta = Json::object();     // {node id: {"node_id", "display_node", "parent_node", "real_node_id"}}
+  Json meta =
+      Json::object();  // {node id: {"node_id", "display_node", "parent_node", "real_node_id"}}
   std::vector<std::string> executed;  // nodes that ran, in order
-  std::vector<std::pair<std::string, Json>> messages;  // lifecycle messages, as the history keeps them
+  std::vector<std::pair<std::string, Json>>
+      messages;  // lifecycle messages, as the history keeps them
   std::optional<ExecutionError> error;
   std::exception_ptr exception;  // what the node threw
 };
 
-/// Runs prompts one after the other and keeps results between them. Not for several threads at once.
+/// Runs prompts one after the other and keeps results between them. Not for several threads at
+/// once.
 ///
-/// Every output slot carries a list of values; a node is called once for each index up to its longest input list,
-/// shorter lists repeat their last element (a type with input_is_list is called once with whole lists). A node that
-/// throws ends the run; what finished stays in the cache. Interrupt: distorch/base/interrupt.h, looked at before each
-/// call and at each progress report.
+/// Every output slot carries a list of values; a node is called once for each index up to its
+/// longest input list, shorter lists repeat their last element (a type with input_is_list is called
+/// once with whole lists). A node that throws ends the run; what finished stays in the cache.
+/// Interrupt: distorch/base/interrupt.h, looked at before each call and at each progress report.
 class Executor {
  public:
-  explicit Executor(const Catalog& catalog, CacheMode mode = CacheMode::Classic, std::size_t lru_size = 0)
+  explicit Executor(const Catalog& catalog, CacheMode mode = CacheMode::Classic,
+                    std::size_t lru_size = 0)
       : catalog_(catalog), cache_(mode, lru_size) {}
 
-  /// Never throws for what nodes do. Does not send the last `executing` with node null: it comes after the history
-  /// is written, so its owner sends it (finished()).
+  /// Never throws for what nodes do. Does not send the last `executing` with node null: it comes
+  /// after the history is written, so its owner sends it (finished()).
   RunResult run(const RunRequest& request, EventSink& sink);
 
   /// Drops all results and node states: their memory is free once no one else holds it.

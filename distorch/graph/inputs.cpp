@@ -48,14 +48,16 @@ Input make(std::string name, std::string type, Json options) {
 
 }  // namespace
 
-Choices::Choices(std::vector<std::string> fixed) : read_([fixed = Json(std::move(fixed))] { return fixed; }) {}
+Choices::Choices(std::vector<std::string> fixed)
+    : read_([fixed = Json(std::move(fixed))] { return fixed; }) {}
 
 Choices::Choices(std::initializer_list<const char*> fixed)
     : Choices(std::vector<std::string>(fixed.begin(), fixed.end())) {}
 
 bool Input::is_widget() const {
   if (flag("forceInput")) return false;
-  return type == "INT" || type == "FLOAT" || type == "STRING" || type == "BOOLEAN" || type == "COMBO";
+  return type == "INT" || type == "FLOAT" || type == "STRING" || type == "BOOLEAN" ||
+         type == "COMBO";
 }
 
 bool Input::flag(const char* option) const {

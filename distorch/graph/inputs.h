@@ -8,8 +8,8 @@
 
 namespace distorch::graph {
 
-/// The choices of a list input: fixed, or a function that is asked each time the list is shown or checked
-/// (model files, devices).
+/// The choices of a list input: fixed, or a function that is asked each time the list is shown or
+/// checked (model files, devices).
 class Choices {
  public:
   Choices() = default;
@@ -17,8 +17,8 @@ class Choices {
   Choices(std::initializer_list<const char*> fixed);
   /// Any function without arguments that returns std::vector<std::string> or a Json array.
   template <class F>
-    requires std::is_invocable_v<F>
-  Choices(F function) : read_([function] { return Json(function()); }), dynamic_(true) {}
+  requires std::is_invocable_v<F> Choices(F function)
+      : read_([function] { return Json(function()); }), dynamic_(true) {}
 
   /// The list as a Json array; empty array when there are none.
   Json read() const { return read_ ? read_() : Json::array(); }
@@ -39,7 +39,7 @@ struct Input {
   /// The options object of /object_info without the choices; null where the definition has none.
   Json options;
   bool required = true;
-  Choices choices;             // for COMBO
+  Choices choices;                // for COMBO
   bool combo_in_options = false;  // ["COMBO", {"options": [...]}] in place of [[...], {...}]
 
   bool is_list() const { return type == "COMBO"; }
@@ -49,8 +49,8 @@ struct Input {
   bool raw_link() const { return flag("rawLink"); }
   /// The declared default, or the first choice of a list; null where there is none.
   Json default_value() const;
-  /// [type], [type, options] or [[choices], options] as /object_info shows it. `newer` is the schema of the
-  /// newer node classes (NodeType::newer_schema).
+  /// [type], [type, options] or [[choices], options] as /object_info shows it. `newer` is the
+  /// schema of the newer node classes (NodeType::newer_schema).
   Json definition(bool newer) const;
 
  private:
@@ -62,8 +62,9 @@ struct Hidden {
   std::string name, type;
 };
 
-/// Options. A field left out does not appear in /object_info. Numbers appear as they are written: 1 and 1.0
-/// differ, so write what object_info.json has. `extra` is merged in for everything not named here.
+/// Options. A field left out does not appear in /object_info. Numbers appear as they are written: 1
+/// and 1.0 differ, so write what object_info.json has. `extra` is merged in for everything not
+/// named here.
 struct LinkOptions {
   std::string tooltip;
   bool lazy = false;

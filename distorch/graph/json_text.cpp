@@ -93,7 +93,8 @@ std::string check(std::string_view text, const JsonLimits& limits) {
 }
 
 std::string quoted(const std::string& text) {
-  char mark = text.find('\'') != std::string::npos && text.find('"') == std::string::npos ? '"' : '\'';
+  char mark =
+      text.find('\'') != std::string::npos && text.find('"') == std::string::npos ? '"' : '\'';
   std::string result(1, mark);
   for (char c : text) {
     if (c == '\\' || c == mark) result += '\\';

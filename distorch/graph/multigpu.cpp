@@ -1,5 +1,5 @@
-// Device-placement variants of loader nodes, as the workflows of the MultiGPU add-on name them. The facts are
-// those of the nodes' public definitions; the inputs are read by the loaders themselves.
+// Device-placement variants of loader nodes, as the workflows of the MultiGPU add-on name them. The
+// facts are those of the nodes' public definitions; the inputs are read by the loaders themselves.
 #include <fmt/format.h>
 
 #include "distorch/graph/catalog.h"
@@ -22,13 +22,16 @@ Input device_choice(std::string name, const Choices& devices, bool cpu_by_defaul
   return optional(std::move(input));
 }
 
-// "cpu", "cuda", "cuda:1", "sim:0": a word, then perhaps a number. "default" is CLIPLoader's own choice.
+// "cpu", "cuda", "cuda:1", "sim:0": a word, then perhaps a number. "default" is CLIPLoader's own
+// choice.
 std::string refuse_malformed(const std::string& device) {
   std::size_t colon = device.find(':');
   std::string kind = device.substr(0, colon);
   std::string index = colon == std::string::npos ? "0" : device.substr(colon + 1);
-  bool good = !kind.empty() && kind.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") == std::string::npos &&
-              !index.empty() && index.size() <= 4 && index.find_first_not_of("0123456789") == std::string::npos;
+  bool good = !kind.empty() &&
+              kind.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") == std::string::npos &&
+              !index.empty() && index.size() <= 4 &&
+              index.find_first_not_of("0123456789") == std::string::npos;
   return good ? "" : fmt::format("'{}' is not a device name such as cpu or cuda:0", device);
 }
 
@@ -50,7 +53,8 @@ Input expert_string() {
   return optional(text("expert_mode_allocations", {.def = "", .multiline = false}));
 }
 
-// Adds an input; one of the same name is replaced where it stands (CLIPLoader has a `device` of its own).
+// Adds an input; one of the same name is replaced where it stands (CLIPLoader has a `device` of its
+// own).
 void add_input(NodeType& type, Input input) {
   for (auto& present : type.inputs)
     if (present.name == input.name) {
@@ -79,7 +83,8 @@ std::vector<NodeType> multigpu_variants(const NodeType& loader, const VariantOpt
   variants.push_back(std::move(pick));
 
   NodeType spread = variant_of(loader, "DisTorch2MultiGPU", "multigpu/distorch_2");
-  add_input(spread, device_choice(options.text_encoder ? "device" : "compute_device", options.devices, false));
+  add_input(spread, device_choice(options.text_encoder ? "device" : "compute_device",
+                                  options.devices, false));
   add_input(spread, virtual_vram(128.0));
   add_input(spread, device_choice("donor_device", options.devices, true));
   add_input(spread, expert_string());
@@ -88,8 +93,8 @@ std::vector<NodeType> multigpu_variants(const NodeType& loader, const VariantOpt
 
   if (options.legacy_v1) {
     // The original lists the text encoders' variants of this kind one level up.
-    NodeType legacy =
-        variant_of(loader, "DisTorchMultiGPU", options.text_encoder ? "multigpu" : "multigpu/legacy");
+    NodeType legacy = variant_of(loader, "DisTorchMultiGPU",
+                                 options.text_encoder ? "multigpu" : "multigpu/legacy");
     add_input(legacy, device_choice("device", options.devices, false));
     add_input(legacy, virtual_vram(24.0));
     add_input(legacy, optional(boolean("use_other_vram", {.def = false})));

@@ -26,7 +26,8 @@ int edit_distance(std::string_view a_text, std::string_view b_text) {
   for (std::size_t i = 1; i <= a.size(); ++i) {
     row[0] = static_cast<int>(i);
     for (std::size_t j = 1; j <= b.size(); ++j) {
-      row[j] = std::min({previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (a[i - 1] != b[j - 1])});
+      row[j] =
+          std::min({previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (a[i - 1] != b[j - 1])});
       if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
         row[j] = std::min(row[j], before[j - 2] + 1);
     }
@@ -36,16 +37,18 @@ int edit_distance(std::string_view a_text, std::string_view b_text) {
   return previous[b.size()];
 }
 
-std::vector<std::string> near_names(std::string_view word, const std::vector<std::string>& candidates,
-                                    std::size_t count) {
+std::vector<std::string> near_names(std::string_view word,
+                                    const std::vector<std::string>& candidates, std::size_t count) {
   std::string wanted = lower(word);
   std::vector<std::pair<int, std::string>> found;
   for (auto& candidate : candidates) {
     int distance = edit_distance(word, candidate);
     std::string name = lower(candidate);
-    bool inside = wanted.size() >= 3 && name.size() >= 3 &&
-                  (name.find(wanted) != std::string::npos || wanted.find(name) != std::string::npos);
-    int allowed = std::max<int>(1, static_cast<int>(std::min<std::size_t>(wanted.size(), kLongest)) / 3);
+    bool inside =
+        wanted.size() >= 3 && name.size() >= 3 &&
+        (name.find(wanted) != std::string::npos || wanted.find(name) != std::string::npos);
+    int allowed =
+        std::max<int>(1, static_cast<int>(std::min<std::size_t>(wanted.size(), kLongest)) / 3);
     if (distance <= allowed || inside) found.emplace_back(distance, candidate);
   }
   std::stable_sort(found.begin(), found.end(), [](auto& x, auto& y) { return x.first < y.first; });

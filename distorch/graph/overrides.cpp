@@ -15,7 +15,8 @@ namespace {
 constexpr std::size_t kListed = 30;
 
 std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   return text;
 }
 
@@ -30,7 +31,8 @@ std::string title_of(const Json& node) {
 
 std::string describe(const std::string& id, const Json& node) {
   std::string title = title_of(node), type = member(node, "class_type");
-  return title.empty() || title == type ? fmt::format("{} ({})", id, type) : fmt::format("{} ({} \"{}\")", id, type, title);
+  return title.empty() || title == type ? fmt::format("{} ({})", id, type)
+                                        : fmt::format("{} ({} \"{}\")", id, type, title);
 }
 
 std::string candidates(const Json& prompt, const std::vector<std::string>& ids) {
@@ -55,7 +57,8 @@ std::string find_node(const Json& prompt, const Override& change, const std::str
       if (matching.size() == 1) return matching.front();
       if (matching.size() > 1)
         throw Error(ErrorKind::Usage, where,
-                    fmt::format("'{}' means several nodes: {}. Use an id.", change.node, candidates(prompt, matching)));
+                    fmt::format("'{}' means several nodes: {}. Use an id.", change.node,
+                                candidates(prompt, matching)));
     }
   std::vector<std::string> names;
   for (auto& id : all) {
@@ -64,8 +67,9 @@ std::string find_node(const Json& prompt, const Override& change, const std::str
   }
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
-  throw Error(ErrorKind::Usage, where, fmt::format("there is no node '{}'.{} Nodes: {}", change.node,
-                                                   did_you_mean(change.node, names), candidates(prompt, all)));
+  throw Error(ErrorKind::Usage, where,
+              fmt::format("there is no node '{}'.{} Nodes: {}", change.node,
+                          did_you_mean(change.node, names), candidates(prompt, all)));
 }
 
 Json read_boolean(const std::string& text, const std::string& where) {
@@ -86,14 +90,17 @@ Json read_value(const Input& input, const std::string& text, const std::string& 
     return text;
   }
   if (!input.is_widget() && input.type != "*")
-    throw Error(ErrorKind::Usage, where, fmt::format("it takes a link of type {}, not a value", input.type));
+    throw Error(ErrorKind::Usage, where,
+                fmt::format("it takes a link of type {}, not a value", input.type));
   if (input.type == "*") {
     Json value = Json::parse(text, nullptr, false);
     return value.is_primitive() && !value.is_discarded() ? value : Json(text);
   }
   std::string reason;
   auto value = convert_constant(text, input.type, reason);
-  if (!value) throw Error(ErrorKind::Usage, where, fmt::format("'{}' is no {}: {}", text, input.type, reason));
+  if (!value)
+    throw Error(ErrorKind::Usage, where,
+                fmt::format("'{}' is no {}: {}", text, input.type, reason));
   return *value;
 }
 
@@ -116,8 +123,10 @@ void apply_override(Json& prompt, const Override& change, const Catalog& catalog
   if (!input) {
     std::vector<std::string> names;
     for (auto& declared : type.inputs) names.push_back(declared.name);
-    throw Error(ErrorKind::Usage, where, fmt::format("node {} has no input '{}'.{} Inputs: {}", describe(id, node), change.input,
-                                                     did_you_mean(change.input, names), fmt::join(names, ", ")));
+    throw Error(
+        ErrorKind::Usage, where,
+        fmt::format("node {} has no input '{}'.{} Inputs: {}", describe(id, node), change.input,
+                    did_you_mean(change.input, names), fmt::join(names, ", ")));
   }
   Json& inputs = node["inputs"];
   if (!inputs.is_object()) inputs = Json::object();

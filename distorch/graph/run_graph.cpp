@@ -35,7 +35,8 @@ RunGraph::RunGraph(const Catalog& catalog, const RunRequest& request, std::uint6
     : catalog_(catalog), request_(request), nonce_(nonce) {
   if (!request.prompt.is_object()) return;
   for (auto& [id, json] : request.prompt.items()) {
-    if (!json.is_object() || !json.contains("class_type") || !json["class_type"].is_string()) continue;
+    if (!json.is_object() || !json.contains("class_type") || !json["class_type"].is_string())
+      continue;
     const NodeType* type = catalog.find(json["class_type"].get<std::string>());
     if (type) nodes_[id] = {&json, type, "", ""};
   }
@@ -68,7 +69,8 @@ std::string RunGraph::visible(std::string id) const {
 
 std::string RunGraph::display(std::string id) const {
   int steps = 0;  // overridden display ids may point anywhere, in a circle too
-  for (auto* node = find(id); node && !node->display.empty() && ++steps < 1000; node = find(id)) id = node->display;
+  for (auto* node = find(id); node && !node->display.empty() && ++steps < 1000; node = find(id))
+    id = node->display;
   return id;
 }
 
@@ -98,7 +100,8 @@ CacheKey RunGraph::key_of(const std::string& start) {
     bool waiting = false;
     if (first)
       for (auto& [name, value] : found->second.inputs().items())
-        if (auto link = as_link(value); link && !keys_.count(link->node) && !open.count(link->node)) {
+        if (auto link = as_link(value);
+            link && !keys_.count(link->node) && !open.count(link->node)) {
           stack.push_back(link->node);
           waiting = true;
         }
@@ -145,7 +148,8 @@ std::string RunGraph::change_value(const std::string& id, const RunNode& node) {
   const Json& inputs = node.inputs();
   for (auto& input : node.type->inputs) {
     auto found = inputs.find(input.name);
-    if (found != inputs.end() && !as_link(*found)) given.values[input.name] = {Value::constant(*found)};
+    if (found != inputs.end() && !as_link(*found))
+      given.values[input.name] = {Value::constant(*found)};
   }
   try {
     auto change = node.type->change_key(Call(*node.type, std::move(given)));
@@ -156,20 +160,26 @@ std::string RunGraph::change_value(const std::string& id, const RunNode& node) {
   }
 }
 
-std::vector<std::string> RunGraph::expand(const std::string& id, const std::string& prefix, const Json& graph) {
+std::vector<std::string> RunGraph::expand(const std::string& id, const std::string& prefix,
+                                          const Json& graph) {
   if (nodes_.size() + graph.size() > kMaxNodes)
     throw Error(ErrorKind::Usage, place_of(id), "expands to too many nodes");
   for (auto& [local, node] : graph.items()) {
     std::string full = prefix + local;
     Json copy = node;
-    const NodeType* type = copy.is_object() && copy.contains("class_type") && copy["class_type"].is_string()
-                               ? &catalog_.get(copy["class_type"].get<std::string>())
-                               : nullptr;
-    if (!type) throw Error(ErrorKind::Internal, place_of(id), fmt::format("expands to node '{}' without a class", local));
-    if (nodes_.count(full)) throw Error(ErrorKind::Internal, place_of(id), fmt::format("expands to node {} twice", full));
+    const NodeType* type =
+        copy.is_object() && copy.contains("class_type") && copy["class_type"].is_string()
+            ? &catalog_.get(copy["class_type"].get<std::string>())
+            : nullptr;
+    if (!type)
+      throw Error(ErrorKind::Internal, place_of(id),
+                  fmt::format("expands to node '{}' without a class", local));
+    if (nodes_.count(full))
+      throw Error(ErrorKind::Internal, place_of(id), fmt::format("expands to node {} twice", full));
     if (copy.contains("inputs") && copy["inputs"].is_object())
       for (auto& [name, value] : copy["inputs"].items())
-        if (auto link = as_link(value); link && graph.contains(link->node)) value[0] = prefix + link->node;
+        if (auto link = as_link(value); link && graph.contains(link->node))
+          value[0] = prefix + link->node;
     std::string shown = id;
     if (copy.contains("override_display_id") && copy["override_display_id"].is_string())
       shown = copy["override_display_id"].get<std::string>();

@@ -34,7 +34,8 @@ class RunGraph {
   const RunNode& at(const std::string& id) const { return nodes_.at(id); }
   const std::unordered_map<std::string, RunNode>& all() const { return nodes_; }
 
-  /// These nodes of the prompt and everything they depend on, lazily too, in the order of the prompt.
+  /// These nodes of the prompt and everything they depend on, lazily too, in the order of the
+  /// prompt.
   std::vector<std::string> closure(const std::vector<std::string>& outputs) const;
   /// The node of the prompt that `id` belongs to, and the node that a page shows for it.
   std::string visible(std::string id) const;
@@ -49,8 +50,10 @@ class RunGraph {
   /// The call's prompt, context and id, without inputs.
   Call::Inputs surroundings(const std::string& id) const;
 
-  /// Adds the graph that node `id` made; local ids get `prefix`. Returns the ids of the output nodes in it.
-  std::vector<std::string> expand(const std::string& id, const std::string& prefix, const Json& graph);
+  /// Adds the graph that node `id` made; local ids get `prefix`. Returns the ids of the output
+  /// nodes in it.
+  std::vector<std::string> expand(const std::string& id, const std::string& prefix,
+                                  const Json& graph);
 
  private:
   CacheKey make_key(const std::string& id);

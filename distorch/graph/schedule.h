@@ -8,8 +8,8 @@
 
 namespace distorch::graph {
 
-/// Which node of a run comes next. Nodes wait for the nodes they are blocked by; more of both may be added
-/// while the run goes on (lazy inputs, expansion).
+/// Which node of a run comes next. Nodes wait for the nodes they are blocked by; more of both may
+/// be added while the run goes on (lazy inputs, expansion).
 class Schedule {
  public:
   /// True when the node was new.
@@ -18,8 +18,8 @@ class Schedule {
   /// `to` waits for `from`; both must have been added.
   void block(const std::string& from, const std::string& to);
   bool empty() const { return index_.empty(); }
-  /// A node that waits for nothing: an output node first, else one that feeds an output node, else one two steps
-  /// before one, else the first added. nullopt when all wait for each other.
+  /// A node that waits for nothing: an output node first, else one that feeds an output node, else
+  /// one two steps before one, else the first added. nullopt when all wait for each other.
   std::optional<std::string> pick() const;
   /// The node is done: those that wait for it wait no more.
   void finish(const std::string& id);

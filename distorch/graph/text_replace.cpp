@@ -11,7 +11,9 @@ std::string sanitized(const std::string& text) {
   std::string result = text;
   for (char& c : result) {
     auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7F || std::string_view("/?<>\\:*|\"").find(c) != std::string_view::npos) c = '_';
+    if (byte < 0x20 || byte == 0x7F ||
+        std::string_view("/?<>\\:*|\"").find(c) != std::string_view::npos)
+      c = '_';
   }
   return result;
 }
@@ -60,7 +62,8 @@ std::string format_date(const std::string& format, const std::tm& time) {
     while (i + run < format.size() && format[i + run] == c) ++run;
     if (c == 'y' && run >= 2) {
       run = run >= 4 ? 4 : 2;
-      result += run == 4 ? fmt::format("{:04d}", time.tm_year + 1900) : fmt::format("{:02d}", time.tm_year % 100);
+      result += run == 4 ? fmt::format("{:04d}", time.tm_year + 1900)
+                         : fmt::format("{:02d}", time.tm_year % 100);
     } else if (std::string_view("dMhms").find(c) != std::string_view::npos) {
       run = std::min<std::size_t>(run, 2);
       int value = c == 'd'   ? time.tm_mday
@@ -80,7 +83,8 @@ std::string format_date(const std::string& format, const std::tm& time) {
 
 std::string replace_placeholders(
     const std::string& text, const std::tm& time,
-    const std::function<std::optional<std::string>(const std::string&, const std::string&)>& widget) {
+    const std::function<std::optional<std::string>(const std::string&, const std::string&)>&
+        widget) {
   std::string result;
   for (std::size_t i = 0; i < text.size();) {
     std::size_t end = text[i] == '%' ? text.find('%', i + 1) : std::string::npos;

@@ -31,7 +31,8 @@ std::string id_of(const Json& value) {
 
 std::size_t slot_of(const Json& value) {
   if (value.is_number_unsigned()) return std::min<std::size_t>(value.get<std::size_t>(), 1u << 20);
-  if (value.is_number()) return static_cast<std::size_t>(std::clamp(value.get<double>(), 0.0, 1048576.0));
+  if (value.is_number())
+    return static_cast<std::size_t>(std::clamp(value.get<double>(), 0.0, 1048576.0));
   return 0;
 }
 
@@ -90,8 +91,8 @@ void read_link(const Json& json, UiGraph& graph) {
     link = {id_of(json[1]), id_of(json[3]), slot_of(json[2]), slot_of(json[4])};
   } else if (json.is_object()) {
     id = id_of(field(json, "id"));
-    link = {id_of(field(json, "origin_id")), id_of(field(json, "target_id")), slot_of(field(json, "origin_slot")),
-            slot_of(field(json, "target_slot"))};
+    link = {id_of(field(json, "origin_id")), id_of(field(json, "target_id")),
+            slot_of(field(json, "origin_slot")), slot_of(field(json, "target_slot"))};
   }
   if (id.empty()) return;
   if (link.to == kSubgraphOutput) graph.output_links.emplace(link.to_slot, id);
@@ -111,7 +112,8 @@ UiGraph read_graph(const Json& json, const std::string& where) {
       for (auto& id : listed) ids.push_back(id_of(id));
   }
   const Json& nodes = field(json, "nodes");
-  if (!nodes.is_array()) throw Error(ErrorKind::Format, where, "has a graph without a list of nodes");
+  if (!nodes.is_array())
+    throw Error(ErrorKind::Format, where, "has a graph without a list of nodes");
   for (auto& entry : nodes) {
     UiNode node = read_node(entry);
     if (node.file_id.empty()) throw Error(ErrorKind::Format, where, "has a node without an id");
@@ -125,7 +127,8 @@ UiGraph read_graph(const Json& json, const std::string& where) {
   return graph;
 }
 
-// Refuses definitions that contain themselves, over any number of steps. Iterative: the nesting is the file's.
+// Refuses definitions that contain themselves, over any number of steps. Iterative: the nesting is
+// the file's.
 void refuse_self_containing(const UiWorkflow& workflow, const std::string& where) {
   enum class Mark { New, Open, Done };
   std::unordered_map<const UiGraph*, Mark> marks;
@@ -147,14 +150,16 @@ void refuse_self_containing(const UiWorkflow& workflow, const std::string& where
       const UiGraph* inner = workflow.subgraph(frame.graph->nodes[frame.next++].type);
       if (!inner || marks[inner] == Mark::Done) continue;
       if (marks[inner] == Mark::Open)
-        throw Error(ErrorKind::Format, where, "has a subgraph that contains itself: '" + inner->name + "'");
+        throw Error(ErrorKind::Format, where,
+                    "has a subgraph that contains itself: '" + inner->name + "'");
       marks[inner] = Mark::Open;
       stack.push_back({inner, 0});
     }
   }
 }
 
-// Inner nodes whose id is taken (root first, then definitions in the file's order) get the next free number.
+// Inner nodes whose id is taken (root first, then definitions in the file's order) get the next
+// free number.
 void renumber(UiWorkflow& workflow, const std::vector<std::string>& order) {
   std::unordered_set<std::string> taken;
   long long highest = 0;
@@ -213,7 +218,8 @@ UiWorkflow read_ui_workflow(const Json& json, const std::string& where) {
     for (auto& entry : subgraphs) {
       UiGraph graph = read_graph(entry, where);
       std::string id = graph.id;
-      if (!id.empty() && workflow.subgraphs.emplace(id, std::move(graph)).second) order.push_back(id);
+      if (!id.empty() && workflow.subgraphs.emplace(id, std::move(graph)).second)
+        order.push_back(id);
     }
   const Json& groups = field(field(json, "extra"), "groupNodes");
   if (groups.is_object())

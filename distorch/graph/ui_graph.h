@@ -9,8 +9,8 @@
 
 namespace distorch::graph {
 
-/// The page's workflow file read into plain structures. Ids of nodes and links, numbers or texts in the
-/// file, are texts here.
+/// The page's workflow file read into plain structures. Ids of nodes and links, numbers or texts in
+/// the file, are texts here.
 
 struct UiSocket {
   std::string name, type;
@@ -28,10 +28,11 @@ struct UiNode {
   std::vector<UiSocket> inputs;
   std::vector<UiSocket> outputs;  // name and type; `link` is not used
   bool any_output_linked = false;
-  Json widgets_values;            // array, object or null
-  /// Older promoted widgets, in the order of widgets_values: inner file id ("-1": an input) and widget name.
+  Json widgets_values;  // array, object or null
+  /// Older promoted widgets, in the order of widgets_values: inner file id ("-1": an input) and
+  /// widget name.
   std::vector<std::pair<std::string, std::string>> proxy_widgets;
-  std::string search_name;        // properties["Node name for S&R"]
+  std::string search_name;  // properties["Node name for S&R"]
 
   const UiSocket* find_input(const std::string& name) const;
   bool is_virtual() const;  // lives on the page only: Reroute, PrimitiveNode, Note, MarkdownNote
@@ -43,8 +44,8 @@ struct UiLink {
 };
 
 struct UiGraph {
-  std::string id, name;                  // of a subgraph definition
-  std::vector<UiSocket> inputs, outputs;  // of a subgraph definition
+  std::string id, name;                               // of a subgraph definition
+  std::vector<UiSocket> inputs, outputs;              // of a subgraph definition
   std::vector<std::vector<std::string>> input_links;  // link ids by input, in the order of the file
   std::vector<UiNode> nodes;
   std::unordered_map<std::string, std::size_t> by_id;  // file id -> nodes

@@ -31,8 +31,9 @@ struct Scope {
   const UiNode* host = nullptr;  // the instance, in parent
   std::string prefix;            // "2:5:" before the ids inside
   std::size_t depth = 0;
-  std::unordered_map<std::string, const Scope*> inside;            // by the instance's file id
-  std::map<std::pair<std::string, std::string>, Json> overrides;  // (inner file id, widget) -> value
+  std::unordered_map<std::string, const Scope*> inside;  // by the instance's file id
+  std::map<std::pair<std::string, std::string>, Json>
+      overrides;  // (inner file id, widget) -> value
 };
 
 // Where a link comes from in the end.
@@ -48,7 +49,8 @@ std::string text_of_value(const Json& value) {
   if (value.is_null()) return "";
   if (value.is_number_float()) {
     double number = value.get<double>();
-    if (std::trunc(number) == number && std::abs(number) < 1e21) return fmt::format("{:.0f}", number);
+    if (std::trunc(number) == number && std::abs(number) < 1e21)
+      return fmt::format("{:.0f}", number);
     return fmt::format("{}", number);
   }
   return json_line(value);
@@ -62,7 +64,8 @@ std::uint64_t mix(std::uint64_t seed, const std::string& text) {
 
 class Converter {
  public:
-  Converter(const UiWorkflow& workflow, const Definitions& definitions, const ConvertOptions& options)
+  Converter(const UiWorkflow& workflow, const Definitions& definitions,
+            const ConvertOptions& options)
       : workflow_(workflow), definitions_(definitions), options_(options) {
     localtime_r(&options.now, &time_);
   }
@@ -88,7 +91,8 @@ class Converter {
   }
 
  private:
-  // --- structure --------------------------------------------------------------------------------------
+  // --- structure
+  // --------------------------------------------------------------------------------------
   void build_scopes() {
     scopes_.emplace_back().graph = &workflow_.root;
     std::size_t nodes = 0;
@@ -96,7 +100,8 @@ class Converter {
       Scope& scope = scopes_[i];
       nodes += scope.graph->nodes.size();
       if (nodes > kMaxNodes)
-        throw Error(ErrorKind::Format, options_.where, fmt::format("grows to more than {} nodes", kMaxNodes));
+        throw Error(ErrorKind::Format, options_.where,
+                    fmt::format("grows to more than {} nodes", kMaxNodes));
       for (auto& node : scope.graph->nodes) {
         const UiGraph* inner = workflow_.subgraph(node.type);
         if (!inner || node.mode != UiMode::Active) continue;
@@ -139,9 +144,11 @@ class Converter {
     for (auto& [id, link] : graph.links) {
       const UiNode* from = graph.find(link.from);
       const UiNode* to = graph.find(link.to);
-      if (!from || !to || from->type != "PrimitiveNode" || link.to_slot >= to->inputs.size()) continue;
+      if (!from || !to || from->type != "PrimitiveNode" || link.to_slot >= to->inputs.size())
+        continue;
       const UiSocket& socket = to->inputs[link.to_slot];
-      if (socket.link != id || !from->widgets_values.is_array() || from->widgets_values.empty()) continue;
+      if (socket.link != id || !from->widgets_values.is_array() || from->widgets_values.empty())
+        continue;
       std::string widget = socket.widget.empty() ? socket.name : socket.widget;
       writes[to->file_id][widget] = from->widgets_values.front();
     }
@@ -163,10 +170,11 @@ class Converter {
       for (auto& node : scope.graph->nodes) {
         if (node.mode == UiMode::Active && !node.is_virtual() && is_decoration(node) &&
             !workflow_.subgraph(node.type))
-          notes_.push_back(fmt::format("node {}{} ({}) is only a decoration here and is left out", scope.prefix,
-                                       node.id, node.type));
+          notes_.push_back(fmt::format("node {}{} ({}) is only a decoration here and is left out",
+                                       scope.prefix, node.id, node.type));
         if (!is_sent(node) || definitions_.find(node.type)) continue;
-        found += fmt::format("{}node {}{} {}", found.empty() ? "" : "\n", scope.prefix, node.id, unknown(node));
+        found += fmt::format("{}node {}{} {}", found.empty() ? "" : "\n", scope.prefix, node.id,
+                             unknown(node));
       }
     if (!found.empty()) throw Error(ErrorKind::Usage, options_.where, found);
   }
@@ -175,7 +183,8 @@ class Converter {
     for (const char* start : {"workflow>", "workflow/"})
       if (node.type.rfind(start, 0) == 0)
         return fmt::format(
-            "is the old group node '{}': open the workflow in a current ComfyUI page and save it again, "
+            "is the old group node '{}': open the workflow in a current ComfyUI page and save it "
+            "again, "
             "group nodes then become subgraphs",
             node.type.substr(9));
     bool uuid = node.type.size() == 36 && node.type[8] == '-' && node.type[13] == '-';
@@ -194,20 +203,24 @@ class Converter {
   std::string title_of(const UiNode& node) const {
     if (!node.title.empty()) return node.title;
     const Json* definition = definitions_.find(node.type);
-    if (definition && definition->contains("display_name") && (*definition)["display_name"].is_string())
+    if (definition && definition->contains("display_name") &&
+        (*definition)["display_name"].is_string())
       return (*definition)["display_name"];
     return node.type;
   }
 
-  // --- widgets ----------------------------------------------------------------------------------------
-  // A node's own widget values: stored, then written by primitives, then overridden by the instance around it.
+  // --- widgets
+  // ---------------------------------------------------------------------------------------- A
+  // node's own widget values: stored, then written by primitives, then overridden by the instance
+  // around it.
   Values own_values(const Scope& scope, const UiNode& node) {
     Values values = widget_values(layout(node.type), node.widgets_values, node.type);
     auto writes = primitives_.find(scope.graph);
     for (auto& [name, value] : values) {
       if (writes != primitives_.end()) {
         auto target = writes->second.find(node.file_id);
-        if (target != writes->second.end() && target->second.count(name)) value = target->second.at(name);
+        if (target != writes->second.end() && target->second.count(name))
+          value = target->second.at(name);
       }
       auto override = scope.overrides.find({node.file_id, name});
       if (override != scope.overrides.end()) value = override->second;
@@ -215,7 +228,8 @@ class Converter {
     return values;
   }
 
-  // Does this input of a subgraph feed a widget inside? Definitions nest at most kMaxNesting deep here.
+  // Does this input of a subgraph feed a widget inside? Definitions nest at most kMaxNesting deep
+  // here.
   const std::vector<bool>& promoted(const UiGraph& graph) {
     auto known = promoted_.find(&graph);
     if (known != promoted_.end()) return known->second;
@@ -256,7 +270,8 @@ class Converter {
     if (override != scope.overrides.end()) return override->second;
     std::size_t place = 0;
     if (!host.proxy_widgets.empty()) {
-      while (place < host.proxy_widgets.size() && host.proxy_widgets[place] != std::pair<std::string, std::string>("-1", name))
+      while (place < host.proxy_widgets.size() &&
+             host.proxy_widgets[place] != std::pair<std::string, std::string>("-1", name))
         ++place;
     } else {
       for (std::size_t i = 0; i < k; ++i) place += promoted(inner)[i];
@@ -283,16 +298,19 @@ class Converter {
     return nullptr;
   }
 
-  // --- links ------------------------------------------------------------------------------------------
+  // --- links
+  // ------------------------------------------------------------------------------------------
   Source resolve(const Scope* scope, std::string link_id, const std::string& wanted) {
     std::set<std::pair<const Scope*, const UiLink*>> seen;
     for (;;) {
       const UiLink* link = link_id.empty() ? nullptr : scope->graph->find_link(link_id);
       if (!link) return {};
       if (!seen.insert({scope, link}).second)
-        throw Error(ErrorKind::Format, options_.where,
-                    fmt::format("has links that run in a circle at node {}{}", scope->prefix, link->from));
-      if (++steps_ > kMaxSteps) throw Error(ErrorKind::Format, options_.where, "has links too tangled to follow");
+        throw Error(
+            ErrorKind::Format, options_.where,
+            fmt::format("has links that run in a circle at node {}{}", scope->prefix, link->from));
+      if (++steps_ > kMaxSteps)
+        throw Error(ErrorKind::Format, options_.where, "has links too tangled to follow");
       if (scope->host && link->from == kSubgraphInput) {
         if (auto constant = leave(scope, *link, link_id)) return *constant;
         continue;
@@ -316,7 +334,8 @@ class Converter {
     }
   }
 
-  // From a subgraph's own input out to the instance's: goes on at its link, or ends with the widget's value.
+  // From a subgraph's own input out to the instance's: goes on at its link, or ends with the
+  // widget's value.
   std::optional<Source> leave(const Scope*& scope, const UiLink& link, std::string& link_id) {
     const UiGraph& graph = *scope->graph;
     if (link.from_slot >= graph.inputs.size()) return Source{};
@@ -338,7 +357,9 @@ class Converter {
     if (sockets.empty()) return "";
     if (wanted.empty() || wanted == "*") return sockets[slot < sockets.size() ? slot : 0].link;
     std::string output = slot < node.outputs.size() ? node.outputs[slot].type : wanted;
-    auto fits = [&](const UiSocket& s) { return types_fit(s.type, output) && types_fit(s.type, wanted); };
+    auto fits = [&](const UiSocket& s) {
+      return types_fit(s.type, output) && types_fit(s.type, wanted);
+    };
     if (slot < sockets.size() && fits(sockets[slot])) return sockets[slot].link;
     for (auto& socket : sockets)
       if (socket.type == wanted) return socket.link;
@@ -361,7 +382,8 @@ class Converter {
     return sockets;
   }
 
-  // --- output -----------------------------------------------------------------------------------------
+  // --- output
+  // -----------------------------------------------------------------------------------------
   Json emit(const Scope& scope, const UiNode& node) {
     Json inputs = Json::object();
     auto& places = layout(node.type).places;
@@ -377,7 +399,8 @@ class Converter {
       if (source.kind == Source::Node) inputs[socket.name] = Json::array({source.id, source.slot});
       if (source.kind != Source::Constant) continue;
       for (auto& place : places)
-        if (place.name == socket.name) inputs[socket.name] = sent_value(scope, node, &place, source.value);
+        if (place.name == socket.name)
+          inputs[socket.name] = sent_value(scope, node, &place, source.value);
     }
     Json result = Json::object();
     result["inputs"] = std::move(inputs);
@@ -402,22 +425,25 @@ class Converter {
     if (widget->dynamic_prompts) {
       std::string id = scope.prefix + node.id;
       bool chose = false;
-      std::string chosen = choose_dynamic(text, mix(options_.dynamic_seed, id + "." + widget->name), &chose);
+      std::string chosen =
+          choose_dynamic(text, mix(options_.dynamic_seed, id + "." + widget->name), &chose);
       if (chose)
-        notes_.push_back(fmt::format("node {} ({}) input {}: {{a|b}} choices made with seed {}: {}", id, node.type,
-                                     widget->name, options_.dynamic_seed, chosen));
+        notes_.push_back(fmt::format("node {} ({}) input {}: {{a|b}} choices made with seed {}: {}",
+                                     id, node.type, widget->name, options_.dynamic_seed, chosen));
       return chosen;
     }
     if (widget->name == "filename_prefix" && is_output_node(node.type))
-      return replace_placeholders(text, time_, [this](const std::string& name, const std::string& widget_name) {
-        return find_widget(name, widget_name);
-      });
+      return replace_placeholders(text, time_,
+                                  [this](const std::string& name, const std::string& widget_name) {
+                                    return find_widget(name, widget_name);
+                                  });
     return value;
   }
 
   bool is_output_node(const std::string& type) const {
     const Json* definition = definitions_.find(type);
-    return definition && definition->contains("output_node") && (*definition)["output_node"] == true;
+    return definition && definition->contains("output_node") &&
+           (*definition)["output_node"] == true;
   }
 
   std::optional<std::string> find_widget(const std::string& name, const std::string& widget) {
@@ -448,7 +474,8 @@ class Converter {
   const ConvertOptions& options_;
   std::tm time_{};
   std::deque<Scope> scopes_;
-  std::unordered_map<const UiGraph*, std::unordered_map<std::string, std::map<std::string, Json>>> primitives_;
+  std::unordered_map<const UiGraph*, std::unordered_map<std::string, std::map<std::string, Json>>>
+      primitives_;
   std::unordered_map<const UiGraph*, std::vector<bool>> promoted_;
   std::map<std::string, WidgetLayout> layouts_;
   std::vector<std::string> notes_;
@@ -485,17 +512,20 @@ WorkflowFormat detect_format(const Json& json, const std::string& where) {
       if (node.is_object() && node.contains("class_type")) return WorkflowFormat::Api;
   }
   throw Error(ErrorKind::Format, where,
-              "is neither a ComfyUI workflow (with a list of nodes) nor a prompt (nodes with class_type by id)");
+              "is neither a ComfyUI workflow (with a list of nodes) nor a prompt (nodes with "
+              "class_type by id)");
 }
 
-Prompt ui_to_api(const Json& workflow, const Definitions& definitions, const ConvertOptions& options) {
+Prompt ui_to_api(const Json& workflow, const Definitions& definitions,
+                 const ConvertOptions& options) {
   UiWorkflow read = read_ui_workflow(workflow, options.where);
   Prompt prompt = Converter(read, definitions, options).run();
   prompt.workflow = workflow;
   return prompt;
 }
 
-Prompt load_prompt(std::string_view text, const Definitions& definitions, const ConvertOptions& options) {
+Prompt load_prompt(std::string_view text, const Definitions& definitions,
+                   const ConvertOptions& options) {
   Json json = parse_json(text, options.where);
   bool posted = json.is_object() && json.contains("prompt") && json["prompt"].is_object() &&
                 !json["prompt"].contains("class_type");
@@ -503,7 +533,8 @@ Prompt load_prompt(std::string_view text, const Definitions& definitions, const 
     Json inner = json["prompt"];
     json = std::move(inner);
   }
-  if (detect_format(json, options.where) == WorkflowFormat::Ui) return ui_to_api(json, definitions, options);
+  if (detect_format(json, options.where) == WorkflowFormat::Ui)
+    return ui_to_api(json, definitions, options);
   Prompt prompt;
   prompt.nodes = std::move(json);
   return prompt;

@@ -32,8 +32,12 @@ Json input_config(const Input& input, bool newer) {
   return config;
 }
 
-Json structural(const char* type, std::string message, std::string details, Json extra = Json::object()) {
-  return {{"type", type}, {"message", std::move(message)}, {"details", std::move(details)}, {"extra_info", std::move(extra)}};
+Json structural(const char* type, std::string message, std::string details,
+                Json extra = Json::object()) {
+  return {{"type", type},
+          {"message", std::move(message)},
+          {"details", std::move(details)},
+          {"extra_info", std::move(extra)}};
 }
 
 // -1, 0 or 1; integers are compared exactly.
@@ -42,7 +46,8 @@ int compare(const Json& a, const Json& b) {
     return n.is_number_unsigned() ? static_cast<__int128>(n.get<std::uint64_t>())
                                   : static_cast<__int128>(n.get<std::int64_t>());
   };
-  if (a.is_number_integer() && b.is_number_integer()) return wide(a) < wide(b) ? -1 : wide(a) > wide(b);
+  if (a.is_number_integer() && b.is_number_integer())
+    return wide(a) < wide(b) ? -1 : wide(a) > wide(b);
   double x = a.get<double>(), y = b.get<double>();
   return x < y ? -1 : x > y;
 }
@@ -65,13 +70,15 @@ class Validator {
   }
 
  private:
-  // --- structure ------------------------------------------------------------------------------------------
+  // --- structure
+  // ------------------------------------------------------------------------------------------
   void find_types() {
     for (auto& [id, node] : prompt_.items()) {
       NodeState& state = states_[id];
       order_.push_back(id);
       state.json = &node;
-      bool has_class = node.is_object() && node.contains("class_type") && node["class_type"].is_string();
+      bool has_class =
+          node.is_object() && node.contains("class_type") && node["class_type"].is_string();
       if (has_class) {
         state.class_type = node["class_type"].get<std::string>();
         state.type = catalog_.find(state.class_type);
@@ -85,21 +92,27 @@ class Validator {
   void missing_type(const std::string& id, NodeState& state, bool has_class) {
     const Json& node = *state.json;
     Json title;
-    if (node.is_object() && node.contains("_meta") && node["_meta"].is_object() && node["_meta"].contains("title"))
+    if (node.is_object() && node.contains("_meta") && node["_meta"].is_object() &&
+        node["_meta"].contains("title"))
       title = node["_meta"]["title"];
     Problem problem;
     problem.type = "missing_node_type";
     problem.details = fmt::format("Node ID '#{}'", id);
-    problem.extra_info = {{"node_id", id}, {"class_type", has_class ? Json(state.class_type) : Json()}, {"node_title", title}};
+    problem.extra_info = {{"node_id", id},
+                          {"class_type", has_class ? Json(state.class_type) : Json()},
+                          {"node_title", title}};
     if (has_class) {
-      problem.message = fmt::format("Node type '{}' is not known here; it may belong to an add-on.", state.class_type);
-      problem.line = "this node type is not known here." + did_you_mean(state.class_type, catalog_.names());
+      problem.message = fmt::format("Node type '{}' is not known here; it may belong to an add-on.",
+                                    state.class_type);
+      problem.line =
+          "this node type is not known here." + did_you_mean(state.class_type, catalog_.names());
     } else {
       problem.message = "A node has no class_type property.";
       problem.line = "it has no class_type";
     }
     if (result_.error.is_null())
-      result_.error = structural("missing_node_type", problem.message, problem.details, problem.extra_info);
+      result_.error =
+          structural("missing_node_type", problem.message, problem.details, problem.extra_info);
     unknown_types_ = true;
     add(state, std::move(problem));
   }
@@ -109,7 +122,8 @@ class Validator {
     for (auto& id : order_) {
       const NodeType* type = states_[id].type;
       if (!type || !type->output_node) continue;
-      if (options_.targets && std::find(options_.targets->begin(), options_.targets->end(), id) == options_.targets->end())
+      if (options_.targets && std::find(options_.targets->begin(), options_.targets->end(), id) ==
+                                  options_.targets->end())
         continue;
       outputs.push_back(id);
     }
@@ -118,7 +132,8 @@ class Validator {
     return outputs;
   }
 
-  // --- walk: depth first, without recursion ---------------------------------------------------------------
+  // --- walk: depth first, without recursion
+  // ---------------------------------------------------------------
   void visit(const std::string& start) {
     struct Frame {
       std::string id;
@@ -163,22 +178,33 @@ class Validator {
     std::string text;
     for (auto& id : path) text += fmt::format("{} ({}) -> ", id, states_[id].class_type);
     text += fmt::format("{} ({})", path.front(), states_[path.front()].class_type);
-    Problem problem{"dependency_cycle", "Dependency cycle detected", text, {}, "", "Dependency cycle detected: " + text};
+    Problem problem{"dependency_cycle",
+                    "Dependency cycle detected",
+                    text,
+                    {},
+                    "",
+                    "Dependency cycle detected: " + text};
     problem.extra_info = {{"node_id", path.front()}, {"cycle_nodes", path}};
     add(states_[path.front()], std::move(problem));
     for (auto& id : path) states_[id].bad = true;
   }
 
-  // --- one node -------------------------------------------------------------------------------------------
+  // --- one node
+  // -------------------------------------------------------------------------------------------
   void check_node(const std::string& id, NodeState& state) {
     std::set<std::string> own_checks;
-    for (auto& check : state.type->checks) own_checks.insert(check.inputs.begin(), check.inputs.end());
+    for (auto& check : state.type->checks)
+      own_checks.insert(check.inputs.begin(), check.inputs.end());
     Json& inputs = (*state.json)["inputs"];
     for (auto& input : state.type->inputs) {
       auto found = inputs.find(input.name);
       if (found == inputs.end()) {
         if (input.required)
-          add(state, {"required_input_missing", "Required input is missing", input.name, {{"input_name", input.name}}, input.name,
+          add(state, {"required_input_missing",
+                      "Required input is missing",
+                      input.name,
+                      {{"input_name", input.name}},
+                      input.name,
                       "Required input is missing"});
       } else if (found->is_array()) {
         check_link(state, input, *found);
@@ -192,7 +218,9 @@ class Validator {
   void check_link(NodeState& state, const Input& input, const Json& value) {
     auto link = as_link(value);
     if (!link) {
-      Problem problem = on_input(state, input, "bad_linked_input", "Bad linked input, must be a length-2 list of [node_id, slot_index]");
+      Problem problem =
+          on_input(state, input, "bad_linked_input",
+                   "Bad linked input, must be a length-2 list of [node_id, slot_index]");
       problem.details = input.name;
       problem.extra_info["received_value"] = value;
       add(state, std::move(problem));
@@ -200,31 +228,41 @@ class Validator {
     }
     auto source = states_.find(link->node);
     if (source == states_.end()) {
-      broken_link(state, input, fmt::format("it is linked to node {}, which does not exist", link->node));
+      broken_link(state, input,
+                  fmt::format("it is linked to node {}, which does not exist", link->node));
       return;
     }
     const NodeType* type = source->second.type;
     if (type && link->slot >= type->outputs.size()) {
-      broken_link(state, input, fmt::format("it is linked to output {} of node {} ({}), which has {} outputs",
-                                            value[1].dump(), link->node, type->name, type->outputs.size()));
+      broken_link(state, input,
+                  fmt::format("it is linked to output {} of node {} ({}), which has {} outputs",
+                              value[1].dump(), link->node, type->name, type->outputs.size()));
       return;
     }
     state.needs.push_back(link->node);
     if (!type || state.type->any_link_types) return;
     const std::string& received = type->outputs[link->slot].type;
     if (types_fit(received, input.type)) return;
-    Problem problem = on_input(state, input, "return_type_mismatch", "Return type mismatch between linked nodes");
-    problem.details = fmt::format("{}, received_type({}) mismatch input_type({})", input.name, received, input.type);
+    Problem problem =
+        on_input(state, input, "return_type_mismatch", "Return type mismatch between linked nodes");
+    problem.details = fmt::format("{}, received_type({}) mismatch input_type({})", input.name,
+                                  received, input.type);
     problem.extra_info["received_type"] = received;
     problem.extra_info["linked_node"] = value;
-    problem.line = fmt::format("it needs {} but node {} ({}) gives {}", input.type, link->node, type->name, received);
+    problem.line = fmt::format("it needs {} but node {} ({}) gives {}", input.type, link->node,
+                               type->name, received);
     add(state, std::move(problem));
   }
 
   void broken_link(NodeState& state, const Input& input, std::string text) {
-    Problem problem{"exception_during_validation", "Exception when validating node", fmt::format("{}: {}", input.name, text),
-                    {}, input.name, text};
-    problem.extra_info = {{"input_name", input.name}, {"exception_type", "KeyError"}, {"traceback", Json::array()}};
+    Problem problem{"exception_during_validation",
+                    "Exception when validating node",
+                    fmt::format("{}: {}", input.name, text),
+                    {},
+                    input.name,
+                    text};
+    problem.extra_info = {
+        {"input_name", input.name}, {"exception_type", "KeyError"}, {"traceback", Json::array()}};
     add(state, std::move(problem));
   }
 
@@ -236,8 +274,9 @@ class Validator {
     std::string reason;
     auto converted = convert_constant(value, input.type, reason);
     if (!converted) {
-      Problem problem = on_input(state, input, "invalid_input_type",
-                                 fmt::format("Failed to convert an input value to a {} value", input.type));
+      Problem problem =
+          on_input(state, input, "invalid_input_type",
+                   fmt::format("Failed to convert an input value to a {} value", input.type));
       problem.details = fmt::format("{}, {}, {}", input.name, python_str(value), reason);
       problem.extra_info["received_value"] = value;
       problem.extra_info["exception_message"] = reason;
@@ -255,9 +294,10 @@ class Validator {
       auto bound = input.options.find(low ? "min" : "max");
       if (bound == input.options.end() || !bound->is_number()) continue;
       if (low ? compare(value, *bound) >= 0 : compare(value, *bound) <= 0) continue;
-      Problem problem = on_input(state, input, low ? "value_smaller_than_min" : "value_bigger_than_max",
-                                 fmt::format("Value {} {} of {}", python_str(value), low ? "smaller than min" : "bigger than max",
-                                             python_str(*bound)));
+      Problem problem =
+          on_input(state, input, low ? "value_smaller_than_min" : "value_bigger_than_max",
+                   fmt::format("Value {} {} of {}", python_str(value),
+                               low ? "smaller than min" : "bigger than max", python_str(*bound)));
       problem.details = input.name;
       problem.extra_info["received_value"] = value;
       add(state, std::move(problem));
@@ -271,12 +311,15 @@ class Validator {
     const Json list = input.choices.read();
     bool several = input.options.is_object() && input.options.contains("multiselect") &&
                    input.options["multiselect"] == true && value.is_array();
-    auto known = [&](const Json& one) { return std::find(list.begin(), list.end(), one) != list.end(); };
+    auto known = [&](const Json& one) {
+      return std::find(list.begin(), list.end(), one) != list.end();
+    };
     if (several ? std::all_of(value.begin(), value.end(), known) : known(value)) return;
     bool longer = list.size() > kLongList;
     Problem problem = on_input(state, input, "value_not_in_list", "Value not in list");
-    problem.details = fmt::format("{}: '{}' not in {}", input.name, python_str(value),
-                                  longer ? fmt::format("(list of length {})", list.size()) : python_str(list));
+    problem.details =
+        fmt::format("{}: '{}' not in {}", input.name, python_str(value),
+                    longer ? fmt::format("(list of length {})", list.size()) : python_str(list));
     if (longer) problem.extra_info["input_config"] = nullptr;
     problem.extra_info["received_value"] = value;
     problem.line = "Value not in list: " + list_advice(value, list, longer);
@@ -287,7 +330,8 @@ class Validator {
     std::vector<std::string> names;
     for (auto& entry : list) names.push_back(python_str(entry));
     std::string shown = python_repr(value);
-    if (list.empty()) return fmt::format("{}, but there is nothing to choose from (no such file was found)", shown);
+    if (list.empty())
+      return fmt::format("{}, but there is nothing to choose from (no such file was found)", shown);
     std::string near = did_you_mean(python_str(value), names);
     if (longer) return fmt::format("{} is none of {} choices.{}", shown, list.size(), near);
     return fmt::format("{} is none of {}.{}", shown, fmt::join(names, ", "), near);
@@ -311,25 +355,37 @@ class Validator {
         if (reason.empty()) continue;
         for (auto& name : check.inputs) {
           if (!call.has(name)) continue;
-          Problem problem{"custom_validation_failed", "Custom validation failed for node", fmt::format("{} - {}", name, reason),
-                          {{"input_name", name}}, name, reason};
+          Problem problem{"custom_validation_failed",
+                          "Custom validation failed for node",
+                          fmt::format("{} - {}", name, reason),
+                          {{"input_name", name}},
+                          name,
+                          reason};
           add(state, std::move(problem));
         }
       } catch (const std::exception& failure) {
-        Problem problem{"exception_during_validation", "Exception when validating node", failure.what(), {}, "", failure.what()};
+        Problem problem{"exception_during_validation",
+                        "Exception when validating node",
+                        failure.what(),
+                        {},
+                        "",
+                        failure.what()};
         problem.extra_info = {{"exception_type", "RuntimeError"}, {"traceback", Json::array()}};
         add(state, std::move(problem));
       }
     }
   }
 
-  // --- results --------------------------------------------------------------------------------------------
-  Problem on_input(const NodeState& state, const Input& input, const char* type, std::string message) {
+  // --- results
+  // --------------------------------------------------------------------------------------------
+  Problem on_input(const NodeState& state, const Input& input, const char* type,
+                   std::string message) {
     Problem problem;
     problem.type = type;
     problem.message = std::move(message);
     problem.input = input.name;
-    problem.extra_info = {{"input_name", input.name}, {"input_config", input_config(input, state.type->newer_schema)}};
+    problem.extra_info = {{"input_name", input.name},
+                          {"input_config", input_config(input, state.type->newer_schema)}};
     return problem;
   }
 
@@ -346,7 +402,8 @@ class Validator {
       (state.bad ? result_.bad_outputs : result_.good_outputs).push_back(output);
       if (!state.bad) continue;
       for (auto& problem : state.problems)
-        details += fmt::format("{}{}: {}", details.empty() ? "" : "\n", problem.message, problem.details);
+        details +=
+            fmt::format("{}{}: {}", details.empty() ? "" : "\n", problem.message, problem.details);
       for (auto& id : everything_needed(output))
         if (!states_[id].problems.empty()) dependent[id].push_back(output);
     }
@@ -357,7 +414,8 @@ class Validator {
     }
     if (unknown_types_) result_.good_outputs.clear();
     if (result_.error.is_null() && result_.good_outputs.empty())
-      result_.error = structural("prompt_outputs_failed_validation", "Prompt outputs failed validation", details);
+      result_.error = structural("prompt_outputs_failed_validation",
+                                 "Prompt outputs failed validation", details);
   }
 
   std::vector<std::string> everything_needed(const std::string& start) {
@@ -386,8 +444,13 @@ Json Validation::node_errors() const {
   for (auto& node : nodes) {
     Json errors = Json::array();
     for (auto& problem : node.problems)
-      errors.push_back({{"type", problem.type}, {"message", problem.message}, {"details", problem.details}, {"extra_info", problem.extra_info}});
-    all[node.node_id] = {{"errors", errors}, {"dependent_outputs", node.dependent_outputs}, {"class_type", node.class_type}};
+      errors.push_back({{"type", problem.type},
+                        {"message", problem.message},
+                        {"details", problem.details},
+                        {"extra_info", problem.extra_info}});
+    all[node.node_id] = {{"errors", errors},
+                         {"dependent_outputs", node.dependent_outputs},
+                         {"class_type", node.class_type}};
   }
   return all;
 }
@@ -396,8 +459,10 @@ std::vector<std::string> Validation::lines() const {
   std::vector<std::string> result;
   for (auto& node : nodes)
     for (auto& problem : node.problems)
-      result.push_back(fmt::format("node {}{}{}: {}", node.node_id, node.class_type.empty() ? "" : fmt::format(" ({})", node.class_type),
-                                   problem.input.empty() ? "" : " input " + problem.input, problem.line));
+      result.push_back(
+          fmt::format("node {}{}{}: {}", node.node_id,
+                      node.class_type.empty() ? "" : fmt::format(" ({})", node.class_type),
+                      problem.input.empty() ? "" : " input " + problem.input, problem.line));
   if (result.empty() && error.is_object())
     result.push_back(error["type"] == "prompt_no_outputs"
                          ? "nothing to do: no node of this workflow saves or shows anything"

@@ -7,7 +7,8 @@
 
 namespace distorch::graph {
 
-/// One thing that is wrong with a node, in the words of the server protocol plus a sentence for people.
+/// One thing that is wrong with a node, in the words of the server protocol plus a sentence for
+/// people.
 struct Problem {
   std::string type;     // "required_input_missing", "value_not_in_list", ...
   std::string message;  // "Required input is missing"
@@ -34,7 +35,8 @@ struct Validation {
   bool can_run() const { return error.is_null(); }
   /// Everything is fine.
   bool clean() const { return can_run() && nodes.empty(); }
-  /// {id: {"errors", "dependent_outputs", "class_type"}}; {} after a structural error, as servers answer it.
+  /// {id: {"errors", "dependent_outputs", "class_type"}}; {} after a structural error, as servers
+  /// answer it.
   Json node_errors() const;
   /// All problems, one line each: "node 5 (KSampler) input sampler_name: Value not in list: ...".
   std::vector<std::string> lines() const;
@@ -46,9 +48,10 @@ struct ValidateOptions {
   const Context* context = nullptr;  // for the nodes' own checks
 };
 
-/// Checks a prompt ({id: {class_type, inputs}}) and converts constants in place ("32" -> 32 for INT, {"__value__"}
-/// is unwrapped), so that what is executed, cached and stored is what was checked. Looks at each output node and
-/// everything it needs, and reports every problem found. Never throws for bad prompts.
+/// Checks a prompt ({id: {class_type, inputs}}) and converts constants in place ("32" -> 32 for
+/// INT, {"__value__"} is unwrapped), so that what is executed, cached and stored is what was
+/// checked. Looks at each output node and everything it needs, and reports every problem found.
+/// Never throws for bad prompts.
 Validation validate(Json& prompt, const Catalog& catalog, const ValidateOptions& options = {});
 
 /// The link that an input value is: [node id, slot]; nullopt for a constant.
@@ -58,9 +61,10 @@ struct PromptLink {
 };
 std::optional<PromptLink> as_link(const Json& value);
 
-/// A constant as the type wants it: INT, FLOAT, STRING, BOOLEAN; other types come back unchanged. On failure
-/// returns nullopt and says why in `reason`. INT holds -2^63 .. 2^64-1; 2^64 itself, which browsers make of the
-/// largest seeds, becomes 2^64-1.
-std::optional<Json> convert_constant(const Json& value, const std::string& type, std::string& reason);
+/// A constant as the type wants it: INT, FLOAT, STRING, BOOLEAN; other types come back unchanged.
+/// On failure returns nullopt and says why in `reason`. INT holds -2^63 .. 2^64-1; 2^64 itself,
+/// which browsers make of the largest seeds, becomes 2^64-1.
+std::optional<Json> convert_constant(const Json& value, const std::string& type,
+                                     std::string& reason);
 
 }  // namespace distorch::graph

@@ -56,7 +56,8 @@ void Value::refuse(const std::type_info& wanted) const {
   if (!content_)
     throw Error(ErrorKind::Internal, "value", "is empty, wanted " + readable_name(wanted));
   throw Error(ErrorKind::Internal, content_->type,
-              fmt::format("holds {}, wanted {}", readable_name(content_->payload_type()), readable_name(wanted)));
+              fmt::format("holds {}, wanted {}", readable_name(content_->payload_type()),
+                          readable_name(wanted)));
 }
 
 }  // namespace distorch::graph

@@ -11,19 +11,21 @@
 
 namespace distorch::graph {
 
-/// JSON whose objects keep the order in which their keys were written: the order of inputs matters to a
-/// workflow page.
+/// JSON whose objects keep the order in which their keys were written: the order of inputs matters
+/// to a workflow page.
 using Json = nlohmann::ordered_json;
 
 /// The C++ name of a type, readable, for messages.
 std::string readable_name(const std::type_info& type);
 
-/// What travels over a link: one shared, immutable value and the name of its link type ("MODEL", "LATENT",
-/// "INT", ...). Copies are cheap and share the content; the content lives as long as one copy does.
+/// What travels over a link: one shared, immutable value and the name of its link type ("MODEL",
+/// "LATENT", "INT", ...). Copies are cheap and share the content; the content lives as long as one
+/// copy does.
 ///
-/// Three kinds: empty (nothing was given), a payload of any C++ type, and a *blocker*, which stops every
-/// node that would consume it (see Value::blocker). Numbers, texts, booleans and lists from widgets are
-/// payloads of type Json, made by Value::constant; nodes that output such values do the same.
+/// Three kinds: empty (nothing was given), a payload of any C++ type, and a *blocker*, which stops
+/// every node that would consume it (see Value::blocker). Numbers, texts, booleans and lists from
+/// widgets are payloads of type Json, made by Value::constant; nodes that output such values do the
+/// same.
 class Value {
  public:
   Value() = default;
@@ -32,14 +34,16 @@ class Value {
   template <class T>
   static Value of(std::string type, T payload) {
     Value value;
-    value.content_ = std::make_shared<const Holder<std::decay_t<T>>>(std::move(type), std::move(payload));
+    value.content_ =
+        std::make_shared<const Holder<std::decay_t<T>>>(std::move(type), std::move(payload));
     return value;
   }
 
   /// A number, text, boolean or list; its type name is INT, FLOAT, STRING, BOOLEAN or "*".
   static Value constant(Json json);
 
-  /// Consumers are not called and pass the blocker on. With a message the first consumer reports it.
+  /// Consumers are not called and pass the blocker on. With a message the first consumer reports
+  /// it.
   static Value blocker(std::optional<std::string> message = {});
 
   bool empty() const { return !content_; }

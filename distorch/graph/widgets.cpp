@@ -14,11 +14,13 @@ const Json& option(const Json& input, const char* name) {
   return found == input[1].end() ? kNull : *found;
 }
 
-bool truthy(const Json& value) { return value.is_string() || (value.is_boolean() && value.get<bool>()); }
+bool truthy(const Json& value) {
+  return value.is_string() || (value.is_boolean() && value.get<bool>());
+}
 
 bool is_widget_type(const std::string& type) {
-  static const std::set<std::string> types = {"INT",   "FLOAT",    "STRING", "BOOLEAN",
-                                              "COMBO", "MARKDOWN", "COLOR",  "CURVE", "BOUNDING_BOX"};
+  static const std::set<std::string> types = {"INT",      "FLOAT", "STRING", "BOOLEAN",     "COMBO",
+                                              "MARKDOWN", "COLOR", "CURVE",  "BOUNDING_BOX"};
   return types.count(type) != 0;
 }
 
@@ -28,7 +30,8 @@ std::string widget_type(const Json& input) {
 }
 
 const Json& choices_of(const Json& input) {
-  return input.is_array() && !input.empty() && input[0].is_array() ? input[0] : option(input, "options");
+  return input.is_array() && !input.empty() && input[0].is_array() ? input[0]
+                                                                   : option(input, "options");
 }
 
 Json initial_value(const Json& input, const std::string& type) {
@@ -51,11 +54,14 @@ Widget page_place(const char* name) {
 }
 
 // Places that follow a widget of this kind and are the page's own.
-void add_followers(const std::string& name, const std::string& type, const Json& input, WidgetLayout& layout) {
+void add_followers(const std::string& name, const std::string& type, const Json& input,
+                   WidgetLayout& layout) {
   const Json& control = option(input, "control_after_generate");
-  if (type == "INT" && (truthy(control) || (control.is_null() && (name == "seed" || name == "noise_seed"))))
+  if (type == "INT" &&
+      (truthy(control) || (control.is_null() && (name == "seed" || name == "noise_seed"))))
     layout.places.push_back(page_place("control_after_generate"));
-  if (type == "FLOAT" && truthy(control)) layout.places.push_back(page_place("control_after_generate"));
+  if (type == "FLOAT" && truthy(control))
+    layout.places.push_back(page_place("control_after_generate"));
   if (type != "COMBO") return;
   if (truthy(control)) {
     layout.places.push_back(page_place("control_after_generate"));
@@ -80,9 +86,11 @@ std::vector<std::string> input_names(const Json& definition, const char* section
   std::vector<std::string> names;
   const Json& inputs = definition["input"][section];
   if (definition.contains("input_order") && definition["input_order"].is_object() &&
-      definition["input_order"].contains(section) && definition["input_order"][section].is_array()) {
+      definition["input_order"].contains(section) &&
+      definition["input_order"][section].is_array()) {
     for (auto& name : definition["input_order"][section])
-      if (name.is_string() && inputs.contains(name.get<std::string>())) names.push_back(name.get<std::string>());
+      if (name.is_string() && inputs.contains(name.get<std::string>()))
+        names.push_back(name.get<std::string>());
     return names;
   }
   for (auto& [name, input] : inputs.items()) names.push_back(name);
@@ -124,7 +132,8 @@ bool types_fit(const std::string& from, const std::string& to) {
     for (std::size_t at = 0; at <= list.size();) {
       std::size_t comma = std::min(list.find(',', at), list.size());
       std::string name = list.substr(at, comma - at);
-      name.erase(0, name.find_first_not_of(' ') == std::string::npos ? name.size() : name.find_first_not_of(' '));
+      name.erase(0, name.find_first_not_of(' ') == std::string::npos ? name.size()
+                                                                     : name.find_first_not_of(' '));
       while (!name.empty() && name.back() == ' ') name.pop_back();
       names.insert(name);
       at = comma + 1;
@@ -139,9 +148,11 @@ bool types_fit(const std::string& from, const std::string& to) {
 WidgetLayout widget_layout(const Json& definition) {
   WidgetLayout layout;
   bool upload = false;
-  if (!definition.is_object() || !definition.contains("input") || !definition["input"].is_object()) return layout;
+  if (!definition.is_object() || !definition.contains("input") || !definition["input"].is_object())
+    return layout;
   for (const char* section : {"required", "optional"}) {
-    if (!definition["input"].contains(section) || !definition["input"][section].is_object()) continue;
+    if (!definition["input"].contains(section) || !definition["input"][section].is_object())
+      continue;
     for (auto& name : input_names(definition, section)) {
       const Json& input = definition["input"][section][name];
       std::string type = widget_type(input);
@@ -157,14 +168,16 @@ WidgetLayout widget_layout(const Json& definition) {
       place.forced = forced;
       layout.places.push_back(std::move(place));
       if (!forced) add_followers(name, type, input, layout);
-      upload = upload || (section == std::string("required") && type == "COMBO" && is_upload(input));
+      upload =
+          upload || (section == std::string("required") && type == "COMBO" && is_upload(input));
     }
   }
   if (upload) layout.places.push_back(page_place("upload"));
   return layout;
 }
 
-std::vector<std::pair<std::string, Json>> widget_values(const WidgetLayout& layout, const Json& stored,
+std::vector<std::pair<std::string, Json>> widget_values(const WidgetLayout& layout,
+                                                        const Json& stored,
                                                         const std::string& class_type) {
   std::vector<std::pair<std::string, Json>> values;
   auto places = places_for(layout, stored.is_array() ? stored.size() : 0);

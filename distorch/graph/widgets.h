@@ -7,7 +7,8 @@
 
 namespace distorch::graph {
 
-/// The widgets of a node type, in the order of the places they take in a workflow's `widgets_values`.
+/// The widgets of a node type, in the order of the places they take in a workflow's
+/// `widgets_values`.
 struct Widget {
   enum class Place {
     Sent,    // an input of the node
@@ -35,14 +36,16 @@ struct WidgetLayout {
 };
 WidgetLayout widget_layout(const Json& definition);
 
-/// Name and value of every widget that is sent, from `widgets_values` (array by position, object by name, or
-/// null). `class_type` decides on a fix-up: samplers lose an old "sample_" prefix.
-std::vector<std::pair<std::string, Json>> widget_values(const WidgetLayout& layout, const Json& stored,
+/// Name and value of every widget that is sent, from `widgets_values` (array by position, object by
+/// name, or null). `class_type` decides on a fix-up: samplers lose an old "sample_" prefix.
+std::vector<std::pair<std::string, Json>> widget_values(const WidgetLayout& layout,
+                                                        const Json& stored,
                                                         const std::string& class_type);
 
 /// The type of an input as links see it: "COMBO" for lists.
 std::string link_type(const Json& input_definition);
-/// True when a link of type `from` may feed an input of type `to`: equal, anything, or a shared member of "A,B".
+/// True when a link of type `from` may feed an input of type `to`: equal, anything, or a shared
+/// member of "A,B".
 bool types_fit(const std::string& from, const std::string& to);
 
 }  // namespace distorch::graph

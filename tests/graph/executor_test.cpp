@@ -14,7 +14,8 @@ namespace {
 
 // One executor with its journal; run() validates first, as every caller does.
 struct Bench {
-  explicit Bench(CacheMode mode = CacheMode::Classic, std::size_t size = 0) : executor(catalog, mode, size) {
+  explicit Bench(CacheMode mode = CacheMode::Classic, std::size_t size = 0)
+      : executor(catalog, mode, size) {
     context.set(journal);
   }
   RunResult run(const char* text) { return run(prompt_of(text)); }
@@ -53,15 +54,18 @@ TEST_CASE("a run: results, order of messages, history") {
   CHECK(result.status == RunStatus::Success);
   CHECK(bench.shown(result, "3") == R"(["7"])");
   CHECK(bench.events.lines ==
-        std::vector<std::string>{"execution_start", "execution_cached", "progress_state 1 running", "executing 1",
-                                 "progress_state 1 finished", "progress_state 2 running", "executing 2",
-                                 "progress_state 2 finished", "progress_state 3 running", "executing 3", "executed 3",
-                                 "progress_state 3 finished", "execution_success"});
+        std::vector<std::string>{
+            "execution_start", "execution_cached", "progress_state 1 running", "executing 1",
+            "progress_state 1 finished", "progress_state 2 running", "executing 2",
+            "progress_state 2 finished", "progress_state 3 running", "executing 3", "executed 3",
+            "progress_state 3 finished", "execution_success"});
   REQUIRE(result.messages.size() == 3);
   CHECK(result.messages[0].first == "execution_start");
   CHECK(result.messages[2].first == "execution_success");
-  CHECK(result.meta["3"].dump() == R"({"node_id":"3","display_node":"3","parent_node":null,"real_node_id":"3"})");
-  CHECK(to_json(finished("p")).dump() == R"({"type":"executing","data":{"node":null,"prompt_id":"p"}})");
+  CHECK(result.meta["3"].dump() ==
+        R"({"node_id":"3","display_node":"3","parent_node":null,"real_node_id":"3"})");
+  CHECK(to_json(finished("p")).dump() ==
+        R"({"type":"executing","data":{"node":null,"prompt_id":"p"}})");
 }
 
 TEST_CASE("cache: an unchanged prompt runs nothing and shows the stored output again") {
@@ -71,8 +75,9 @@ TEST_CASE("cache: an unchanged prompt runs nothing and shows the stored output a
   CHECK(bench.journal.runs.size() == 3);
   CHECK(bench.shown(again, "3") == R"(["7"])");
   CHECK(bench.events.last("execution_cached")["nodes"].dump() == R"(["1","2","3"])");
-  CHECK(bench.events.lines == std::vector<std::string>{"execution_start", "execution_cached", "executed 3",
-                                                       "progress_state 3 finished", "execution_success"});
+  CHECK(bench.events.lines == std::vector<std::string>{"execution_start", "execution_cached",
+                                                       "executed 3", "progress_state 3 finished",
+                                                       "execution_success"});
 }
 
 TEST_CASE("cache: ids, titles and the order of inputs do not matter, constants do") {
@@ -121,16 +126,21 @@ TEST_CASE("cache mode none: a result's memory goes when its last reader has run"
                  watch = thing;
                  call.out(0, Value::of("THING", thing));
                }});
-  catalog.add({.name = "Use", .inputs = {graph::link("x", "THING")}, .outputs = {"INT"}, .run = [](Call& call) {
-                 call.out(0, Value::constant(1));
-               }});
+  catalog.add({.name = "Use",
+               .inputs = {graph::link("x", "THING")},
+               .outputs = {"INT"},
+               .run = [](Call& call) { call.out(0, Value::constant(1)); }});
   bool gone = false;
-  catalog.add({.name = "End", .inputs = {graph::link("x", "INT")}, .output_node = true, .run = [&](Call&) { gone = watch.expired(); }});
+  catalog.add(
+      {.name = "End", .inputs = {graph::link("x", "INT")}, .output_node = true, .run = [&](Call&) {
+         gone = watch.expired();
+       }});
   for (CacheMode mode : {CacheMode::None, CacheMode::Classic}) {
     Executor executor(catalog, mode);
     Recorder events;
     RunRequest request;
-    request.prompt = prompt_of(R"({"1":{"class_type":"Make","inputs":{}},"2":{"class_type":"Use","inputs":{"x":["1",0]}},
+    request.prompt = prompt_of(
+        R"({"1":{"class_type":"Make","inputs":{}},"2":{"class_type":"Use","inputs":{"x":["1",0]}},
                                   "3":{"class_type":"End","inputs":{"x":["2",0]}}})");
     request.outputs = {"3"};
     CHECK(executor.run(request, events).status == RunStatus::Success);
@@ -173,7 +183,8 @@ TEST_CASE("cache: the change value decides, and without one the node always runs
 TEST_CASE("node state lives as long as the id and type are in consecutive prompts") {
   Bench bench;
   auto prompt = [](int value) {
-    Json p = prompt_of(R"({"1": {"class_type": "Own", "inputs": {"value": 0}}, "2": {"class_type": "Show", "inputs": {"x": ["1", 0]}}})");
+    Json p = prompt_of(
+        R"({"1": {"class_type": "Own", "inputs": {"value": 0}}, "2": {"class_type": "Show", "inputs": {"x": ["1", 0]}}})");
     p["1"]["inputs"]["value"] = value;
     return p;
   };
@@ -265,7 +276,8 @@ TEST_CASE("blockers: silent ones pass, a message is reported once and the run su
   RunResult loud = bench.run(prompt("not today"));
   CHECK(loud.status == RunStatus::Success);
   CHECK(bench.events.count("execution_error") == 1);
-  CHECK(bench.events.last("execution_error")["exception_message"] == "Execution Blocked: not today");
+  CHECK(bench.events.last("execution_error")["exception_message"] ==
+        "Execution Blocked: not today");
   CHECK(bench.events.last("execution_error")["node_id"] == "2");
   CHECK(bench.shown(loud, "3") == "nothing");
 }
@@ -297,12 +309,15 @@ TEST_CASE("errors: node, type and inputs are named; what finished stays cached")
 
 TEST_CASE("progress and previews: in step order; an interrupt stops at the next step") {
   Bench bench;
-  const char* text = R"({"1": {"class_type": "Steps", "inputs": {"n": 2}}, "2": {"class_type": "Show", "inputs": {"x": ["1", 0]}}})";
+  const char* text =
+      R"({"1": {"class_type": "Steps", "inputs": {"n": 2}}, "2": {"class_type": "Show", "inputs": {"x": ["1", 0]}}})";
   bench.run(text);
   std::vector<std::string> steps(bench.events.lines.begin() + 3, bench.events.lines.begin() + 10);
-  CHECK(steps == std::vector<std::string>{"executing 1", "progress_state 1 running", "preview", "progress 1",
-                                          "progress_state 1 running", "preview", "progress 2"});
-  CHECK(bench.events.last("progress").dump() == R"({"value":2,"max":2,"prompt_id":"p","node":"1"})");
+  CHECK(steps == std::vector<std::string>{"executing 1", "progress_state 1 running", "preview",
+                                          "progress 1", "progress_state 1 running", "preview",
+                                          "progress 2"});
+  CHECK(bench.events.last("progress").dump() ==
+        R"({"value":2,"max":2,"prompt_id":"p","node":"1"})");
 
   struct Stopper : Recorder {
     void send(const Event& event) override {
@@ -329,5 +344,6 @@ TEST_CASE("order: previews come as early as they can") {
     "1": {"class_type": "Number", "inputs": {"value": 1}}, "2": {"class_type": "Add", "inputs": {"a": ["1", 0], "b": 1}},
     "3": {"class_type": "Add", "inputs": {"a": ["2", 0], "b": 1}}, "4": {"class_type": "Show", "inputs": {"x": ["3", 0]}},
     "5": {"class_type": "Show", "inputs": {"x": ["1", 0]}}})");
-  CHECK(bench.journal.runs == std::vector<std::string>{"1 Number", "5 Show", "2 Add", "3 Add", "4 Show"});
+  CHECK(bench.journal.runs ==
+        std::vector<std::string>{"1 Number", "5 Show", "2 Add", "3 Add", "4 Show"});
 }

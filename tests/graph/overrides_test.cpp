@@ -35,8 +35,10 @@ std::string failure(const std::string& text) {
 TEST_CASE("overrides: by id, title and type; values follow the input's type") {
   Catalog catalog = fake_catalog();
   Json prompt = sample();
-  apply_overrides(prompt, {"2.steps=7", "Draw.cfg=2", "sampler.flag=no", "Sampler.sampler_name=heun", "2.label=a=b.c",
-                           "Load v1.5.name=b.png", "2:31.value=18446744073709551615"}, catalog);
+  apply_overrides(prompt,
+                  {"2.steps=7", "Draw.cfg=2", "sampler.flag=no", "Sampler.sampler_name=heun",
+                   "2.label=a=b.c", "Load v1.5.name=b.png", "2:31.value=18446744073709551615"},
+                  catalog);
   CHECK(prompt["2"]["inputs"]["steps"].dump() == "7");
   CHECK(prompt["2"]["inputs"]["cfg"].dump() == "2.0");
   CHECK(prompt["2"]["inputs"]["flag"] == false);
@@ -49,8 +51,10 @@ TEST_CASE("overrides: by id, title and type; values follow the input's type") {
 TEST_CASE("overrides: clear refusals") {
   CHECK(failure("nonsense").find("is not NODE.INPUT=VALUE") != std::string::npos);
   CHECK(failure("2=3").find("is not NODE.INPUT=VALUE") != std::string::npos);
-  CHECK(failure("Drew.steps=3").find("there is no node 'Drew'. Did you mean 'Draw'") != std::string::npos);
-  CHECK(failure("Number.value=3").find("several nodes: 2:31 (Number \"n\"), 4 (Number \"m\")") != std::string::npos);
+  CHECK(failure("Drew.steps=3").find("there is no node 'Drew'. Did you mean 'Draw'") !=
+        std::string::npos);
+  CHECK(failure("Number.value=3").find("several nodes: 2:31 (Number \"n\"), 4 (Number \"m\")") !=
+        std::string::npos);
   CHECK(failure("Draw.step=3").find("Did you mean 'steps'") != std::string::npos);
   CHECK(failure("Draw.image=3").find("takes a link of type IMAGE,LATENT") != std::string::npos);
   CHECK(failure("Draw.steps=many").find("'many' is no INT") != std::string::npos);

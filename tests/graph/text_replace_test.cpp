@@ -30,13 +30,16 @@ TEST_CASE("placeholders: known ones are replaced and made safe, others stay") {
     if (node == "K" && name == "path") return "a/b:c";
     return std::nullopt;
   };
-  CHECK(replace_placeholders("%date:yyyy/MM%/%K.seed%_%K.path%", some_time(), widget) == "2025/03/42_a_b_c");
-  CHECK(replace_placeholders("%K.nosuch%_%width%_100%", some_time(), widget) == "%K.nosuch%_%width%_100%");
+  CHECK(replace_placeholders("%date:yyyy/MM%/%K.seed%_%K.path%", some_time(), widget) ==
+        "2025/03/42_a_b_c");
+  CHECK(replace_placeholders("%K.nosuch%_%width%_100%", some_time(), widget) ==
+        "%K.nosuch%_%width%_100%");
 }
 
 TEST_CASE("dynamic prompts: comments go, escapes stay literal, an open brace ends with the text") {
   bool chose = true;
-  CHECK(choose_dynamic("keep \\{this\\} {only} /* gone */ end // c\nnext", 1, &chose) == "keep {this} only  end \nnext");
+  CHECK(choose_dynamic("keep \\{this\\} {only} /* gone */ end // c\nnext", 1, &chose) ==
+        "keep {this} only  end \nnext");
   CHECK_FALSE(chose);
   CHECK(choose_dynamic("a | b } c", 1) == "a | b } c");
   CHECK(choose_dynamic("x {open", 1) == "x open");

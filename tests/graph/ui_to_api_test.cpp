@@ -97,8 +97,10 @@ TEST_CASE("conversion: an unknown type is refused by node and type, all at once"
 }
 
 TEST_CASE("conversion: an unknown muted node is nobody's business, a decoration is noted") {
-  Json workflow = {{"nodes", {node(1, "Strange", {{"mode", 2}, {"widgets_values", {1}}}), node(2, "Label (pack)")}},
-                   {"links", Json::array()}};
+  Json workflow = {
+      {"nodes",
+       {node(1, "Strange", {{"mode", 2}, {"widgets_values", {1}}}), node(2, "Label (pack)")}},
+      {"links", Json::array()}};
   Prompt prompt = ui_to_api(workflow, definitions());
   CHECK(prompt.nodes.empty());
   REQUIRE(prompt.notes.size() == 1);
@@ -114,15 +116,18 @@ TEST_CASE("conversion: widget values given by name are applied") {
 
 TEST_CASE("conversion: seeds above 2^53 keep every digit") {
   Json workflow = parse_json(R"({"nodes":[{"id":5,"type":"KSampler","widgets_values":
-      [18446744073709551615,"fixed",20,7.5,"sample_euler","karras",1]}],"links":[]})", "w");
+      [18446744073709551615,"fixed",20,7.5,"sample_euler","karras",1]}],"links":[]})",
+                             "w");
   Json inputs = ui_to_api(workflow, definitions()).nodes["5"]["inputs"];
   CHECK(inputs["seed"].get<std::uint64_t>() == 18446744073709551615ull);
   CHECK(inputs["sampler_name"] == "euler");
 }
 
 TEST_CASE("conversion: dynamic prompts follow the seed, and say so") {
-  Json workflow = {{"nodes", {node(4, "CLIPTextEncode", {{"widgets_values", {"a {red|green|{dark|light} blue} cat"}}})}},
-                   {"links", Json::array()}};
+  Json workflow = {
+      {"nodes",
+       {node(4, "CLIPTextEncode", {{"widgets_values", {"a {red|green|{dark|light} blue} cat"}}})}},
+      {"links", Json::array()}};
   ConvertOptions options;
   std::set<std::string> seen;
   for (options.dynamic_seed = 0; options.dynamic_seed < 40; ++options.dynamic_seed) {
@@ -131,14 +136,17 @@ TEST_CASE("conversion: dynamic prompts follow the seed, and say so") {
     REQUIRE(first.notes.size() == 1);
     seen.insert(first.nodes["4"]["inputs"]["text"].get<std::string>());
   }
-  CHECK(seen == std::set<std::string>{"a red cat", "a green cat", "a dark blue cat", "a light blue cat"});
+  CHECK(seen ==
+        std::set<std::string>{"a red cat", "a green cat", "a dark blue cat", "a light blue cat"});
 }
 
 TEST_CASE("conversion: links in a circle are an error") {
   Json workflow = {
       {"nodes",
-       {node(1, "Reroute", {{"inputs", {socket("", "*", 2)}}, {"outputs", {socket("", "IMAGE", nullptr)}}}),
-        node(2, "Reroute", {{"inputs", {socket("", "*", 1)}}, {"outputs", {socket("", "IMAGE", nullptr)}}}),
+       {node(1, "Reroute",
+             {{"inputs", {socket("", "*", 2)}}, {"outputs", {socket("", "IMAGE", nullptr)}}}),
+        node(2, "Reroute",
+             {{"inputs", {socket("", "*", 1)}}, {"outputs", {socket("", "IMAGE", nullptr)}}}),
         node(3, "PreviewImage", {{"inputs", {socket("images", "IMAGE", 3)}}})}},
       {"links", {{1, 1, 0, 2, 0, "*"}, {2, 2, 0, 1, 0, "*"}, {3, 2, 0, 3, 0, "*"}}}};
   CHECK(failure(workflow).find("circle") != std::string::npos);
@@ -148,34 +156,42 @@ TEST_CASE("conversion: a subgraph within itself, and subgraphs that multiply, ar
   auto graph = [](const char* id, Json nodes) -> Json {
     return {{"id", id}, {"name", id}, {"nodes", std::move(nodes)}, {"links", Json::array()}};
   };
-  Json within = {{"nodes", {node(1, "A")}},
-                 {"links", Json::array()},
-                 {"definitions", {{"subgraphs", {graph("A", {node(1, "B")}), graph("B", {node(1, "A")})}}}}};
+  Json within = {
+      {"nodes", {node(1, "A")}},
+      {"links", Json::array()},
+      {"definitions", {{"subgraphs", {graph("A", {node(1, "B")}), graph("B", {node(1, "A")})}}}}};
   CHECK(failure(within).find("contains itself") != std::string::npos);
 
   Json many = Json::array();
   for (int i = 0; i < 40; ++i) {
-    std::string outer = std::string("g").append(std::to_string(i)), inner = std::string("g").append(std::to_string(i + 1));
+    std::string outer = std::string("g").append(std::to_string(i)),
+                inner = std::string("g").append(std::to_string(i + 1));
     many.push_back(graph(outer.c_str(), {node(1, inner.c_str()), node(2, inner.c_str())}));
   }
   many.push_back(graph("g40", Json::array()));
-  Json explosion = {{"nodes", {node(1, "g0")}}, {"links", Json::array()}, {"definitions", {{"subgraphs", many}}}};
+  Json explosion = {
+      {"nodes", {node(1, "g0")}}, {"links", Json::array()}, {"definitions", {{"subgraphs", many}}}};
   CHECK(failure(explosion).find("more than") != std::string::npos);
 }
 
 TEST_CASE("formats are told apart") {
   CHECK(detect_format(parse_json(R"({"nodes":[],"links":[]})", "a"), "a") == WorkflowFormat::Ui);
-  CHECK(detect_format(parse_json(R"({"1":{"class_type":"X","inputs":{}}})", "a"), "a") == WorkflowFormat::Api);
+  CHECK(detect_format(parse_json(R"({"1":{"class_type":"X","inputs":{}}})", "a"), "a") ==
+        WorkflowFormat::Api);
   CHECK_THROWS_AS(detect_format(parse_json(R"({"a":1})", "a"), "a"), Error);
-  Prompt posted = load_prompt(R"({"prompt":{"1":{"class_type":"X","inputs":{}}},"client_id":"x"})", definitions());
+  Prompt posted = load_prompt(R"({"prompt":{"1":{"class_type":"X","inputs":{}}},"client_id":"x"})",
+                              definitions());
   CHECK(posted.nodes.contains("1"));
   CHECK(posted.workflow.is_null());
 }
 
 TEST_CASE("JSON of strangers: NaN is repaired, depth and size are limited, faults have a place") {
-  CHECK(parse_json(R"({"a":[NaN,-Infinity],"b":"NaN \" NaN"})", "p").dump() == R"({"a":[null,null],"b":"NaN \" NaN"})");
-  CHECK_THROWS_WITH_AS(parse_json("{\"a\":", "file.json"), doctest::Contains("file.json: is not JSON"), Error);
-  CHECK_THROWS_WITH_AS(parse_json(std::string(1000, '['), "f"), doctest::Contains("nested more than"), Error);
+  CHECK(parse_json(R"({"a":[NaN,-Infinity],"b":"NaN \" NaN"})", "p").dump() ==
+        R"({"a":[null,null],"b":"NaN \" NaN"})");
+  CHECK_THROWS_WITH_AS(parse_json("{\"a\":", "file.json"),
+                       doctest::Contains("file.json: is not JSON"), Error);
+  CHECK_THROWS_WITH_AS(parse_json(std::string(1000, '['), "f"),
+                       doctest::Contains("nested more than"), Error);
   std::string wide = "{";
   for (int i = 0; i < 30000; ++i) wide.append("\"").append(std::to_string(i)).append("\":0,");
   CHECK_THROWS_WITH_AS(parse_json(wide + "\"x\":0}", "f"), doctest::Contains("keys"), Error);

@@ -67,7 +67,8 @@ TEST_CASE("validation: each kind of problem, in the protocol's words") {
   CHECK(problem_with("steps", nullptr).type == "invalid_input_type");
   CHECK(problem_with("image", Json::array({1, 2, 3})).type == "bad_linked_input");
   CHECK(problem_with("image", Json::array({"9", 0})).type == "exception_during_validation");
-  CHECK(problem_with("image", Json::array({"1", 7})).line.find("which has 2 outputs") != std::string::npos);
+  CHECK(problem_with("image", Json::array({"1", 7})).line.find("which has 2 outputs") !=
+        std::string::npos);
   Problem mismatch = problem_with("image", Json::array({"1", 1}));
   CHECK(mismatch.type == "return_type_mismatch");
   CHECK(mismatch.details == "image, received_type(MASK) mismatch input_type(IMAGE,LATENT)");
@@ -93,7 +94,8 @@ TEST_CASE("validation: everything at once, with node and input, for people and f
   prompt["3"]["inputs"].erase("images");
   Validation checked = validate(prompt, catalog());
   // Node 2 is not reached: the only output lacks its link.
-  CHECK(checked.lines() == std::vector<std::string>{"node 3 (Save) input images: Required input is missing"});
+  CHECK(checked.lines() ==
+        std::vector<std::string>{"node 3 (Save) input images: Required input is missing"});
   CHECK(checked.error["type"] == "prompt_outputs_failed_validation");
   CHECK(checked.error["details"] == "Required input is missing: images");
   prompt["3"]["inputs"]["images"] = {"2", 0};
@@ -133,7 +135,8 @@ TEST_CASE("validation: structure first") {
   CHECK(checked.error["details"] == "Node ID '#2'");
   CHECK(checked.node_errors().dump() == "{}");
   REQUIRE(checked.lines().size() == 2);
-  CHECK(checked.lines()[0].find("node 2 (Smapler): this node type is not known here. Did you mean 'Sampler'") == 0);
+  CHECK(checked.lines()[0].find(
+            "node 2 (Smapler): this node type is not known here. Did you mean 'Sampler'") == 0);
   CHECK(checked.lines()[1].find("node 7") == 0);
 }
 
@@ -153,8 +156,10 @@ TEST_CASE("validation: a cycle is named, long chains do not use the stack") {
   nodes.push_back({"0", {{"class_type", "Number"}, {"inputs", {{"value", 1}}}}});
   int length = 15000;
   for (int i = 1; i < length; ++i)
-    nodes.push_back({std::to_string(i), {{"class_type", "Add"}, {"inputs", {{"a", {std::to_string(i - 1), 0}}}}}});
-  nodes.push_back({"show", {{"class_type", "Show"}, {"inputs", {{"x", {std::to_string(length - 1), 0}}}}}});
+    nodes.push_back({std::to_string(i),
+                     {{"class_type", "Add"}, {"inputs", {{"a", {std::to_string(i - 1), 0}}}}}});
+  nodes.push_back(
+      {"show", {{"class_type", "Show"}, {"inputs", {{"x", {std::to_string(length - 1), 0}}}}}});
   CHECK(validate(chain, catalog()).clean());
 }
 
@@ -168,7 +173,8 @@ TEST_CASE("constants: 64-bit numbers, fractions, texts, truths") {
   CHECK(integer(true)->dump() == "1");
   CHECK(integer(" -42 ")->dump() == "-42");
   CHECK(integer("18446744073709551615")->dump() == "18446744073709551615");
-  for (Json bad : {Json("1.5"), Json(""), Json("-"), Json("99999999999999999999"), Json(1e30), Json::object()})
+  for (Json bad :
+       {Json("1.5"), Json(""), Json("-"), Json("99999999999999999999"), Json(1e30), Json::object()})
     CHECK_FALSE(integer(bad));
   CHECK(convert_constant("1e3", "FLOAT", reason)->dump() == "1000.0");
   for (Json bad : {Json("nan"), Json("inf"), Json("0x10"), Json("1e999"), Json("")})
