@@ -1,0 +1,142 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <random>
+
+#include "distorch/base/error.h"
+#include "distorch/media/read_image.h"
+#include "distorch/nodes/catalog.h"
+#include "distorch/nodes/input_files.h"
+#include "distorch/nodes/output_files.h"
+
+namespace distorch::nodes {
+
+using at::Tensor;
+using graph::Call;
+using graph::choice;
+using graph::Choices;
+using graph::link;
+using graph::text;
+using graph::Value;
+
+namespace {
+
+// What distorch/media reads.
+std::vector<std::string> picture_names(const Settings& settings) {
+  return input_names(settings, {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp"});
+}
+
+/// 8-bit pixels as float32 [H, W, C] 0..1.
+Tensor to_tensor(const media::Image& image) {
+  auto bytes = at::from_blob(const_cast<std::uint8_t*>(image.pixels.data()), {image.height, image.width, image.channels}, at::kByte);
+  return bytes.to(at::kFloat) / 255.0;
+}
+
+// A picture without alpha has this mask: nothing is marked.
+Tensor empty_mask() { return at::zeros({1, 64, 64}); }
+
+void run_load(Call& call) {
+  auto picture = media::read_image(annotated_path(call.text("image"), call.context<Settings>()));
+  auto pixels = to_tensor(picture);
+  auto mask = picture.channels == 4 ? (1.0 - pixels.select(2, 3)).unsqueeze(0) : empty_mask();
+  auto rgb = picture.channels == 1 ? pixels.expand({-1, -1, 3}) : pixels.narrow(2, 0, 3);
+  call.out(0, Value::of("IMAGE", rgb.unsqueeze(0).contiguous()));
+  call.out(1, Value::of("MASK", mask.contiguous()));
+}
+
+void run_load_mask(Call& call) {
+  auto picture = media::read_image(annotated_path(call.text("image"), call.context<Settings>()));
+  auto pixels = to_tensor(picture);
+  auto channel = call.text("channel");
+  Tensor mask;
+  if (channel == "alpha")
+    mask = picture.channels == 4 ? 1.0 - pixels.select(2, 3) : at::zeros({picture.height, picture.width});
+  else
+    mask = pixels.select(2, picture.channels == 1 ? 0 : channel == "red" ? 0 : channel == "green" ? 1 : 2);
+  call.out(0, Value::of("MASK", mask.unsqueeze(0).contiguous()));
+}
+
+/// How a node saves: into the output folder, or for a look into the temporary one.
+struct Saving {
+  const char* type;
+  int compression;
+};
+
+void save(Call& call, const std::string& prefix, const Saving& how) {
+  const auto& settings = call.context<Settings>();
+  const auto& images = call.get<Tensor>("images");
+  if (images.dim() != 4) throw Error(ErrorKind::Shape, call.place(), "images need batch, height, width and channels");
+  bool temporary = std::string_view(how.type) == "temp";
+  auto place = output_place(prefix, temporary ? settings.temp_folder : settings.output_folder, images.size(2), images.size(1));
+  media::PngOptions options;
+  options.compression = how.compression;
+  if (!settings.disable_metadata) options.texts = workflow_texts(call.prompt(), call.extra_pnginfo());
+  auto results = graph::Json::array();
+  for (std::int64_t i = 0; i < images.size(0); ++i) {
+    auto pixels = images[i].to(at::kCPU, at::kFloat).contiguous();
+    if (!at::isfinite(pixels).all().item<bool>())
+      throw Error(ErrorKind::Internal, call.place(), "the image holds NaN or infinite values, nothing was saved");
+    std::span values(pixels.const_data_ptr<float>(), static_cast<std::size_t>(pixels.numel()));
+    auto image = media::from_floats(values, static_cast<int>(pixels.size(1)), static_cast<int>(pixels.size(0)), static_cast<int>(pixels.size(2)));
+    auto numbered_place = place;
+    if (auto at = place.name.find("%batch_num%"); at != std::string::npos)
+      numbered_place.name.replace(at, std::string_view("%batch_num%").size(), std::to_string(i));
+    auto file = write_numbered(numbered_place, ".png", media::encode_png(image, options));
+    results.push_back({{"filename", file}, {"subfolder", place.subfolder}, {"type", how.type}});
+  }
+  call.ui({{"images", results}});
+}
+
+void run_save(Call& call) { save(call, call.text("filename_prefix"), {"output", 4}); }
+
+// One for the life of the process, so that previews of two processes do not meet.
+const std::string& preview_suffix() {
+  static const std::string suffix = [] {
+    std::random_device random;
+    std::string letters;
+    for (int i = 0; i < 5; ++i) letters += static_cast<char>('a' + random() % 26);
+    return letters;
+  }();
+  return suffix;
+}
+
+void run_preview(Call& call) { save(call, "ComfyUI_temp_" + preview_suffix(), {"temp", 1}); }
+
+void add_loading_nodes(graph::Catalog& catalog, App& app) {
+  auto names = [&app] { return picture_names(app.settings); };
+  auto change = [&app](const Call& call) { return ModelCache::identity(annotated_path(call.text("image"), app.settings)); };
+  graph::InputCheck check = {{"image"}, [&app, names](const Call& call) { return missing_input(call.text("image"), app.settings, names()); }};
+  auto image = choice("image", Choices(names), {.image_upload = true});
+  catalog.add({
+      .name = "LoadImage", .display_name = "Load Image", .category = "image",
+      .inputs = {image}, .outputs = {"IMAGE", "MASK"}, .run = run_load, .change_key = change, .checks = {check},
+  });
+  catalog.add({
+      .name = "LoadImageMask", .display_name = "Load Image (as Mask)", .category = "mask",
+      .inputs = {image, choice("channel", {"alpha", "red", "green", "blue"})},
+      .outputs = {"MASK"}, .run = run_load_mask, .change_key = change, .checks = {check},
+  });
+}
+
+}  // namespace
+
+void add_image_file_nodes(graph::Catalog& catalog, App& app) {
+  const char* description = "Saves the input images to your ComfyUI output directory.";
+  std::vector<graph::Hidden> hidden = {{"prompt", "PROMPT"}, {"extra_pnginfo", "EXTRA_PNGINFO"}};
+  add_loading_nodes(catalog, app);
+  catalog.add({
+      .name = "SaveImage", .display_name = "Save Image", .category = "image", .description = description,
+      .inputs = {link("images", "IMAGE", {.tooltip = "The images to save."}),
+                 text("filename_prefix", {.def = "ComfyUI",
+                                          .tooltip = "The prefix for the file to save. This may include formatting information such "
+                                                     "as %date:yyyy-MM-dd% or %Empty Latent Image.width% to include values from "
+                                                     "nodes."})},
+      .hidden = hidden, .output_node = true, .run = run_save,
+  });
+  catalog.add({
+      .name = "PreviewImage", .display_name = "Preview Image", .category = "image", .description = description,
+      .inputs = {link("images", "IMAGE")}, .hidden = hidden, .output_node = true, .run = run_preview,
+  });
+}
+
+}  // namespace distorch::nodes

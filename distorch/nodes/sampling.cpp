@@ -1,0 +1,139 @@
+#include <chrono>
+
+#include "distorch/base/error.h"
+#include "distorch/media/image.h"
+#include "distorch/nodes/catalog.h"
+#include "distorch/nodes/sd_model.h"
+#include "distorch/sampling/ksampler.h"
+
+namespace distorch::nodes {
+
+using graph::Call;
+using graph::choice;
+using graph::Choices;
+using graph::integer;
+using graph::link;
+using graph::number;
+using graph::Value;
+using sampling::Conditioning;
+using sampling::KSamplerSettings;
+using sampling::Latent;
+
+namespace {
+
+/// Progress of every step, and now and then a quick look at the latent (payload: media::Image, type PREVIEW).
+class StepReport {
+ public:
+  StepReport(Call& call, const models::LatentFormat& format) : call_(call), format_(format), previews_(call.context<Settings>().previews) {}
+
+  void operator()(const sampling::StepEvent& event) {
+    auto now = Clock::now();
+    bool last = event.step + 1 >= event.total;
+    if (previews_ && !last && (event.step == 0 || now - shown_ >= interval)) {
+      shown_ = now;
+      show(event.denoised);
+    }
+    call_.progress(event.step + 1, event.total);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr auto interval = std::chrono::milliseconds(250);
+
+  void show(const at::Tensor& denoised) {
+    auto pixels = preview_pixels(format_, denoised);
+    media::Image image;
+    image.height = static_cast<int>(pixels.size(0));
+    image.width = static_cast<int>(pixels.size(1));
+    image.channels = 3;
+    const auto* data = pixels.const_data_ptr<std::uint8_t>();
+    image.pixels.assign(data, data + pixels.numel());
+    call_.preview(Value::of("PREVIEW", std::move(image)));
+  }
+
+  Call& call_;
+  const models::LatentFormat& format_;
+  bool previews_;
+  Clock::time_point shown_{};
+};
+
+void sample(Call& call, KSamplerSettings settings) {
+  const auto& model = call.get<Model>("model");
+  const auto& positive = call.get<Conditioning>("positive");
+  const auto& negative = call.get<Conditioning>("negative");
+  auto latent = call.get<Latent>("latent_image");
+  settings.sampler = call.text("sampler_name");
+  settings.scheduler = call.text("scheduler");
+  settings.steps = static_cast<int>(call.integer("steps"));
+  settings.cfg = call.number("cfg");
+  settings.label = call.place();
+  if (latent.samples.dim() != 4)
+    throw Error(ErrorKind::Shape, call.place(), "this model works on pictures: the latent needs batch, channels, height and width");
+
+  SdModel sd(model);
+  sd.prepare(call.context<streaming::Engine>(), {latent.samples.sizes().vec(), settings.steps, settings.cfg, positive, negative});
+  StepReport report(call, model.loaded->family->latent);
+  latent.samples = sampling::run_ksampler(sd, settings, latent, positive, negative, std::ref(report));
+  call.out(0, Value::of("LATENT", std::move(latent)));
+}
+
+void run_ksampler(Call& call) {
+  KSamplerSettings settings;
+  settings.seed = call.seed("seed");
+  settings.denoise = call.number("denoise");
+  sample(call, settings);
+}
+
+void run_ksampler_advanced(Call& call) {
+  KSamplerSettings settings;
+  settings.seed = call.seed("noise_seed");
+  settings.add_noise = call.text("add_noise") == "enable";
+  settings.start_step = static_cast<int>(call.integer("start_at_step"));
+  settings.last_step = static_cast<int>(call.integer("end_at_step"));
+  settings.force_full_denoise = call.text("return_with_leftover_noise") == "disable";
+  sample(call, settings);
+}
+
+graph::Input seed(const char* name, std::string tooltip = {}) {
+  return integer(name, {.def = 0, .min = 0, .max = 18446744073709551615ULL, .control_after_generate = true, .tooltip = std::move(tooltip)});
+}
+
+}  // namespace
+
+void add_sampling_nodes(graph::Catalog& catalog) {
+  const Choices samplers(sampling::sampler_names()), schedulers(sampling::schedule_names());
+  auto cfg = [](std::string tooltip = {}) {
+    return number("cfg", {.def = 8.0, .min = 0.0, .max = 100.0, .step = 0.1, .round = 0.01, .tooltip = std::move(tooltip)});
+  };
+  catalog.add({
+      .name = "KSampler", .display_name = "KSampler", .category = "sampling",
+      .description = "Uses the provided model, positive and negative conditioning to denoise the latent image.",
+      .inputs = {link("model", "MODEL", {.tooltip = "The model used for denoising the input latent."}),
+                 seed("seed", "The random seed used for creating the noise."),
+                 integer("steps", {.def = 20, .min = 1, .max = 10000, .tooltip = "The number of steps used in the denoising process."}),
+                 cfg("The Classifier-Free Guidance scale balances creativity and adherence to the prompt. Higher values result in "
+                     "images more closely matching the prompt however too high values will negatively impact quality."),
+                 choice("sampler_name", samplers, {.tooltip = "The algorithm used when sampling, this can affect the quality, speed, "
+                                                              "and style of the generated output."}),
+                 choice("scheduler", schedulers, {.tooltip = "The scheduler controls how noise is gradually removed to form the image."}),
+                 link("positive", "CONDITIONING", {.tooltip = "The conditioning describing the attributes you want to include in the image."}),
+                 link("negative", "CONDITIONING", {.tooltip = "The conditioning describing the attributes you want to exclude from the image."}),
+                 link("latent_image", "LATENT", {.tooltip = "The latent image to denoise."}),
+                 number("denoise", {.def = 1.0, .min = 0.0, .max = 1.0, .step = 0.01,
+                                    .tooltip = "The amount of denoising applied, lower values will maintain the structure of the initial "
+                                               "image allowing for image to image sampling."})},
+      .outputs = {{"LATENT", "", "The denoised latent."}}, .run = run_ksampler,
+  });
+  catalog.add({
+      .name = "KSamplerAdvanced", .display_name = "KSampler (Advanced)", .category = "sampling",
+      .inputs = {link("model", "MODEL"), choice("add_noise", {"enable", "disable"}), seed("noise_seed"),
+                 integer("steps", {.def = 20, .min = 1, .max = 10000}), cfg(), choice("sampler_name", samplers),
+                 choice("scheduler", schedulers), link("positive", "CONDITIONING"), link("negative", "CONDITIONING"),
+                 link("latent_image", "LATENT"), integer("start_at_step", {.def = 0, .min = 0, .max = 10000}),
+                 integer("end_at_step", {.def = 10000, .min = 0, .max = 10000}),
+                 choice("return_with_leftover_noise", {"disable", "enable"})},
+      .outputs = {"LATENT"}, .run = run_ksampler_advanced,
+  });
+}
+
+}  // namespace distorch::nodes

@@ -1,0 +1,31 @@
+"""object_info_reference.json: the signatures of the nodes that distorch has, as a ComfyUI server shows them.
+
+    python make_object_info_reference.py OBJECT_INFO.json
+
+OBJECT_INFO.json is the answer of GET /object_info of ComfyUI 0.3.64 with the MultiGPU add-on, on a machine without models and
+accelerators. A node that is new here is added to NODES.
+"""
+import json
+import os
+import sys
+
+VARIANTS = ["CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader"]
+NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGPU" for n in VARIANTS),
+         "DeviceSelectorMultiGPU", "CheckpointLoaderAdvancedMultiGPU", "CheckpointLoaderAdvancedDisTorch2MultiGPU",
+         "LoraLoader", "LoraLoaderModelOnly", "CLIPTextEncode", "CLIPSetLastLayer",
+         "ConditioningCombine", "ConditioningConcat", "ConditioningAverage", "ConditioningSetArea",
+         "ConditioningSetAreaPercentage", "ConditioningSetAreaStrength", "ConditioningSetMask",
+         "ConditioningSetTimestepRange", "ConditioningZeroOut", "InpaintModelConditioning",
+         "EmptyLatentImage", "LatentUpscale", "LatentUpscaleBy", "LatentFromBatch", "RepeatLatentBatch",
+         "SetLatentNoiseMask", "SaveLatent", "LoadLatent",
+         "VAEEncode", "VAEEncodeForInpaint", "VAEEncodeTiled", "VAEDecode", "VAEDecodeTiled",
+         "LoadImage", "LoadImageMask", "SaveImage", "PreviewImage", "ImageScale", "ImageScaleBy", "ImageInvert",
+         "ImageBatch", "EmptyImage", "SolidMask", "InvertMask", "ImageToMask", "MaskToImage",
+         "KSampler", "KSamplerAdvanced",
+         "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
+
+with open(sys.argv[1], encoding="utf-8") as f:
+    everything = json.load(f)
+target = os.path.join(os.path.dirname(os.path.abspath(__file__)), "object_info_reference.json")
+with open(target, "w", encoding="utf-8") as f:
+    f.write("{\n" + ",\n".join(f"{json.dumps(n)}: {json.dumps(everything[n])}" for n in NODES) + "\n}\n")

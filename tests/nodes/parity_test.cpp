@@ -1,0 +1,60 @@
+#include <fstream>
+
+#include "tests/nodes/tiny_app.h"
+
+using namespace distorch;
+using namespace distorch::test;
+using graph::Json;
+
+namespace {
+
+// All that ComfyUI's own attention kernels disagree about is below 1e-5.
+constexpr double tolerance = 1e-4;
+
+at::Tensor tensor_of(const graph::Value& value, const std::string& kind) {
+  if (kind == "image" || kind == "mask") return value.as<at::Tensor>();
+  if (kind == "latent") return value.as<sampling::Latent>().samples;
+  if (kind == "noise_mask") return value.as<sampling::Latent>().noise_mask;
+  const auto& conditioning = value.as<sampling::Conditioning>();
+  REQUIRE(conditioning.size() == 1);
+  return kind == "cond" ? conditioning[0].cross_attn : conditioning[0].pooled_output;
+}
+
+double largest_difference(const at::Tensor& got, const at::Tensor& wanted) {
+  auto scale = wanted.abs().max().item<double>();
+  return (got - wanted).abs().max().item<double>() / (scale > 0 ? scale : 1.0);
+}
+
+/// Runs every workflow of a dump in one application, as one user would, and compares all outputs.
+void compare(const std::string& name) {
+  TinyApp tiny;
+  Dump dump(name);
+  auto cases = Json::parse(std::ifstream(parity_folder() / (name + ".json")))["cases"];
+  double worst = 0;
+  for (const auto& one : cases) {
+    auto title = one["name"].get<std::string>();
+    INFO(name << " " << title);
+    auto prompt = one["workflow"];
+    for (const auto& [key, output] : one["outputs"].items())
+      prompt["keep " + key] = {{"class_type", "Keep"}, {"inputs", {{"value", output["node"]}}}};
+    tiny.run_well(prompt);
+    for (const auto& [key, output] : one["outputs"].items()) {
+      auto got = tensor_of(tiny.kept.at("keep " + key), output["kind"].get<std::string>());
+      auto wanted = dump[title + "/" + key];
+      INFO(key);
+      REQUIRE(got.sizes() == wanted.sizes());
+      auto error = largest_difference(got, wanted);
+      CHECK(error <= tolerance);
+      worst = std::max(worst, error);
+    }
+  }
+  MESSAGE(name << ": " << cases.size() << " workflows, largest difference " << worst);
+}
+
+}  // namespace
+
+TEST_CASE("image and latent nodes give ComfyUI's numbers") { compare("nodes_image"); }
+TEST_CASE("VAE nodes give ComfyUI's numbers") { compare("nodes_vae"); }
+TEST_CASE("prompt nodes give ComfyUI's numbers") { compare("nodes_encode"); }
+TEST_CASE("sampling nodes give ComfyUI's numbers") { compare("nodes_sample"); }
+TEST_CASE("LoRA nodes give ComfyUI's numbers") { compare("nodes_lora"); }
