@@ -91,8 +91,7 @@ class JoinScope {
 /// checks) must not.
 bool dry();
 
-// --- The virtual clock
-// ---------------------------------------------------------------------------------------
+// --- The virtual clock ---
 
 /// The host's time in seconds.
 double now();
@@ -133,8 +132,7 @@ struct Work {
 };
 Work work(int device);
 
-// --- Memory
-// --------------------------------------------------------------------------------------------------
+// --- Memory ---
 
 struct Memory {
   std::int64_t total = 0;
@@ -149,8 +147,7 @@ void limit_memory(int device, std::int64_t bytes);  // 0: no limit but the total
 /// Host memory registered with the simulated devices now.
 std::int64_t registered_bytes();
 
-// --- Faults, for tests
-// ---------------------------------------------------------------------------------------
+// --- Faults, for tests ---
 
 /// The device vanishes: whatever uses it from now on throws Error(Internal) that names it. Freeing
 /// works.

@@ -1,0 +1,77 @@
+#include "distorch/device/memory.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <doctest/doctest.h>
+
+#include "distorch/base/error.h"
+#include "distorch/device/measure.h"
+#include "distorch/device/streams.h"
+#include "tests/support/devices.h"
+
+using namespace distorch;
+using namespace distorch::device;
+using test::kMiB;
+
+// These take the device from DISTORCH_TEST_DEVICE: the same promises on a simulated and on a real
+// accelerator.
+
+namespace {
+at::Tensor bytes(c10::Device device, std::int64_t n) {
+  return at::empty({n}, at::TensorOptions().dtype(at::kByte).device(device));
+}
+}  // namespace
+
+TEST_CASE("memory: what tensors hold is counted, the peak stays until it is reset") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  const auto info = find_device(test::test_device_name());
+  CHECK(info.accelerator);
+  CHECK(info.total_bytes > 0);
+  CHECK(info.free_bytes > 0);
+  CHECK(info.free_bytes <= info.total_bytes);
+  empty_cache(device);
+  const auto before = memory_use(device);
+  CHECK(before.total > 0);
+  CHECK(before.free <= before.total);
+  reset_peak(device);
+  auto kept = bytes(device, 16 * kMiB);
+  bytes(device, 32 * kMiB);
+  const auto after = memory_use(device);
+  CHECK(after.in_use - before.in_use == 16 * kMiB);
+  CHECK(after.peak - before.in_use == 48 * kMiB);
+  CHECK(after.reserved >= after.in_use);
+  kept.reset();
+  reset_peak(device);
+  CHECK(memory_use(device).peak == memory_use(device).in_use);
+}
+
+TEST_CASE("memory: a limit is kept and can be lifted") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  empty_cache(device);
+  const auto use = memory_use(device);
+  limit_memory(device, use.reserved + 64 * kMiB);
+  bool refused = false;
+  try {
+    auto x = bytes(device, 128 * kMiB);
+  } catch (const std::exception& e) {
+    refused = is_out_of_memory(e);
+  }
+  CHECK(refused);
+  CHECK_NOTHROW(bytes(device, 32 * kMiB));
+  limit_memory(device, 0);
+  CHECK_NOTHROW(bytes(device, 128 * kMiB));
+  CHECK_THROWS_AS(limit_memory(device, use.total + 1), Error);
+  CHECK_THROWS_AS(limit_memory(device, -1), Error);
+  CHECK_NOTHROW(limit_memory(c10::Device(c10::kCPU), 1));
+}
+
+TEST_CASE("memory: the links of the device can be measured") {
+  const auto name = test::test_device_name();
+  const auto table = measure({.bytes = 32 * kMiB, .repeats = 2});
+  REQUIRE(table.find("cpu", name));
+  CHECK(table.find("cpu", name)->gbps > table.find("cpu", name)->pageable_gbps);
+  CHECK(table.find(name, "cpu")->gbps > 0);
+  CHECK(table.find("cpu", name)->latency_s < 1e-3);
+}
