@@ -93,14 +93,14 @@ void declare(CLI::App& command, MachineOptions& o) {
   declare_precision(command, o);
 }
 
-std::optional<Rig> install_rig(const MachineOptions& options, bool dry) {
+std::optional<Rig> install_rig(const MachineOptions& options) {
   if (options.rig.empty()) return {};
   auto rig = read_rig(options.rig);
-  sim::install(rig, dry ? sim::Mode::Dry : sim::Mode::Exec);
+  sim::install(rig, sim::Mode::Exec);
   return rig;
 }
 
-std::unique_ptr<nodes::App> make_app(const MachineOptions& o, std::optional<Rig> rig) {
+std::unique_ptr<nodes::App> make_app(const MachineOptions& o, std::optional<Rig> rig, bool plan_only) {
   nodes::Settings settings;
   settings.force_fp32 = o.force_fp32;
   settings.force_fp16 = o.force_fp16;
@@ -125,7 +125,11 @@ std::unique_ptr<nodes::App> make_app(const MachineOptions& o, std::optional<Rig>
   engine.device_map = device::parse_device_map(o.device_map);
   engine.strict_devices = o.strict_devices;
   engine.rig = std::move(rig);
-  if (!o.device.empty()) engine.default_device = device::find_device(placement::normal_device(o.device)).name;
+  engine.plan_only = plan_only;
+  if (!o.device.empty()) {
+    auto name = placement::normal_device(o.device);
+    engine.default_device = plan_only && engine.rig ? name : device::find_device(name).name;
+  }
   if (o.placement == "tail") engine.mode = streaming::PlacementMode::Tail;
   else if (o.placement == "spread") engine.mode = streaming::PlacementMode::Spread;
   else if (o.placement != "auto") {

@@ -1,6 +1,8 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
+#include <malloc.h>
+
 #include <csignal>
 #include <cstdio>
 #include <iostream>
@@ -49,6 +51,9 @@ int run_guarded(const distorch::cli::Action& action) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Activations come and go in sizes that malloc would map and unmap each time, page faults and all.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
   CLI::App app{
       "distorch runs ComfyUI workflows with the models' weights spread over every memory you have.\n"
       "Start with:  distorch run workflow.json",

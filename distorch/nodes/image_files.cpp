@@ -8,6 +8,7 @@
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/input_files.h"
 #include "distorch/nodes/output_files.h"
+#include "distorch/streaming/engine.h"
 
 namespace distorch::nodes {
 
@@ -66,6 +67,7 @@ void save(Call& call, const std::string& prefix, const Saving& how) {
   const auto& settings = call.context<Settings>();
   const auto& images = call.get<Tensor>("images");
   if (images.dim() != 4) throw Error(ErrorKind::Shape, call.place(), "images need batch, height, width and channels");
+  if (call.context<streaming::Engine>().plan_only()) return;
   bool temporary = std::string_view(how.type) == "temp";
   auto place = output_place(prefix, temporary ? settings.temp_folder : settings.output_folder, images.size(2), images.size(1));
   media::PngOptions options;

@@ -4,6 +4,7 @@
 #include "distorch/nodes/input_files.h"
 #include "distorch/nodes/output_files.h"
 #include "distorch/weights/checkpoint.h"
+#include "distorch/streaming/engine.h"
 
 namespace distorch::nodes {
 
@@ -26,6 +27,7 @@ std::vector<std::string> latent_names(const Settings& settings) { return input_n
 
 void run_save(Call& call) {
   const auto& settings = call.context<Settings>();
+  if (call.context<streaming::Engine>().plan_only()) return;
   auto place = output_place(call.text("filename_prefix"), settings.output_folder);
   auto samples = call.get<Latent>("samples").samples.to(at::kCPU, at::kFloat).contiguous();
   formats::TensorFile::Metadata metadata;

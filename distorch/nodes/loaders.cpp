@@ -202,6 +202,7 @@ void add_lora_nodes(graph::Catalog& catalog, const Choices& loras) {
   catalog.add({
       .name = "LoraLoaderModelOnly", .display_name = "LoraLoaderModelOnly", .category = "loaders", .description = kLoraText,
       .inputs = {link("model", "MODEL"), choice("lora_name", loras), strength("strength_model")},
+      // The reference shows the tooltips of LoraLoader here, one more than there are outputs.
       .outputs = {"MODEL"}, .run = run_lora_model_only,
   });
 }

@@ -63,7 +63,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path, const P
   auto part = models::unet_part(whole);
   const auto& family = models::detect_family(part.empty() ? whole : part);
   auto streamed = options(path, "", placement.compute);
-  streamed.dtype = unet_dtype(settings_, device::find_device(streamed.compute), part.main_dtype());
+  streamed.dtype = unet_dtype(settings_, engine_.describe(streamed.compute), part.main_dtype());
   streamed.channels_last = true;
   auto& slot = open_[key_of(path, "unet", streamed, placement)];
   if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
@@ -93,7 +93,7 @@ std::shared_ptr<LoadedText> ModelCache::text(const Path& path, const Placement& 
   if (part.empty()) return nullptr;
   if (!kind) kind = models::clip::detect_text_kind(part);
   auto streamed = options(path, "text encoder", placement.compute);
-  streamed.dtype = text_dtype(settings_, device::find_device(streamed.compute));
+  streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
   auto& slot = open_[key_of(path, "text", streamed, placement)];
   if (auto open = slot.lock()) return std::static_pointer_cast<LoadedText>(open);
 
@@ -113,7 +113,7 @@ std::shared_ptr<LoadedVae> ModelCache::vae(const Path& path, const Placement& pl
   auto part = models::vae::vae_part(Checkpoint(file(path)));
   if (part.empty()) return nullptr;
   auto streamed = options(path, "VAE", settings_.cpu_vae ? "cpu" : placement.compute);
-  streamed.dtype = vae_dtype(settings_, device::find_device(streamed.compute));
+  streamed.dtype = vae_dtype(settings_, engine_.describe(streamed.compute));
   streamed.channels_last = true;
   auto& slot = open_[key_of(path, "vae", streamed, placement)];
   if (auto open = slot.lock()) return std::static_pointer_cast<LoadedVae>(open);

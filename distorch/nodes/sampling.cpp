@@ -72,6 +72,7 @@ void sample(Call& call, KSamplerSettings settings) {
 
   SdModel sd(model);
   sd.prepare(call.context<streaming::Engine>(), {latent.samples.sizes().vec(), settings.steps, settings.cfg, positive, negative});
+  if (call.context<streaming::Engine>().plan_only()) return call.out(0, Value::of("LATENT", std::move(latent)));
   StepReport report(call, model.loaded->family->latent);
   latent.samples = sampling::run_ksampler(sd, settings, latent, positive, negative, std::ref(report));
   call.out(0, Value::of("LATENT", std::move(latent)));

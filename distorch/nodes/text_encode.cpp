@@ -162,6 +162,13 @@ sampling::Conditioning encode_prompt(const Clip& clip, const std::string& prompt
   options.layer = clip.layer ? clip.layer : text.network->default_layer();
   auto input = batch.input();
   prepare(clip, input, options, models.engine());
+  if (models.engine().plan_only()) {
+    auto length = static_cast<std::int64_t>(tokens.chunks.size() * tokens.chunks.front().size());
+    sampling::ConditioningItem item;
+    item.cross_attn = at::zeros({1, length, width});
+    item.pooled_output = at::zeros({1, width});
+    return {item};
+  }
   auto output = text.network->forward(input, options);
 
   auto hidden = output.hidden.to(at::kCPU);

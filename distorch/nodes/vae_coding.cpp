@@ -52,11 +52,20 @@ void VaeCoding::prepare(bool decode, at::IntArrayRef shape) {
   engine_.prepare(loaded_.weights, needs);
 }
 
+/// What decode() and encode() give where nothing is computed: the shape counts.
+Tensor VaeCoding::blank_image(const Tensor& latent) const {
+  return at::zeros({latent.size(0), latent.size(2) * factor(), latent.size(3) * factor(), 3});
+}
+Tensor VaeCoding::blank_latent(const Tensor& pixels) const {
+  return at::zeros({pixels.size(0), loaded_.network->config().latent_channels, pixels.size(2) / factor(), pixels.size(3) / factor()});
+}
+
 Tensor VaeCoding::decode(const Tensor& latent) {
   return whole_or_tiled(
       "decoding",
       [&] {
         prepare(true, {1, latent.size(1), latent.size(2), latent.size(3)});
+        if (engine_.plan_only()) return blank_image(latent);
         std::vector<Tensor> images;
         for (const auto& one : latent.split(1)) {
           throw_if_interrupted();
@@ -70,6 +79,7 @@ Tensor VaeCoding::decode(const Tensor& latent) {
 Tensor VaeCoding::decode_tiled(const Tensor& latent, const TileSize& tile, const TileProgress& progress) {
   // The widest of the three passes: two tiles long, half a tile high.
   prepare(true, {1, latent.size(1), std::min(latent.size(2), tile.height), std::min(latent.size(3), tile.width)});
+  if (engine_.plan_only()) return blank_image(latent);
   return to_image(models::vae::decode_tiled(*loaded_.network, latent.to(device()), tile, progress));
 }
 
@@ -91,6 +101,7 @@ Tensor VaeCoding::encode(const Tensor& image) {
       "encoding",
       [&] {
         prepare(false, {1, 3, pixels.size(2), pixels.size(3)});
+        if (engine_.plan_only()) return blank_latent(pixels);
         std::vector<Tensor> latents;
         for (const auto& one : pixels.split(1)) {
           throw_if_interrupted();
@@ -104,6 +115,7 @@ Tensor VaeCoding::encode(const Tensor& image) {
 Tensor VaeCoding::encode_tiled(const Tensor& image, const TileSize& tile, const TileProgress& progress) {
   auto pixels = pixels_of(image);
   prepare(false, {1, 3, std::min(pixels.size(2), tile.height), std::min(pixels.size(3), tile.width)});
+  if (engine_.plan_only()) return blank_latent(pixels);
   return models::vae::encode_tiled(*loaded_.network, pixels.contiguous().to(device()), tile, progress).to(at::kCPU, at::kFloat);
 }
 

@@ -28,6 +28,8 @@ class VaeCoding {
  private:
   at::Device device() const;
   at::Tensor pixels_of(const at::Tensor& image) const;
+  at::Tensor blank_image(const at::Tensor& latent) const;
+  at::Tensor blank_latent(const at::Tensor& pixels) const;
   void prepare(bool decode, at::IntArrayRef shape);
 
   LoadedVae& loaded_;

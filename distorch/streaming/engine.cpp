@@ -23,18 +23,47 @@ Engine::Engine(EngineOptions options) : options_(std::move(options)) {
   links_ = device::load_links(device::default_link_file());
   for (const auto& [name, bytes] : options_.budgets) {
     if (name == "disk") continue;
-    auto info = device::find_device(name);
+    auto info = describe(name);
     if (bytes > info.total_bytes)
       throw Error(ErrorKind::Usage, "--memory " + name,
                   fmt::format("asks for {}, the device has {}", human_bytes(bytes), human_bytes(info.total_bytes)));
-    if (info.accelerator) device::limit_memory(device::to_torch(name), bytes);
+    if (info.accelerator && !options_.plan_only) device::limit_memory(device::to_torch(name), bytes);
   }
 }
 
+std::vector<device::DeviceInfo> Engine::devices() const {
+  if (!options_.plan_only || !options_.rig) return device::list_devices();
+  std::vector<device::DeviceInfo> infos;
+  for (const auto& described : options_.rig->devices) {
+    auto kind = placement::kind_of(described.name);
+    if (kind == DeviceKind::Disk) continue;
+    device::DeviceInfo info;
+    info.name = described.name;
+    info.kind = described.name.substr(0, described.name.find(':'));
+    info.description = described.label;
+    info.total_bytes = info.free_bytes = described.memory_bytes;
+    info.accelerator = kind == DeviceKind::Accelerator;
+    info.fast_bf16 = true;
+    infos.push_back(std::move(info));
+  }
+  std::stable_partition(infos.begin(), infos.end(), [](const auto& info) { return info.accelerator; });
+  return infos;
+}
+
+device::DeviceInfo Engine::describe(const std::string& device) const {
+  std::string present;
+  for (const auto& info : devices()) {
+    if (info.name == device) return info;
+    present += (present.empty() ? "" : ", ") + info.name;
+  }
+  throw Error(ErrorKind::Usage, device, "is not a device here; there is " + present);
+}
+
 std::string Engine::device_for(const std::string& requested) {
-  if (requested.empty()) return options_.default_device.empty() ? device::default_device() : options_.default_device;
+  auto infos = devices();
+  if (requested.empty()) return options_.default_device.empty() ? infos.front().name : options_.default_device;
   std::vector<std::string> present;
-  for (const auto& info : device::list_devices()) present.push_back(info.name);
+  for (const auto& info : infos) present.push_back(info.name);
   auto name = placement::normal_device(requested);
   if (name == "disk") return name;
   auto resolved = device::resolve_devices({name}, present, options_.device_map, options_.strict_devices);
@@ -43,7 +72,8 @@ std::string Engine::device_for(const std::string& requested) {
 }
 
 RigDevice Engine::speeds(const std::string& device) const {
-  auto info = device::find_device(device);
+  auto info = describe(device);
+  if (options_.plan_only && options_.rig) return *options_.rig->find(device);
   if (info.kind == "sim" && options_.rig) {
     // The N-th accelerator of the rig is sim:N.
     int index = device::to_torch(device).index();
@@ -57,13 +87,13 @@ placement::System Engine::system(const std::string& compute) const { return syst
 
 placement::System Engine::system_without(const std::string& compute, const Bytes& taken) const {
   placement::System system;
-  auto devices = device::list_devices();
+  auto devices = this->devices();
   for (const auto& info : devices) {
     placement::Device device{info.name, info.total_bytes, info.total_bytes};
     auto budget = options_.budgets.find(info.name);
     if (budget != options_.budgets.end())
       device.budget_bytes = budget->second;
-    else if (info.kind != "sim")
+    else if (info.kind != "sim" && !options_.plan_only)
       device.budget_bytes = default_budget(info, device::memory_use(device::to_torch(info.name)));
     if (auto at = taken.find(info.name); at != taken.end())
       device.budget_bytes = std::max<std::int64_t>(0, device.budget_bytes - at->second);
@@ -186,12 +216,25 @@ placement::Placement Engine::plan_beside(Entry& entry, StreamedModel& model, con
   return placement::plan(entry.system, entry.plan_model, allocation, order);
 }
 
+/// What a model holds (or, when only planning, would hold) on a device.
+std::int64_t Engine::held_bytes(const Entry& entry, const StreamedModel& model, const std::string& device) const {
+  if (!options_.plan_only) return model.device_bytes(device);
+  if (!entry.in_place) return 0;
+  int index = entry.system.find(device);
+  if (index < 0) return 0;
+  return entry.placement.bytes[index] + (index == entry.system.compute ? entry.placement.ring_bytes() : 0);
+}
+
+bool Engine::in_place(const Entry& entry, const StreamedModel& model) const {
+  return options_.plan_only ? entry.in_place : model.loaded();
+}
+
 Engine::Bytes Engine::taken_by_others(const StreamedModel& model) const {
   Bytes taken;
   for (const auto& entry : entries_) {
     auto other = entry.model.lock();
-    if (!other || other.get() == &model || !other->loaded()) continue;
-    for (const auto& device : device::list_devices()) taken[device.name] += other->device_bytes(device.name);
+    if (!other || other.get() == &model || !in_place(entry, *other)) continue;
+    for (const auto& device : devices()) taken[device.name] += held_bytes(entry, *other, device.name);
   }
   return taken;
 }
@@ -199,17 +242,20 @@ Engine::Bytes Engine::taken_by_others(const StreamedModel& model) const {
 /// Unloads the model that was used longest ago and holds memory on `device`. Models of the current prompt only if
 /// `also_current_prompt`. False when there is none.
 bool Engine::evict_one(const StreamedModel* keep, bool also_current_prompt, const std::string& device) {
-  std::shared_ptr<StreamedModel> oldest;
-  std::uint64_t used = 0;
-  for (const auto& entry : entries_) {
+  Entry* oldest = nullptr;
+  for (auto& entry : entries_) {
     auto model = entry.model.lock();
-    if (!model || model.get() == keep || !model->loaded() || model->device_bytes(device) == 0) continue;
+    if (!model || model.get() == keep || !in_place(entry, *model) || held_bytes(entry, *model, device) == 0) continue;
     if (!also_current_prompt && entry.used >= prompt_begin_) continue;
-    if (!oldest || entry.used < used) oldest = model, used = entry.used;
+    if (!oldest || entry.used < oldest->used) oldest = &entry;
   }
   if (!oldest) return false;
-  log::info("{} gives up its {} on {}", oldest->options().name, human_bytes(static_cast<double>(oldest->device_bytes(device))), device);
-  oldest->unload();
+  auto model = oldest->model.lock();
+  if (!options_.plan_only)
+    log::info("{} gives up its {} on {}", model->options().name,
+              human_bytes(static_cast<double>(held_bytes(*oldest, *model, device))), device);
+  model->unload();
+  oldest->in_place = false;
   return true;
 }
 
@@ -261,12 +307,14 @@ bool Engine::plan_together(Entry& own, StreamedModel& model) {
     others[i]->placement = together.placements[i + 1];
     others[i]->planned = true;
     // One that is loaded more generously than the common plan gives way now, not when memory runs out.
-    if (auto partner = others[i]->model.lock(); partner->loaded()) adopt(*others[i], *partner);
+    if (auto partner = others[i]->model.lock(); in_place(*others[i], *partner)) adopt(*others[i], *partner);
   }
   return true;
 }
 
 void Engine::adopt(Entry& entry, StreamedModel& model) {
+  entry.in_place = true;
+  if (options_.plan_only) return;
   std::vector<BlockHome> homes;
   for (const auto& home : entry.placement.blocks) homes.push_back({home.how, entry.system.devices[home.device].name});
   std::map<std::string, int> slots;
@@ -274,34 +322,42 @@ void Engine::adopt(Entry& entry, StreamedModel& model) {
   model.load(homes, slots);
 }
 
+/// Plans a model beside what others hold; others give way as far as that helps.
+void Engine::plan_alone(Entry& own, StreamedModel& model) {
+  const auto& compute = model.options().compute;
+  bool free_plan = own.request.allocation.empty() && options_.override_allocation.empty();
+  for (;;) {
+    std::exception_ptr failure;
+    try {
+      own.placement = plan_beside(own, model, taken_by_others(model));
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::OutOfMemory) throw;
+      failure = std::current_exception();
+    }
+    if (!failure && (!free_plan || !own.request.eject || all_resident(own.placement))) return;
+    if (evict_one(&model, false, compute) || evict_one(&model, true, compute)) continue;
+    if (failure) std::rethrow_exception(failure);
+    return;
+  }
+}
+
 void Engine::prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds& needs) {
   auto& own = entry(*model);
   own.used = ++clock_;
   own.steps = needs.steps;
-  if (own.planned && model->loaded() && own.key == needs.key) return;
+  if (own.planned && in_place(own, *model) && own.key == needs.key && !options_.plan_only) return;
   const auto& compute = model->options().compute;
   own.profile = needs.profile(speeds(compute));
   own.key = needs.key;
-  // A model that is already in place and has room for the new sizes stays as it is.
-  if (!plan_together(own, *model)) {
-    for (;;) {
-      std::exception_ptr failure;
-      try {
-        own.placement = plan_beside(own, *model, taken_by_others(*model));
-      } catch (const Error& error) {
-        if (error.kind() != ErrorKind::OutOfMemory) throw;
-        failure = std::current_exception();
-      }
-      bool free_plan = own.request.allocation.empty() && options_.override_allocation.empty();
-      bool content = !failure && (!free_plan || all_resident(own.placement));
-      if (content || (!own.request.eject && !failure)) break;
-      if (evict_one(model.get(), false, compute) || evict_one(model.get(), true, compute)) continue;
-      if (failure) std::rethrow_exception(failure);
-      break;
-    }
-  }
+  if (!plan_together(own, *model)) plan_alone(own, *model);
   own.planned = true;
   adopt(own, *model);
+  if (options_.plan_only) {
+    PlannedRun run{model->options().name, compute, needs.steps, own.profile, own.system, own.plan_model, own.placement, 0};
+    run.others_bytes = taken_by_others(*model)[compute];
+    planned_runs_.push_back(std::move(run));
+    return;
+  }
   if (options_.log_tables) log::info("\n{}", tables_of(*model));
 }
 

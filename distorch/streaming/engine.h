@@ -34,6 +34,18 @@ struct EngineOptions {
   bool strict_devices = false;
   bool log_tables = true;
   std::optional<Rig> rig;                        // the machine that sim devices imitate
+  bool plan_only = false;                        // plan for `rig` (or this machine), load and run nothing
+};
+
+/// One preparation of a model, as `distorch plan` reports it.
+struct PlannedRun {
+  std::string model, compute;
+  double steps = 1;
+  Profile profile;
+  placement::System system;  // budgets less what other models hold
+  placement::Model blocks;
+  placement::Placement placement;
+  std::int64_t others_bytes = 0;  // held by other models on the compute device meanwhile
 };
 
 /// What a run of a model will need.
@@ -58,6 +70,14 @@ class Engine {
   placement::System system(const std::string& compute) const;
   /// Speeds of a device for profiles: of the simulated rig, of a known accelerator, or a cautious guess.
   RigDevice speeds(const std::string& device) const;
+  /// The devices there are: of this machine, or of the rig that is planned for.
+  std::vector<device::DeviceInfo> devices() const;
+  /// One of them. Error(Usage) that names what there is.
+  device::DeviceInfo describe(const std::string& device) const;
+  /// True when nothing is loaded or run: nodes then give values of the right shape instead.
+  bool plan_only() const { return options_.plan_only; }
+  /// What was planned, in order.
+  const std::vector<PlannedRun>& planned_runs() const { return planned_runs_; }
 
   /// Makes the engine know a model; it is forgotten when the model dies. Models that run in `many_steps` (diffusion
   /// models) share the memory left when several are in use at once.
@@ -89,6 +109,7 @@ class Engine {
     placement::Model plan_model;
     placement::Placement placement;
     bool planned = false;
+    bool in_place = false;   // plan_only: would be loaded now
     std::uint64_t used = 0;  // when, counted in prepare() calls
   };
   using Bytes = std::map<std::string, std::int64_t>;
@@ -103,11 +124,15 @@ class Engine {
   std::vector<Entry*> partners(Entry& entry);
   bool plan_together(Entry& entry, StreamedModel& model);
   void adopt(Entry& entry, StreamedModel& model);
+  void plan_alone(Entry& entry, StreamedModel& model);
+  std::int64_t held_bytes(const Entry& entry, const StreamedModel& model, const std::string& device) const;
+  bool in_place(const Entry& entry, const StreamedModel& model) const;
   Bytes taken_by_others(const StreamedModel& model) const;
   bool evict_one(const StreamedModel* keep, bool also_current_prompt, const std::string& device);
 
   EngineOptions options_;
   std::vector<Entry> entries_;
+  std::vector<PlannedRun> planned_runs_;
   std::optional<device::LinkTable> links_;
   std::uint64_t clock_ = 0, prompt_begin_ = 0;
 };
