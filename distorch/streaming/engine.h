@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "distorch/base/rig.h"
+#include "distorch/device/device.h"
 #include "distorch/device/measure.h"
 #include "distorch/placement/auto_plan.h"
 #include "distorch/placement/plan.h"
