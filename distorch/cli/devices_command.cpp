@@ -84,6 +84,7 @@ int list(const Options& options) {
 void add_devices_command(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<Options>();
   auto* command = app.add_subcommand("devices", "What there is to compute on: memory, link speeds");
+  command->fallthrough();
   command->add_flag("--measure", options->measure, "Time the links with real copies and remember the result");
   command->add_option("--disk-file", options->disk_file, "With --measure: also time reading this (large) file from disk")
       ->check(CLI::ExistingFile);

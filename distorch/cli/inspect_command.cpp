@@ -95,7 +95,8 @@ void print(const Json& file) {
   fmt::print("family: {}\n", file["family"].is_null() ? "none that distorch knows" : file["family"].get<std::string>());
   if (file.contains("note")) fmt::print("note: {}\n", file["note"].get<std::string>());
   std::vector<std::vector<std::string>> rows{{"dtype", "tensors", "size"}};
-  for (const auto& [name, entry] : file.value("dtypes", Json::object()).items())
+  const auto dtypes = file.value("dtypes", Json::object());
+  for (const auto& [name, entry] : dtypes.items())
     rows.push_back({name, std::to_string(entry["tensors"].get<std::int64_t>()), human_bytes(entry["bytes"].get<double>())});
   fmt::print("\n{}", format_table(rows, {1, 2}));
   for (const auto& part : file["parts"]) {
@@ -120,6 +121,7 @@ void print(const Json& file) {
 void add_inspect_command(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<Options>();
   auto* command = app.add_subcommand("inspect", "What a model file holds; reads its header only");
+  command->fallthrough();
   command->add_option("file", options->file, "A .safetensors file")->required();
   command->add_flag("--tensors", options->tensors, "List every tensor");
   command->add_flag("--json", options->json, "Print JSON");

@@ -165,6 +165,7 @@ int plan(const Options& options) {
 void add_plan_command(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<Options>();
   auto* command = app.add_subcommand("plan", "Predict time and memory of a workflow: no weights are read, no GPU is needed");
+  command->fallthrough();
   command->add_option("workflow", options->workflow, "workflow.json, or a picture that carries one")->required();
   command->add_option("--set", options->machine.sets, "Change an input: NODE.INPUT=VALUE");
   declare(*command, options->machine);

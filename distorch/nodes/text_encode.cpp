@@ -7,6 +7,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
+#include "distorch/device/device.h"
 #include "distorch/streaming/profile.h"
 
 namespace distorch::nodes {
@@ -169,6 +170,7 @@ sampling::Conditioning encode_prompt(const Clip& clip, const std::string& prompt
     item.pooled_output = at::zeros({1, width});
     return {item};
   }
+  input.ids = input.ids.to(device::to_torch(text.weights->options().compute));
   auto output = text.network->forward(input, options);
 
   auto hidden = output.hidden.to(at::kCPU);

@@ -103,8 +103,8 @@ Tensor TextModel::embed(const TextInput& input) const {
   }
   Tensors inputs = {input.ids};
   if (!places.empty()) {
-    inputs.push_back(at::tensor(places, at::kLong));
-    inputs.push_back(at::stack(vectors));
+    inputs.push_back(at::tensor(places, at::kLong).to(input.ids.device()));
+    inputs.push_back(at::stack(vectors).to(input.ids.device()));
   }
   return embeddings_.block.run1(inputs, [this](const Tensors& in) {
     auto x = embeddings_.token(in[0]);
