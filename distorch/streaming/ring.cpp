@@ -36,6 +36,10 @@ void Ring::allocate_slots(const at::TensorOptions& options) {
     bytes_.push_back(at::empty({slot_bytes_}, options.dtype(at::kByte)));
 }
 
+bool Ring::has_donors() const {
+  return std::any_of(blocks_.begin(), blocks_.end(), [](const auto& entry) { return entry.second.donor.defined(); });
+}
+
 int Ring::successor(int block) const { return successor_.at(block); }
 
 /// A slot nobody uses; with `may_drop_fresh` also one that was filled for a block that did not come.

@@ -30,7 +30,8 @@ class [[nodiscard]] Lease {
   Lease& operator=(Lease&& other) noexcept;
 
   int slot() const { return slot_; }
-  /// uint8 [slot_bytes], laid out as the block's Layout says.
+  /// uint8 [slot_bytes], laid out as the block's Layout says; undefined where the block is to be used where it lies in
+  /// its file's mapping (a CPU).
   const at::Tensor& bytes() const;
 
  private:
@@ -76,7 +77,7 @@ class Ring {
   Lease pin(int block);
   std::int64_t slot_bytes() const { return slot_bytes_; }
   int slots() const { return static_cast<int>(states_.size()); }
-  const at::Tensor& bytes(int slot) const { return bytes_[slot]; }
+  const at::Tensor& bytes(int slot) const { return bytes_.empty() ? none_ : bytes_[slot]; }
   /// Bytes copied so far, and how many of them were not foreseen.
   std::int64_t copied_bytes() const { return copied_bytes_; }
   std::int64_t unforeseen_bytes() const { return unforeseen_bytes_; }
@@ -87,6 +88,7 @@ class Ring {
   virtual void mark_free(int slot) = 0;                      // what compute does from now on does not use the slot
   const RingOptions& options() const { return options_; }
   void allocate_slots(const at::TensorOptions& options);
+  bool has_donors() const;  // whether blocks come from the memory of a device
 
  private:
   friend class Lease;
@@ -106,6 +108,7 @@ class Ring {
   RingOptions options_;
   std::int64_t slot_bytes_ = 0;
   std::vector<at::Tensor> bytes_;
+  at::Tensor none_;
   std::vector<State> states_;
   std::exception_ptr failure_;
   int last_pinned_ = -1;

@@ -53,7 +53,10 @@ class StreamRing final : public Ring {
   std::unique_ptr<Worker> worker_;
 };
 
-/// For the CPU: a worker reads the file into host memory while the CPU computes.
+/// For the CPU. Blocks of a file are used where they lie in the mapping, so nothing is copied: one thread asks the disk
+/// for the pages of the blocks that come next and, where the file does not fit into RAM, gives those of used blocks back;
+/// another waits until the pages are there and maps them. Pages that were in the page cache before we came stay there.
+/// Only blocks of a donor device are copied into slots.
 class ThreadRing final : public Ring {
  public:
   ThreadRing(std::vector<RingBlock> blocks, const RingOptions& options);
@@ -64,8 +67,12 @@ class ThreadRing final : public Ring {
   void mark_free(int slot) override;
 
  private:
+  void bring(int slot, const Layout& layout);
+
   std::vector<std::uint64_t> jobs_;
-  Worker worker_;
+  std::vector<const Layout*> filled_by_;  // what of a file a slot stands for
+  std::vector<char> brought_;             // whether its pages came from the disk; set before its job is done
+  Worker asker_, worker_;                 // the second waits for the first
 };
 
 }  // namespace distorch::streaming

@@ -72,20 +72,38 @@ void read_run(const Run& run, void* to, bool keep_cached) {
 }
 
 ThreadRing::ThreadRing(std::vector<RingBlock> blocks, const RingOptions& options)
-    : Ring(std::move(blocks), options), jobs_(slots(), 0) {
-  allocate_slots(at::TensorOptions());
+    : Ring(std::move(blocks), options), jobs_(slots(), 0), filled_by_(slots(), nullptr), brought_(slots(), false) {
+  if (has_donors()) allocate_slots(at::TensorOptions());
+}
+
+/// Asks the disk for the block's pages; it then works on them while another thread still waits for the block before.
+void ThreadRing::bring(int slot, const Layout& layout) {
+  std::int64_t missing = 0;
+  for (const auto& run : layout.runs) {
+    const auto& mapping = *run.file->mapping();
+    formats::ByteRange range{static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)};
+    if (!options().keep_cached) missing += run.size_bytes - static_cast<std::int64_t>(mapping.resident_bytes(range));
+    mapping.will_need(range);
+  }
+  brought_[slot] = missing > 0;
 }
 
 void ThreadRing::fill(int slot, const RingBlock& block) {
+  filled_by_[slot] = nullptr;
   if (block.donor.defined()) {
     bytes(slot).narrow(0, 0, block.donor.numel()).copy_(block.donor);
     jobs_[slot] = 0;
     return;
   }
-  jobs_[slot] = worker_.add([this, slot, id = block.id, layout = block.layout] {
+  filled_by_[slot] = block.layout;
+  auto asked = asker_.add([this, slot, layout = block.layout] { bring(slot, *layout); });
+  jobs_[slot] = worker_.add([this, asked, id = block.id, layout = block.layout] {
     Traced traced(options().lane, "block " + std::to_string(id), c10::Stream(c10::Stream::DEFAULT, at::kCPU));
-    auto* to = static_cast<char*>(bytes(slot).mutable_data_ptr());
-    for (const auto& run : layout->runs) read_run(run, to + run.slot_offset, options().keep_cached);
+    asker_.wait(asked);
+    for (const auto& run : layout->runs) {
+      run.file->mapping()->probe({static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
+      run.file->mapping()->check();
+    }
   });
 }
 
@@ -94,6 +112,14 @@ void ThreadRing::wait_filled(int slot) {
   if (jobs_[slot]) worker_.wait(jobs_[slot]);
 }
 
-void ThreadRing::mark_free(int) {}  // CPU operations are done when they return
+/// CPU operations are done when they return. Pages that were cached before we came stay.
+void ThreadRing::mark_free(int slot) {
+  const auto* layout = filled_by_[slot];
+  if (options().keep_cached || !layout || !brought_[slot]) return;
+  asker_.add([layout] {
+    for (const auto& run : layout->runs)
+      run.file->mapping()->evict({static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
+  });
+}
 
 }  // namespace distorch::streaming

@@ -34,6 +34,13 @@ std::vector<at::Tensor> view_items(const at::Tensor& buffer, const Layout& layou
   return views;
 }
 
+std::vector<at::Tensor> mapped_items(const Layout& layout) {
+  std::vector<at::Tensor> views;
+  views.reserve(layout.items.size());
+  for (const auto& item : layout.items) views.push_back(weights::mapped_tensor(item.stored));
+  return views;
+}
+
 std::int64_t held_bytes(const std::vector<at::Tensor>& tensors, at::Device device) {
   std::set<const void*> seen;
   std::int64_t bytes = 0;
@@ -126,9 +133,7 @@ std::vector<at::Tensor> StreamedModel::decode(const std::vector<at::Tensor>& raw
 std::vector<at::Tensor> StreamedModel::resident_values(int block, at::Device device) {
   const auto& layout = layouts_[block];
   if (device.is_cpu()) {
-    std::vector<at::Tensor> mapped;
-    for (const auto& item : layout.items) mapped.push_back(weights::mapped_tensor(item.stored));
-    auto values = decode(mapped, block);
+    auto values = decode(mapped_items(layout), block);
     if (needs_decode_[block])
       for (const auto& run : layout.runs)
         run.file->mapping()->dont_need({static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
@@ -266,15 +271,20 @@ Tensors StreamedModel::run_resident(int block, const Tensors& inputs, const Body
 
 Tensors StreamedModel::run_streamed(int block, const Tensors& inputs, const Body& body) {
   auto lease = rings_.at(homes_[block].device)->pin(block);
-  auto& views = states_[block].views[lease.bytes().const_data_ptr()];
-  if (views.empty()) views = view_items(lease.bytes(), layouts_[block]);
+  bool in_place = !lease.bytes().defined();
+  auto& views = states_[block].views[in_place ? nullptr : lease.bytes().const_data_ptr()];
+  if (views.empty()) views = in_place ? mapped_items(layouts_[block]) : view_items(lease.bytes(), layouts_[block]);
   fill_slots(block, decode(views, block));
   struct Clear {
     StreamedModel& model;
     int block;
     ~Clear() { model.clear_slots(block); }
   } clear{*this, block};
-  return body(inputs);
+  auto results = body(inputs);
+  // Bytes used in place read as zeros where the file was cut short meanwhile.
+  if (in_place)
+    for (const auto& run : layouts_[block].runs) run.file->mapping()->check();
+  return results;
 }
 
 Tensors StreamedModel::run_on_donor(int block, const Tensors& inputs, const Body& body) {
