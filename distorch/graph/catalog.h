@@ -53,6 +53,8 @@ struct NodeType {
       inputs;  // in the order of the definition; required and optional ones may be mixed
   std::vector<Hidden> hidden;
   std::vector<Output> outputs;
+  /// Shown in place of the outputs' own tooltips; for a type that shows those of another one.
+  std::vector<std::string> shown_tooltips;
   bool output_node = false;
   bool deprecated = false;
   bool experimental = false;

@@ -22,12 +22,21 @@ class Choices {
 
   /// The list as a Json array; empty array when there are none.
   Json read() const { return read_ ? read_() : Json::array(); }
+  /// The same list with a note of where it comes from ("searched: /models/checkpoints"), which messages about a value that is
+  /// not in it show.
+  Choices with_origin(std::function<std::string()> origin) const {
+    Choices result = *this;
+    result.origin_ = std::move(origin);
+    return result;
+  }
+  std::string origin() const { return origin_ ? origin_() : std::string(); }
   /// True when the list depends on the machine.
   bool dynamic() const { return dynamic_; }
   explicit operator bool() const { return static_cast<bool>(read_); }
 
  private:
   std::function<Json()> read_;
+  std::function<std::string()> origin_;
   bool dynamic_ = false;
 };
 

@@ -323,6 +323,7 @@ class Validator {
     if (longer) problem.extra_info["input_config"] = nullptr;
     problem.extra_info["received_value"] = value;
     problem.line = "Value not in list: " + list_advice(value, list, longer);
+    if (auto origin = input.choices.origin(); !origin.empty()) problem.line += " (" + origin + ")";
     add(state, std::move(problem));
   }
 

@@ -32,6 +32,10 @@ graph::Choices device_choices() {
   });
 }
 
+graph::Choices model_choices(App& app, const std::string& type) {
+  return Choices([&app, type] { return app.folders.list(type); }).with_origin([&app, type] { return app.folders.searched(type); });
+}
+
 streaming::PlacementRequest spread_request(const std::string& compute, double virtual_gb, const std::string& donors,
                                            const std::string& expert, bool eject) {
   streaming::PlacementRequest request;
@@ -91,6 +95,9 @@ namespace {
 constexpr const char* kLoraText =
     "LoRAs are used to modify diffusion and CLIP models, altering the way in which latents are denoised such as applying "
     "styles. Multiple LoRA nodes can be linked together.";
+
+constexpr const char* kLoraModelTip = "The modified diffusion model.";
+constexpr const char* kLoraClipTip = "The modified CLIP model.";
 
 void run_checkpoint(Call& call) {
   auto unet = placement_of(call);
@@ -196,21 +203,21 @@ void add_lora_nodes(graph::Catalog& catalog, const Choices& loras) {
                  choice("lora_name", loras, {.tooltip = "The name of the LoRA."}),
                  strength("strength_model", "How strongly to modify the diffusion model. This value can be negative."),
                  strength("strength_clip", "How strongly to modify the CLIP model. This value can be negative.")},
-      .outputs = {{"MODEL", "", "The modified diffusion model."}, {"CLIP", "", "The modified CLIP model."}},
+      .outputs = {{"MODEL", "", kLoraModelTip}, {"CLIP", "", kLoraClipTip}},
       .run = run_lora,
   });
   catalog.add({
       .name = "LoraLoaderModelOnly", .display_name = "LoraLoaderModelOnly", .category = "loaders", .description = kLoraText,
       .inputs = {link("model", "MODEL"), choice("lora_name", loras), strength("strength_model")},
-      // The reference shows the tooltips of LoraLoader here, one more than there are outputs.
-      .outputs = {"MODEL"}, .run = run_lora_model_only,
+      // The reference inherits both tooltips of LoraLoader here.
+      .outputs = {"MODEL"}, .shown_tooltips = {kLoraModelTip, kLoraClipTip}, .run = run_lora_model_only,
   });
 }
 
 }  // namespace
 
 void add_loader_nodes(graph::Catalog& catalog, App& app) {
-  auto files = [&folders = app.folders](const char* type) { return Choices([&folders, type] { return folders.list(type); }); };
+  auto files = [&app](const char* type) { return model_choices(app, type); };
   add_placed_loader(catalog, {
       .name = "CheckpointLoaderSimple", .display_name = "Load Checkpoint", .category = "loaders",
       .description = "Loads a diffusion model checkpoint, diffusion models are used to denoise latents.",
@@ -239,7 +246,7 @@ void add_loader_nodes(graph::Catalog& catalog, App& app) {
   }, true);
   add_placed_loader(catalog, {
       .name = "VAELoader", .display_name = "Load VAE", .category = "loaders",
-      .inputs = {choice("vae_name", Choices([&app] { return vae_names(app.folders); }))},
+      .inputs = {choice("vae_name", Choices([&app] { return vae_names(app.folders); }).with_origin([&app] { return app.folders.searched("vae"); }))},
       .outputs = {"VAE"}, .run = run_vae,
   });
   add_lora_nodes(catalog, files("loras"));

@@ -9,6 +9,9 @@ namespace distorch::nodes {
 /// "cpu" and every accelerator that is there, as device lists show them.
 graph::Choices device_choices();
 
+/// The files of a model folder type, with the folders for messages.
+graph::Choices model_choices(App& app, const std::string& type);
+
 /// The placement that a loader's call asks for, from the inputs its variant adds: none (auto), "device", or those of
 /// DisTorch2 ("compute_device" or "device", "virtual_vram_gb", "donor_device", "expert_mode_allocations", "eject_models").
 streaming::PlacementRequest placement_of(const graph::Call& call);

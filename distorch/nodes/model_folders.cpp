@@ -257,6 +257,12 @@ std::vector<std::string> ModelFolders::list(const std::string& type) const {
   return listing.names;
 }
 
+std::string ModelFolders::searched(const std::string& type) const {
+  std::string places;
+  for (const auto& folder : folders(type)) places += (places.empty() ? "" : ", ") + folder.string();
+  return "searched: " + (places.empty() ? "nowhere" : places);
+}
+
 std::optional<Path> ModelFolders::find(const std::string& type, const std::string& name) const {
   auto relative = inside(name);
   std::error_code error;
@@ -267,13 +273,11 @@ std::optional<Path> ModelFolders::find(const std::string& type, const std::strin
 
 Path ModelFolders::get(const std::string& type, const std::string& name) const {
   if (auto path = find(type, name)) return *path;
-  std::string searched;
-  for (const auto& folder : folders(type)) searched += (searched.empty() ? "" : ", ") + folder.string();
   auto names = list(type);
   auto near = graph::did_you_mean(name, names);
   if (near.empty()) near = names.empty() ? " There are no files of this type." : fmt::format(" There are {} others.", names.size());
   throw Error(ErrorKind::MissingFile, name,
-              fmt::format("is not among the {} (searched: {}).{}", current_name(type), searched.empty() ? "nowhere" : searched, near));
+              fmt::format("is not among the {} ({}).{}", current_name(type), searched(type), near));
 }
 
 }  // namespace distorch::nodes

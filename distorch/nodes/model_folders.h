@@ -35,6 +35,8 @@ class ModelFolders {
   /// Files of a type: names relative to their place with "/" between parts, sorted, each once. Read again when a folder
   /// changed.
   std::vector<std::string> list(const std::string& type) const;
+  /// "searched: /a/checkpoints, /b/checkpoints", for messages.
+  std::string searched(const std::string& type) const;
   std::optional<Path> find(const std::string& type, const std::string& name) const;
   /// Error(MissingFile) naming the folders searched and near names.
   Path get(const std::string& type, const std::string& name) const;

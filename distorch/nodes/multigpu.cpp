@@ -45,7 +45,7 @@ void add_multigpu_nodes(graph::Catalog& catalog, App& app) {
   auto donor = [&](const char* name) { return choice(name, devices, {.def = "cpu"}); };
   auto gigabytes = [](const char* name, double usual) { return number(name, {.def = usual, .min = 0.0, .max = 128.0, .step = 0.1}); };
   auto expert = [](const char* name) { return graph::optional(text(name, {.def = "", .multiline = false})); };
-  auto checkpoint = choice("ckpt_name", Choices([&app] { return app.folders.list("checkpoints"); }));
+  auto checkpoint = choice("ckpt_name", model_choices(app, "checkpoints"));
 
   catalog.add({
       .name = "DeviceSelectorMultiGPU", .display_name = "DeviceSelectorMultiGPU", .category = "multigpu", .python_module = kModule,

@@ -20,7 +20,7 @@ void touch(const fs::path& file) { std::ofstream(file) << "x"; }
 Json save_prompt(const Json& inputs, const char* type = "SaveImage") {
   Json prompt = {{"1", {{"class_type", "EmptyImage"}, {"inputs", {{"width", 6}, {"height", 4}, {"batch_size", 2}, {"color", 0x3380C8}}}}}};
   Json all = {{"images", {"1", 0}}};
-  all.update(inputs);
+  if (inputs.is_object()) all.update(inputs);
   prompt["2"] = {{"class_type", type}, {"inputs", all}};
   return prompt;
 }

@@ -76,6 +76,7 @@ class TinyApp {
     nodes::add_all(catalog, app);
     catalog.add({
         .name = "Keep", .inputs = {graph::link("value", "*")}, .output_node = true,
+        .not_idempotent = true,  // each keeps under its own id
         .run = [this](graph::Call& call) { kept[call.node_id()] = call.in("value"); },
     });
   }
