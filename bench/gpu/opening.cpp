@@ -1,0 +1,219 @@
+// From a file in the page cache to the first step done, everything resident: seconds and GB/s. The device is up and
+// its libraries have run before the clock starts. Then three bare ways of bringing the same bytes over, to compare.
+//   bench_gpu_opening --file WEIGHTS [--device cuda:0] [--out FOLDER] [--link BYTES_PER_S] [--tiny 1] [--rig FILE]
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <fstream>
+#include <thread>
+
+#include "bench/gpu/flux_like.h"
+#include "bench/gpu/harness.h"
+#include "distorch/device/device.h"
+#include "distorch/device/memory.h"
+#include "distorch/device/registered.h"
+#include "distorch/device/sim/sim.h"
+#include "distorch/device/streams.h"
+#include "distorch/formats/tensor_file.h"
+#include "distorch/streaming/streamed_model.h"
+
+namespace {
+
+using namespace distorch;
+using namespace distorch::bench;
+
+FluxInputs inputs(std::int64_t width, std::int64_t image, std::int64_t text, c10::Device device) {
+  return {seeded({1, image, width}, 11, at::kBFloat16, device), seeded({1, text, width}, 12, at::kBFloat16, device),
+          seeded({1, width}, 13, at::kBFloat16, device)};
+}
+
+/// One block of each kind with made-up weights, so that no library has to start during the measurement.
+void warm_up(const weights::Checkpoint& checkpoint, const FluxInputs& given) {
+  weights::Checkpoint small;
+  for (const auto& [name, stored] : checkpoint.tensors())
+    if (name.rfind("double_blocks.0.", 0) == 0 || name.rfind("single_blocks.0.", 0) == 0) small.add(name, stored);
+  FluxLike model(small);
+  weights::PlainSource source(model.manifest(), [&](const weights::Declared& declared) {
+    return at::full(declared.shape, 1e-3, given.image.options());
+  });
+  for (int i = 0; i < 3; ++i) model.forward(given);
+  device::synchronize(given.image.device());
+}
+
+// --- bare ways ------------------------------------------------------------------------------------
+
+class Mapping {
+ public:
+  explicit Mapping(const std::string& path) : fd(::open(path.c_str(), O_RDONLY)) {
+    bytes = static_cast<std::int64_t>(std::filesystem::file_size(path));
+    start = static_cast<char*>(mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0));
+  }
+  ~Mapping() {
+    munmap(start, bytes);
+    ::close(fd);
+  }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  int fd;
+  std::int64_t bytes = 0;
+  char* start = nullptr;
+};
+
+void in_threads(int count, const std::function<void(int)>& work) {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < count; ++i) threads.emplace_back(work, i);
+  for (auto& thread : threads) thread.join();
+}
+
+constexpr std::int64_t kPiece = std::int64_t{64} << 20;
+
+/// Page tables filled by several threads, pieces registered by several threads, copies as pieces become ready.
+double registered_in_pieces(const std::string& path, c10::Device device, int threads, std::int64_t piece, bool populate) {
+  auto target = at::empty({piece}, at::TensorOptions().dtype(at::kByte).device(device));
+  auto stream = device::new_stream(device);
+  Mapping file(path);
+  auto pieces = (file.bytes + piece - 1) / piece;
+  std::vector<device::RegisteredRange> ranges(pieces);
+  std::vector<std::atomic<bool>> ready(pieces);
+  std::atomic<std::int64_t> next{0};
+  auto start = now_s();
+  std::thread registrar([&] {
+    in_threads(threads, [&](int) {
+      for (std::int64_t i; (i = next++) < pieces;) {
+        auto size = std::min(piece, file.bytes - i * piece);
+        constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ
+        if (populate) madvise(file.start + i * piece, size, kPopulateRead);
+        ranges[i] = device::RegisteredRange(file.start + i * piece, size, {device});
+        ready[i] = true;
+        ready[i].notify_one();
+      }
+    });
+  });
+  for (std::int64_t i = 0; i < pieces; ++i) {
+    ready[i].wait(false);
+    auto size = std::min(piece, file.bytes - i * piece);
+    device::copy_async(target.narrow(0, 0, size), at::from_blob(file.start + i * piece, {size}, at::kByte), stream);
+  }
+  device::synchronize(device);
+  auto seconds = now_s() - start;
+  registrar.join();
+  return seconds;
+}
+
+/// Threads read pieces of the file into page-locked buffers, which are copied on. Nothing is mapped.
+double staged_by_threads(const std::string& path, c10::Device device, int threads) {
+  auto target = at::empty({kPiece}, at::TensorOptions().dtype(at::kByte).device(device));
+  Mapping file(path);
+  std::vector<device::HostBuffer> buffers;
+  for (int i = 0; i < threads; ++i) buffers.emplace_back(kPiece / 4, std::vector<c10::Device>{device});
+  std::atomic<std::int64_t> next{0};
+  auto start = now_s();
+  auto size = kPiece / 8;
+  in_threads(threads, [&](int thread) {
+    auto stream = device::new_stream(device);
+    device::Event done[2] = {device::Event(device), device::Event(device)};
+    auto buffer = buffers[thread].tensor();
+    for (std::int64_t turn = 0, i; (i = next++) * size < file.bytes; ++turn) {
+      auto half = turn % 2;
+      done[half].synchronize();
+      auto count = std::min(size, file.bytes - i * size);
+      auto piece = buffer.narrow(0, half * size, count);
+      if (::pread(file.fd, piece.data_ptr(), count, i * size) != count) return;
+      device::copy_async(target.narrow(0, 0, count), piece, stream);
+      done[half].record(stream);
+    }
+    device::synchronize(stream);
+  });
+  return now_s() - start;
+}
+
+double registered_whole(const std::string& path, c10::Device device, double& register_s) {
+  auto target = at::empty({kPiece}, at::TensorOptions().dtype(at::kByte).device(device));
+  Mapping file(path);
+  auto stream = device::new_stream(device);
+  auto start = now_s();
+  device::RegisteredRange range(file.start, file.bytes, {device});
+  register_s = now_s() - start;
+  for (std::int64_t done = 0; done < file.bytes; done += kPiece) {
+    auto size = std::min(kPiece, file.bytes - done);
+    device::copy_async(target.narrow(0, 0, size), at::from_blob(file.start + done, {size}, at::kByte), stream);
+  }
+  device::synchronize(device);
+  return now_s() - start;
+}
+
+void bare_ways(Results& results, const std::string& path, c10::Device device, double bytes, double link) {
+  double register_s = 0;
+  auto whole = registered_whole(path, device, register_s);
+  results.add("bare: register the whole file", register_s, bytes / link, "s");
+  results.add("bare: register whole, then copy / link", whole, bytes / link, "s");
+  for (int threads : {1, 8})
+    results.add(fmt::format("bare: {} register pieces of 256 MiB, copies follow / link", threads),
+                registered_in_pieces(path, device, threads, std::int64_t{256} << 20, true), bytes / link, "s");
+  for (int threads : {4, 8, 12})
+    results.add(fmt::format("bare: {} threads read into page-locked memory / link", threads),
+                staged_by_threads(path, device, threads), bytes / link, "s");
+}
+
+// --------------------------------------------------------------------------------------------------
+
+int run(const Args& args) {
+  auto name = args.get("--device", "cuda:0"), path = args.get("--file");
+  device::list_devices();
+  auto device = device::to_torch(name);
+  bool tiny = args.number("--tiny", 0) != 0;
+  Results results(std::filesystem::path(args.get("--out", ".")) / "opening.json");
+  double link = args.number("--link", 55.5e9);
+
+  weights::Checkpoint header(std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
+  auto width = header.shape("single_blocks.0.linear2.weight")[0];
+  auto given = inputs(width, tiny ? 48 : 1024, tiny ? 16 : 512, device);
+  warm_up(header, given);
+  device::empty_cache(device);
+
+  auto start = now_s();
+  weights::Checkpoint checkpoint(std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
+  FluxLike flux(checkpoint);
+  streaming::StreamedOptions options;
+  options.name = "flux-like";
+  options.compute = name;
+  options.dtype = at::kBFloat16;
+  streaming::StreamedModel model(flux.manifest(), checkpoint, options);
+  auto opened = now_s();
+  model.load(std::vector<streaming::BlockHome>(model.block_count(), {placement::How::Resident, name}));
+  device::synchronize(device);
+  auto loaded = now_s();
+  flux.forward(given);
+  device::synchronize(device);
+  auto stepped = now_s();
+
+  auto bytes = static_cast<double>(model.total_file_bytes());
+  results.add("open: header and layout", opened - start, 1, "s");
+  results.add("open: file to device / link", loaded - start, bytes / link, "s",
+              {{"GBps", bytes / (loaded - start) / 1e9}});
+  results.add("open: file to first step done / link", stepped - start, bytes / link, "s",
+              {{"GBps", bytes / (stepped - start) / 1e9}, {"step_s", stepped - loaded}});
+  model.unload();
+  device::empty_cache(device);
+  bare_ways(results, path, device, bytes, link);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  c10::InferenceMode inference;
+  try {
+    Args args(argc, argv);
+    if (auto rig = args.get("--rig"); !rig.empty()) sim::install(read_rig(rig), sim::Mode::Exec);
+    return run(args);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench_gpu_opening: {}\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,123 @@
+#include "bench/gpu/placed.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "distorch/base/error.h"
+#include "distorch/device/device.h"
+#include "distorch/device/memory.h"
+#include "distorch/device/streams.h"
+#include "distorch/placement/timeline.h"
+
+namespace distorch::bench {
+
+Link measure_link(streaming::StreamedModel& model, c10::Device device) {
+  const streaming::Run* largest = nullptr;
+  for (int block = 0; block < static_cast<int>(model.block_count()); ++block)
+    for (const auto& run : model.layout(block).runs)
+      if (!largest || run.size_bytes > largest->size_bytes) largest = &run;
+  auto bytes = largest->file->mapping()->bytes(
+      {static_cast<std::size_t>(largest->file_offset), static_cast<std::size_t>(largest->size_bytes)});
+  auto source = at::from_blob(const_cast<std::byte*>(bytes.data()), {largest->size_bytes}, at::kByte);
+  auto target = at::empty({largest->size_bytes}, at::TensorOptions().dtype(at::kByte).device(device));
+  auto stream = device::new_stream(device);
+  Link link;
+  auto seconds = time_calls(device, {.warm_ups = 1, .calls = 4, .rounds = 5},
+                            [&] { device::copy_async(target, source, stream); });
+  link.bytes_per_s = static_cast<double>(largest->size_bytes) / seconds;
+  auto few_to = target.narrow(0, 0, 64), few_from = source.narrow(0, 0, 64);
+  link.latency_s = time_calls(device, {.warm_ups = 5, .calls = 1, .rounds = 21},
+                              [&] { device::copy_async(few_to, few_from, stream); });
+  fmt::print("link from the mapping: {:.1f} GB/s, {:.1f} us\n", link.bytes_per_s / 1e9, link.latency_s * 1e6);
+  return link;
+}
+
+placement::System machine(const std::string& device, std::int64_t budget_bytes, const Link& link) {
+  auto info = device::find_device(device);
+  placement::System system;
+  system.devices = {{device, info.total_bytes, budget_bytes}, {"cpu", std::int64_t{1} << 50, std::int64_t{1} << 50}};
+  LinkSpec spec;
+  spec.from = "cpu";
+  spec.to = device;
+  spec.bytes_per_s = link.bytes_per_s;
+  spec.latency_s = link.latency_s;
+  system.links = {spec};
+  return system;
+}
+
+std::int64_t roomy_budget(const std::string& device) {
+  return static_cast<std::int64_t>(0.95 * static_cast<double>(device::find_device(device).total_bytes));
+}
+
+placement::Model describe(streaming::StreamedModel& model, const streaming::Profile& profile,
+                          std::int64_t library_bytes) {
+  placement::Model described;
+  described.name = model.options().name;
+  described.activation_bytes = profile.peak_activation_bytes + library_bytes;
+  for (std::size_t i = 0; i < model.block_count(); ++i) {
+    placement::Block block;
+    block.name = model.manifest().blocks()[i];
+    block.bytes = model.file_bytes(static_cast<int>(i));
+    block.seconds = {profile.seconds[i], -1};
+    block.activation_bytes = profile.activation_bytes[i];
+    block.pinned = block.bytes == 0;
+    described.blocks.push_back(block);
+  }
+  return described;
+}
+
+placement::Placement offload(const placement::System& system, const placement::Model& model, double share) {
+  placement::Allocation allocation;
+  allocation.compute = system.devices[system.compute].name;
+  allocation.virtual_bytes = std::floor(share * static_cast<double>(model.bytes()));
+  allocation.donors = {"cpu"};
+  return placement::plan(system, model, allocation);
+}
+
+void load(streaming::StreamedModel& model, const placement::System& system, const placement::Placement& placement) {
+  std::vector<streaming::BlockHome> homes;
+  for (const auto& home : placement.blocks) homes.push_back({home.how, system.devices[home.device].name});
+  std::map<std::string, int> slots;
+  for (const auto& ring : placement.rings) slots[system.devices[ring.device].name] = ring.slots;
+  model.load(homes, slots);
+}
+
+std::string result_bits(const std::string& name, const at::Tensor& result) {
+  auto largest = result.abs().max().item().toDouble();
+  if (!std::isfinite(largest) || largest == 0)
+    throw Error(ErrorKind::Internal, name, "the step's result is zero or not finite");
+  return fingerprint(result);
+}
+
+double measure(const Case& subject, streaming::StreamedModel& model, const placement::System& system,
+               const placement::Model& described, const placement::Placement& placement, Results& results) {
+  auto device = device::to_torch(system.devices[system.compute].name);
+  load(model, system, placement);
+  placement::Timeline timeline(system, described);
+  auto report = timeline.report(placement, 1);
+  double link_s = static_cast<double>(report.streamed_bytes) / system.links[0].bytes_per_s;
+  double bound = std::max(subject.resident_s, link_s);
+  subject.step();
+  device::synchronize(device);
+  device::empty_cache(device);
+  device::reset_peak(device);
+  auto result = subject.step();
+  device::synchronize(device);
+  auto peak = static_cast<double>(device::memory_use(device).peak);
+  bool same = result_bits(subject.name, result) == subject.bits;
+  result = at::Tensor();
+  auto step = time_calls(device, subject.rounds, [&] { subject.step(); });
+  int slots = placement.rings.empty() ? 0 : placement.rings[0].slots;
+  results.add("step / bound, " + subject.name, step, bound, "s",
+              {{"streamed_GB", static_cast<double>(report.streamed_bytes) / 1e9}, {"resident_s", subject.resident_s},
+               {"link_s", link_s}, {"bits_equal", same}, {"slots", slots}});
+  results.add("predicted / measured step, " + subject.name, report.step_s, step, "s");
+  results.add("predicted / measured peak, " + subject.name, static_cast<double>(placement.peak_bytes()) / 1e9,
+              peak / 1e9, "GB");
+  results.add("bits equal to resident, " + subject.name, same ? 1 : 0, 1, "");
+  return step;
+}
+
+}  // namespace distorch::bench

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Everything that is measured on a real accelerator, most important first, within LIMIT seconds. Nothing is compiled:
+# tools/pack_gpu.sh made .gpu/ on the machine that builds. Results: $OUT (default build/gpu): gpu.md, gpu.json, log.txt, h200.yaml.
+#   bench/gpu/run_all.sh            the real thing, cuda:0
+#   TINY=1 bench/gpu/run_all.sh     the same steps at toy sizes on the simulated accelerator, to test this script
+# PARTS picks some: "correct streaming sd15 opening peers compile"
+cd "$(dirname "$0")/../.." || exit 1
+LIMIT=${LIMIT:-540}
+PARTS=${PARTS:-correct streaming sd15 opening peers compile}
+OUT=${OUT:-build/gpu}
+WORK=${WORK:-/tmp/distorch_gpu}
+HERE=bench/gpu
+BIN=${BIN:-.gpu/bin}
+PYTHON=${PYTHON:-python3}
+mkdir -p "$OUT" "$WORK"
+OUT=$(realpath "$OUT")
+LOG=$OUT/log.txt
+: >"$LOG"
+
+if compgen -G ".whl/*.whl" >/dev/null && [ -z "${TINY:-}" ]; then
+  $PYTHON -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site .whl/*.whl 2>&1 | tee -a "$LOG"
+  export PYTHONPATH=/tmp/site
+fi
+TORCH=$($PYTHON -c 'import os, torch; print(os.path.dirname(torch.__file__))')
+export PYTHONUNBUFFERED=1 XDG_CACHE_HOME=$WORK/cache
+if [ -n "${TINY:-}" ]; then
+  DEVICE=sim:0 PY_DEVICE=cpu
+  OURS=(--tiny 1 --rig rigs/h200_pcie5.yaml --budget 20e6)
+  THEIRS=(--tiny --device cpu)
+  DEMO=(--rig rigs/h200_pcie5.yaml --jobs 1 --limit 200)
+  FILE=$WORK/weights.safetensors
+else
+  DEVICE=cuda:0 PY_DEVICE=cuda OURS=() THEIRS=() DEMO=()
+  FILE=/tmp/weights.safetensors
+  [ "$(df --output=avail -B1G /dev/shm | tail -1)" -ge 30 ] && FILE=/dev/shm/weights.safetensors
+fi
+
+say() { printf '\n== %s (at %d s)\n' "$*" "$SECONDS" | tee -a "$LOG"; }
+wants() { case " $PARTS " in *" $1 "*) return 0 ;; esac; return 1; }
+# try LIMIT COMMAND...: at most that long and never beyond the end of the whole; a failure is told and does not stop the rest.
+try() {
+  local seconds=$1 left=$((LIMIT - 12 - SECONDS))
+  shift
+  [ "$seconds" -gt "$left" ] && seconds=$left
+  if [ "$seconds" -lt 5 ]; then echo "no time left for: $*" | tee -a "$LOG"; return 1; fi
+  timeout -k 5 "$seconds" "$@" >>"$LOG" 2>&1
+  local code=$?
+  [ $code -ne 0 ] && echo "FAILED ($code) after $SECONDS s: ${*:1:3}" | tee -a "$LOG"
+  return $code
+}
+ours() { local seconds=$1 name=$2; shift 2; try "$seconds" env LD_LIBRARY_PATH="$TORCH/lib:$PWD/.gpu/lib" "$BIN/$name" "$@"; }
+collect() {
+  $PYTHON $HERE/summary.py "$WORK" "$OUT" >"$WORK/table.txt" 2>>"$LOG"
+  for file in demo.png streaming_facts.json h200.yaml; do [ -f "$WORK/$file" ] && cp "$WORK/$file" "$OUT/"; done
+  [ -f "$WORK/h200_sd15.yaml" ] && cp "$WORK/h200_sd15.yaml" "$OUT/h200.yaml"
+}
+
+if wants correct; then
+  say "correctness on $DEVICE"
+  export DISTORCH_TEST_DEVICE=$DEVICE
+  for test in device_test streaming_test; do
+    ours 60 $test | tee -a "$LOG"
+    grep -a "test cases:" "$LOG" | tail -1
+  done
+  unset DISTORCH_TEST_DEVICE
+  try 100 env LD_LIBRARY_PATH="$TORCH/lib:$PWD/.gpu/lib" $PYTHON $HERE/demo_placements.py --distorch "$BIN/distorch" --out "$WORK" \
+    --tokenizers .gpu/tokenizers --device $DEVICE "${DEMO[@]}"
+  collect
+fi
+if wants streaming || wants opening || wants peers; then
+  say "weights"
+  try 90 $PYTHON $HERE/make_weights.py "$FILE" ${TINY:+--tiny}
+  tail -1 "$LOG"
+fi
+if wants streaming; then
+  say "streaming"
+  ours 170 bench_gpu_streaming --file "$FILE" --device $DEVICE --out "$WORK" --seconds 120 "${OURS[@]}"
+  collect
+fi
+LINK=$($PYTHON -c "import json; print(json.load(open('$WORK/streaming_facts.json'))['link_bytes_per_s'])" 2>/dev/null || echo 55.5e9)
+if wants opening; then
+  say "opening"
+  ours 50 bench_gpu_opening --file "$FILE" --device $DEVICE --out "$WORK" --link "$LINK" "${OURS[@]}"
+  try 60 $PYTHON $HERE/peer_opening.py "$FILE" --out "$WORK" --ours "$WORK/opening.json" "${THEIRS[@]}"
+  collect
+fi
+if wants sd15; then
+  say "SD 1.5"
+  try 70 $PYTHON $HERE/peer_sd15.py "$WORK/sd15" "${THEIRS[@]}"
+  ours 60 bench_gpu_sd15 --folder "$WORK/sd15" --device $DEVICE --out "$WORK" --rig-file "$WORK/h200.yaml" "${OURS[@]}"
+  collect
+fi
+if wants peers; then
+  say "peers of streaming"
+  try 130 $PYTHON $HERE/peer_streaming.py "$FILE" --out "$WORK" --facts "$WORK/streaming_facts.json" --seconds 100 "${THEIRS[@]}"
+  collect
+fi
+if wants compile && [ $((LIMIT - SECONDS)) -gt 60 ]; then
+  say "torch.compile"
+  try 150 $PYTHON $HERE/peer_sd15.py "$WORK/sd15" --compile 60 "${THEIRS[@]}"
+  collect
+fi
+rm -f "$FILE"
+say "done"
+grep -aE "FAILED|NOT BIT|no time left|left out" "$LOG" | sort -u | head -20
+cat "$WORK/table.txt"

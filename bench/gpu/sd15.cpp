@@ -1,0 +1,142 @@
+// The UNet of Stable Diffusion 1.5 in float16, a CFG pair (batch 2), beside diffusers on the same weights and inputs.
+//   bench_gpu_sd15 --folder DIR [--device cuda:0] [--out FOLDER] [--rig-file h200.yaml] [--tiny 1] [--rig FILE]
+// DIR holds what peer_sd15.py left: unet.safetensors, case_512.safetensors (x, timestep, context, out), ..., peer.json.
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+
+#include <fstream>
+
+#include "bench/gpu/placed.h"
+#include "distorch/device/device.h"
+#include "distorch/device/memory.h"
+#include "distorch/device/sim/sim.h"
+#include "distorch/device/streams.h"
+#include "distorch/formats/tensor_file.h"
+#include "distorch/models/catalog.h"
+
+namespace {
+
+using namespace distorch;
+using namespace distorch::bench;
+
+struct Step {
+  std::string name;  // "512"
+  models::DiffusionInput input;
+  at::Tensor wanted;
+  double resident_s = 0;
+  std::string bits;
+};
+
+weights::Checkpoint open(const std::filesystem::path& path) {
+  return weights::Checkpoint(std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
+}
+
+Step read_step(const std::filesystem::path& folder, const std::string& name, c10::Device device) {
+  auto file = open(folder / ("case_" + name + ".safetensors"));
+  auto get = [&](const char* key) { return weights::mapped_tensor(*file.find(key)).to(device); };
+  Step step;
+  step.name = name;
+  step.input.x = get("x");
+  step.input.timestep = get("timestep").to(at::kFloat);
+  step.input.context = get("context");
+  step.wanted = get("out").cpu().to(at::kFloat);
+  return step;
+}
+
+double relative_error(const at::Tensor& got, const at::Tensor& wanted) {
+  auto a = got.cpu().to(at::kDouble), b = wanted.to(at::kDouble);
+  return ((a - b).norm() / b.norm()).item().toDouble();
+}
+
+/// The same input as shapes on another device.
+models::DiffusionInput shapes_of(const models::DiffusionInput& input, c10::Device device) {
+  models::DiffusionInput copy;
+  auto shape = [&](const at::Tensor& t) { return at::empty(t.sizes(), t.options().device(device)); };
+  copy.x = shape(input.x);
+  copy.timestep = shape(input.timestep);
+  copy.context = shape(input.context);
+  return copy;
+}
+
+RigDevice speeds_of(const Args& args, const std::string& name) {
+  auto path = args.get("--rig-file");
+  if (path.empty() || !std::filesystem::exists(path)) return measure_device(name);
+  return *read_rig(path).find("cuda:0");
+}
+
+int run(const Args& args) {
+  std::filesystem::path folder = args.get("--folder"), out = args.get("--out", ".");
+  auto name = args.get("--device", "cuda:0");
+  device::list_devices();
+  auto device = device::to_torch(name);
+  Results results(out / "sd15.json");
+  Json peer;
+  std::ifstream(folder / "peer.json") >> peer;
+
+  auto checkpoint = models::unet_part(open(folder / "unet.safetensors"));
+  auto unet = models::detect_family(checkpoint).make(checkpoint);
+  streaming::StreamedOptions options;
+  options.name = "sd15";
+  options.compute = name;
+  options.dtype = device.is_cuda() ? at::kHalf : at::kFloat;
+  options.channels_last = true;
+  streaming::StreamedModel model(unet->manifest(), checkpoint, options);
+  model.load(std::vector<streaming::BlockHome>(model.block_count(), {placement::How::Resident, name}));
+  device::synchronize(device);
+
+  std::vector<Step> steps;
+  for (const auto& size : peer.at("sizes")) steps.push_back(read_step(folder, size, device));
+  for (auto& step : steps) {
+    auto result = unet->apply(step.input);
+    step.bits = result_bits(step.name, result);
+    step.resident_s = time_calls(device, {.warm_ups = 3, .calls = 8, .rounds = 5}, [&] { unet->apply(step.input); });
+    auto eager = peer.at("eager").at(step.name).get<double>();
+    results.add(fmt::format("SD 1.5 step, {} px, batch 2 / diffusers eager", step.name), step.resident_s, eager, "s",
+                {{"relative_difference", relative_error(result, step.wanted)}});
+    fmt::print("relative difference to diffusers: {:.2e}\n", relative_error(result, step.wanted));
+  }
+  device::synchronize(device);
+  std::int64_t given_bytes = 0;
+  for (const auto& step : steps)
+    given_bytes += static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512);
+  auto library_bytes = device::memory_use(device).in_use - model.device_bytes(name) - given_bytes;
+  auto link = measure_link(model, device);
+
+  auto speeds = speeds_of(args, name);
+  std::vector<Target> targets;
+  auto profile = [&](const Step& step, const RigDevice& rig) {
+    return streaming::profile_model(model, rig, [&](at::Device on) { unet->apply(shapes_of(step.input, on)); });
+  };
+  for (const auto& step : steps)
+    targets.push_back({step.resident_s, [&](const RigDevice& rig) { return profile(step, rig).total_s; }});
+  auto dtype = device.is_cuda() ? "float16" : "float32";
+  auto error = calibrate(speeds, dtype, false, targets);
+  write_rig(out / "h200_sd15.yaml", speeds, link.bytes_per_s, link.latency_s);
+  fmt::print("calibrated {} to {:.1f} TFLOP/s: largest error {:.1f} %\n", dtype, speeds.tflops[dtype], error * 100);
+
+  auto system = machine(name, roomy_budget(name), link);
+  for (const auto& step : steps)
+    for (double share : {1.0, 0.5}) {
+      auto described = describe(model, profile(step, speeds), library_bytes + given_bytes -
+                                    static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512));
+      Case subject{fmt::format("SD 1.5 {} px, {:.0f} % offloaded", step.name, share * 100), step.resident_s, step.bits,
+                   {.warm_ups = 2, .calls = 6, .rounds = 5}, [&] { return unet->apply(step.input); }};
+      measure(subject, model, system, described, offload(system, described, share), results);
+    }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  c10::InferenceMode inference;
+  try {
+    Args args(argc, argv);
+    if (auto rig = args.get("--rig"); !rig.empty()) sim::install(read_rig(rig), sim::Mode::Exec);
+    return run(args);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench_gpu_sd15: {}\n", error.what());
+    return 1;
+  }
+}

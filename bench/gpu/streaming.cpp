@@ -1,0 +1,235 @@
+// Offloaded weights on a real accelerator: a step of a FLUX-shaped model with 25, 50 and 100 % of its weights in the
+// registered mapping of its file, over the larger of its resident step and bytes / link.
+//   bench_gpu_streaming --file WEIGHTS [--device cuda:0] [--out FOLDER] [--seconds 200] [--tiny 1]
+// Writes streaming.json (results), streaming_facts.json (for the peers) and h200.yaml (the calibrated machine).
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+
+#include "bench/gpu/flux_like.h"
+#include "bench/gpu/placed.h"
+#include "distorch/base/atomic_file.h"
+#include "distorch/device/device.h"
+#include "distorch/device/memory.h"
+#include "distorch/device/sim/sim.h"
+#include "distorch/device/streams.h"
+#include "distorch/formats/tensor_file.h"
+#include "distorch/placement/auto_plan.h"
+#include "distorch/streaming/profile.h"
+#include "distorch/streaming/streamed_model.h"
+
+namespace {
+
+using namespace distorch;
+using namespace distorch::bench;
+using placement::How;
+
+struct Size {
+  std::string name;
+  std::int64_t image, text;
+  int calls;               // steps back to back
+  double resident_s = 0;
+  std::string bits;        // of the resident step's result
+};
+
+class Bench {
+ public:
+  explicit Bench(const Args& args);
+  int run();
+
+ private:
+  FluxInputs inputs(const Size& size, c10::Device device) const;
+  streaming::Profile profile(const Size& size, const RigDevice& speeds);
+  void measure_resident();
+  void calibrate_speeds();
+  void offloaded(double share);
+  void small_budget(double bytes);
+  void write_facts();
+  Case make_case(const Size& size, const std::string& label);
+  placement::Model described(const Size& size) { return describe(*model_, profile(size, speeds_), library_bytes_); }
+  bool late() const { return now_s() - start_s_ > limit_s_; }
+
+  double start_s_ = now_s();
+  Args args_;
+  std::filesystem::path out_;
+  std::string name_;
+  c10::Device device_;
+  double limit_s_;
+  bool tiny_;
+  std::vector<Size> sizes_;
+  Results results_;
+  weights::Checkpoint checkpoint_;
+  std::unique_ptr<FluxLike> flux_;
+  std::unique_ptr<streaming::StreamedModel> model_;
+  RigDevice speeds_;
+  Link link_;
+  std::int64_t library_bytes_ = 0;
+  double resident_set_before_ = 0;
+  Json facts_;
+};
+
+Bench::Bench(const Args& args)
+    : args_(args),
+      out_(args.get("--out", ".")),
+      name_(args.get("--device", "cuda:0")),
+      device_((device::list_devices(), device::to_torch(name_))),
+      limit_s_(args.number("--seconds", 200)),
+      tiny_(args.number("--tiny", 0) != 0),
+      results_(out_ / "streaming.json") {
+  if (tiny_)
+    sizes_ = {{"512", 48, 16, 2}, {"1024", 96, 16, 2}, {"2048", 160, 16, 1}};
+  else
+    sizes_ = {{"512", 1024, 512, 4}, {"1024", 4096, 512, 4}, {"2048", 16384, 512, 2}};
+  seeded({16}, 1, at::kBFloat16, device_).add_(1);  // brings the context up
+  device::synchronize(device_);
+  resident_set_before_ = resident_set_bytes();
+  auto file = std::make_shared<formats::TensorFile>(formats::open_tensor_file(args.get("--file")));
+  checkpoint_ = weights::Checkpoint(file);
+  flux_ = std::make_unique<FluxLike>(checkpoint_);
+  streaming::StreamedOptions options;
+  options.name = "flux-like";
+  options.compute = name_;
+  options.dtype = at::kBFloat16;
+  model_ = std::make_unique<streaming::StreamedModel>(flux_->manifest(), checkpoint_, options);
+}
+
+FluxInputs Bench::inputs(const Size& size, c10::Device device) const {
+  auto width = flux_->width();
+  auto options = at::TensorOptions().dtype(at::kBFloat16).device(device);
+  if (sim::dry())
+    return {at::empty({1, size.image, width}, options), at::empty({1, size.text, width}, options),
+            at::empty({1, width}, options)};
+  return {seeded({1, size.image, width}, 11, at::kBFloat16, device),
+          seeded({1, size.text, width}, 12, at::kBFloat16, device),
+          seeded({1, width}, 13, at::kBFloat16, device)};
+}
+
+streaming::Profile Bench::profile(const Size& size, const RigDevice& speeds) {
+  return streaming::profile_model(*model_, speeds,
+                                  [&](at::Device device) { flux_->forward(inputs(size, device)); });
+}
+
+void Bench::measure_resident() {
+  model_->load(std::vector<streaming::BlockHome>(model_->block_count(), {How::Resident, name_}));
+  device::synchronize(device_);
+  link_ = measure_link(*model_, device_);
+  for (auto& size : sizes_) {
+    auto given = inputs(size, device_);
+    size.resident_s = time_calls(device_, {.warm_ups = 2, .calls = size.calls, .rounds = 5},
+                                 [&] { flux_->forward(given); });
+    size.bits = result_bits(size.name, flux_->forward(given));
+    fmt::print("resident {:>5}: {:.4f} s\n", size.name, size.resident_s);
+  }
+  device::synchronize(device_);
+  // What libraries keep for themselves once they have run.
+  library_bytes_ = device::memory_use(device_).in_use - model_->device_bytes(name_);
+}
+
+void Bench::calibrate_speeds() {
+  speeds_ = measure_device(name_);
+  fmt::print("matmul bf16 {:.0f}, fp16 {:.0f}, fp32 {:.0f} TFLOP/s; memory {:.0f} GB/s; issue of one operation {:.2f} us; "
+             "kept by libraries {:.1f} MB\n",
+             speeds_.tflops["bfloat16"], speeds_.tflops["float16"], speeds_.tflops["float32"],
+             speeds_.memory_bytes_per_s / 1e9, speeds_.launch_s * 1e6, static_cast<double>(library_bytes_) / 1e6);
+  facts_["primitives"] = {{"bf16_tflops", speeds_.tflops["bfloat16"]}, {"fp16_tflops", speeds_.tflops["float16"]},
+                          {"fp32_tflops", speeds_.tflops["float32"]}, {"memory_GBps", speeds_.memory_bytes_per_s / 1e9},
+                          {"issue_us", speeds_.launch_s * 1e6}};
+  for (const auto& size : sizes_)
+    fmt::print("predicted from these alone, resident {}: {:.4f} s\n", size.name, profile(size, speeds_).total_s);
+  speeds_.launch_s = std::min(speeds_.launch_s, 2e-6);  // the device waits less for a launch than the host works on it
+  std::vector<Target> targets;
+  for (const auto& size : sizes_)
+    targets.push_back({size.resident_s, [this, &size](const RigDevice& device) { return profile(size, device).total_s; }});
+  auto error = calibrate(speeds_, "bfloat16", true, targets);
+  write_rig(out_ / "h200.yaml", speeds_, link_.bytes_per_s, link_.latency_s);
+  for (const auto& size : sizes_)
+    results_.add("predicted / measured step, resident, " + size.name, profile(size, speeds_).total_s, size.resident_s, "s",
+                 {{"calibrated_on_this", true}});
+  fmt::print("calibrated: largest error {:.1f} %\n", error * 100);
+}
+
+Case Bench::make_case(const Size& size, const std::string& label) {
+  return {size.name + " px, " + label, size.resident_s, size.bits, {.warm_ups = 2, .calls = size.calls, .rounds = 5},
+          [this, given = inputs(size, device_)] { return flux_->forward(given); }};
+}
+
+void Bench::offloaded(double share) {
+  auto system = machine(name_, roomy_budget(name_), link_);
+  for (const auto& size : sizes_) {
+    if (late()) {
+      fmt::print("left out for lack of time: {} px, {:.0f} %\n", size.name, share * 100);
+      continue;
+    }
+    auto subject = make_case(size, fmt::format("{:.0f} % offloaded", share * 100));
+    auto model = described(size);
+    auto step = measure(subject, *model_, system, model, offload(system, model, share), results_);
+    facts_["steps"].push_back({{"size", size.name}, {"share", share}, {"step_s", step}});
+  }
+}
+
+/// The whole model under a budget that holds a fraction of it: the allocator itself refuses more.
+void Bench::small_budget(double bytes) {
+  auto limit = static_cast<std::int64_t>(bytes);
+  model_->load(std::vector<streaming::BlockHome>(model_->block_count(), {How::Streamed, "cpu"}), {{"cpu", 1}});
+  device::synchronize(device_);
+  device::empty_cache(device_);
+  device::limit_memory(device_, limit);
+  // What the allocator loses to rounding and to holes between tensors of different sizes.
+  auto budget = static_cast<std::int64_t>(0.94 * bytes);
+  for (const auto& size : sizes_) {
+    if (size.name == "2048") continue;
+    auto label = fmt::format("budget {:.2g} GB", bytes / 1e9);
+    try {
+      auto system = machine(name_, budget, link_);
+      auto model = described(size);
+      measure(make_case(size, label), *model_, system, model, placement::auto_plan(system, model), results_);
+      auto use = device::memory_use(device_);
+      results_.add(fmt::format("held from the system / budget, {} px", size.name),
+                   static_cast<double>(use.reserved) / 1e9, bytes / 1e9, "GB");
+    } catch (const std::exception& error) {
+      fmt::print("FAILED: {} px, {}: {}\n", size.name, label, error.what());
+    }
+  }
+  model_->unload();
+  device::limit_memory(device_, 0);
+}
+
+void Bench::write_facts() {
+  facts_["link_bytes_per_s"] = link_.bytes_per_s;
+  facts_["file_bytes"] = model_->total_file_bytes();
+  for (const auto& size : sizes_) facts_["resident_s"][size.name] = size.resident_s;
+  write_file(out_ / "streaming_facts.json", facts_.dump(1) + "\n");
+}
+
+int Bench::run() {
+  fmt::print("{} blocks, {:.2f} GB; columns: ours, compared with, unit, ratio\n", model_->block_count(),
+             static_cast<double>(model_->total_file_bytes()) / 1e9);
+  measure_resident();
+  calibrate_speeds();
+  write_facts();
+  for (double share : {1.0, 0.5, 0.25}) {
+    offloaded(share);
+    write_facts();
+    if (share == 1.0) {
+      auto grown = resident_set_bytes() - resident_set_before_;
+      results_.add("host memory / file", grown / 1e9, static_cast<double>(model_->total_file_bytes()) / 1e9, "GB");
+    }
+  }
+  small_budget(args_.number("--budget", 2e9));
+  write_facts();
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  c10::InferenceMode inference;
+  try {
+    Args args(argc, argv);
+    if (auto rig = args.get("--rig"); !rig.empty()) sim::install(read_rig(rig), sim::Mode::Exec);
+    return Bench(args).run();
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench_gpu_streaming: {}\n", error.what());
+    return 1;
+  }
+}

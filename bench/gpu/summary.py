@@ -1,0 +1,42 @@
+"""Joins the lists that the programs left in a folder and prints one table: summary.py FOLDER OUT
+Writes OUT/gpu.json (all entries) and OUT/gpu.md (the table)."""
+import json
+import os
+import sys
+
+LISTS = ["demo.json", "streaming.json", "peer_streaming.json", "opening.json", "peer_opening.json", "sd15.json"]
+
+
+def read(path):
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None
+
+
+def main(folder, out):
+    entries = []
+    for name in LISTS:
+        for entry in read(os.path.join(folder, name)) or []:
+            entries.append(dict(entry, part=name[:-5]))
+    sd15 = {entry["name"]: entry["ours"] for entry in entries if entry["part"] == "sd15"}
+    peer = read(os.path.join(folder, "sd15", "peer.json")) or {}
+    for size, seconds in peer.get("compiled", {}).items():
+        ours = sd15.get(f"SD 1.5 step, {size} px, batch 2 / diffusers eager")
+        entries.append({"part": "sd15", "name": f"SD 1.5 step, {size} px, batch 2 / torch.compile", "ours": ours, "peer": seconds,
+                        "unit": "s", "ratio": ours / seconds if ours else None, "compile_s": peer["compile_s"][size]})
+    text = ["| what | ours | compared with | unit | ratio |", "|---|---|---|---|---|"]
+    number = lambda value: "" if value is None else f"{value:.4g}"
+    for e in entries:
+        text.append(f"| {e['name']} | {number(e['ours'])} | {number(e['peer'])} | {e['unit']} | {number(e['ratio'])} |")
+    with open(os.path.join(out, "gpu.json"), "w") as file:
+        json.dump(entries, file, indent=1)
+    with open(os.path.join(out, "gpu.md"), "w") as file:
+        file.write("\n".join(text) + "\n")
+    for e in entries:
+        print(f"{e['name'][:66]:<66}{number(e['ours']):>9}{number(e['peer']):>9} {e['unit']:<4}{number(e['ratio']):>7}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,111 @@
+#include <ATen/CPUGeneratorImpl.h>
+#include <doctest/doctest.h>
+
+#include "distorch/device/memory.h"
+#include "tests/streaming/toy_model.h"
+#include "tests/support/devices.h"
+
+// What every accelerator has to keep, the simulated and the real: DISTORCH_TEST_DEVICE=cuda:0 streaming_test
+using namespace distorch;
+using namespace distorch::streaming;
+using placement::How;
+
+namespace {
+
+constexpr int blocks = 11;
+constexpr std::int64_t width = 128;
+
+at::Tensor input() {
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(3);
+  return at::randn({7, width}, generator);
+}
+
+/// The test's device in a state that earlier tests left nothing in.
+std::string fresh_device() {
+  auto name = test::test_device_name();
+  if (name.rfind("sim", 0) == 0) sim::install(test::small_rig());
+  return name;
+}
+
+struct Subject {
+  Subject(const std::string& device, at::ScalarType stored, at::ScalarType dtype)
+      : model(blocks, width),
+        streamed(model.manifest(), folder.write(model, stored), {.name = "toy", .compute = device, .dtype = dtype}),
+        x(input().to(dtype).to(device::to_torch(device))) {}
+
+  /// Three steps, so that the ring goes round.
+  at::Tensor run() { return model.forward(model.forward(model.forward(x))).cpu(); }
+
+  toy::Folder folder;
+  toy::Model model;
+  StreamedModel streamed;
+  at::Tensor x;
+};
+
+std::vector<BlockHome> homes(const std::string& device, const std::function<How(int)>& how, const std::string& donor) {
+  std::vector<BlockHome> list;
+  for (int i = 0; i < blocks; ++i) {
+    auto chosen = how(i);
+    list.push_back({chosen, chosen == How::Resident ? device : donor});
+  }
+  return list;
+}
+
+}  // namespace
+
+TEST_CASE("any device: every placement gives the bits of the resident one, in the file's dtype and in others") {
+  auto device = fresh_device();
+  for (auto [stored, dtype] : {std::pair(at::kFloat, at::kFloat), std::pair(at::kHalf, at::kFloat), std::pair(at::kBFloat16, at::kBFloat16)}) {
+    Subject subject(device, stored, dtype);
+    subject.streamed.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+    auto resident = subject.run();
+    CHECK(resident.isfinite().all().item().toBool());
+    for (std::string donor : {"cpu", "disk"})
+      for (int slots : {1, 2, 3}) {
+        subject.streamed.load(homes(device, [](int) { return How::Streamed; }, donor), {{donor, slots}});
+        CHECK(at::equal(subject.run(), resident));
+        subject.streamed.load(homes(device, [](int i) { return i % 3 ? How::Resident : How::Streamed; }, donor), {{donor, slots}});
+        CHECK(at::equal(subject.run(), resident));
+      }
+  }
+}
+
+TEST_CASE("any device: the result is near the CPU's") {
+  auto device = fresh_device();
+  Subject there(device, at::kFloat, at::kFloat), here("cpu", at::kFloat, at::kFloat);
+  there.streamed.load(homes(device, [](int) { return How::Streamed; }, "cpu"));
+  here.streamed.load(homes("cpu", [](int) { return How::Resident; }, "cpu"));
+  auto wanted = here.run();
+  CHECK((there.run() - wanted).abs().max().item().toDouble() <= 1e-4 * wanted.abs().max().item().toDouble());
+}
+
+TEST_CASE("any device: a model holds what it says, and gives it back") {
+  auto device = fresh_device();
+  auto torch_device = device::to_torch(device);
+  Subject subject(device, at::kFloat, at::kFloat);
+  subject.streamed.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+  subject.run();
+  auto with_resident = device::memory_use(torch_device).in_use;
+  auto resident_bytes = subject.streamed.device_bytes(device);
+  CHECK(resident_bytes >= subject.streamed.total_file_bytes());
+  subject.streamed.load(homes(device, [](int) { return How::Streamed; }, "cpu"));
+  subject.run();
+  auto with_ring = device::memory_use(torch_device).in_use;
+  auto ring_bytes = subject.streamed.device_bytes(device);
+  constexpr std::int64_t rounding = 512 * (blocks + 2);
+  CHECK(std::abs((with_resident - with_ring) - (resident_bytes - ring_bytes)) <= rounding);
+  subject.streamed.unload();
+  CHECK(std::abs((with_ring - device::memory_use(torch_device).in_use) - ring_bytes) <= rounding);
+}
+
+TEST_CASE("any device: shrinking moves resident weights out and changes no bit") {
+  auto device = fresh_device();
+  Subject subject(device, at::kFloat, at::kFloat);
+  subject.streamed.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+  auto resident = subject.run();
+  auto before = subject.streamed.device_bytes(device);
+  auto freed = subject.streamed.shrink(before / 2);
+  CHECK(freed > 0);
+  CHECK(subject.streamed.device_bytes(device) == before - freed);
+  CHECK(at::equal(subject.run(), resident));
+}
