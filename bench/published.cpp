@@ -1,7 +1,7 @@
 // The published DisTorch2 numbers beside ours on the virtual clock: for every row and donor a model
 // of that size and resident time, that many bytes offloaded, placed by plan() and timed by Timeline
 // (steady state) on the rig of that donor.
-//   bench_published [SOURCE_FOLDER] [OUTPUT.json]
+//   bench_published [--out FOLDER]
 // Prints a table, writes a list of {name, ours, peer, bound, unit, ratio (ours / peer), over_bound
 // (ours / bound)}. Exits with 1 where ours is above 1.03 x the bound, or two donors at once are not
 // below the bound of one.
@@ -185,10 +185,10 @@ int run(const std::filesystem::path& source, const std::filesystem::path& output
 
 int main(int argc, char** argv) {
   try {
-    const std::filesystem::path source = argc > 1 ? argv[1] : DISTORCH_SOURCE_DIR;
-    const std::filesystem::path output = argc > 2 ? std::filesystem::absolute(argv[2])
-                                                  : source / "build" / "bench" / "published.json";
-    return run(source, output);
+    const std::filesystem::path source = DISTORCH_SOURCE_DIR;
+    const bool given = argc > 2 && std::string(argv[1]) == "--out";
+    const auto folder = given ? std::filesystem::absolute(argv[2]) : source / "build" / "bench";
+    return run(source, folder / "published.json");
   } catch (const std::exception& error) {
     fmt::print(stderr, "bench_published: {}\n", error.what());
     return 1;
