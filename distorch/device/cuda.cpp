@@ -16,6 +16,25 @@
 // torch_cpu. Nothing of CUDA is needed to build; functions are looked up by name and signatures
 // stand here.
 namespace distorch::device {
+namespace torch_abi {
+
+// The part of c10::cuda::CUDACachingAllocator::CUDAAllocator that sets the share of the device's
+// memory which torch may take. Its header needs the CUDA toolkit, so the functions stand here in
+// the order of torch 2.11; whoever calls checks by reading back.
+// Not in the anonymous namespace: a class that nothing here derives from would let the compiler
+// take its functions for never implemented.
+class FractionSetter : public c10::DeviceAllocator {
+ public:
+  virtual void* raw_alloc(std::size_t) = 0;
+  virtual void* raw_alloc_with_stream(std::size_t, void*) = 0;
+  virtual void raw_delete(void*) = 0;
+  virtual void init(int) = 0;
+  virtual double get_fraction(c10::DeviceIndex) = 0;
+  virtual void set_fraction(double, c10::DeviceIndex) = 0;
+};
+
+}  // namespace torch_abi
+
 namespace {
 
 template <class Function>
@@ -127,19 +146,6 @@ std::optional<std::int64_t> free_by_nvml(int handle) {
   return static_cast<std::int64_t>(use.free);
 }
 
-// The part of c10::cuda::CUDACachingAllocator::CUDAAllocator that sets the share of the device's
-// memory which torch may take. Its header needs the CUDA toolkit, so the functions stand here in
-// the order of torch 2.11; whoever calls checks by reading back.
-class FractionSetter : public c10::DeviceAllocator {
- public:
-  virtual void* raw_alloc(std::size_t) = 0;
-  virtual void* raw_alloc_with_stream(std::size_t, void*) = 0;
-  virtual void raw_delete(void*) = 0;
-  virtual void init(int) = 0;
-  virtual double get_fraction(c10::DeviceIndex) = 0;
-  virtual void set_fraction(double, c10::DeviceIndex) = 0;
-};
-
 c10::DeviceAllocator& allocator() {
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   return *c10::getDeviceAllocator(c10::DeviceType::CUDA);
@@ -193,7 +199,7 @@ class CudaKind final : public Kind {
   void empty_cache() override { allocator().emptyCache(); }
 
   void limit_memory(int index, std::int64_t bytes) override {
-    auto& setter = static_cast<FractionSetter&>(allocator());
+    auto& setter = static_cast<torch_abi::FractionSetter&>(allocator());
     const auto device = static_cast<c10::DeviceIndex>(index);
     const double fraction =
         bytes > 0 ? static_cast<double>(bytes) / static_cast<double>(memory(index).total) : 1.0;
