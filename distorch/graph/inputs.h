@@ -17,13 +17,13 @@ class Choices {
   Choices(std::initializer_list<const char*> fixed);
   /// Any function without arguments that returns std::vector<std::string> or a Json array.
   template <class F>
-  requires std::is_invocable_v<F> Choices(F function)
-      : read_([function] { return Json(function()); }), dynamic_(true) {}
+    requires std::is_invocable_v<F>
+  Choices(F function) : read_([function] { return Json(function()); }), dynamic_(true) {}
 
   /// The list as a Json array; empty array when there are none.
   Json read() const { return read_ ? read_() : Json::array(); }
-  /// The same list with a note of where it comes from ("searched: /models/checkpoints"), which messages about a value that is
-  /// not in it show.
+  /// The same list with a note of where it comes from ("searched: /models/checkpoints"), which
+  /// messages about a value that is not in it show.
   Choices with_origin(std::function<std::string()> origin) const {
     Choices result = *this;
     result.origin_ = std::move(origin);

@@ -3,7 +3,10 @@
 namespace distorch::nodes {
 
 App::App(Settings given, ModelFolders places, streaming::EngineOptions options)
-    : settings(std::move(given)), folders(std::move(places)), engine(std::move(options)), models(settings, folders, engine) {}
+    : settings(std::move(given)),
+      folders(std::move(places)),
+      engine(std::move(options)),
+      models(settings, folders, engine) {}
 
 graph::Context App::context() {
   graph::Context context;

@@ -7,7 +7,8 @@
 
 namespace distorch::nodes {
 
-/// Everything that nodes find in a run's context. One an application; must outlive its catalogs and runs.
+/// Everything that nodes find in a run's context. One an application; must outlive its catalogs and
+/// runs.
 ///
 ///   nodes::App app(settings, ModelFolders("models"), engine_options);
 ///   graph::Catalog catalog;

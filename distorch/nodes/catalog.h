@@ -4,7 +4,8 @@
 
 namespace distorch::nodes {
 
-/// Every node type. `app` is asked for the lists that depend on the machine (files, devices) and must outlive the catalog.
+/// Every node type. `app` is asked for the lists that depend on the machine (files, devices) and
+/// must outlive the catalog.
 void add_all(graph::Catalog& catalog, App& app);
 
 // One line a category; each has a file of that name.

@@ -34,14 +34,18 @@ void change(Call& call, const std::function<void(ConditioningItem&)>& edit) {
 const ConditioningItem& first_of(Call& call) {
   const auto& from = call.get<Conditioning>("conditioning_from");
   if (from.empty()) throw Error(ErrorKind::Usage, call.place(), "conditioning_from is empty");
-  if (from.size() > 1) log::warn("{}: conditioning_from holds {} prompts, only the first is taken", call.place(), from.size());
+  if (from.size() > 1)
+    log::warn("{}: conditioning_from holds {} prompts, only the first is taken", call.place(),
+              from.size());
   return from.front();
 }
 
 void run_text_encode(Call& call) {
   const auto& clip = call.get<Clip>("clip");
   if (!clip.loaded)
-    throw Error(ErrorKind::Usage, call.place(), "the checkpoint that 'clip' comes from holds no text encoder; load one with CLIPLoader");
+    throw Error(
+        ErrorKind::Usage, call.place(),
+        "the checkpoint that 'clip' comes from holds no text encoder; load one with CLIPLoader");
   out(call, 0, encode_prompt(clip, call.text("text"), call.context<ModelCache>()));
 }
 
@@ -72,10 +76,13 @@ void run_average(Call& call) {
   for (auto& item : to) {
     auto tokens = item.cross_attn.size(1);
     auto other = from.cross_attn.narrow(1, 0, std::min(tokens, from.cross_attn.size(1)));
-    if (other.size(1) < tokens) other = at::constant_pad_nd(other, {0, 0, 0, tokens - other.size(1)});
+    if (other.size(1) < tokens)
+      other = at::constant_pad_nd(other, {0, 0, 0, tokens - other.size(1)});
     item.cross_attn = item.cross_attn * share + other * (1.0 - share);
     if (!from.pooled_output.defined()) continue;
-    item.pooled_output = item.pooled_output.defined() ? item.pooled_output * share + from.pooled_output * (1.0 - share) : from.pooled_output;
+    item.pooled_output = item.pooled_output.defined()
+                             ? item.pooled_output * share + from.pooled_output * (1.0 - share)
+                             : from.pooled_output;
   }
   out(call, 0, std::move(to));
 }
@@ -91,7 +98,8 @@ void run_area(Call& call) {
 }
 
 void run_area_percentage(Call& call) {
-  sampling::Area area{{call.number("height"), call.number("width")}, {call.number("y"), call.number("x")}, true};
+  sampling::Area area{
+      {call.number("height"), call.number("width")}, {call.number("y"), call.number("x")}, true};
   change(call, [&](ConditioningItem& item) {
     item.area = area;
     item.strength = call.number("strength");
@@ -127,31 +135,53 @@ void run_zero_out(Call& call) {
   });
 }
 
-graph::Input strength() { return number("strength", {.def = 1.0, .min = 0.0, .max = 10.0, .step = 0.01}); }
+graph::Input strength() {
+  return number("strength", {.def = 1.0, .min = 0.0, .max = 10.0, .step = 0.01});
+}
 
 void add_area_nodes(graph::Catalog& catalog) {
-  auto side = [](const char* name) { return integer(name, {.def = 64, .min = 64, .max = 16384, .step = 8}); };
-  auto place = [](const char* name) { return integer(name, {.def = 0, .min = 0, .max = 16384, .step = 8}); };
-  auto part = [](const char* name, graph::Json usual) { return number(name, {.def = usual, .min = 0, .max = 1.0, .step = 0.01}); };
+  auto side = [](const char* name) {
+    return integer(name, {.def = 64, .min = 64, .max = 16384, .step = 8});
+  };
+  auto place = [](const char* name) {
+    return integer(name, {.def = 0, .min = 0, .max = 16384, .step = 8});
+  };
+  auto part = [](const char* name, graph::Json usual) {
+    return number(name, {.def = usual, .min = 0, .max = 1.0, .step = 0.01});
+  };
   auto conditioning = link("conditioning", "CONDITIONING");
   catalog.add({
-      .name = "ConditioningSetArea", .display_name = "Conditioning (Set Area)", .category = "conditioning",
+      .name = "ConditioningSetArea",
+      .display_name = "Conditioning (Set Area)",
+      .category = "conditioning",
       .inputs = {conditioning, side("width"), side("height"), place("x"), place("y"), strength()},
-      .outputs = {"CONDITIONING"}, .run = run_area,
+      .outputs = {"CONDITIONING"},
+      .run = run_area,
   });
   catalog.add({
-      .name = "ConditioningSetAreaPercentage", .display_name = "Conditioning (Set Area with Percentage)", .category = "conditioning",
-      .inputs = {conditioning, part("width", 1.0), part("height", 1.0), part("x", 0), part("y", 0), strength()},
-      .outputs = {"CONDITIONING"}, .run = run_area_percentage,
+      .name = "ConditioningSetAreaPercentage",
+      .display_name = "Conditioning (Set Area with Percentage)",
+      .category = "conditioning",
+      .inputs = {conditioning, part("width", 1.0), part("height", 1.0), part("x", 0), part("y", 0),
+                 strength()},
+      .outputs = {"CONDITIONING"},
+      .run = run_area_percentage,
   });
   catalog.add({
-      .name = "ConditioningSetAreaStrength", .category = "conditioning",
-      .inputs = {conditioning, strength()}, .outputs = {"CONDITIONING"}, .run = run_area_strength,
+      .name = "ConditioningSetAreaStrength",
+      .category = "conditioning",
+      .inputs = {conditioning, strength()},
+      .outputs = {"CONDITIONING"},
+      .run = run_area_strength,
   });
   catalog.add({
-      .name = "ConditioningSetMask", .display_name = "Conditioning (Set Mask)", .category = "conditioning",
-      .inputs = {conditioning, link("mask", "MASK"), strength(), choice("set_cond_area", {"default", "mask bounds"})},
-      .outputs = {"CONDITIONING"}, .run = run_mask,
+      .name = "ConditioningSetMask",
+      .display_name = "Conditioning (Set Mask)",
+      .category = "conditioning",
+      .inputs = {conditioning, link("mask", "MASK"), strength(),
+                 choice("set_cond_area", {"default", "mask bounds"})},
+      .outputs = {"CONDITIONING"},
+      .run = run_mask,
   });
 }
 
@@ -159,45 +189,75 @@ void add_area_nodes(graph::Catalog& catalog) {
 
 void add_conditioning_nodes(graph::Catalog& catalog) {
   auto conditioning = link("conditioning", "CONDITIONING");
-  auto to = link("conditioning_to", "CONDITIONING"), from = link("conditioning_from", "CONDITIONING");
+  auto to = link("conditioning_to", "CONDITIONING"),
+       from = link("conditioning_from", "CONDITIONING");
   catalog.add({
-      .name = "CLIPTextEncode", .display_name = "CLIP Text Encode (Prompt)", .category = "conditioning",
-      .description = "Encodes a text prompt using a CLIP model into an embedding that can be used to guide the diffusion model "
+      .name = "CLIPTextEncode",
+      .display_name = "CLIP Text Encode (Prompt)",
+      .category = "conditioning",
+      .description = "Encodes a text prompt using a CLIP model into an embedding that can be used "
+                     "to guide the diffusion model "
                      "towards generating specific images.",
-      .inputs = {graph::text("text", {.multiline = true, .dynamic_prompts = true, .tooltip = "The text to be encoded."}),
+      .inputs = {graph::text("text", {.multiline = true,
+                                      .dynamic_prompts = true,
+                                      .tooltip = "The text to be encoded."}),
                  link("clip", "CLIP", {.tooltip = "The CLIP model used for encoding the text."})},
-      .outputs = {{"CONDITIONING", "", "A conditioning containing the embedded text used to guide the diffusion model."}},
+      .outputs =
+          {{"CONDITIONING", "",
+            "A conditioning containing the embedded text used to guide the diffusion model."}},
       .run = run_text_encode,
   });
   catalog.add({
-      .name = "CLIPSetLastLayer", .display_name = "CLIP Set Last Layer", .category = "conditioning",
-      .inputs = {link("clip", "CLIP"), integer("stop_at_clip_layer", {.def = -1, .min = -24, .max = -1, .step = 1})},
-      .outputs = {"CLIP"}, .run = run_last_layer,
+      .name = "CLIPSetLastLayer",
+      .display_name = "CLIP Set Last Layer",
+      .category = "conditioning",
+      .inputs = {link("clip", "CLIP"),
+                 integer("stop_at_clip_layer", {.def = -1, .min = -24, .max = -1, .step = 1})},
+      .outputs = {"CLIP"},
+      .run = run_last_layer,
   });
   catalog.add({
-      .name = "ConditioningCombine", .display_name = "Conditioning (Combine)", .category = "conditioning",
+      .name = "ConditioningCombine",
+      .display_name = "Conditioning (Combine)",
+      .category = "conditioning",
       .inputs = {link("conditioning_1", "CONDITIONING"), link("conditioning_2", "CONDITIONING")},
-      .outputs = {"CONDITIONING"}, .run = run_combine,
+      .outputs = {"CONDITIONING"},
+      .run = run_combine,
   });
   catalog.add({
-      .name = "ConditioningConcat", .display_name = "Conditioning (Concat)", .category = "conditioning",
-      .inputs = {to, from}, .outputs = {"CONDITIONING"}, .run = run_concat,
+      .name = "ConditioningConcat",
+      .display_name = "Conditioning (Concat)",
+      .category = "conditioning",
+      .inputs = {to, from},
+      .outputs = {"CONDITIONING"},
+      .run = run_concat,
   });
   catalog.add({
-      .name = "ConditioningAverage", .category = "conditioning",
-      .inputs = {to, from, number("conditioning_to_strength", {.def = 1.0, .min = 0.0, .max = 1.0, .step = 0.01})},
-      .outputs = {"CONDITIONING"}, .run = run_average,
+      .name = "ConditioningAverage",
+      .category = "conditioning",
+      .inputs = {to, from,
+                 number("conditioning_to_strength",
+                        {.def = 1.0, .min = 0.0, .max = 1.0, .step = 0.01})},
+      .outputs = {"CONDITIONING"},
+      .run = run_average,
   });
   add_area_nodes(catalog);
   catalog.add({
-      .name = "ConditioningZeroOut", .category = "advanced/conditioning",
-      .inputs = {conditioning}, .outputs = {"CONDITIONING"}, .run = run_zero_out,
+      .name = "ConditioningZeroOut",
+      .category = "advanced/conditioning",
+      .inputs = {conditioning},
+      .outputs = {"CONDITIONING"},
+      .run = run_zero_out,
   });
-  auto percent = [](const char* name, double usual) { return number(name, {.def = usual, .min = 0.0, .max = 1.0, .step = 0.001}); };
+  auto percent = [](const char* name, double usual) {
+    return number(name, {.def = usual, .min = 0.0, .max = 1.0, .step = 0.001});
+  };
   catalog.add({
-      .name = "ConditioningSetTimestepRange", .category = "advanced/conditioning",
+      .name = "ConditioningSetTimestepRange",
+      .category = "advanced/conditioning",
       .inputs = {conditioning, percent("start", 0.0), percent("end", 1.0)},
-      .outputs = {"CONDITIONING"}, .run = run_timestep_range,
+      .outputs = {"CONDITIONING"},
+      .run = run_timestep_range,
   });
 }
 

@@ -29,7 +29,8 @@ std::vector<std::string> picture_names(const Settings& settings) {
 
 /// 8-bit pixels as float32 [H, W, C] 0..1.
 Tensor to_tensor(const media::Image& image) {
-  auto bytes = at::from_blob(const_cast<std::uint8_t*>(image.pixels.data()), {image.height, image.width, image.channels}, at::kByte);
+  auto bytes = at::from_blob(const_cast<std::uint8_t*>(image.pixels.data()),
+                             {image.height, image.width, image.channels}, at::kByte);
   return bytes.to(at::kFloat) / 255.0;
 }
 
@@ -51,9 +52,13 @@ void run_load_mask(Call& call) {
   auto channel = call.text("channel");
   Tensor mask;
   if (channel == "alpha")
-    mask = picture.channels == 4 ? 1.0 - pixels.select(2, 3) : at::zeros({picture.height, picture.width});
+    mask = picture.channels == 4 ? 1.0 - pixels.select(2, 3)
+                                 : at::zeros({picture.height, picture.width});
   else
-    mask = pixels.select(2, picture.channels == 1 ? 0 : channel == "red" ? 0 : channel == "green" ? 1 : 2);
+    mask = pixels.select(2, picture.channels == 1 ? 0
+                            : channel == "red"    ? 0
+                            : channel == "green"  ? 1
+                                                  : 2);
   call.out(0, Value::of("MASK", mask.unsqueeze(0).contiguous()));
 }
 
@@ -66,20 +71,26 @@ struct Saving {
 void save(Call& call, const std::string& prefix, const Saving& how) {
   const auto& settings = call.context<Settings>();
   const auto& images = call.get<Tensor>("images");
-  if (images.dim() != 4) throw Error(ErrorKind::Shape, call.place(), "images need batch, height, width and channels");
+  if (images.dim() != 4)
+    throw Error(ErrorKind::Shape, call.place(), "images need batch, height, width and channels");
   if (call.context<streaming::Engine>().plan_only()) return;
   bool temporary = std::string_view(how.type) == "temp";
-  auto place = output_place(prefix, temporary ? settings.temp_folder : settings.output_folder, images.size(2), images.size(1));
+  auto place = output_place(prefix, temporary ? settings.temp_folder : settings.output_folder,
+                            images.size(2), images.size(1));
   media::PngOptions options;
   options.compression = how.compression;
-  if (!settings.disable_metadata) options.texts = workflow_texts(call.prompt(), call.extra_pnginfo());
+  if (!settings.disable_metadata)
+    options.texts = workflow_texts(call.prompt(), call.extra_pnginfo());
   auto results = graph::Json::array();
   for (std::int64_t i = 0; i < images.size(0); ++i) {
     auto pixels = images[i].to(at::kCPU, at::kFloat).contiguous();
     if (!at::isfinite(pixels).all().item<bool>())
-      throw Error(ErrorKind::Internal, call.place(), "the image holds NaN or infinite values, nothing was saved");
+      throw Error(ErrorKind::Internal, call.place(),
+                  "the image holds NaN or infinite values, nothing was saved");
     std::span values(pixels.const_data_ptr<float>(), static_cast<std::size_t>(pixels.numel()));
-    auto image = media::from_floats(values, static_cast<int>(pixels.size(1)), static_cast<int>(pixels.size(0)), static_cast<int>(pixels.size(2)));
+    auto image =
+        media::from_floats(values, static_cast<int>(pixels.size(1)),
+                           static_cast<int>(pixels.size(0)), static_cast<int>(pixels.size(2)));
     auto numbered_place = place;
     if (auto at = place.name.find("%batch_num%"); at != std::string::npos)
       numbered_place.name.replace(at, std::string_view("%batch_num%").size(), std::to_string(i));
@@ -106,17 +117,32 @@ void run_preview(Call& call) { save(call, "ComfyUI_temp_" + preview_suffix(), {"
 
 void add_loading_nodes(graph::Catalog& catalog, App& app) {
   auto names = [&app] { return picture_names(app.settings); };
-  auto change = [&app](const Call& call) { return ModelCache::identity(annotated_path(call.text("image"), app.settings)); };
-  graph::InputCheck check = {{"image"}, [&app, names](const Call& call) { return missing_input(call.text("image"), app.settings, names()); }};
+  auto change = [&app](const Call& call) {
+    return ModelCache::identity(annotated_path(call.text("image"), app.settings));
+  };
+  graph::InputCheck check = {{"image"}, [&app, names](const Call& call) {
+                               return missing_input(call.text("image"), app.settings, names());
+                             }};
   auto image = choice("image", Choices(names), {.image_upload = true});
   catalog.add({
-      .name = "LoadImage", .display_name = "Load Image", .category = "image",
-      .inputs = {image}, .outputs = {"IMAGE", "MASK"}, .run = run_load, .change_key = change, .checks = {check},
+      .name = "LoadImage",
+      .display_name = "Load Image",
+      .category = "image",
+      .inputs = {image},
+      .outputs = {"IMAGE", "MASK"},
+      .run = run_load,
+      .change_key = change,
+      .checks = {check},
   });
   catalog.add({
-      .name = "LoadImageMask", .display_name = "Load Image (as Mask)", .category = "mask",
+      .name = "LoadImageMask",
+      .display_name = "Load Image (as Mask)",
+      .category = "mask",
       .inputs = {image, choice("channel", {"alpha", "red", "green", "blue"})},
-      .outputs = {"MASK"}, .run = run_load_mask, .change_key = change, .checks = {check},
+      .outputs = {"MASK"},
+      .run = run_load_mask,
+      .change_key = change,
+      .checks = {check},
   });
 }
 
@@ -127,17 +153,32 @@ void add_image_file_nodes(graph::Catalog& catalog, App& app) {
   std::vector<graph::Hidden> hidden = {{"prompt", "PROMPT"}, {"extra_pnginfo", "EXTRA_PNGINFO"}};
   add_loading_nodes(catalog, app);
   catalog.add({
-      .name = "SaveImage", .display_name = "Save Image", .category = "image", .description = description,
-      .inputs = {link("images", "IMAGE", {.tooltip = "The images to save."}),
-                 text("filename_prefix", {.def = "ComfyUI",
-                                          .tooltip = "The prefix for the file to save. This may include formatting information such "
-                                                     "as %date:yyyy-MM-dd% or %Empty Latent Image.width% to include values from "
-                                                     "nodes."})},
-      .hidden = hidden, .output_node = true, .run = run_save,
+      .name = "SaveImage",
+      .display_name = "Save Image",
+      .category = "image",
+      .description = description,
+      .inputs =
+          {link("images", "IMAGE", {.tooltip = "The images to save."}),
+           text(
+               "filename_prefix",
+               {.def = "ComfyUI",
+                .tooltip =
+                    "The prefix for the file to save. This may include formatting information such "
+                    "as %date:yyyy-MM-dd% or %Empty Latent Image.width% to include values from "
+                    "nodes."})},
+      .hidden = hidden,
+      .output_node = true,
+      .run = run_save,
   });
   catalog.add({
-      .name = "PreviewImage", .display_name = "Preview Image", .category = "image", .description = description,
-      .inputs = {link("images", "IMAGE")}, .hidden = hidden, .output_node = true, .run = run_preview,
+      .name = "PreviewImage",
+      .display_name = "Preview Image",
+      .category = "image",
+      .description = description,
+      .inputs = {link("images", "IMAGE")},
+      .hidden = hidden,
+      .output_node = true,
+      .run = run_preview,
   });
 }
 

@@ -29,25 +29,31 @@ fs::path annotated_path(const std::string& name, const Settings& settings) {
   return folder / relative;
 }
 
-std::string missing_input(const std::string& name, const Settings& settings, const std::vector<std::string>& known) {
+std::string missing_input(const std::string& name, const Settings& settings,
+                          const std::vector<std::string>& known) {
   try {
     auto path = annotated_path(name, settings);
     if (fs::is_regular_file(path)) return "";
-    return fmt::format("Invalid file: {} (no such file: {}).{}", name, path.string(), graph::did_you_mean(name, known));
+    return fmt::format("Invalid file: {} (no such file: {}).{}", name, path.string(),
+                       graph::did_you_mean(name, known));
   } catch (const Error& problem) {
     return fmt::format("Invalid file: {}", problem.what());
   }
 }
 
-std::vector<std::string> input_names(const Settings& settings, const std::vector<std::string>& extensions) {
+std::vector<std::string> input_names(const Settings& settings,
+                                     const std::vector<std::string>& extensions) {
   std::vector<std::string> names;
   std::error_code error;
-  for (fs::directory_iterator entry(settings.input_folder, error), end; !error && entry != end; entry.increment(error)) {
+  for (fs::directory_iterator entry(settings.input_folder, error), end; !error && entry != end;
+       entry.increment(error)) {
     std::error_code ignored;
     if (!entry->is_regular_file(ignored)) continue;
     auto extension = entry->path().extension().string();
-    std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
-    if (extensions.empty() || std::find(extensions.begin(), extensions.end(), extension) != extensions.end())
+    std::transform(extension.begin(), extension.end(), extension.begin(),
+                   [](unsigned char c) { return std::tolower(c); });
+    if (extensions.empty() ||
+        std::find(extensions.begin(), extensions.end(), extension) != extensions.end())
       names.push_back(entry->path().filename().string());
   }
   std::sort(names.begin(), names.end());

@@ -28,34 +28,44 @@ Tensor masks_for(const Tensor& masks, std::int64_t items) {
 }
 
 void run_empty(Call& call) {
-  out(call, {at::zeros({call.integer("batch_size"), 4, call.integer("height") / 8, call.integer("width") / 8}), {}, {}});
+  out(call, {at::zeros({call.integer("batch_size"), 4, call.integer("height") / 8,
+                        call.integer("width") / 8}),
+             {},
+             {}});
 }
 
 void run_upscale(Call& call) {
   auto latent = call.get<Latent>("samples");
   auto width = call.integer("width"), height = call.integer("height");
-  auto have_height = static_cast<double>(latent.samples.size(-2)), have_width = static_cast<double>(latent.samples.size(-1));
+  auto have_height = static_cast<double>(latent.samples.size(-2)),
+       have_width = static_cast<double>(latent.samples.size(-1));
   constexpr std::int64_t smallest = 64;  // pixels
   if (width == 0 && height == 0) return out(call, std::move(latent));
   if (width == 0) {
     height = std::max(smallest, height);
-    width = std::max(smallest, round_half_even(have_width * static_cast<double>(height) / have_height));
+    width =
+        std::max(smallest, round_half_even(have_width * static_cast<double>(height) / have_height));
   } else if (height == 0) {
     width = std::max(smallest, width);
-    height = std::max(smallest, round_half_even(have_height * static_cast<double>(width) / have_width));
+    height =
+        std::max(smallest, round_half_even(have_height * static_cast<double>(width) / have_width));
   } else {
     width = std::max(smallest, width);
     height = std::max(smallest, height);
   }
-  latent.samples = resize(latent.samples, {width / 8, height / 8, call.text("upscale_method"), call.text("crop") == "center"});
+  latent.samples = resize(latent.samples, {width / 8, height / 8, call.text("upscale_method"),
+                                           call.text("crop") == "center"});
   out(call, std::move(latent));
 }
 
 void run_upscale_by(Call& call) {
   auto latent = call.get<Latent>("samples");
   auto by = call.number("scale_by");
-  auto scaled = [&](int dim) { return round_half_even(static_cast<double>(latent.samples.size(dim)) * by); };
-  latent.samples = resize(latent.samples, {scaled(-1), scaled(-2), call.text("upscale_method"), false});
+  auto scaled = [&](int dim) {
+    return round_half_even(static_cast<double>(latent.samples.size(dim)) * by);
+  };
+  latent.samples =
+      resize(latent.samples, {scaled(-1), scaled(-2), call.text("upscale_method"), false});
   out(call, std::move(latent));
 }
 
@@ -68,7 +78,8 @@ void run_from_batch(Call& call) {
   if (latent.noise_mask.defined() && latent.noise_mask.size(0) > 1)
     latent.noise_mask = masks_for(latent.noise_mask, items).narrow(0, first, length);
   std::vector<std::int64_t> index;
-  for (auto i = first; i < first + length; ++i) index.push_back(latent.batch_index.empty() ? i : latent.batch_index.at(i));
+  for (auto i = first; i < first + length; ++i)
+    index.push_back(latent.batch_index.empty() ? i : latent.batch_index.at(i));
   latent.batch_index = std::move(index);
   out(call, std::move(latent));
 }
@@ -103,20 +114,29 @@ void run_noise_mask(Call& call) {
 
 void add_batch_nodes(graph::Catalog& catalog) {
   catalog.add({
-      .name = "LatentFromBatch", .display_name = "Latent From Batch", .category = "latent/batch",
+      .name = "LatentFromBatch",
+      .display_name = "Latent From Batch",
+      .category = "latent/batch",
       .inputs = {link("samples", "LATENT"), integer("batch_index", {.def = 0, .min = 0, .max = 63}),
                  integer("length", {.def = 1, .min = 1, .max = 64})},
-      .outputs = {"LATENT"}, .run = run_from_batch,
+      .outputs = {"LATENT"},
+      .run = run_from_batch,
   });
   catalog.add({
-      .name = "RepeatLatentBatch", .display_name = "Repeat Latent Batch", .category = "latent/batch",
+      .name = "RepeatLatentBatch",
+      .display_name = "Repeat Latent Batch",
+      .category = "latent/batch",
       .inputs = {link("samples", "LATENT"), integer("amount", {.def = 1, .min = 1, .max = 64})},
-      .outputs = {"LATENT"}, .run = run_repeat,
+      .outputs = {"LATENT"},
+      .run = run_repeat,
   });
   catalog.add({
-      .name = "SetLatentNoiseMask", .display_name = "Set Latent Noise Mask", .category = "latent/inpaint",
+      .name = "SetLatentNoiseMask",
+      .display_name = "Set Latent Noise Mask",
+      .category = "latent/inpaint",
       .inputs = {link("samples", "LATENT"), link("mask", "MASK")},
-      .outputs = {"LATENT"}, .run = run_noise_mask,
+      .outputs = {"LATENT"},
+      .run = run_noise_mask,
   });
 }
 
@@ -127,25 +147,40 @@ void add_latent_nodes(graph::Catalog& catalog) {
   auto pixels = [](const char* name, const char* tip) {
     return integer(name, {.def = 512, .min = 16, .max = 16384, .step = 8, .tooltip = tip});
   };
-  auto side = [](const char* name) { return integer(name, {.def = 512, .min = 0, .max = 16384, .step = 8}); };
+  auto side = [](const char* name) {
+    return integer(name, {.def = 512, .min = 0, .max = 16384, .step = 8});
+  };
   catalog.add({
-      .name = "EmptyLatentImage", .display_name = "Empty Latent Image", .category = "latent",
+      .name = "EmptyLatentImage",
+      .display_name = "Empty Latent Image",
+      .category = "latent",
       .description = "Create a new batch of empty latent images to be denoised via sampling.",
-      .inputs = {pixels("width", "The width of the latent images in pixels."), pixels("height", "The height of the latent images in pixels."),
-                 integer("batch_size", {.def = 1, .min = 1, .max = 4096, .tooltip = "The number of latent images in the batch."})},
-      .outputs = {{"LATENT", "", "The empty latent image batch."}}, .run = run_empty,
+      .inputs = {pixels("width", "The width of the latent images in pixels."),
+                 pixels("height", "The height of the latent images in pixels."),
+                 integer("batch_size", {.def = 1,
+                                        .min = 1,
+                                        .max = 4096,
+                                        .tooltip = "The number of latent images in the batch."})},
+      .outputs = {{"LATENT", "", "The empty latent image batch."}},
+      .run = run_empty,
   });
   catalog.add({
-      .name = "LatentUpscale", .display_name = "Upscale Latent", .category = "latent",
-      .inputs = {link("samples", "LATENT"), choice("upscale_method", methods), side("width"), side("height"),
-                 choice("crop", {"disabled", "center"})},
-      .outputs = {"LATENT"}, .run = run_upscale,
+      .name = "LatentUpscale",
+      .display_name = "Upscale Latent",
+      .category = "latent",
+      .inputs = {link("samples", "LATENT"), choice("upscale_method", methods), side("width"),
+                 side("height"), choice("crop", {"disabled", "center"})},
+      .outputs = {"LATENT"},
+      .run = run_upscale,
   });
   catalog.add({
-      .name = "LatentUpscaleBy", .display_name = "Upscale Latent By", .category = "latent",
+      .name = "LatentUpscaleBy",
+      .display_name = "Upscale Latent By",
+      .category = "latent",
       .inputs = {link("samples", "LATENT"), choice("upscale_method", methods),
                  number("scale_by", {.def = 1.5, .min = 0.01, .max = 8.0, .step = 0.01})},
-      .outputs = {"LATENT"}, .run = run_upscale_by,
+      .outputs = {"LATENT"},
+      .run = run_upscale_by,
   });
   add_batch_nodes(catalog);
 }

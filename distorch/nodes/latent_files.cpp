@@ -3,8 +3,8 @@
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/input_files.h"
 #include "distorch/nodes/output_files.h"
-#include "distorch/weights/checkpoint.h"
 #include "distorch/streaming/engine.h"
+#include "distorch/weights/checkpoint.h"
 
 namespace distorch::nodes {
 
@@ -23,7 +23,9 @@ constexpr const char* kVersionTensor = "latent_format_version_0";
 constexpr const char* kSamples = "latent_tensor";
 constexpr double kOldScale = 0.18215;
 
-std::vector<std::string> latent_names(const Settings& settings) { return input_names(settings, {".latent"}); }
+std::vector<std::string> latent_names(const Settings& settings) {
+  return input_names(settings, {".latent"});
+}
 
 void run_save(Call& call) {
   const auto& settings = call.context<Settings>();
@@ -32,22 +34,28 @@ void run_save(Call& call) {
   auto samples = call.get<Latent>("samples").samples.to(at::kCPU, at::kFloat).contiguous();
   formats::TensorFile::Metadata metadata;
   if (!settings.disable_metadata)
-    for (auto& entry : workflow_texts(call.prompt(), call.extra_pnginfo())) metadata[entry.keyword] = entry.value;
+    for (auto& entry : workflow_texts(call.prompt(), call.extra_pnginfo()))
+      metadata[entry.keyword] = entry.value;
   std::span bytes(static_cast<const std::byte*>(samples.const_data_ptr()), samples.nbytes());
   auto name = numbered(place.name, next_number(place), ".latent");
   formats::write_safetensors(place.folder / name,
-                             {{kSamples, formats::DType::F32, samples.sizes().vec(), bytes}, {kVersionTensor, formats::DType::F32, {0}, {}}},
+                             {{kSamples, formats::DType::F32, samples.sizes().vec(), bytes},
+                              {kVersionTensor, formats::DType::F32, {0}, {}}},
                              metadata);
-  call.ui({{"latents", {{{"filename", name}, {"subfolder", place.subfolder}, {"type", "output"}}}}});
+  call.ui(
+      {{"latents", {{{"filename", name}, {"subfolder", place.subfolder}, {"type", "output"}}}}});
 }
 
 void run_load(Call& call) {
   auto path = annotated_path(call.text("latent"), call.context<Settings>());
   weights::Checkpoint file(call.context<ModelCache>().file(path));
   const auto* stored = file.find(kSamples);
-  if (!stored) throw Error(ErrorKind::Format, path.string(), "is no latent: it has no tensor 'latent_tensor'");
+  if (!stored)
+    throw Error(ErrorKind::Format, path.string(), "is no latent: it has no tensor 'latent_tensor'");
   auto samples = weights::mapped_tensor(*stored).to(at::kFloat, false, true);
-  if (samples.dim() < 4) throw Error(ErrorKind::Shape, path.string(), "holds no latent of batch, channels, height and width");
+  if (samples.dim() < 4)
+    throw Error(ErrorKind::Shape, path.string(),
+                "holds no latent of batch, channels, height and width");
   if (!file.has(kVersionTensor)) samples = samples * (1.0 / kOldScale);
   call.out(0, Value::of("LATENT", Latent{samples, {}, {}}));
 }
@@ -56,18 +64,28 @@ void run_load(Call& call) {
 
 void add_latent_file_nodes(graph::Catalog& catalog, App& app) {
   catalog.add({
-      .name = "SaveLatent", .category = "_for_testing",
+      .name = "SaveLatent",
+      .category = "_for_testing",
       .inputs = {link("samples", "LATENT"), text("filename_prefix", {.def = "latents/ComfyUI"})},
       .hidden = {{"prompt", "PROMPT"}, {"extra_pnginfo", "EXTRA_PNGINFO"}},
-      .output_node = true, .run = run_save,
+      .output_node = true,
+      .run = run_save,
   });
   auto names = [&app] { return latent_names(app.settings); };
   catalog.add({
-      .name = "LoadLatent", .category = "_for_testing",
+      .name = "LoadLatent",
+      .category = "_for_testing",
       .inputs = {choice("latent", Choices(names))},
-      .outputs = {"LATENT"}, .run = run_load,
-      .change_key = [&app](const Call& call) { return ModelCache::identity(annotated_path(call.text("latent"), app.settings)); },
-      .checks = {{{"latent"}, [&app, names](const Call& call) { return missing_input(call.text("latent"), app.settings, names()); }}},
+      .outputs = {"LATENT"},
+      .run = run_load,
+      .change_key =
+          [&app](const Call& call) {
+            return ModelCache::identity(annotated_path(call.text("latent"), app.settings));
+          },
+      .checks = {{{"latent"},
+                  [&app, names](const Call& call) {
+                    return missing_input(call.text("latent"), app.settings, names());
+                  }}},
   });
 }
 

@@ -33,11 +33,14 @@ graph::Choices device_choices() {
 }
 
 graph::Choices model_choices(App& app, const std::string& type) {
-  return Choices([&app, type] { return app.folders.list(type); }).with_origin([&app, type] { return app.folders.searched(type); });
+  return Choices([&app, type] { return app.folders.list(type); }).with_origin([&app, type] {
+    return app.folders.searched(type);
+  });
 }
 
-streaming::PlacementRequest spread_request(const std::string& compute, double virtual_gb, const std::string& donors,
-                                           const std::string& expert, bool eject) {
+streaming::PlacementRequest spread_request(const std::string& compute, double virtual_gb,
+                                           const std::string& donors, const std::string& expert,
+                                           bool eject) {
   streaming::PlacementRequest request;
   request.compute = compute;
   request.eject = eject;
@@ -46,20 +49,24 @@ streaming::PlacementRequest spread_request(const std::string& compute, double vi
     request.allocation = expert;
     auto named = placement::parse_full_allocation(expert).compute;
     if (!named.empty()) request.compute = named;
-  } else if (!expert.empty() || virtual_gb > 0) {
+  } else if (!expert.empty() || (virtual_gb > 0 && donors != compute)) {
     request.allocation = fmt::format("{}#{};{};{}", expert, compute, virtual_gb, donors);
   }
   return request;
 }
 
 streaming::PlacementRequest placement_of(const Call& call) {
-  auto text = [&](const char* name) { return call.node_type().find_input(name) ? call.text(name) : std::string(); };
+  auto text = [&](const char* name) {
+    return call.node_type().find_input(name) ? call.text(name) : std::string();
+  };
   auto compute = text("compute_device");
   if (compute.empty()) compute = text("device");
   if (compute == "default") compute.clear();
   if (!call.node_type().find_input("virtual_vram_gb")) return {.compute = compute};
-  return spread_request(compute, call.number("virtual_vram_gb"), text("donor_device"), text("expert_mode_allocations"),
-                        call.node_type().find_input("eject_models") && call.boolean("eject_models"));
+  return spread_request(
+      compute, call.number("virtual_vram_gb"), text("donor_device"),
+      text("expert_mode_allocations"),
+      call.node_type().find_input("eject_models") && call.boolean("eject_models"));
 }
 
 graph::InputCheck any_device(std::vector<std::string> inputs) {
@@ -79,21 +86,24 @@ graph::InputCheck any_device(std::vector<std::string> inputs) {
 }
 
 void add_placed_loader(graph::Catalog& catalog, graph::NodeType loader, bool text_encoder) {
-  graph::add_loader(catalog, std::move(loader), {.devices = device_choices(), .text_encoder = text_encoder});
+  graph::add_loader(catalog, std::move(loader),
+                    {.devices = device_choices(), .text_encoder = text_encoder});
 }
 
 void load_checkpoint(Call& call, const CheckpointPlacement& placement) {
   auto& models = call.context<ModelCache>();
   auto path = call.context<ModelFolders>().get("checkpoints", call.text("ckpt_name"));
   call.out(0, Value::of("MODEL", Model{models.diffusion(path, placement.unet), {}}));
-  call.out(1, Value::of("CLIP", Clip{models.text(path, placement.text, models.text_kind(path)), {}, {}}));
+  call.out(1, Value::of("CLIP",
+                        Clip{models.text(path, placement.text, models.text_kind(path)), {}, {}}));
   call.out(2, Value::of("VAE", Vae{models.vae(path, placement.vae)}));
 }
 
 namespace {
 
 constexpr const char* kLoraText =
-    "LoRAs are used to modify diffusion and CLIP models, altering the way in which latents are denoised such as applying "
+    "LoRAs are used to modify diffusion and CLIP models, altering the way in which latents are "
+    "denoised such as applying "
     "styles. Multiple LoRA nodes can be linked together.";
 
 constexpr const char* kLoraModelTip = "The modified diffusion model.";
@@ -107,16 +117,22 @@ void run_checkpoint(Call& call) {
 
 void run_unet(Call& call) {
   if (auto dtype = call.text("weight_dtype"); dtype != "default")
-    log::warn_once(fmt::format("weight_dtype {} is left aside: weights stay as the file has them (choose a precision with "
-                               "--bf16-unet, --fp16-unet, --fp32-unet)", dtype));
+    log::warn_once(fmt::format(
+        "weight_dtype {} is left aside: weights stay as the file has them (choose a precision with "
+        "--bf16-unet, --fp16-unet, --fp32-unet)",
+        dtype));
   auto path = call.context<ModelFolders>().get("diffusion_models", call.text("unet_name"));
-  call.out(0, Value::of("MODEL", Model{call.context<ModelCache>().diffusion(path, placement_of(call)), {}}));
+  call.out(0, Value::of("MODEL",
+                        Model{call.context<ModelCache>().diffusion(path, placement_of(call)), {}}));
 }
 
 void run_clip(Call& call) {
   auto path = call.context<ModelFolders>().get("text_encoders", call.text("clip_name"));
   if (auto type = call.text("type"); type != "stable_diffusion")
-    throw Error(ErrorKind::Usage, call.place(), fmt::format("text encoders of type '{}' are not supported yet, only 'stable_diffusion'", type));
+    throw Error(
+        ErrorKind::Usage, call.place(),
+        fmt::format("text encoders of type '{}' are not supported yet, only 'stable_diffusion'",
+                    type));
   auto loaded = call.context<ModelCache>().text(path, placement_of(call));
   if (!loaded) throw Error(ErrorKind::Format, path.string(), "holds no CLIP text encoder");
   call.out(0, Value::of("CLIP", Clip{loaded, {}, {}}));
@@ -135,24 +151,30 @@ void run_vae(Call& call) {
     throw Error(ErrorKind::Usage, call.place(), "models that work on pixels are not supported yet");
   auto path = folders.get("vae", name);
   auto loaded = call.context<ModelCache>().vae(path, placement_of(call));
-  if (!loaded) throw Error(ErrorKind::Format, path.string(), "holds no autoencoder that distorch knows");
+  if (!loaded)
+    throw Error(ErrorKind::Format, path.string(), "holds no autoencoder that distorch knows");
   call.out(0, Value::of("VAE", Vae{loaded}));
 }
 
-/// The patches of a file for one model, matched once. `unknown` keeps the names that nobody wanted so far.
-std::shared_ptr<const std::vector<weights::NamedPatch>> patches_of(const weights::Checkpoint& file, const std::string& key,
-                                                                   const models::LoraNames& names, LoraCache& cache,
+/// The patches of a file for one model, matched once. `unknown` keeps the names that nobody wanted
+/// so far.
+std::shared_ptr<const std::vector<weights::NamedPatch>> patches_of(const weights::Checkpoint& file,
+                                                                   const std::string& key,
+                                                                   const models::LoraNames& names,
+                                                                   LoraCache& cache,
                                                                    std::set<std::string>& unknown) {
   auto matched = weights::match_lora(file, names);
   std::set<std::string> left(matched.unknown.begin(), matched.unknown.end());
   std::erase_if(unknown, [&](const std::string& name) { return !left.count(name); });
   auto& slot = cache[key];
-  if (!slot) slot = std::make_shared<const std::vector<weights::NamedPatch>>(std::move(matched.patches));
+  if (!slot)
+    slot = std::make_shared<const std::vector<weights::NamedPatch>>(std::move(matched.patches));
   return slot;
 }
 
 bool is_text_name(const std::string& name) {
-  return name.starts_with("lora_te") || name.starts_with("text_encoder") || name.starts_with("te1.");
+  return name.starts_with("lora_te") || name.starts_with("text_encoder") ||
+         name.starts_with("te1.");
 }
 
 /// Adds a LoRA to a model and, where `clip` is given, to its text encoder.
@@ -165,52 +187,71 @@ void apply_lora(Call& call, Model& model, double strength_model, Clip* clip, dou
   for (const auto& [name, stored] : file.tensors())
     if (clip || !is_text_name(name)) unknown.insert(name);
   auto on_model = patches_of(file, key, model.loaded->lora_names, model.loaded->loras, unknown);
-  if (strength_model != 0 && !on_model->empty()) model.loras.push_back({key, on_model, strength_model});
+  if (strength_model != 0 && !on_model->empty())
+    model.loras.push_back({key, on_model, strength_model});
   if (clip && clip->loaded) {
     auto on_text = patches_of(file, key, clip->loaded->lora_names, clip->loaded->loras, unknown);
-    if (strength_clip != 0 && !on_text->empty()) clip->loras.push_back({key, on_text, strength_clip});
+    if (strength_clip != 0 && !on_text->empty())
+      clip->loras.push_back({key, on_text, strength_clip});
   }
   if (unknown.empty()) return;
-  std::vector<std::string> examples(unknown.begin(), std::next(unknown.begin(), std::min<std::ptrdiff_t>(3, unknown.size())));
-  log::warn_once(fmt::format("{}: {} of {} tensors belong to no weight of the model and are left out, such as {}",
-                             path.filename().string(), unknown.size(), file.tensors().size(), fmt::join(examples, ", ")));
+  std::vector<std::string> examples(
+      unknown.begin(), std::next(unknown.begin(), std::min<std::ptrdiff_t>(3, unknown.size())));
+  log::warn_once(fmt::format(
+      "{}: {} of {} tensors belong to no weight of the model and are left out, such as {}",
+      path.filename().string(), unknown.size(), file.tensors().size(), fmt::join(examples, ", ")));
 }
 
 void run_lora(Call& call) {
   auto model = call.get<Model>("model");
   auto clip = call.get<Clip>("clip");
   auto strength_model = call.number("strength_model"), strength_clip = call.number("strength_clip");
-  if (strength_model != 0 || strength_clip != 0) apply_lora(call, model, strength_model, &clip, strength_clip);
+  if (strength_model != 0 || strength_clip != 0)
+    apply_lora(call, model, strength_model, &clip, strength_clip);
   call.out(0, Value::of("MODEL", std::move(model)));
   call.out(1, Value::of("CLIP", std::move(clip)));
 }
 
 void run_lora_model_only(Call& call) {
   auto model = call.get<Model>("model");
-  if (auto strength = call.number("strength_model"); strength != 0) apply_lora(call, model, strength, nullptr, 0);
+  if (auto strength = call.number("strength_model"); strength != 0)
+    apply_lora(call, model, strength, nullptr, 0);
   call.out(0, Value::of("MODEL", std::move(model)));
 }
 
 graph::Input strength(const char* name, std::string tooltip = {}) {
-  return number(name, {.def = 1.0, .min = -100.0, .max = 100.0, .step = 0.01, .tooltip = std::move(tooltip)});
+  return number(
+      name, {.def = 1.0, .min = -100.0, .max = 100.0, .step = 0.01, .tooltip = std::move(tooltip)});
 }
 
 void add_lora_nodes(graph::Catalog& catalog, const Choices& loras) {
   catalog.add({
-      .name = "LoraLoader", .display_name = "Load LoRA", .category = "loaders", .description = kLoraText,
-      .inputs = {link("model", "MODEL", {.tooltip = "The diffusion model the LoRA will be applied to."}),
+      .name = "LoraLoader",
+      .display_name = "Load LoRA",
+      .category = "loaders",
+      .description = kLoraText,
+      .inputs = {link("model", "MODEL",
+                      {.tooltip = "The diffusion model the LoRA will be applied to."}),
                  link("clip", "CLIP", {.tooltip = "The CLIP model the LoRA will be applied to."}),
                  choice("lora_name", loras, {.tooltip = "The name of the LoRA."}),
-                 strength("strength_model", "How strongly to modify the diffusion model. This value can be negative."),
-                 strength("strength_clip", "How strongly to modify the CLIP model. This value can be negative.")},
+                 strength(
+                     "strength_model",
+                     "How strongly to modify the diffusion model. This value can be negative."),
+                 strength("strength_clip",
+                          "How strongly to modify the CLIP model. This value can be negative.")},
       .outputs = {{"MODEL", "", kLoraModelTip}, {"CLIP", "", kLoraClipTip}},
       .run = run_lora,
   });
   catalog.add({
-      .name = "LoraLoaderModelOnly", .display_name = "LoraLoaderModelOnly", .category = "loaders", .description = kLoraText,
+      .name = "LoraLoaderModelOnly",
+      .display_name = "LoraLoaderModelOnly",
+      .category = "loaders",
+      .description = kLoraText,
       .inputs = {link("model", "MODEL"), choice("lora_name", loras), strength("strength_model")},
       // The reference inherits both tooltips of LoraLoader here.
-      .outputs = {"MODEL"}, .shown_tooltips = {kLoraModelTip, kLoraClipTip}, .run = run_lora_model_only,
+      .outputs = {"MODEL"},
+      .shown_tooltips = {kLoraModelTip, kLoraClipTip},
+      .run = run_lora_model_only,
   });
 }
 
@@ -218,37 +259,68 @@ void add_lora_nodes(graph::Catalog& catalog, const Choices& loras) {
 
 void add_loader_nodes(graph::Catalog& catalog, App& app) {
   auto files = [&app](const char* type) { return model_choices(app, type); };
+  add_placed_loader(
+      catalog,
+      {
+          .name = "CheckpointLoaderSimple",
+          .display_name = "Load Checkpoint",
+          .category = "loaders",
+          .description =
+              "Loads a diffusion model checkpoint, diffusion models are used to denoise latents.",
+          .inputs = {choice("ckpt_name", files("checkpoints"),
+                            {.tooltip = "The name of the checkpoint (model) to load."})},
+          .outputs =
+              {{"MODEL", "", "The model used for denoising latents."},
+               {"CLIP", "", "The CLIP model used for encoding text prompts."},
+               {"VAE", "",
+                "The VAE model used for encoding and decoding images to and from latent space."}},
+          .run = run_checkpoint,
+      });
+  add_placed_loader(
+      catalog, {
+                   .name = "UNETLoader",
+                   .display_name = "Load Diffusion Model",
+                   .category = "advanced/loaders",
+                   .inputs = {choice("unet_name", files("diffusion_models")),
+                              choice("weight_dtype",
+                                     {"default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"})},
+                   .outputs = {"MODEL"},
+                   .run = run_unet,
+               });
+  add_placed_loader(
+      catalog,
+      {
+          .name = "CLIPLoader",
+          .display_name = "Load CLIP",
+          .category = "advanced/loaders",
+          .description = "[Recipes]\n\nstable_diffusion: clip-l\nstable_cascade: clip-g\nsd3: t5 "
+                         "xxl/ clip-g / clip-l\n"
+                         "stable_audio: t5 base\nmochi: t5 xxl\ncosmos: old t5 xxl\nlumina2: gemma "
+                         "2 2B\nwan: umt5 xxl\n"
+                         " hidream: llama-3.1 (Recommend) or t5\nomnigen2: qwen vl 2.5 3B",
+          .inputs = {choice("clip_name", files("text_encoders")),
+                     choice("type",
+                            {"stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi",
+                             "ltxv", "pixart", "cosmos", "lumina2", "wan", "hidream", "chroma",
+                             "ace", "omnigen2", "qwen_image", "hunyuan_image"}),
+                     graph::optional(
+                         choice("device", {"default", "cpu"}, {.extra = {{"advanced", true}}}))},
+          .outputs = {"CLIP"},
+          .run = run_clip,
+      },
+      true);
   add_placed_loader(catalog, {
-      .name = "CheckpointLoaderSimple", .display_name = "Load Checkpoint", .category = "loaders",
-      .description = "Loads a diffusion model checkpoint, diffusion models are used to denoise latents.",
-      .inputs = {choice("ckpt_name", files("checkpoints"), {.tooltip = "The name of the checkpoint (model) to load."})},
-      .outputs = {{"MODEL", "", "The model used for denoising latents."},
-                  {"CLIP", "", "The CLIP model used for encoding text prompts."},
-                  {"VAE", "", "The VAE model used for encoding and decoding images to and from latent space."}},
-      .run = run_checkpoint,
-  });
-  add_placed_loader(catalog, {
-      .name = "UNETLoader", .display_name = "Load Diffusion Model", .category = "advanced/loaders",
-      .inputs = {choice("unet_name", files("diffusion_models")),
-                 choice("weight_dtype", {"default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"})},
-      .outputs = {"MODEL"}, .run = run_unet,
-  });
-  add_placed_loader(catalog, {
-      .name = "CLIPLoader", .display_name = "Load CLIP", .category = "advanced/loaders",
-      .description = "[Recipes]\n\nstable_diffusion: clip-l\nstable_cascade: clip-g\nsd3: t5 xxl/ clip-g / clip-l\n"
-                     "stable_audio: t5 base\nmochi: t5 xxl\ncosmos: old t5 xxl\nlumina2: gemma 2 2B\nwan: umt5 xxl\n"
-                     " hidream: llama-3.1 (Recommend) or t5\nomnigen2: qwen vl 2.5 3B",
-      .inputs = {choice("clip_name", files("text_encoders")),
-                 choice("type", {"stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart", "cosmos",
-                                 "lumina2", "wan", "hidream", "chroma", "ace", "omnigen2", "qwen_image", "hunyuan_image"}),
-                 graph::optional(choice("device", {"default", "cpu"}, {.extra = {{"advanced", true}}}))},
-      .outputs = {"CLIP"}, .run = run_clip,
-  }, true);
-  add_placed_loader(catalog, {
-      .name = "VAELoader", .display_name = "Load VAE", .category = "loaders",
-      .inputs = {choice("vae_name", Choices([&app] { return vae_names(app.folders); }).with_origin([&app] { return app.folders.searched("vae"); }))},
-      .outputs = {"VAE"}, .run = run_vae,
-  });
+                                 .name = "VAELoader",
+                                 .display_name = "Load VAE",
+                                 .category = "loaders",
+                                 .inputs = {choice("vae_name", Choices([&app] {
+                                                                 return vae_names(app.folders);
+                                                               }).with_origin([&app] {
+                                   return app.folders.searched("vae");
+                                 }))},
+                                 .outputs = {"VAE"},
+                                 .run = run_vae,
+                             });
   add_lora_nodes(catalog, files("loras"));
 }
 

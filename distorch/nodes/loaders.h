@@ -12,17 +12,20 @@ graph::Choices device_choices();
 /// The files of a model folder type, with the folders for messages.
 graph::Choices model_choices(App& app, const std::string& type);
 
-/// The placement that a loader's call asks for, from the inputs its variant adds: none (auto), "device", or those of
-/// DisTorch2 ("compute_device" or "device", "virtual_vram_gb", "donor_device", "expert_mode_allocations", "eject_models").
+/// The placement that a loader's call asks for, from the inputs its variant adds: none (auto),
+/// "device", or those of DisTorch2 ("compute_device" or "device", "virtual_vram_gb",
+/// "donor_device", "expert_mode_allocations", "eject_models").
 streaming::PlacementRequest placement_of(const graph::Call& call);
-/// The DisTorch2 form from its parts; 0 GB without an expert string is no wish at all.
-streaming::PlacementRequest spread_request(const std::string& compute, double virtual_gb, const std::string& donors,
-                                           const std::string& expert, bool eject);
+/// The DisTorch2 form from its parts; 0 GB, or a device as its own donor, without an expert string
+/// is no wish at all.
+streaming::PlacementRequest spread_request(const std::string& compute, double virtual_gb,
+                                           const std::string& donors, const std::string& expert,
+                                           bool eject);
 
 /// Adds a loader and its device variants.
 void add_placed_loader(graph::Catalog& catalog, graph::NodeType loader, bool text_encoder = false);
-/// The check that takes devices which this machine lacks for inputs of these names: the engine replaces them and says so
-/// (or refuses, where devices are strict).
+/// The check that takes devices which this machine lacks for inputs of these names: the engine
+/// replaces them and says so (or refuses, where devices are strict).
 graph::InputCheck any_device(std::vector<std::string> inputs);
 
 /// MODEL, CLIP and VAE of a checkpoint, each placed on its own.

@@ -13,9 +13,9 @@
 
 namespace distorch::nodes {
 
-/// Opens models and hands out the one that is open already: the same part of the same file, for the same placement and
-/// precision, exists once. Opening reads headers only. Models live as long as a value in some workflow holds them.
-/// Not for several threads at once.
+/// Opens models and hands out the one that is open already: the same part of the same file, for the
+/// same placement and precision, exists once. Opening reads headers only. Models live as long as a
+/// value in some workflow holds them. Not for several threads at once.
 class ModelCache {
  public:
   ModelCache(const Settings& settings, const ModelFolders& folders, streaming::Engine& engine)
@@ -44,7 +44,8 @@ class ModelCache {
   streaming::Engine& engine() { return engine_; }
 
  private:
-  streaming::StreamedOptions options(const Path& file, const std::string& part, const std::string& compute) const;
+  streaming::StreamedOptions options(const Path& file, const std::string& part,
+                                     const std::string& compute) const;
   std::shared_ptr<const tokenizers::ClipBpe> vocabulary();
 
   const Settings& settings_;

@@ -20,11 +20,13 @@ using Path = ModelFolders::Path;
 namespace {
 
 const std::vector<std::string>& model_extensions() {
-  static const std::vector<std::string> list = {".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft", ".gguf"};
+  static const std::vector<std::string> list = {".ckpt",        ".pt",  ".pt2", ".bin", ".pth",
+                                                ".safetensors", ".pkl", ".sft", ".gguf"};
   return list;
 }
 
-/// A type, its usual places below a root, and what counts as a file of it. Facts of ComfyUI folder_paths.py.
+/// A type, its usual places below a root, and what counts as a file of it. Facts of ComfyUI
+/// folder_paths.py.
 struct Usual {
   const char* type;
   std::vector<const char*> folders;
@@ -71,7 +73,8 @@ std::string current_name(const std::string& type) {
 }
 
 std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   return text;
 }
 
@@ -98,7 +101,8 @@ class Walk {
       auto real = fs::canonical(folder, error);
       if (error || !fs::is_directory(real, error) || !seen_.insert(real).second) continue;
       folders_[folder] = fs::last_write_time(folder, error);
-      for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+      for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+           entry.increment(error)) {
         std::error_code ignored;
         if (entry->is_directory(ignored)) {
           if (entry->path().filename() != ".git") waiting.push_back(entry->path());
@@ -112,7 +116,8 @@ class Walk {
  private:
   bool wanted(const Path& file) const {
     auto extension = lower(file.extension().string());
-    return extensions_.empty() || std::find(extensions_.begin(), extensions_.end(), extension) != extensions_.end();
+    return extensions_.empty() ||
+           std::find(extensions_.begin(), extensions_.end(), extension) != extensions_.end();
   }
 
   const std::vector<std::string>& extensions_;
@@ -133,7 +138,9 @@ std::string expand(std::string text) {
       end = text.find('}', ++begin);
     } else {
       end = begin;
-      while (end < text.size() && (std::isalnum(static_cast<unsigned char>(text[end])) || text[end] == '_')) ++end;
+      while (end < text.size() &&
+             (std::isalnum(static_cast<unsigned char>(text[end])) || text[end] == '_'))
+        ++end;
     }
     const char* value = nullptr;
     if (text[i] == '$' && end != std::string::npos && end > begin)
@@ -164,7 +171,8 @@ std::vector<std::string> lines_of(const std::string& text) {
 }  // namespace
 
 ModelFolders::ModelFolders() {
-  for (const auto& usual : usual_places()) types_[usual.type].extensions = extensions_of(usual.type);
+  for (const auto& usual : usual_places())
+    types_[usual.type].extensions = extensions_of(usual.type);
 }
 
 ModelFolders::ModelFolders(const Path& root) : ModelFolders() { add_root(root); }
@@ -175,7 +183,8 @@ void ModelFolders::add_root(const Path& root) {
 }
 
 void ModelFolders::add_output_folder(const Path& output) {
-  for (const char* type : {"checkpoints", "clip", "vae", "diffusion_models", "loras"}) add(type, output / type);
+  for (const char* type : {"checkpoints", "clip", "vae", "diffusion_models", "loras"})
+    add(type, output / type);
 }
 
 void ModelFolders::add(const std::string& type, const Path& folder, bool first) {
@@ -188,7 +197,9 @@ void ModelFolders::add(const std::string& type, const Path& folder, bool first) 
 }
 
 void ModelFolders::read_extra_paths(const Path& yaml) {
-  auto refuse = [&](const std::string& what) { throw Error(ErrorKind::Format, yaml.string(), what); };
+  auto refuse = [&](const std::string& what) {
+    throw Error(ErrorKind::Format, yaml.string(), what);
+  };
   auto text = read_file(yaml, std::size_t{1} << 24);
   auto base_of_file = fs::absolute(yaml).parent_path();
   YAML::Node config;
@@ -204,15 +215,18 @@ void ModelFolders::read_extra_paths(const Path& yaml) {
     if (group.second.IsNull()) continue;
     if (!group.second.IsMap()) refuse(fmt::format("group '{}' must hold 'type: path' lines", name));
     auto base = base_of_file;
-    if (const auto& node = group.second["base_path"]; node && node.IsScalar()) base = base_of_file / expand(node.as<std::string>());
+    if (const auto& node = group.second["base_path"]; node && node.IsScalar())
+      base = base_of_file / expand(node.as<std::string>());
     bool first = false;
     if (const auto& node = group.second["is_default"]) first = node.as<bool>(false);
     for (const auto& entry : group.second) {
       auto key = entry.first.as<std::string>("?");
       if (key == "base_path" || key == "is_default") continue;
       if (entry.second.IsNull()) continue;
-      if (!entry.second.IsScalar()) refuse(fmt::format("group '{}': '{}' must be one path or several lines", name, key));
-      for (const auto& line : lines_of(entry.second.as<std::string>())) add(key, base / line, first);
+      if (!entry.second.IsScalar())
+        refuse(fmt::format("group '{}': '{}' must be one path or several lines", name, key));
+      for (const auto& line : lines_of(entry.second.as<std::string>()))
+        add(key, base / line, first);
     }
   }
 }
@@ -252,7 +266,8 @@ std::vector<std::string> ModelFolders::list(const std::string& type) const {
   if (!listing.folders.empty() && fresh(listing, *found)) return listing.names;
   std::set<std::string> names;
   listing.folders.clear();
-  for (const auto& folder : found->folders) Walk(found->extensions, names, listing.folders).place(folder);
+  for (const auto& folder : found->folders)
+    Walk(found->extensions, names, listing.folders).place(folder);
   listing.names.assign(names.begin(), names.end());
   return listing.names;
 }
@@ -275,7 +290,9 @@ Path ModelFolders::get(const std::string& type, const std::string& name) const {
   if (auto path = find(type, name)) return *path;
   auto names = list(type);
   auto near = graph::did_you_mean(name, names);
-  if (near.empty()) near = names.empty() ? " There are no files of this type." : fmt::format(" There are {} others.", names.size());
+  if (near.empty())
+    near = names.empty() ? " There are no files of this type."
+                         : fmt::format(" There are {} others.", names.size());
   throw Error(ErrorKind::MissingFile, name,
               fmt::format("is not among the {} ({}).{}", current_name(type), searched(type), near));
 }

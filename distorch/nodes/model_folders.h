@@ -8,9 +8,9 @@
 
 namespace distorch::nodes {
 
-/// Where model files are looked for, by type ("checkpoints", "loras", "vae", ...), with the rules of ComfyUI's
-/// folder_paths.py: several places a type, the first that holds a file wins; "unet" and "clip" are old names for
-/// "diffusion_models" and "text_encoders".
+/// Where model files are looked for, by type ("checkpoints", "loras", "vae", ...), with the rules
+/// of ComfyUI's folder_paths.py: several places a type, the first that holds a file wins; "unet"
+/// and "clip" are old names for "diffusion_models" and "text_encoders".
 class ModelFolders {
  public:
   using Path = std::filesystem::path;
@@ -22,7 +22,8 @@ class ModelFolders {
 
   /// The usual places below another root, after those that are there.
   void add_root(const Path& root);
-  /// Files that were saved there can be loaded again: checkpoints, clip, vae, diffusion_models, loras.
+  /// Files that were saved there can be loaded again: checkpoints, clip, vae, diffusion_models,
+  /// loras.
   void add_output_folder(const Path& output);
   /// One place; an unknown type is made. `first`: searched before all others.
   void add(const std::string& type, const Path& folder, bool first = false);
@@ -32,8 +33,8 @@ class ModelFolders {
   std::vector<std::string> types() const;
   /// Empty for an unknown type.
   std::vector<Path> folders(const std::string& type) const;
-  /// Files of a type: names relative to their place with "/" between parts, sorted, each once. Read again when a folder
-  /// changed.
+  /// Files of a type: names relative to their place with "/" between parts, sorted, each once. Read
+  /// again when a folder changed.
   std::vector<std::string> list(const std::string& type) const;
   /// "searched: /a/checkpoints, /b/checkpoints", for messages.
   std::string searched(const std::string& type) const;

@@ -15,19 +15,25 @@ namespace {
 
 constexpr const char* kModule = "custom_nodes.ComfyUI-MultiGPU";
 
-void run_select(Call& call) { call.out(0, Value::of("MULTIGPUDEVICE", graph::Json(call.text("device")))); }
+void run_select(Call& call) {
+  call.out(0, Value::of("MULTIGPUDEVICE", graph::Json(call.text("device"))));
+}
 
 void run_checkpoint_devices(Call& call) {
-  load_checkpoint(call, {{.compute = call.text("unet_device")}, {.compute = call.text("clip_device")}, {.compute = call.text("vae_device")}});
+  load_checkpoint(call, {{.compute = call.text("unet_device")},
+                         {.compute = call.text("clip_device")},
+                         {.compute = call.text("vae_device")}});
 }
 
 void run_checkpoint_spread(Call& call) {
   bool eject = call.boolean("eject_models");
   auto part = [&](const std::string& name) {
-    return spread_request(call.text(name + "_compute_device"), call.number(name + "_virtual_vram_gb"),
-                          call.text(name + "_donor_device"), call.text(name + "_expert_mode_allocations"), eject);
+    return spread_request(call.text(name + "_compute_device"),
+                          call.number(name + "_virtual_vram_gb"), call.text(name + "_donor_device"),
+                          call.text(name + "_expert_mode_allocations"), eject);
   };
-  load_checkpoint(call, {part("unet"), part("clip"), {.compute = call.text("vae_device"), .eject = eject}});
+  load_checkpoint(
+      call, {part("unet"), part("clip"), {.compute = call.text("vae_device"), .eject = eject}});
 }
 
 // The first accelerator, else "cpu".
@@ -41,34 +47,54 @@ graph::Json usual_device(const Choices& devices) {
 
 void add_multigpu_nodes(graph::Catalog& catalog, App& app) {
   auto devices = device_choices();
-  auto device = [&](const char* name) { return choice(name, devices, {.def = usual_device(devices)}); };
+  auto device = [&](const char* name) {
+    return choice(name, devices, {.def = usual_device(devices)});
+  };
   auto donor = [&](const char* name) { return choice(name, devices, {.def = "cpu"}); };
-  auto gigabytes = [](const char* name, double usual) { return number(name, {.def = usual, .min = 0.0, .max = 128.0, .step = 0.1}); };
-  auto expert = [](const char* name) { return graph::optional(text(name, {.def = "", .multiline = false})); };
+  auto gigabytes = [](const char* name, double usual) {
+    return number(name, {.def = usual, .min = 0.0, .max = 128.0, .step = 0.1});
+  };
+  auto expert = [](const char* name) {
+    return graph::optional(text(name, {.def = "", .multiline = false}));
+  };
   auto checkpoint = choice("ckpt_name", model_choices(app, "checkpoints"));
 
   catalog.add({
-      .name = "DeviceSelectorMultiGPU", .display_name = "DeviceSelectorMultiGPU", .category = "multigpu", .python_module = kModule,
+      .name = "DeviceSelectorMultiGPU",
+      .display_name = "DeviceSelectorMultiGPU",
+      .category = "multigpu",
+      .python_module = kModule,
       .inputs = {choice("device", devices)},
-      .outputs = {{"MULTIGPUDEVICE", "device"}}, .run = run_select, .checks = {any_device({"device"})},
+      .outputs = {{"MULTIGPUDEVICE", "device"}},
+      .run = run_select,
+      .checks = {any_device({"device"})},
   });
   catalog.add({
-      .name = "CheckpointLoaderAdvancedMultiGPU", .display_name = "CheckpointLoaderAdvancedMultiGPU", .category = "multigpu",
+      .name = "CheckpointLoaderAdvancedMultiGPU",
+      .display_name = "CheckpointLoaderAdvancedMultiGPU",
+      .category = "multigpu",
       .python_module = kModule,
       .inputs = {checkpoint, device("unet_device"), device("clip_device"), device("vae_device")},
-      .outputs = {"MODEL", "CLIP", "VAE"}, .run = run_checkpoint_devices,
+      .outputs = {"MODEL", "CLIP", "VAE"},
+      .run = run_checkpoint_devices,
       .checks = {any_device({"unet_device", "clip_device", "vae_device"})},
   });
   catalog.add({
-      .name = "CheckpointLoaderAdvancedDisTorch2MultiGPU", .display_name = "CheckpointLoaderAdvancedDisTorch2MultiGPU",
-      .category = "multigpu/distorch_2", .python_module = kModule,
-      .inputs = {checkpoint, device("unet_compute_device"), gigabytes("unet_virtual_vram_gb", 4.0), donor("unet_donor_device"),
-                 donor("clip_compute_device"), gigabytes("clip_virtual_vram_gb", 2.0), donor("clip_donor_device"), device("vae_device"),
-                 expert("unet_expert_mode_allocations"), expert("clip_expert_mode_allocations"),
+      .name = "CheckpointLoaderAdvancedDisTorch2MultiGPU",
+      .display_name = "CheckpointLoaderAdvancedDisTorch2MultiGPU",
+      .category = "multigpu/distorch_2",
+      .python_module = kModule,
+      .inputs = {checkpoint, device("unet_compute_device"), gigabytes("unet_virtual_vram_gb", 4.0),
+                 donor("unet_donor_device"), donor("clip_compute_device"),
+                 gigabytes("clip_virtual_vram_gb", 2.0), donor("clip_donor_device"),
+                 device("vae_device"), expert("unet_expert_mode_allocations"),
+                 expert("clip_expert_mode_allocations"),
                  graph::optional(boolean("high_precision_loras", {.def = true})),
                  graph::optional(boolean("eject_models", {.def = true}))},
-      .outputs = {"MODEL", "CLIP", "VAE"}, .run = run_checkpoint_spread,
-      .checks = {any_device({"unet_compute_device", "unet_donor_device", "clip_compute_device", "clip_donor_device", "vae_device"})},
+      .outputs = {"MODEL", "CLIP", "VAE"},
+      .run = run_checkpoint_spread,
+      .checks = {any_device({"unet_compute_device", "unet_donor_device", "clip_compute_device",
+                             "clip_donor_device", "vae_device"})},
   });
 }
 

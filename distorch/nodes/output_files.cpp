@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 namespace {
 
 void replace_all(std::string& text, const std::string& from, const std::string& to) {
-  for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) text.replace(at, from.size(), to);
+  for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
+    text.replace(at, from.size(), to);
 }
 
 std::string fill_in(std::string prefix, std::int64_t width, std::int64_t height) {
@@ -42,7 +43,8 @@ bool is_inside(const fs::path& path, const fs::path& folder) {
 
 }  // namespace
 
-OutputPlace output_place(const std::string& prefix, const fs::path& output, std::int64_t width, std::int64_t height) {
+OutputPlace output_place(const std::string& prefix, const fs::path& output, std::int64_t width,
+                         std::int64_t height) {
   auto filled = fill_in(prefix, width, height);
   auto wanted = fs::path(filled).lexically_normal();
   auto root = fs::absolute(output).lexically_normal();
@@ -52,7 +54,8 @@ OutputPlace output_place(const std::string& prefix, const fs::path& output, std:
   place.folder = (root / wanted.parent_path()).lexically_normal();
   if (!place.folder.has_filename()) place.folder = place.folder.parent_path();
   // Links below the output folder count as what they point to.
-  if (!is_inside(place.folder, root) || !is_inside(fs::weakly_canonical(place.folder), fs::weakly_canonical(root)))
+  if (!is_inside(place.folder, root) ||
+      !is_inside(fs::weakly_canonical(place.folder), fs::weakly_canonical(root)))
     throw Error(ErrorKind::Usage, "filename_prefix",
                 fmt::format("'{}' leads out of the output folder {}", prefix, root.string()));
   place.subfolder = wanted.parent_path().generic_string();
@@ -60,9 +63,11 @@ OutputPlace output_place(const std::string& prefix, const fs::path& output, std:
   std::error_code error;
   fs::create_directories(place.folder, error);
   if (error || !fs::is_directory(place.folder))
-    throw Error(ErrorKind::Usage, place.folder.string(), fmt::format("cannot be made as an output folder: {}", error.message()));
+    throw Error(ErrorKind::Usage, place.folder.string(),
+                fmt::format("cannot be made as an output folder: {}", error.message()));
   if (::access(place.folder.c_str(), W_OK) != 0)
-    throw Error(ErrorKind::Usage, place.folder.string(), "is an output folder that cannot be written to");
+    throw Error(ErrorKind::Usage, place.folder.string(),
+                "is an output folder that cannot be written to");
   return place;
 }
 
@@ -70,11 +75,14 @@ std::int64_t next_number(const OutputPlace& place) {
   std::int64_t highest = 0;
   auto begin = place.name + "_";
   std::error_code error;
-  for (fs::directory_iterator entry(place.folder, error), end; !error && entry != end; entry.increment(error)) {
+  for (fs::directory_iterator entry(place.folder, error), end; !error && entry != end;
+       entry.increment(error)) {
     auto file = entry->path().filename().string();
     if (file.compare(0, begin.size(), begin) != 0) continue;
     auto digits = file.substr(begin.size(), file.find('_', begin.size()) - begin.size());
-    if (digits.empty() || digits.size() > 15 || digits.find_first_not_of("0123456789") != std::string::npos) continue;
+    if (digits.empty() || digits.size() > 15 ||
+        digits.find_first_not_of("0123456789") != std::string::npos)
+      continue;
     highest = std::max<std::int64_t>(highest, std::stoll(digits));
   }
   return highest + 1;
@@ -84,7 +92,8 @@ std::string numbered(const std::string& name, std::int64_t number, const std::st
   return fmt::format("{}_{:05}_{}", name, number, extension);
 }
 
-std::string write_numbered(const OutputPlace& place, const std::string& extension, const std::string& bytes) {
+std::string write_numbered(const OutputPlace& place, const std::string& extension,
+                           const std::string& bytes) {
   auto number = next_number(place);
   AtomicFile file(place.folder / numbered(place.name, number, extension));
   file.write(bytes);
@@ -92,8 +101,11 @@ std::string write_numbered(const OutputPlace& place, const std::string& extensio
   return numbered(place.name, number, extension);
 }
 
-std::vector<media::Text> workflow_texts(const graph::Json& prompt, const graph::Json& extra_pnginfo) {
-  auto ascii = [](const graph::Json& json) { return json.dump(-1, ' ', true, graph::Json::error_handler_t::replace); };
+std::vector<media::Text> workflow_texts(const graph::Json& prompt,
+                                        const graph::Json& extra_pnginfo) {
+  auto ascii = [](const graph::Json& json) {
+    return json.dump(-1, ' ', true, graph::Json::error_handler_t::replace);
+  };
   std::vector<media::Text> texts;
   if (!prompt.is_null()) texts.push_back({"prompt", ascii(prompt)});
   if (extra_pnginfo.is_object())

@@ -9,18 +9,20 @@
 
 namespace distorch::nodes {
 
-/// Where a saving node writes: a folder below the output folder and a name without number and ending.
+/// Where a saving node writes: a folder below the output folder and a name without number and
+/// ending.
 struct OutputPlace {
   std::filesystem::path folder;  // created where it was not there
   std::string subfolder;         // relative to the output folder, "" for itself
   std::string name;
 };
 
-/// Reads a filename prefix: %width%, %height%, %year%, %month%, %day%, %hour%, %minute%, %second% (local time) are filled in,
-/// "a/b/name" goes to the subfolder a/b. Errors: Error(Usage) where it leads out of the output folder or the folder cannot be
-/// made or written. Source: ComfyUI folder_paths.py, get_save_image_path.
-OutputPlace output_place(const std::string& prefix, const std::filesystem::path& output, std::int64_t width = 0,
-                         std::int64_t height = 0);
+/// Reads a filename prefix: %width%, %height%, %year%, %month%, %day%, %hour%, %minute%, %second%
+/// (local time) are filled in, "a/b/name" goes to the subfolder a/b. Errors: Error(Usage) where it
+/// leads out of the output folder or the folder cannot be made or written. Source: ComfyUI
+/// folder_paths.py, get_save_image_path.
+OutputPlace output_place(const std::string& prefix, const std::filesystem::path& output,
+                         std::int64_t width = 0, std::int64_t height = 0);
 
 /// One above the highest N among files "<name>_N_..." of the folder; 1 where there is none.
 std::int64_t next_number(const OutputPlace& place);
@@ -28,11 +30,14 @@ std::int64_t next_number(const OutputPlace& place);
 /// "<name>_00001_.png"
 std::string numbered(const std::string& name, std::int64_t number, const std::string& extension);
 
-/// Writes a file under the next free number of the place: under a temporary name first, then renamed without replacing any
-/// other file. Returns the file's name.
-std::string write_numbered(const OutputPlace& place, const std::string& extension, const std::string& bytes);
+/// Writes a file under the next free number of the place: under a temporary name first, then
+/// renamed without replacing any other file. Returns the file's name.
+std::string write_numbered(const OutputPlace& place, const std::string& extension,
+                           const std::string& bytes);
 
-/// The texts that make a file carry its workflow: "prompt", then every entry of extra_pnginfo; JSON in ASCII.
-std::vector<media::Text> workflow_texts(const graph::Json& prompt, const graph::Json& extra_pnginfo);
+/// The texts that make a file carry its workflow: "prompt", then every entry of extra_pnginfo; JSON
+/// in ASCII.
+std::vector<media::Text> workflow_texts(const graph::Json& prompt,
+                                        const graph::Json& extra_pnginfo);
 
 }  // namespace distorch::nodes

@@ -12,8 +12,14 @@ void run_value(Call& call) { call.out(0, call.in("value")); }
 void add(graph::Catalog& catalog, const char* name, const char* title, graph::Input input) {
   auto type = input.type;
   catalog.add({
-      .name = name, .display_name = title, .category = "utils/primitive", .python_module = "comfy_extras.nodes_primitive",
-      .inputs = {std::move(input)}, .outputs = {graph::Output(type)}, .newer_schema = true, .run = run_value,
+      .name = name,
+      .display_name = title,
+      .category = "utils/primitive",
+      .python_module = "comfy_extras.nodes_primitive",
+      .inputs = {std::move(input)},
+      .outputs = {graph::Output(type)},
+      .newer_schema = true,
+      .run = run_value,
   });
 }
 
@@ -22,9 +28,12 @@ void add(graph::Catalog& catalog, const char* name, const char* title, graph::In
 void add_primitive_nodes(graph::Catalog& catalog) {
   constexpr std::int64_t largest = 9223372036854775807;
   add(catalog, "PrimitiveString", "String", graph::text("value", {.multiline = false}));
-  add(catalog, "PrimitiveStringMultiline", "String (Multiline)", graph::text("value", {.multiline = true}));
-  add(catalog, "PrimitiveInt", "Int", graph::integer("value", {.min = -largest, .max = largest, .control_after_generate = true}));
-  add(catalog, "PrimitiveFloat", "Float", graph::number("value", {.min = -largest, .max = largest}));
+  add(catalog, "PrimitiveStringMultiline", "String (Multiline)",
+      graph::text("value", {.multiline = true}));
+  add(catalog, "PrimitiveInt", "Int",
+      graph::integer("value", {.min = -largest, .max = largest, .control_after_generate = true}));
+  add(catalog, "PrimitiveFloat", "Float",
+      graph::number("value", {.min = -largest, .max = largest}));
   add(catalog, "PrimitiveBoolean", "Boolean", graph::boolean("value"));
 }
 

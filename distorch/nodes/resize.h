@@ -13,15 +13,18 @@ struct Resize {
   bool crop_center = false;         // cut to the new aspect first, around the middle
 };
 
-/// samples [B, C, H, W] float32 -> [B, C, height, width]. bislerp turns the vectors of C numbers on a sphere; lanczos
-/// goes through 8-bit pictures as Pillow resizes them, so its values are multiples of 1/255 (C = 1, 3 or 4).
-/// Error(Usage) for an unknown method or a size below 1. Source: ComfyUI comfy/utils.py, common_upscale.
+/// samples [B, C, H, W] float32 -> [B, C, height, width]. bislerp turns the vectors of C numbers on
+/// a sphere; lanczos goes through 8-bit pictures as Pillow resizes them, so its values are
+/// multiples of 1/255 (C = 1, 3 or 4). Error(Usage) for an unknown method or a size below 1.
+/// Source: ComfyUI comfy/utils.py, common_upscale.
 at::Tensor resize(const at::Tensor& samples, const Resize& target);
 
-/// 8-bit Lanczos of one picture, float32 [H, W, C] 0..1 in and out. Source: Pillow's fixed-point resampling.
+/// 8-bit Lanczos of one picture, float32 [H, W, C] 0..1 in and out. Source: Pillow's fixed-point
+/// resampling.
 at::Tensor resize_lanczos(const at::Tensor& image, std::int64_t width, std::int64_t height);
 
-/// The batch spread or thinned to `size` items. Source: ComfyUI comfy/utils.py, resize_to_batch_size.
+/// The batch spread or thinned to `size` items. Source: ComfyUI comfy/utils.py,
+/// resize_to_batch_size.
 at::Tensor fit_batch(const at::Tensor& tensor, std::int64_t size);
 
 /// Rounds halves to even, as Python's round().

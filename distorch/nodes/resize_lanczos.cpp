@@ -1,5 +1,5 @@
-// Pillow's 8-bit resampling: a separable filter in 22-bit fixed point, first along rows, then along columns, each result
-// rounded to 8 bits.
+// Pillow's 8-bit resampling: a separable filter in 22-bit fixed point, first along rows, then along
+// columns, each result rounded to 8 bits.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -23,7 +23,9 @@ double sinc(double x) {
   return std::sin(x) / x;
 }
 
-double lanczos_weight(double x) { return x >= -lobes && x < lobes ? sinc(x) * sinc(x / lobes) : 0.0; }
+double lanczos_weight(double x) {
+  return x >= -lobes && x < lobes ? sinc(x) * sinc(x / lobes) : 0.0;
+}
 
 /// Where one output pixel takes its sum from, and with which weights.
 struct Tap {

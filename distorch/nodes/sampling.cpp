@@ -21,10 +21,12 @@ using sampling::Latent;
 
 namespace {
 
-/// Progress of every step, and now and then a quick look at the latent (payload: media::Image, type PREVIEW).
+/// Progress of every step, and now and then a quick look at the latent (payload: media::Image, type
+/// PREVIEW).
 class StepReport {
  public:
-  StepReport(Call& call, const models::LatentFormat& format) : call_(call), format_(format), previews_(call.context<Settings>().previews) {}
+  StepReport(Call& call, const models::LatentFormat& format)
+      : call_(call), format_(format), previews_(call.context<Settings>().previews) {}
 
   void operator()(const sampling::StepEvent& event) {
     auto now = Clock::now();
@@ -68,13 +70,17 @@ void sample(Call& call, KSamplerSettings settings) {
   settings.cfg = call.number("cfg");
   settings.label = call.place();
   if (latent.samples.dim() != 4)
-    throw Error(ErrorKind::Shape, call.place(), "this model works on pictures: the latent needs batch, channels, height and width");
+    throw Error(ErrorKind::Shape, call.place(),
+                "this model works on pictures: the latent needs batch, channels, height and width");
 
   SdModel sd(model);
-  sd.prepare(call.context<streaming::Engine>(), {latent.samples.sizes().vec(), settings.steps, settings.cfg, positive, negative});
-  if (call.context<streaming::Engine>().plan_only()) return call.out(0, Value::of("LATENT", std::move(latent)));
+  sd.prepare(call.context<streaming::Engine>(),
+             {latent.samples.sizes().vec(), settings.steps, settings.cfg, positive, negative});
+  if (call.context<streaming::Engine>().plan_only())
+    return call.out(0, Value::of("LATENT", std::move(latent)));
   StepReport report(call, model.loaded->family->latent);
-  latent.samples = sampling::run_ksampler(sd, settings, latent, positive, negative, std::ref(report));
+  latent.samples =
+      sampling::run_ksampler(sd, settings, latent, positive, negative, std::ref(report));
   call.out(0, Value::of("LATENT", std::move(latent)));
 }
 
@@ -96,7 +102,11 @@ void run_ksampler_advanced(Call& call) {
 }
 
 graph::Input seed(const char* name, std::string tooltip = {}) {
-  return integer(name, {.def = 0, .min = 0, .max = 18446744073709551615ULL, .control_after_generate = true, .tooltip = std::move(tooltip)});
+  return integer(name, {.def = 0,
+                        .min = 0,
+                        .max = 18446744073709551615ULL,
+                        .control_after_generate = true,
+                        .tooltip = std::move(tooltip)});
 }
 
 }  // namespace
@@ -104,36 +114,68 @@ graph::Input seed(const char* name, std::string tooltip = {}) {
 void add_sampling_nodes(graph::Catalog& catalog) {
   const Choices samplers(sampling::sampler_names()), schedulers(sampling::schedule_names());
   auto cfg = [](std::string tooltip = {}) {
-    return number("cfg", {.def = 8.0, .min = 0.0, .max = 100.0, .step = 0.1, .round = 0.01, .tooltip = std::move(tooltip)});
+    return number("cfg", {.def = 8.0,
+                          .min = 0.0,
+                          .max = 100.0,
+                          .step = 0.1,
+                          .round = 0.01,
+                          .tooltip = std::move(tooltip)});
   };
   catalog.add({
-      .name = "KSampler", .display_name = "KSampler", .category = "sampling",
-      .description = "Uses the provided model, positive and negative conditioning to denoise the latent image.",
-      .inputs = {link("model", "MODEL", {.tooltip = "The model used for denoising the input latent."}),
-                 seed("seed", "The random seed used for creating the noise."),
-                 integer("steps", {.def = 20, .min = 1, .max = 10000, .tooltip = "The number of steps used in the denoising process."}),
-                 cfg("The Classifier-Free Guidance scale balances creativity and adherence to the prompt. Higher values result in "
-                     "images more closely matching the prompt however too high values will negatively impact quality."),
-                 choice("sampler_name", samplers, {.tooltip = "The algorithm used when sampling, this can affect the quality, speed, "
-                                                              "and style of the generated output."}),
-                 choice("scheduler", schedulers, {.tooltip = "The scheduler controls how noise is gradually removed to form the image."}),
-                 link("positive", "CONDITIONING", {.tooltip = "The conditioning describing the attributes you want to include in the image."}),
-                 link("negative", "CONDITIONING", {.tooltip = "The conditioning describing the attributes you want to exclude from the image."}),
-                 link("latent_image", "LATENT", {.tooltip = "The latent image to denoise."}),
-                 number("denoise", {.def = 1.0, .min = 0.0, .max = 1.0, .step = 0.01,
-                                    .tooltip = "The amount of denoising applied, lower values will maintain the structure of the initial "
-                                               "image allowing for image to image sampling."})},
-      .outputs = {{"LATENT", "", "The denoised latent."}}, .run = run_ksampler,
+      .name = "KSampler",
+      .display_name = "KSampler",
+      .category = "sampling",
+      .description = "Uses the provided model, positive and negative conditioning to denoise the "
+                     "latent image.",
+      .inputs =
+          {link("model", "MODEL", {.tooltip = "The model used for denoising the input latent."}),
+           seed("seed", "The random seed used for creating the noise."),
+           integer("steps", {.def = 20,
+                             .min = 1,
+                             .max = 10000,
+                             .tooltip = "The number of steps used in the denoising process."}),
+           cfg("The Classifier-Free Guidance scale balances creativity and adherence to the "
+               "prompt. Higher values result in "
+               "images more closely matching the prompt however too high values will negatively "
+               "impact quality."),
+           choice(
+               "sampler_name", samplers,
+               {.tooltip = "The algorithm used when sampling, this can affect the quality, speed, "
+                           "and style of the generated output."}),
+           choice("scheduler", schedulers,
+                  {.tooltip =
+                       "The scheduler controls how noise is gradually removed to form the image."}),
+           link("positive", "CONDITIONING",
+                {.tooltip = "The conditioning describing the attributes you want to include in the "
+                            "image."}),
+           link("negative", "CONDITIONING",
+                {.tooltip = "The conditioning describing the attributes you want to exclude from "
+                            "the image."}),
+           link("latent_image", "LATENT", {.tooltip = "The latent image to denoise."}),
+           number("denoise", {.def = 1.0,
+                              .min = 0.0,
+                              .max = 1.0,
+                              .step = 0.01,
+                              .tooltip = "The amount of denoising applied, lower values will "
+                                         "maintain the structure of the initial "
+                                         "image allowing for image to image sampling."})},
+      .outputs = {{"LATENT", "", "The denoised latent."}},
+      .run = run_ksampler,
   });
   catalog.add({
-      .name = "KSamplerAdvanced", .display_name = "KSampler (Advanced)", .category = "sampling",
-      .inputs = {link("model", "MODEL"), choice("add_noise", {"enable", "disable"}), seed("noise_seed"),
-                 integer("steps", {.def = 20, .min = 1, .max = 10000}), cfg(), choice("sampler_name", samplers),
-                 choice("scheduler", schedulers), link("positive", "CONDITIONING"), link("negative", "CONDITIONING"),
-                 link("latent_image", "LATENT"), integer("start_at_step", {.def = 0, .min = 0, .max = 10000}),
+      .name = "KSamplerAdvanced",
+      .display_name = "KSampler (Advanced)",
+      .category = "sampling",
+      .inputs = {link("model", "MODEL"), choice("add_noise", {"enable", "disable"}),
+                 seed("noise_seed"), integer("steps", {.def = 20, .min = 1, .max = 10000}), cfg(),
+                 choice("sampler_name", samplers), choice("scheduler", schedulers),
+                 link("positive", "CONDITIONING"), link("negative", "CONDITIONING"),
+                 link("latent_image", "LATENT"),
+                 integer("start_at_step", {.def = 0, .min = 0, .max = 10000}),
                  integer("end_at_step", {.def = 10000, .min = 0, .max = 10000}),
                  choice("return_with_leftover_noise", {"disable", "enable"})},
-      .outputs = {"LATENT"}, .run = run_ksampler_advanced,
+      .outputs = {"LATENT"},
+      .run = run_ksampler_advanced,
   });
 }
 

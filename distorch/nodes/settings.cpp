@@ -38,7 +38,8 @@ at::ScalarType possible(at::ScalarType dtype, const device::DeviceInfo& device, 
 
 }  // namespace
 
-at::ScalarType unet_dtype(const Settings& settings, const device::DeviceInfo& device, DType stored) {
+at::ScalarType unet_dtype(const Settings& settings, const device::DeviceInfo& device,
+                          DType stored) {
   if (auto dtype = asked(settings, settings.unet_dtype)) return possible(*dtype, device, "UNet");
   if (device.kind == "cuda" && (stored == DType::F16 || stored == DType::BF16))
     return stored == DType::F16 ? at::kHalf : at::kBFloat16;

@@ -9,15 +9,16 @@
 
 namespace distorch::nodes {
 
-/// What the user asked for on the command line, as nodes need it. Unset dtypes: distorch chooses (below).
+/// What the user asked for on the command line, as nodes need it. Unset dtypes: distorch chooses
+/// (below).
 struct Settings {
   // Precision, named after ComfyUI's options; the option of a part wins over the ones for all.
-  bool force_fp32 = false;                     // --force-fp32
-  bool force_fp16 = false;                     // --force-fp16
-  std::optional<at::ScalarType> unet_dtype;    // --fp32-unet, --bf16-unet, --fp16-unet
-  std::optional<at::ScalarType> vae_dtype;     // --fp32-vae, --bf16-vae, --fp16-vae
-  std::optional<at::ScalarType> text_dtype;    // --fp32-text-enc, --bf16-text-enc, --fp16-text-enc
-  bool cpu_vae = false;                        // --cpu-vae
+  bool force_fp32 = false;                   // --force-fp32
+  bool force_fp16 = false;                   // --force-fp16
+  std::optional<at::ScalarType> unet_dtype;  // --fp32-unet, --bf16-unet, --fp16-unet
+  std::optional<at::ScalarType> vae_dtype;   // --fp32-vae, --bf16-vae, --fp16-vae
+  std::optional<at::ScalarType> text_dtype;  // --fp32-text-enc, --bf16-text-enc, --fp16-text-enc
+  bool cpu_vae = false;                      // --cpu-vae
 
   std::filesystem::path input_folder = "input";
   std::filesystem::path output_folder = "output";
@@ -28,12 +29,17 @@ struct Settings {
   std::filesystem::path tokenizer_folder = "assets/tokenizers";
 };
 
-/// The dtype a part computes in on a device, for a file whose weights are mostly `stored`. Warns once where what was asked
-/// for cannot be had (float16 on a CPU).
-///   UNet: accelerators: the file's where it is fp16 or bf16, else bf16. CPUs: bf16 where they are fast at it, else float32.
-///   VAE: bf16 on accelerators and on CPUs that are fast at it, else float32. Text encoders: float32.
-///   A simulated device is as its host, but computes a float32 UNet in float32.
-at::ScalarType unet_dtype(const Settings& settings, const device::DeviceInfo& device, formats::DType stored);
+/// The dtype a part computes in on a device, for a file whose weights are mostly `stored`. Warns
+/// once where what was asked for cannot be had (float16 on a CPU).
+///
+/// - UNet: on accelerators the file's where it is fp16 or bf16, else bf16; on CPUs bf16 where they
+///   are fast at it, else float32.
+/// - VAE: bf16 on accelerators and on CPUs that are fast at it, else float32.
+/// - Text encoders: float32.
+///
+/// A simulated device is as its host, but computes a float32 UNet in float32.
+at::ScalarType unet_dtype(const Settings& settings, const device::DeviceInfo& device,
+                          formats::DType stored);
 at::ScalarType vae_dtype(const Settings& settings, const device::DeviceInfo& device);
 at::ScalarType text_dtype(const Settings& settings, const device::DeviceInfo& device);
 

@@ -29,7 +29,8 @@ std::optional<fs::path> find_embedding(const std::string& name, const ModelFolde
     auto wanted = name + extension;
     if (auto path = folders.find("embeddings", wanted)) return path;
     for (const auto& listed : folders.list("embeddings"))
-      if (listed == wanted || listed.ends_with("/" + wanted)) return folders.find("embeddings", listed);
+      if (listed == wanted || listed.ends_with("/" + wanted))
+        return folders.find("embeddings", listed);
   }
   return {};
 }
@@ -38,15 +39,17 @@ std::optional<fs::path> find_embedding(const std::string& name, const ModelFolde
 Tensor bundled(const weights::Checkpoint& file, const std::string& suffix) {
   std::vector<Tensor> rows;
   for (const auto& [name, stored] : file.tensors())
-    if (name.starts_with("bundle_emb.") && name.ends_with(suffix)) rows.push_back(weights::mapped_tensor(stored));
+    if (name.starts_with("bundle_emb.") && name.ends_with(suffix))
+      rows.push_back(weights::mapped_tensor(stored));
   return rows.empty() ? Tensor() : at::cat(rows);
 }
 
-/// Ids of all chunks, with embedding vectors where they belong. Vectors that do not fit leave their place: what follows moves
-/// up, padding fills the end.
+/// Ids of all chunks, with embedding vectors where they belong. Vectors that do not fit leave their
+/// place: what follows moves up, padding fills the end.
 class Batch {
  public:
-  Batch(const LoadedText& text, const std::vector<Tensor>& embeddings) : text_(text), embeddings_(embeddings) {}
+  Batch(const LoadedText& text, const std::vector<Tensor>& embeddings)
+      : text_(text), embeddings_(embeddings) {}
 
   void add(const std::vector<tokenizers::Token>& chunk) {
     std::vector<std::int64_t> row;
@@ -85,14 +88,18 @@ class Batch {
   std::int64_t rows_ = 0;
 };
 
-void prepare(const Clip& clip, const TextInput& input, const TextOptions& options, streaming::Engine& engine) {
+void prepare(const Clip& clip, const TextInput& input, const TextOptions& options,
+             streaming::Engine& engine) {
   auto& text = *clip.loaded;
   text.weights->set_loras(clip.loras);
   streaming::RunNeeds needs;
-  needs.key = fmt::format("{}x{} loras {}", input.ids.size(0), input.ids.size(1), clip.loras.size());
+  needs.key =
+      fmt::format("{}x{} loras {}", input.ids.size(0), input.ids.size(1), clip.loras.size());
   needs.profile = [&](const RigDevice& compute) {
     return streaming::profile_model(*text.weights, compute, [&](at::Device device) {
-      text.network->forward({at::empty(input.ids.sizes(), at::TensorOptions().dtype(at::kLong).device(device)), {}}, options);
+      text.network->forward(
+          {at::empty(input.ids.sizes(), at::TensorOptions().dtype(at::kLong).device(device)), {}},
+          options);
     });
   };
   engine.prepare(text.weights, needs);
@@ -105,8 +112,10 @@ bool weighted(const PromptTokens& tokens) {
   return false;
 }
 
-/// states [1, L, width] moved away from (or towards) those of the empty prompt, by the weight of each place.
-Tensor apply_weights(const Tensor& states, const Tensor& empty, const std::vector<tokenizers::Token>& chunk) {
+/// states [1, L, width] moved away from (or towards) those of the empty prompt, by the weight of
+/// each place.
+Tensor apply_weights(const Tensor& states, const Tensor& empty,
+                     const std::vector<tokenizers::Token>& chunk) {
   std::vector<float> factors;
   for (const auto& token : chunk) factors.push_back(token.weight);
   auto weight = at::tensor(factors, at::kFloat).view({1, -1, 1});
@@ -124,7 +133,8 @@ Tensor load_embedding(const std::string& name, const std::string& key, ModelCach
     if (const auto* stored = file.find(key)) vectors = weights::mapped_tensor(*stored);
     if (!vectors.defined()) vectors = bundled(file, ".string_to_param.*");
     if (!vectors.defined()) vectors = bundled(file, "." + key);
-    if (!vectors.defined() && !file.empty()) vectors = weights::mapped_tensor(file.tensors().begin()->second);
+    if (!vectors.defined() && !file.empty())
+      vectors = weights::mapped_tensor(file.tensors().begin()->second);
     if (!vectors.defined() || vectors.numel() == 0 || vectors.dim() == 0) return {};
     return vectors.to(at::kFloat).reshape({-1, vectors.size(-1)});
   } catch (const Error& problem) {
@@ -133,7 +143,8 @@ Tensor load_embedding(const std::string& name, const std::string& key, ModelCach
   }
 }
 
-sampling::Conditioning encode_prompt(const Clip& clip, const std::string& prompt, ModelCache& models) {
+sampling::Conditioning encode_prompt(const Clip& clip, const std::string& prompt,
+                                     ModelCache& models) {
   const auto& text = *clip.loaded;
   std::map<std::string, Tensor> found;
   auto lookup = [&](const std::string& name) -> std::optional<int> {
@@ -144,15 +155,18 @@ sampling::Conditioning encode_prompt(const Clip& clip, const std::string& prompt
   };
   auto tokens = text.tokenizer->tokenize(prompt, lookup);
   if (!tokens.missing.empty())
-    log::warn("the prompt names embeddings that are not in the folder 'embeddings', they are left out: {}",
-              fmt::join(tokens.missing, ", "));
+    log::warn(
+        "the prompt names embeddings that are not in the folder 'embeddings', they are left out: "
+        "{}",
+        fmt::join(tokens.missing, ", "));
   std::vector<Tensor> vectors;
   auto width = text.network->config().width;
   for (const auto& name : tokens.embeddings) {
     vectors.push_back(found.at(name));
     if (vectors.back().size(1) != width)
-      log::warn("embedding '{}' is left out: its vectors have {} numbers, this text encoder needs {}", name,
-                vectors.back().size(1), width);
+      log::warn(
+          "embedding '{}' is left out: its vectors have {} numbers, this text encoder needs {}",
+          name, vectors.back().size(1), width);
   }
 
   Batch batch(text, vectors);
@@ -177,7 +191,9 @@ sampling::Conditioning encode_prompt(const Clip& clip, const std::string& prompt
   std::vector<Tensor> states;
   for (std::size_t i = 0; i < tokens.chunks.size(); ++i) {
     auto state = hidden.narrow(0, static_cast<std::int64_t>(i), 1);
-    states.push_back(has_weights ? apply_weights(state, hidden.narrow(0, hidden.size(0) - 1, 1), tokens.chunks[i]) : state);
+    states.push_back(has_weights ? apply_weights(state, hidden.narrow(0, hidden.size(0) - 1, 1),
+                                                 tokens.chunks[i])
+                                 : state);
   }
   sampling::ConditioningItem item;
   item.cross_attn = at::cat(states, 1);

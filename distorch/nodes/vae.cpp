@@ -18,15 +18,21 @@ namespace {
 VaeCoding coding_of(Call& call) {
   const auto& vae = call.get<Vae>("vae");
   if (!vae.loaded)
-    throw Error(ErrorKind::Usage, call.place(), "the checkpoint that 'vae' comes from holds no autoencoder; load one with VAELoader");
+    throw Error(
+        ErrorKind::Usage, call.place(),
+        "the checkpoint that 'vae' comes from holds no autoencoder; load one with VAELoader");
   return {vae, call.context<streaming::Engine>()};
 }
 
 models::vae::TileProgress progress_of(Call& call) {
-  return [&call](std::int64_t done, std::int64_t total) { call.progress(static_cast<double>(done), static_cast<double>(total)); };
+  return [&call](std::int64_t done, std::int64_t total) {
+    call.progress(static_cast<double>(done), static_cast<double>(total));
+  };
 }
 
-void out_latent(Call& call, std::size_t slot, Latent latent) { call.out(slot, Value::of("LATENT", std::move(latent))); }
+void out_latent(Call& call, std::size_t slot, Latent latent) {
+  call.out(slot, Value::of("LATENT", std::move(latent)));
+}
 
 void run_decode(Call& call) {
   call.out(0, Value::of("IMAGE", coding_of(call).decode(call.get<Latent>("samples").samples)));
@@ -37,18 +43,23 @@ void run_decode_tiled(Call& call) {
   auto tile = call.integer("tile_size"), overlap = call.integer("overlap");
   if (tile < overlap * 4) overlap = tile / 4;
   TileSize size{tile / coding.factor(), tile / coding.factor(), overlap / coding.factor()};
-  call.out(0, Value::of("IMAGE", coding.decode_tiled(call.get<Latent>("samples").samples, size, progress_of(call))));
+  call.out(0, Value::of("IMAGE", coding.decode_tiled(call.get<Latent>("samples").samples, size,
+                                                     progress_of(call))));
 }
 
-void run_encode(Call& call) { out_latent(call, 0, {coding_of(call).encode(call.get<Tensor>("pixels")), {}, {}}); }
+void run_encode(Call& call) {
+  out_latent(call, 0, {coding_of(call).encode(call.get<Tensor>("pixels")), {}, {}});
+}
 
 void run_encode_tiled(Call& call) {
   auto tile = call.integer("tile_size");
-  auto latent = coding_of(call).encode_tiled(call.get<Tensor>("pixels"), {tile, tile, call.integer("overlap")}, progress_of(call));
+  auto latent = coding_of(call).encode_tiled(
+      call.get<Tensor>("pixels"), {tile, tile, call.integer("overlap")}, progress_of(call));
   out_latent(call, 0, {latent, {}, {}});
 }
 
-/// A picture and its mask in the same size, both cut to multiples of `factor`, what is to be repainted turned gray.
+/// A picture and its mask in the same size, both cut to multiples of `factor`, what is to be
+/// repainted turned gray.
 struct Masked {
   Tensor pixels;  // [B, h, w, 3]
   Tensor mask;    // [B, 1, h, w]
@@ -56,7 +67,8 @@ struct Masked {
 
 Masked mask_out(const Tensor& image, const Tensor& given, std::int64_t factor) {
   auto pixels = image.narrow(3, 0, 3);
-  auto mask = at::upsample_bilinear2d(given.reshape({-1, 1, given.size(-2), given.size(-1)}), {pixels.size(1), pixels.size(2)}, false);
+  auto mask = at::upsample_bilinear2d(given.reshape({-1, 1, given.size(-2), given.size(-1)}),
+                                      {pixels.size(1), pixels.size(2)}, false);
   for (int dim : {1, 2}) {
     auto size = pixels.size(dim), kept = size / factor * factor;
     if (kept == 0) throw Error(ErrorKind::Shape, "image", "is smaller than one latent cell");
@@ -74,7 +86,8 @@ void run_encode_inpaint(Call& call) {
   auto grown = masked.mask;
   if (grow > 0) {
     auto padding = grow / 2;  // (grow - 1) / 2 rounded up
-    grown = at::conv2d(masked.mask.round(), at::ones({1, 1, grow, grow}), {}, 1, padding).clamp(0, 1);
+    grown =
+        at::conv2d(masked.mask.round(), at::ones({1, 1, grow, grow}), {}, 1, padding).clamp(0, 1);
   }
   // An even width of growth leaves one row and column too many.
   grown = grown.narrow(2, 0, masked.mask.size(2)).narrow(3, 0, masked.mask.size(3)).round();
@@ -101,14 +114,24 @@ void run_inpaint_conditioning(Call& call) {
 }
 
 graph::NodeType tiled(const char* name, const char* title, int step, const char* verb) {
-  auto frames = [&](const char* what) { return std::string("Only used for video VAEs: Amount of frames to ") + what; };
+  auto frames = [&](const char* what) {
+    return std::string("Only used for video VAEs: Amount of frames to ") + what;
+  };
   return {
-      .name = name, .display_name = title, .category = "_for_testing",
-      .inputs = {link("vae", "VAE"), integer("tile_size", {.def = 512, .min = 64, .max = 4096, .step = step}),
+      .name = name,
+      .display_name = title,
+      .category = "_for_testing",
+      .inputs = {link("vae", "VAE"),
+                 integer("tile_size", {.def = 512, .min = 64, .max = 4096, .step = step}),
                  integer("overlap", {.def = 64, .min = 0, .max = 4096, .step = 32}),
-                 integer("temporal_size", {.def = 64, .min = 8, .max = 4096, .step = 4,
+                 integer("temporal_size", {.def = 64,
+                                           .min = 8,
+                                           .max = 4096,
+                                           .step = 4,
                                            .tooltip = frames(verb) + " at a time."}),
-                 integer("temporal_overlap", {.def = 8, .min = 4, .max = 4096, .step = 4, .tooltip = frames("overlap.")})},
+                 integer(
+                     "temporal_overlap",
+                     {.def = 8, .min = 4, .max = 4096, .step = 4, .tooltip = frames("overlap.")})},
   };
 }
 
@@ -129,32 +152,45 @@ void add_tiled_nodes(graph::Catalog& catalog) {
 
 void add_vae_nodes(graph::Catalog& catalog) {
   catalog.add({
-      .name = "VAEDecode", .display_name = "VAE Decode", .category = "latent",
+      .name = "VAEDecode",
+      .display_name = "VAE Decode",
+      .category = "latent",
       .description = "Decodes latent images back into pixel space images.",
       .inputs = {link("samples", "LATENT", {.tooltip = "The latent to be decoded."}),
                  link("vae", "VAE", {.tooltip = "The VAE model used for decoding the latent."})},
-      .outputs = {{"IMAGE", "", "The decoded image."}}, .run = run_decode,
+      .outputs = {{"IMAGE", "", "The decoded image."}},
+      .run = run_decode,
   });
   catalog.add({
-      .name = "VAEEncode", .display_name = "VAE Encode", .category = "latent",
+      .name = "VAEEncode",
+      .display_name = "VAE Encode",
+      .category = "latent",
       .inputs = {link("pixels", "IMAGE"), link("vae", "VAE")},
-      .outputs = {"LATENT"}, .run = run_encode,
+      .outputs = {"LATENT"},
+      .run = run_encode,
   });
   add_tiled_nodes(catalog);
   catalog.add({
-      .name = "VAEEncodeForInpaint", .display_name = "VAE Encode (for Inpainting)", .category = "latent/inpaint",
+      .name = "VAEEncodeForInpaint",
+      .display_name = "VAE Encode (for Inpainting)",
+      .category = "latent/inpaint",
       .inputs = {link("pixels", "IMAGE"), link("vae", "VAE"), link("mask", "MASK"),
                  integer("grow_mask_by", {.def = 6, .min = 0, .max = 64, .step = 1})},
-      .outputs = {"LATENT"}, .run = run_encode_inpaint,
+      .outputs = {"LATENT"},
+      .run = run_encode_inpaint,
   });
   catalog.add({
-      .name = "InpaintModelConditioning", .category = "conditioning/inpaint",
-      .inputs = {link("positive", "CONDITIONING"), link("negative", "CONDITIONING"), link("vae", "VAE"), link("pixels", "IMAGE"),
-                 link("mask", "MASK"),
-                 graph::boolean("noise_mask", {.def = true,
-                                               .tooltip = "Add a noise mask to the latent so sampling will only happen within the "
-                                                          "mask. Might improve results or completely break things depending on the "
-                                                          "model."})},
+      .name = "InpaintModelConditioning",
+      .category = "conditioning/inpaint",
+      .inputs = {link("positive", "CONDITIONING"), link("negative", "CONDITIONING"),
+                 link("vae", "VAE"), link("pixels", "IMAGE"), link("mask", "MASK"),
+                 graph::boolean(
+                     "noise_mask",
+                     {.def = true,
+                      .tooltip =
+                          "Add a noise mask to the latent so sampling will only happen within the "
+                          "mask. Might improve results or completely break things depending on the "
+                          "model."})},
       .outputs = {{"CONDITIONING", "positive"}, {"CONDITIONING", "negative"}, {"LATENT", "latent"}},
       .run = run_inpaint_conditioning,
   });

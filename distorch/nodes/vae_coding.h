@@ -7,9 +7,9 @@
 
 namespace distorch::nodes {
 
-/// Pictures to latents and back, one of a batch at a time. Images [B, H, W, C] float32 0..1, latents [B, C, h, w] float32,
-/// unscaled, both on the CPU. Where a whole picture does not fit into memory the work is done in tiles, with a warning.
-/// Source: ComfyUI comfy/sd.py, VAE.
+/// Pictures to latents and back, one of a batch at a time. Images [B, H, W, C] float32 0..1,
+/// latents [B, C, h, w] float32, unscaled, both on the CPU. Where a whole picture does not fit into
+/// memory the work is done in tiles, with a warning. Source: ComfyUI comfy/sd.py, VAE.
 class VaeCoding {
  public:
   VaeCoding(const Vae& vae, streaming::Engine& engine) : loaded_(*vae.loaded), engine_(engine) {}
@@ -17,7 +17,8 @@ class VaeCoding {
   at::Tensor decode(const at::Tensor& latent);
   at::Tensor decode_tiled(const at::Tensor& latent, const models::vae::TileSize& tile,
                           const models::vae::TileProgress& progress = nullptr);
-  /// Sides that are no multiples of the factor are cut at the centre; channels beyond three are left out.
+  /// Sides that are no multiples of the factor are cut at the centre; channels beyond three are
+  /// left out.
   at::Tensor encode(const at::Tensor& image);
   at::Tensor encode_tiled(const at::Tensor& image, const models::vae::TileSize& tile,
                           const models::vae::TileProgress& progress = nullptr);

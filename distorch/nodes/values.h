@@ -17,14 +17,12 @@
 #include "distorch/tokenizers/clip_tokenizer.h"
 
 /// What travels over the links of a workflow. Every value is immutable and cheap to copy:
-///   MODEL         Model
-///   CLIP          Clip
-///   VAE           Vae
-///   CONDITIONING  sampling::Conditioning
-///   LATENT        sampling::Latent, samples [B, C, h, w] float32 on the CPU, as the VAE gives them (unscaled)
-///   IMAGE         at::Tensor [B, H, W, C] float32 0..1 on the CPU
-///   MASK          at::Tensor [B, H, W] or [H, W] float32 0..1 on the CPU
-///   INT, FLOAT, STRING, BOOLEAN  graph::Json (graph::Value::constant)
+///
+/// - MODEL: Model; CLIP: Clip; VAE: Vae; CONDITIONING: sampling::Conditioning
+/// - LATENT: sampling::Latent, samples [B, C, h, w] float32 on the CPU, as the VAE gives them
+/// - IMAGE: at::Tensor [B, H, W, C] float32 0..1 on the CPU
+/// - MASK: at::Tensor [B, H, W] or [H, W] float32 0..1 on the CPU
+/// - INT, FLOAT, STRING, BOOLEAN: graph::Json (graph::Value::constant)
 namespace distorch::nodes {
 
 /// Matched patches by LoRA file, so that a file is read once for a model.
@@ -36,7 +34,7 @@ struct LoadedDiffusion {
   std::unique_ptr<models::DiffusionModel> network;
   std::shared_ptr<streaming::StreamedModel> weights;  // points into network
   std::shared_ptr<const sampling::ModelSampling> sampling;
-  std::int64_t in_channels = 4;    // of the first convolution: latent and what is concatenated to it
+  std::int64_t in_channels = 4;  // of the first convolution: latent and what is concatenated to it
   std::int64_t context_width = 0;  // of text states
   models::LoraNames lora_names;
   LoraCache loras;

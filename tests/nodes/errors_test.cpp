@@ -18,33 +18,49 @@ bool contains(const std::string& text, const std::string& part) {
 
 /// Checkpoint, two prompts, a small latent, two steps; the result in node 5.
 Json sampling_prompt(const std::string& checkpoint = "tiny_sd1.safetensors") {
-  return {{"1", {{"class_type", "CheckpointLoaderSimple"}, {"inputs", {{"ckpt_name", checkpoint}}}}},
-          {"2", {{"class_type", "CLIPTextEncode"}, {"inputs", {{"text", "a cat"}, {"clip", {"1", 1}}}}}},
-          {"3", {{"class_type", "CLIPTextEncode"}, {"inputs", {{"text", ""}, {"clip", {"1", 1}}}}}},
-          {"4", {{"class_type", "EmptyLatentImage"}, {"inputs", {{"width", 64}, {"height", 64}, {"batch_size", 1}}}}},
-          {"5",
-           {{"class_type", "KSampler"},
-            {"inputs",
-             {{"model", {"1", 0}}, {"positive", {"2", 0}}, {"negative", {"3", 0}}, {"latent_image", {"4", 0}},
-              {"seed", 1}, {"steps", 4}, {"cfg", 2.0}, {"sampler_name", "euler"}, {"scheduler", "normal"}, {"denoise", 1.0}}}}}};
+  return {
+      {"1", {{"class_type", "CheckpointLoaderSimple"}, {"inputs", {{"ckpt_name", checkpoint}}}}},
+      {"2",
+       {{"class_type", "CLIPTextEncode"}, {"inputs", {{"text", "a cat"}, {"clip", {"1", 1}}}}}},
+      {"3", {{"class_type", "CLIPTextEncode"}, {"inputs", {{"text", ""}, {"clip", {"1", 1}}}}}},
+      {"4",
+       {{"class_type", "EmptyLatentImage"},
+        {"inputs", {{"width", 64}, {"height", 64}, {"batch_size", 1}}}}},
+      {"5",
+       {{"class_type", "KSampler"},
+        {"inputs",
+         {{"model", {"1", 0}},
+          {"positive", {"2", 0}},
+          {"negative", {"3", 0}},
+          {"latent_image", {"4", 0}},
+          {"seed", 1},
+          {"steps", 4},
+          {"cfg", 2.0},
+          {"sampler_name", "euler"},
+          {"scheduler", "normal"},
+          {"denoise", 1.0}}}}}};
 }
 
 Json with_picture(Json prompt) {
-  prompt["6"] = {{"class_type", "VAEDecode"}, {"inputs", {{"samples", {"5", 0}}, {"vae", {"1", 2}}}}};
-  prompt["7"] = {{"class_type", "SaveImage"}, {"inputs", {{"images", {"6", 0}}, {"filename_prefix", "x"}}}};
+  prompt["6"] = {{"class_type", "VAEDecode"},
+                 {"inputs", {{"samples", {"5", 0}}, {"vae", {"1", 2}}}}};
+  prompt["7"] = {{"class_type", "SaveImage"},
+                 {"inputs", {{"images", {"6", 0}}, {"filename_prefix", "x"}}}};
   return prompt;
 }
 
 void give_latent(TinyApp& tiny, const at::Tensor& samples) {
-  tiny.catalog.add({.name = "GivenLatent", .outputs = {"LATENT"}, .run = [samples](graph::Call& call) {
-                      call.out(0, graph::Value::of("LATENT", sampling::Latent{samples, {}, {}}));
-                    }});
+  tiny.catalog.add(
+      {.name = "GivenLatent", .outputs = {"LATENT"}, .run = [samples](graph::Call& call) {
+         call.out(0, graph::Value::of("LATENT", sampling::Latent{samples, {}, {}}));
+       }});
 }
 
 bool nothing_in(const fs::path& folder) { return !fs::exists(folder) || fs::is_empty(folder); }
 
 /// Parts of a tiny checkpoint as a file of its own below the application's folder.
-void write_checkpoint(TinyApp& tiny, const std::string& name, const std::function<bool(const std::string&)>& wanted) {
+void write_checkpoint(TinyApp& tiny, const std::string& name,
+                      const std::function<bool(const std::string&)>& wanted) {
   auto tensors = tiny_tensors({"unet_sd1", "vae", "clip_l"});
   std::erase_if(tensors, [&](const auto& entry) { return !wanted(entry.first); });
   fs::create_directories(tiny.folder() / "checkpoints");
@@ -68,8 +84,9 @@ TEST_CASE("a missing model file is refused before anything runs, with near names
 
 TEST_CASE("a missing picture is refused before anything runs, with near names") {
   TinyApp tiny;
-  auto result = tiny.run({{"1", {{"class_type", "LoadImage"}, {"inputs", {{"image", "foto.png"}}}}},
-                          {"2", {{"class_type", "PreviewImage"}, {"inputs", {{"images", {"1", 0}}}}}}});
+  auto result =
+      tiny.run({{"1", {{"class_type", "LoadImage"}, {"inputs", {{"image", "foto.png"}}}}},
+                {"2", {{"class_type", "PreviewImage"}, {"inputs", {{"images", {"1", 0}}}}}}});
   REQUIRE_FALSE(result.validation.clean());
   CHECK(contains(result.validation.lines().at(0), "'photo.png'"));
   result = tiny.run({{"1", {{"class_type", "LoadImage"}, {"inputs", {{"image", "../README.md"}}}}},
@@ -103,7 +120,8 @@ TEST_CASE("an interrupt in the middle of sampling stops there and leaves nothing
   CHECK(result.run.status == graph::RunStatus::Interrupted);
   CHECK(stopper.steps < 4);
   CHECK(nothing_in(tiny.folder() / "output"));
-  CHECK(tiny.run(sampling_prompt()).validation.clean() == false);  // no output node: the application goes on working
+  CHECK(tiny.run(sampling_prompt()).validation.clean() ==
+        false);  // no output node: the application goes on working
   tiny.run_well(with_picture(sampling_prompt()));
 }
 
@@ -114,7 +132,8 @@ TEST_CASE("sampling reports every step and shows previews of an eighth of the si
     std::vector<media::Image> previews;
     void send(const graph::Event& event) override {
       if (auto* progress = std::get_if<graph::Progress>(&event)) values.push_back(progress->value);
-      if (auto* preview = std::get_if<graph::Preview>(&event)) previews.push_back(preview->image.as<media::Image>());
+      if (auto* preview = std::get_if<graph::Preview>(&event))
+        previews.push_back(preview->image.as<media::Image>());
     }
   } listener;
   auto prompt = sampling_prompt();
@@ -130,13 +149,16 @@ TEST_CASE("sampling reports every step and shows previews of an eighth of the si
 
 TEST_CASE("a checkpoint without VAE or text encoder works for what it holds") {
   TinyApp tiny;
-  write_checkpoint(tiny, "unet_only.safetensors", [](const std::string& name) { return name.starts_with("model.diffusion_model."); });
+  write_checkpoint(tiny, "unet_only.safetensors", [](const std::string& name) {
+    return name.starts_with("model.diffusion_model.");
+  });
   auto result = tiny.run(with_picture(sampling_prompt("unet_only.safetensors")));
   CHECK(contains(result.error, "holds no text encoder"));
   CHECK(contains(result.error, "(CLIPTextEncode)"));
 
   auto prompt = with_picture(sampling_prompt("unet_only.safetensors"));
-  prompt["8"] = {{"class_type", "CheckpointLoaderSimple"}, {"inputs", {{"ckpt_name", "tiny_sd1.safetensors"}}}};
+  prompt["8"] = {{"class_type", "CheckpointLoaderSimple"},
+                 {"inputs", {{"ckpt_name", "tiny_sd1.safetensors"}}}};
   for (const char* node : {"2", "3"}) prompt[node]["inputs"]["clip"] = {"8", 1};
   result = tiny.run(prompt);
   CHECK(contains(result.error, "holds no autoencoder"));
@@ -147,7 +169,8 @@ TEST_CASE("a checkpoint without VAE or text encoder works for what it holds") {
 TEST_CASE("a checkpoint that lacks weights names them all at once") {
   TinyApp tiny;
   write_checkpoint(tiny, "holes.safetensors", [](const std::string& name) {
-    return !name.ends_with("middle_block.0.in_layers.2.bias") && !name.ends_with("output_blocks.3.0.out_layers.0.weight");
+    return !name.ends_with("middle_block.0.in_layers.2.bias") &&
+           !name.ends_with("output_blocks.3.0.out_layers.0.weight");
   });
   auto result = tiny.run(with_picture(sampling_prompt("holes.safetensors")));
   CHECK(contains(result.error, "holes.safetensors"));
@@ -170,7 +193,8 @@ TEST_CASE("a truncated checkpoint is refused by name") {
 TEST_CASE("a text encoder of another family is told from the model") {
   TinyApp tiny;
   auto prompt = with_picture(sampling_prompt());
-  prompt["8"] = {{"class_type", "CheckpointLoaderSimple"}, {"inputs", {{"ckpt_name", "tiny_sd2.safetensors"}}}};
+  prompt["8"] = {{"class_type", "CheckpointLoaderSimple"},
+                 {"inputs", {{"ckpt_name", "tiny_sd2.safetensors"}}}};
   prompt["2"]["inputs"]["clip"] = {"8", 1};
   auto result = tiny.run(prompt);
   CHECK(contains(result.error, "width 64, got 128"));
@@ -179,10 +203,13 @@ TEST_CASE("a text encoder of another family is told from the model") {
 TEST_CASE("the same file opened by two nodes is one model") {
   TinyApp tiny;
   auto loader = [](const char* name) {
-    return Json{{"1", {{"class_type", "CheckpointLoaderSimpleMultiGPU"}, {"inputs", {{"ckpt_name", name}, {"device", "cpu"}}}}}};
+    return Json{{"1",
+                 {{"class_type", "CheckpointLoaderSimpleMultiGPU"},
+                  {"inputs", {{"ckpt_name", name}, {"device", "cpu"}}}}}};
   };
   auto prompt = loader("tiny_sd1.safetensors");
-  prompt["2"] = {{"class_type", "CheckpointLoaderSimple"}, {"inputs", {{"ckpt_name", "tiny_sd1.safetensors"}}}};
+  prompt["2"] = {{"class_type", "CheckpointLoaderSimple"},
+                 {"inputs", {{"ckpt_name", "tiny_sd1.safetensors"}}}};
   prompt["a"] = {{"class_type", "Keep"}, {"inputs", {{"value", {"1", 0}}}}};
   prompt["b"] = {{"class_type", "Keep"}, {"inputs", {{"value", {"2", 0}}}}};
   tiny.run_well(prompt);

@@ -73,8 +73,10 @@ TEST_CASE("model folders: extra paths in YAML") {
                                         "  my_type: beside\n";
   ModelFolders folders(base / "own");
   folders.read_extra_paths(base / "extra.yaml");
-  CHECK(*folders.find("checkpoints", "one.safetensors") == base / "disk" / "sd" / "one.safetensors");
-  CHECK(*folders.find("diffusion_models", "two.safetensors") == base / "disk" / "flux" / "two.safetensors");
+  CHECK(*folders.find("checkpoints", "one.safetensors") ==
+        base / "disk" / "sd" / "one.safetensors");
+  CHECK(*folders.find("diffusion_models", "two.safetensors") ==
+        base / "disk" / "flux" / "two.safetensors");
   CHECK(folders.list("loras") == Names{"three.safetensors"});
   CHECK(folders.list("my_type") == Names{"three.safetensors"});
 }
@@ -88,7 +90,8 @@ TEST_CASE("model folders: bad YAML is named") {
   };
   CHECK_THROWS_WITH_AS(read("a: [1, 2"), doctest::Contains("is no YAML"), Error);
   CHECK_THROWS_WITH_AS(read("- a\n"), doctest::Contains("named groups"), Error);
-  CHECK_THROWS_WITH_AS(read("group:\n  loras: [a, b]\n"), doctest::Contains("group 'group': 'loras'"), Error);
+  CHECK_THROWS_WITH_AS(read("group:\n  loras: [a, b]\n"),
+                       doctest::Contains("group 'group': 'loras'"), Error);
   CHECK_NOTHROW(read(""));
   CHECK_THROWS_AS(ModelFolders().read_extra_paths(root.path() / "none.yaml"), Error);
 }

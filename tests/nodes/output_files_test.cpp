@@ -18,7 +18,10 @@ namespace {
 void touch(const fs::path& file) { std::ofstream(file) << "x"; }
 
 Json save_prompt(const Json& inputs, const char* type = "SaveImage") {
-  Json prompt = {{"1", {{"class_type", "EmptyImage"}, {"inputs", {{"width", 6}, {"height", 4}, {"batch_size", 2}, {"color", 0x3380C8}}}}}};
+  Json prompt = {
+      {"1",
+       {{"class_type", "EmptyImage"},
+        {"inputs", {{"width", 6}, {"height", 4}, {"batch_size", 2}, {"color", 0x3380C8}}}}}};
   Json all = {{"images", {"1", 0}}};
   if (inputs.is_object()) all.update(inputs);
   prompt["2"] = {{"class_type", type}, {"inputs", all}};
@@ -57,7 +60,8 @@ TEST_CASE("output names: nothing is written outside of the output folder") {
   TemporaryFolder folder("outside");
   auto out = folder.path() / "output";
   for (const char* prefix : {"../x", "a/../../x", "/tmp/x", "../output2/x"})
-    CHECK_THROWS_WITH_AS(output_place(prefix, out), doctest::Contains("leads out of the output folder"), Error);
+    CHECK_THROWS_WITH_AS(output_place(prefix, out),
+                         doctest::Contains("leads out of the output folder"), Error);
   fs::create_directories(out);
   fs::create_directory_symlink(folder.path(), out / "link");
   CHECK_THROWS_AS(output_place("link/x", out), Error);
@@ -67,7 +71,8 @@ TEST_CASE("output names: nothing is written outside of the output folder") {
 TEST_CASE("output names: a folder that cannot be made or written is named") {
   TemporaryFolder folder("unwritable");
   touch(folder.path() / "file");
-  CHECK_THROWS_WITH_AS(output_place("x", folder.path() / "file"), doctest::Contains("cannot be made"), Error);
+  CHECK_THROWS_WITH_AS(output_place("x", folder.path() / "file"),
+                       doctest::Contains("cannot be made"), Error);
 }
 
 TEST_CASE("SaveImage writes numbered PNGs that carry their workflow") {
@@ -77,7 +82,8 @@ TEST_CASE("SaveImage writes numbered PNGs that carry their workflow") {
   REQUIRE(result.run.status == graph::RunStatus::Success);
   auto images = result.run.outputs["2"]["images"];
   REQUIRE(images.size() == 2);
-  CHECK(images[0] == Json{{"filename", "red_00001_.png"}, {"subfolder", "pictures"}, {"type", "output"}});
+  CHECK(images[0] ==
+        Json{{"filename", "red_00001_.png"}, {"subfolder", "pictures"}, {"type", "output"}});
   CHECK(images[1]["filename"] == "red_00002_.png");
   auto file = tiny.folder() / "output" / "pictures" / "red_00002_.png";
   auto texts = media::read_png_texts(file);
@@ -117,7 +123,8 @@ TEST_CASE("PreviewImage writes into the temporary folder; metadata can be left o
   auto shown = result.run.outputs["2"]["images"][0];
   CHECK(shown["type"] == "temp");
   CHECK(shown["filename"].get<std::string>().find("ComfyUI_temp_") == 0);
-  CHECK(media::read_png_texts(tiny.folder() / "temp" / shown["filename"].get<std::string>()).empty());
+  CHECK(
+      media::read_png_texts(tiny.folder() / "temp" / shown["filename"].get<std::string>()).empty());
 }
 
 TEST_CASE("SaveImage outside of the output folder fails and names the node's input") {
@@ -130,15 +137,22 @@ TEST_CASE("SaveImage outside of the output folder fails and names the node's inp
 TEST_CASE("latents come back as they were saved") {
   TinyApp tiny;
   auto sample = at::randn({2, 4, 5, 7});
-  tiny.catalog.add({.name = "Random", .outputs = {"LATENT"},
-                    .run = [&](graph::Call& call) { call.out(0, graph::Value::of("LATENT", sampling::Latent{sample, {}, {}})); }});
-  auto result = tiny.run({{"1", {{"class_type", "Random"}, {"inputs", Json::object()}}},
-                          {"2", {{"class_type", "SaveLatent"}, {"inputs", {{"samples", {"1", 0}}, {"filename_prefix", "latents/x"}}}}}});
+  tiny.catalog.add({.name = "Random", .outputs = {"LATENT"}, .run = [&](graph::Call& call) {
+                      call.out(0, graph::Value::of("LATENT", sampling::Latent{sample, {}, {}}));
+                    }});
+  auto result =
+      tiny.run({{"1", {{"class_type", "Random"}, {"inputs", Json::object()}}},
+                {"2",
+                 {{"class_type", "SaveLatent"},
+                  {"inputs", {{"samples", {"1", 0}}, {"filename_prefix", "latents/x"}}}}}});
   REQUIRE(result.run.status == graph::RunStatus::Success);
-  CHECK(result.run.outputs["2"]["latents"][0] == Json{{"filename", "x_00001_.latent"}, {"subfolder", "latents"}, {"type", "output"}});
+  CHECK(result.run.outputs["2"]["latents"][0] ==
+        Json{{"filename", "x_00001_.latent"}, {"subfolder", "latents"}, {"type", "output"}});
   auto file = open_checkpoint(tiny.folder() / "output" / "latents" / "x_00001_.latent");
   CHECK(file.has("latent_format_version_0"));
-  auto loaded = tiny.value_of(
-      {{"3", {{"class_type", "LoadLatent"}, {"inputs", {{"latent", "latents/x_00001_.latent [output]"}}}}}}, {"3", 0});
+  auto loaded = tiny.value_of({{"3",
+                                {{"class_type", "LoadLatent"},
+                                 {"inputs", {{"latent", "latents/x_00001_.latent [output]"}}}}}},
+                              {"3", 0});
   CHECK(at::equal(loaded.as<sampling::Latent>().samples, sample));
 }

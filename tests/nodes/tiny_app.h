@@ -17,7 +17,8 @@ namespace fs = std::filesystem;
 class TemporaryFolder {
  public:
   explicit TemporaryFolder(const std::string& name)
-      : path_(fs::temp_directory_path() / ("distorch_nodes_" + std::to_string(::getpid()) + "_" + name)) {
+      : path_(fs::temp_directory_path() /
+              ("distorch_nodes_" + std::to_string(::getpid()) + "_" + name)) {
     fs::remove_all(path_);
     fs::create_directories(path_);
   }
@@ -33,7 +34,9 @@ class TemporaryFolder {
 inline void write_tensors(const fs::path& path, const std::map<std::string, at::Tensor>& tensors) {
   std::vector<formats::TensorToWrite> list;
   for (const auto& [name, tensor] : tensors)
-    list.push_back({name, formats::DType::F32, tensor.sizes().vec(),
+    list.push_back({name,
+                    formats::DType::F32,
+                    tensor.sizes().vec(),
                     {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
   formats::write_safetensors(path, list);
 }
@@ -43,8 +46,10 @@ inline const fs::path& tiny_models() {
   static const TemporaryFolder folder("models");
   static const bool made = [] {
     fs::create_directories(folder.path() / "checkpoints");
-    write_tensors(folder.path() / "checkpoints" / "tiny_sd1.safetensors", tiny_tensors({"unet_sd1", "vae", "clip_l"}));
-    write_tensors(folder.path() / "checkpoints" / "tiny_sd2.safetensors", tiny_tensors({"unet_sd2", "vae", "clip_h"}));
+    write_tensors(folder.path() / "checkpoints" / "tiny_sd1.safetensors",
+                  tiny_tensors({"unet_sd1", "vae", "clip_l"}));
+    write_tensors(folder.path() / "checkpoints" / "tiny_sd2.safetensors",
+                  tiny_tensors({"unet_sd2", "vae", "clip_h"}));
     return true;
   }();
   (void)made;
@@ -72,10 +77,14 @@ inline nodes::ModelFolders tiny_folders() {
 class TinyApp {
  public:
   explicit TinyApp(streaming::EngineOptions engine = {}, const std::string& name = "app")
-      : folder_(name), app(tiny_settings(folder_), tiny_folders(), quiet(std::move(engine))), context_(app.context()) {
+      : folder_(name),
+        app(tiny_settings(folder_), tiny_folders(), quiet(std::move(engine))),
+        context_(app.context()) {
     nodes::add_all(catalog, app);
     catalog.add({
-        .name = "Keep", .inputs = {graph::link("value", "*")}, .output_node = true,
+        .name = "Keep",
+        .inputs = {graph::link("value", "*")},
+        .output_node = true,
         .not_idempotent = true,  // each keeps under its own id
         .run = [this](graph::Call& call) { kept[call.node_id()] = call.in("value"); },
     });
