@@ -7,6 +7,9 @@
 BUILD ?= build/release
 NINJA = ninja -C $(BUILD)
 export CCACHE_DIR ?= $(CURDIR)/.cache/ccache
+# Paths count from the checkout, so that a second clone can use the first one's cache.
+export CCACHE_BASEDIR ?= $(CURDIR)
+export CCACHE_NOHASHDIR ?= 1
 
 .PHONY: all setup configure build demo test bench format lint sanitize fuzz clean
 all: build

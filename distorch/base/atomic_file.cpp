@@ -81,10 +81,13 @@ std::string read_file(const std::filesystem::path& path, std::size_t limit_bytes
   if (std::filesystem::is_directory(path, code))
     throw Error(ErrorKind::MissingFile, path.string(), "is a folder, not a file");
   std::ifstream in(path, std::ios::binary | std::ios::ate);
-  if (!in) throw Error(ErrorKind::MissingFile, path.string(), fmt::format("cannot be read: {}", std::strerror(errno)));
+  if (!in)
+    throw Error(ErrorKind::MissingFile, path.string(),
+                fmt::format("cannot be read: {}", std::strerror(errno)));
   auto size = static_cast<std::size_t>(in.tellg());
   if (size > limit_bytes)
-    throw Error(ErrorKind::Format, path.string(), fmt::format("has {} bytes, more than the {} expected here", size, limit_bytes));
+    throw Error(ErrorKind::Format, path.string(),
+                fmt::format("has {} bytes, more than the {} expected here", size, limit_bytes));
   std::string bytes(size, '\0');
   in.seekg(0);
   in.read(bytes.data(), static_cast<std::streamsize>(size));

@@ -7,7 +7,8 @@ namespace distorch {
 
 /// A file that appears under its name only when it is complete: written beside it under a temporary
 /// name, flushed, then renamed. Without commit() the destructor removes what was written.
-/// Errors: Error(OutOfMemory) where the disk is full, Error(Usage) where the folder cannot be written.
+/// Errors: Error(OutOfMemory) where the disk is full, Error(Usage) where the folder cannot be
+/// written.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
@@ -33,7 +34,9 @@ class AtomicFile {
 /// Writes `bytes` to `path` through an AtomicFile.
 void write_file(const std::filesystem::path& path, std::string_view bytes);
 
-/// The whole content of a file. Error(MissingFile) when it cannot be read; Error(Format) above `limit_bytes`.
-std::string read_file(const std::filesystem::path& path, std::size_t limit_bytes = std::size_t{1} << 31);
+/// The whole content of a file. Error(MissingFile) when it cannot be read; Error(Format) above
+/// `limit_bytes`.
+std::string read_file(const std::filesystem::path& path,
+                      std::size_t limit_bytes = std::size_t{1} << 31);
 
 }  // namespace distorch

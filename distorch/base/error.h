@@ -19,8 +19,8 @@ enum class ErrorKind {
 /// "usage", "format", ...: the kind as one lower-case word, for JSON events and logs.
 const char* name_of(ErrorKind kind);
 
-/// The one exception distorch throws. `where` is something the user can open or change (a file, a node
-/// id, a device, an option), never a source line; what() reads "<where>: <sentence>".
+/// The one exception distorch throws. `where` is something the user can open or change (a file, a
+/// node id, a device, an option), never a source line; what() reads "<where>: <sentence>".
 class Error : public std::runtime_error {
  public:
   Error(ErrorKind kind, std::string where, const std::string& what);

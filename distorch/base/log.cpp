@@ -8,7 +8,8 @@
 namespace distorch::log {
 
 void set_up(const std::string& level) {
-  auto logger = std::make_shared<spdlog::logger>("distorch", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+  auto logger = std::make_shared<spdlog::logger>(
+      "distorch", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   logger->set_pattern("%^[%l]%$ %v");
   logger->set_level(spdlog::level::from_str(level));
   spdlog::set_default_logger(std::move(logger));

@@ -31,7 +31,8 @@ namespace {
 
 /// Power of 1024 that a unit stands for, -1 when it is none.
 int power_of_unit(std::string unit) {
-  std::transform(unit.begin(), unit.end(), unit.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(unit.begin(), unit.end(), unit.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
   if (unit.empty() || unit == "b") return 0;
   const std::string letters = "kmgt";
   auto at = letters.find(unit[0]);
@@ -44,7 +45,8 @@ int power_of_unit(std::string unit) {
 
 std::int64_t parse_bytes(const std::string& text) {
   auto fail = [&](const char* why) -> Error {
-    return Error(ErrorKind::Usage, "size '" + text + "'", std::string(why) + "; write for example 10GiB, 512MiB or 4096");
+    return Error(ErrorKind::Usage, "size '" + text + "'",
+                 std::string(why) + "; write for example 10GiB, 512MiB or 4096");
   };
   const char* begin = text.c_str();
   char* end = nullptr;

@@ -15,8 +15,9 @@ std::string human_bytes(double bytes);
 /// "1:02:03", "4:05" or "7.3 s": a duration for people; "?" where it is not finite.
 std::string human_seconds(double seconds);
 
-/// Reads "10GiB", "512 MiB", "1.5gb", "300m", "4096" into bytes; k/m/g/t with or without "b" or "ib" are powers
-/// of 1024, as in allocation strings. Throws Error(Usage) that quotes the text: negative, NaN, unknown unit, overflow.
+/// Reads "10GiB", "512 MiB", "1.5gb", "300m", "4096" into bytes; k/m/g/t with or without "b" or
+/// "ib" are powers of 1024, as in allocation strings. Throws Error(Usage) that quotes the text:
+/// negative, NaN, unknown unit, overflow.
 std::int64_t parse_bytes(const std::string& text);
 
 }  // namespace distorch

@@ -21,7 +21,8 @@ struct Options {
   std::string disk_file;
 };
 
-nlohmann::ordered_json as_json(const std::vector<device::DeviceInfo>& devices, const std::optional<device::LinkTable>& links) {
+nlohmann::ordered_json as_json(const std::vector<device::DeviceInfo>& devices,
+                               const std::optional<device::LinkTable>& links) {
   nlohmann::ordered_json result;
   result["devices"] = nlohmann::ordered_json::array();
   for (const auto& info : devices)
@@ -50,7 +51,8 @@ void print_links(const device::LinkTable& links) {
                     link.pageable_gbps > 0 ? fmt::format("{:.1f}", link.pageable_gbps) : "",
                     fmt::format("{:.0f} us", link.latency_s * 1e6)});
   rows.push_back({"RAM (copy)", fmt::format("{:.1f}", links.cpu_memory_gbps), "", ""});
-  if (links.disk_gbps) rows.push_back({"disk -> cpu", fmt::format("{:.2f}", *links.disk_gbps), "", ""});
+  if (links.disk_gbps)
+    rows.push_back({"disk -> cpu", fmt::format("{:.2f}", *links.disk_gbps), "", ""});
   std::cout << '\n' << format_table(rows, {1, 2, 3});
 }
 
@@ -75,7 +77,8 @@ int list(const Options& options) {
   if (links)
     print_links(*links);
   else
-    std::cout << "\nlink speeds: not measured yet (distorch devices --measure does it once and remembers)\n";
+    std::cout << "\nlink speeds: not measured yet (distorch devices --measure does it once and "
+                 "remembers)\n";
   return 0;
 }
 
@@ -85,8 +88,11 @@ void add_devices_command(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<Options>();
   auto* command = app.add_subcommand("devices", "What there is to compute on: memory, link speeds");
   command->fallthrough();
-  command->add_flag("--measure", options->measure, "Time the links with real copies and remember the result");
-  command->add_option("--disk-file", options->disk_file, "With --measure: also time reading this (large) file from disk")
+  command->add_flag("--measure", options->measure,
+                    "Time the links with real copies and remember the result");
+  command
+      ->add_option("--disk-file", options->disk_file,
+                   "With --measure: also time reading this (large) file from disk")
       ->check(CLI::ExistingFile);
   command->add_flag("--json", options->json, "Print JSON");
   command->callback([options, &chosen] { chosen = [options] { return list(*options); }; });

@@ -29,16 +29,24 @@ struct Options {
 using Json = nlohmann::ordered_json;
 
 /// One model inside a file: what it is, its size, its blocks with their bytes.
-Json part_json(const std::string& what, const weights::Checkpoint& part, weights::Manifest& manifest) {
+Json part_json(const std::string& what, const weights::Checkpoint& part,
+               weights::Manifest& manifest) {
   std::vector<std::int64_t> bytes(manifest.blocks().size(), 0);
   Json missing = Json::array();
   for (const auto& weight : manifest.weights()) {
-    if (const auto* stored = part.find(weight.name)) bytes[weight.block] += stored->size_bytes;
-    else if (!weight.optional) missing.push_back(weight.name);
+    if (const auto* stored = part.find(weight.name))
+      bytes[weight.block] += stored->size_bytes;
+    else if (!weight.optional)
+      missing.push_back(weight.name);
   }
   Json blocks = Json::array();
-  for (std::size_t i = 0; i < bytes.size(); ++i) blocks.push_back({{"name", manifest.blocks()[i]}, {"bytes", bytes[i]}});
-  return {{"what", what}, {"bytes", part.size_bytes()}, {"dtype", name_of(part.main_dtype())}, {"blocks", blocks}, {"missing", missing}};
+  for (std::size_t i = 0; i < bytes.size(); ++i)
+    blocks.push_back({{"name", manifest.blocks()[i]}, {"bytes", bytes[i]}});
+  return {{"what", what},
+          {"bytes", part.size_bytes()},
+          {"dtype", name_of(part.main_dtype())},
+          {"blocks", blocks},
+          {"missing", missing}};
 }
 
 Json parts_of(const weights::Checkpoint& file, std::string& family) {
@@ -50,7 +58,8 @@ Json parts_of(const weights::Checkpoint& file, std::string& family) {
     parts.push_back(part_json("diffusion model", unet, model->manifest()));
   }
   if (auto text = models::clip::text_part(file); !text.empty()) {
-    models::clip::TextModel model(models::clip::text_config(text, models::clip::detect_text_kind(text)));
+    models::clip::TextModel model(
+        models::clip::text_config(text, models::clip::detect_text_kind(text)));
     parts.push_back(part_json("text encoder", text, model.manifest()));
   }
   if (auto vae = models::vae::vae_part(file); !vae.empty()) {
@@ -73,7 +82,8 @@ Json describe(const Options& options) {
               {"format", opened->format()},
               {"bytes", opened->mapping()->size()},
               {"tensors", opened->tensors().size()}};
-  for (const auto& [name, total] : dtypes) result["dtypes"][name] = {{"tensors", total.first}, {"bytes", total.second}};
+  for (const auto& [name, total] : dtypes)
+    result["dtypes"][name] = {{"tensors", total.first}, {"bytes", total.second}};
   std::string family;
   try {
     result["parts"] = parts_of(file, family);
@@ -85,34 +95,44 @@ Json describe(const Options& options) {
   result["metadata"] = opened->metadata();
   if (options.tensors)
     for (const auto& info : opened->tensors())
-      result["list"].push_back({{"name", info.name}, {"dtype", name_of(info.dtype)}, {"shape", info.shape}, {"bytes", info.size_bytes}});
+      result["list"].push_back({{"name", info.name},
+                                {"dtype", name_of(info.dtype)},
+                                {"shape", info.shape},
+                                {"bytes", info.size_bytes}});
   return result;
 }
 
 void print(const Json& file) {
-  fmt::print("{}: {}, {} tensors, {}\n", file["file"].get<std::string>(), file["format"].get<std::string>(),
-             file["tensors"].get<std::size_t>(), human_bytes(file["bytes"].get<double>()));
-  fmt::print("family: {}\n", file["family"].is_null() ? "none that distorch knows" : file["family"].get<std::string>());
+  fmt::print("{}: {}, {} tensors, {}\n", file["file"].get<std::string>(),
+             file["format"].get<std::string>(), file["tensors"].get<std::size_t>(),
+             human_bytes(file["bytes"].get<double>()));
+  fmt::print("family: {}\n", file["family"].is_null() ? "none that distorch knows"
+                                                      : file["family"].get<std::string>());
   if (file.contains("note")) fmt::print("note: {}\n", file["note"].get<std::string>());
   std::vector<std::vector<std::string>> rows{{"dtype", "tensors", "size"}};
   const auto dtypes = file.value("dtypes", Json::object());
   for (const auto& [name, entry] : dtypes.items())
-    rows.push_back({name, std::to_string(entry["tensors"].get<std::int64_t>()), human_bytes(entry["bytes"].get<double>())});
+    rows.push_back({name, std::to_string(entry["tensors"].get<std::int64_t>()),
+                    human_bytes(entry["bytes"].get<double>())});
   fmt::print("\n{}", format_table(rows, {1, 2}));
   for (const auto& part : file["parts"]) {
-    fmt::print("\n{}: {}, {}, {} blocks\n", part["what"].get<std::string>(), human_bytes(part["bytes"].get<double>()),
-               part["dtype"].get<std::string>(), part["blocks"].size());
+    fmt::print("\n{}: {}, {}, {} blocks\n", part["what"].get<std::string>(),
+               human_bytes(part["bytes"].get<double>()), part["dtype"].get<std::string>(),
+               part["blocks"].size());
     std::vector<std::vector<std::string>> blocks;
     for (const auto& block : part["blocks"])
-      blocks.push_back({"  " + block["name"].get<std::string>(), human_bytes(block["bytes"].get<double>())});
+      blocks.push_back(
+          {"  " + block["name"].get<std::string>(), human_bytes(block["bytes"].get<double>())});
     fmt::print("{}", format_table(blocks, {1}));
     if (!part["missing"].empty())
-      fmt::print("  missing {} tensors, for example {}\n", part["missing"].size(), part["missing"][0].get<std::string>());
+      fmt::print("  missing {} tensors, for example {}\n", part["missing"].size(),
+                 part["missing"][0].get<std::string>());
   }
   if (!file.contains("list")) return;
   std::vector<std::vector<std::string>> list{{"tensor", "dtype", "shape", "size"}};
   for (const auto& tensor : file["list"])
-    list.push_back({tensor["name"], tensor["dtype"], tensor["shape"].dump(), human_bytes(tensor["bytes"].get<double>())});
+    list.push_back({tensor["name"], tensor["dtype"], tensor["shape"].dump(),
+                    human_bytes(tensor["bytes"].get<double>())});
   fmt::print("\n{}", format_table(list, {3}));
 }
 
@@ -128,8 +148,10 @@ void add_inspect_command(CLI::App& app, Action& chosen) {
   command->callback([options, &chosen] {
     chosen = [options] {
       auto file = describe(*options);
-      if (options->json) std::cout << file.dump(2) << '\n';
-      else print(file);
+      if (options->json)
+        std::cout << file.dump(2) << '\n';
+      else
+        print(file);
       return 0;
     };
   });

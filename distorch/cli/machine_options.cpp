@@ -18,8 +18,10 @@ namespace {
 void declare_precision(CLI::App& command, MachineOptions& o) {
   const char* group = "Precision (as in ComfyUI)";
   command.add_flag("--force-fp32", o.force_fp32, "Compute everything in float32")->group(group);
-  command.add_flag("--force-fp16", o.force_fp16, "Compute in float16 where the device can")->group(group);
-  auto one_of = [&](const std::string& part, const std::string& what, bool& fp32, bool& bf16, bool& fp16) {
+  command.add_flag("--force-fp16", o.force_fp16, "Compute in float16 where the device can")
+      ->group(group);
+  auto one_of = [&](const std::string& part, const std::string& what, bool& fp32, bool& bf16,
+                    bool& fp16) {
     auto* a = command.add_flag("--fp32-" + part, fp32, what + " in float32")->group(group);
     auto* b = command.add_flag("--bf16-" + part, bf16, what + " in bfloat16")->group(group);
     auto* c = command.add_flag("--fp16-" + part, fp16, what + " in float16")->group(group);
@@ -39,13 +41,15 @@ std::optional<at::ScalarType> chosen(bool fp32, bool bf16, bool fp16) {
   return {};
 }
 
-/// The folder with the vocabulary: --tokenizers, $DISTORCH_TOKENIZERS, below the models, the checkout's set-up, beside the program.
+/// The folder with the vocabulary: --tokenizers, $DISTORCH_TOKENIZERS, below the models, the
+/// checkout's set-up, beside the program.
 std::filesystem::path find_tokenizers(const MachineOptions& options) {
   constexpr const char* file = "bpe_simple_vocab_16e6.txt.gz";
   std::vector<std::filesystem::path> places;
   if (!options.tokenizers.empty()) places.push_back(options.tokenizers);
   if (const char* variable = std::getenv("DISTORCH_TOKENIZERS")) places.push_back(variable);
-  for (const auto& models : options.models) places.push_back(std::filesystem::path(models) / "tokenizers" / "clip");
+  for (const auto& models : options.models)
+    places.push_back(std::filesystem::path(models) / "tokenizers" / "clip");
   std::error_code code;
   auto program = std::filesystem::read_symlink("/proc/self/exe", code).parent_path();
   for (auto folder = program; folder.has_relative_path(); folder = folder.parent_path())
@@ -61,11 +65,14 @@ std::map<std::string, std::int64_t> budgets(const MachineOptions& options) {
   for (const auto& entry : options.memory) {
     auto equals = entry.find('=');
     if (equals == std::string::npos)
-      throw Error(ErrorKind::Usage, "--memory " + entry, "wants DEVICE=SIZE, for example cuda:0=10GiB");
+      throw Error(ErrorKind::Usage, "--memory " + entry,
+                  "wants DEVICE=SIZE, for example cuda:0=10GiB");
     auto name = placement::normal_device(entry.substr(0, equals));
     auto bytes = parse_bytes(entry.substr(equals + 1));
-    if (bytes == 0) throw Error(ErrorKind::Usage, "--memory " + entry, "leaves nothing to work with");
-    if (!result.emplace(name, bytes).second) throw Error(ErrorKind::Usage, "--memory " + entry, "gives a second budget for " + name);
+    if (bytes == 0)
+      throw Error(ErrorKind::Usage, "--memory " + entry, "leaves nothing to work with");
+    if (!result.emplace(name, bytes).second)
+      throw Error(ErrorKind::Usage, "--memory " + entry, "gives a second budget for " + name);
   }
   return result;
 }
@@ -74,22 +81,46 @@ std::map<std::string, std::int64_t> budgets(const MachineOptions& options) {
 
 void declare(CLI::App& command, MachineOptions& o) {
   const char* files = "Folders";
-  command.add_option("--models", o.models, "Folder with checkpoints/, loras/, vae/, ... (may be given several times; default: models)")
-      ->check(CLI::ExistingDirectory)->group(files);
-  command.add_option("--extra-model-paths", o.extra_paths, "ComfyUI's extra_model_paths.yaml")->check(CLI::ExistingFile)->group(files);
-  command.add_option("--output", o.output, "Where pictures go")->capture_default_str()->group(files);
-  command.add_option("--input", o.input, "Where LoadImage looks")->capture_default_str()->group(files);
+  command
+      .add_option("--models", o.models,
+                  "Folder with checkpoints/, loras/, vae/, ... (may be given several times; "
+                  "default: models)")
+      ->check(CLI::ExistingDirectory)
+      ->group(files);
+  command.add_option("--extra-model-paths", o.extra_paths, "ComfyUI's extra_model_paths.yaml")
+      ->check(CLI::ExistingFile)
+      ->group(files);
+  command.add_option("--output", o.output, "Where pictures go")
+      ->capture_default_str()
+      ->group(files);
+  command.add_option("--input", o.input, "Where LoadImage looks")
+      ->capture_default_str()
+      ->group(files);
   command.add_option("--temp", o.temp, "Where previews go")->capture_default_str()->group(files);
-  command.add_option("--tokenizers", o.tokenizers, "Folder with the CLIP vocabulary (default: where the set-up put it)")->group(files);
+  command
+      .add_option("--tokenizers", o.tokenizers,
+                  "Folder with the CLIP vocabulary (default: where the set-up put it)")
+      ->group(files);
   const char* devices = "Devices and memory";
-  command.add_option("--device", o.device, "Device to compute on where the workflow names none")->group(devices);
-  command.add_option("--device-map", o.device_map, "Use one device for another: cuda:1=cuda:0")->group(devices);
-  command.add_flag("--strict-devices", o.strict_devices, "Fail where the workflow names a device that is not here")->group(devices);
+  command.add_option("--device", o.device, "Device to compute on where the workflow names none")
+      ->group(devices);
+  command.add_option("--device-map", o.device_map, "Use one device for another: cuda:1=cuda:0")
+      ->group(devices);
+  command
+      .add_flag("--strict-devices", o.strict_devices,
+                "Fail where the workflow names a device that is not here")
+      ->group(devices);
   command.add_option("--memory", o.memory, "Budget of a device: cuda:0=10GiB")->group(devices);
-  command.add_option("--placement", o.placement,
-                     "auto | spread | tail (DisTorch2's order) | an allocation for every model: \"cuda:0,2gb;cpu,*\"")
-      ->capture_default_str()->group(devices);
-  command.add_option("--rig", o.rig, "Simulate the accelerators of this machine description (rigs/*.yaml)")->group(devices);
+  command
+      .add_option("--placement", o.placement,
+                  "auto | spread | tail (DisTorch2's order) | an allocation for every model: "
+                  "\"cuda:0,2gb;cpu,*\"")
+      ->capture_default_str()
+      ->group(devices);
+  command
+      .add_option("--rig", o.rig,
+                  "Simulate the accelerators of this machine description (rigs/*.yaml)")
+      ->group(devices);
   declare_precision(command, o);
 }
 
@@ -100,7 +131,8 @@ std::optional<Rig> install_rig(const MachineOptions& options) {
   return rig;
 }
 
-std::unique_ptr<nodes::App> make_app(const MachineOptions& o, std::optional<Rig> rig, bool plan_only) {
+std::unique_ptr<nodes::App> make_app(const MachineOptions& o, std::optional<Rig> rig,
+                                     bool plan_only) {
   nodes::Settings settings;
   settings.force_fp32 = o.force_fp32;
   settings.force_fp16 = o.force_fp16;
@@ -130,8 +162,10 @@ std::unique_ptr<nodes::App> make_app(const MachineOptions& o, std::optional<Rig>
     auto name = placement::normal_device(o.device);
     engine.default_device = plan_only && engine.rig ? name : device::find_device(name).name;
   }
-  if (o.placement == "tail") engine.mode = streaming::PlacementMode::Tail;
-  else if (o.placement == "spread") engine.mode = streaming::PlacementMode::Spread;
+  if (o.placement == "tail")
+    engine.mode = streaming::PlacementMode::Tail;
+  else if (o.placement == "spread")
+    engine.mode = streaming::PlacementMode::Spread;
   else if (o.placement != "auto") {
     placement::parse_full_allocation(o.placement);  // complains now, not in the middle of a run
     engine.override_allocation = o.placement;

@@ -25,14 +25,17 @@ struct MachineOptions {
 
 void declare(CLI::App& command, MachineOptions& options);
 
-/// Installs the simulated accelerators of --rig, if one is given, and returns it. Error(Usage), Error(MissingFile).
+/// Installs the simulated accelerators of --rig, if one is given, and returns it. Error(Usage),
+/// Error(MissingFile).
 std::optional<Rig> install_rig(const MachineOptions& options);
 
-/// The application these options describe; with `plan_only` for the rig, which need not be installed.
-/// Error(Usage) naming the option that makes no sense.
-std::unique_ptr<nodes::App> make_app(const MachineOptions& options, std::optional<Rig> rig, bool plan_only);
+/// The application these options describe; with `plan_only` for the rig, which need not be
+/// installed. Error(Usage) naming the option that makes no sense.
+std::unique_ptr<nodes::App> make_app(const MachineOptions& options, std::optional<Rig> rig,
+                                     bool plan_only);
 
-/// Reads a workflow: a JSON file, or a picture that carries one. Error(Format) where a picture carries none.
+/// Reads a workflow: a JSON file, or a picture that carries one. Error(Format) where a picture
+/// carries none.
 std::string workflow_text(const std::string& path);
 
 }  // namespace distorch::cli

@@ -17,7 +17,8 @@ namespace {
 
 constexpr const char* version = "0.1.0";
 
-/// The first Ctrl-C asks the run to stop at the next good moment, a second one does not wait for it.
+/// The first Ctrl-C asks the run to stop at the next good moment, a second one does not wait for
+/// it.
 void on_interrupt(int signal) {
   if (distorch::interrupt_requested()) {
     std::signal(signal, SIG_DFL);
@@ -51,18 +52,21 @@ int run_guarded(const distorch::cli::Action& action) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // Activations come and go in sizes that malloc would map and unmap each time, page faults and all.
+  // Activations come and go in sizes that malloc would map and unmap each time, page faults and
+  // all.
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   CLI::App app{
-      "distorch runs ComfyUI workflows with the models' weights spread over every memory you have.\n"
+      "distorch runs ComfyUI workflows with the models' weights spread over every memory you "
+      "have.\n"
       "Start with:  distorch run workflow.json",
       "distorch"};
   app.set_version_flag("--version", std::string("distorch ") + version);
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
   std::string level = "info";
-  app.add_option("--log-level", level, "Messages on standard error: debug, info, warning, error, off")
+  app.add_option("--log-level", level,
+                 "Messages on standard error: debug, info, warning, error, off")
       ->check(CLI::IsMember({"debug", "info", "warning", "error", "off"}))
       ->capture_default_str();
 

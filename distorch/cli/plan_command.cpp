@@ -42,7 +42,8 @@ Priced price(const PlannedRun& run) {
   Priced priced{&run, timeline.report(run.placement), run.placement, 0};
   priced.best_step_s = priced.report.step_s;
   auto best = placement::auto_plan(run.system, run.blocks);
-  if (auto step_s = timeline.step_s(best); step_s < priced.best_step_s) priced.best = best, priced.best_step_s = step_s;
+  if (auto step_s = timeline.step_s(best); step_s < priced.best_step_s)
+    priced.best = best, priced.best_step_s = step_s;
   return priced;
 }
 
@@ -106,29 +107,39 @@ std::string duration(double seconds) {
 void print(const Priced& priced) {
   const auto& run = *priced.run;
   fmt::print("\n{} on {}: {}, {} blocks, {:.0f} step{}\n", run.model, run.compute,
-             human_bytes(static_cast<double>(run.blocks.bytes())), run.blocks.blocks.size(), run.steps, run.steps == 1 ? "" : "s");
+             human_bytes(static_cast<double>(run.blocks.bytes())), run.blocks.blocks.size(),
+             run.steps, run.steps == 1 ? "" : "s");
   std::vector<std::vector<std::string>> rows{{"  weights", "size", "blocks", "how"}};
   for (const auto& [key, part] : parts_of(priced))
-    rows.push_back({"  " + run.system.devices[key.first].name, human_bytes(static_cast<double>(part.bytes)),
-                    std::to_string(part.blocks), word_for(key.second)});
+    rows.push_back({"  " + run.system.devices[key.first].name,
+                    human_bytes(static_cast<double>(part.bytes)), std::to_string(part.blocks),
+                    word_for(key.second)});
   fmt::print("{}", format_table(rows, {1, 2}));
   rows = {{"  lane", "busy in a step", "carries"}};
   for (const auto& lane : priced.report.lanes)
-    rows.push_back({"  " + lane.name, duration(lane.busy_s), lane.bytes ? human_bytes(static_cast<double>(lane.bytes)) : ""});
+    rows.push_back({"  " + lane.name, duration(lane.busy_s),
+                    lane.bytes ? human_bytes(static_cast<double>(lane.bytes)) : ""});
   fmt::print("{}", format_table(rows, {1, 2}));
-  fmt::print("  step      {} (computing {}, waiting {}; no schedule of this placement is below {})\n",
-             duration(priced.report.step_s), duration(priced.report.compute_s), duration(priced.report.wait_s),
-             duration(priced.report.bound_s));
-  fmt::print("  all steps {}\n", human_seconds(priced.report.first_s + priced.report.step_s * (run.steps - 1)));
+  fmt::print(
+      "  step      {} (computing {}, waiting {}; no schedule of this placement is below {})\n",
+      duration(priced.report.step_s), duration(priced.report.compute_s),
+      duration(priced.report.wait_s), duration(priced.report.bound_s));
+  fmt::print("  all steps {}\n",
+             human_seconds(priced.report.first_s + priced.report.step_s * (run.steps - 1)));
   auto peak = run.placement.peak_bytes() + run.others_bytes;
-  fmt::print("  peak      {} on {} (weights {}, rings {}, activations {}{})\n", human_bytes(static_cast<double>(peak)),
-             run.compute, human_bytes(static_cast<double>(run.placement.bytes[run.system.compute])),
+  fmt::print("  peak      {} on {} (weights {}, rings {}, activations {}{})\n",
+             human_bytes(static_cast<double>(peak)), run.compute,
+             human_bytes(static_cast<double>(run.placement.bytes[run.system.compute])),
              human_bytes(static_cast<double>(run.placement.ring_bytes())),
              human_bytes(static_cast<double>(run.placement.activation_bytes)),
-             run.others_bytes ? ", other models " + human_bytes(static_cast<double>(run.others_bytes)) : "");
+             run.others_bytes
+                 ? ", other models " + human_bytes(static_cast<double>(run.others_bytes))
+                 : "");
   fmt::print("  this is   {}\n", placement::expert_string(run.system, run.blocks, run.placement));
   if (priced.best_step_s < priced.report.step_s * 0.995)
-    fmt::print("  better    {}: {} a step\n", placement::expert_string(run.system, run.blocks, priced.best), duration(priced.best_step_s));
+    fmt::print("  better    {}: {} a step\n",
+               placement::expert_string(run.system, run.blocks, priced.best),
+               duration(priced.best_step_s));
 }
 
 int plan(const Options& options) {
@@ -164,12 +175,15 @@ int plan(const Options& options) {
 
 void add_plan_command(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand("plan", "Predict time and memory of a workflow: no weights are read, no GPU is needed");
+  auto* command = app.add_subcommand(
+      "plan", "Predict time and memory of a workflow: no weights are read, no GPU is needed");
   command->fallthrough();
-  command->add_option("workflow", options->workflow, "workflow.json, or a picture that carries one")->required();
+  command->add_option("workflow", options->workflow, "workflow.json, or a picture that carries one")
+      ->required();
   command->add_option("--set", options->machine.sets, "Change an input: NODE.INPUT=VALUE");
   declare(*command, options->machine);
-  command->add_option("--svg", options->svg, "Draw the steps of the model that takes longest: compute and links as lanes");
+  command->add_option("--svg", options->svg,
+                      "Draw the steps of the model that takes longest: compute and links as lanes");
   command->add_flag("--json", options->json, "Print JSON");
   command->callback([options, &chosen] { chosen = [options] { return plan(*options); }; });
 }

@@ -37,13 +37,20 @@ int run(const Options& options) {
 
 void add_run_command(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand("run", "Run a workflow: ComfyUI's UI or API JSON, or a picture that carries one");
+  auto* command = app.add_subcommand(
+      "run", "Run a workflow: ComfyUI's UI or API JSON, or a picture that carries one");
   command->fallthrough();
-  command->add_option("workflow", options->workflow, "workflow.json, or a PNG made by ComfyUI or distorch")->required();
-  command->add_option("--set", options->machine.sets, "Change an input: NODE.INPUT=VALUE, NODE by id, title or class (3.seed=42)");
+  command
+      ->add_option("workflow", options->workflow,
+                   "workflow.json, or a PNG made by ComfyUI or distorch")
+      ->required();
+  command->add_option("--set", options->machine.sets,
+                      "Change an input: NODE.INPUT=VALUE, NODE by id, title or class (3.seed=42)");
   declare(*command, options->machine);
-  command->add_flag("--disable-metadata", options->machine.disable_metadata, "Do not put the workflow into pictures");
-  command->add_option("--profile", options->profile, "Write a trace for Perfetto or chrome://tracing");
+  command->add_flag("--disable-metadata", options->machine.disable_metadata,
+                    "Do not put the workflow into pictures");
+  command->add_option("--profile", options->profile,
+                      "Write a trace for Perfetto or chrome://tracing");
   command->add_flag("--json", options->json, "Events as JSON lines on standard output");
   command->add_flag("--quiet", options->quiet, "No progress, only the names of what was written");
   command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });

@@ -6,7 +6,8 @@
 
 namespace distorch::cli {
 
-std::string format_table(const std::vector<std::vector<std::string>>& rows, const std::vector<int>& right) {
+std::string format_table(const std::vector<std::vector<std::string>>& rows,
+                         const std::vector<int>& right) {
   std::vector<std::size_t> widths;
   for (const auto& row : rows)
     for (std::size_t i = 0; i < row.size(); ++i) {
@@ -18,7 +19,8 @@ std::string format_table(const std::vector<std::vector<std::string>>& rows, cons
     std::string line;
     for (std::size_t i = 0; i < row.size(); ++i) {
       bool to_right = std::find(right.begin(), right.end(), static_cast<int>(i)) != right.end();
-      line += to_right ? fmt::format("{:>{}}", row[i], widths[i]) : fmt::format("{:<{}}", row[i], widths[i]);
+      line += to_right ? fmt::format("{:>{}}", row[i], widths[i])
+                       : fmt::format("{:<{}}", row[i], widths[i]);
       line += "  ";
     }
     line.erase(line.find_last_not_of(' ') + 1);

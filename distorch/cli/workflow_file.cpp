@@ -8,13 +8,16 @@
 namespace distorch::cli {
 
 std::string workflow_text(const std::string& path) {
-  constexpr std::size_t limit = std::size_t{1} << 28;  // bytes; pictures that carry a workflow are far below
+  constexpr std::size_t limit = std::size_t{1}
+                                << 28;  // bytes; pictures that carry a workflow are far below
   auto bytes = read_file(path, limit);
   auto first = bytes.find_first_not_of(" \t\r\n\xef\xbb\xbf");
   if (first == std::string::npos) throw Error(ErrorKind::Format, path, "is empty");
   if (bytes[first] == '{' || bytes[first] == '[') return bytes;
   bool picture = media::is_png(bytes) || media::is_jpeg(bytes) || bytes.compare(0, 4, "RIFF") == 0;
-  if (!picture) throw Error(ErrorKind::Format, path, "is neither a workflow (JSON) nor a picture that carries one");
+  if (!picture)
+    throw Error(ErrorKind::Format, path,
+                "is neither a workflow (JSON) nor a picture that carries one");
   auto texts = media::workflow_texts_in(bytes, path);
   // What was executed is exact; the drawing would have to be converted again.
   if (texts.prompt) return *texts.prompt;

@@ -21,7 +21,8 @@ class NoEvents final : public graph::EventSink {
 
 }  // namespace
 
-Workflow::Workflow(nodes::App& app, const std::string& text, const std::string& where, const std::vector<std::string>& sets)
+Workflow::Workflow(nodes::App& app, const std::string& text, const std::string& where,
+                   const std::vector<std::string>& sets)
     : app_(app), context_(app.context()) {
   nodes::add_all(catalog_, app);
   graph::ConvertOptions convert;
@@ -32,7 +33,8 @@ Workflow::Workflow(nodes::App& app, const std::string& text, const std::string& 
   auto validation = graph::validate(prompt.nodes, catalog_, {.targets = {}, .context = &context_});
   if (!validation.clean()) {
     auto lines = validation.lines();
-    auto message = fmt::format("{} problem{} in the workflow, nothing was run", lines.size(), lines.size() == 1 ? "" : "s");
+    auto message = fmt::format("{} problem{} in the workflow, nothing was run", lines.size(),
+                               lines.size() == 1 ? "" : "s");
     for (const auto& line : lines) message += "\n  " + line;
     throw Error(ErrorKind::Format, where, message);
   }
@@ -63,16 +65,22 @@ graph::RunResult Workflow::run_silently() {
 void rethrow_with_node(const graph::RunResult& result) {
   if (result.status == graph::RunStatus::Interrupted)
     throw Error(ErrorKind::Interrupted, "", "interrupted; nothing half-written was left behind");
-  auto place = result.error ? fmt::format("node {} ({})", result.error->node_id, result.error->node_type) : std::string("workflow");
+  auto place = result.error
+                   ? fmt::format("node {} ({})", result.error->node_id, result.error->node_type)
+                   : std::string("workflow");
   if (!result.exception)
-    throw Error(ErrorKind::Internal, place, result.error ? result.error->exception_message : "failed");
+    throw Error(ErrorKind::Internal, place,
+                result.error ? result.error->exception_message : "failed");
   try {
     std::rethrow_exception(result.exception);
   } catch (const Error& error) {
     bool named = error.where().rfind("node ", 0) == 0;
-    auto where = named ? error.where() : error.where().empty() ? place : place + ": " + error.where();
+    auto where = named                   ? error.where()
+                 : error.where().empty() ? place
+                                         : place + ": " + error.where();
     // A bad value found while running is a failed run, not a wrong command line.
-    throw Error(error.kind() == ErrorKind::Usage ? ErrorKind::Format : error.kind(), where, error.sentence());
+    throw Error(error.kind() == ErrorKind::Usage ? ErrorKind::Format : error.kind(), where,
+                error.sentence());
   } catch (const c10::Error& error) {
     throw Error(ErrorKind::Internal, place, error.what_without_backtrace());
   } catch (const std::exception& error) {

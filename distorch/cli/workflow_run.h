@@ -10,8 +10,10 @@ namespace distorch::cli {
 /// A workflow that was read, converted, changed by --set and found valid.
 class Workflow {
  public:
-  /// Error(Usage) with every problem at once, Error(Format) for a broken file. `where` names the file.
-  Workflow(nodes::App& app, const std::string& text, const std::string& where, const std::vector<std::string>& sets);
+  /// Error(Usage) with every problem at once, Error(Format) for a broken file. `where` names the
+  /// file.
+  Workflow(nodes::App& app, const std::string& text, const std::string& where,
+           const std::vector<std::string>& sets);
 
   const graph::Json& prompt() const { return prompt_; }
   graph::RunResult run(graph::EventSink& sink);

@@ -26,8 +26,10 @@ Engine::Engine(EngineOptions options) : options_(std::move(options)) {
     auto info = describe(name);
     if (bytes > info.total_bytes)
       throw Error(ErrorKind::Usage, "--memory " + name,
-                  fmt::format("asks for {}, the device has {}", human_bytes(bytes), human_bytes(info.total_bytes)));
-    if (info.accelerator && !options_.plan_only) device::limit_memory(device::to_torch(name), bytes);
+                  fmt::format("asks for {}, the device has {}", human_bytes(bytes),
+                              human_bytes(info.total_bytes)));
+    if (info.accelerator && !options_.plan_only)
+      device::limit_memory(device::to_torch(name), bytes);
   }
 }
 
@@ -46,7 +48,8 @@ std::vector<device::DeviceInfo> Engine::devices() const {
     info.fast_bf16 = true;
     infos.push_back(std::move(info));
   }
-  std::stable_partition(infos.begin(), infos.end(), [](const auto& info) { return info.accelerator; });
+  std::stable_partition(infos.begin(), infos.end(),
+                        [](const auto& info) { return info.accelerator; });
   return infos;
 }
 
@@ -61,12 +64,14 @@ device::DeviceInfo Engine::describe(const std::string& device) const {
 
 std::string Engine::device_for(const std::string& requested) {
   auto infos = devices();
-  if (requested.empty()) return options_.default_device.empty() ? infos.front().name : options_.default_device;
+  if (requested.empty())
+    return options_.default_device.empty() ? infos.front().name : options_.default_device;
   std::vector<std::string> present;
   for (const auto& info : infos) present.push_back(info.name);
   auto name = placement::normal_device(requested);
   if (name == "disk") return name;
-  auto resolved = device::resolve_devices({name}, present, options_.device_map, options_.strict_devices);
+  auto resolved =
+      device::resolve_devices({name}, present, options_.device_map, options_.strict_devices);
   for (const auto& warning : resolved.warnings) log::warn_once(warning);
   return resolved.mapping.at(name);
 }
@@ -78,12 +83,15 @@ RigDevice Engine::speeds(const std::string& device) const {
     // The N-th accelerator of the rig is sim:N.
     int index = device::to_torch(device).index();
     for (const auto& described : options_.rig->devices)
-      if (placement::kind_of(described.name) == DeviceKind::Accelerator && index-- == 0) return described;
+      if (placement::kind_of(described.name) == DeviceKind::Accelerator && index-- == 0)
+        return described;
   }
   return known_speeds(info);
 }
 
-placement::System Engine::system(const std::string& compute) const { return system_without(compute, {}); }
+placement::System Engine::system(const std::string& compute) const {
+  return system_without(compute, {});
+}
 
 placement::System Engine::system_without(const std::string& compute, const Bytes& taken) const {
   placement::System system;
@@ -105,9 +113,11 @@ placement::System Engine::system_without(const std::string& compute, const Bytes
   return system;
 }
 
-// --- the list of models -------------------------------------------------------------------------------------
+// --- the list of models
+// -------------------------------------------------------------------------------------
 
-void Engine::add(const std::shared_ptr<StreamedModel>& model, const PlacementRequest& request, bool many_steps) {
+void Engine::add(const std::shared_ptr<StreamedModel>& model, const PlacementRequest& request,
+                 bool many_steps) {
   std::erase_if(entries_, [](const Entry& entry) { return entry.model.expired(); });
   Entry entry;
   entry.model = model;
@@ -115,7 +125,9 @@ void Engine::add(const std::shared_ptr<StreamedModel>& model, const PlacementReq
   entry.many_steps = many_steps;
   entries_.push_back(std::move(entry));
   auto* raw = model.get();
-  model->make_room = [this, raw](const std::string& device, std::int64_t bytes) { return make_room(device, bytes, raw); };
+  model->make_room = [this, raw](const std::string& device, std::int64_t bytes) {
+    return make_room(device, bytes, raw);
+  };
 }
 
 const Engine::Entry* Engine::find(const StreamedModel& model) const {
@@ -136,7 +148,9 @@ const placement::Placement* Engine::placement_of(const StreamedModel& model) con
 
 std::string Engine::tables_of(const StreamedModel& model) const {
   const auto* found = find(model);
-  return found && found->planned ? placement::tables(found->system, found->plan_model, found->placement) : "";
+  return found && found->planned
+             ? placement::tables(found->system, found->plan_model, found->placement)
+             : "";
 }
 
 void Engine::begin_prompt() { prompt_begin_ = ++clock_; }
@@ -146,20 +160,26 @@ void Engine::unload_all() {
     if (auto model = entry.model.lock()) model->unload();
 }
 
-// --- planning -----------------------------------------------------------------------------------------------
+// --- planning
+// -----------------------------------------------------------------------------------------------
 
-placement::Model Engine::describe(const Entry& entry, const StreamedModel& model, const placement::System& system) const {
+placement::Model Engine::describe(const Entry& entry, const StreamedModel& model,
+                                  const placement::System& system) const {
   placement::Model described;
   described.name = model.options().name;
   described.activation_bytes = entry.profile.peak_activation_bytes;
-  // Work of a block on another accelerator, from its flops and that device's speed relative to the compute device's.
-  auto dtype = std::string(c10::toString(model.options().dtype) == std::string("Float") ? "float32" : "bfloat16");
+  // Work of a block on another accelerator, from its flops and that device's speed relative to the
+  // compute device's.
+  auto dtype = std::string(
+      c10::toString(model.options().dtype) == std::string("Float") ? "float32" : "bfloat16");
   std::vector<double> ratio(system.devices.size(), -1);
   auto own = speeds(system.devices[system.compute].name).flops(dtype);
   for (std::size_t i = 0; i < system.devices.size(); ++i) {
-    if (static_cast<int>(i) == system.compute) ratio[i] = 1;
+    if (static_cast<int>(i) == system.compute)
+      ratio[i] = 1;
     else if (placement::kind_of(system.devices[i].name) == DeviceKind::Accelerator)
-      if (auto other = speeds(system.devices[i].name).flops(dtype); other > 0 && own > 0) ratio[i] = own / other;
+      if (auto other = speeds(system.devices[i].name).flops(dtype); other > 0 && own > 0)
+        ratio[i] = own / other;
   }
   bool on_host = placement::kind_of(system.devices[system.compute].name) == DeviceKind::Host;
   for (std::size_t i = 0; i < model.block_count(); ++i) {
@@ -168,12 +188,17 @@ placement::Model Engine::describe(const Entry& entry, const StreamedModel& model
     block.type = block.name.substr(0, block.name.find('.'));
     auto index = static_cast<int>(i);
     // In place in the mapping a block costs the CPU no memory of its own, but its pages must stay.
-    block.bytes = on_host || model.decode_bytes(index) ? std::max(model.file_bytes(index), model.resident_bytes(index)) : model.file_bytes(index);
+    block.bytes = on_host || model.decode_bytes(index)
+                      ? std::max(model.file_bytes(index), model.resident_bytes(index))
+                      : model.file_bytes(index);
     double seconds = i < entry.profile.seconds.size() ? entry.profile.seconds[i] : 0;
     for (double r : ratio) block.seconds.push_back(r < 0 ? -1 : seconds * r);
-    if (i < entry.profile.activation_bytes.size()) block.activation_bytes = entry.profile.activation_bytes[i];
+    if (i < entry.profile.activation_bytes.size())
+      block.activation_bytes = entry.profile.activation_bytes[i];
     block.pinned = block.bytes == 0;
-    described.activation_bytes = std::max(described.activation_bytes, entry.profile.peak_activation_bytes + model.decode_bytes(index));
+    described.activation_bytes =
+        std::max(described.activation_bytes,
+                 entry.profile.peak_activation_bytes + model.decode_bytes(index));
     described.blocks.push_back(std::move(block));
   }
   return described;
@@ -181,13 +206,15 @@ placement::Model Engine::describe(const Entry& entry, const StreamedModel& model
 
 /// The loader's allocation with every device replaced by the one that stands for it here.
 placement::Allocation Engine::allocation_of(const Entry& entry, const StreamedModel& model) {
-  const auto& text = options_.override_allocation.empty() ? entry.request.allocation : options_.override_allocation;
+  const auto& text = options_.override_allocation.empty() ? entry.request.allocation
+                                                          : options_.override_allocation;
   auto allocation = placement::parse_full_allocation(text);
   allocation.compute = model.options().compute;
   std::vector<placement::Share> shares;
   for (auto share : allocation.shares) {
     share.device = device_for(share.device);
-    auto same = std::find_if(shares.begin(), shares.end(), [&](const auto& other) { return other.device == share.device; });
+    auto same = std::find_if(shares.begin(), shares.end(),
+                             [&](const auto& other) { return other.device == share.device; });
     if (same == shares.end()) {
       shares.push_back(share);
     } else {
@@ -199,7 +226,8 @@ placement::Allocation Engine::allocation_of(const Entry& entry, const StreamedMo
   std::vector<std::string> donors;
   for (const auto& donor : allocation.donors) {
     auto name = device_for(donor);
-    if (name != allocation.compute && std::find(donors.begin(), donors.end(), name) == donors.end()) donors.push_back(name);
+    if (name != allocation.compute && std::find(donors.begin(), donors.end(), name) == donors.end())
+      donors.push_back(name);
   }
   allocation.donors = std::move(donors);
   if (allocation.shares.empty() && allocation.donors.empty()) allocation.virtual_bytes = 0;
@@ -212,17 +240,20 @@ placement::Placement Engine::plan_beside(Entry& entry, StreamedModel& model, con
   bool has_allocation = !options_.override_allocation.empty() || !entry.request.allocation.empty();
   if (!has_allocation) return placement::auto_plan(entry.system, entry.plan_model);
   auto allocation = allocation_of(entry, model);
-  auto order = options_.mode == PlacementMode::Tail ? placement::Order::Tail : placement::Order::Spread;
+  auto order =
+      options_.mode == PlacementMode::Tail ? placement::Order::Tail : placement::Order::Spread;
   return placement::plan(entry.system, entry.plan_model, allocation, order);
 }
 
 /// What a model holds (or, when only planning, would hold) on a device.
-std::int64_t Engine::held_bytes(const Entry& entry, const StreamedModel& model, const std::string& device) const {
+std::int64_t Engine::held_bytes(const Entry& entry, const StreamedModel& model,
+                                const std::string& device) const {
   if (!options_.plan_only) return model.device_bytes(device);
   if (!entry.in_place) return 0;
   int index = entry.system.find(device);
   if (index < 0) return 0;
-  return entry.placement.bytes[index] + (index == entry.system.compute ? entry.placement.ring_bytes() : 0);
+  return entry.placement.bytes[index] +
+         (index == entry.system.compute ? entry.placement.ring_bytes() : 0);
 }
 
 bool Engine::in_place(const Entry& entry, const StreamedModel& model) const {
@@ -234,18 +265,22 @@ Engine::Bytes Engine::taken_by_others(const StreamedModel& model) const {
   for (const auto& entry : entries_) {
     auto other = entry.model.lock();
     if (!other || other.get() == &model || !in_place(entry, *other)) continue;
-    for (const auto& device : devices()) taken[device.name] += held_bytes(entry, *other, device.name);
+    for (const auto& device : devices())
+      taken[device.name] += held_bytes(entry, *other, device.name);
   }
   return taken;
 }
 
-/// Unloads the model that was used longest ago and holds memory on `device`. Models of the current prompt only if
-/// `also_current_prompt`. False when there is none.
-bool Engine::evict_one(const StreamedModel* keep, bool also_current_prompt, const std::string& device) {
+/// Unloads the model that was used longest ago and holds memory on `device`. Models of the current
+/// prompt only if `also_current_prompt`. False when there is none.
+bool Engine::evict_one(const StreamedModel* keep, bool also_current_prompt,
+                       const std::string& device) {
   Entry* oldest = nullptr;
   for (auto& entry : entries_) {
     auto model = entry.model.lock();
-    if (!model || model.get() == keep || !in_place(entry, *model) || held_bytes(entry, *model, device) == 0) continue;
+    if (!model || model.get() == keep || !in_place(entry, *model) ||
+        held_bytes(entry, *model, device) == 0)
+      continue;
     if (!also_current_prompt && entry.used >= prompt_begin_) continue;
     if (!oldest || entry.used < oldest->used) oldest = &entry;
   }
@@ -262,16 +297,19 @@ bool Engine::evict_one(const StreamedModel* keep, bool also_current_prompt, cons
 namespace {
 
 bool all_resident(const placement::Placement& placement) {
-  return std::all_of(placement.blocks.begin(), placement.blocks.end(), [](const auto& home) { return home.how == How::Resident; });
+  return std::all_of(placement.blocks.begin(), placement.blocks.end(),
+                     [](const auto& home) { return home.how == How::Resident; });
 }
 
 }  // namespace
 
-/// Other models of many steps that are opened for the same compute device and planned freely: they share its memory.
+/// Other models of many steps that are opened for the same compute device and planned freely: they
+/// share its memory.
 std::vector<Engine::Entry*> Engine::partners(Entry& own) {
   std::vector<Entry*> found;
   auto self = own.model.lock();
-  if (!own.many_steps || !own.request.allocation.empty() || !options_.override_allocation.empty()) return found;
+  if (!own.many_steps || !own.request.allocation.empty() || !options_.override_allocation.empty())
+    return found;
   for (auto& entry : entries_) {
     auto model = entry.model.lock();
     if (!model || model == self || !entry.many_steps || !entry.request.allocation.empty()) continue;
@@ -286,14 +324,16 @@ bool Engine::plan_together(Entry& own, StreamedModel& model) {
   if (others.empty()) return false;
   own.system = system_without(model.options().compute, {});
   std::vector<placement::Use> uses{{describe(own, model, own.system), own.steps}};
-  double per_byte = own.profile.total_s / static_cast<double>(std::max<std::int64_t>(1, model.total_file_bytes()));
+  double per_byte = own.profile.total_s /
+                    static_cast<double>(std::max<std::int64_t>(1, model.total_file_bytes()));
   for (auto* other : others) {
     auto partner = other->model.lock();
     if (other->profile.seconds.empty()) {
       // Not run yet: taken to be as hard as this one for its size.
       other->profile.peak_activation_bytes = own.profile.peak_activation_bytes;
       for (std::size_t i = 0; i < partner->block_count(); ++i)
-        other->profile.seconds.push_back(per_byte * static_cast<double>(partner->file_bytes(static_cast<int>(i))));
+        other->profile.seconds.push_back(
+            per_byte * static_cast<double>(partner->file_bytes(static_cast<int>(i))));
     }
     uses.push_back({describe(*other, *partner, own.system), own.steps});
   }
@@ -306,8 +346,10 @@ bool Engine::plan_together(Entry& own, StreamedModel& model) {
     others[i]->plan_model = uses[i + 1].model;
     others[i]->placement = together.placements[i + 1];
     others[i]->planned = true;
-    // One that is loaded more generously than the common plan gives way now, not when memory runs out.
-    if (auto partner = others[i]->model.lock(); in_place(*others[i], *partner)) adopt(*others[i], *partner);
+    // One that is loaded more generously than the common plan gives way now, not when memory runs
+    // out.
+    if (auto partner = others[i]->model.lock(); in_place(*others[i], *partner))
+      adopt(*others[i], *partner);
   }
   return true;
 }
@@ -316,9 +358,11 @@ void Engine::adopt(Entry& entry, StreamedModel& model) {
   entry.in_place = true;
   if (options_.plan_only) return;
   std::vector<BlockHome> homes;
-  for (const auto& home : entry.placement.blocks) homes.push_back({home.how, entry.system.devices[home.device].name});
+  for (const auto& home : entry.placement.blocks)
+    homes.push_back({home.how, entry.system.devices[home.device].name});
   std::map<std::string, int> slots;
-  for (const auto& ring : entry.placement.rings) slots[entry.system.devices[ring.device].name] = ring.slots;
+  for (const auto& ring : entry.placement.rings)
+    slots[entry.system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
 }
 
@@ -353,7 +397,9 @@ void Engine::prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds
   own.planned = true;
   adopt(own, *model);
   if (options_.plan_only) {
-    PlannedRun run{model->options().name, compute, needs.steps, own.profile, own.system, own.plan_model, own.placement, 0};
+    PlannedRun run{model->options().name, compute,    needs.steps,
+                   own.profile,           own.system, own.plan_model,
+                   own.placement,         0};
     run.others_bytes = taken_by_others(*model)[compute];
     planned_runs_.push_back(std::move(run));
     return;

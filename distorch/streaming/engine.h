@@ -18,24 +18,26 @@ namespace distorch::streaming {
 
 /// How a loader wants a model placed. All empty: `auto` on the default device.
 struct PlacementRequest {
-  std::string compute;         // "" = the engine's default device
-  std::string allocation;      // "EXPERT#COMPUTE;VIRTUAL_GB;DONORS" (placement/allocation_string.h); "" = auto
-  bool eject = true;           // other models give up their memory first (only as much as is needed)
+  std::string compute;  // "" = the engine's default device
+  std::string
+      allocation;  // "EXPERT#COMPUTE;VIRTUAL_GB;DONORS" (placement/allocation_string.h); "" = auto
+  bool eject = true;  // other models give up their memory first (only as much as is needed)
   bool operator==(const PlacementRequest&) const = default;
 };
 
 enum class PlacementMode { Auto, Spread, Tail };
 
 struct EngineOptions {
-  std::string default_device;                    // "" = the first accelerator, else cpu
-  std::map<std::string, std::int64_t> budgets;   // --memory cuda:0=10GiB
-  PlacementMode mode = PlacementMode::Auto;      // --placement: Tail is DisTorch2's order
-  std::string override_allocation;               // --placement "cuda:0,2gb;cpu,*" for every model; "" = as the loader says
-  std::map<std::string, std::string> device_map; // --device-map
+  std::string default_device;                   // "" = the first accelerator, else cpu
+  std::map<std::string, std::int64_t> budgets;  // --memory cuda:0=10GiB
+  PlacementMode mode = PlacementMode::Auto;     // --placement: Tail is DisTorch2's order
+  std::string override_allocation;  // --placement "cuda:0,2gb;cpu,*" for every model; "" = as the
+                                    // loader says
+  std::map<std::string, std::string> device_map;  // --device-map
   bool strict_devices = false;
   bool log_tables = true;
-  std::optional<Rig> rig;                        // the machine that sim devices imitate
-  bool plan_only = false;                        // plan for `rig` (or this machine), load and run nothing
+  std::optional<Rig> rig;  // the machine that sim devices imitate
+  bool plan_only = false;  // plan for `rig` (or this machine), load and run nothing
 };
 
 /// One preparation of a model, as `distorch plan` reports it.
@@ -51,25 +53,27 @@ struct PlannedRun {
 
 /// What a run of a model will need.
 struct RunNeeds {
-  std::string key;    // sizes of the inputs: with the same key nothing is planned again
-  double steps = 1;   // how often the weights are used in a row
+  std::string key;   // sizes of the inputs: with the same key nothing is planned again
+  double steps = 1;  // how often the weights are used in a row
   /// Asked only if a plan has to be made: a dry run of the same arithmetic (profile.h).
   std::function<Profile(const RigDevice& compute)> profile;
 };
 
 /// All models of a process and the memory they may use: plans where weights rest, loads, evicts.
-/// Promises: no device is used beyond its budget; nothing is evicted that is not in the way; a model that the same
-/// prompt still uses goes last.
+/// Promises: no device is used beyond its budget; nothing is evicted that is not in the way; a
+/// model that the same prompt still uses goes last.
 class Engine {
  public:
   explicit Engine(EngineOptions options = {});
 
   const EngineOptions& options() const { return options_; }
-  /// The present device that stands for a requested one ("" = default), warning once where it was replaced.
+  /// The present device that stands for a requested one ("" = default), warning once where it was
+  /// replaced.
   std::string device_for(const std::string& requested);
   /// The machine as planners see it, with `compute` to compute on and budgets applied.
   placement::System system(const std::string& compute) const;
-  /// Speeds of a device for profiles: of the simulated rig, of a known accelerator, or a cautious guess.
+  /// Speeds of a device for profiles: of the simulated rig, of a known accelerator, or a cautious
+  /// guess.
   RigDevice speeds(const std::string& device) const;
   /// The devices there are: of this machine, or of the rig that is planned for.
   std::vector<device::DeviceInfo> devices() const;
@@ -80,9 +84,10 @@ class Engine {
   /// What was planned, in order.
   const std::vector<PlannedRun>& planned_runs() const { return planned_runs_; }
 
-  /// Makes the engine know a model; it is forgotten when the model dies. Models that run in `many_steps` (diffusion
-  /// models) share the memory left when several are in use at once.
-  void add(const std::shared_ptr<StreamedModel>& model, const PlacementRequest& request, bool many_steps);
+  /// Makes the engine know a model; it is forgotten when the model dies. Models that run in
+  /// `many_steps` (diffusion models) share the memory left when several are in use at once.
+  void add(const std::shared_ptr<StreamedModel>& model, const PlacementRequest& request,
+           bool many_steps);
   /// Brings a model into place for a run: plans, makes room, loads. Cheap when nothing changed.
   /// Errors: OutOfMemory, Usage (impossible allocation).
   void prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds& needs);
@@ -93,9 +98,11 @@ class Engine {
 
   /// The plan made by the last prepare() of a model; tables for the log (placement/tables.h).
   const placement::Placement* placement_of(const StreamedModel& model) const;
-  /// Text of the three DisTorch2 tables and the expert string of the model's plan; "" where none was made.
+  /// Text of the three DisTorch2 tables and the expert string of the model's plan; "" where none
+  /// was made.
   std::string tables_of(const StreamedModel& model) const;
-  /// Frees at least `bytes` on a device if it can: idle models first, then weights of `user` itself.
+  /// Frees at least `bytes` on a device if it can: idle models first, then weights of `user`
+  /// itself.
   bool make_room(const std::string& device, std::int64_t bytes, StreamedModel* user);
 
  private:
@@ -118,7 +125,8 @@ class Engine {
   Entry& entry(const StreamedModel& model);
   const Entry* find(const StreamedModel& model) const;
   placement::System system_without(const std::string& compute, const Bytes& taken) const;
-  placement::Model describe(const Entry& entry, const StreamedModel& model, const placement::System& system) const;
+  placement::Model describe(const Entry& entry, const StreamedModel& model,
+                            const placement::System& system) const;
   placement::Allocation allocation_of(const Entry& entry, const StreamedModel& model);
   /// A plan beside what others hold; `all_resident` tells whether nothing had to be offloaded.
   placement::Placement plan_beside(Entry& entry, StreamedModel& model, const Bytes& taken);
@@ -126,7 +134,8 @@ class Engine {
   bool plan_together(Entry& entry, StreamedModel& model);
   void adopt(Entry& entry, StreamedModel& model);
   void plan_alone(Entry& entry, StreamedModel& model);
-  std::int64_t held_bytes(const Entry& entry, const StreamedModel& model, const std::string& device) const;
+  std::int64_t held_bytes(const Entry& entry, const StreamedModel& model,
+                          const std::string& device) const;
   bool in_place(const Entry& entry, const StreamedModel& model) const;
   Bytes taken_by_others(const StreamedModel& model) const;
   bool evict_one(const StreamedModel* keep, bool also_current_prompt, const std::string& device);

@@ -10,8 +10,8 @@ namespace distorch::streaming {
 namespace {
 
 struct Card {
-  const char* name;      // part of the description
-  double half_tflops;    // dense bf16 matmul that is reached in practice
+  const char* name;    // part of the description
+  double half_tflops;  // dense bf16 matmul that is reached in practice
   double float_tflops;
   double memory_gbps;
 };
@@ -39,15 +39,19 @@ RigDevice known_speeds(const device::DeviceInfo& info) {
   speeds.memory_bytes = info.total_bytes;
   if (info.accelerator) {
     Card guess{"", 30, 15, 400};
-    auto known = std::find_if(cards.begin(), cards.end(),
-                              [&](const Card& card) { return info.description.find(card.name) != std::string::npos; });
+    auto known = std::find_if(cards.begin(), cards.end(), [&](const Card& card) {
+      return info.description.find(card.name) != std::string::npos;
+    });
     const auto& card = known == cards.end() ? guess : *known;
-    speeds.tflops = {{"bfloat16", card.half_tflops}, {"float16", card.half_tflops}, {"default", card.float_tflops}};
+    speeds.tflops = {{"bfloat16", card.half_tflops},
+                     {"float16", card.half_tflops},
+                     {"default", card.float_tflops}};
     speeds.memory_bytes_per_s = card.memory_gbps * GB;
     speeds.launch_s = launch_s;
   } else {
     double threads = std::max(1, info.threads);
-    speeds.tflops = {{"bfloat16", (info.fast_bf16 ? 0.12 : 0.01) * threads}, {"default", 0.05 * threads}};
+    speeds.tflops = {{"bfloat16", (info.fast_bf16 ? 0.12 : 0.01) * threads},
+                     {"default", 0.05 * threads}};
     speeds.memory_bytes_per_s = 15 * GB;
     speeds.launch_s = 5e-6;
   }
@@ -57,8 +61,10 @@ RigDevice known_speeds(const device::DeviceInfo& info) {
 std::int64_t default_budget(const device::DeviceInfo& info, const device::MemoryUse& use) {
   auto ours = std::max(use.in_use, use.reserved);
   auto reachable = info.accelerator ? use.free + ours : info.free_bytes + use.in_use;
-  auto reserve = info.accelerator ? static_cast<std::int64_t>(0.5 * GiB) : static_cast<std::int64_t>(1.0 * GiB);
-  return std::clamp<std::int64_t>(std::min(info.total_bytes, reachable) - reserve, 0, info.total_bytes);
+  auto reserve = info.accelerator ? static_cast<std::int64_t>(0.5 * GiB)
+                                  : static_cast<std::int64_t>(1.0 * GiB);
+  return std::clamp<std::int64_t>(std::min(info.total_bytes, reachable) - reserve, 0,
+                                  info.total_bytes);
 }
 
 namespace {
@@ -77,14 +83,15 @@ std::string rig_name(const Rig& rig, const std::string& device) {
   if (device.rfind("sim:", 0) != 0) return device;
   int index = std::stoi(device.substr(4));
   for (const auto& described : rig.devices)
-    if (placement::kind_of(described.name) == placement::DeviceKind::Accelerator && index-- == 0) return described.name;
+    if (placement::kind_of(described.name) == placement::DeviceKind::Accelerator && index-- == 0)
+      return described.name;
   return device;
 }
 
 }  // namespace
 
-void add_links(placement::System& system, const std::vector<device::DeviceInfo>& devices, const device::LinkTable* measured,
-               const Rig* rig) {
+void add_links(placement::System& system, const std::vector<device::DeviceInfo>& devices,
+               const device::LinkTable* measured, const Rig* rig) {
   if (rig) {
     system.roots = rig->roots;
     for (auto link : rig->links) {
@@ -97,20 +104,25 @@ void add_links(placement::System& system, const std::vector<device::DeviceInfo>&
     }
   }
   auto linked = [&](const std::string& a, const std::string& b) {
-    return std::any_of(system.links.begin(), system.links.end(),
-                       [&](const LinkSpec& link) { return (link.from == a && link.to == b) || (link.from == b && link.to == a); });
+    return std::any_of(system.links.begin(), system.links.end(), [&](const LinkSpec& link) {
+      return (link.from == a && link.to == b) || (link.from == b && link.to == a);
+    });
   };
   constexpr double pcie_gbps = 20, peer_gbps = 10, disk_gbps = 1.5, latency_s = 15e-6;
   for (const auto& info : devices) {
     double disk = measured && measured->disk_gbps ? *measured->disk_gbps : disk_gbps;
-    if (!linked("disk", info.name)) system.links.push_back(make_link("disk", info.name, disk, 1e-4));
+    if (!linked("disk", info.name))
+      system.links.push_back(make_link("disk", info.name, disk, 1e-4));
     for (const auto& other : devices) {
-      if (&other == &info || linked(info.name, other.name) || (!info.accelerator && !other.accelerator)) continue;
+      if (&other == &info || linked(info.name, other.name) ||
+          (!info.accelerator && !other.accelerator))
+        continue;
       const auto& from = info.accelerator && !other.accelerator ? other.name : info.name;
       const auto& to = from == info.name ? other.name : info.name;
       const auto* speed = measured ? measured->find(from, to) : nullptr;
       double common = info.accelerator && other.accelerator ? peer_gbps : pcie_gbps;
-      system.links.push_back(make_link(from, to, speed ? speed->gbps : common, speed ? speed->latency_s : latency_s));
+      system.links.push_back(
+          make_link(from, to, speed ? speed->gbps : common, speed ? speed->latency_s : latency_s));
     }
   }
 }

@@ -7,16 +7,17 @@
 
 namespace distorch::streaming {
 
-/// Speeds of a real device for predictions: of a table of well-known cards, else a cautious guess from its kind.
+/// Speeds of a real device for predictions: of a table of well-known cards, else a cautious guess
+/// from its kind.
 RigDevice known_speeds(const device::DeviceInfo& info);
 
-/// What of a device weights and activations may use when the user set no budget: what other programs leave, less a
-/// reserve for the driver and fragmentation.
+/// What of a device weights and activations may use when the user set no budget: what other
+/// programs leave, less a reserve for the driver and fragmentation.
 std::int64_t default_budget(const device::DeviceInfo& info, const device::MemoryUse& use);
 
-/// Links between the devices of a system: measured ones first, then those of the rig that sim devices imitate, else
-/// common speeds of each kind of link.
-void add_links(placement::System& system, const std::vector<device::DeviceInfo>& devices, const device::LinkTable* measured,
-               const Rig* rig);
+/// Links between the devices of a system: measured ones first, then those of the rig that sim
+/// devices imitate, else common speeds of each kind of link.
+void add_links(placement::System& system, const std::vector<device::DeviceInfo>& devices,
+               const device::LinkTable* measured, const Rig* rig);
 
 }  // namespace distorch::streaming

@@ -13,23 +13,27 @@ std::int64_t align_up(std::int64_t value, std::int64_t alignment) {
   return (value + alignment - 1) / alignment * alignment;
 }
 
-/// Whether `next` can ride in `run`: same file, no gap worth a copy of its own, and aligned where it lands.
+/// Whether `next` can ride in `run`: same file, no gap worth a copy of its own, and aligned where
+/// it lands.
 bool continues(const Run& run, const weights::Stored& next) {
   auto distance = next.offset_bytes - run.file_offset;
   auto gap = distance - run.size_bytes;
-  return run.file == next.file && gap >= 0 && gap < run_alignment && distance % tensor_alignment == 0;
+  return run.file == next.file && gap >= 0 && gap < run_alignment &&
+         distance % tensor_alignment == 0;
 }
 
 }  // namespace
 
 Layout lay_out(std::vector<Wanted> wanted) {
   std::sort(wanted.begin(), wanted.end(), [](const Wanted& a, const Wanted& b) {
-    return std::pair(a.stored.file.get(), a.stored.offset_bytes) < std::pair(b.stored.file.get(), b.stored.offset_bytes);
+    return std::pair(a.stored.file.get(), a.stored.offset_bytes) <
+           std::pair(b.stored.file.get(), b.stored.offset_bytes);
   });
   Layout layout;
   for (const auto& [weight, stored] : wanted) {
     if (layout.runs.empty() || !continues(layout.runs.back(), stored))
-      layout.runs.push_back({stored.file, stored.offset_bytes, align_up(layout.slot_bytes, run_alignment), 0});
+      layout.runs.push_back(
+          {stored.file, stored.offset_bytes, align_up(layout.slot_bytes, run_alignment), 0});
     auto& run = layout.runs.back();
     auto offset = run.slot_offset + stored.offset_bytes - run.file_offset;
     run.size_bytes = stored.offset_bytes + stored.size_bytes - run.file_offset;

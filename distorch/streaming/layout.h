@@ -16,13 +16,14 @@ struct Run {
 
 /// One weight inside a slot.
 struct Item {
-  int weight = 0;                // index into Manifest::weights()
+  int weight = 0;  // index into Manifest::weights()
   weights::Stored stored;
   std::int64_t slot_offset = 0;  // bytes, a multiple of 16
 };
 
-/// How the streamed weights of one block lie in a slot: bytes exactly as in the file, neighbours in the
-/// file copied by one run, every tensor aligned to 16 bytes so that matrix kernels take their fast paths.
+/// How the streamed weights of one block lie in a slot: bytes exactly as in the file, neighbours in
+/// the file copied by one run, every tensor aligned to 16 bytes so that matrix kernels take their
+/// fast paths.
 struct Layout {
   std::vector<Run> runs;
   std::vector<Item> items;

@@ -30,10 +30,12 @@ class DrySource final : public weights::WeightSource {
   ~DrySource() override {
     model_.manifest().attach(&model_);
     for (auto& [weight, value] : before_) model_.manifest().slot(weight).value = std::move(value);
-    for (std::size_t i = 0; i < patches_.size(); ++i) model_.manifest().slot(i).patches = std::move(patches_[i]);
+    for (std::size_t i = 0; i < patches_.size(); ++i)
+      model_.manifest().slot(i).patches = std::move(patches_[i]);
   }
 
-  weights::Tensors run(int block, const weights::Tensors& inputs, const weights::Body& body) override {
+  weights::Tensors run(int block, const weights::Tensors& inputs,
+                       const weights::Body& body) override {
     // Work counts once it is done on the virtual clock.
     sim::finish();
     auto before = sim::work(0);
@@ -60,7 +62,8 @@ class DrySource final : public weights::WeightSource {
 
 }  // namespace
 
-Profile profile_model(StreamedModel& model, const RigDevice& compute, const std::function<void(at::Device)>& forward) {
+Profile profile_model(StreamedModel& model, const RigDevice& compute,
+                      const std::function<void(at::Device)>& forward) {
   Rig rig;
   rig.name = "profile";
   rig.devices.push_back(compute);

@@ -10,17 +10,19 @@ namespace distorch::streaming {
 
 /// What one run of a model costs on a device, block by block, by the simulator's cost model.
 struct Profile {
-  std::vector<double> seconds;                   // per block: one run's compute; 0 for blocks that did not run
-  std::vector<double> flops;                     // per block
-  std::vector<std::int64_t> activation_bytes;    // per block: inputs that would cross a link
-  std::vector<bool> used;                        // whether the block ran at all
-  std::int64_t peak_activation_bytes = 0;        // highest memory beside weights
+  std::vector<double> seconds;  // per block: one run's compute; 0 for blocks that did not run
+  std::vector<double> flops;    // per block
+  std::vector<std::int64_t> activation_bytes;  // per block: inputs that would cross a link
+  std::vector<bool> used;                      // whether the block ran at all
+  std::int64_t peak_activation_bytes = 0;      // highest memory beside weights
   double total_s = 0;
 };
 
-/// Runs `forward` dry (shapes only) on a simulated device with the speeds of `compute`: nothing is computed, read or
-/// stored, so it takes milliseconds, and where the model's weights rest now does not matter. `forward` gets the
-/// device to make its inputs on (at::empty will do) and calls the model as a real run would.
-Profile profile_model(StreamedModel& model, const RigDevice& compute, const std::function<void(at::Device)>& forward);
+/// Runs `forward` dry (shapes only) on a simulated device with the speeds of `compute`: nothing is
+/// computed, read or stored, so it takes milliseconds, and where the model's weights rest now does
+/// not matter. `forward` gets the device to make its inputs on (at::empty will do) and calls the
+/// model as a real run would.
+Profile profile_model(StreamedModel& model, const RigDevice& compute,
+                      const std::function<void(at::Device)>& forward);
 
 }  // namespace distorch::streaming

@@ -22,6 +22,8 @@ Lease& Lease::operator=(Lease&& other) noexcept {
 
 const at::Tensor& Lease::bytes() const { return ring_->bytes(slot_); }
 
+const std::vector<const std::byte*>& Lease::places() const { return ring_->places(slot_); }
+
 Ring::Ring(std::vector<RingBlock> blocks, const RingOptions& options)
     : options_(options), states_(static_cast<std::size_t>(std::max(1, options.slots))) {
   for (std::size_t i = 0; i < blocks.size(); ++i) {
@@ -37,12 +39,14 @@ void Ring::allocate_slots(const at::TensorOptions& options) {
 }
 
 bool Ring::has_donors() const {
-  return std::any_of(blocks_.begin(), blocks_.end(), [](const auto& entry) { return entry.second.donor.defined(); });
+  return std::any_of(blocks_.begin(), blocks_.end(),
+                     [](const auto& entry) { return entry.second.donor.defined(); });
 }
 
 int Ring::successor(int block) const { return successor_.at(block); }
 
-/// A slot nobody uses; with `may_drop_fresh` also one that was filled for a block that did not come.
+/// A slot nobody uses; with `may_drop_fresh` also one that was filled for a block that did not
+/// come.
 int Ring::free_slot(bool may_drop_fresh) const {
   for (int i = 0; i < slots(); ++i) {
     int slot = (next_slot_ + i) % slots();
@@ -69,7 +73,9 @@ Lease Ring::pin(int block) {
     slot = free_slot(false);
     if (slot < 0) slot = free_slot(true);
     if (slot < 0)
-      throw Error(ErrorKind::Internal, "ring", fmt::format("block {} was asked for while all {} slots are in use", block, slots()));
+      throw Error(
+          ErrorKind::Internal, "ring",
+          fmt::format("block {} was asked for while all {} slots are in use", block, slots()));
     start_fill(slot, block);
     unforeseen_bytes_ += blocks_.at(block).layout->link_bytes;
   }
@@ -97,7 +103,8 @@ void Ring::prefetch() {
   for (int ahead = 0; ahead < slots(); ++ahead) {
     next = successor(next);
     bool present = false;
-    for (const auto& state : states_) present = present || (state.block == next && (state.fresh || state.leased));
+    for (const auto& state : states_)
+      present = present || (state.block == next && (state.fresh || state.leased));
     if (present) continue;
     int slot = free_slot(false);
     if (slot < 0) return;
@@ -106,7 +113,8 @@ void Ring::prefetch() {
 }
 
 std::unique_ptr<Ring> make_ring(std::vector<RingBlock> blocks, const RingOptions& options) {
-  if (device::has_streams(options.compute)) return std::make_unique<StreamRing>(std::move(blocks), options);
+  if (device::has_streams(options.compute))
+    return std::make_unique<StreamRing>(std::move(blocks), options);
   return std::make_unique<ThreadRing>(std::move(blocks), options);
 }
 

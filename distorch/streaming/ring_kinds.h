@@ -5,7 +5,8 @@
 
 namespace distorch::streaming {
 
-/// A thread that does jobs in order. An exception of a job is kept and thrown by the next wait() for it.
+/// A thread that does jobs in order. An exception of a job is kept and thrown by the next wait()
+/// for it.
 class Worker {
  public:
   Worker();
@@ -27,9 +28,9 @@ class Worker {
   std::thread thread_;
 };
 
-/// For devices with streams: one copy stream, events in both directions, no host waits. Bytes come from a donor
-/// device or from the registered mapping; where registration was refused a worker stages them through two
-/// page-locked buffers.
+/// For devices with streams: one copy stream, events in both directions, no host waits. Bytes come
+/// from a donor device or from the registered mapping; where registration was refused a worker
+/// stages them through two page-locked buffers.
 class StreamRing final : public Ring {
  public:
   StreamRing(std::vector<RingBlock> blocks, const RingOptions& options);
@@ -53,26 +54,39 @@ class StreamRing final : public Ring {
   std::unique_ptr<Worker> worker_;
 };
 
-/// For the CPU. Blocks of a file are used where they lie in the mapping, so nothing is copied: one thread asks the disk
-/// for the pages of the blocks that come next and, where the file does not fit into RAM, gives those of used blocks back;
-/// another waits until the pages are there and maps them. Pages that were in the page cache before we came stay there.
-/// Only blocks of a donor device are copied into slots.
+/// For the CPU. A worker makes the blocks that come next ready. One that lies in the page cache is
+/// used there, in the file's mapping, without a copy. One that does not is read from the disk into
+/// a slot past the page cache (O_DIRECT), which costs the CPU next to nothing and pushes nothing
+/// else out of RAM; where the file system cannot do that, or the file is to stay in RAM, its pages
+/// are brought into the cache and used there. Only blocks of a donor are copied.
 class ThreadRing final : public Ring {
  public:
   ThreadRing(std::vector<RingBlock> blocks, const RingOptions& options);
+  ~ThreadRing() override;
 
  protected:
   void fill(int slot, const RingBlock& block) override;
   void wait_filled(int slot) override;
   void mark_free(int slot) override;
+  const std::vector<const std::byte*>& places(int slot) const override {
+    return filled_[slot].places;
+  }
 
  private:
-  void bring(int slot, const Layout& layout);
+  struct Filled {
+    std::uint64_t job = 0;
+    const Layout* layout = nullptr;        // of a file's block
+    std::vector<const std::byte*> places;  // where its runs are; known when the job is done
+    at::Tensor buffer;                     // for direct reads, made when first needed
+    bool give_back = false;                // we brought its pages into the cache
+  };
+  int direct_descriptor(const formats::MappedFile& mapping);
+  bool fill_directly(Filled& filled, const Layout& layout);
+  void fill_from_file(Filled& filled, const Layout& layout);
 
-  std::vector<std::uint64_t> jobs_;
-  std::vector<const Layout*> filled_by_;  // what of a file a slot stands for
-  std::vector<char> brought_;             // whether its pages came from the disk; set before its job is done
-  Worker asker_, worker_;                 // the second waits for the first
+  std::vector<Filled> filled_;
+  std::map<const formats::MappedFile*, int> direct_;
+  std::unique_ptr<Worker> worker_;
 };
 
 }  // namespace distorch::streaming

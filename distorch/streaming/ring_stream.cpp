@@ -7,18 +7,23 @@ namespace distorch::streaming {
 
 namespace {
 
-/// Large enough that starting a copy costs nothing beside it, small enough not to matter in a budget of RAM.
+/// Large enough that starting a copy costs nothing beside it, small enough not to matter in a
+/// budget of RAM.
 constexpr std::int64_t largest_staging_bytes = std::int64_t{32} << 20;
 
 at::Tensor file_bytes(const Run& run, std::int64_t offset, std::int64_t size) {
-  auto bytes = run.file->mapping()->bytes({static_cast<std::size_t>(run.file_offset + offset), static_cast<std::size_t>(size)});
-  return at::from_blob(const_cast<std::byte*>(bytes.data()), {size}, at::TensorOptions().dtype(at::kByte));
+  auto bytes = run.file->mapping()->bytes(
+      {static_cast<std::size_t>(run.file_offset + offset), static_cast<std::size_t>(size)});
+  return at::from_blob(const_cast<std::byte*>(bytes.data()), {size},
+                       at::TensorOptions().dtype(at::kByte));
 }
 
 }  // namespace
 
 StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options)
-    : Ring(std::move(blocks), options), copy_stream_(device::new_stream(options.compute)), jobs_(slots(), 0) {
+    : Ring(std::move(blocks), options),
+      copy_stream_(device::new_stream(options.compute)),
+      jobs_(slots(), 0) {
   allocate_slots(at::TensorOptions().device(options.compute));
   auto compute = device::current_stream(options.compute);
   for (int i = 0; i < slots(); ++i) {
@@ -30,7 +35,8 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
   }
   if (options.registered) return;
   for (int i = 0; i < 2; ++i) {
-    staging_.emplace_back(std::min(slot_bytes(), largest_staging_bytes), std::vector<c10::Device>{options.compute});
+    staging_.emplace_back(std::min(slot_bytes(), largest_staging_bytes),
+                          std::vector<c10::Device>{options.compute});
     staged_.emplace_back(options.compute);
   }
   worker_ = std::make_unique<Worker>();
@@ -47,7 +53,8 @@ StreamRing::~StreamRing() {
 
 void StreamRing::copy_mapped(const at::Tensor& slot, const Layout& layout) {
   for (const auto& run : layout.runs)
-    device::copy_async(slot.narrow(0, run.slot_offset, run.size_bytes), file_bytes(run, 0, run.size_bytes), copy_stream_);
+    device::copy_async(slot.narrow(0, run.slot_offset, run.size_bytes),
+                       file_bytes(run, 0, run.size_bytes), copy_stream_);
 }
 
 void StreamRing::copy_staged(const at::Tensor& slot, const Layout& layout) {
@@ -58,8 +65,10 @@ void StreamRing::copy_staged(const at::Tensor& slot, const Layout& layout) {
       auto buffer = next_staging_++ % staging_.size();
       if (options().waits.host_after_copy) staged_[buffer].synchronize();
       device::host_will_write(staging_[buffer].data(), size);
-      read_run({run.file, run.file_offset + done, 0, size}, staging_[buffer].data(), options().keep_cached);
-      device::copy_async(slot.narrow(0, run.slot_offset + done, size), staging_[buffer].tensor().narrow(0, 0, size), copy_stream_);
+      read_run({run.file, run.file_offset + done, 0, size}, staging_[buffer].data(),
+               options().keep_cached);
+      device::copy_async(slot.narrow(0, run.slot_offset + done, size),
+                         staging_[buffer].tensor().narrow(0, 0, size), copy_stream_);
       staged_[buffer].record(copy_stream_);
     }
   }
@@ -74,11 +83,12 @@ void StreamRing::fill(int slot, const RingBlock& block) {
     for (const auto& run : block.layout->runs) run.file->mapping()->check();
     copy_mapped(bytes(slot), *block.layout);
   } else {
-    jobs_[slot] = worker_->add([this, slot, layout = block.layout, machine = sim::current_machine()] {
-      sim::JoinScope join(machine);
-      copy_staged(bytes(slot), *layout);
-      filled_[slot].record(copy_stream_);
-    });
+    jobs_[slot] =
+        worker_->add([this, slot, layout = block.layout, machine = sim::current_machine()] {
+          sim::JoinScope join(machine);
+          copy_staged(bytes(slot), *layout);
+          filled_[slot].record(copy_stream_);
+        });
     return;
   }
   jobs_[slot] = 0;
@@ -87,9 +97,12 @@ void StreamRing::fill(int slot, const RingBlock& block) {
 
 void StreamRing::wait_filled(int slot) {
   if (jobs_[slot]) worker_->wait(jobs_[slot]);
-  if (options().waits.compute_after_copy) filled_[slot].block(device::current_stream(options().compute));
+  if (options().waits.compute_after_copy)
+    filled_[slot].block(device::current_stream(options().compute));
 }
 
-void StreamRing::mark_free(int slot) { freed_[slot].record(device::current_stream(options().compute)); }
+void StreamRing::mark_free(int slot) {
+  freed_[slot].record(device::current_stream(options().compute));
+}
 
 }  // namespace distorch::streaming

@@ -61,64 +61,154 @@ void read_run(const Run& run, void* to, bool keep_cached) {
   auto* out = static_cast<char*>(to);
   std::int64_t done = 0;
   while (done < run.size_bytes) {
-    auto count = ::pread(mapping.descriptor(), out + done, static_cast<std::size_t>(run.size_bytes - done), run.file_offset + done);
+    auto count = ::pread(mapping.descriptor(), out + done,
+                         static_cast<std::size_t>(run.size_bytes - done), run.file_offset + done);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw Error(ErrorKind::Format, mapping.path().string(), std::string("cannot be read: ") + std::strerror(errno));
-    if (count == 0) throw Error(ErrorKind::Format, mapping.path().string(), "was truncated or replaced while in use");
+    if (count < 0)
+      throw Error(ErrorKind::Format, mapping.path().string(),
+                  std::string("cannot be read: ") + std::strerror(errno));
+    if (count == 0)
+      throw Error(ErrorKind::Format, mapping.path().string(),
+                  "was truncated or replaced while in use");
     done += count;
   }
   mapping.check();
-  if (!keep_cached) mapping.evict({static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
+  if (!keep_cached)
+    mapping.evict(
+        {static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
 }
 
+namespace {
+
+constexpr std::int64_t page =
+    4096;  // what direct reads want of offsets, sizes and addresses, on any disk
+
+std::int64_t page_down(std::int64_t value) { return value / page * page; }
+std::int64_t page_up(std::int64_t value) { return page_down(value + page - 1); }
+
+formats::ByteRange range_of(const Run& run) {
+  return {static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)};
+}
+
+/// Room for a block read in whole pages.
+std::int64_t direct_bytes(const Layout& layout) {
+  std::int64_t bytes = 0;
+  for (const auto& run : layout.runs)
+    bytes += page_up(run.file_offset + run.size_bytes) - page_down(run.file_offset);
+  return bytes;
+}
+
+/// Reads whole pages around a run past the page cache. False where this file system cannot;
+/// Error(Format) where the file no longer has the bytes.
+bool read_direct(int descriptor, const Run& run, std::byte* to) {
+  auto begin = page_down(run.file_offset), end = run.file_offset + run.size_bytes;
+  const auto& mapping = *run.file->mapping();
+  for (auto at = begin; at < end;) {
+    auto count =
+        ::pread(descriptor, to + (at - begin), static_cast<std::size_t>(page_up(end) - at), at);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && errno == EINVAL) return false;
+    if (count < 0)
+      throw Error(ErrorKind::Format, mapping.path().string(),
+                  std::string("cannot be read: ") + std::strerror(errno));
+    if (count == 0)
+      throw Error(ErrorKind::Format, mapping.path().string(),
+                  "was truncated or replaced while in use");
+    at += count;
+    if (at < end && at % page != 0) return false;  // only the end of the file may cut a page
+  }
+  return true;
+}
+
+}  // namespace
+
 ThreadRing::ThreadRing(std::vector<RingBlock> blocks, const RingOptions& options)
-    : Ring(std::move(blocks), options), jobs_(slots(), 0), filled_by_(slots(), nullptr), brought_(slots(), false) {
+    : Ring(std::move(blocks), options), filled_(slots()) {
   if (has_donors()) allocate_slots(at::TensorOptions());
 }
 
-/// Asks the disk for the block's pages; it then works on them while another thread still waits for the block before.
-void ThreadRing::bring(int slot, const Layout& layout) {
-  std::int64_t missing = 0;
+ThreadRing::~ThreadRing() {
+  worker_.reset();
+  for (const auto& [file, descriptor] : direct_)
+    if (descriptor >= 0) ::close(descriptor);
+}
+
+/// A descriptor that reads past the page cache; -1 where there is none to be had.
+int ThreadRing::direct_descriptor(const formats::MappedFile& mapping) {
+  auto at = direct_.find(&mapping);
+  if (at != direct_.end()) return at->second;
+  // By descriptor, not by path: another file may have taken the path.
+  auto self = "/proc/self/fd/" + std::to_string(mapping.descriptor());
+  return direct_[&mapping] = ::open(self.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+}
+
+bool ThreadRing::fill_directly(Filled& filled, const Layout& layout) {
+  auto wanted = direct_bytes(layout);
+  if (!filled.buffer.defined() || filled.buffer.numel() < wanted + page)
+    filled.buffer = at::empty({std::max(wanted, page_up(slot_bytes())) + page},
+                              at::TensorOptions().dtype(at::kByte));
+  auto address = reinterpret_cast<std::int64_t>(filled.buffer.mutable_data_ptr());
+  auto* to = reinterpret_cast<std::byte*>(page_up(address));
+  filled.places.clear();
   for (const auto& run : layout.runs) {
-    const auto& mapping = *run.file->mapping();
-    formats::ByteRange range{static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)};
-    if (!options().keep_cached) missing += run.size_bytes - static_cast<std::int64_t>(mapping.resident_bytes(range));
-    mapping.will_need(range);
+    int descriptor = direct_descriptor(*run.file->mapping());
+    if (descriptor < 0 || !read_direct(descriptor, run, to)) {
+      direct_[run.file->mapping().get()] = -1;
+      return false;
+    }
+    filled.places.push_back(to + run.file_offset % page);
+    to += page_up(run.file_offset + run.size_bytes) - page_down(run.file_offset);
   }
-  brought_[slot] = missing > 0;
+  return true;
+}
+
+/// Runs on the worker.
+void ThreadRing::fill_from_file(Filled& filled, const Layout& layout) {
+  bool cached = true;
+  for (const auto& run : layout.runs)
+    cached = cached && run.file->mapping()->resident_bytes(range_of(run)) ==
+                           static_cast<std::size_t>(run.size_bytes);
+  filled.give_back = false;
+  if (cached || options().keep_cached || !fill_directly(filled, layout)) {
+    filled.give_back = !cached && !options().keep_cached;
+    filled.places.clear();
+    for (const auto& run : layout.runs) run.file->mapping()->will_need(range_of(run));
+    for (const auto& run : layout.runs) {
+      run.file->mapping()->probe(range_of(run));
+      filled.places.push_back(run.file->mapping()->bytes(range_of(run)).data());
+    }
+  }
+  for (const auto& run : layout.runs) run.file->mapping()->check();
 }
 
 void ThreadRing::fill(int slot, const RingBlock& block) {
-  filled_by_[slot] = nullptr;
+  auto& filled = filled_[slot];
+  filled.layout = nullptr;
+  filled.job = 0;
   if (block.donor.defined()) {
     bytes(slot).narrow(0, 0, block.donor.numel()).copy_(block.donor);
-    jobs_[slot] = 0;
     return;
   }
-  filled_by_[slot] = block.layout;
-  auto asked = asker_.add([this, slot, layout = block.layout] { bring(slot, *layout); });
-  jobs_[slot] = worker_.add([this, asked, id = block.id, layout = block.layout] {
-    Traced traced(options().lane, "block " + std::to_string(id), c10::Stream(c10::Stream::DEFAULT, at::kCPU));
-    asker_.wait(asked);
-    for (const auto& run : layout->runs) {
-      run.file->mapping()->probe({static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
-      run.file->mapping()->check();
-    }
+  filled.layout = block.layout;
+  if (!worker_) worker_ = std::make_unique<Worker>();
+  filled.job = worker_->add([this, &filled, id = block.id, layout = block.layout] {
+    Traced traced(options().lane, "block " + std::to_string(id),
+                  c10::Stream(c10::Stream::DEFAULT, at::kCPU));
+    fill_from_file(filled, *layout);
   });
 }
 
 void ThreadRing::wait_filled(int slot) {
   Traced traced(options().lane + ", waiting", "wait", c10::Stream(c10::Stream::DEFAULT, at::kCPU));
-  if (jobs_[slot]) worker_.wait(jobs_[slot]);
+  if (filled_[slot].job) worker_->wait(filled_[slot].job);
 }
 
 /// CPU operations are done when they return. Pages that were cached before we came stay.
 void ThreadRing::mark_free(int slot) {
-  const auto* layout = filled_by_[slot];
-  if (options().keep_cached || !layout || !brought_[slot]) return;
-  asker_.add([layout] {
-    for (const auto& run : layout->runs)
-      run.file->mapping()->evict({static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
+  const auto* layout = filled_[slot].layout;
+  if (!layout || !filled_[slot].give_back) return;
+  worker_->add([layout] {
+    for (const auto& run : layout->runs) run.file->mapping()->evict(range_of(run));
   });
 }
 

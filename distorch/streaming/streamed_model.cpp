@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
 #include <numeric>
 #include <set>
 
@@ -24,7 +25,9 @@ namespace {
 /// The tensor of an item inside a buffer laid out as its layout says, in the file's dtype.
 at::Tensor view_item(const at::Tensor& buffer, const Item& item) {
   auto dtype = weights::to_torch(item.stored.dtype);
-  return buffer.narrow(0, item.slot_offset, item.stored.size_bytes).view(dtype).view(item.stored.shape);
+  return buffer.narrow(0, item.slot_offset, item.stored.size_bytes)
+      .view(dtype)
+      .view(item.stored.shape);
 }
 
 std::vector<at::Tensor> view_items(const at::Tensor& buffer, const Layout& layout) {
@@ -41,20 +44,45 @@ std::vector<at::Tensor> mapped_items(const Layout& layout) {
   return views;
 }
 
+/// The tensors of a block whose runs lie at these addresses; nothing where there are none.
+std::vector<at::Tensor> placed_items(const std::vector<const std::byte*>& places,
+                                     const Layout& layout) {
+  std::vector<at::Tensor> views;
+  if (places.empty()) return views;
+  std::size_t run = 0;
+  for (const auto& item : layout.items) {
+    while (run + 1 < layout.runs.size() && item.slot_offset >= layout.runs[run + 1].slot_offset)
+      ++run;
+    auto options = at::TensorOptions().dtype(weights::to_torch(item.stored.dtype));
+    auto* data =
+        const_cast<std::byte*>(places[run]) + (item.slot_offset - layout.runs[run].slot_offset);
+    if (reinterpret_cast<std::uintptr_t>(data) % options.dtype().itemsize() == 0) {
+      views.push_back(at::from_blob(data, item.stored.shape, options));
+    } else {
+      views.push_back(at::empty(item.stored.shape, options));
+      std::memcpy(views.back().mutable_data_ptr(), data,
+                  static_cast<std::size_t>(item.stored.size_bytes));
+    }
+  }
+  return views;
+}
+
 std::int64_t held_bytes(const std::vector<at::Tensor>& tensors, at::Device device) {
   std::set<const void*> seen;
   std::int64_t bytes = 0;
   for (const auto& tensor : tensors) {
     if (!tensor.defined() || tensor.device() != device) continue;
     const auto& storage = tensor.storage();
-    if (seen.insert(storage.unsafeGetStorageImpl()).second) bytes += static_cast<std::int64_t>(storage.nbytes());
+    if (seen.insert(storage.unsafeGetStorageImpl()).second)
+      bytes += static_cast<std::int64_t>(storage.nbytes());
   }
   return bytes;
 }
 
 }  // namespace
 
-StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint checkpoint, StreamedOptions options)
+StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint checkpoint,
+                             StreamedOptions options)
     : manifest_(manifest),
       checkpoint_(std::move(checkpoint)),
       options_(std::move(options)),
@@ -71,7 +99,8 @@ StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint ch
     std::int64_t bytes = 0;
     for (const auto& item : layouts_.back().items) {
       decode = decode || weights::to_torch(item.stored.dtype) != options_.dtype;
-      bytes += c10::multiply_integers(item.stored.shape) * static_cast<std::int64_t>(c10::elementSize(options_.dtype));
+      bytes += c10::multiply_integers(item.stored.shape) *
+               static_cast<std::int64_t>(c10::elementSize(options_.dtype));
     }
     needs_decode_.push_back(decode);
     resident_bytes_.push_back(decode ? bytes : layouts_.back().slot_bytes);
@@ -88,7 +117,8 @@ std::int64_t StreamedModel::total_file_bytes() const {
   return total;
 }
 
-// --- loading ------------------------------------------------------------------------------------------------
+// --- loading
+// ------------------------------------------------------------------------------------------------
 
 void StreamedModel::register_files() {
   if (!registered_.empty() || !device::has_streams(compute_)) return;
@@ -98,7 +128,8 @@ void StreamedModel::register_files() {
   all_registered_ = true;
   for (const auto& [key, file] : files) {
     auto bytes = file->mapping()->bytes();
-    registered_.emplace_back(bytes.data(), static_cast<std::int64_t>(bytes.size()), std::vector<c10::Device>{compute_});
+    registered_.emplace_back(bytes.data(), static_cast<std::int64_t>(bytes.size()),
+                             std::vector<c10::Device>{compute_});
     all_registered_ = all_registered_ && static_cast<bool>(registered_.back());
   }
 }
@@ -110,8 +141,10 @@ at::Tensor StreamedModel::raw_copy(int block, at::Device device) {
   auto stream = device::current_stream(device);
   for (const auto& run : layout.runs) {
     run.file->mapping()->check();
-    auto bytes = run.file->mapping()->bytes({static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
-    auto source = at::from_blob(const_cast<std::byte*>(bytes.data()), {run.size_bytes}, at::TensorOptions().dtype(at::kByte));
+    auto bytes = run.file->mapping()->bytes(
+        {static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
+    auto source = at::from_blob(const_cast<std::byte*>(bytes.data()), {run.size_bytes},
+                                at::TensorOptions().dtype(at::kByte));
     device::copy_async(buffer.narrow(0, run.slot_offset, run.size_bytes), source, stream);
   }
   return buffer;
@@ -128,15 +161,16 @@ std::vector<at::Tensor> StreamedModel::decode(const std::vector<at::Tensor>& raw
   return values;
 }
 
-/// A block's weights for good: in place in the mapping on the CPU where the dtype is right, else a copy in the
-/// compute dtype, after which the pages it came from are given back.
+/// A block's weights for good: in place in the mapping on the CPU where the dtype is right, else a
+/// copy in the compute dtype, after which the pages it came from are given back.
 std::vector<at::Tensor> StreamedModel::resident_values(int block, at::Device device) {
   const auto& layout = layouts_[block];
   if (device.is_cpu()) {
     auto values = decode(mapped_items(layout), block);
     if (needs_decode_[block])
       for (const auto& run : layout.runs)
-        run.file->mapping()->dont_need({static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
+        run.file->mapping()->dont_need(
+            {static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
     return values;
   }
   return decode(view_items(raw_copy(block, device), layout), block);
@@ -150,13 +184,12 @@ void StreamedModel::load_block(int block, const BlockHome& home) {
       state.values = resident_values(block, compute_);
       fill_slots(block, state.values);
       break;
-    case How::OnDonor:
-      state.values = resident_values(block, device);
-      break;
+    case How::OnDonor: state.values = resident_values(block, device); break;
     case How::Streamed:
       if (device.is_cpu()) break;
       state.donor = raw_copy(block, device);
-      // Rings read it on other streams; loading is rare, so the host waits once instead of every copy.
+      // Rings read it on other streams; loading is rare, so the host waits once instead of every
+      // copy.
       device::synchronize(device);
       break;
   }
@@ -167,13 +200,17 @@ void StreamedModel::unload_block(int block) {
   clear_slots(block);
 }
 
-void StreamedModel::load(const std::vector<BlockHome>& homes, const std::map<std::string, int>& slots) {
+void StreamedModel::load(const std::vector<BlockHome>& homes,
+                         const std::map<std::string, int>& slots) {
   if (homes.size() != layouts_.size())
-    throw Error(ErrorKind::Internal, options_.name, fmt::format("has {} blocks, the placement {}", layouts_.size(), homes.size()));
+    throw Error(ErrorKind::Internal, options_.name,
+                fmt::format("has {} blocks, the placement {}", layouts_.size(), homes.size()));
   if (homes == homes_ && slots == slots_) return;
   rings_.clear();
   slots_ = slots;
-  bool streams = std::any_of(homes.begin(), homes.end(), [&](const BlockHome& home) { return home.device != options_.compute; });
+  bool streams = std::any_of(homes.begin(), homes.end(), [&](const BlockHome& home) {
+    return home.device != options_.compute;
+  });
   if (streams || total_file_bytes() > (std::int64_t{1} << 28)) register_files();
   bool was_loaded = loaded();
   int block = 0;
@@ -186,11 +223,13 @@ void StreamedModel::load(const std::vector<BlockHome>& homes, const std::map<std
     make_rings();
   } catch (const std::exception& error) {
     bool memory = device::is_out_of_memory(error);
-    auto name = block < static_cast<int>(homes.size()) ? manifest_.blocks()[block] : std::string("the streaming ring");
+    auto name = block < static_cast<int>(homes.size()) ? manifest_.blocks()[block]
+                                                       : std::string("the streaming ring");
     auto where = block < static_cast<int>(homes.size()) ? homes[block].device : options_.compute;
     unload();
     if (!memory) throw;
-    throw Error(ErrorKind::OutOfMemory, where, fmt::format("there is no room for {} of {}", name, options_.name));
+    throw Error(ErrorKind::OutOfMemory, where,
+                fmt::format("there is no room for {} of {}", name, options_.name));
   }
 }
 
@@ -205,7 +244,8 @@ void StreamedModel::make_rings() {
     ring.compute = compute_;
     ring.lane = donor + " -> " + options_.compute;
     auto slots = slots_.find(donor);
-    ring.slots = std::min<int>(slots == slots_.end() ? options_.slots : slots->second, static_cast<int>(blocks.size()));
+    ring.slots = std::min<int>(slots == slots_.end() ? options_.slots : slots->second,
+                               static_cast<int>(blocks.size()));
     ring.registered = all_registered_ && donor != "disk";
     ring.keep_cached = donor != "disk";
     ring.waits = options_.waits;
@@ -227,23 +267,29 @@ void StreamedModel::unload() {
 std::int64_t StreamedModel::shrink(std::int64_t bytes) {
   std::vector<int> resident;
   for (int block = 0; block < static_cast<int>(homes_.size()); ++block)
-    if (homes_[block].how == How::Resident && layouts_[block].link_bytes > 0) resident.push_back(block);
-  std::stable_sort(resident.begin(), resident.end(), [&](int a, int b) { return resident_bytes_[a] > resident_bytes_[b]; });
+    if (homes_[block].how == How::Resident && layouts_[block].link_bytes > 0)
+      resident.push_back(block);
+  std::stable_sort(resident.begin(), resident.end(),
+                   [&](int a, int b) { return resident_bytes_[a] > resident_bytes_[b]; });
   auto before = device_bytes(options_.compute);
   rings_.clear();
   for (int block : resident) {
-    if (before - device_bytes(options_.compute) >= bytes + options_.slots * layouts_[resident.front()].slot_bytes) break;
+    if (before - device_bytes(options_.compute) >=
+        bytes + options_.slots * layouts_[resident.front()].slot_bytes)
+      break;
     unload_block(block);
     homes_[block] = {How::Streamed, "cpu"};
   }
   register_files();
   make_rings();
   auto freed = before - device_bytes(options_.compute);
-  log::info("{}: {} of weights moved out of {}", options_.name, human_bytes(static_cast<double>(freed)), options_.compute);
+  log::info("{}: {} of weights moved out of {}", options_.name,
+            human_bytes(static_cast<double>(freed)), options_.compute);
   return freed;
 }
 
-// --- running ------------------------------------------------------------------------------------------------
+// --- running
+// ------------------------------------------------------------------------------------------------
 
 void StreamedModel::fill_slots(int block, const std::vector<at::Tensor>& values) {
   const auto& items = layouts_[block].items;
@@ -271,9 +317,10 @@ Tensors StreamedModel::run_resident(int block, const Tensors& inputs, const Body
 
 Tensors StreamedModel::run_streamed(int block, const Tensors& inputs, const Body& body) {
   auto lease = rings_.at(homes_[block].device)->pin(block);
-  bool in_place = !lease.bytes().defined();
-  auto& views = states_[block].views[in_place ? nullptr : lease.bytes().const_data_ptr()];
-  if (views.empty()) views = in_place ? mapped_items(layouts_[block]) : view_items(lease.bytes(), layouts_[block]);
+  const auto& places = lease.places();
+  std::vector<at::Tensor> placed = placed_items(places, layouts_[block]);
+  auto& views = places.empty() ? states_[block].views[lease.bytes().const_data_ptr()] : placed;
+  if (views.empty()) views = view_items(lease.bytes(), layouts_[block]);
   fill_slots(block, decode(views, block));
   struct Clear {
     StreamedModel& model;
@@ -282,7 +329,7 @@ Tensors StreamedModel::run_streamed(int block, const Tensors& inputs, const Body
   } clear{*this, block};
   auto results = body(inputs);
   // Bytes used in place read as zeros where the file was cut short meanwhile.
-  if (in_place)
+  if (!places.empty())
     for (const auto& run : layouts_[block].runs) run.file->mapping()->check();
   return results;
 }
@@ -291,7 +338,8 @@ Tensors StreamedModel::run_on_donor(int block, const Tensors& inputs, const Body
   auto donor = device::to_torch(homes_[block].device);
   auto moved = [](const Tensors& tensors, at::Device device) {
     Tensors result;
-    for (const auto& tensor : tensors) result.push_back(tensor.defined() ? tensor.to(device, tensor.scalar_type(), true) : tensor);
+    for (const auto& tensor : tensors)
+      result.push_back(tensor.defined() ? tensor.to(device, tensor.scalar_type(), true) : tensor);
     return result;
   };
   fill_slots(block, states_[block].values);
@@ -319,7 +367,8 @@ Tensors StreamedModel::run_on_donor(int block, const Tensors& inputs, const Body
 
 Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
   throw_if_interrupted();
-  if (!loaded()) throw Error(ErrorKind::Internal, options_.name, "was run before its weights were placed");
+  if (!loaded())
+    throw Error(ErrorKind::Internal, options_.name, "was run before its weights were placed");
   const auto& name = manifest_.blocks()[block];
   device::Place place(name);
   Traced traced(options_.compute + " compute", name, device::current_stream(compute_));
@@ -336,16 +385,20 @@ Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
     } catch (const std::exception& error) {
       if (!device::is_out_of_memory(error)) throw;
       constexpr int attempts = 8;
-      std::int64_t wanted = std::max<std::int64_t>(resident_bytes_[block], std::int64_t{64} << 20) << attempt;
+      std::int64_t wanted = std::max<std::int64_t>(resident_bytes_[block], std::int64_t{64} << 20)
+                            << attempt;
       if (attempt == attempts || !make_room || !make_room(options_.compute, wanted))
-        throw Error(ErrorKind::OutOfMemory, options_.compute,
-                    fmt::format("block {} of {} does not fit even with every other weight moved out: {}", name, options_.name, error.what()));
+        throw Error(
+            ErrorKind::OutOfMemory, options_.compute,
+            fmt::format("block {} of {} does not fit even with every other weight moved out: {}",
+                        name, options_.name, error.what()));
     }
   }
   return results;
 }
 
-// --- LoRA ---------------------------------------------------------------------------------------------------
+// --- LoRA
+// ---------------------------------------------------------------------------------------------------
 
 void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
   std::map<std::string, std::size_t> index;
@@ -363,7 +416,10 @@ void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
       auto key = std::pair(lora.key, named.weight);
       auto factor = factors_.find(key);
       if (factor == factors_.end())
-        factor = factors_.emplace(key, weights::fit_patch(named, declared[at->second].shape, 1.0, options_.dtype, compute_)).first;
+        factor = factors_
+                     .emplace(key, weights::fit_patch(named, declared[at->second].shape, 1.0,
+                                                      options_.dtype, compute_))
+                     .first;
       auto patch = factor->second;
       patch.scale *= lora.strength;
       if (patch.scale != 0) manifest_.slot(at->second).patches.push_back(std::move(patch));
@@ -372,7 +428,8 @@ void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
   std::erase_if(factors_, [&](const auto& entry) { return !used.count(entry.first.first); });
 }
 
-// --- accounts -----------------------------------------------------------------------------------------------
+// --- accounts
+// -----------------------------------------------------------------------------------------------
 
 std::int64_t StreamedModel::device_bytes(const std::string& name) const {
   if (name == "disk") return 0;
@@ -387,7 +444,8 @@ std::int64_t StreamedModel::device_bytes(const std::string& name) const {
     for (const auto& [donor, ring] : rings_) bytes += ring->slots() * ring->slot_bytes();
   std::vector<at::Tensor> factors;
   for (const auto& [key, patch] : factors_)
-    for (const auto& factor : {patch.up, patch.down, patch.mid, patch.delta}) factors.push_back(factor);
+    for (const auto& factor : {patch.up, patch.down, patch.mid, patch.delta})
+      factors.push_back(factor);
   return bytes + held_bytes(factors, device);
 }
 

@@ -13,15 +13,17 @@
 
 namespace distorch::streaming {
 
-/// Where the weights of one block rest and how they reach their compute. `device`: the compute device (Resident),
-/// "cpu" (the file's mapping: RAM), "disk" (the file, not kept in RAM) or another accelerator.
+/// Where the weights of one block rest and how they reach their compute. `device`: the compute
+/// device (Resident), "cpu" (the file's mapping: RAM), "disk" (the file, not kept in RAM) or
+/// another accelerator.
 struct BlockHome {
   placement::How how = placement::How::Resident;
   std::string device;
   bool operator==(const BlockHome&) const = default;
 };
 
-/// A LoRA on a model: patches as read from its file (which `key` stands for) and the strength to apply.
+/// A LoRA on a model: patches as read from its file (which `key` stands for) and the strength to
+/// apply.
 struct LoraUse {
   std::string key;
   std::shared_ptr<const std::vector<weights::NamedPatch>> patches;
@@ -31,18 +33,22 @@ struct LoraUse {
 struct StreamedOptions {
   std::string name;             // for messages and tables: the file's stem
   std::string compute = "cpu";  // the device that computes
-  at::ScalarType dtype = at::kFloat;  // of the arithmetic; bytes in the file are converted where they differ
+  at::ScalarType dtype =
+      at::kFloat;  // of the arithmetic; bytes in the file are converted where they differ
   int slots = 2;
-  bool channels_last = false;   // lay out converted 4-D weights for channels-last convolutions
+  bool channels_last = false;  // lay out converted 4-D weights for channels-last convolutions
   RingWaits waits;
 };
 
-/// One model whose blocks rest where a placement says. Opening costs nothing; load() brings exactly what has to be
-/// resident; run() brings what streams. The manifest must outlive it. One thread at a time.
+/// One model whose blocks rest where a placement says. Opening costs nothing; load() brings exactly
+/// what has to be resident; run() brings what streams. The manifest must outlive it. One thread at
+/// a time.
 class StreamedModel final : public weights::WeightSource {
  public:
-  /// Error(MissingWeight) or Error(Shape) naming every fault when the file lacks something the manifest declares.
-  StreamedModel(weights::Manifest& manifest, weights::Checkpoint checkpoint, StreamedOptions options);
+  /// Error(MissingWeight) or Error(Shape) naming every fault when the file lacks something the
+  /// manifest declares.
+  StreamedModel(weights::Manifest& manifest, weights::Checkpoint checkpoint,
+                StreamedOptions options);
   ~StreamedModel() override;
 
   const StreamedOptions& options() const { return options_; }
@@ -53,30 +59,35 @@ class StreamedModel final : public weights::WeightSource {
   std::int64_t file_bytes(int block) const { return layouts_[block].link_bytes; }
   /// Bytes of a block on the compute device when it is resident: converted where the dtype differs.
   std::int64_t resident_bytes(int block) const { return resident_bytes_[block]; }
-  /// A block needs this much beside its slot while it runs streamed: its weights converted, 0 without conversion.
-  std::int64_t decode_bytes(int block) const { return needs_decode_[block] ? resident_bytes_[block] : 0; }
+  /// A block needs this much beside its slot while it runs streamed: its weights converted, 0
+  /// without conversion.
+  std::int64_t decode_bytes(int block) const {
+    return needs_decode_[block] ? resident_bytes_[block] : 0;
+  }
   std::int64_t total_file_bytes() const;
   const Layout& layout(int block) const { return layouts_[block]; }
 
-  /// Brings the weights where `homes` (one per block) says; what already rests there stays. Empty: nothing changes if
-  /// loaded. `slots`: of the ring of each donor, where a plan asks for other than the option says.
-  /// Error(OutOfMemory) naming device and block leaves the model unloaded.
+  /// Brings the weights where `homes` (one per block) says; what already rests there stays. Empty:
+  /// nothing changes if loaded. `slots`: of the ring of each donor, where a plan asks for other
+  /// than the option says. Error(OutOfMemory) naming device and block leaves the model unloaded.
   void load(const std::vector<BlockHome>& homes, const std::map<std::string, int>& slots = {});
   bool loaded() const { return !homes_.empty(); }
   const std::vector<BlockHome>& homes() const { return homes_; }
   /// Frees everything it holds on any device. The next run() needs a load() before.
   void unload();
-  /// Turns resident blocks into streamed ones, largest first, until `bytes` are freed on the compute device or none
-  /// is left; returns the bytes freed. New rings are made as needed.
+  /// Turns resident blocks into streamed ones, largest first, until `bytes` are freed on the
+  /// compute device or none is left; returns the bytes freed. New rings are made as needed.
   std::int64_t shrink(std::int64_t bytes);
 
   /// Low-rank factors go to the compute device once per key; a changed strength changes a number.
   void set_loras(const std::vector<LoraUse>& loras);
 
-  /// Called when a block runs out of memory: frees something elsewhere and returns true, or false to give up.
+  /// Called when a block runs out of memory: frees something elsewhere and returns true, or false
+  /// to give up.
   std::function<bool(const std::string& device, std::int64_t bytes)> make_room;
 
-  weights::Tensors run(int block, const weights::Tensors& inputs, const weights::Body& body) override;
+  weights::Tensors run(int block, const weights::Tensors& inputs,
+                       const weights::Body& body) override;
 
   /// Bytes this model holds on a device: resident weights, rings, donors' parts and LoRA factors.
   std::int64_t device_bytes(const std::string& device) const;
@@ -85,8 +96,8 @@ class StreamedModel final : public weights::WeightSource {
 
  private:
   struct BlockState {
-    at::Tensor donor;                       // uint8 on a donor device
-    std::vector<at::Tensor> values;         // resident or on-donor values, one per item of the layout
+    at::Tensor donor;                // uint8 on a donor device
+    std::vector<at::Tensor> values;  // resident or on-donor values, one per item of the layout
     std::map<const void*, std::vector<at::Tensor>> views;  // raw views per slot address
     std::vector<weights::Patch> donor_patches;
   };
@@ -97,9 +108,12 @@ class StreamedModel final : public weights::WeightSource {
   at::Tensor raw_copy(int block, at::Device device);
   void make_rings();
   void register_files();
-  weights::Tensors run_resident(int block, const weights::Tensors& inputs, const weights::Body& body);
-  weights::Tensors run_streamed(int block, const weights::Tensors& inputs, const weights::Body& body);
-  weights::Tensors run_on_donor(int block, const weights::Tensors& inputs, const weights::Body& body);
+  weights::Tensors run_resident(int block, const weights::Tensors& inputs,
+                                const weights::Body& body);
+  weights::Tensors run_streamed(int block, const weights::Tensors& inputs,
+                                const weights::Body& body);
+  weights::Tensors run_on_donor(int block, const weights::Tensors& inputs,
+                                const weights::Body& body);
   std::vector<at::Tensor> decode(const std::vector<at::Tensor>& raw, int block) const;
   void fill_slots(int block, const std::vector<at::Tensor>& values);
   void clear_slots(int block);
@@ -109,16 +123,17 @@ class StreamedModel final : public weights::WeightSource {
   weights::Checkpoint checkpoint_;
   StreamedOptions options_;
   at::Device compute_;
-  std::vector<Layout> layouts_;            // per block
+  std::vector<Layout> layouts_;  // per block
   std::vector<std::int64_t> resident_bytes_;
   std::vector<bool> needs_decode_;
   std::vector<BlockHome> homes_;
-  std::map<std::string, int> slots_;       // of rings, by donor
+  std::map<std::string, int> slots_;  // of rings, by donor
   std::vector<BlockState> states_;
   std::map<std::string, std::unique_ptr<Ring>> rings_;  // by donor
   std::vector<device::RegisteredRange> registered_;
   bool all_registered_ = false;
-  std::map<std::pair<std::string, std::string>, weights::Patch> factors_;  // (LoRA key, weight) -> on the compute device
+  std::map<std::pair<std::string, std::string>, weights::Patch>
+      factors_;  // (LoRA key, weight) -> on the compute device
 };
 
 }  // namespace distorch::streaming

@@ -43,12 +43,14 @@ double Trace::host_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-void Trace::host_span(const std::string& lane, const std::string& name, double start_s, double end_s) {
+void Trace::host_span(const std::string& lane, const std::string& name, double start_s,
+                      double end_s) {
   std::lock_guard lock(mutex_);
   spans_.push_back({lane, name, start_s, end_s, {}, {}});
 }
 
-std::size_t Trace::open(const std::string& lane, const std::string& name, const c10::Stream& stream) {
+std::size_t Trace::open(const std::string& lane, const std::string& name,
+                        const c10::Stream& stream) {
   std::lock_guard lock(mutex_);
   spans_.push_back({lane, name, host_now(), 0, {}, {}});
   if (has_timers(stream)) {
@@ -73,11 +75,18 @@ std::string Trace::to_json() {
   std::lock_guard lock(mutex_);
   std::map<std::string, int> lanes;
   nlohmann::ordered_json events = nlohmann::ordered_json::array();
-  auto add = [&](const std::string& lane, const std::string& name, double start_s, double end_s, std::int64_t bytes) {
+  auto add = [&](const std::string& lane, const std::string& name, double start_s, double end_s,
+                 std::int64_t bytes) {
     auto [at, fresh] = lanes.emplace(lane, static_cast<int>(lanes.size()) + 1);
     if (fresh)
-      events.push_back({{"name", "thread_name"}, {"ph", "M"}, {"pid", 1}, {"tid", at->second}, {"args", {{"name", lane}}}});
-    nlohmann::ordered_json event{{"name", name}, {"ph", "X"}, {"pid", 1}, {"tid", at->second}, {"ts", start_s * 1e6}, {"dur", (end_s - start_s) * 1e6}};
+      events.push_back({{"name", "thread_name"},
+                        {"ph", "M"},
+                        {"pid", 1},
+                        {"tid", at->second},
+                        {"args", {{"name", lane}}}});
+    nlohmann::ordered_json event{
+        {"name", name},      {"ph", "X"},           {"pid", 1},
+        {"tid", at->second}, {"ts", start_s * 1e6}, {"dur", (end_s - start_s) * 1e6}};
     if (bytes) event["args"] = {{"bytes", bytes}};
     events.push_back(std::move(event));
   };
@@ -89,17 +98,20 @@ std::string Trace::to_json() {
       span.start_s = origin.host_s + origin.event.elapsedTime(*span.begin) / 1e3;
       span.end_s = origin.host_s + origin.event.elapsedTime(*span.end) / 1e3;
     }
-    if (span.end_s >= span.start_s) add(span.lane, span.name, span.start_s - origin_s, span.end_s - origin_s, 0);
+    if (span.end_s >= span.start_s)
+      add(span.lane, span.name, span.start_s - origin_s, span.end_s - origin_s, 0);
   }
   if (sim::installed()) {
     sim::finish();
-    for (const auto& interval : sim::intervals()) add(interval.lane, interval.name, interval.start_s, interval.end_s, interval.bytes);
+    for (const auto& interval : sim::intervals())
+      add(interval.lane, interval.name, interval.start_s, interval.end_s, interval.bytes);
   }
   return nlohmann::ordered_json{{"traceEvents", events}, {"displayTimeUnit", "ms"}}.dump() + "\n";
 }
 
 Traced::Traced(const std::string& lane, const std::string& name, const c10::Stream& stream)
-    : trace_(stream.device_type() == c10::DeviceType::PrivateUse1 ? nullptr : Trace::current()), stream_(stream) {
+    : trace_(stream.device_type() == c10::DeviceType::PrivateUse1 ? nullptr : Trace::current()),
+      stream_(stream) {
   if (trace_) span_ = trace_->open(lane, name, stream);
 }
 

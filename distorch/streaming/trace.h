@@ -11,8 +11,8 @@
 
 namespace distorch::streaming {
 
-/// Collects what ran when: compute, copies, waits, each on its lane. While one lives, it is the process's trace
-/// (Trace::current()); without one nothing is recorded and nothing is paid.
+/// Collects what ran when: compute, copies, waits, each on its lane. While one lives, it is the
+/// process's trace (Trace::current()); without one nothing is recorded and nothing is paid.
 class Trace {
  public:
   Trace();
@@ -25,12 +25,13 @@ class Trace {
   void host_span(const std::string& lane, const std::string& name, double start_s, double end_s);
   static double host_now();
 
-  /// Work of a stream: from the point that open() marks to the one that close() marks. On the CPU the host's time counts;
-  /// the simulated accelerator keeps its own record on the virtual clock.
+  /// Work of a stream: from the point that open() marks to the one that close() marks. On the CPU
+  /// the host's time counts; the simulated accelerator keeps its own record on the virtual clock.
   std::size_t open(const std::string& lane, const std::string& name, const c10::Stream& stream);
   void close(std::size_t span, const c10::Stream& stream);
 
-  /// Chrome's trace format (open it in Perfetto or chrome://tracing). Waits for devices that still work.
+  /// Chrome's trace format (open it in Perfetto or chrome://tracing). Waits for devices that still
+  /// work.
   std::string to_json();
 
  private:

@@ -11,9 +11,11 @@ namespace distorch::weights {
 
 using formats::DType;
 
-Checkpoint::Checkpoint(std::shared_ptr<const formats::TensorFile> file) : path_(file->path().string()) {
+Checkpoint::Checkpoint(std::shared_ptr<const formats::TensorFile> file)
+    : path_(file->path().string()) {
   for (const auto& info : file->tensors())
-    tensors_[info.name] = {file, info.dtype, info.shape, static_cast<std::int64_t>(info.offset_bytes),
+    tensors_[info.name] = {file, info.dtype, info.shape,
+                           static_cast<std::int64_t>(info.offset_bytes),
                            static_cast<std::int64_t>(info.size_bytes)};
 }
 
@@ -53,11 +55,12 @@ void Checkpoint::add(const std::string& name, const Stored& stored) {
   tensors_[name] = stored;
 }
 
-void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::int64_t first_row, std::int64_t rows) {
+void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::int64_t first_row,
+                          std::int64_t rows) {
   if (stored.shape.empty() || first_row < 0 || rows < 0 || first_row + rows > stored.shape[0])
     throw Error(ErrorKind::Shape, path_,
-                fmt::format("'{}' wants rows {} to {} of a tensor of shape [{}]", name, first_row, first_row + rows,
-                            fmt::join(stored.shape, ", ")));
+                fmt::format("'{}' wants rows {} to {} of a tensor of shape [{}]", name, first_row,
+                            first_row + rows, fmt::join(stored.shape, ", ")));
   auto part = stored;
   auto row_bytes = stored.shape[0] ? stored.size_bytes / stored.shape[0] : 0;
   part.shape[0] = rows;
@@ -102,7 +105,9 @@ at::ScalarType to_torch(DType dtype) {
     case DType::F64: return at::kDouble;
     case DType::F8_E4M3: return at::kFloat8_e4m3fn;
     case DType::F8_E5M2: return at::kFloat8_e5m2;
-    default: throw Error(ErrorKind::Format, "", fmt::format("tensors of type {} cannot be used", name_of(dtype)));
+    default:
+      throw Error(ErrorKind::Format, "",
+                  fmt::format("tensors of type {} cannot be used", name_of(dtype)));
   }
 }
 
@@ -113,7 +118,8 @@ at::Tensor mapped_tensor(const Stored& stored) {
   auto element = options.dtype().itemsize();
   if (reinterpret_cast<std::uintptr_t>(data) % element != 0) {
     auto copy = at::empty(stored.shape, options);
-    stored.file->mapping()->read(stored.offset_bytes, {static_cast<std::byte*>(copy.data_ptr()), bytes.size()});
+    stored.file->mapping()->read(stored.offset_bytes,
+                                 {static_cast<std::byte*>(copy.data_ptr()), bytes.size()});
     return copy;
   }
   return at::from_blob(data, stored.shape, [file = stored.file](void*) {}, options);
@@ -122,16 +128,16 @@ at::Tensor mapped_tensor(const Stored& stored) {
 namespace {
 
 std::string fault_of(const Declared& weight, const Stored* stored) {
-  if (!stored)
-    return weight.optional ? "" : fmt::format("'{}' is missing", weight.name);
+  if (!stored) return weight.optional ? "" : fmt::format("'{}' is missing", weight.name);
   if (stored->shape == weight.shape) return "";
-  return fmt::format("'{}' has shape [{}] where [{}] is needed", weight.name, fmt::join(stored->shape, ", "),
-                     fmt::join(weight.shape, ", "));
+  return fmt::format("'{}' has shape [{}] where [{}] is needed", weight.name,
+                     fmt::join(stored->shape, ", "), fmt::join(weight.shape, ", "));
 }
 
 }  // namespace
 
-void check_complete(const Manifest& manifest, const Checkpoint& checkpoint, const std::string& what) {
+void check_complete(const Manifest& manifest, const Checkpoint& checkpoint,
+                    const std::string& what) {
   constexpr std::size_t shown = 20;
   std::vector<std::string> faults;
   bool missing = false;
@@ -150,14 +156,17 @@ void check_complete(const Manifest& manifest, const Checkpoint& checkpoint, cons
               fmt::format("is no complete {}: {}{}", what, fmt::join(faults, "; "), rest));
 }
 
-PlainSource::PlainSource(Manifest& manifest, const Checkpoint& checkpoint, at::ScalarType dtype, at::Device device)
+PlainSource::PlainSource(Manifest& manifest, const Checkpoint& checkpoint, at::ScalarType dtype,
+                         at::Device device)
     : PlainSource(manifest, [&](const Declared& weight) {
         const auto* stored = checkpoint.find(weight.name);
         return stored ? mapped_tensor(*stored).to(device, dtype) : at::Tensor();
       }) {}
 
-PlainSource::PlainSource(Manifest& manifest, const std::function<at::Tensor(const Declared&)>& make) {
-  for (std::size_t i = 0; i < manifest.weights().size(); ++i) manifest.slot(i).value = make(manifest.weights()[i]);
+PlainSource::PlainSource(Manifest& manifest,
+                         const std::function<at::Tensor(const Declared&)>& make) {
+  for (std::size_t i = 0; i < manifest.weights().size(); ++i)
+    manifest.slot(i).value = make(manifest.weights()[i]);
   manifest.attach(this);
 }
 

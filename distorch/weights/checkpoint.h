@@ -12,8 +12,9 @@
 
 namespace distorch::weights {
 
-/// One tensor of a checkpoint under the name a model asks for: a byte range of a file. A range may be
-/// some rows of a stored tensor (fused projections), never a rearrangement: homes keep bytes as they are.
+/// One tensor of a checkpoint under the name a model asks for: a byte range of a file. A range may
+/// be some rows of a stored tensor (fused projections), never a rearrangement: homes keep bytes as
+/// they are.
 struct Stored {
   std::shared_ptr<const formats::TensorFile> file;
   formats::DType dtype = formats::DType::F32;
@@ -27,7 +28,8 @@ struct Stored {
 };
 
 /// The tensors of one model file under the names that our models use. Reads the header only.
-/// Families rename with add(): diffusers or OpenCLIP names to the original ones, rows of fused tensors.
+/// Families rename with add(): diffusers or OpenCLIP names to the original ones, rows of fused
+/// tensors.
 class Checkpoint {
  public:
   Checkpoint() = default;
@@ -40,11 +42,13 @@ class Checkpoint {
   bool has_prefix(const std::string& prefix) const;
   /// The part below `prefix`, with the prefix replaced by `replacement`.
   Checkpoint part(const std::string& prefix, const std::string& replacement = "") const;
-  /// Number of consecutive indices i = 0, 1, ... for which some name starts with `prefix` + i + ".".
+  /// Number of consecutive indices i = 0, 1, ... for which some name starts with `prefix` + i +
+  /// ".".
   int count(const std::string& prefix) const;
   /// Adds (or replaces) a name; `first_row`, `rows` select rows of dimension 0 of `stored`.
   void add(const std::string& name, const Stored& stored);
-  void add_rows(const std::string& name, const Stored& stored, std::int64_t first_row, std::int64_t rows);
+  void add_rows(const std::string& name, const Stored& stored, std::int64_t first_row,
+                std::int64_t rows);
   /// Renames one tensor if it is there.
   void rename(const std::string& from, const std::string& to);
 
@@ -62,23 +66,26 @@ class Checkpoint {
   std::string path_;
 };
 
-/// The tensor's bytes where they lie in the mapped file, as a CPU tensor that must not be written to: nothing is
-/// read or copied until it is used. Keeps the file open. (Only a tensor that lies at an odd address for its type is
-/// copied.)
+/// The tensor's bytes where they lie in the mapped file, as a CPU tensor that must not be written
+/// to: nothing is read or copied until it is used. Keeps the file open. (Only a tensor that lies at
+/// an odd address for its type is copied.)
 at::Tensor mapped_tensor(const Stored& stored);
 
 /// torch's dtype for a stored one. Error(Format) for types torch has not.
 at::ScalarType to_torch(formats::DType dtype);
 
-/// Checks that every declared, non-optional weight is there with its shape. Throws one Error(MissingWeight)
-/// or Error(Shape) that names all faults at once (the first 20 in words, then their number).
-void check_complete(const Manifest& manifest, const Checkpoint& checkpoint, const std::string& what);
+/// Checks that every declared, non-optional weight is there with its shape. Throws one
+/// Error(MissingWeight) or Error(Shape) that names all faults at once (the first 20 in words, then
+/// their number).
+void check_complete(const Manifest& manifest, const Checkpoint& checkpoint,
+                    const std::string& what);
 
-/// Holds every weight of a model in `dtype` on `device` and runs blocks in place: the simplest source,
-/// used by tests and small tools.
+/// Holds every weight of a model in `dtype` on `device` and runs blocks in place: the simplest
+/// source, used by tests and small tools.
 class PlainSource : public WeightSource {
  public:
-  PlainSource(Manifest& manifest, const Checkpoint& checkpoint, at::ScalarType dtype, at::Device device = at::kCPU);
+  PlainSource(Manifest& manifest, const Checkpoint& checkpoint, at::ScalarType dtype,
+              at::Device device = at::kCPU);
   /// Weights by name, for tests with made-up numbers.
   PlainSource(Manifest& manifest, const std::function<at::Tensor(const Declared&)>& make);
   Tensors run(int block, const Tensors& inputs, const Body& body) override;

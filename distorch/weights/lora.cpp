@@ -29,9 +29,11 @@ constexpr std::array<Spelling, 7> spellings{{
     {".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight", nullptr},
 }};
 
-/// Endings of adapters that are not low-rank sums; leaving them out silently would give another picture.
-constexpr std::array<const char*, 7> unsupported{".dora_scale", ".hada_w1_a", ".lokr_w1", ".lokr_w1_a",
-                                                 ".oft_blocks", ".set_weight", ".reshape_weight"};
+/// Endings of adapters that are not low-rank sums; leaving them out silently would give another
+/// picture.
+constexpr std::array<const char*, 7> unsupported{".dora_scale",    ".hada_w1_a",  ".lokr_w1",
+                                                 ".lokr_w1_a",     ".oft_blocks", ".set_weight",
+                                                 ".reshape_weight"};
 
 class Matcher {
  public:
@@ -47,21 +49,26 @@ class Matcher {
   void match(const std::string& base, const std::string& weight, std::vector<NamedPatch>& out) {
     for (const char* ending : unsupported)
       if (file_.has(base + ending))
-        throw Error(ErrorKind::Format, file_.path(),
-                    fmt::format("holds '{}{}': this kind of adapter is not supported", base, ending));
+        throw Error(
+            ErrorKind::Format, file_.path(),
+            fmt::format("holds '{}{}': this kind of adapter is not supported", base, ending));
     auto alpha = take(base + ".alpha");
     for (const auto& spelling : spellings) {
       auto up = take(base + spelling.up);
       if (!up.defined()) continue;
       auto down = take(base + spelling.down);
       if (!down.defined())
-        throw Error(ErrorKind::Format, file_.path(), fmt::format("'{}' lacks '{}'", base + spelling.up, base + spelling.down));
+        throw Error(ErrorKind::Format, file_.path(),
+                    fmt::format("'{}' lacks '{}'", base + spelling.up, base + spelling.down));
       auto mid = spelling.mid ? take(base + spelling.mid) : at::Tensor();
-      double scale = alpha.defined() ? alpha.to(at::kDouble).item<double>() / static_cast<double>(down.size(0)) : 1.0;
+      double scale = alpha.defined()
+                         ? alpha.to(at::kDouble).item<double>() / static_cast<double>(down.size(0))
+                         : 1.0;
       out.push_back({weight, {down, up, mid, {}, scale}});
       break;
     }
-    if (auto delta = take(base + ".diff"); delta.defined()) out.push_back({weight, {{}, {}, {}, delta, 1.0}});
+    if (auto delta = take(base + ".diff"); delta.defined())
+      out.push_back({weight, {{}, {}, {}, delta, 1.0}});
     if (auto delta = take(base + ".diff_b"); delta.defined() && weight.ends_with(".weight"))
       out.push_back({weight.substr(0, weight.size() - 6) + "bias", {{}, {}, {}, delta, 1.0}});
   }
@@ -78,7 +85,8 @@ class Matcher {
   std::set<std::string> used_;
 };
 
-[[noreturn]] void misfit(const NamedPatch& named, const at::Tensor& factor, const std::vector<std::int64_t>& shape) {
+[[noreturn]] void misfit(const NamedPatch& named, const at::Tensor& factor,
+                         const std::vector<std::int64_t>& shape) {
   throw Error(ErrorKind::Shape, named.weight,
               fmt::format("a LoRA factor of shape [{}] does not fit the weight of shape [{}]",
                           fmt::join(factor.sizes(), ", "), fmt::join(shape, ", ")));
@@ -101,10 +109,12 @@ LoraFile match_lora(const Checkpoint& file, const std::map<std::string, std::str
   return result;
 }
 
-Patch fit_patch(const NamedPatch& named, const std::vector<std::int64_t>& shape, double strength, at::ScalarType dtype,
-                at::Device device) {
+Patch fit_patch(const NamedPatch& named, const std::vector<std::int64_t>& shape, double strength,
+                at::ScalarType dtype, at::Device device) {
   auto dims = static_cast<std::int64_t>(shape.size());
-  auto place = [&](const at::Tensor& t) { return t.defined() ? t.to(device, dtype).contiguous() : t; };
+  auto place = [&](const at::Tensor& t) {
+    return t.defined() ? t.to(device, dtype).contiguous() : t;
+  };
   Patch patch;
   patch.scale = named.patch.scale * strength;
   if (named.patch.delta.defined()) {
@@ -116,7 +126,8 @@ Patch fit_patch(const NamedPatch& named, const std::vector<std::int64_t>& shape,
   auto up = with_dims(named.patch.up, dims), down = with_dims(named.patch.down, dims);
   if (dims < 2 || up.dim() != dims || up.size(0) != shape[0]) misfit(named, named.patch.up, shape);
   if (down.dim() != dims || down.size(1) != shape[1]) misfit(named, named.patch.down, shape);
-  if (!named.patch.mid.defined() && up.size(1) != down.size(0)) misfit(named, named.patch.down, shape);
+  if (!named.patch.mid.defined() && up.size(1) != down.size(0))
+    misfit(named, named.patch.down, shape);
   patch.up = place(up);
   patch.down = place(down);
   patch.mid = place(named.patch.mid);

@@ -18,7 +18,9 @@ Weight Manifest::declare(Declared weight) {
 }
 
 WeightSource& Manifest::source() const {
-  if (!source_) throw Error(ErrorKind::Internal, blocks_.empty() ? "model" : blocks_.front(), "has no weights attached");
+  if (!source_)
+    throw Error(ErrorKind::Internal, blocks_.empty() ? "model" : blocks_.front(),
+                "has no weights attached");
   return *source_;
 }
 
@@ -48,7 +50,8 @@ Weight Scope::optional_weight(std::string_view name, std::vector<std::int64_t> s
   return manifest_->declare({join(name), std::move(shape), block_, true});
 }
 
-at::Tensor Block::run1(const Tensors& inputs, const std::function<at::Tensor(const Tensors&)>& body) const {
+at::Tensor Block::run1(const Tensors& inputs,
+                       const std::function<at::Tensor(const Tensors&)>& body) const {
   return run(inputs, [&](const Tensors& in) { return Tensors{body(in)}; })[0];
 }
 

@@ -13,7 +13,8 @@ namespace distorch::weights {
 
 /// What a LoRA adds to one weight W, in the compute dtype on the device that computes:
 /// W + scale · (up · mid · down), or W + scale · delta where the file holds a full difference.
-///   down [r, in, ...]   up [out, r, ...]   mid [r, r, kh, kw] (convolutions of some files; usually undefined)
+///   down [r, in, ...]   up [out, r, ...]   mid [r, r, kh, kw] (convolutions of some files; usually
+///   undefined)
 struct Patch {
   at::Tensor down, up, mid, delta;
   double scale = 1.0;
@@ -21,11 +22,13 @@ struct Patch {
 
 /// Where a layer finds its tensor while its block runs.
 struct Slot {
-  at::Tensor value;             // [shape], compute dtype, on the device where the block runs; undefined between runs
-  std::vector<Patch> patches;   // applied by the layer at run time, in order
+  at::Tensor
+      value;  // [shape], compute dtype, on the device where the block runs; undefined between runs
+  std::vector<Patch> patches;  // applied by the layer at run time, in order
 };
 
-/// What a layer's constructor declares: name in the checkpoint, shape, and the block it is used with.
+/// What a layer's constructor declares: name in the checkpoint, shape, and the block it is used
+/// with.
 struct Declared {
   std::string name;
   std::vector<std::int64_t> shape;
@@ -53,8 +56,8 @@ using Tensors = std::vector<at::Tensor>;
 /// out-of-memory error or run on another device: it must not change its inputs or keep state.
 using Body = std::function<Tensors(const Tensors&)>;
 
-/// Fills the slots of a block and runs it. Implemented by distorch/streaming/ and by plain fakes in tests;
-/// models cannot tell resident weights from streamed ones.
+/// Fills the slots of a block and runs it. Implemented by distorch/streaming/ and by plain fakes in
+/// tests; models cannot tell resident weights from streamed ones.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
@@ -62,8 +65,9 @@ class WeightSource {
   virtual Tensors run(int block, const Tensors& inputs, const Body& body) = 0;
 };
 
-/// Everything one model declares: its weights and its blocks in execution order. Not copyable: layers
-/// point into it. Built by the model's constructors through Scope; used by whoever holds the weights.
+/// Everything one model declares: its weights and its blocks in execution order. Not copyable:
+/// layers point into it. Built by the model's constructors through Scope; used by whoever holds the
+/// weights.
 class Manifest {
  public:
   Manifest() = default;
@@ -87,15 +91,17 @@ class Manifest {
   WeightSource* source_ = nullptr;
 };
 
-/// A place in the tree of names: "model.diffusion_model.input_blocks.3". Passed to constructors, which
-/// declare their weights through it.
+/// A place in the tree of names: "model.diffusion_model.input_blocks.3". Passed to constructors,
+/// which declare their weights through it.
 class Scope {
  public:
-  explicit Scope(Manifest& manifest, std::string prefix = "") : manifest_(&manifest), prefix_(std::move(prefix)) {}
+  explicit Scope(Manifest& manifest, std::string prefix = "")
+      : manifest_(&manifest), prefix_(std::move(prefix)) {}
 
   Scope operator/(std::string_view name) const;
   Scope operator/(std::int64_t index) const;
-  /// The same place, but weights declared below it belong to a new block called `name` (default: the prefix).
+  /// The same place, but weights declared below it belong to a new block called `name` (default:
+  /// the prefix).
   Scope block(std::string name = "") const;
 
   Weight weight(std::string_view name, std::vector<std::int64_t> shape) const;
@@ -113,14 +119,18 @@ class Scope {
   int block_ = -1;
 };
 
-/// A part of a model that is fetched and used together. Its owner wraps each use of its layers in run().
+/// A part of a model that is fetched and used together. Its owner wraps each use of its layers in
+/// run().
 class Block {
  public:
   Block() = default;
   explicit Block(const Scope& scope) : manifest_(&scope.manifest()), id_(scope.block_id()) {}
-  Tensors run(const Tensors& inputs, const Body& body) const { return manifest_->source().run(id_, inputs, body); }
+  Tensors run(const Tensors& inputs, const Body& body) const {
+    return manifest_->source().run(id_, inputs, body);
+  }
   /// For bodies with one result.
-  at::Tensor run1(const Tensors& inputs, const std::function<at::Tensor(const Tensors&)>& body) const;
+  at::Tensor run1(const Tensors& inputs,
+                  const std::function<at::Tensor(const Tensors&)>& body) const;
   int id() const { return id_; }
 
  private:

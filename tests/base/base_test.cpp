@@ -37,7 +37,10 @@ TEST_CASE("atomic file: nothing is left behind without commit") {
   auto folder = std::filesystem::temp_directory_path() / "distorch_atomic_test";
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
-  { AtomicFile file(folder / "a.txt"); file.write("half"); }
+  {
+    AtomicFile file(folder / "a.txt");
+    file.write("half");
+  }
   CHECK(std::filesystem::is_empty(folder));
   write_file(folder / "a.txt", "whole");
   CHECK(read_file(folder / "a.txt") == "whole");
@@ -51,7 +54,8 @@ TEST_CASE("atomic file: nothing is left behind without commit") {
 }
 
 TEST_CASE("atomic file: a folder that is not there is named") {
-  CHECK_THROWS_WITH(AtomicFile("/nonexistent/x.png"), "/nonexistent/x.png: cannot write: No such file or directory");
+  CHECK_THROWS_WITH(AtomicFile("/nonexistent/x.png"),
+                    "/nonexistent/x.png: cannot write: No such file or directory");
 }
 
 TEST_CASE("interrupt: raised, seen, cleared") {

@@ -94,9 +94,8 @@ std::vector<Case> cases() {
       {"baddbmm", f([](c10::Device d) {
          return at::baddbmm(input({2, 3, 4}, d), input({2, 3, 5}, d), input({2, 5, 4}, d), 0, 0.5);
        })},
-      {"matmul broadcast", f([](c10::Device d) {
-         return at::matmul(input({2, 3, 4, 5}, d), input({5, 6}, d));
-       })},
+      {"matmul broadcast",
+       f([](c10::Device d) { return at::matmul(input({2, 3, 4, 5}, d), input({5, 6}, d)); })},
       {"einsum", f([](c10::Device d) {
          return at::einsum("bij,bkj->bik", {input({2, 3, 4}, d), input({2, 5, 4}, d)});
        })},

@@ -5,7 +5,8 @@
 #include "tests/streaming/toy_model.h"
 #include "tests/support/devices.h"
 
-// What every accelerator has to keep, the simulated and the real: DISTORCH_TEST_DEVICE=cuda:0 streaming_test
+// What every accelerator has to keep, the simulated and the real: DISTORCH_TEST_DEVICE=cuda:0
+// streaming_test
 using namespace distorch;
 using namespace distorch::streaming;
 using placement::How;
@@ -30,7 +31,8 @@ std::string fresh_device() {
 struct Subject {
   Subject(const std::string& device, at::ScalarType stored, at::ScalarType dtype)
       : model(blocks, width),
-        streamed(model.manifest(), folder.write(model, stored), {.name = "toy", .compute = device, .dtype = dtype}),
+        streamed(model.manifest(), folder.write(model, stored),
+                 {.name = "toy", .compute = device, .dtype = dtype}),
         x(input().to(dtype).to(device::to_torch(device))) {}
 
   /// Three steps, so that the ring goes round.
@@ -42,7 +44,8 @@ struct Subject {
   at::Tensor x;
 };
 
-std::vector<BlockHome> homes(const std::string& device, const std::function<How(int)>& how, const std::string& donor) {
+std::vector<BlockHome> homes(const std::string& device, const std::function<How(int)>& how,
+                             const std::string& donor) {
   std::vector<BlockHome> list;
   for (int i = 0; i < blocks; ++i) {
     auto chosen = how(i);
@@ -53,18 +56,25 @@ std::vector<BlockHome> homes(const std::string& device, const std::function<How(
 
 }  // namespace
 
-TEST_CASE("any device: every placement gives the bits of the resident one, in the file's dtype and in others") {
+TEST_CASE(
+    "any device: every placement gives the bits of the resident one, in the file's dtype and in "
+    "others") {
   auto device = fresh_device();
-  for (auto [stored, dtype] : {std::pair(at::kFloat, at::kFloat), std::pair(at::kHalf, at::kFloat), std::pair(at::kBFloat16, at::kBFloat16)}) {
+  for (auto [stored, dtype] : {std::pair(at::kFloat, at::kFloat), std::pair(at::kHalf, at::kFloat),
+                               std::pair(at::kBFloat16, at::kBFloat16)}) {
     Subject subject(device, stored, dtype);
     subject.streamed.load(homes(device, [](int) { return How::Resident; }, "cpu"));
     auto resident = subject.run();
     CHECK(resident.isfinite().all().item().toBool());
     for (std::string donor : {"cpu", "disk"})
       for (int slots : {1, 2, 3}) {
-        subject.streamed.load(homes(device, [](int) { return How::Streamed; }, donor), {{donor, slots}});
+        subject.streamed.load(
+            homes(device, [](int) { return How::Streamed; }, donor), {{donor, slots}});
         CHECK(at::equal(subject.run(), resident));
-        subject.streamed.load(homes(device, [](int i) { return i % 3 ? How::Resident : How::Streamed; }, donor), {{donor, slots}});
+        subject.streamed.load(
+            homes(
+                device, [](int i) { return i % 3 ? How::Resident : How::Streamed; }, donor),
+            {{donor, slots}});
         CHECK(at::equal(subject.run(), resident));
       }
   }
@@ -76,7 +86,8 @@ TEST_CASE("any device: the result is near the CPU's") {
   there.streamed.load(homes(device, [](int) { return How::Streamed; }, "cpu"));
   here.streamed.load(homes("cpu", [](int) { return How::Resident; }, "cpu"));
   auto wanted = here.run();
-  CHECK((there.run() - wanted).abs().max().item().toDouble() <= 1e-4 * wanted.abs().max().item().toDouble());
+  CHECK((there.run() - wanted).abs().max().item().toDouble() <=
+        1e-4 * wanted.abs().max().item().toDouble());
 }
 
 TEST_CASE("any device: a model holds what it says, and gives it back") {

@@ -7,8 +7,8 @@
 #include "distorch/streaming/profile.h"
 #include "tests/streaming/toy_model.h"
 
-// What the planner foresees for a placement (a dry run's profile, played on placement::Timeline) against what the
-// engine then takes on the simulated machine's clock, computing real numbers.
+// What the planner foresees for a placement (a dry run's profile, played on placement::Timeline)
+// against what the engine then takes on the simulated machine's clock, computing real numbers.
 
 using namespace distorch;
 using namespace distorch::streaming;
@@ -46,11 +46,14 @@ struct Outcome {
   at::Tensor result;
 };
 
-/// So many steps on a fresh machine; the time includes filling the ring and what it fetched in vain at the end.
-Outcome run_steps(const Rig& rig, toy::Folder& folder, const std::vector<BlockHome>& homes, int slots, int steps) {
+/// So many steps on a fresh machine; the time includes filling the ring and what it fetched in vain
+/// at the end.
+Outcome run_steps(const Rig& rig, toy::Folder& folder, const std::vector<BlockHome>& homes,
+                  int slots, int steps) {
   sim::install(rig, sim::Mode::Exec);
   toy::Model model(blocks, width);
-  StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "sim:0", .slots = slots});
+  StreamedModel streamed(model.manifest(), folder.write(model),
+                         {.name = "toy", .compute = "sim:0", .slots = slots});
   streamed.load(homes);
   auto x = input().to(at::Device("sim:0"));
   sim::finish();
@@ -61,9 +64,11 @@ Outcome run_steps(const Rig& rig, toy::Folder& folder, const std::vector<BlockHo
   return {seconds, y.cpu()};
 }
 
-double predicted_step(const Rig& rig, toy::Folder& folder, const std::vector<BlockHome>& homes, int slots) {
+double predicted_step(const Rig& rig, toy::Folder& folder, const std::vector<BlockHome>& homes,
+                      int slots) {
   toy::Model model(blocks, width);
-  StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "sim:0"});
+  StreamedModel streamed(model.manifest(), folder.write(model),
+                         {.name = "toy", .compute = "sim:0"});
   auto profile = profile_model(streamed, *rig.find("sim:0"), [&](at::Device device) {
     model.forward(at::empty({rows, width}, at::TensorOptions().device(device)));
   });
@@ -74,7 +79,10 @@ double predicted_step(const Rig& rig, toy::Folder& folder, const std::vector<Blo
     // Both accelerators are alike; a CPU does not run blocks for them.
     std::vector<double> seconds(system.devices.size(), -1);
     seconds[system.at("sim:0")] = seconds[system.at("sim:1")] = profile.seconds[i];
-    planned.blocks.push_back({.name = std::to_string(i), .type = "Block", .bytes = streamed.file_bytes(i), .seconds = seconds,
+    planned.blocks.push_back({.name = std::to_string(i),
+                              .type = "Block",
+                              .bytes = streamed.file_bytes(i),
+                              .seconds = seconds,
                               .activation_bytes = profile.activation_bytes[i]});
     planned_homes.push_back({system.at(homes[i].device), homes[i].how});
   }
@@ -83,14 +91,18 @@ double predicted_step(const Rig& rig, toy::Folder& folder, const std::vector<Blo
 }
 
 /// What one more step takes in the long run.
-double measured_step(const Rig& rig, toy::Folder& folder, const std::vector<BlockHome>& homes, int slots) {
+double measured_step(const Rig& rig, toy::Folder& folder, const std::vector<BlockHome>& homes,
+                     int slots) {
   constexpr int few = 4, many = 12;
-  return (run_steps(rig, folder, homes, slots, many).seconds - run_steps(rig, folder, homes, slots, few).seconds) / (many - few);
+  return (run_steps(rig, folder, homes, slots, many).seconds -
+          run_steps(rig, folder, homes, slots, few).seconds) /
+         (many - few);
 }
 
 std::vector<BlockHome> all(const BlockHome& home) { return std::vector<BlockHome>(blocks, home); }
 
-const BlockHome resident{How::Resident, "sim:0"}, from_ram{How::Streamed, "cpu"}, from_card{How::Streamed, "sim:1"}, on_card{How::OnDonor, "sim:1"};
+const BlockHome resident{How::Resident, "sim:0"}, from_ram{How::Streamed, "cpu"},
+    from_card{How::Streamed, "sim:1"}, on_card{How::OnDonor, "sim:1"};
 
 /// Block i is pattern[i % size].
 std::vector<BlockHome> mixed(const std::vector<BlockHome>& pattern) {
@@ -116,14 +128,21 @@ const std::vector<Case>& cases() {
       {"two donors", mixed({from_ram, from_card}), 2},
       {"two donors, unequal", mixed({from_ram, from_card, from_card, resident}), 2},
       {"some run on the second card", mixed({resident, on_card, from_ram}), 2},
-      {"the tail from RAM", [] { auto homes = all(resident); for (int i = 7; i < blocks; ++i) homes[i] = from_ram; return homes; }(), 2},
+      {"the tail from RAM",
+       [] {
+         auto homes = all(resident);
+         for (int i = 7; i < blocks; ++i) homes[i] = from_ram;
+         return homes;
+       }(),
+       2},
   };
   return list;
 }
 
 }  // namespace
 
-TEST_CASE("prediction: a steady step on the simulator's clock takes what the timeline says, within 1 %") {
+TEST_CASE(
+    "prediction: a steady step on the simulator's clock takes what the timeline says, within 1 %") {
   toy::Folder folder;
   struct Machine {
     const char* name;
@@ -149,9 +168,12 @@ TEST_CASE("prediction: the cases have different limits, and every placement give
   toy::Folder folder;
   auto links = machine(1e12, 1e9, 2e9), compute = machine(20e9, 5e9, 8e9);
   // One link is three times slower than computing; the second donor takes load off it.
-  CHECK(predicted_step(links, folder, all(from_ram), 2) > 3 * predicted_step(links, folder, all(resident), 2));
-  CHECK(predicted_step(links, folder, mixed({from_ram, from_card}), 2) < 0.7 * predicted_step(links, folder, all(from_ram), 2));
-  CHECK(predicted_step(compute, folder, all(from_ram), 2) < 1.03 * predicted_step(compute, folder, all(resident), 2));
+  CHECK(predicted_step(links, folder, all(from_ram), 2) >
+        3 * predicted_step(links, folder, all(resident), 2));
+  CHECK(predicted_step(links, folder, mixed({from_ram, from_card}), 2) <
+        0.7 * predicted_step(links, folder, all(from_ram), 2));
+  CHECK(predicted_step(compute, folder, all(from_ram), 2) <
+        1.03 * predicted_step(compute, folder, all(resident), 2));
   auto expected = run_steps(links, folder, all(resident), 2, 1).result;
   for (const auto& one : cases()) {
     CAPTURE(one.name);

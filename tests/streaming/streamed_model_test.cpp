@@ -30,16 +30,19 @@ at::Tensor expected(toy::Folder& folder, at::ScalarType dtype = at::kFloat) {
   return model.forward(model.forward(input()));
 }
 
-at::Tensor run_with(toy::Folder& folder, const std::vector<BlockHome>& homes, const std::string& compute,
-                    at::ScalarType dtype = at::kFloat) {
+at::Tensor run_with(toy::Folder& folder, const std::vector<BlockHome>& homes,
+                    const std::string& compute, at::ScalarType dtype = at::kFloat) {
   toy::Model model(blocks, width);
-  StreamedModel streamed(model.manifest(), folder.write(model, dtype), {.name = "toy", .compute = compute});
+  StreamedModel streamed(model.manifest(), folder.write(model, dtype),
+                         {.name = "toy", .compute = compute});
   streamed.load(homes);
   auto device = at::Device(compute);
   return model.forward(model.forward(input().to(device))).cpu();
 }
 
-std::vector<BlockHome> all(How how, const std::string& device) { return std::vector<BlockHome>(blocks, {how, device}); }
+std::vector<BlockHome> all(How how, const std::string& device) {
+  return std::vector<BlockHome>(blocks, {how, device});
+}
 
 }  // namespace
 
@@ -66,7 +69,10 @@ TEST_CASE("sim: every placement gives the bits of the resident one, also without
     CHECK(at::equal(run_with(folder, all(How::Streamed, "sim:1"), "sim:0"), plain));
     CHECK(at::equal(run_with(folder, all(How::OnDonor, "sim:1"), "sim:0"), plain));
     std::vector<BlockHome> mixed;
-    const BlockHome kinds[] = {{How::Resident, "sim:0"}, {How::Streamed, "cpu"}, {How::Streamed, "sim:1"}, {How::OnDonor, "sim:1"}};
+    const BlockHome kinds[] = {{How::Resident, "sim:0"},
+                               {How::Streamed, "cpu"},
+                               {How::Streamed, "sim:1"},
+                               {How::OnDonor, "sim:1"}};
     for (int i = 0; i < blocks; ++i) mixed.push_back(kinds[i % 4]);
     CHECK(at::equal(run_with(folder, mixed, "sim:0"), plain));
   }
@@ -77,7 +83,8 @@ TEST_CASE("the ring foresees every block but the first, cyclic over steps") {
   toy::Folder folder;
   sim::install(toy::rig(1, std::int64_t{1} << 22), sim::Mode::Exec);
   toy::Model model(blocks, width);
-  StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "sim:0"});
+  StreamedModel streamed(model.manifest(), folder.write(model),
+                         {.name = "toy", .compute = "sim:0"});
   streamed.load(all(How::Streamed, "cpu"));
   auto x = input().to(at::Device("sim:0"));
   for (int step = 0; step < 3; ++step) x = model.forward(x);
@@ -94,7 +101,8 @@ TEST_CASE("each wait of the ring is needed: the race check catches its removal")
     // Room for the two staging buffers, not for the file.
     sim::refuse_registration_after(registered ? -1 : 4 * block_bytes);
     toy::Model model(blocks, width);
-    StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "sim:0", .waits = waits});
+    StreamedModel streamed(model.manifest(), folder.write(model),
+                           {.name = "toy", .compute = "sim:0", .waits = waits});
     streamed.load(all(How::Streamed, "cpu"));
     auto x = input().to(at::Device("sim:0"));
     for (int step = 0; step < 2; ++step) x = model.forward(x);
@@ -115,20 +123,25 @@ TEST_CASE("out of memory: weights make room and the block is repeated") {
   auto plain = expected(folder);
   sim::install(toy::rig(1, 20 * block_bytes), sim::Mode::Exec);
   toy::Model model(blocks, width);
-  StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "sim:0"});
+  StreamedModel streamed(model.manifest(), folder.write(model),
+                         {.name = "toy", .compute = "sim:0"});
   streamed.load(all(How::Resident, "sim:0"));
-  streamed.make_room = [&](const std::string&, std::int64_t bytes) { return streamed.shrink(bytes) > 0; };
+  streamed.make_room = [&](const std::string&, std::int64_t bytes) {
+    return streamed.shrink(bytes) > 0;
+  };
   auto x = input().to(at::Device("sim:0"));
   sim::fail_allocation(0, 6);
   CHECK(at::equal(model.forward(model.forward(x)).cpu(), plain));
-  CHECK(std::any_of(streamed.homes().begin(), streamed.homes().end(), [](const BlockHome& home) { return home.how == How::Streamed; }));
+  CHECK(std::any_of(streamed.homes().begin(), streamed.homes().end(),
+                    [](const BlockHome& home) { return home.how == How::Streamed; }));
 }
 
 TEST_CASE("out of memory while loading names block and device and leaves nothing behind") {
   toy::Folder folder;
   sim::install(toy::rig(1, 4 * block_bytes), sim::Mode::Exec);
   toy::Model model(blocks, width);
-  StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "sim:0"});
+  StreamedModel streamed(model.manifest(), folder.write(model),
+                         {.name = "toy", .compute = "sim:0"});
   try {
     streamed.load(all(How::Resident, "sim:0"));
     FAIL("9 blocks fitted into 4");
@@ -145,7 +158,8 @@ TEST_CASE("a donor that vanishes ends the run with its name") {
   toy::Folder folder;
   sim::install(toy::rig(2, std::int64_t{1} << 22), sim::Mode::Exec);
   toy::Model model(blocks, width);
-  StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "sim:0"});
+  StreamedModel streamed(model.manifest(), folder.write(model),
+                         {.name = "toy", .compute = "sim:0"});
   streamed.load(all(How::Streamed, "sim:1"));
   auto x = input().to(at::Device("sim:0"));
   model.forward(x);
@@ -158,7 +172,8 @@ TEST_CASE("a file cut short while in use fails the run, not the process") {
   toy::Folder folder;
   for (auto home : {BlockHome{How::Resident, "cpu"}, BlockHome{How::Streamed, "disk"}}) {
     toy::Model model(blocks, width);
-    StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = "cpu"});
+    StreamedModel streamed(model.manifest(), folder.write(model),
+                           {.name = "toy", .compute = "cpu"});
     streamed.load(std::vector<BlockHome>(blocks, home));
     std::filesystem::resize_file(folder.path() / "toy.safetensors", 4096);
     try {
@@ -171,7 +186,9 @@ TEST_CASE("a file cut short while in use fails the run, not the process") {
   }
 }
 
-TEST_CASE("LoRA on streamed weights: the merged result, only the factors in memory, strength changed without reload") {
+TEST_CASE(
+    "LoRA on streamed weights: the merged result, only the factors in memory, strength changed "
+    "without reload") {
   toy::Folder folder;
   toy::Model model(blocks, width);
   auto checkpoint = folder.write(model);
@@ -179,13 +196,15 @@ TEST_CASE("LoRA on streamed weights: the merged result, only the factors in memo
   auto generator = at::make_generator<at::CPUGeneratorImpl>(11);
   for (int i = 0; i < blocks; ++i)
     patches->push_back({"blocks." + std::to_string(i) + ".weight",
-                        {at::randn({4, width}, generator) * 0.1, at::randn({width, 4}, generator) * 0.1, at::Tensor(), at::Tensor(), 0.5}});
+                        {at::randn({4, width}, generator) * 0.1,
+                         at::randn({width, 4}, generator) * 0.1, at::Tensor(), at::Tensor(), 0.5}});
   auto merged = [&](double strength) {
     toy::Model plain(blocks, width);
     weights::PlainSource source(plain.manifest(), [&](const weights::Declared& weight) {
       auto value = weights::mapped_tensor(*checkpoint.find(weight.name)).clone();
       for (const auto& named : *patches)
-        if (named.weight == weight.name) value += at::mm(named.patch.up, named.patch.down) * (0.5 * strength);
+        if (named.weight == weight.name)
+          value += at::mm(named.patch.up, named.patch.down) * (0.5 * strength);
       return value;
     });
     return plain.forward(input());
@@ -199,7 +218,8 @@ TEST_CASE("LoRA on streamed weights: the merged result, only the factors in memo
     streamed.set_loras({{"a", patches, strength}});
     auto copied = streamed.streamed_bytes();
     auto wanted = merged(strength);
-    CHECK((model.forward(x).cpu() - wanted).norm().item<double>() < 1e-5 * wanted.norm().item<double>());
+    CHECK((model.forward(x).cpu() - wanted).norm().item<double>() <
+          1e-5 * wanted.norm().item<double>());
     CHECK(streamed.streamed_bytes() - copied <= (blocks + 2) * (block_bytes + 512));
   }
   CHECK(streamed.device_bytes("sim:0") - before == blocks * 2 * 4 * width * 4);

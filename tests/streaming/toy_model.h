@@ -22,7 +22,8 @@ class Model {
     weights::Scope root(manifest_);
     for (int i = 0; i < blocks; ++i) {
       auto scope = (root / "blocks" / i).block();
-      layers_.push_back({weights::Block(scope), scope.weight("weight", {width, width}), scope.weight("bias", {width})});
+      layers_.push_back({weights::Block(scope), scope.weight("weight", {width, width}),
+                         scope.weight("bias", {width})});
     }
   }
 
@@ -63,19 +64,27 @@ class Folder {
   ~Folder() { std::filesystem::remove_all(path_); }
   const std::filesystem::path& path() const { return path_; }
 
-  weights::Checkpoint write(Model& model, at::ScalarType dtype = at::kFloat, const std::string& name = "toy.safetensors") {
+  weights::Checkpoint write(Model& model, at::ScalarType dtype = at::kFloat,
+                            const std::string& name = "toy.safetensors") {
     std::vector<at::Tensor> kept;
     std::vector<formats::TensorToWrite> list;
     auto generator = at::make_generator<at::CPUGeneratorImpl>(7);
     for (const auto& weight : model.manifest().weights()) {
-      auto values = at::randn(weight.shape, generator) / std::sqrt(static_cast<double>(model.width()));
+      auto values =
+          at::randn(weight.shape, generator) / std::sqrt(static_cast<double>(model.width()));
       kept.push_back(values.to(dtype).contiguous());
-      auto type = dtype == at::kFloat ? formats::DType::F32 : dtype == at::kHalf ? formats::DType::F16 : formats::DType::BF16;
-      list.push_back({weight.name, type, weight.shape,
-                      {static_cast<const std::byte*>(kept.back().const_data_ptr()), kept.back().nbytes()}});
+      auto type = dtype == at::kFloat  ? formats::DType::F32
+                  : dtype == at::kHalf ? formats::DType::F16
+                                       : formats::DType::BF16;
+      list.push_back(
+          {weight.name,
+           type,
+           weight.shape,
+           {static_cast<const std::byte*>(kept.back().const_data_ptr()), kept.back().nbytes()}});
     }
     formats::write_safetensors(path_ / name, list);
-    return weights::Checkpoint(std::make_shared<formats::TensorFile>(formats::open_tensor_file(path_ / name)));
+    return weights::Checkpoint(
+        std::make_shared<formats::TensorFile>(formats::open_tensor_file(path_ / name)));
   }
 
  private:

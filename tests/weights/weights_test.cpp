@@ -17,7 +17,8 @@ namespace {
 class TensorFolder {
  public:
   TensorFolder() {
-    path_ = std::filesystem::temp_directory_path() / ("distorch_weights_test_" + std::to_string(::getpid()));
+    path_ = std::filesystem::temp_directory_path() /
+            ("distorch_weights_test_" + std::to_string(::getpid()));
     std::filesystem::create_directories(path_);
   }
   ~TensorFolder() { std::filesystem::remove_all(path_); }
@@ -25,10 +26,13 @@ class TensorFolder {
   Checkpoint write(const std::string& name, const std::map<std::string, at::Tensor>& tensors) {
     std::vector<formats::TensorToWrite> list;
     for (const auto& [key, tensor] : tensors)
-      list.push_back({key, formats::DType::F32, tensor.sizes().vec(),
+      list.push_back({key,
+                      formats::DType::F32,
+                      tensor.sizes().vec(),
                       {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
     formats::write_safetensors(path_ / name, list);
-    return Checkpoint(std::make_shared<formats::TensorFile>(formats::open_tensor_file(path_ / name)));
+    return Checkpoint(
+        std::make_shared<formats::TensorFile>(formats::open_tensor_file(path_ / name)));
   }
 
  private:
@@ -55,7 +59,9 @@ TEST_CASE("scopes: names and blocks are declared, order is kept") {
 TEST_CASE("checkpoint: tensors lie in the mapping, parts and rows share the bytes") {
   TensorFolder folder;
   auto values = at::arange(12, at::kFloat).view({6, 2});
-  auto file = folder.write("a.safetensors", {{"model.w", values}, {"model.0.x", at::ones({1})}, {"model.1.x", at::ones({1})}});
+  auto file = folder.write(
+      "a.safetensors",
+      {{"model.w", values}, {"model.0.x", at::ones({1})}, {"model.1.x", at::ones({1})}});
   CHECK(at::equal(mapped_tensor(*file.find("model.w")), values));
   auto part = file.part("model.");
   part.add_rows("w.middle", *part.find("w"), 2, 2);
@@ -77,7 +83,8 @@ TEST_CASE("checkpoint: every fault is named at once") {
     FAIL("was accepted");
   } catch (const Error& error) {
     CHECK(error.kind() == ErrorKind::MissingWeight);
-    CHECK(error.sentence() == "is no complete test model: 'w' has shape [2, 2] where [2, 3] is needed; 'v' is missing");
+    CHECK(error.sentence() ==
+          "is no complete test model: 'w' has shape [2, 2] where [2, 3] is needed; 'v' is missing");
   }
 }
 
@@ -89,7 +96,8 @@ TEST_CASE("lora: spellings, alpha, leftovers") {
                                              {"unet.b.lora_A.weight", at::ones({2, 3, 1, 1})},
                                              {"unet.b.lora_B.weight", at::ones({4, 2, 1, 1})},
                                              {"stranger", at::ones({1})}});
-  auto lora = match_lora(file, {{"lora_unet_a", "a.weight"}, {"unet.b", "b.weight"}, {"lora_unet_none", "none"}});
+  auto lora = match_lora(
+      file, {{"lora_unet_a", "a.weight"}, {"unet.b", "b.weight"}, {"lora_unet_none", "none"}});
   REQUIRE(lora.patches.size() == 2);
   CHECK(lora.patches[0].weight == "a.weight");
   CHECK(lora.patches[0].patch.scale == 0.5);
