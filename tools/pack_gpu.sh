@@ -17,7 +17,7 @@ cp .deps/tokenizers/clip/* .gpu/tokenizers/
 ldd .gpu/bin/* | awk '/=> \//{print $1, $3}' | sort -u | while read -r name path; do
   case "$name" in
     libtorch* | libc10* | libgomp* | libcud* | libcup* | libnv*) ;;
-    libc.so* | libm.so* | libdl.so* | libpthread.so* | librt.so* | libstdc++.so* | libgcc_s.so* | ld-linux*) ;;
+    libc.so* | libm.so* | libdl.so* | libpthread.so* | librt.so* | libutil.so* | libstdc++.so* | libgcc_s.so* | ld-linux*) ;;
     *) cp -L "$path" ".gpu/lib/$name" ;;
   esac
 done

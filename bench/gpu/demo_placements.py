@@ -14,11 +14,13 @@ import numpy as np
 from PIL import Image
 
 TOLERANCE = 2  # of 255, at any pixel; float32 on both sides
+EXACT = "resident, without TF32"  # torch lets cuDNN round convolutions' inputs to TF32; this run does not
 
 
 def modes(device):
     return {
         "resident": ["--placement", f"{device},100%"],
+        EXACT: ["--placement", f"{device},100%"],
         "auto": [],
         "bytes": ["--placement", f"{device},4mb;cpu,*"],
         "ratio": ["--placement", f"{device},30%;cpu,70%"],
@@ -29,16 +31,27 @@ def modes(device):
     }
 
 
-def run(args, name, extra):
+def run(args, name, extra, accelerator=True):
     folder = os.path.join(args.out, "demo_" + "".join(c if c.isalnum() else "_" for c in name))
     shutil.rmtree(folder, ignore_errors=True)
     command = [args.distorch, "run", "assets/demo/workflow.json", "--models", "assets/demo/models", "--output", folder,
                "--force-fp32", "--quiet"]
     if args.tokenizers:
         command += ["--tokenizers", args.tokenizers]
-    if args.rig:
+    if args.rig and accelerator:
         command += ["--rig", args.rig]
-    done = subprocess.run(command + extra, capture_output=True, text=True, timeout=args.limit)
+    environment = dict(os.environ, OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", "4"))  # several run at once
+    if args.library_path:
+        environment["LD_LIBRARY_PATH"] = args.library_path
+    if not accelerator:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    if name == EXACT:
+        environment["NVIDIA_TF32_OVERRIDE"] = "0"
+    try:
+        done = subprocess.run(command + extra, capture_output=True, text=True, timeout=args.limit, env=environment)
+    except subprocess.TimeoutExpired:
+        print(f"{name}: FAILED: not done after {args.limit} s", flush=True)
+        return None, folder
     pictures = sorted(glob.glob(os.path.join(folder, "*.png")))
     if done.returncode != 0 or not pictures:
         print(f"{name}: FAILED ({done.returncode}): {done.stderr.strip()[-600:]}", flush=True)
@@ -52,20 +65,27 @@ def main(args):
     with ThreadPoolExecutor(args.jobs) as pool:
         jobs = {name: pool.submit(run, args, name, ["--device", args.device, "--device-map", f"cuda:1={args.device}"] + extra)
                 for name, extra in wanted.items()}
-        reference, _ = run(args, "cpu", cpu)
+        reference, _ = run(args, "cpu", cpu, accelerator=False)
         pictures = {name: job.result() for name, job in jobs.items()}
     results, good = [], reference is not None
     first, path = pictures["resident"]
     for name, (picture, _) in pictures.items():
+        if name == EXACT:
+            continue
         same = picture is not None and first is not None and np.array_equal(picture, first)
         results.append({"name": f"demo: pixels equal to the resident run, {name}", "ours": int(same), "peer": 1, "unit": "",
                         "ratio": int(same)})
         good = good and same
-    if first is not None and reference is not None:
-        difference = int(np.abs(first - reference).max())
-        results.append({"name": "demo: largest pixel difference to the CPU's picture", "ours": difference, "peer": TOLERANCE,
-                        "unit": "/255", "ratio": difference / TOLERANCE})
-        good = good and difference <= TOLERANCE
+    for name, promised in ((EXACT, True), ("resident", False)):
+        picture = pictures[name][0]
+        if picture is None or reference is None:
+            continue
+        difference = int(np.abs(picture - reference).max())
+        results.append({"name": f"demo: largest pixel difference to the CPU's picture, {name}", "ours": difference,
+                        "peer": TOLERANCE, "unit": "/255", "ratio": difference / TOLERANCE,
+                        "mean": float(np.abs(picture - reference).mean())})
+        good = good and (difference <= TOLERANCE or not promised)
+    if first is not None:
         shutil.copy(path, os.path.join(args.out, "demo.png"))
     for entry in results:
         print(f"{entry['name']:<64} {entry['ours']}", flush=True)
@@ -81,6 +101,7 @@ if __name__ == "__main__":
     parser.add_argument("--tokenizers")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--rig")
+    parser.add_argument("--library-path", help="LD_LIBRARY_PATH of the binary")
     parser.add_argument("--jobs", type=int, default=4)
     parser.add_argument("--limit", type=float, default=60)
     sys.exit(main(parser.parse_args()))

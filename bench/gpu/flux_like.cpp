@@ -21,7 +21,9 @@ Tensor modulate(const Tensor& x, const Tensor& shift, const Tensor& scale) {
 }
 
 /// x + gate · y
-Tensor gated(const Tensor& x, const Tensor& gate, const Tensor& y) { return at::addcmul(x, gate, y); }
+Tensor gated(const Tensor& x, const Tensor& gate, const Tensor& y) {
+  return at::addcmul(x, gate, y);
+}
 
 /// [1, width] -> `parts` tensors [1, 1, width].
 Tensors modulation(const nn::Linear& layer, const Tensor& vector, std::int64_t parts) {
@@ -53,7 +55,9 @@ struct DoubleBlock {
     return block.run(inputs, [this](const Tensors& in) -> Tensors {
       auto image_mod = modulation(image.mod, in[2], 6), text_mod = modulation(text.mod, in[2], 6);
       auto qkv = at::cat({text.qkv(modulate(in[1], text_mod[0], text_mod[1])),
-                          image.qkv(modulate(in[0], image_mod[0], image_mod[1]))}, 1).chunk(3, -1);
+                          image.qkv(modulate(in[0], image_mod[0], image_mod[1]))},
+                         1)
+                     .chunk(3, -1);
       auto attended = nn::attention(qkv[0], qkv[1], qkv[2], {.heads = heads});
       auto length = in[1].size(1);
       return {image.finish(in[0], attended.narrow(1, length, in[0].size(1)), image_mod),
@@ -68,7 +72,9 @@ struct DoubleBlock {
 
 struct SingleBlock {
   SingleBlock(const Scope& s, std::int64_t width)
-      : block(s), heads(width / kHeadWidth), width(width),
+      : block(s),
+        heads(width / kHeadWidth),
+        width(width),
         mod(s / "modulation" / "lin", width, 3 * width),
         in(s / "linear1", width, 7 * width),
         out(s / "linear2", 5 * width, width) {}

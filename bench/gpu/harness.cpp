@@ -12,7 +12,9 @@
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/device/device.h"
+#include "distorch/device/sim/sim.h"
 #include "distorch/device/streams.h"
+#include "distorch/streaming/profile.h"
 
 namespace distorch::bench {
 
@@ -45,9 +47,19 @@ double time_calls(c10::Device device, const Rounds& rounds, const std::function<
   return seconds[seconds.size() / 2];
 }
 
+double time_issue(c10::Device device, int calls, const std::function<void()>& call) {
+  device::synchronize(device);
+  auto start = now_s();
+  for (int i = 0; i < calls; ++i) call();
+  auto seconds = (now_s() - start) / calls;
+  device::synchronize(device);
+  return seconds;
+}
+
 void Results::add(const std::string& name, double ours, double peer, const std::string& unit,
                   const Json& more) {
-  Json entry{{"name", name}, {"ours", ours}, {"peer", peer}, {"unit", unit}, {"ratio", ours / peer}};
+  Json entry{
+      {"name", name}, {"ours", ours}, {"peer", peer}, {"unit", unit}, {"ratio", ours / peer}};
   entry.update(more);
   list_.push_back(entry);
   write_file(path_, list_.dump(1) + "\n");
@@ -92,8 +104,8 @@ void write_rig(const std::filesystem::path& path, const RigDevice& device, doubl
       "    memory_bandwidth_GBps: {3:.4g}\n"
       "    launch_us: {4:.3g}\n",
       device.label.empty() ? device.name : device.label,
-      static_cast<double>(device.memory_bytes) / 1048576.0, speeds,
-      device.memory_bytes_per_s / 1e9, device.launch_s * 1e6);
+      static_cast<double>(device.memory_bytes) / 1048576.0, speeds, device.memory_bytes_per_s / 1e9,
+      device.launch_s * 1e6);
   text += fmt::format(
       "  - name: cpu\n"
       "    label: RAM\n"
@@ -107,14 +119,17 @@ void write_rig(const std::filesystem::path& path, const RigDevice& device, doubl
   write_file(path, text);
 }
 
-// --- calibration ----------------------------------------------------------------------------------
+// --- calibration
+// ----------------------------------------------------------------------------------
 
 namespace {
 
 double matmul_tflops(c10::Device device, at::ScalarType dtype, std::int64_t n) {
   auto a = seeded({n, n}, 1, dtype, device), b = seeded({n, n}, 2, dtype, device);
-  auto seconds = time_calls(device, {.warm_ups = 2, .calls = 6, .rounds = 3}, [&] { at::mm(a, b); });
-  return 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / seconds / 1e12;
+  auto seconds =
+      time_calls(device, {.warm_ups = 2, .calls = 6, .rounds = 3}, [&] { at::mm(a, b); });
+  return 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / seconds /
+         1e12;
 }
 
 }  // namespace
@@ -129,18 +144,44 @@ RigDevice measure_device(const std::string& name) {
   measured.label = info.description;
   measured.memory_bytes = info.total_bytes;
   measured.tflops["bfloat16"] = matmul_tflops(device, at::kBFloat16, n);
-  measured.tflops["float16"] = real ? matmul_tflops(device, at::kHalf, n) : measured.tflops["bfloat16"];
+  measured.tflops["float16"] =
+      real ? matmul_tflops(device, at::kHalf, n) : measured.tflops["bfloat16"];
   measured.tflops["float32"] = matmul_tflops(device, at::kFloat, n / 2);
   measured.tflops["default"] = measured.tflops["float32"];
   auto x = seeded({real ? 4608 : 64, 12288}, 3, at::kBFloat16, device);
   if (real) x = x.repeat({16, 1});
   auto y = at::empty_like(x);
-  auto seconds = time_calls(device, {.warm_ups = 2, .calls = 8, .rounds = 3}, [&] { at::add_out(y, x, x); });
+  auto seconds =
+      time_calls(device, {.warm_ups = 2, .calls = 8, .rounds = 3}, [&] { at::add_out(y, x, x); });
   measured.memory_bytes_per_s = 2.0 * static_cast<double>(x.nbytes()) / seconds;
   auto small = at::ones({256}, x.options());
-  auto issue = time_calls(device, {.warm_ups = 50, .calls = 1000, .rounds = 3}, [&] { small.add_(1); });
+  auto issue =
+      time_calls(device, {.warm_ups = 50, .calls = 1000, .rounds = 3}, [&] { small.add_(1); });
   measured.launch_s = issue;
   return measured;
+}
+
+std::vector<Operation> operations_of(streaming::StreamedModel& model, const RigDevice& device,
+                                     const std::function<void(c10::Device)>& forward) {
+  std::vector<Operation> operations;
+  streaming::profile_model(model, device, [&](at::Device on) {
+    sim::trace(true);
+    forward(on);
+    sim::finish();
+    for (const auto& interval : sim::intervals())
+      operations.push_back({static_cast<double>(interval.bytes), interval.flops});
+    sim::trace(false);
+  });
+  return operations;
+}
+
+double predict(const RigDevice& device, const std::string& dtype,
+               const std::vector<Operation>& operations) {
+  double seconds = 0, rate = device.flops(dtype);
+  for (const auto& operation : operations)
+    seconds += std::max(operation.bytes / device.memory_bytes_per_s, operation.flops / rate) +
+               device.launch_s;
+  return seconds;
 }
 
 double calibrate(RigDevice& device, const std::string& dtype, bool memory_too,
@@ -148,7 +189,8 @@ double calibrate(RigDevice& device, const std::string& dtype, bool memory_too,
   auto worst = [&](const RigDevice& candidate) {
     double error = 0;
     for (const auto& target : targets)
-      error = std::max(error, std::abs(target.predict(candidate) / target.seconds - 1));
+      error = std::max(error,
+                       std::abs(predict(candidate, dtype, target.operations) / target.seconds - 1));
     return error;
   };
   double best = worst(device);

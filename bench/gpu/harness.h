@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "distorch/base/rig.h"
+#include "distorch/streaming/streamed_model.h"
 
 // What the benchmark programs for accelerators share: arguments, timing, the list of results.
 namespace distorch::bench {
@@ -33,6 +34,10 @@ struct Rounds {
   int warm_ups = 2, calls = 4, rounds = 5;
 };
 double time_calls(c10::Device device, const Rounds& rounds, const std::function<void()>& call);
+
+/// Seconds the host needs to issue one call, the device left to work behind: near the whole step
+/// where launches bound it.
+double time_issue(c10::Device device, int calls, const std::function<void()>& call);
 
 /// A list of {name, ours, peer, unit, ratio, ...} that is written after every entry, so that a run
 /// which is cut short leaves what it had. Printed as it grows.
@@ -63,13 +68,26 @@ void write_rig(const std::filesystem::path& path, const RigDevice& device, doubl
 /// element-wise operation, the issue of small ones.
 RigDevice measure_device(const std::string& name);
 
-/// One figure to be met by a prediction.
+/// An operation as the simulator's cost model sees it: seconds = max(bytes / bandwidth, flops /
+/// speed) + launch.
+struct Operation {
+  double bytes = 0, flops = 0;
+};
+/// The operations of `forward`, run dry on a simulated device (as streaming::profile_model does
+/// it).
+std::vector<Operation> operations_of(streaming::StreamedModel& model, const RigDevice& device,
+                                     const std::function<void(c10::Device)>& forward);
+
+/// A figure to be met by a prediction.
 struct Target {
   double seconds;
-  std::function<double(const RigDevice&)> predict;
+  std::vector<Operation> operations;
 };
-/// Moves the speed of `dtype` (and, where asked, memory bandwidth and launch cost) until the largest
-/// relative error over the targets is least. Returns that error.
+double predict(const RigDevice& device, const std::string& dtype,
+               const std::vector<Operation>& operations);
+
+/// Moves the speed of `dtype` (and, where asked, memory bandwidth and launch cost) until the
+/// largest relative error over the targets is least. Returns that error.
 double calibrate(RigDevice& device, const std::string& dtype, bool memory_too,
                  const std::vector<Target>& targets);
 

@@ -1,10 +1,14 @@
-"""Writes random weights of FLUX's shape as safetensors: make_weights.py FILE [--tiny]. Numbers are made on the GPU where there
-is one and written by several threads."""
+"""Writes random weights of FLUX's shape as safetensors: make_weights.py FOLDER... [--tiny]. Numbers are made on the GPU where there
+is one and written by several threads, into the first folder that has the room and whose files CUDA can register. The last line
+printed is the path."""
 import json
+import mmap
 import os
+import shutil
 import struct
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -12,7 +16,35 @@ import torch
 import flux_like
 
 
-def main(path, tiny):
+def registers(folder):
+    """Whether a read-only mapping of a file there can be registered with CUDA."""
+    if not torch.cuda.is_available():
+        return True
+    path = os.path.join(folder, "distorch_probe")
+    with open(path, "wb") as file:
+        file.write(bytes(1 << 24))
+    with open(path, "rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)
+    os.unlink(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tensor = torch.frombuffer(mapping, dtype=torch.uint8)
+    torch.cuda.init()
+    torch.zeros(1, device="cuda")
+    read_only = 8
+    error = int(torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), tensor.numel(), read_only))
+    if error == 0:
+        torch.cuda.cudart().cudaHostUnregister(tensor.data_ptr())
+    print(f"{folder}: registering a mapping gives {error}")
+    return error == 0
+
+
+def choose(folders, bytes_):
+    fitting = [f for f in folders if os.path.isdir(f) and shutil.disk_usage(f).free > 1.1 * bytes_]
+    return next((f for f in fitting if registers(f)), fitting[0])
+
+
+def main(folders, tiny):
     start = time.time()
     shape = (256, 2, 3) if tiny else (3072, 19, 38)
     parameters = {name: p.shape for name, p in flux_like.empty_model(*shape).named_parameters()}
@@ -21,6 +53,7 @@ def main(path, tiny):
         bytes_ = 2 * size.numel()
         header[name] = {"dtype": "BF16", "shape": list(size), "data_offsets": [offset, offset + bytes_]}
         offset += bytes_
+    path = os.path.join(choose(folders, offset), "distorch_weights.safetensors")
     text = json.dumps(header).encode()
     text += b" " * (-(8 + len(text)) % 64)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,8 +76,9 @@ def main(path, tiny):
         for job in jobs:
             job.result()
     os.close(fd)
-    print(f"{path}: {offset / 1e9:.2f} GB in {time.time() - start:.1f} s")
+    print(f"{offset / 1e9:.2f} GB written after {time.time() - start:.1f} s")
+    print(path)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "--tiny" in sys.argv)
+    main([a for a in sys.argv[1:] if a != "--tiny"], "--tiny" in sys.argv)

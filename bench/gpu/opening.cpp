@@ -1,6 +1,8 @@
-// From a file in the page cache to the first step done, everything resident: seconds and GB/s. The device is up and
-// its libraries have run before the clock starts. Then three bare ways of bringing the same bytes over, to compare.
-//   bench_gpu_opening --file WEIGHTS [--device cuda:0] [--out FOLDER] [--link BYTES_PER_S] [--tiny 1] [--rig FILE]
+// From a file in the page cache to the first step done, everything resident: seconds and GB/s. The
+// device is up and its libraries have run before the clock starts. Then three bare ways of bringing
+// the same bytes over, to compare.
+//   bench_gpu_opening --file WEIGHTS [--device cuda:0] [--out FOLDER] [--link BYTES_PER_S] [--tiny
+//   1] [--rig FILE]
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 #include <fcntl.h>
@@ -28,15 +30,18 @@ using namespace distorch;
 using namespace distorch::bench;
 
 FluxInputs inputs(std::int64_t width, std::int64_t image, std::int64_t text, c10::Device device) {
-  return {seeded({1, image, width}, 11, at::kBFloat16, device), seeded({1, text, width}, 12, at::kBFloat16, device),
+  return {seeded({1, image, width}, 11, at::kBFloat16, device),
+          seeded({1, text, width}, 12, at::kBFloat16, device),
           seeded({1, width}, 13, at::kBFloat16, device)};
 }
 
-/// One block of each kind with made-up weights, so that no library has to start during the measurement.
+/// One block of each kind with made-up weights, so that no library has to start during the
+/// measurement.
 void warm_up(const weights::Checkpoint& checkpoint, const FluxInputs& given) {
   weights::Checkpoint small;
   for (const auto& [name, stored] : checkpoint.tensors())
-    if (name.rfind("double_blocks.0.", 0) == 0 || name.rfind("single_blocks.0.", 0) == 0) small.add(name, stored);
+    if (name.rfind("double_blocks.0.", 0) == 0 || name.rfind("single_blocks.0.", 0) == 0)
+      small.add(name, stored);
   FluxLike model(small);
   weights::PlainSource source(model.manifest(), [&](const weights::Declared& declared) {
     return at::full(declared.shape, 1e-3, given.image.options());
@@ -45,7 +50,8 @@ void warm_up(const weights::Checkpoint& checkpoint, const FluxInputs& given) {
   device::synchronize(given.image.device());
 }
 
-// --- bare ways ------------------------------------------------------------------------------------
+// --- bare ways
+// ------------------------------------------------------------------------------------
 
 class Mapping {
  public:
@@ -72,8 +78,10 @@ void in_threads(int count, const std::function<void(int)>& work) {
 
 constexpr std::int64_t kPiece = std::int64_t{64} << 20;
 
-/// Page tables filled by several threads, pieces registered by several threads, copies as pieces become ready.
-double registered_in_pieces(const std::string& path, c10::Device device, int threads, std::int64_t piece, bool populate) {
+/// Page tables filled by several threads, pieces registered by several threads, copies as pieces
+/// become ready.
+double registered_in_pieces(const std::string& path, c10::Device device, int threads,
+                            std::int64_t piece, bool populate) {
   auto target = at::empty({piece}, at::TensorOptions().dtype(at::kByte).device(device));
   auto stream = device::new_stream(device);
   Mapping file(path);
@@ -97,7 +105,8 @@ double registered_in_pieces(const std::string& path, c10::Device device, int thr
   for (std::int64_t i = 0; i < pieces; ++i) {
     ready[i].wait(false);
     auto size = std::min(piece, file.bytes - i * piece);
-    device::copy_async(target.narrow(0, 0, size), at::from_blob(file.start + i * piece, {size}, at::kByte), stream);
+    device::copy_async(target.narrow(0, 0, size),
+                       at::from_blob(file.start + i * piece, {size}, at::kByte), stream);
   }
   device::synchronize(device);
   auto seconds = now_s() - start;
@@ -105,16 +114,23 @@ double registered_in_pieces(const std::string& path, c10::Device device, int thr
   return seconds;
 }
 
-/// Threads read pieces of the file into page-locked buffers, which are copied on. Nothing is mapped.
+/// Threads read pieces of the file into page-locked buffers, which are copied on. Nothing is
+/// mapped.
 double staged_by_threads(const std::string& path, c10::Device device, int threads) {
-  auto target = at::empty({kPiece}, at::TensorOptions().dtype(at::kByte).device(device));
+  auto size = kPiece / 8;
   Mapping file(path);
   std::vector<device::HostBuffer> buffers;
-  for (int i = 0; i < threads; ++i) buffers.emplace_back(kPiece / 4, std::vector<c10::Device>{device});
+  std::vector<at::Tensor> targets;
+  for (int i = 0; i < threads; ++i) {
+    buffers.emplace_back(2 * size, std::vector<c10::Device>{device});
+    targets.push_back(at::empty({size}, at::TensorOptions().dtype(at::kByte).device(device)));
+  }
   std::atomic<std::int64_t> next{0};
+  device::synchronize(device);
   auto start = now_s();
-  auto size = kPiece / 8;
-  in_threads(threads, [&](int thread) {
+  in_threads(threads, [&, machine = sim::current_machine()](int thread) {
+    sim::JoinScope join(machine);
+    c10::InferenceMode inference;
     auto stream = device::new_stream(device);
     device::Event done[2] = {device::Event(device), device::Event(device)};
     auto buffer = buffers[thread].tensor();
@@ -123,8 +139,9 @@ double staged_by_threads(const std::string& path, c10::Device device, int thread
       done[half].synchronize();
       auto count = std::min(size, file.bytes - i * size);
       auto piece = buffer.narrow(0, half * size, count);
+      device::host_will_write(piece.data_ptr(), count);
       if (::pread(file.fd, piece.data_ptr(), count, i * size) != count) return;
-      device::copy_async(target.narrow(0, 0, count), piece, stream);
+      device::copy_async(targets[thread].narrow(0, 0, count), piece, stream);
       done[half].record(stream);
     }
     device::synchronize(stream);
@@ -141,20 +158,23 @@ double registered_whole(const std::string& path, c10::Device device, double& reg
   register_s = now_s() - start;
   for (std::int64_t done = 0; done < file.bytes; done += kPiece) {
     auto size = std::min(kPiece, file.bytes - done);
-    device::copy_async(target.narrow(0, 0, size), at::from_blob(file.start + done, {size}, at::kByte), stream);
+    device::copy_async(target.narrow(0, 0, size),
+                       at::from_blob(file.start + done, {size}, at::kByte), stream);
   }
   device::synchronize(device);
   return now_s() - start;
 }
 
-void bare_ways(Results& results, const std::string& path, c10::Device device, double bytes, double link) {
+void bare_ways(Results& results, const std::string& path, c10::Device device, double bytes,
+               double link) {
   double register_s = 0;
   auto whole = registered_whole(path, device, register_s);
   results.add("bare: register the whole file", register_s, bytes / link, "s");
   results.add("bare: register whole, then copy / link", whole, bytes / link, "s");
   for (int threads : {1, 8})
     results.add(fmt::format("bare: {} register pieces of 256 MiB, copies follow / link", threads),
-                registered_in_pieces(path, device, threads, std::int64_t{256} << 20, true), bytes / link, "s");
+                registered_in_pieces(path, device, threads, std::int64_t{256} << 20, true),
+                bytes / link, "s");
   for (int threads : {4, 8, 12})
     results.add(fmt::format("bare: {} threads read into page-locked memory / link", threads),
                 staged_by_threads(path, device, threads), bytes / link, "s");
@@ -170,14 +190,16 @@ int run(const Args& args) {
   Results results(std::filesystem::path(args.get("--out", ".")) / "opening.json");
   double link = args.number("--link", 55.5e9);
 
-  weights::Checkpoint header(std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
+  weights::Checkpoint header(
+      std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
   auto width = header.shape("single_blocks.0.linear2.weight")[0];
   auto given = inputs(width, tiny ? 48 : 1024, tiny ? 16 : 512, device);
   warm_up(header, given);
   device::empty_cache(device);
 
   auto start = now_s();
-  weights::Checkpoint checkpoint(std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
+  weights::Checkpoint checkpoint(
+      std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
   FluxLike flux(checkpoint);
   streaming::StreamedOptions options;
   options.name = "flux-like";
@@ -185,7 +207,8 @@ int run(const Args& args) {
   options.dtype = at::kBFloat16;
   streaming::StreamedModel model(flux.manifest(), checkpoint, options);
   auto opened = now_s();
-  model.load(std::vector<streaming::BlockHome>(model.block_count(), {placement::How::Resident, name}));
+  model.load(
+      std::vector<streaming::BlockHome>(model.block_count(), {placement::How::Resident, name}));
   device::synchronize(device);
   auto loaded = now_s();
   flux.forward(given);

@@ -18,10 +18,12 @@ Link measure_link(streaming::StreamedModel& model, c10::Device device) {
   for (int block = 0; block < static_cast<int>(model.block_count()); ++block)
     for (const auto& run : model.layout(block).runs)
       if (!largest || run.size_bytes > largest->size_bytes) largest = &run;
-  auto bytes = largest->file->mapping()->bytes(
-      {static_cast<std::size_t>(largest->file_offset), static_cast<std::size_t>(largest->size_bytes)});
-  auto source = at::from_blob(const_cast<std::byte*>(bytes.data()), {largest->size_bytes}, at::kByte);
-  auto target = at::empty({largest->size_bytes}, at::TensorOptions().dtype(at::kByte).device(device));
+  auto bytes = largest->file->mapping()->bytes({static_cast<std::size_t>(largest->file_offset),
+                                                static_cast<std::size_t>(largest->size_bytes)});
+  auto source =
+      at::from_blob(const_cast<std::byte*>(bytes.data()), {largest->size_bytes}, at::kByte);
+  auto target =
+      at::empty({largest->size_bytes}, at::TensorOptions().dtype(at::kByte).device(device));
   auto stream = device::new_stream(device);
   Link link;
   auto seconds = time_calls(device, {.warm_ups = 1, .calls = 4, .rounds = 5},
@@ -30,14 +32,16 @@ Link measure_link(streaming::StreamedModel& model, c10::Device device) {
   auto few_to = target.narrow(0, 0, 64), few_from = source.narrow(0, 0, 64);
   link.latency_s = time_calls(device, {.warm_ups = 5, .calls = 1, .rounds = 21},
                               [&] { device::copy_async(few_to, few_from, stream); });
-  fmt::print("link from the mapping: {:.1f} GB/s, {:.1f} us\n", link.bytes_per_s / 1e9, link.latency_s * 1e6);
+  fmt::print("link from the mapping: {:.1f} GB/s, {:.1f} us\n", link.bytes_per_s / 1e9,
+             link.latency_s * 1e6);
   return link;
 }
 
 placement::System machine(const std::string& device, std::int64_t budget_bytes, const Link& link) {
   auto info = device::find_device(device);
   placement::System system;
-  system.devices = {{device, info.total_bytes, budget_bytes}, {"cpu", std::int64_t{1} << 50, std::int64_t{1} << 50}};
+  system.devices = {{device, info.total_bytes, budget_bytes},
+                    {"cpu", std::int64_t{1} << 50, std::int64_t{1} << 50}};
   LinkSpec spec;
   spec.from = "cpu";
   spec.to = device;
@@ -48,7 +52,8 @@ placement::System machine(const std::string& device, std::int64_t budget_bytes, 
 }
 
 std::int64_t roomy_budget(const std::string& device) {
-  return static_cast<std::int64_t>(0.95 * static_cast<double>(device::find_device(device).total_bytes));
+  return static_cast<std::int64_t>(0.95 *
+                                   static_cast<double>(device::find_device(device).total_bytes));
 }
 
 placement::Model describe(streaming::StreamedModel& model, const streaming::Profile& profile,
@@ -68,7 +73,8 @@ placement::Model describe(streaming::StreamedModel& model, const streaming::Prof
   return described;
 }
 
-placement::Placement offload(const placement::System& system, const placement::Model& model, double share) {
+placement::Placement offload(const placement::System& system, const placement::Model& model,
+                             double share) {
   placement::Allocation allocation;
   allocation.compute = system.devices[system.compute].name;
   allocation.virtual_bytes = std::floor(share * static_cast<double>(model.bytes()));
@@ -76,9 +82,11 @@ placement::Placement offload(const placement::System& system, const placement::M
   return placement::plan(system, model, allocation);
 }
 
-void load(streaming::StreamedModel& model, const placement::System& system, const placement::Placement& placement) {
+void load(streaming::StreamedModel& model, const placement::System& system,
+          const placement::Placement& placement) {
   std::vector<streaming::BlockHome> homes;
-  for (const auto& home : placement.blocks) homes.push_back({home.how, system.devices[home.device].name});
+  for (const auto& home : placement.blocks)
+    homes.push_back({home.how, system.devices[home.device].name});
   std::map<std::string, int> slots;
   for (const auto& ring : placement.rings) slots[system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
@@ -91,8 +99,9 @@ std::string result_bits(const std::string& name, const at::Tensor& result) {
   return fingerprint(result);
 }
 
-double measure(const Case& subject, streaming::StreamedModel& model, const placement::System& system,
-               const placement::Model& described, const placement::Placement& placement, Results& results) {
+double measure(const Case& subject, streaming::StreamedModel& model,
+               const placement::System& system, const placement::Model& described,
+               const placement::Placement& placement, Results& results) {
   auto device = device::to_torch(system.devices[system.compute].name);
   load(model, system, placement);
   placement::Timeline timeline(system, described);
@@ -111,11 +120,14 @@ double measure(const Case& subject, streaming::StreamedModel& model, const place
   auto step = time_calls(device, subject.rounds, [&] { subject.step(); });
   int slots = placement.rings.empty() ? 0 : placement.rings[0].slots;
   results.add("step / bound, " + subject.name, step, bound, "s",
-              {{"streamed_GB", static_cast<double>(report.streamed_bytes) / 1e9}, {"resident_s", subject.resident_s},
-               {"link_s", link_s}, {"bits_equal", same}, {"slots", slots}});
+              {{"streamed_GB", static_cast<double>(report.streamed_bytes) / 1e9},
+               {"resident_s", subject.resident_s},
+               {"link_s", link_s},
+               {"bits_equal", same},
+               {"slots", slots}});
   results.add("predicted / measured step, " + subject.name, report.step_s, step, "s");
-  results.add("predicted / measured peak, " + subject.name, static_cast<double>(placement.peak_bytes()) / 1e9,
-              peak / 1e9, "GB");
+  results.add("predicted / measured peak, " + subject.name,
+              static_cast<double>(placement.peak_bytes()) / 1e9, peak / 1e9, "GB");
   results.add("bits equal to resident, " + subject.name, same ? 1 : 0, 1, "");
   return step;
 }

@@ -23,8 +23,10 @@ std::int64_t roomy_budget(const std::string& device);
 placement::Model describe(streaming::StreamedModel& model, const streaming::Profile& profile,
                           std::int64_t library_bytes);
 /// `share` (0..1) of the weights moved to RAM, as a DisTorch2 loader would be asked for.
-placement::Placement offload(const placement::System& system, const placement::Model& model, double share);
-void load(streaming::StreamedModel& model, const placement::System& system, const placement::Placement& placement);
+placement::Placement offload(const placement::System& system, const placement::Model& model,
+                             double share);
+void load(streaming::StreamedModel& model, const placement::System& system,
+          const placement::Placement& placement);
 
 /// A step to be measured under placements.
 struct Case {
@@ -35,10 +37,11 @@ struct Case {
   std::function<at::Tensor()> step;
 };
 
-/// Loads, checks the result's bits, times the step, and adds to the results: step over its bound, predicted over
-/// measured step, predicted over measured peak memory. Returns seconds of a step.
-double measure(const Case& subject, streaming::StreamedModel& model, const placement::System& system,
-               const placement::Model& described, const placement::Placement& placement, Results& results);
+/// Loads, checks the result's bits, times the step, and adds to the results: step over its bound,
+/// predicted over measured step, predicted over measured peak memory. Returns seconds of a step.
+double measure(const Case& subject, streaming::StreamedModel& model,
+               const placement::System& system, const placement::Model& described,
+               const placement::Placement& placement, Results& results);
 
 /// Fingerprint of a step's result. Error(Internal) where it is zero or not finite.
 std::string result_bits(const std::string& name, const at::Tensor& result);

@@ -24,15 +24,14 @@ fi
 TORCH=$($PYTHON -c 'import os, torch; print(os.path.dirname(torch.__file__))')
 export PYTHONUNBUFFERED=1 XDG_CACHE_HOME=$WORK/cache
 if [ -n "${TINY:-}" ]; then
-  DEVICE=sim:0 PY_DEVICE=cpu
+  DEVICE=sim:0
   OURS=(--tiny 1 --rig rigs/h200_pcie5.yaml --budget 20e6)
   THEIRS=(--tiny --device cpu)
   DEMO=(--rig rigs/h200_pcie5.yaml --jobs 1 --limit 200)
-  FILE=$WORK/weights.safetensors
+  FOLDERS=("$WORK")
 else
-  DEVICE=cuda:0 PY_DEVICE=cuda OURS=() THEIRS=() DEMO=()
-  FILE=/tmp/weights.safetensors
-  [ "$(df --output=avail -B1G /dev/shm | tail -1)" -ge 30 ] && FILE=/dev/shm/weights.safetensors
+  DEVICE=cuda:0 OURS=() THEIRS=() DEMO=()
+  FOLDERS=(/dev/shm /tmp)
 fi
 
 say() { printf '\n== %s (at %d s)\n' "$*" "$SECONDS" | tee -a "$LOG"; }
@@ -63,14 +62,15 @@ if wants correct; then
     grep -a "test cases:" "$LOG" | tail -1
   done
   unset DISTORCH_TEST_DEVICE
-  try 100 env LD_LIBRARY_PATH="$TORCH/lib:$PWD/.gpu/lib" $PYTHON $HERE/demo_placements.py --distorch "$BIN/distorch" --out "$WORK" \
-    --tokenizers .gpu/tokenizers --device $DEVICE "${DEMO[@]}"
+  try 100 $PYTHON $HERE/demo_placements.py --distorch "$BIN/distorch" --out "$WORK" \
+    --library-path "$TORCH/lib:$PWD/.gpu/lib" --tokenizers .gpu/tokenizers --device $DEVICE "${DEMO[@]}"
   collect
 fi
 if wants streaming || wants opening || wants peers; then
   say "weights"
-  try 90 $PYTHON $HERE/make_weights.py "$FILE" ${TINY:+--tiny}
-  tail -1 "$LOG"
+  try 90 $PYTHON $HERE/make_weights.py "${FOLDERS[@]}" ${TINY:+--tiny}
+  tail -3 "$LOG"
+  FILE=$(tail -1 "$LOG")
 fi
 if wants streaming; then
   say "streaming"
@@ -100,7 +100,7 @@ if wants compile && [ $((LIMIT - SECONDS)) -gt 60 ]; then
   try 150 $PYTHON $HERE/peer_sd15.py "$WORK/sd15" --compile 60 "${THEIRS[@]}"
   collect
 fi
-rm -f "$FILE"
+case "${FILE:-}" in */distorch_weights.safetensors) rm -f "$FILE" ;; esac
 say "done"
 grep -aE "FAILED|NOT BIT|no time left|left out" "$LOG" | sort -u | head -20
 cat "$WORK/table.txt"

@@ -1,6 +1,9 @@
-// The UNet of Stable Diffusion 1.5 in float16, a CFG pair (batch 2), beside diffusers on the same weights and inputs.
-//   bench_gpu_sd15 --folder DIR [--device cuda:0] [--out FOLDER] [--rig-file h200.yaml] [--tiny 1] [--rig FILE]
-// DIR holds what peer_sd15.py left: unet.safetensors, case_512.safetensors (x, timestep, context, out), ..., peer.json.
+// The UNet of Stable Diffusion 1.5 in float16, a CFG pair (batch 2), beside diffusers on the same
+// weights and inputs.
+//   bench_gpu_sd15 --folder DIR [--device cuda:0] [--out FOLDER] [--rig-file h200.yaml] [--tiny 1]
+//   [--rig FILE]
+// DIR holds what peer_sd15.py left: unet.safetensors, case_512.safetensors (x, timestep, context,
+// out), ..., peer.json.
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
@@ -29,7 +32,8 @@ struct Step {
 };
 
 weights::Checkpoint open(const std::filesystem::path& path) {
-  return weights::Checkpoint(std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
+  return weights::Checkpoint(
+      std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
 }
 
 Step read_step(const std::filesystem::path& folder, const std::string& name, c10::Device device) {
@@ -52,7 +56,9 @@ double relative_error(const at::Tensor& got, const at::Tensor& wanted) {
 /// The same input as shapes on another device.
 models::DiffusionInput shapes_of(const models::DiffusionInput& input, c10::Device device) {
   models::DiffusionInput copy;
-  auto shape = [&](const at::Tensor& t) { return at::empty(t.sizes(), t.options().device(device)); };
+  auto shape = [&](const at::Tensor& t) {
+    return at::empty(t.sizes(), t.options().device(device));
+  };
   copy.x = shape(input.x);
   copy.timestep = shape(input.timestep);
   copy.context = shape(input.context);
@@ -63,6 +69,22 @@ RigDevice speeds_of(const Args& args, const std::string& name) {
   auto path = args.get("--rig-file");
   if (path.empty() || !std::filesystem::exists(path)) return measure_device(name);
   return *read_rig(path).find("cuda:0");
+}
+
+/// Where kernels like another memory layout of the weights better, it shows here.
+void time_layouts(models::DiffusionModel& unet, const weights::Checkpoint& checkpoint,
+                  const std::vector<Step>& steps, at::ScalarType dtype, Results& results) {
+  auto device = steps.front().input.x.device();
+  weights::PlainSource source(unet.manifest(), [&](const weights::Declared& declared) {
+    auto value = weights::mapped_tensor(*checkpoint.find(declared.name)).to(device, dtype);
+    return value.dim() == 4 ? value.contiguous(at::MemoryFormat::ChannelsLast) : value;
+  });
+  for (const auto& step : steps) {
+    auto seconds = time_calls(device, {.warm_ups = 3, .calls = 8, .rounds = 5},
+                              [&] { unet.apply(step.input); });
+    results.add("SD 1.5 step with channels-last weights / as in the file, " + step.name + " px",
+                seconds, step.resident_s, "s");
+  }
 }
 
 int run(const Args& args) {
@@ -82,7 +104,8 @@ int run(const Args& args) {
   options.dtype = device.is_cuda() ? at::kHalf : at::kFloat;
   options.channels_last = true;
   streaming::StreamedModel model(unet->manifest(), checkpoint, options);
-  model.load(std::vector<streaming::BlockHome>(model.block_count(), {placement::How::Resident, name}));
+  model.load(
+      std::vector<streaming::BlockHome>(model.block_count(), {placement::How::Resident, name}));
   device::synchronize(device);
 
   std::vector<Step> steps;
@@ -90,38 +113,64 @@ int run(const Args& args) {
   for (auto& step : steps) {
     auto result = unet->apply(step.input);
     step.bits = result_bits(step.name, result);
-    step.resident_s = time_calls(device, {.warm_ups = 3, .calls = 8, .rounds = 5}, [&] { unet->apply(step.input); });
+    step.resident_s = time_calls(device, {.warm_ups = 3, .calls = 8, .rounds = 5},
+                                 [&] { unet->apply(step.input); });
     auto eager = peer.at("eager").at(step.name).get<double>();
-    results.add(fmt::format("SD 1.5 step, {} px, batch 2 / diffusers eager", step.name), step.resident_s, eager, "s",
+    results.add(fmt::format("SD 1.5 step, {} px, batch 2 / diffusers eager", step.name),
+                step.resident_s, eager, "s",
                 {{"relative_difference", relative_error(result, step.wanted)}});
     fmt::print("relative difference to diffusers: {:.2e}\n", relative_error(result, step.wanted));
+    results.add("SD 1.5 step issued by the host / step, " + step.name + " px",
+                time_issue(device, 2, [&] { unet->apply(step.input); }), step.resident_s, "s");
   }
+  device::synchronize(device);
+  time_layouts(*unet, checkpoint, steps, options.dtype, results);
+  unet->manifest().attach(&model);
+  model.unload();
+  model.load(
+      std::vector<streaming::BlockHome>(model.block_count(), {placement::How::Resident, name}));
+  device::empty_cache(device);
+  for (auto& step : steps) unet->apply(step.input);
   device::synchronize(device);
   std::int64_t given_bytes = 0;
   for (const auto& step : steps)
-    given_bytes += static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512);
+    given_bytes +=
+        static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512);
   auto library_bytes = device::memory_use(device).in_use - model.device_bytes(name) - given_bytes;
   auto link = measure_link(model, device);
 
   auto speeds = speeds_of(args, name);
   std::vector<Target> targets;
   auto profile = [&](const Step& step, const RigDevice& rig) {
-    return streaming::profile_model(model, rig, [&](at::Device on) { unet->apply(shapes_of(step.input, on)); });
+    return streaming::profile_model(model, rig,
+                                    [&](at::Device on) { unet->apply(shapes_of(step.input, on)); });
   };
   for (const auto& step : steps)
-    targets.push_back({step.resident_s, [&](const RigDevice& rig) { return profile(step, rig).total_s; }});
+    targets.push_back({step.resident_s, operations_of(model, speeds, [&](at::Device on) {
+                         unet->apply(shapes_of(step.input, on));
+                       })});
   auto dtype = device.is_cuda() ? "float16" : "float32";
   auto error = calibrate(speeds, dtype, false, targets);
+  for (const auto& step : steps)
+    results.add("predicted / measured step, resident, SD 1.5 " + step.name,
+                profile(step, speeds).total_s, step.resident_s, "s",
+                {{"calibrated_on_this", true}});
   write_rig(out / "h200_sd15.yaml", speeds, link.bytes_per_s, link.latency_s);
-  fmt::print("calibrated {} to {:.1f} TFLOP/s: largest error {:.1f} %\n", dtype, speeds.tflops[dtype], error * 100);
+  fmt::print("calibrated {} to {:.1f} TFLOP/s: largest error {:.1f} %\n", dtype,
+             speeds.tflops[dtype], error * 100);
 
   auto system = machine(name, roomy_budget(name), link);
   for (const auto& step : steps)
     for (double share : {1.0, 0.5}) {
-      auto described = describe(model, profile(step, speeds), library_bytes + given_bytes -
-                                    static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512));
-      Case subject{fmt::format("SD 1.5 {} px, {:.0f} % offloaded", step.name, share * 100), step.resident_s, step.bits,
-                   {.warm_ups = 2, .calls = 6, .rounds = 5}, [&] { return unet->apply(step.input); }};
+      auto described = describe(
+          model, profile(step, speeds),
+          library_bytes + given_bytes -
+              static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512));
+      Case subject{fmt::format("SD 1.5 {} px, {:.0f} % offloaded", step.name, share * 100),
+                   step.resident_s,
+                   step.bits,
+                   {.warm_ups = 2, .calls = 6, .rounds = 5},
+                   [&] { return unet->apply(step.input); }};
       measure(subject, model, system, described, offload(system, described, share), results);
     }
   return 0;

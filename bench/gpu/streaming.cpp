@@ -1,7 +1,9 @@
-// Offloaded weights on a real accelerator: a step of a FLUX-shaped model with 25, 50 and 100 % of its weights in the
-// registered mapping of its file, over the larger of its resident step and bytes / link.
+// Offloaded weights on a real accelerator: a step of a FLUX-shaped model with 25, 50 and 100 % of
+// its weights in the registered mapping of its file, over the larger of its resident step and bytes
+// / link.
 //   bench_gpu_streaming --file WEIGHTS [--device cuda:0] [--out FOLDER] [--seconds 200] [--tiny 1]
-// Writes streaming.json (results), streaming_facts.json (for the peers) and h200.yaml (the calibrated machine).
+// Writes streaming.json (results), streaming_facts.json (for the peers) and h200.yaml (the
+// calibrated machine).
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
@@ -27,9 +29,9 @@ using placement::How;
 struct Size {
   std::string name;
   std::int64_t image, text;
-  int calls;               // steps back to back
+  int calls;  // steps back to back
   double resident_s = 0;
-  std::string bits;        // of the resident step's result
+  std::string bits;  // of the resident step's result
 };
 
 class Bench {
@@ -46,7 +48,9 @@ class Bench {
   void small_budget(double bytes);
   void write_facts();
   Case make_case(const Size& size, const std::string& label);
-  placement::Model described(const Size& size) { return describe(*model_, profile(size, speeds_), library_bytes_); }
+  placement::Model described(const Size& size) {
+    return describe(*model_, profile(size, speeds_), library_bytes_);
+  }
   bool late() const { return now_s() - start_s_ > limit_s_; }
 
   double start_s_ = now_s();
@@ -118,7 +122,10 @@ void Bench::measure_resident() {
     size.resident_s = time_calls(device_, {.warm_ups = 2, .calls = size.calls, .rounds = 5},
                                  [&] { flux_->forward(given); });
     size.bits = result_bits(size.name, flux_->forward(given));
-    fmt::print("resident {:>5}: {:.4f} s\n", size.name, size.resident_s);
+    auto issue = time_issue(device_, 1, [&] { flux_->forward(given); });
+    fmt::print("resident {:>5}: {:.4f} s; the host issues it in {:.4f} s\n", size.name,
+               size.resident_s, issue);
+    facts_["issue_s"][size.name] = issue;
   }
   device::synchronize(device_);
   // What libraries keep for themselves once they have run.
@@ -127,29 +134,42 @@ void Bench::measure_resident() {
 
 void Bench::calibrate_speeds() {
   speeds_ = measure_device(name_);
-  fmt::print("matmul bf16 {:.0f}, fp16 {:.0f}, fp32 {:.0f} TFLOP/s; memory {:.0f} GB/s; issue of one operation {:.2f} us; "
-             "kept by libraries {:.1f} MB\n",
-             speeds_.tflops["bfloat16"], speeds_.tflops["float16"], speeds_.tflops["float32"],
-             speeds_.memory_bytes_per_s / 1e9, speeds_.launch_s * 1e6, static_cast<double>(library_bytes_) / 1e6);
-  facts_["primitives"] = {{"bf16_tflops", speeds_.tflops["bfloat16"]}, {"fp16_tflops", speeds_.tflops["float16"]},
-                          {"fp32_tflops", speeds_.tflops["float32"]}, {"memory_GBps", speeds_.memory_bytes_per_s / 1e9},
+  fmt::print(
+      "matmul bf16 {:.0f}, fp16 {:.0f}, fp32 {:.0f} TFLOP/s; memory {:.0f} GB/s; issue of one "
+      "operation {:.2f} us; "
+      "kept by libraries {:.1f} MB\n",
+      speeds_.tflops["bfloat16"], speeds_.tflops["float16"], speeds_.tflops["float32"],
+      speeds_.memory_bytes_per_s / 1e9, speeds_.launch_s * 1e6,
+      static_cast<double>(library_bytes_) / 1e6);
+  facts_["primitives"] = {{"bf16_tflops", speeds_.tflops["bfloat16"]},
+                          {"fp16_tflops", speeds_.tflops["float16"]},
+                          {"fp32_tflops", speeds_.tflops["float32"]},
+                          {"memory_GBps", speeds_.memory_bytes_per_s / 1e9},
                           {"issue_us", speeds_.launch_s * 1e6}};
   for (const auto& size : sizes_)
-    fmt::print("predicted from these alone, resident {}: {:.4f} s\n", size.name, profile(size, speeds_).total_s);
-  speeds_.launch_s = std::min(speeds_.launch_s, 2e-6);  // the device waits less for a launch than the host works on it
+    fmt::print("predicted from these alone, resident {}: {:.4f} s\n", size.name,
+               profile(size, speeds_).total_s);
+  speeds_.launch_s = std::min(
+      speeds_.launch_s, 2e-6);  // the device waits less for a launch than the host works on it
   std::vector<Target> targets;
   for (const auto& size : sizes_)
-    targets.push_back({size.resident_s, [this, &size](const RigDevice& device) { return profile(size, device).total_s; }});
+    targets.push_back({size.resident_s, operations_of(*model_, speeds_, [&](at::Device device) {
+                         flux_->forward(inputs(size, device));
+                       })});
   auto error = calibrate(speeds_, "bfloat16", true, targets);
   write_rig(out_ / "h200.yaml", speeds_, link_.bytes_per_s, link_.latency_s);
   for (const auto& size : sizes_)
-    results_.add("predicted / measured step, resident, " + size.name, profile(size, speeds_).total_s, size.resident_s, "s",
+    results_.add("predicted / measured step, resident, " + size.name,
+                 profile(size, speeds_).total_s, size.resident_s, "s",
                  {{"calibrated_on_this", true}});
   fmt::print("calibrated: largest error {:.1f} %\n", error * 100);
 }
 
 Case Bench::make_case(const Size& size, const std::string& label) {
-  return {size.name + " px, " + label, size.resident_s, size.bits, {.warm_ups = 2, .calls = size.calls, .rounds = 5},
+  return {size.name + " px, " + label,
+          size.resident_s,
+          size.bits,
+          {.warm_ups = 2, .calls = size.calls, .rounds = 5},
           [this, given = inputs(size, device_)] { return flux_->forward(given); }};
 }
 
@@ -170,7 +190,8 @@ void Bench::offloaded(double share) {
 /// The whole model under a budget that holds a fraction of it: the allocator itself refuses more.
 void Bench::small_budget(double bytes) {
   auto limit = static_cast<std::int64_t>(bytes);
-  model_->load(std::vector<streaming::BlockHome>(model_->block_count(), {How::Streamed, "cpu"}), {{"cpu", 1}});
+  model_->load(std::vector<streaming::BlockHome>(model_->block_count(), {How::Streamed, "cpu"}),
+               {{"cpu", 1}});
   device::synchronize(device_);
   device::empty_cache(device_);
   device::limit_memory(device_, limit);
@@ -182,7 +203,8 @@ void Bench::small_budget(double bytes) {
     try {
       auto system = machine(name_, budget, link_);
       auto model = described(size);
-      measure(make_case(size, label), *model_, system, model, placement::auto_plan(system, model), results_);
+      measure(make_case(size, label), *model_, system, model, placement::auto_plan(system, model),
+              results_);
       auto use = device::memory_use(device_);
       results_.add(fmt::format("held from the system / budget, {} px", size.name),
                    static_cast<double>(use.reserved) / 1e9, bytes / 1e9, "GB");
@@ -202,8 +224,8 @@ void Bench::write_facts() {
 }
 
 int Bench::run() {
-  fmt::print("{} blocks, {:.2f} GB; columns: ours, compared with, unit, ratio\n", model_->block_count(),
-             static_cast<double>(model_->total_file_bytes()) / 1e9);
+  fmt::print("{} blocks, {:.2f} GB; columns: ours, compared with, unit, ratio\n",
+             model_->block_count(), static_cast<double>(model_->total_file_bytes()) / 1e9);
   measure_resident();
   calibrate_speeds();
   write_facts();
@@ -212,7 +234,8 @@ int Bench::run() {
     write_facts();
     if (share == 1.0) {
       auto grown = resident_set_bytes() - resident_set_before_;
-      results_.add("host memory / file", grown / 1e9, static_cast<double>(model_->total_file_bytes()) / 1e9, "GB");
+      results_.add("host memory / file", grown / 1e9,
+                   static_cast<double>(model_->total_file_bytes()) / 1e9, "GB");
     }
   }
   small_budget(args_.number("--budget", 2e9));
