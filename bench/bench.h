@@ -17,7 +17,8 @@
 
 #include "distorch/base/atomic_file.h"
 
-/// What the benchmark programs share: options, rows of results, memory of the process, child processes.
+/// What the benchmark programs share: options, rows of results, memory of the process, child
+/// processes.
 namespace bench {
 
 using Json = nlohmann::json;
@@ -33,7 +34,8 @@ inline double median(std::vector<double> values) {
 }
 
 /// "--key VALUE" of the command line, or `fallback`.
-inline std::string option(int argc, char** argv, const std::string& key, const std::string& fallback = "") {
+inline std::string option(int argc, char** argv, const std::string& key,
+                          const std::string& fallback = "") {
   for (int i = 1; i + 1 < argc; ++i)
     if (argv[i] == key) return argv[i + 1];
   return fallback;
@@ -73,16 +75,19 @@ inline double load() {
 /// The rows of one program; printed as they come, written at the end.
 class Results {
  public:
-  Results(std::string name, std::filesystem::path folder) : name_(std::move(name)), folder_(std::move(folder)) {}
+  Results(std::string name, std::filesystem::path folder)
+      : name_(std::move(name)), folder_(std::move(folder)) {}
 
   /// `peer`: what it is compared with (a limit, another way); NaN: nothing. ratio = ours / peer.
-  void add(const std::string& what, double ours, double peer, const std::string& unit, Json more = Json::object()) {
+  void add(const std::string& what, double ours, double peer, const std::string& unit,
+           Json more = Json::object()) {
     Json row{{"name", what}, {"ours", ours}, {"unit", unit}, {"load", load()}};
     bool compared = std::isfinite(peer) && peer != 0;
     row["peer"] = compared ? Json(peer) : Json();
     row["ratio"] = compared ? Json(ours / peer) : Json();
     row.update(more);
-    fmt::print("{:<66}{:>10.4g}{:>11}{:>9}  {}\n", what, ours, compared ? fmt::format("{:.4g}", peer) : "-",
+    fmt::print("{:<66}{:>10.4g}{:>11}{:>9}  {}\n", what, ours,
+               compared ? fmt::format("{:.4g}", peer) : "-",
                compared ? fmt::format("{:.4f}", ours / peer) : "-", unit);
     std::fflush(stdout);
     rows_.push_back(std::move(row));
@@ -99,8 +104,8 @@ class Results {
   Json rows_ = Json::array();
 };
 
-/// Runs this program again with other arguments and returns what it printed to standard output. `first` is done in the
-/// child before it starts. Throws where the child fails.
+/// Runs this program again with other arguments and returns what it printed to standard output.
+/// `first` is done in the child before it starts. Throws where the child fails.
 template <class First>
 std::string run_self(const std::vector<std::string>& arguments, First first) {
   int pipe_ends[2];
@@ -119,11 +124,13 @@ std::string run_self(const std::vector<std::string>& arguments, First first) {
   ::close(pipe_ends[1]);
   std::string text;
   char buffer[4096];
-  for (ssize_t count; (count = ::read(pipe_ends[0], buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(count));
+  for (ssize_t count; (count = ::read(pipe_ends[0], buffer, sizeof buffer)) > 0;)
+    text.append(buffer, static_cast<std::size_t>(count));
   ::close(pipe_ends[0]);
   int status = 0;
   ::waitpid(child, &status, 0);
-  if (status != 0) throw std::runtime_error(fmt::format("a part of the benchmark failed (status {})", status));
+  if (status != 0)
+    throw std::runtime_error(fmt::format("a part of the benchmark failed (status {})", status));
   return text;
 }
 inline std::string run_self(const std::vector<std::string>& arguments) {

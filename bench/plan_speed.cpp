@@ -1,6 +1,7 @@
-// How long planning takes and how much memory it costs: from opening the file (header only) to the placement of every
-// block and the predicted step, for a video transformer of 14B weights and for Stable Diffusion 1.5 and 2.1. The files
-// are hollow: a true header and no weights, because none are read.
+// How long planning takes and how much memory it costs: from opening the file (header only) to the
+// placement of every block and the predicted step, for a video transformer of 14B weights and for
+// Stable Diffusion 1.5 and 2.1. The files are hollow: a true header and no weights, because none
+// are read.
 //   bench_plan_speed [--out FOLDER]
 #include "bench/bench.h"
 #include "bench/unet_file.h"
@@ -19,12 +20,14 @@ namespace {
 using namespace distorch;
 
 struct VideoConfig {
-  std::int64_t blocks = 40, width = 5120, heads = 40, ffn = 13824, text = 4096, text_tokens = 512, patch = 64;
+  std::int64_t blocks = 40, width = 5120, heads = 40, ffn = 13824, text = 4096, text_tokens = 512,
+               patch = 64;
   std::int64_t tokens = 75'600;  // 81 frames of 1280x720
 };
 
-/// A video transformer: self-attention over all tokens, cross-attention to the text, feed-forward, shifts and scales from
-/// the timestep. The arithmetic of the 14B models of 2025, made of the layers in nn/.
+/// A video transformer: self-attention over all tokens, cross-attention to the text, feed-forward,
+/// shifts and scales from the timestep. The arithmetic of the 14B models of 2025, made of the
+/// layers in nn/.
 class VideoTransformer {
  public:
   VideoTransformer(weights::Manifest& manifest, const VideoConfig& config) : config_(config) {
@@ -34,7 +37,8 @@ class VideoTransformer {
     patch_.emplace_back(in / "patch", config.patch, config.width);
     patch_.emplace_back(in / "text.0", config.text, config.width);
     patch_.emplace_back(in / "text.2", config.width, config.width);
-    for (int i = 0; i < config.blocks; ++i) layers_.emplace_back((root / "blocks" / i).block(), config);
+    for (int i = 0; i < config.blocks; ++i)
+      layers_.emplace_back((root / "blocks" / i).block(), config);
     auto out = (root / "head").block();
     head_ = weights::Block(out);
     patch_.emplace_back(out / "head", config.width, config.patch);
@@ -58,17 +62,20 @@ class VideoTransformer {
           up(scope / "ffn.0", c.width, c.ffn),
           down(scope / "ffn.2", c.ffn, c.width) {
       for (const char* part : {"self_attn", "cross_attn"})
-        for (const char* name : {"q", "k", "v", "o"}) matrices.emplace_back(scope / part / name, c.width, c.width);
+        for (const char* name : {"q", "k", "v", "o"})
+          matrices.emplace_back(scope / part / name, c.width, c.width);
     }
     at::Tensor apply(const at::Tensor& tokens, const at::Tensor& text, const VideoConfig& c) const {
       return block.run1({tokens, text}, [&](const weights::Tensors& in) {
         auto x = in[0];
         const auto& shift = modulation.value();
         auto y = at::layer_norm(x, {c.width}) * shift[1] + shift[0];
-        y = nn::attention(matrices[0](y), matrices[1](y), matrices[2](y), {.heads = c.heads, .mask = {}});
+        y = nn::attention(matrices[0](y), matrices[1](y), matrices[2](y),
+                          {.heads = c.heads, .mask = {}});
         x = x + matrices[3](y) * shift[2];
         y = norm(x);
-        y = nn::attention(matrices[4](y), matrices[5](in[1]), matrices[6](in[1]), {.heads = c.heads, .mask = {}});
+        y = nn::attention(matrices[4](y), matrices[5](in[1]), matrices[6](in[1]),
+                          {.heads = c.heads, .mask = {}});
         x = x + matrices[7](y);
         y = at::layer_norm(x, {c.width}) * shift[4] + shift[3];
         return x + down(nn::gelu(up(y))) * shift[5];
@@ -91,7 +98,8 @@ streaming::EngineOptions planning_only() {
   streaming::EngineOptions options;
   options.plan_only = true;
   options.log_tables = false;
-  options.rig = read_rig(std::filesystem::path(DISTORCH_SOURCE_DIR) / "rigs" / "rtx3090_cpu_x16_pcie4.yaml");
+  options.rig =
+      read_rig(std::filesystem::path(DISTORCH_SOURCE_DIR) / "rigs" / "rtx3090_cpu_x16_pcie4.yaml");
   return options;
 }
 
@@ -125,18 +133,22 @@ Outcome plan_video(const std::filesystem::path& file) {
     VideoConfig config;
     weights::Manifest manifest;
     VideoTransformer network(manifest, config);
-    weights::Checkpoint checkpoint(std::make_shared<formats::TensorFile>(formats::open_tensor_file(file)));
+    weights::Checkpoint checkpoint(
+        std::make_shared<formats::TensorFile>(formats::open_tensor_file(file)));
     streaming::Engine engine(planning_only());
     auto model = std::make_shared<streaming::StreamedModel>(
-        manifest, checkpoint, streaming::StreamedOptions{.name = "video 14B", .compute = "cuda:0", .dtype = at::kBFloat16, .waits = {}});
+        manifest, checkpoint,
+        streaming::StreamedOptions{
+            .name = "video 14B", .compute = "cuda:0", .dtype = at::kBFloat16, .waits = {}});
     engine.add(model, {}, true);
-    engine.prepare(model, {"", 30, [&](const RigDevice& compute) {
-                             return streaming::profile_model(*model, compute, [&](at::Device device) {
-                               auto options = at::TensorOptions().device(device).dtype(at::kBFloat16);
-                               network.apply(at::empty({1, config.tokens, config.patch}, options),
-                                             at::empty({1, config.text_tokens, config.text}, options));
-                             });
-                           }});
+    engine.prepare(model,
+                   {"", 30, [&](const RigDevice& compute) {
+                      return streaming::profile_model(*model, compute, [&](at::Device device) {
+                        auto options = at::TensorOptions().device(device).dtype(at::kBFloat16);
+                        network.apply(at::empty({1, config.tokens, config.patch}, options),
+                                      at::empty({1, config.text_tokens, config.text}, options));
+                      });
+                    }});
     return outcome_of(engine);
   });
 }
@@ -167,8 +179,12 @@ int part(const std::string& what, const std::filesystem::path& out) {
   at::randn({64, 64}).mm(at::randn({64, 64}));  // the idle process has its threads and kernels
   auto outcome = what == "video" ? plan_video(file) : plan_unet(file);
   std::filesystem::remove(file);
-  fmt::print("{}\n", bench::Json{{"seconds", outcome.seconds}, {"step_s", outcome.step_s}, {"memory", outcome.memory},
-                                 {"blocks", outcome.blocks}, {"bytes", outcome.bytes}}.dump());
+  fmt::print("{}\n", bench::Json{{"seconds", outcome.seconds},
+                                 {"step_s", outcome.step_s},
+                                 {"memory", outcome.memory},
+                                 {"blocks", outcome.blocks},
+                                 {"bytes", outcome.bytes}}
+                         .dump());
   return 0;
 }
 
@@ -176,13 +192,19 @@ int run(const std::filesystem::path& out) {
   bench::Results results("plan_speed", out);
   bench::Results::head();
   bool good = true;
-  for (const auto& [what, name] : {std::pair{"video", "video transformer 14B, 75,600 tokens"}, {"sd15", "SD 1.5 UNet"}, {"sd21", "SD 2.1 UNet"}}) {
+  for (const auto& [what, name] : {std::pair{"video", "video transformer 14B, 75,600 tokens"},
+                                   {"sd15", "SD 1.5 UNet"},
+                                   {"sd21", "SD 2.1 UNet"}}) {
     auto answer = bench::Json::parse(bench::run_self({"--part", what, "--out", out.string()}));
     constexpr double allowed_s = 0.5, allowed_bytes = 50e6;
     double seconds = answer["seconds"], memory = answer["memory"];
     results.add(fmt::format("{}: open and plan", name), seconds, allowed_s, "s",
-                {{"peer_is", "limit"}, {"blocks", answer["blocks"]}, {"weights_GB", answer["bytes"].get<double>() / 1e9}, {"predicted_step_s", answer["step_s"]}});
-    results.add(fmt::format("{}: memory over the idle process", name), memory / 1e6, allowed_bytes / 1e6, "MB", {{"peer_is", "limit"}});
+                {{"peer_is", "limit"},
+                 {"blocks", answer["blocks"]},
+                 {"weights_GB", answer["bytes"].get<double>() / 1e9},
+                 {"predicted_step_s", answer["step_s"]}});
+    results.add(fmt::format("{}: memory over the idle process", name), memory / 1e6,
+                allowed_bytes / 1e6, "MB", {{"peer_is", "limit"}});
     good = good && seconds < allowed_s && memory < allowed_bytes;
   }
   results.write();

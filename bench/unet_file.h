@@ -28,9 +28,10 @@ inline models::sd::UNetConfig sd_config(int version = 1) {
   return config;
 }
 
-/// Random numbers in the scale of trained weights: matrices and convolutions N(0, 0.02), norms 1, biases 0. All tensors
-/// show the same numbers, so that writing needs little memory.
-inline void write_weights(const std::filesystem::path& path, const weights::Manifest& manifest, at::ScalarType dtype) {
+/// Random numbers in the scale of trained weights: matrices and convolutions N(0, 0.02), norms 1,
+/// biases 0. All tensors show the same numbers, so that writing needs little memory.
+inline void write_weights(const std::filesystem::path& path, const weights::Manifest& manifest,
+                          at::ScalarType dtype) {
   std::int64_t largest = 0, widest = 0;
   for (const auto& weight : manifest.weights()) {
     auto& size = weight.shape.size() > 1 ? largest : widest;
@@ -38,13 +39,19 @@ inline void write_weights(const std::filesystem::path& path, const weights::Mani
   }
   auto numbers = (at::randn({std::max<std::int64_t>(1, largest)}) * 0.02).to(dtype);
   auto ones = at::ones({std::max<std::int64_t>(1, widest)}, dtype), zeros = at::zeros_like(ones);
-  auto type = dtype == at::kHalf ? formats::DType::F16 : dtype == at::kBFloat16 ? formats::DType::BF16 : formats::DType::F32;
+  auto type = dtype == at::kHalf       ? formats::DType::F16
+              : dtype == at::kBFloat16 ? formats::DType::BF16
+                                       : formats::DType::F32;
   std::vector<formats::TensorToWrite> list;
   for (const auto& weight : manifest.weights()) {
     bool bias = weight.name.size() > 5 && weight.name.ends_with(".bias");
     const auto& source = weight.shape.size() > 1 ? numbers : bias ? zeros : ones;
-    auto bytes = static_cast<std::size_t>(c10::multiply_integers(weight.shape)) * source.element_size();
-    list.push_back({weight.name, type, weight.shape, {static_cast<const std::byte*>(source.const_data_ptr()), bytes}});
+    auto bytes =
+        static_cast<std::size_t>(c10::multiply_integers(weight.shape)) * source.element_size();
+    list.push_back({weight.name,
+                    type,
+                    weight.shape,
+                    {static_cast<const std::byte*>(source.const_data_ptr()), bytes}});
   }
   formats::write_safetensors(path, list);
 }
@@ -56,13 +63,16 @@ inline void make_unet_file(const std::filesystem::path& path, at::ScalarType dty
   write_weights(path, unet.manifest(), dtype);
 }
 
-/// A file that has everything but the weights: a true header, then a hole of the right size. Takes no space.
-inline void write_hollow(const std::filesystem::path& path, const weights::Manifest& manifest, const std::string& type, int element_bytes) {
+/// A file that has everything but the weights: a true header, then a hole of the right size. Takes
+/// no space.
+inline void write_hollow(const std::filesystem::path& path, const weights::Manifest& manifest,
+                         const std::string& type, int element_bytes) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   std::int64_t offset = 0;
   for (const auto& weight : manifest.weights()) {
     auto bytes = c10::multiply_integers(weight.shape) * element_bytes;
-    header[weight.name] = {{"dtype", type}, {"shape", weight.shape}, {"data_offsets", {offset, offset + bytes}}};
+    header[weight.name] = {
+        {"dtype", type}, {"shape", weight.shape}, {"data_offsets", {offset, offset + bytes}}};
     offset += bytes;
   }
   auto text = header.dump();

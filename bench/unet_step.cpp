@@ -1,7 +1,9 @@
-// One step of a UNet of Stable Diffusion 1.5's size (random weights, fp16 file) on the CPU, as the product runs it: cond
-// and uncond of a 512x512 picture in one batch. Seconds a step, and the peak of the process's memory.
+// One step of a UNet of Stable Diffusion 1.5's size (random weights, fp16 file) on the CPU, as the
+// product runs it: cond and uncond of a 512x512 picture in one batch. Seconds a step, and the peak
+// of the process's memory.
 //   bench_unet_step [--out FOLDER] [--steps 3]
-//   bench_unet_step --serve: says "ready", then does a step for every line on standard input and prints its seconds;
+//   bench_unet_step --serve: says "ready", then does a step for every line on standard input and
+//   prints its seconds;
 //     bench/peers/unet_step.py uses it to measure peers between our steps.
 #include <ATen/Parallel.h>
 
@@ -27,8 +29,11 @@ class Model {
     nodes::SdModel model({loaded_, {}});
     sampling::Conditioning none;
     model.prepare(app_.engine, {{1, 4, cells, cells}, 20, 7.0, none, none});
-    input_ = {at::randn({batch, 4, cells, cells}), at::full({batch}, 500.0, at::kFloat),
-              at::randn({batch, tokens, loaded_->context_width}), {}, {}};
+    input_ = {at::randn({batch, 4, cells, cells}),
+              at::full({batch}, 500.0, at::kFloat),
+              at::randn({batch, tokens, loaded_->context_width}),
+              {},
+              {}};
   }
 
   double step() {
@@ -40,10 +45,13 @@ class Model {
   streaming::StreamedModel& weights() { return *loaded_->weights; }
   std::int64_t weight_bytes() const {
     std::int64_t bytes = 0;
-    for (std::size_t i = 0; i < loaded_->weights->block_count(); ++i) bytes += loaded_->weights->resident_bytes(static_cast<int>(i));
+    for (std::size_t i = 0; i < loaded_->weights->block_count(); ++i)
+      bytes += loaded_->weights->resident_bytes(static_cast<int>(i));
     return bytes;
   }
-  std::int64_t activation_bytes() const { return app_.engine.placement_of(*loaded_->weights)->activation_bytes; }
+  std::int64_t activation_bytes() const {
+    return app_.engine.placement_of(*loaded_->weights)->activation_bytes;
+  }
   std::string dtype() const { return c10::toString(loaded_->weights->options().dtype); }
 
  private:
@@ -80,8 +88,10 @@ int measure(const std::filesystem::path& out, const std::filesystem::path& file,
   bench::Results::head();
   constexpr double gb = 1e9;
   auto name = fmt::format("SD 1.5 UNet, 512x512, cond + uncond, CPU, {}", model.dtype());
-  results.add(name + ", step", bench::median(seconds), NAN, "s", {{"threads", at::get_num_threads()}});
-  double allowed = 1.1 * static_cast<double>(model.weight_bytes()) + static_cast<double>(model.activation_bytes());
+  results.add(name + ", step", bench::median(seconds), NAN, "s",
+              {{"threads", at::get_num_threads()}});
+  double allowed = 1.1 * static_cast<double>(model.weight_bytes()) +
+                   static_cast<double>(model.activation_bytes());
   auto peak = static_cast<double>(bench::process_bytes("VmHWM"));
   results.add(name + ", peak RSS", peak / gb, allowed / gb, "GB",
               {{"peer_is", "1.1 x weights in the compute dtype + activations foreseen"},
@@ -101,7 +111,8 @@ int main(int argc, char** argv) {
   try {
     auto out = bench::out_folder(argc, argv);
     auto file = out / "sd15_unet_fp16.safetensors";
-    if (argc > 1 && std::string(argv[1]) == "--make") return bench::make_unet_file(file, at::kHalf), 0;
+    if (argc > 1 && std::string(argv[1]) == "--make")
+      return bench::make_unet_file(file, at::kHalf), 0;
     // In a process of its own, so that making the file does not count as our memory.
     if (!std::filesystem::exists(file)) bench::run_self({"--make", "--out", out.string()});
     if (argc > 1 && std::string(argv[1]) == "--serve") return serve(file);
