@@ -238,7 +238,13 @@ placement::Placement Engine::plan_beside(Entry& entry, StreamedModel& model, con
   entry.system = system_without(model.options().compute, taken);
   entry.plan_model = describe(entry, model, entry.system);
   bool has_allocation = !options_.override_allocation.empty() || !entry.request.allocation.empty();
-  if (!has_allocation) return placement::auto_plan(entry.system, entry.plan_model);
+  if (!has_allocation) {
+    // Who computes on the CPU wants the accelerators left alone; only an allocation may name them.
+    if (placement::kind_of(model.options().compute) == DeviceKind::Host)
+      for (auto& device : entry.system.devices)
+        if (placement::kind_of(device.name) == DeviceKind::Accelerator) device.budget_bytes = 0;
+    return placement::auto_plan(entry.system, entry.plan_model);
+  }
   auto allocation = allocation_of(entry, model);
   auto order =
       options_.mode == PlacementMode::Tail ? placement::Order::Tail : placement::Order::Spread;
