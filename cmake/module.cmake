@@ -71,4 +71,8 @@ function(distorch_test folder library torch_user)
   add_test(NAME ${folder} COMMAND ${folder}_test WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   # Threads that wait for work sleep: spinning multiplies the time on a busy machine.
   set_tests_properties(${folder} PROPERTIES ENVIRONMENT OMP_WAIT_POLICY=passive)
+  # Tests that take their device from DISTORCH_TEST_DEVICE: with cuda:0 there, `ctest -L gpu` runs them on a GPU.
+  if(folder MATCHES "^(device|streaming)$")
+    set_tests_properties(${folder} PROPERTIES LABELS gpu)
+  endif()
 endfunction()
