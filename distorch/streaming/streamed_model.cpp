@@ -249,9 +249,30 @@ void StreamedModel::make_rings() {
     ring.registered = all_registered_ && donor != "disk";
     ring.keep_cached = donor != "disk";
     ring.waits = options_.waits;
-    rings_[donor] = make_ring(std::move(blocks), ring);
+    rings_[donor] = make_ring_that_fits(std::move(blocks), ring);
   }
   for (auto& state : states_) state.views.clear();
+}
+
+/// Where the planned slots find no room (an allocator's memory has holes that no plan knows of),
+/// cached memory is given back first, then one slot has to do: slower, not an error.
+std::unique_ptr<Ring> StreamedModel::make_ring_that_fits(std::vector<RingBlock> blocks,
+                                                         RingOptions ring) {
+  for (;;) {
+    try {
+      return make_ring(blocks, ring);
+    } catch (const std::exception& error) {
+      if (!device::is_out_of_memory(error) || ring.slots == 1) throw;
+    }
+    device::empty_cache(compute_);
+    try {
+      return make_ring(blocks, ring);
+    } catch (const std::exception& error) {
+      if (!device::is_out_of_memory(error)) throw;
+    }
+    log::info("{}: only one slot fits for {}", options_.name, ring.lane);
+    ring.slots = 1;
+  }
 }
 
 void StreamedModel::unload() {

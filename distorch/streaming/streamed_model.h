@@ -107,6 +107,7 @@ class StreamedModel final : public weights::WeightSource {
   std::vector<at::Tensor> resident_values(int block, at::Device device);
   at::Tensor raw_copy(int block, at::Device device);
   void make_rings();
+  std::unique_ptr<Ring> make_ring_that_fits(std::vector<RingBlock> blocks, RingOptions ring);
   void register_files();
   weights::Tensors run_resident(int block, const weights::Tensors& inputs,
                                 const weights::Body& body);

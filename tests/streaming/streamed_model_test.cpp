@@ -226,3 +226,16 @@ TEST_CASE(
   streamed.set_loras({});
   CHECK(streamed.device_bytes("sim:0") == before);
 }
+
+TEST_CASE("a ring whose second slot finds no room works with one") {
+  toy::Folder folder;
+  sim::install(toy::rig(1, std::int64_t{1} << 22), sim::Mode::Exec);
+  toy::Model model(blocks, width);
+  StreamedModel streamed(model.manifest(), folder.write(model),
+                         {.name = "toy", .compute = "sim:0"});
+  auto taken = at::empty({(std::int64_t{1} << 22) - 2 * block_bytes + 1024},
+                         at::TensorOptions().dtype(at::kByte).device(at::Device("sim:0")));
+  streamed.load(all(How::Streamed, "cpu"));
+  CHECK(streamed.device_bytes("sim:0") < 2 * block_bytes);
+  CHECK(streamed.loaded());
+}
