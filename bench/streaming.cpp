@@ -232,7 +232,7 @@ void cached(bench::Results& results, const std::filesystem::path& out) {
   Way resident(file, {{How::Resident, "cpu"}}), ram(file, {{How::Streamed, "cpu"}}),
       disk(file, {{How::Streamed, "disk"}});
   std::vector<double> seconds[3], over[3];
-  constexpr int turns = 5;
+  constexpr int turns = 6;
   for (int turn = -1; turn < turns; ++turn) {
     double now[3];
     // The order changes, so that nobody always comes after the same neighbour.
