@@ -182,7 +182,8 @@ void ThreadRing::fill_from_file(Filled& filled, const Layout& layout) {
   if (cached || options().keep_cached || !fill_directly(filled, layout)) {
     filled.give_back = !cached && !options().keep_cached;
     filled.places.clear();
-    // What is cached is not touched: walking its pages each step would cost the computation a core for a while.
+    // What is cached is not touched: walking its pages each step would cost the computation a core
+    // for a while.
     if (!cached)
       for (const auto& run : layout.runs) run.file->mapping()->will_need(range_of(run));
     for (const auto& run : layout.runs) {
