@@ -12,6 +12,10 @@ struct Run {
   std::int64_t file_offset = 0;  // bytes
   std::int64_t slot_offset = 0;  // bytes, a multiple of 256
   std::int64_t size_bytes = 0;
+
+  formats::ByteRange range() const {
+    return {static_cast<std::size_t>(file_offset), static_cast<std::size_t>(size_bytes)};
+  }
 };
 
 /// One weight inside a slot.

@@ -74,9 +74,7 @@ void read_run(const Run& run, void* to, bool keep_cached) {
     done += count;
   }
   mapping.check();
-  if (!keep_cached)
-    mapping.evict(
-        {static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
+  if (!keep_cached) mapping.evict(run.range());
 }
 
 namespace {
@@ -92,10 +90,6 @@ std::int64_t aligned_up(std::int64_t value, std::int64_t alignment) {
 }
 std::int64_t page_down(std::int64_t value) { return value / page * page; }
 std::int64_t page_up(std::int64_t value) { return page_down(value + page - 1); }
-
-formats::ByteRange range_of(const Run& run) {
-  return {static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)};
-}
 
 /// Room for a block read in whole pages.
 std::int64_t direct_bytes(const Layout& layout) {
@@ -176,7 +170,7 @@ bool ThreadRing::fill_directly(Filled& filled, const Layout& layout) {
 void ThreadRing::fill_from_file(Filled& filled, const Layout& layout) {
   bool cached = true;
   for (const auto& run : layout.runs)
-    cached = cached && run.file->mapping()->resident_bytes(range_of(run)) ==
+    cached = cached && run.file->mapping()->resident_bytes(run.range()) ==
                            static_cast<std::size_t>(run.size_bytes);
   filled.give_back = false;
   if (cached || options().keep_cached || !fill_directly(filled, layout)) {
@@ -185,10 +179,10 @@ void ThreadRing::fill_from_file(Filled& filled, const Layout& layout) {
     // What is cached is not touched: walking its pages each step would cost the computation a core
     // for a while.
     if (!cached)
-      for (const auto& run : layout.runs) run.file->mapping()->will_need(range_of(run));
+      for (const auto& run : layout.runs) run.file->mapping()->will_need(run.range());
     for (const auto& run : layout.runs) {
-      if (!cached) run.file->mapping()->probe(range_of(run));
-      filled.places.push_back(run.file->mapping()->bytes(range_of(run)).data());
+      if (!cached) run.file->mapping()->probe(run.range());
+      filled.places.push_back(run.file->mapping()->bytes(run.range()).data());
     }
   }
   for (const auto& run : layout.runs) run.file->mapping()->check();
@@ -221,7 +215,7 @@ void ThreadRing::mark_free(int slot) {
   const auto* layout = filled_[slot].layout;
   if (!layout || !filled_[slot].give_back) return;
   worker_->add([layout] {
-    for (const auto& run : layout->runs) run.file->mapping()->evict(range_of(run));
+    for (const auto& run : layout->runs) run.file->mapping()->evict(run.range());
   });
 }
 

@@ -141,8 +141,7 @@ at::Tensor StreamedModel::raw_copy(int block, at::Device device) {
   auto stream = device::current_stream(device);
   for (const auto& run : layout.runs) {
     run.file->mapping()->check();
-    auto bytes = run.file->mapping()->bytes(
-        {static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
+    auto bytes = run.file->mapping()->bytes(run.range());
     auto source = at::from_blob(const_cast<std::byte*>(bytes.data()), {run.size_bytes},
                                 at::TensorOptions().dtype(at::kByte));
     device::copy_async(buffer.narrow(0, run.slot_offset, run.size_bytes), source, stream);
@@ -168,9 +167,7 @@ std::vector<at::Tensor> StreamedModel::resident_values(int block, at::Device dev
   if (device.is_cpu()) {
     auto values = decode(mapped_items(layout), block);
     if (needs_decode_[block])
-      for (const auto& run : layout.runs)
-        run.file->mapping()->dont_need(
-            {static_cast<std::size_t>(run.file_offset), static_cast<std::size_t>(run.size_bytes)});
+      for (const auto& run : layout.runs) run.file->mapping()->dont_need(run.range());
     return values;
   }
   return decode(view_items(raw_copy(block, device), layout), block);
@@ -319,14 +316,6 @@ void StreamedModel::fill_slots(int block, const std::vector<at::Tensor>& values)
 
 void StreamedModel::clear_slots(int block) {
   for (const auto& item : layouts_[block].items) manifest_.slot(item.weight).value = at::Tensor();
-}
-
-void StreamedModel::check_files() {
-  // Bytes used in place read as zeros once a file was cut short; believe no result before this.
-  const formats::MappedFile* last = nullptr;
-  for (const auto& layout : layouts_)
-    for (const auto& run : layout.runs)
-      if (run.file->mapping().get() != last) (last = run.file->mapping().get())->check();
 }
 
 Tensors StreamedModel::run_resident(int block, const Tensors& inputs, const Body& body) {

@@ -99,7 +99,6 @@ class StreamedModel final : public weights::WeightSource {
     at::Tensor donor;                // uint8 on a donor device
     std::vector<at::Tensor> values;  // resident or on-donor values, one per item of the layout
     std::map<const void*, std::vector<at::Tensor>> views;  // raw views per slot address
-    std::vector<weights::Patch> donor_patches;
   };
 
   void load_block(int block, const BlockHome& home);
@@ -118,7 +117,6 @@ class StreamedModel final : public weights::WeightSource {
   std::vector<at::Tensor> decode(const std::vector<at::Tensor>& raw, int block) const;
   void fill_slots(int block, const std::vector<at::Tensor>& values);
   void clear_slots(int block);
-  void check_files();
 
   weights::Manifest& manifest_;
   weights::Checkpoint checkpoint_;
