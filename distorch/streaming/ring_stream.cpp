@@ -20,22 +20,37 @@ at::Tensor file_bytes(const Run& run, std::int64_t offset, std::int64_t size) {
 
 }  // namespace
 
+namespace {
+
+std::vector<std::int64_t> aligned_sizes(const std::vector<RingBlock>& blocks) {
+  constexpr std::int64_t alignment = 256;  // what device allocators give
+  std::vector<std::int64_t> sizes;
+  for (const auto& block : blocks)
+    sizes.push_back((block.layout->slot_bytes + alignment - 1) / alignment * alignment);
+  return sizes;
+}
+
+}  // namespace
+
 StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options)
-    : Ring(std::move(blocks), options),
+    : Ring(blocks, aligned_sizes(blocks), options),
       copy_stream_(device::new_stream(options.compute)),
-      jobs_(slots(), 0) {
-  allocate_slots(at::TensorOptions().device(options.compute));
-  auto compute = device::current_stream(options.compute);
-  for (int i = 0; i < slots(); ++i) {
+      jobs_(block_count(), 0) {
+  allocate(at::TensorOptions().device(options.compute));
+  // The memory may have belonged to an earlier operation of the compute stream.
+  device::Event allocated(options.compute);
+  allocated.record(device::current_stream(options.compute));
+  if (options.waits.copy_after_compute) allocated.block(copy_stream_);
+  device::record_stream(buffer(), copy_stream_);
+  std::int64_t largest = 0;
+  for (std::size_t i = 0; i < block_count(); ++i) {
     filled_.emplace_back(options.compute);
     freed_.emplace_back(options.compute);
-    // The memory may have belonged to an earlier operation of the compute stream.
-    freed_.back().record(compute);
-    device::record_stream(bytes(i), copy_stream_);
+    largest = std::max(largest, blocks[i].layout->slot_bytes);
   }
   if (options.registered) return;
   for (int i = 0; i < 2; ++i) {
-    staging_.emplace_back(std::min(slot_bytes(), largest_staging_bytes),
+    staging_.emplace_back(std::min(largest, largest_staging_bytes),
                           std::vector<c10::Device>{options.compute});
     staged_.emplace_back(options.compute);
   }
@@ -51,13 +66,13 @@ StreamRing::~StreamRing() {
   }
 }
 
-void StreamRing::copy_mapped(const at::Tensor& slot, const Layout& layout) {
+void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout) {
   for (const auto& run : layout.runs)
-    device::copy_async(slot.narrow(0, run.slot_offset, run.size_bytes),
+    device::copy_async(to.narrow(0, run.slot_offset, run.size_bytes),
                        file_bytes(run, 0, run.size_bytes), copy_stream_);
 }
 
-void StreamRing::copy_staged(const at::Tensor& slot, const Layout& layout) {
+void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
   auto staging_bytes = staging_[0].bytes();
   for (const auto& run : layout.runs) {
     for (std::int64_t done = 0; done < run.size_bytes; done += staging_bytes) {
@@ -67,42 +82,45 @@ void StreamRing::copy_staged(const at::Tensor& slot, const Layout& layout) {
       device::host_will_write(staging_[buffer].data(), size);
       read_run({run.file, run.file_offset + done, 0, size}, staging_[buffer].data(),
                options().keep_cached);
-      device::copy_async(slot.narrow(0, run.slot_offset + done, size),
+      device::copy_async(to.narrow(0, run.slot_offset + done, size),
                          staging_[buffer].tensor().narrow(0, 0, size), copy_stream_);
       staged_[buffer].record(copy_stream_);
     }
   }
 }
 
-void StreamRing::fill(int slot, const RingBlock& block) {
-  if (options().waits.copy_after_compute) freed_[slot].block(copy_stream_);
+void StreamRing::fill(const Place& place, const RingBlock& block) {
+  auto index = place.index;
+  if (options().waits.copy_after_compute && place.freed_last >= 0)
+    freed_[place.freed_last].block(copy_stream_);
+  auto to = buffer().narrow(0, place.offset, block.layout->slot_bytes);
   Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
   if (block.donor.defined()) {
-    device::copy_async(bytes(slot).narrow(0, 0, block.donor.numel()), block.donor, copy_stream_);
+    device::copy_async(to.narrow(0, 0, block.donor.numel()), block.donor, copy_stream_);
   } else if (!worker_) {
     for (const auto& run : block.layout->runs) run.file->mapping()->check();
-    copy_mapped(bytes(slot), *block.layout);
+    copy_mapped(to, *block.layout);
   } else {
-    jobs_[slot] =
-        worker_->add([this, slot, layout = block.layout, machine = sim::current_machine()] {
+    jobs_[index] =
+        worker_->add([this, index, to, layout = block.layout, machine = sim::current_machine()] {
           sim::JoinScope join(machine);
-          copy_staged(bytes(slot), *layout);
-          filled_[slot].record(copy_stream_);
+          copy_staged(to, *layout);
+          filled_[index].record(copy_stream_);
         });
     return;
   }
-  jobs_[slot] = 0;
-  filled_[slot].record(copy_stream_);
+  jobs_[index] = 0;
+  filled_[index].record(copy_stream_);
 }
 
-void StreamRing::wait_filled(int slot) {
-  if (jobs_[slot]) worker_->wait(jobs_[slot]);
+void StreamRing::wait_filled(int index) {
+  if (jobs_[index]) worker_->wait(jobs_[index]);
   if (options().waits.compute_after_copy)
-    filled_[slot].block(device::current_stream(options().compute));
+    filled_[index].block(device::current_stream(options().compute));
 }
 
-void StreamRing::mark_free(int slot) {
-  freed_[slot].record(device::current_stream(options().compute));
+void StreamRing::mark_free(int index) {
+  freed_[index].record(device::current_stream(options().compute));
 }
 
 }  // namespace distorch::streaming

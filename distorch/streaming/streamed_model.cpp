@@ -451,7 +451,7 @@ std::int64_t StreamedModel::device_bytes(const std::string& name) const {
     if (!(device.is_cpu() && !needs_decode_[block])) bytes += held_bytes(state.values, device);
   }
   if (device == compute_)
-    for (const auto& [donor, ring] : rings_) bytes += ring->slots() * ring->slot_bytes();
+    for (const auto& [donor, ring] : rings_) bytes += ring->capacity_bytes();
   std::vector<at::Tensor> factors;
   for (const auto& [key, patch] : factors_)
     for (const auto& factor : {patch.up, patch.down, patch.mid, patch.delta})
