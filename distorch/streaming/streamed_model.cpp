@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <set>
@@ -120,24 +121,92 @@ std::int64_t StreamedModel::total_file_bytes() const {
 // --- loading
 // ------------------------------------------------------------------------------------------------
 
-void StreamedModel::register_files() {
-  if (!registered_.empty() || !device::has_streams(compute_)) return;
-  std::map<const formats::TensorFile*, std::shared_ptr<const formats::TensorFile>> files;
-  for (const auto& layout : layouts_)
-    for (const auto& run : layout.runs) files[run.file.get()] = run.file;
-  all_registered_ = true;
-  for (const auto& [key, file] : files) {
+namespace {
+
+constexpr std::int64_t page = 4096;  // registration works in whole pages
+/// Stretches that lie this near are registered as one: a call costs more than the pages between.
+constexpr std::int64_t near_bytes = std::int64_t{1} << 20;
+
+/// The stretches of files that these blocks' bytes lie in.
+std::map<std::shared_ptr<const formats::TensorFile>,
+         std::vector<std::pair<std::int64_t, std::int64_t>>>
+stretches(const std::vector<Layout>& layouts, const std::vector<BlockHome>& homes) {
+  std::map<std::shared_ptr<const formats::TensorFile>,
+           std::vector<std::pair<std::int64_t, std::int64_t>>>
+      by_file;
+  for (std::size_t block = 0; block < homes.size(); ++block)
+    if (homes[block].how == How::Streamed && homes[block].device == "cpu")
+      for (const auto& run : layouts[block].runs)
+        by_file[run.file].emplace_back(run.file_offset / page * page,
+                                       (run.file_offset + run.size_bytes + page - 1) / page * page);
+  for (auto& [file, list] : by_file) {
+    std::sort(list.begin(), list.end());
+    std::vector<std::pair<std::int64_t, std::int64_t>> merged;
+    for (const auto& [begin, end] : list) {
+      if (merged.empty() || begin > merged.back().second + near_bytes)
+        merged.emplace_back(begin, end);
+      else
+        merged.back().second = std::max(merged.back().second, end);
+    }
+    list = std::move(merged);
+  }
+  return by_file;
+}
+
+/// Lays convolution weights out as their kernels want them, in the memory where they are.
+void to_channels_last(at::Tensor& weight) {
+  if (weight.dim() != 4 || weight.is_contiguous(at::MemoryFormat::ChannelsLast)) return;
+  auto values = weight.clone();
+  weight = weight.as_strided(weight.sizes(), c10::get_channels_last_strides_2d(weight.sizes()));
+  weight.copy_(values);
+}
+
+}  // namespace
+
+/// Registers what the rings read from RAM, no more: registering costs time by the page.
+void StreamedModel::register_streamed(const std::vector<BlockHome>& homes) {
+  if (!device::has_streams(compute_)) return;
+  std::vector<std::pair<const void*, std::int64_t>> wanted;
+  for (const auto& [file, list] : stretches(layouts_, homes)) {
     auto bytes = file->mapping()->bytes();
-    registered_.emplace_back(bytes.data(), static_cast<std::int64_t>(bytes.size()),
-                             std::vector<c10::Device>{compute_});
-    all_registered_ = all_registered_ && static_cast<bool>(registered_.back());
+    for (const auto& [begin, end] : list)
+      wanted.emplace_back(
+          bytes.data() + begin,
+          std::min<std::int64_t>(end, static_cast<std::int64_t>(bytes.size())) - begin);
+  }
+  auto is_wanted = [&](const device::RegisteredRange& range) {
+    return range && std::find(wanted.begin(), wanted.end(),
+                              std::pair(range.start(), range.bytes())) != wanted.end();
+  };
+  std::erase_if(registered_, [&](const auto& range) { return !is_wanted(range); });
+  all_registered_ = true;
+  for (const auto& [start, bytes] : wanted) {
+    bool there =
+        std::any_of(registered_.begin(), registered_.end(),
+                    [&, start = start, bytes = bytes](const device::RegisteredRange& range) {
+                      return range.start() == start && range.bytes() == bytes;
+                    });
+    if (there) continue;
+    device::RegisteredRange range(start, bytes, {compute_});
+    if (!range) {
+      all_registered_ = false;
+      return;
+    }
+    registered_.push_back(std::move(range));
   }
 }
 
-/// The block's bytes as one buffer on an accelerator.
-at::Tensor StreamedModel::raw_copy(int block, at::Device device) {
+/// The block's bytes as one buffer on an accelerator; on their way where an upload is used (see
+/// arrived()).
+at::Tensor StreamedModel::bring(int block, at::Device device, bool in_pieces) {
   const auto& layout = layouts_[block];
   auto buffer = at::empty({layout.slot_bytes}, at::TensorOptions().dtype(at::kByte).device(device));
+  if (in_pieces) {
+    auto& upload = uploads_[device::name_of(device)];
+    if (!upload) upload = std::make_unique<Upload>(device);
+    upload->add(block, layout, buffer);
+    return buffer;
+  }
   auto stream = device::current_stream(device);
   for (const auto& run : layout.runs) {
     run.file->mapping()->check();
@@ -160,36 +229,79 @@ std::vector<at::Tensor> StreamedModel::decode(const std::vector<at::Tensor>& raw
   return values;
 }
 
-/// A block's weights for good: in place in the mapping on the CPU where the dtype is right, else a
-/// copy in the compute dtype, after which the pages it came from are given back.
-std::vector<at::Tensor> StreamedModel::resident_values(int block, at::Device device) {
+/// A block's weights for good: in place in the mapping where the dtype is right, else a copy in the
+/// compute dtype, after which the pages it came from are given back.
+std::vector<at::Tensor> StreamedModel::values_on_cpu(int block) {
   const auto& layout = layouts_[block];
-  if (device.is_cpu()) {
-    auto values = decode(mapped_items(layout), block);
-    if (needs_decode_[block])
-      for (const auto& run : layout.runs) run.file->mapping()->dont_need(run.range());
-    return values;
-  }
-  return decode(view_items(raw_copy(block, device), layout), block);
+  auto values = decode(mapped_items(layout), block);
+  if (needs_decode_[block])
+    for (const auto& run : layout.runs) run.file->mapping()->dont_need(run.range());
+  return values;
 }
 
-void StreamedModel::load_block(int block, const BlockHome& home) {
+/// The same from a buffer that bring() made.
+std::vector<at::Tensor> StreamedModel::values_of(const at::Tensor& buffer, int block) const {
+  auto values = decode(view_items(buffer, layouts_[block]), block);
+  if (options_.channels_last && !needs_decode_[block])
+    for (auto& value : values) to_channels_last(value);
+  return values;
+}
+
+/// Waits for a block that is on its way, if it is.
+void StreamedModel::arrived(int block) {
   auto& state = states_[block];
-  auto device = home.device == "disk" ? at::Device(at::kCPU) : device::to_torch(home.device);
-  switch (home.how) {
-    case How::Resident:
-      state.values = resident_values(block, compute_);
-      fill_slots(block, state.values);
-      break;
-    case How::OnDonor: state.values = resident_values(block, device); break;
-    case How::Streamed:
-      if (device.is_cpu()) break;
-      state.donor = raw_copy(block, device);
-      // Rings read it on other streams; loading is rare, so the host waits once instead of every
-      // copy.
-      device::synchronize(device);
-      break;
+  if (!state.coming.defined()) return;
+  auto device = state.coming.device();
+  if (auto upload = uploads_.find(device::name_of(device)); upload != uploads_.end())
+    upload->second->wait(block);
+  auto buffer = std::exchange(state.coming, at::Tensor());
+  if (homes_[block].how == How::Streamed) {
+    state.donor = buffer;
+    return;
   }
+  state.values = values_of(buffer, block);
+  if (homes_[block].how == How::Resident) fill_slots(block, state.values);
+}
+
+void StreamedModel::load_block(int block, bool in_pieces) {
+  auto& state = states_[block];
+  const auto& home = homes_[block];
+  auto device = home.how == How::Resident ? compute_
+                : home.device == "disk"   ? at::Device(at::kCPU)
+                                          : device::to_torch(home.device);
+  if (device.is_cpu()) {
+    if (home.how == How::Streamed) return;
+    state.values = values_on_cpu(block);
+    if (home.how == How::Resident) fill_slots(block, state.values);
+    return;
+  }
+  state.coming = bring(block, device, in_pieces);
+}
+
+/// Loads these blocks. With `in_pieces` those of the compute device may still be on their way
+/// afterwards; run() waits for each.
+void StreamedModel::load_blocks(const std::vector<int>& blocks, int& current) {
+  std::int64_t bytes = 0;
+  for (int block : blocks)
+    if (homes_[block].device != "cpu" && homes_[block].device != "disk")
+      bytes += layouts_[block].link_bytes;
+  bool in_pieces = bytes >= options_.upload_from_bytes;
+  int before = -1;
+  for (int block : blocks) {
+    current = block;
+    load_block(block, in_pieces);
+    // Where bytes are converted the file's and the converted ones exist side by side: for one block
+    // while the next is on its way, not for all.
+    if (before >= 0) arrived(before);
+    bool wait = !in_pieces || needs_decode_[block] || homes_[block].device != options_.compute;
+    before = wait ? block : -1;
+  }
+  if (before >= 0) arrived(before);
+  // Rings read a donor's memory on other streams; loading is rare, so the host waits once instead
+  // of every copy.
+  for (const auto& home : homes_)
+    if (home.how == How::Streamed && home.device != "cpu" && home.device != "disk")
+      device::synchronize(device::to_torch(home.device));
 }
 
 void StreamedModel::unload_block(int block) {
@@ -205,18 +317,20 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
   if (homes == homes_ && slots == slots_) return;
   rings_.clear();
   slots_ = slots;
-  bool streams = std::any_of(homes.begin(), homes.end(), [&](const BlockHome& home) {
-    return home.device != options_.compute;
-  });
-  if (streams || total_file_bytes() > (std::int64_t{1} << 28)) register_files();
-  bool was_loaded = loaded();
+  started_ = false;
   int block = 0;
   try {
-    for (block = 0; was_loaded && block < static_cast<int>(homes.size()); ++block)
-      if (homes_[block] != homes[block]) unload_block(block);
+    finish_uploads();
+    auto before = std::exchange(homes_, homes);
+    std::vector<int> changed;
     for (block = 0; block < static_cast<int>(homes.size()); ++block)
-      if (!was_loaded || homes_[block] != homes[block]) load_block(block, homes[block]);
-    homes_ = homes;
+      if (before.empty() || before[block] != homes[block]) {
+        unload_block(block);
+        changed.push_back(block);
+      }
+    load_blocks(changed, block);
+    block = static_cast<int>(homes.size());
+    register_streamed(homes);
     make_rings();
   } catch (const std::exception& error) {
     bool memory = device::is_out_of_memory(error);
@@ -228,6 +342,13 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
     throw Error(ErrorKind::OutOfMemory, where,
                 fmt::format("there is no room for {} of {}", name, options_.name));
   }
+}
+
+/// Every block is where it should be, and no thread is at work any more.
+void StreamedModel::finish_uploads() {
+  if (uploads_.empty()) return;
+  for (int block = 0; block < static_cast<int>(states_.size()); ++block) arrived(block);
+  uploads_.clear();
 }
 
 void StreamedModel::make_rings() {
@@ -273,6 +394,7 @@ std::unique_ptr<Ring> StreamedModel::make_ring_that_fits(std::vector<RingBlock> 
 }
 
 void StreamedModel::unload() {
+  uploads_.clear();
   for (int block = 0; block < static_cast<int>(states_.size()); ++block) unload_block(block);
   rings_.clear();
   homes_.clear();
@@ -283,6 +405,7 @@ void StreamedModel::unload() {
 }
 
 std::int64_t StreamedModel::shrink(std::int64_t bytes) {
+  finish_uploads();
   std::vector<int> resident;
   for (int block = 0; block < static_cast<int>(homes_.size()); ++block)
     if (homes_[block].how == How::Resident && layouts_[block].link_bytes > 0)
@@ -298,7 +421,7 @@ std::int64_t StreamedModel::shrink(std::int64_t bytes) {
     unload_block(block);
     homes_[block] = {How::Streamed, "cpu"};
   }
-  register_files();
+  register_streamed(homes_);
   make_rings();
   auto freed = before - device_bytes(options_.compute);
   log::info("{}: {} of weights moved out of {}", options_.name,
@@ -319,6 +442,7 @@ void StreamedModel::clear_slots(int block) {
 }
 
 Tensors StreamedModel::run_resident(int block, const Tensors& inputs, const Body& body) {
+  arrived(block);
   auto results = body(inputs);
   if (compute_.is_cpu() && !needs_decode_[block])
     for (const auto& run : layouts_[block].runs) run.file->mapping()->check();
@@ -380,6 +504,8 @@ Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
   if (!loaded())
     throw Error(ErrorKind::Internal, options_.name, "was run before its weights were placed");
   const auto& name = manifest_.blocks()[block];
+  if (block == 0 && !uploads_.empty() && started_) finish_uploads();
+  started_ = started_ || block == 0;
   device::Place place(name);
   Traced traced(options_.compute + " compute", name, device::current_stream(compute_));
   Tensors results;
@@ -447,7 +573,8 @@ std::int64_t StreamedModel::device_bytes(const std::string& name) const {
   std::int64_t bytes = 0;
   for (std::size_t block = 0; block < states_.size(); ++block) {
     const auto& state = states_[block];
-    if (state.donor.defined() && state.donor.device() == device) bytes += state.donor.numel();
+    for (const auto& buffer : {state.donor, state.coming})
+      if (buffer.defined() && buffer.device() == device) bytes += buffer.numel();
     if (!(device.is_cpu() && !needs_decode_[block])) bytes += held_bytes(state.values, device);
   }
   if (device == compute_)

@@ -1,6 +1,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <doctest/doctest.h>
 
+#include "distorch/base/error.h"
 #include "distorch/device/memory.h"
 #include "tests/streaming/toy_model.h"
 #include "tests/support/devices.h"
@@ -78,6 +79,50 @@ TEST_CASE(
         CHECK(at::equal(subject.run(), resident));
       }
   }
+}
+
+TEST_CASE("any device: what several threads bring is what one copies, used while more is coming") {
+  auto device = fresh_device();
+  for (auto [stored, dtype] :
+       {std::pair(at::kFloat, at::kFloat), std::pair(at::kHalf, at::kFloat)}) {
+    Subject subject(device, stored, dtype);
+    subject.streamed.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+    auto resident = subject.run();
+    toy::Model model(blocks, width);
+    StreamedModel brought(
+        model.manifest(), subject.streamed.checkpoint(),
+        {.name = "toy", .compute = device, .dtype = dtype, .upload_from_bytes = 0});
+    auto run = [&] { return model.forward(model.forward(model.forward(subject.x))).cpu(); };
+    for (int round = 0; round < 3; ++round) {
+      brought.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+      CHECK(brought.device_bytes(device) == subject.streamed.device_bytes(device));
+      CHECK(at::equal(run(), resident));
+      CHECK(brought.device_bytes(device) == subject.streamed.device_bytes(device));
+      brought.load(
+          homes(device, [](int i) { return i % 3 ? How::Resident : How::Streamed; }, "cpu"));
+      CHECK(at::equal(run(), resident));
+      if (round == 1) brought.unload();  // while blocks are on their way
+    }
+    brought.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+    CHECK(brought.shrink(brought.device_bytes(device) / 2) > 0);
+    CHECK(at::equal(run(), resident));
+  }
+}
+
+TEST_CASE("any device: a file cut short while its blocks are brought is an error, not zeros") {
+  auto device = fresh_device();
+  Subject subject(device, at::kFloat, at::kFloat);
+  toy::Model model(blocks, width);
+  StreamedModel brought(
+      model.manifest(), subject.streamed.checkpoint(),
+      {.name = "toy", .compute = device, .dtype = at::kFloat, .upload_from_bytes = 0});
+  std::filesystem::resize_file(subject.folder.path() / "toy.safetensors", 100'000);
+  CHECK_THROWS_WITH_AS(
+      [&] {
+        brought.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+        model.forward(subject.x).cpu();
+      }(),
+      doctest::Contains("was truncated or replaced while in use"), Error);
 }
 
 TEST_CASE("any device: the result is near the CPU's") {
