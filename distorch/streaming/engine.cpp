@@ -277,10 +277,18 @@ Engine::Bytes Engine::taken_by_others(const StreamedModel& model) const {
   return taken;
 }
 
-/// Unloads the model that was used longest ago and holds memory on `device`. Models of the current
-/// prompt only if `also_current_prompt`. False when there is none.
+/// Takes memory of `device` from other models: recordings first, then all weights of the one that
+/// was used longest ago. Models of the current prompt only if `also_current_prompt`. False when
+/// there is none.
 bool Engine::evict_one(const StreamedModel* keep, bool also_current_prompt,
                        const std::string& device) {
+  for (auto& entry : entries_)
+    if (auto model = entry.model.lock(); model && model.get() != keep &&
+                                         model->options().compute == device &&
+                                         model->drop_recordings()) {
+      device::empty_cache(device::to_torch(device));
+      return true;
+    }
   Entry* oldest = nullptr;
   for (auto& entry : entries_) {
     auto model = entry.model.lock();
@@ -370,6 +378,7 @@ void Engine::adopt(Entry& entry, StreamedModel& model) {
   for (const auto& ring : entry.placement.rings)
     slots[entry.system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
+  model.record_steps(entry.many_steps && all_resident(entry.placement));
 }
 
 /// Plans a model beside what others hold; others give way as far as that helps.

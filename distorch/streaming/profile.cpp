@@ -21,6 +21,8 @@ class DrySource final : public weights::WeightSource {
         auto& value = model.manifest().slot(item.weight).value;
         before_.emplace_back(item.weight, value);
         value = at::empty(item.stored.shape, options);
+        if (model.options().channels_last && value.dim() == 4)
+          value = value.contiguous(at::MemoryFormat::ChannelsLast);
       }
     for (std::size_t i = 0; i < model.manifest().weights().size(); ++i)
       patches_.push_back(std::exchange(model.manifest().slot(i).patches, {}));

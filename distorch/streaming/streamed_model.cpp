@@ -87,7 +87,8 @@ StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint ch
     : manifest_(manifest),
       checkpoint_(std::move(checkpoint)),
       options_(std::move(options)),
-      compute_(device::to_torch(options_.compute)) {
+      compute_(device::to_torch(options_.compute)),
+      recorder_(compute_) {
   weights::check_complete(manifest_, checkpoint_, options_.name);
   std::vector<std::vector<Wanted>> wanted(manifest_.blocks().size());
   const auto& declared = manifest_.weights();
@@ -315,6 +316,7 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
     throw Error(ErrorKind::Internal, options_.name,
                 fmt::format("has {} blocks, the placement {}", layouts_.size(), homes.size()));
   if (homes == homes_ && slots == slots_) return;
+  drop_recordings();
   rings_.clear();
   slots_ = slots;
   started_ = false;
@@ -394,17 +396,20 @@ std::unique_ptr<Ring> StreamedModel::make_ring_that_fits(std::vector<RingBlock> 
 }
 
 void StreamedModel::unload() {
+  drop_recordings();
   uploads_.clear();
   for (int block = 0; block < static_cast<int>(states_.size()); ++block) unload_block(block);
   rings_.clear();
   homes_.clear();
   factors_.clear();
+  loras_.clear();
   registered_.clear();
   all_registered_ = false;
   for (std::size_t i = 0; i < manifest_.weights().size(); ++i) manifest_.slot(i).patches.clear();
 }
 
 std::int64_t StreamedModel::shrink(std::int64_t bytes) {
+  drop_recordings();
   finish_uploads();
   std::vector<int> resident;
   for (int block = 0; block < static_cast<int>(homes_.size()); ++block)
@@ -533,10 +538,34 @@ Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
   return results;
 }
 
+void StreamedModel::record_steps(bool allowed) {
+  record_steps_ = allowed;
+  if (!allowed) drop_recordings();
+}
+
+bool StreamedModel::drop_recordings() {
+  bool held = recorder_.held_bytes() > 0;
+  recorder_.clear();
+  return held;
+}
+
+at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
+                               const StepRecorder::Forward& forward) {
+  bool resident = std::all_of(homes_.begin(), homes_.end(),
+                              [](const BlockHome& home) { return home.how == How::Resident; });
+  // A profile wants to see the blocks.
+  if (!record_steps_ || !resident || Trace::current()) return forward(inputs);
+  if (started_) finish_uploads();
+  return recorder_.run(inputs, forward);
+}
+
 // --- LoRA
 // ---------------------------------------------------------------------------------------------------
 
 void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
+  if (loras == loras_) return;
+  loras_ = loras;
+  drop_recordings();  // strengths are part of what was recorded
   std::map<std::string, std::size_t> index;
   const auto& declared = manifest_.weights();
   for (std::size_t i = 0; i < declared.size(); ++i) {
@@ -583,6 +612,7 @@ std::int64_t StreamedModel::device_bytes(const std::string& name) const {
   for (const auto& [key, patch] : factors_)
     for (const auto& factor : {patch.up, patch.down, patch.mid, patch.delta})
       factors.push_back(factor);
+  if (device == compute_) bytes += recorder_.held_bytes();
   return bytes + held_bytes(factors, device);
 }
 

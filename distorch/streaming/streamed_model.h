@@ -7,6 +7,7 @@
 
 #include "distorch/placement/plan.h"
 #include "distorch/streaming/ring.h"
+#include "distorch/streaming/step_recorder.h"
 #include "distorch/streaming/upload.h"
 #include "distorch/weights/checkpoint.h"
 #include "distorch/weights/lora.h"
@@ -29,6 +30,7 @@ struct LoraUse {
   std::string key;
   std::shared_ptr<const std::vector<weights::NamedPatch>> patches;
   double strength = 1.0;
+  bool operator==(const LoraUse&) const = default;
 };
 
 struct StreamedOptions {
@@ -92,7 +94,16 @@ class StreamedModel final : public weights::WeightSource {
   weights::Tensors run(int block, const weights::Tensors& inputs,
                        const weights::Body& body) override;
 
-  /// Bytes this model holds on a device: resident weights, rings, donors' parts and LoRA factors.
+  /// One whole step of the model: `forward(inputs)`, which calls run() block by block. Recorded and
+  /// replayed where that was allowed and every block is resident (step_recorder.h).
+  at::Tensor step(const std::vector<at::Tensor>& inputs, const StepRecorder::Forward& forward);
+  /// Whether steps may be recorded: it keeps the activations' memory reserved.
+  void record_steps(bool allowed);
+  /// Gives back what recordings hold; false where they hold nothing.
+  bool drop_recordings();
+
+  /// Bytes this model holds on a device: resident weights, rings, donors' parts, LoRA factors and
+  /// recordings.
   std::int64_t device_bytes(const std::string& device) const;
   /// Sums over all rings.
   std::int64_t streamed_bytes() const;
@@ -141,8 +152,11 @@ class StreamedModel final : public weights::WeightSource {
   bool started_ = false;                                    // a run has begun since the last load
   std::vector<device::RegisteredRange> registered_;
   bool all_registered_ = false;
+  StepRecorder recorder_;
+  bool record_steps_ = false;
   std::map<std::pair<std::string, std::string>, weights::Patch>
       factors_;  // (LoRA key, weight) -> on the compute device
+  std::vector<LoraUse> loras_;
 };
 
 }  // namespace distorch::streaming

@@ -125,6 +125,43 @@ TEST_CASE("any device: a file cut short while its blocks are brought is an error
       doctest::Contains("was truncated or replaced while in use"), Error);
 }
 
+TEST_CASE("any device: a recorded step gives the bits of the issued one, and makes way") {
+  auto device = fresh_device();
+  Subject subject(device, at::kFloat, at::kFloat);
+  subject.streamed.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+  subject.streamed.record_steps(true);
+  int issued = 0;
+  auto step = [&](const at::Tensor& x) {
+    return subject.streamed.step({x, at::Tensor()}, [&](const std::vector<at::Tensor>& in) {
+      ++issued;
+      CHECK(!in[1].defined());
+      return subject.model.forward(in[0]);
+    });
+  };
+  auto all = [&] {
+    for (int i = 0; i < 4; ++i)
+      for (double scale : {1.0, 0.5}) {
+        auto x = subject.x * scale, tall = at::cat({x, x}, 0);
+        CHECK(at::equal(step(x).cpu(), subject.model.forward(x).cpu()));
+        CHECK(at::equal(step(tall).cpu(), subject.model.forward(tall).cpu()));
+      }
+  };
+  all();
+  if (device.rfind("cuda", 0) == 0) CHECK(issued == 4);  // two shapes, once as it is, once recorded
+  // A changed strength is recorded anew.
+  weights::NamedPatch patch;
+  patch.weight = "blocks.0.weight";
+  patch.patch.up = at::full({width, 1}, 0.1);
+  patch.patch.down = at::full({1, width}, 0.1);
+  auto patches = std::make_shared<const std::vector<weights::NamedPatch>>(1, patch);
+  for (double strength : {0.5, 1.0}) {
+    subject.streamed.set_loras({{"lora", patches, strength}});
+    all();
+  }
+  CHECK(subject.streamed.shrink(subject.streamed.device_bytes(device) / 2) > 0);
+  all();
+}
+
 TEST_CASE("any device: the result is near the CPU's") {
   auto device = fresh_device();
   Subject there(device, at::kFloat, at::kFloat), here("cpu", at::kFloat, at::kFloat);
