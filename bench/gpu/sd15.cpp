@@ -27,7 +27,8 @@ struct Step {
   std::string name;  // "512"
   models::DiffusionInput input;
   at::Tensor wanted;
-  double resident_s = 0;
+  double issued_s = 0;    // every block resident, operation by operation
+  double resident_s = 0;  // the same, recorded
   std::string bits;
 };
 
@@ -71,20 +72,13 @@ RigDevice speeds_of(const Args& args, const std::string& name) {
   return *read_rig(path).find("cuda:0");
 }
 
-/// Where kernels like another memory layout of the weights better, it shows here.
-void time_layouts(models::DiffusionModel& unet, const weights::Checkpoint& checkpoint,
-                  const std::vector<Step>& steps, at::ScalarType dtype, Results& results) {
-  auto device = steps.front().input.x.device();
-  weights::PlainSource source(unet.manifest(), [&](const weights::Declared& declared) {
-    auto value = weights::mapped_tensor(*checkpoint.find(declared.name)).to(device, dtype);
-    return value.dim() == 4 ? value.contiguous(at::MemoryFormat::ChannelsLast) : value;
-  });
-  for (const auto& step : steps) {
-    auto seconds = time_calls(device, {.warm_ups = 3, .calls = 8, .rounds = 5},
-                              [&] { unet.apply(step.input); });
-    results.add("SD 1.5 step with channels-last weights / as in the file, " + step.name + " px",
-                seconds, step.resident_s, "s");
-  }
+/// A step as users' steps run: recorded where all weights are resident.
+at::Tensor step_of(streaming::StreamedModel& model, models::DiffusionModel& unet,
+                   const models::DiffusionInput& input) {
+  return model.step({input.x, input.timestep, input.context},
+                    [&unet](const std::vector<at::Tensor>& in) {
+                      return unet.apply({in[0], in[1], in[2], {}, {}});
+                    });
 }
 
 int run(const Args& args) {
@@ -113,22 +107,28 @@ int run(const Args& args) {
   for (auto& step : steps) {
     auto result = unet->apply(step.input);
     step.bits = result_bits(step.name, result);
+    step.issued_s = time_calls(device, {.warm_ups = 3, .calls = 8, .rounds = 5},
+                               [&] { unet->apply(step.input); });
+    model.record_steps(true);
+    for (int i = 0; i < 3; ++i) result = step_of(model, *unet, step.input);
+    results.add("bits of the recorded step equal to the issued one, SD 1.5 " + step.name + " px",
+                result_bits(step.name, result) == step.bits ? 1 : 0, 1, "");
     step.resident_s = time_calls(device, {.warm_ups = 3, .calls = 8, .rounds = 5},
-                                 [&] { unet->apply(step.input); });
+                                 [&] { step_of(model, *unet, step.input); });
+    fmt::print("recordings hold {:.1f} MB\n",
+               static_cast<double>(model.device_bytes(name) - model.total_file_bytes()) / 1e6);
+    model.record_steps(false);
     auto eager = peer.at("eager").at(step.name).get<double>();
+    results.add("SD 1.5 step, recorded / issued one by one, " + step.name + " px", step.resident_s,
+                step.issued_s, "s");
     results.add(fmt::format("SD 1.5 step, {} px, batch 2 / diffusers eager", step.name),
                 step.resident_s, eager, "s",
                 {{"relative_difference", relative_error(result, step.wanted)}});
     fmt::print("relative difference to diffusers: {:.2e}\n", relative_error(result, step.wanted));
     results.add("SD 1.5 step issued by the host / step, " + step.name + " px",
-                time_issue(device, 2, [&] { unet->apply(step.input); }), step.resident_s, "s");
+                time_issue(device, 1, [&] { unet->apply(step.input); }), step.issued_s, "s");
   }
   device::synchronize(device);
-  time_layouts(*unet, checkpoint, steps, options.dtype, results);
-  unet->manifest().attach(&model);
-  model.unload();
-  model.load(
-      std::vector<streaming::BlockHome>(model.block_count(), {placement::How::Resident, name}));
   device::empty_cache(device);
   for (auto& step : steps) unet->apply(step.input);
   device::synchronize(device);
@@ -160,6 +160,7 @@ int run(const Args& args) {
              speeds.tflops[dtype], error * 100);
 
   auto system = machine(name, roomy_budget(name), link);
+  model.record_steps(true);
   for (const auto& step : steps)
     for (double share : {1.0, 0.5}) {
       auto described = describe(
@@ -169,8 +170,8 @@ int run(const Args& args) {
       Case subject{fmt::format("SD 1.5 {} px, {:.0f} % offloaded", step.name, share * 100),
                    step.resident_s,
                    step.bits,
-                   {.warm_ups = 2, .calls = 6, .rounds = 5},
-                   [&] { return unet->apply(step.input); }};
+                   {.warm_ups = 4, .calls = 6, .rounds = 5},
+                   [&] { return step_of(model, *unet, step.input); }};
       measure(subject, model, system, described, offload(system, described, share), results);
     }
   return 0;
