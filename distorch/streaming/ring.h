@@ -64,6 +64,7 @@ struct RingOptions {
   std::string lane;  // for traces: "cpu -> cuda:0"
   bool registered =
       true;  // the file's mapping is registered with the compute device (see RegisteredRange)
+  std::vector<const std::byte*> seams;  // where pieces of registered memory begin, sorted or not
   bool keep_cached = true;  // false: the file does not fit into RAM, give its pages back once read
   RingWaits waits;
 };

@@ -48,6 +48,7 @@ class StreamRing final : public Ring {
   c10::Stream copy_stream_;
   std::vector<device::Event> filled_, freed_;  // per block
   std::vector<std::uint64_t> jobs_;            // staged copies: the worker's job that fills a block
+  std::vector<const std::byte*> seams_;
   std::vector<device::HostBuffer> staging_;
   std::vector<device::Event> staged_;
   std::size_t next_staging_ = 0;

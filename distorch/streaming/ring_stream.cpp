@@ -35,7 +35,9 @@ std::vector<std::int64_t> aligned_sizes(const std::vector<RingBlock>& blocks) {
 StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options)
     : Ring(blocks, aligned_sizes(blocks), options),
       copy_stream_(device::new_stream(options.compute)),
-      jobs_(block_count(), 0) {
+      jobs_(block_count(), 0),
+      seams_(options.seams) {
+  std::sort(seams_.begin(), seams_.end());
   allocate(at::TensorOptions().device(options.compute));
   // The memory may have belonged to an earlier operation of the compute stream.
   device::Event allocated(options.compute);
@@ -67,9 +69,18 @@ StreamRing::~StreamRing() {
 }
 
 void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout) {
-  for (const auto& run : layout.runs)
-    device::copy_async(to.narrow(0, run.slot_offset, run.size_bytes),
-                       file_bytes(run, 0, run.size_bytes), copy_stream_);
+  for (const auto& run : layout.runs) {
+    const auto* start = run.file->mapping()->bytes(run.range()).data();
+    for (std::int64_t done = 0; done < run.size_bytes;) {
+      // A copy must not cross a seam.
+      auto seam = std::upper_bound(seams_.begin(), seams_.end(), start + done);
+      auto size = run.size_bytes - done;
+      if (seam != seams_.end()) size = std::min<std::int64_t>(size, *seam - (start + done));
+      device::copy_async(to.narrow(0, run.slot_offset + done, size), file_bytes(run, done, size),
+                         copy_stream_);
+      done += size;
+    }
+  }
 }
 
 void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {

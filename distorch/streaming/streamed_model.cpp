@@ -154,12 +154,37 @@ stretches(const std::vector<Layout>& layouts, const std::vector<BlockHome>& home
   return by_file;
 }
 
-/// Lays convolution weights out as their kernels want them, in the memory where they are.
-void to_channels_last(at::Tensor& weight) {
-  if (weight.dim() != 4 || weight.is_contiguous(at::MemoryFormat::ChannelsLast)) return;
-  auto values = weight.clone();
-  weight = weight.as_strided(weight.sizes(), c10::get_channels_last_strides_2d(weight.sizes()));
-  weight.copy_(values);
+/// Lays convolution weights out as their kernels want them, each in memory of its own, as they are
+/// when a streamed block is used: kernels choose by alignment too, and every placement has to give
+/// the same bits. The other weights move together and keep their alignment.
+void to_channels_last(std::vector<at::Tensor>& values) {
+  constexpr std::int64_t alignment = 256;  // no kernel asks for more
+  auto to_lay_out = [](const at::Tensor& value) {
+    return value.dim() == 4 && !value.is_contiguous(at::MemoryFormat::ChannelsLast);
+  };
+  if (std::none_of(values.begin(), values.end(), to_lay_out)) return;
+  std::int64_t bytes = 0;
+  std::vector<std::int64_t> offsets;
+  for (const auto& value : values) {
+    auto within = static_cast<std::int64_t>(
+        reinterpret_cast<std::uintptr_t>(value.const_data_ptr()) % alignment);
+    auto offset = bytes / alignment * alignment + within;
+    if (offset < bytes) offset += alignment;
+    offsets.push_back(offset);
+    if (!to_lay_out(value)) bytes = offset + static_cast<std::int64_t>(value.nbytes());
+  }
+  auto rest = at::empty({bytes}, values.front().options().dtype(at::kByte));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    auto& value = values[i];
+    if (to_lay_out(value)) {
+      value = value.contiguous(at::MemoryFormat::ChannelsLast);
+      continue;
+    }
+    auto place = rest.narrow(0, offsets[i], static_cast<std::int64_t>(value.nbytes()))
+                     .view(value.scalar_type())
+                     .view(value.sizes());
+    value = place.copy_(value);
+  }
 }
 
 }  // namespace
@@ -167,33 +192,19 @@ void to_channels_last(at::Tensor& weight) {
 /// Registers what the rings read from RAM, no more: registering costs time by the page.
 void StreamedModel::register_streamed(const std::vector<BlockHome>& homes) {
   if (!device::has_streams(compute_)) return;
-  std::vector<std::pair<const void*, std::int64_t>> wanted;
+  auto before = std::exchange(registered_, {});  // kept until what is still needed is taken over
+  all_registered_ = true;
   for (const auto& [file, list] : stretches(layouts_, homes)) {
     auto bytes = file->mapping()->bytes();
-    for (const auto& [begin, end] : list)
-      wanted.emplace_back(
-          bytes.data() + begin,
-          std::min<std::int64_t>(end, static_cast<std::int64_t>(bytes.size())) - begin);
-  }
-  auto is_wanted = [&](const device::RegisteredRange& range) {
-    return range && std::find(wanted.begin(), wanted.end(),
-                              std::pair(range.start(), range.bytes())) != wanted.end();
-  };
-  std::erase_if(registered_, [&](const auto& range) { return !is_wanted(range); });
-  all_registered_ = true;
-  for (const auto& [start, bytes] : wanted) {
-    bool there =
-        std::any_of(registered_.begin(), registered_.end(),
-                    [&, start = start, bytes = bytes](const device::RegisteredRange& range) {
-                      return range.start() == start && range.bytes() == bytes;
-                    });
-    if (there) continue;
-    device::RegisteredRange range(start, bytes, {compute_});
-    if (!range) {
-      all_registered_ = false;
-      return;
+    for (const auto& [begin, end] : list) {
+      // The last page of the file counts as a whole one.
+      auto pieces = device::register_shared(bytes.data() + begin, end - begin, {compute_});
+      if (pieces.empty()) {
+        all_registered_ = false;
+        return;
+      }
+      registered_.insert(registered_.end(), pieces.begin(), pieces.end());
     }
-    registered_.push_back(std::move(range));
   }
 }
 
@@ -208,13 +219,12 @@ at::Tensor StreamedModel::bring(int block, at::Device device, bool in_pieces) {
     upload->add(block, layout, buffer);
     return buffer;
   }
-  auto stream = device::current_stream(device);
+  // Not from the mapping: a part of it may be registered, and a copy that begins in registered
+  // memory and ends outside is refused.
   for (const auto& run : layout.runs) {
-    run.file->mapping()->check();
-    auto bytes = run.file->mapping()->bytes(run.range());
-    auto source = at::from_blob(const_cast<std::byte*>(bytes.data()), {run.size_bytes},
-                                at::TensorOptions().dtype(at::kByte));
-    device::copy_async(buffer.narrow(0, run.slot_offset, run.size_bytes), source, stream);
+    auto source = at::empty({run.size_bytes}, at::TensorOptions().dtype(at::kByte));
+    read_run(run, source.mutable_data_ptr(), true);
+    buffer.narrow(0, run.slot_offset, run.size_bytes).copy_(source);
   }
   return buffer;
 }
@@ -243,8 +253,7 @@ std::vector<at::Tensor> StreamedModel::values_on_cpu(int block) {
 /// The same from a buffer that bring() made.
 std::vector<at::Tensor> StreamedModel::values_of(const at::Tensor& buffer, int block) const {
   auto values = decode(view_items(buffer, layouts_[block]), block);
-  if (options_.channels_last && !needs_decode_[block])
-    for (auto& value : values) to_channels_last(value);
+  if (options_.channels_last && !needs_decode_[block]) to_channels_last(values);
   return values;
 }
 
@@ -367,6 +376,8 @@ void StreamedModel::make_rings() {
     ring.slots = std::min<int>(slots == slots_.end() ? options_.slots : slots->second,
                                static_cast<int>(blocks.size()));
     ring.registered = all_registered_ && donor != "disk";
+    for (const auto& piece : registered_)
+      ring.seams.push_back(static_cast<const std::byte*>(piece->start()));
     ring.keep_cached = donor != "disk";
     ring.waits = options_.waits;
     rings_[donor] = make_ring_that_fits(std::move(blocks), ring);

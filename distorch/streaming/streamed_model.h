@@ -150,7 +150,7 @@ class StreamedModel final : public weights::WeightSource {
   std::map<std::string, std::unique_ptr<Ring>> rings_;      // by donor
   std::map<std::string, std::unique_ptr<Upload>> uploads_;  // by device, while something comes
   bool started_ = false;                                    // a run has begun since the last load
-  std::vector<device::RegisteredRange> registered_;
+  std::vector<std::shared_ptr<const device::RegisteredRange>> registered_;
   bool all_registered_ = false;
   StepRecorder recorder_;
   bool record_steps_ = false;

@@ -59,6 +59,7 @@ EngineOptions options(const Rig& rig, std::map<std::string, std::int64_t> budget
   options.rig = rig;
   options.budgets = std::move(budgets);
   options.log_tables = false;
+  options.default_device = "sim:0";  // also where there is a real one
   return options;
 }
 
