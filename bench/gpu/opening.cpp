@@ -119,13 +119,13 @@ double registered_in_pieces(const std::string& path, c10::Device device, int thr
 /// Threads read pieces of the file into page-locked buffers, which are copied on: what resident
 /// weights are brought with.
 double uploaded(const std::string& path, c10::Device device,
-                const streaming::UploadOptions& options) {
+                const streaming::UploadOptions& options, std::int64_t begin, std::int64_t end) {
   auto file = std::make_shared<formats::TensorFile>(formats::open_tensor_file(path));
-  auto bytes = static_cast<std::int64_t>(file->mapping()->bytes().size());
+  auto bytes = std::min(end, static_cast<std::int64_t>(file->mapping()->bytes().size()));
   constexpr std::int64_t block_bytes = 4 * kPiece;
   auto target = at::empty({block_bytes}, at::TensorOptions().dtype(at::kByte).device(device));
   std::vector<streaming::Layout> blocks;
-  for (std::int64_t done = 0; done < bytes; done += block_bytes) {
+  for (std::int64_t done = begin; done < bytes; done += block_bytes) {
     auto size = std::min(block_bytes, bytes - done);
     blocks.push_back({{{file, done, 0, size}}, {}, size, size});
   }
@@ -165,10 +165,32 @@ void bare_ways(Results& results, const std::string& path, c10::Device device, do
     results.add(fmt::format("bare: {} register pieces of 256 MiB, copies follow / link", threads),
                 registered_in_pieces(path, device, threads, std::int64_t{256} << 20, true),
                 bytes / link, "s");
-  for (int threads : {8, 12, 16})
-    for (int mib : {1, 2, 4, 8})
-      results.add(fmt::format("bare: {} threads read pieces of {} MiB / link", threads, mib),
-                  uploaded(path, device, {threads, std::int64_t{mib} << 20}), bytes / link, "s");
+}
+
+/// Ways of bringing weights over, each on a part of the file that nobody has read before, then once
+/// more.
+void ways_of_upload(Results& results, const std::string& path, c10::Device device, double link) {
+  auto bytes = static_cast<std::int64_t>(std::filesystem::file_size(path));
+  using Source = streaming::UploadSource;
+  struct Way {
+    const char* name;
+    streaming::UploadOptions options;
+  };
+  const std::vector<Way> ways = {
+      {"16 threads read, 2 MiB", {16, 2 << 20, Source::Read, 0}},
+      {"16 threads copy from the mapping", {16, 2 << 20, Source::Mapping, 0}},
+      {"16 threads read, 1 registers", {16, 2 << 20, Source::Read, 1}},
+      {"16 threads copy, 1 registers", {16, 2 << 20, Source::Mapping, 1}},
+      {"14 threads copy, 2 register", {14, 1 << 20, Source::Mapping, 2}},
+      {"14 threads read, 2 register", {14, 1 << 20, Source::Read, 2}}};
+  auto part = bytes / static_cast<std::int64_t>(ways.size());
+  for (std::size_t i = 0; i < ways.size(); ++i)
+    for (int round : {1, 2, 3}) {
+      auto begin = static_cast<std::int64_t>(i) * part;
+      results.add(fmt::format("upload: {}, time {} / link", ways[i].name, round),
+                  uploaded(path, device, ways[i].options, begin, begin + part),
+                  static_cast<double>(part) / link, "s");
+    }
 }
 
 // --------------------------------------------------------------------------------------------------
@@ -187,6 +209,10 @@ int run(const Args& args) {
   auto given = inputs(width, tiny ? 48 : 1024, tiny ? 16 : 512, device);
   warm_up(header, given);
   device::empty_cache(device);
+  if (args.number("--ways", 0) != 0) {
+    ways_of_upload(results, path, device, link);
+    return 0;
+  }
 
   auto start = now_s();
   weights::Checkpoint checkpoint(

@@ -60,8 +60,9 @@ struct RingWaits {
 
 struct RingOptions {
   at::Device compute = at::kCPU;
-  int slots = 2;     // room for that many of the largest block; 1 saves memory, see plan.h
-  std::string lane;  // for traces: "cpu -> cuda:0"
+  int copy_streams = 2;  // taken in turns: starting one copy hides behind another
+  int slots = 2;         // room for that many of the largest block; 1 saves memory, see plan.h
+  std::string lane;      // for traces: "cpu -> cuda:0"
   bool registered =
       true;  // the file's mapping is registered with the compute device (see RegisteredRange)
   std::vector<const std::byte*> seams;  // where pieces of registered memory begin, sorted or not
@@ -99,6 +100,7 @@ class Ring {
     int index = 0;  // of the block, as the constructor was given them
     std::int64_t offset = 0;
     int freed_last = -1;  // index of the block whose release frees it last; -1: none has used it
+    std::vector<int> given_up;  // indices of blocks that were copied there and not used
   };
   virtual void fill(const Place& place, const RingBlock& block) = 0;  // start copying
   virtual void wait_filled(int index) = 0;  // compute may use the block after this
@@ -118,6 +120,7 @@ class Ring {
     int successor = 0;
     bool leased = false;
     bool fresh = false;          // filled, not used yet
+    bool given_up = false;       // filled, and never used before it made way
     std::uint64_t released = 0;  // when, counted in releases; 0: never
   };
   void release(int index) noexcept;  // what goes wrong is thrown by the next pin()

@@ -28,7 +28,7 @@ class Worker {
   std::thread thread_;
 };
 
-/// For devices with streams: one copy stream, events in both directions, no host waits. Bytes come
+/// For devices with streams: copy streams, events in both directions, no host waits. Bytes come
 /// from a donor device or from the registered mapping; where registration was refused a worker
 /// stages them through two page-locked buffers.
 class StreamRing final : public Ring {
@@ -42,10 +42,11 @@ class StreamRing final : public Ring {
   void mark_free(int index) override;
 
  private:
-  void copy_mapped(const at::Tensor& to, const Layout& layout);
-  void copy_staged(const at::Tensor& to, const Layout& layout);
+  void copy_mapped(const at::Tensor& to, const Layout& layout, const c10::Stream& stream);
+  void copy_staged(const at::Tensor& to, const Layout& layout, const c10::Stream& stream);
 
-  c10::Stream copy_stream_;
+  std::vector<c10::Stream> copy_streams_;
+  std::size_t next_stream_ = 0;
   std::vector<device::Event> filled_, freed_;  // per block
   std::vector<std::uint64_t> jobs_;            // staged copies: the worker's job that fills a block
   std::vector<const std::byte*> seams_;

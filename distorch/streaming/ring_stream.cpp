@@ -33,17 +33,19 @@ std::vector<std::int64_t> aligned_sizes(const std::vector<RingBlock>& blocks) {
 }  // namespace
 
 StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options)
-    : Ring(blocks, aligned_sizes(blocks), options),
-      copy_stream_(device::new_stream(options.compute)),
-      jobs_(block_count(), 0),
-      seams_(options.seams) {
+    : Ring(blocks, aligned_sizes(blocks), options), jobs_(block_count(), 0), seams_(options.seams) {
   std::sort(seams_.begin(), seams_.end());
   allocate(at::TensorOptions().device(options.compute));
   // The memory may have belonged to an earlier operation of the compute stream.
   device::Event allocated(options.compute);
   allocated.record(device::current_stream(options.compute));
-  if (options.waits.copy_after_compute) allocated.block(copy_stream_);
-  device::record_stream(buffer(), copy_stream_);
+  // A worker stages one block after another: nothing could overlap.
+  const int streams = options.registered ? std::max(1, options.copy_streams) : 1;
+  for (int i = 0; i < streams; ++i) {
+    copy_streams_.push_back(device::new_stream(options.compute));
+    if (options.waits.copy_after_compute) allocated.block(copy_streams_.back());
+    device::record_stream(buffer(), copy_streams_.back());
+  }
   std::int64_t largest = 0;
   for (std::size_t i = 0; i < block_count(); ++i) {
     filled_.emplace_back(options.compute);
@@ -62,13 +64,14 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
 StreamRing::~StreamRing() {
   worker_.reset();
   try {
-    device::synchronize(copy_stream_);
+    for (const auto& stream : copy_streams_) device::synchronize(stream);
   } catch (const std::exception&) {
     // A device that vanished has nothing left to wait for.
   }
 }
 
-void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout) {
+void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout,
+                             const c10::Stream& stream) {
   for (const auto& run : layout.runs) {
     const auto* start = run.file->mapping()->bytes(run.range()).data();
     for (std::int64_t done = 0; done < run.size_bytes;) {
@@ -77,13 +80,14 @@ void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout) {
       auto size = run.size_bytes - done;
       if (seam != seams_.end()) size = std::min<std::int64_t>(size, *seam - (start + done));
       device::copy_async(to.narrow(0, run.slot_offset + done, size), file_bytes(run, done, size),
-                         copy_stream_);
+                         stream);
       done += size;
     }
   }
 }
 
-void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
+void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout,
+                             const c10::Stream& stream) {
   auto staging_bytes = staging_[0].bytes();
   for (const auto& run : layout.runs) {
     for (std::int64_t done = 0; done < run.size_bytes; done += staging_bytes) {
@@ -94,34 +98,36 @@ void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
       read_run({run.file, run.file_offset + done, 0, size}, staging_[buffer].data(),
                options().keep_cached);
       device::copy_async(to.narrow(0, run.slot_offset + done, size),
-                         staging_[buffer].tensor().narrow(0, 0, size), copy_stream_);
-      staged_[buffer].record(copy_stream_);
+                         staging_[buffer].tensor().narrow(0, 0, size), stream);
+      staged_[buffer].record(stream);
     }
   }
 }
 
 void StreamRing::fill(const Place& place, const RingBlock& block) {
   auto index = place.index;
+  const auto& stream = copy_streams_[next_stream_++ % copy_streams_.size()];
   if (options().waits.copy_after_compute && place.freed_last >= 0)
-    freed_[place.freed_last].block(copy_stream_);
+    freed_[place.freed_last].block(stream);
+  for (int other : place.given_up) filled_[other].block(stream);
   auto to = buffer().narrow(0, place.offset, block.layout->slot_bytes);
-  Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
+  Traced traced(options().lane, "block " + std::to_string(block.id), stream);
   if (block.donor.defined()) {
-    device::copy_async(to.narrow(0, 0, block.donor.numel()), block.donor, copy_stream_);
+    device::copy_async(to.narrow(0, 0, block.donor.numel()), block.donor, stream);
   } else if (!worker_) {
     for (const auto& run : block.layout->runs) run.file->mapping()->check();
-    copy_mapped(to, *block.layout);
+    copy_mapped(to, *block.layout, stream);
   } else {
-    jobs_[index] =
-        worker_->add([this, index, to, layout = block.layout, machine = sim::current_machine()] {
+    jobs_[index] = worker_->add(
+        [this, index, to, stream, layout = block.layout, machine = sim::current_machine()] {
           sim::JoinScope join(machine);
-          copy_staged(to, *layout);
-          filled_[index].record(copy_stream_);
+          copy_staged(to, *layout, stream);
+          filled_[index].record(stream);
         });
     return;
   }
   jobs_[index] = 0;
-  filled_[index].record(copy_stream_);
+  filled_[index].record(stream);
 }
 
 void StreamRing::wait_filled(int index) {

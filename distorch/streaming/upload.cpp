@@ -3,6 +3,8 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -14,7 +16,7 @@ namespace distorch::streaming {
 
 namespace {
 
-constexpr int most_threads = 12;  // more bring no more bytes to a PCIe 5 link
+constexpr int most_threads = 16;
 
 int thread_count(int wanted) {
   if (wanted > 0) return wanted;
@@ -28,7 +30,8 @@ Upload::Upload(c10::Device device, const UploadOptions& options)
       options_(options),
       stream_(device::new_stream(device)),
       buffer_(2 * thread_count(options.threads) * options.piece_bytes, {device}) {
-  for (int i = 0; i < thread_count(options.threads); ++i)
+  const auto readers = thread_count(options.threads);
+  for (int i = 0; i < readers + options.registrars; ++i)
     threads_.emplace_back(
         [this, i, machine = sim::current_machine(), inference = c10::InferenceMode::is_enabled()] {
           sim::JoinScope join(machine);
@@ -97,8 +100,49 @@ void Upload::sent(int block) {
   changed_.notify_all();
 }
 
-void Upload::work(int thread) {
-  c10::DeviceGuard guard(device_);
+/// Pieces that follow one another in a file, from the end of the queue.
+bool Upload::take_last(std::vector<Piece>& pieces) {
+  constexpr std::int64_t most_bytes = std::int64_t{64} << 20;
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return stop_ || !pieces_.empty(); });
+  if (stop_) return false;
+  pieces.clear();
+  for (std::int64_t bytes = 0; !pieces_.empty() && bytes < most_bytes; pieces_.pop_back()) {
+    auto& piece = pieces_.back();
+    if (!pieces.empty() &&
+        (piece.run.file != pieces.back().run.file ||
+         piece.run.file_offset + piece.run.size_bytes != pieces.back().run.file_offset))
+      break;
+    bytes += piece.run.size_bytes;
+    pieces.push_back(std::move(piece));
+  }
+  return true;
+}
+
+void Upload::register_pieces() {
+  constexpr std::int64_t page = 4096;
+  std::vector<Piece> pieces;
+  while (take_last(pieces)) {
+    const auto& first = pieces.back().run;
+    const auto& last = pieces.front().run;
+    auto begin = first.file_offset / page * page;
+    auto end = (last.file_offset + last.size_bytes + page - 1) / page * page;
+    const auto* bytes = first.file->mapping()->bytes().data();
+    auto ranges = device::register_shared(bytes + begin, end - begin, {device_});
+    {
+      std::lock_guard lock(mutex_);
+      registered_.insert(registered_.end(), ranges.begin(), ranges.end());
+    }
+    for (const auto& piece : pieces) {
+      auto from = at::from_blob(const_cast<std::byte*>(bytes + piece.run.file_offset),
+                                {piece.run.size_bytes}, at::TensorOptions().dtype(at::kByte));
+      device::copy_async(piece.to, from, stream_);
+      sent(piece.block);
+    }
+  }
+}
+
+void Upload::copy_pieces(int thread) {
   device::Event copied[2] = {device::Event(device_), device::Event(device_)};
   auto halves =
       buffer_.tensor().narrow(0, 2 * thread * options_.piece_bytes, 2 * options_.piece_bytes);
@@ -108,23 +152,45 @@ void Upload::work(int thread) {
       auto from = halves.narrow(0, half * options_.piece_bytes, piece.run.size_bytes);
       copied[half].synchronize();
       device::host_will_write(from.const_data_ptr(), piece.run.size_bytes);
-      read_run(piece.run, from.mutable_data_ptr(), true);
+      if (options_.source == UploadSource::Read) {
+        read_run(piece.run, from.mutable_data_ptr(), true);
+      } else {
+        constexpr std::uintptr_t page = 4096;
+        constexpr int populate_read = 22;  // MADV_POPULATE_READ
+        auto bytes = piece.run.file->mapping()->bytes(piece.run.range());
+        auto begin = reinterpret_cast<std::uintptr_t>(bytes.data()) / page * page;
+        ::madvise(reinterpret_cast<void*>(begin),
+                  reinterpret_cast<std::uintptr_t>(bytes.data()) + bytes.size() - begin,
+                  populate_read);
+        piece.run.file->mapping()->read(
+            piece.run.range().offset,
+            {static_cast<std::byte*>(from.mutable_data_ptr()), bytes.size()});
+      }
       device::copy_async(piece.to, from, stream_);
       copied[half].record(stream_);
       piece.to = at::Tensor();
       sent(piece.block);
     }
   } catch (...) {
+    for (auto& event : copied) event.synchronize();
+    throw;
+  }
+  // The buffers go away with this object.
+  for (auto& event : copied) event.synchronize();
+}
+
+void Upload::work(int thread) {
+  c10::DeviceGuard guard(device_);
+  try {
+    if (thread < thread_count(options_.threads))
+      copy_pieces(thread);
+    else
+      register_pieces();
+  } catch (...) {
     std::lock_guard lock(mutex_);
     if (!failure_) failure_ = std::current_exception();
     pieces_.clear();
     changed_.notify_all();
-  }
-  // The buffers go away with this object.
-  try {
-    for (auto& event : copied) event.synchronize();
-  } catch (const std::exception&) {
-    // A device that vanished has nothing left to wait for.
   }
 }
 
