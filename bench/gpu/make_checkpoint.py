@@ -48,18 +48,22 @@ class Names:
         self.shapes[name + ".weight"] = (out, in_, kernel, kernel)
         self.shapes[name + ".bias"] = (out,)
 
+    def res(self, s, parts, in_, out):
+        norm1, conv1, norm2, conv2, shortcut = parts
+        self.norm(f"{s}.{norm1}", in_)
+        self.conv(f"{s}.{conv1}", in_, out)
+        self.norm(f"{s}.{norm2}", out)
+        self.conv(f"{s}.{conv2}", out, out)
+        if in_ != out:
+            self.conv(f"{s}.{shortcut}", in_, out, 1)
+
 
 def unet(n, p, w):
     time = 4 * w.unet[0]
 
     def res(s, in_, out):
-        n.norm(f"{s}.in_layers.0", in_)
-        n.conv(f"{s}.in_layers.2", in_, out)
+        n.res(s, ("in_layers.0", "in_layers.2", "out_layers.0", "out_layers.3", "skip_connection"), in_, out)
         n.linear(f"{s}.emb_layers.1", time, out)
-        n.norm(f"{s}.out_layers.0", out)
-        n.conv(f"{s}.out_layers.3", out, out)
-        if in_ != out:
-            n.conv(f"{s}.skip_connection", in_, out, 1)
 
     def transformer(s, width):
         n.norm(f"{s}.norm", width)
@@ -110,12 +114,7 @@ def unet(n, p, w):
 
 def vae(n, p, w):
     def res(s, in_, out):
-        n.norm(f"{s}.norm1", in_)
-        n.conv(f"{s}.conv1", in_, out)
-        n.norm(f"{s}.norm2", out)
-        n.conv(f"{s}.conv2", out, out)
-        if in_ != out:
-            n.conv(f"{s}.nin_shortcut", in_, out, 1)
+        n.res(s, ("norm1", "conv1", "norm2", "conv2", "nin_shortcut"), in_, out)
 
     def middle(s, width):
         res(f"{s}.block_1", width, width)
