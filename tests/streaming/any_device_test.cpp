@@ -16,6 +16,7 @@ namespace {
 
 constexpr int blocks = 11;
 constexpr std::int64_t width = 128;
+constexpr std::int64_t block_bytes = (width * width + width) * 4;
 
 at::Tensor input() {
   auto generator = at::make_generator<at::CPUGeneratorImpl>(3);
@@ -201,4 +202,84 @@ TEST_CASE("any device: shrinking moves resident weights out and changes no bit")
   CHECK(freed > 0);
   CHECK(subject.streamed.device_bytes(device) == before - freed);
   CHECK(at::equal(subject.run(), resident));
+}
+
+TEST_CASE("any device: the ring foresees every block but the first, cyclic over steps") {
+  auto device = fresh_device();
+  Subject subject(device, at::kFloat, at::kFloat);
+  subject.streamed.load(homes(device, [](int) { return How::Streamed; }, "cpu"));
+  subject.run();
+  // Two slots: what was copied is what was used, and at most two blocks ahead.
+  CHECK(subject.streamed.streamed_bytes() >= 3 * blocks * block_bytes);
+  CHECK(subject.streamed.streamed_bytes() <= (3 * blocks + 2) * (block_bytes + 512));
+  CHECK(subject.streamed.device_bytes(device) <= 2 * (block_bytes + 512));
+}
+
+TEST_CASE(
+    "any device: LoRA on streamed weights: the merged result, only the factors in memory, strength "
+    "changed without reload") {
+  auto device = fresh_device();
+  toy::Folder folder;
+  toy::Model model(blocks, width);
+  auto checkpoint = folder.write(model);
+  auto patches = std::make_shared<std::vector<weights::NamedPatch>>();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(11);
+  for (int i = 0; i < blocks; ++i)
+    patches->push_back({"blocks." + std::to_string(i) + ".weight",
+                        {at::randn({4, width}, generator) * 0.1,
+                         at::randn({width, 4}, generator) * 0.1, at::Tensor(), at::Tensor(), 0.5}});
+  auto merged = [&](double strength) {
+    toy::Model plain(blocks, width);
+    weights::PlainSource source(plain.manifest(), [&](const weights::Declared& weight) {
+      auto value = weights::mapped_tensor(*checkpoint.find(weight.name)).clone();
+      for (const auto& named : *patches)
+        if (named.weight == weight.name)
+          value += at::mm(named.patch.up, named.patch.down) * (0.5 * strength);
+      return value;
+    });
+    return plain.forward(input());
+  };
+  StreamedModel streamed(model.manifest(), checkpoint, {.name = "toy", .compute = device});
+  streamed.load(homes(device, [](int) { return How::Streamed; }, "cpu"));
+  auto before = streamed.device_bytes(device);
+  auto x = input().to(device::to_torch(device));
+  for (double strength : {1.0, -0.7}) {
+    streamed.set_loras({{"a", patches, strength}});
+    auto copied = streamed.streamed_bytes();
+    auto wanted = merged(strength);
+    CHECK((model.forward(x).cpu() - wanted).norm().item<double>() <
+          1e-5 * wanted.norm().item<double>());
+    CHECK(streamed.streamed_bytes() - copied <= (blocks + 2) * (block_bytes + 512));
+  }
+  CHECK(streamed.device_bytes(device) - before == blocks * 2 * 4 * width * 4);
+  streamed.set_loras({});
+  CHECK(streamed.device_bytes(device) == before);
+}
+
+TEST_CASE(
+    "any device: out of memory while loading names block and device and leaves nothing behind") {
+  auto device = fresh_device();
+  auto torch_device = device::to_torch(device);
+  // Large enough that an allocator's rounding does not matter.
+  constexpr std::int64_t wide = 2048, wide_bytes = (wide * wide + wide) * 4;
+  constexpr int few = 5;
+  toy::Folder folder;
+  toy::Model model(few, wide);
+  StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = device});
+  device::empty_cache(torch_device);
+  auto before = device::memory_use(torch_device);
+  device::limit_memory(torch_device, before.reserved + 3 * wide_bytes);
+  try {
+    streamed.load(std::vector<BlockHome>(few, {How::Resident, device}));
+    FAIL("5 blocks fitted into 3");
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::OutOfMemory);
+    CHECK(error.where() == device);
+    CHECK(error.sentence().find("of toy") != std::string::npos);
+  }
+  device::limit_memory(torch_device, 0);
+  CHECK(device::memory_use(torch_device).in_use == before.in_use);
+  CHECK_FALSE(streamed.loaded());
+  streamed.load(std::vector<BlockHome>(few, {How::Resident, device}));
+  CHECK(streamed.loaded());
 }
