@@ -60,7 +60,7 @@ struct RingWaits {
 
 struct RingOptions {
   at::Device compute = at::kCPU;
-  int copy_streams = 2;  // taken in turns: starting one copy hides behind another
+  int copy_streams = 1;  // 2: taken in turns, so that starting one copy hides behind another
   int slots = 2;         // room for that many of the largest block; 1 saves memory, see plan.h
   std::string lane;      // for traces: "cpu -> cuda:0"
   bool registered =

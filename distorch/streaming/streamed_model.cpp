@@ -379,6 +379,7 @@ void StreamedModel::make_rings() {
     for (const auto& piece : registered_)
       ring.seams.push_back(static_cast<const std::byte*>(piece->start()));
     ring.keep_cached = donor != "disk";
+    ring.copy_streams = options_.copy_streams;
     ring.waits = options_.waits;
     rings_[donor] = make_ring_that_fits(std::move(blocks), ring);
   }
