@@ -23,51 +23,6 @@ using streaming::StreamedModel;
 
 namespace {
 
-double matmul_tflops(c10::Device device, at::ScalarType dtype, std::int64_t n) {
-  auto a = seeded({n, n}, 1, dtype, device), b = seeded({n, n}, 2, dtype, device);
-  auto seconds =
-      time_calls(device, {.warm_ups = 2, .calls = 6, .rounds = 3}, [&] { at::mm(a, b); });
-  return 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / seconds /
-         1e12;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-}  // namespace
-
-RigDevice measure_device(const std::string& name) {
-  auto info = device::find_device(name);
-  auto device = device::to_torch(name);
-  bool real = info.kind == "cuda";
-  std::int64_t n = real ? 6144 : 128;
-  RigDevice measured;
-  measured.name = name;
-  measured.label = info.description;
-  measured.memory_bytes = info.total_bytes;
-  measured.tflops["bfloat16"] = matmul_tflops(device, at::kBFloat16, n);
-  measured.tflops["float16"] =
-      real ? matmul_tflops(device, at::kHalf, n) : measured.tflops["bfloat16"];
-  measured.tflops["float32"] = matmul_tflops(device, at::kFloat, n / 2);
-  measured.tflops["default"] = measured.tflops["float32"];
-  auto x = seeded({real ? 4608 : 64, 12288}, 3, at::kBFloat16, device);
-  if (real) x = x.repeat({16, 1});
-  auto y = at::empty_like(x);
-  auto seconds =
-      time_calls(device, {.warm_ups = 2, .calls = 8, .rounds = 3}, [&] { at::add_out(y, x, x); });
-  measured.memory_bytes_per_s = 2.0 * static_cast<double>(x.nbytes()) / seconds;
-  auto small = at::ones({256}, x.options());
-  measured.launch_s =
-      time_calls(device, {.warm_ups = 50, .calls = 1000, .rounds = 3}, [&] { small.add_(1); });
-  return measured;
-}
-
-// --- blocks and steps ---
-
-namespace {
-
 /// Work for about as long as asked that hardly loads the device (the softmax of one long row keeps
 /// one of its processors busy), so that clocks stay as they are.
 class HeadStart {
@@ -127,6 +82,66 @@ class Stopwatch {
   c10::Device device_;
   std::vector<Span> spans_;
 };
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+/// Device seconds of one of many calls in a row.
+double time_on_device(c10::Device device, int calls, const std::function<void()>& call) {
+  HeadStart head_start(device);
+  Stopwatch watch(device);
+  std::vector<double> seconds;
+  for (int round = 0; round < 4; ++round) {  // the first one warms up
+    head_start.issue(1e-3);
+    watch.open(-1);
+    for (int i = 0; i < calls; ++i) call();
+    watch.close();
+    seconds.push_back(watch.read(0).outside_s / calls);
+  }
+  return median({seconds.begin() + 1, seconds.end()});
+}
+
+double matmul_tflops(c10::Device device, at::ScalarType dtype, std::int64_t n, double launch_s) {
+  auto a = seeded({n, n}, 1, dtype, device), b = seeded({n, n}, 2, dtype, device);
+  const auto seconds = time_on_device(device, 8, [&] { at::mm(a, b); }) - launch_s;
+  return 2.0 * std::pow(static_cast<double>(n), 3) / seconds / 1e12;
+}
+
+}  // namespace
+
+RigDevice measure_device(const std::string& name) {
+  auto info = device::find_device(name);
+  auto device = device::to_torch(name);
+  bool real = info.kind == "cuda";
+  std::int64_t n = real ? 6144 : 128;
+  RigDevice measured;
+  measured.name = name;
+  measured.label = info.description;
+  measured.memory_bytes = info.total_bytes;
+  auto small = at::ones({256}, at::TensorOptions().dtype(at::kBFloat16).device(device));
+  measured.launch_s = time_on_device(device, 100, [&] { small.neg_(); });
+  measured.issue_s =
+      time_calls(device, {.warm_ups = 50, .calls = 1000, .rounds = 3}, [&] { small.neg_(); });
+  const auto tflops = [&](at::ScalarType dtype, std::int64_t size) {
+    return matmul_tflops(device, dtype, size, measured.launch_s);
+  };
+  measured.tflops["bfloat16"] = tflops(at::kBFloat16, n);
+  measured.tflops["float16"] = real ? tflops(at::kHalf, n) : measured.tflops["bfloat16"];
+  measured.tflops["float32"] = tflops(at::kFloat, n / 2);
+  measured.tflops["default"] = measured.tflops["float32"];
+  auto x = seeded({real ? 4608 : 64, 12288}, 3, at::kBFloat16, device);
+  if (real) x = x.repeat({16, 1});
+  auto y = at::empty_like(x);
+  const auto seconds = time_on_device(device, 8, [&] { at::neg_out(y, x); }) - measured.launch_s;
+  measured.memory_bytes_per_s = 2.0 * static_cast<double>(x.nbytes()) / seconds;
+  return measured;
+}
+
+// --- blocks and steps ---
+
+namespace {
 
 /// Stands in front of a model and times each of its blocks.
 class TimingSource final : public weights::WeightSource {

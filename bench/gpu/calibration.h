@@ -7,7 +7,7 @@
 namespace distorch::bench {
 
 /// Speeds of a device from operations timed one by one: large matrix products by dtype, an
-/// element-wise operation, the issue of small ones (launch_s).
+/// element-wise operation, small ones on the device (launch_s) and on the host (issue_s).
 RigDevice measure_device(const std::string& name);
 
 /// Device seconds of every block of a model that is resident, and of what lies between them: the

@@ -75,9 +75,7 @@ Calibration measured_before(const std::filesystem::path& folder, const std::stri
                             const Link& link) {
   const auto path = folder / "calibration_flux.json";
   if (std::filesystem::exists(path)) return read_calibration(path);
-  auto speeds = measure_device(device);
-  speeds.launch_s = std::min(speeds.launch_s, 2e-6);
-  return {rig_of(speeds, link), {}};
+  return {rig_of(measure_device(device), link), {}};
 }
 
 /// Host seconds to issue a run, the device idle before: the median of a few.
