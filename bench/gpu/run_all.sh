@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that is measured on a real accelerator, most important first, within LIMIT seconds. Nothing is compiled:
-# tools/pack_gpu.sh made .gpu/ on the machine that builds. Results: $OUT (default build/gpu): gpu.md, gpu.json, log.txt, h200.yaml.
+# tools/pack_gpu.sh made .gpu/ on the machine that builds. Results: $OUT (default build/gpu): gpu.md, gpu.json, log.txt, rig.yaml.
 #   bench/gpu/run_all.sh            the real thing, cuda:0
 #   TINY=1 bench/gpu/run_all.sh     the same steps at toy sizes on the simulated accelerator, to test this script
 # PARTS picks some: "correct streaming opening sd15 peers compile"
@@ -62,8 +62,9 @@ pictures() {
 }
 collect() {
   $PYTHON $HERE/summary.py "$WORK" "$OUT" >"$WORK/table.txt" 2>>"$LOG"
-  for file in demo.png sd15.png streaming_facts.json h200.yaml; do [ -f "$WORK/$file" ] && cp "$WORK/$file" "$OUT/"; done
-  [ -f "$WORK/h200_sd15.yaml" ] && cp "$WORK/h200_sd15.yaml" "$OUT/h200.yaml"
+  for file in demo.png sd15.png streaming_facts.json calibration_flux.json calibration_sd15.json rig.yaml; do
+    [ -f "$WORK/$file" ] && cp "$WORK/$file" "$OUT/"
+  done
 }
 
 if wants correct; then
@@ -105,7 +106,7 @@ fi
 if wants sd15; then
   say "SD 1.5"
   try 70 $PYTHON $HERE/peer_sd15.py "$WORK/sd15" "${THEIRS[@]}"
-  ours 60 bench_gpu_sd15 --folder "$WORK/sd15" --device $DEVICE --out "$WORK" --rig-file "$WORK/h200.yaml" "${OURS[@]}"
+  ours 60 bench_gpu_sd15 --folder "$WORK/sd15" --device $DEVICE --out "$WORK" "${OURS[@]}"
   collect
 fi
 if wants peers; then

@@ -1,16 +1,20 @@
 // The UNet of Stable Diffusion 1.5 in float16, a CFG pair (batch 2), beside diffusers on the same
 // weights and inputs.
-//   bench_gpu_sd15 --folder DIR [--device cuda:0] [--out FOLDER] [--rig-file h200.yaml] [--tiny 1]
-//   [--rig FILE]
+//   bench_gpu_sd15 --folder DIR [--device cuda:0] [--out FOLDER] [--tiny 1] [--rig FILE]
 // DIR holds what peer_sd15.py left: unet.safetensors, case_512.safetensors (x, timestep, context,
-// out), ..., peer.json.
+// out), ..., peer.json. Writes sd15.json (results), calibration_sd15.json (what was measured for
+// the fit) and rig.yaml: fitted to this model and, where calibration_flux.json is in FOLDER, to
+// that.
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 
+#include "bench/gpu/calibration.h"
 #include "bench/gpu/placed.h"
+#include "distorch/base/atomic_file.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/sim/sim.h"
@@ -66,10 +70,38 @@ models::DiffusionInput shapes_of(const models::DiffusionInput& input, c10::Devic
   return copy;
 }
 
-RigDevice speeds_of(const Args& args, const std::string& name) {
-  auto path = args.get("--rig-file");
-  if (path.empty() || !std::filesystem::exists(path)) return measure_device(name);
-  return *read_rig(path).find("cuda:0");
+/// What bench_gpu_streaming has measured in the same folder, to be fitted together with this model;
+/// without it, the device is measured here.
+Calibration measured_before(const std::filesystem::path& folder, const std::string& device,
+                            const Link& link) {
+  const auto path = folder / "calibration_flux.json";
+  if (std::filesystem::exists(path)) return read_calibration(path);
+  return {rig_of(measure_device(device), link), {}};
+}
+
+/// Host seconds to issue a run, the device idle before: the median of a few.
+double issue_seconds(c10::Device device, const std::function<void()>& forward) {
+  std::vector<double> seconds;
+  for (int round = 0; round < 5; ++round) seconds.push_back(time_issue(device, 1, forward));
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[2];
+}
+
+/// Blocks and steps of the resident model as the fit wants them.
+std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& model,
+                                                   models::DiffusionModel& unet, c10::Device device,
+                                                   const std::vector<Step>& steps) {
+  std::vector<streaming::StepTarget> targets;
+  for (const auto& step : steps) {
+    auto forward = [&] { unet.apply(step.input); };
+    auto seconds = device_seconds(device, step.resident_s, issue_seconds(device, forward), forward);
+    auto operations = streaming::operations_of(
+        model, [&](at::Device on) { unet.apply(shapes_of(step.input, on)); });
+    targets.push_back(streaming::make_target("sd15 " + step.name, seconds, operations,
+                                             time_blocks(model, device, 9, forward),
+                                             model.manifest().blocks()));
+  }
+  return targets;
 }
 
 /// A step as users' steps run: recorded where all weights are resident.
@@ -139,25 +171,28 @@ int run(const Args& args) {
   auto library_bytes = device::memory_use(device).in_use - model.device_bytes(name) - given_bytes;
   auto link = measure_link(model, device);
 
-  auto speeds = speeds_of(args, name);
-  std::vector<Target> targets;
   auto profile = [&](const Step& step, const RigDevice& rig) {
     return streaming::profile_model(model, rig,
                                     [&](at::Device on) { unet->apply(shapes_of(step.input, on)); });
   };
-  for (const auto& step : steps)
-    targets.push_back({step.resident_s, operations_of(model, speeds, [&](at::Device on) {
-                         unet->apply(shapes_of(step.input, on));
-                       })});
-  auto dtype = device.is_cuda() ? "float16" : "float32";
-  auto error = calibrate(speeds, dtype, false, targets);
+  auto targets = measure_targets(model, *unet, device, steps);
+  auto before = measured_before(out, name, link);
+  auto& speeds = before.rig.devices[0];
+  const auto& first = steps.front();
+  speeds.issue_s = issue_seconds(device, [&] { unet->apply(first.input); }) /
+                   static_cast<double>(profile(first, speeds).operations);
+  write_calibration(out / "calibration_sd15.json", {before.rig, targets});
+  targets.insert(targets.begin(), before.steps.begin(), before.steps.end());
+  fit_and_tell(speeds, targets);
+  write_file(out / "rig.yaml", rig_text(before.rig));
+  for (const auto& target : targets)
+    results.add("predicted / measured step on the device, " + target.name,
+                streaming::predict(speeds, target), target.seconds, "s",
+                {{"calibrated_on_this", true}});
   for (const auto& step : steps)
     results.add("predicted / measured step, resident, SD 1.5 " + step.name,
-                profile(step, speeds).total_s, step.resident_s, "s",
+                streaming::host_bound(profile(step, speeds)).total_s, step.resident_s, "s",
                 {{"calibrated_on_this", true}});
-  write_rig(out / "h200_sd15.yaml", speeds, link.bytes_per_s, link.latency_s);
-  fmt::print("calibrated {} to {:.1f} TFLOP/s: largest error {:.1f} %\n", dtype,
-             speeds.tflops[dtype], error * 100);
 
   auto system = machine(name, roomy_budget(name), link);
   model.record_steps(true);
