@@ -186,7 +186,9 @@ class Fit {
   }
 
  private:
-  static constexpr double kStepWeight = 30, kBlockWeight = 1, kOriginWeight = 1e-4;
+  // The origin's weight is what keeps a device that follows other rules than ours from being fitted
+  // with absurd numbers; it costs the steps a tenth of a percent.
+  static constexpr double kStepWeight = 30, kBlockWeight = 1, kOriginWeight = 2e-3;
 
   static double sum_of_squares(const Point& values) {
     double sum = 0;
@@ -207,8 +209,11 @@ class Fit {
       }
       list.push_back(std::sqrt(kStepWeight) * std::log(predicted / step.seconds));
     }
-    for (std::size_t i = 0; i < x.size(); ++i)
-      list.push_back(std::sqrt(kOriginWeight) * (x[i] - origin_[i]));
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      // A half_depth of 1 or of 50 is the same for most sums: its logarithm says less.
+      const double weight = parameters_[i].field == Field::HalfDepth ? 0.1 : 1;
+      list.push_back(std::sqrt(weight * kOriginWeight) * (x[i] - origin_[i]));
+    }
     return list;
   }
 
