@@ -65,6 +65,7 @@ collect() {
   for file in demo.png sd15.png streaming_facts.json calibration_flux.json calibration_sd15.json rig.yaml; do
     [ -f "$WORK/$file" ] && cp "$WORK/$file" "$OUT/"
   done
+  compgen -G "$WORK/trace_*.json" >/dev/null && tar -C "$WORK" -czf "$OUT/traces.tgz" $(cd "$WORK" && ls trace_*.json)
 }
 
 if wants correct; then
@@ -85,7 +86,7 @@ if wants correct; then
   rm -f "$WORK/models/checkpoints/sd15.safetensors"
   collect
 fi
-if wants streaming || wants opening || wants peers; then
+if wants streaming || wants opening || wants ways || wants peers; then
   say "weights"
   try 90 $PYTHON $HERE/make_weights.py "${FOLDERS[@]}" ${TINY:+--tiny}
   tail -3 "$LOG"
@@ -97,6 +98,12 @@ if wants streaming; then
   collect
 fi
 LINK=$($PYTHON -c "import json; print(json.load(open('$WORK/streaming_facts.json'))['link_bytes_per_s'])" 2>/dev/null || echo 55.5e9)
+if wants ways; then
+  say "ways of uploading"
+  ours 60 bench_gpu_opening --file "$FILE" --device $DEVICE --out "$WORK" --link "$LINK" --ways 1 "${OURS[@]}"
+  cp "$WORK/opening.json" "$WORK/ways.json"
+  collect
+fi
 if wants opening; then
   say "opening"
   ours 50 bench_gpu_opening --file "$FILE" --device $DEVICE --out "$WORK" --link "$LINK" "${OURS[@]}"

@@ -21,6 +21,7 @@
 #include "distorch/device/streams.h"
 #include "distorch/formats/tensor_file.h"
 #include "distorch/models/catalog.h"
+#include "distorch/streaming/trace.h"
 
 namespace {
 
@@ -191,24 +192,40 @@ int run(const Args& args) {
                 {{"calibrated_on_this", true}});
   for (const auto& step : steps)
     results.add("predicted / measured step, resident, SD 1.5 " + step.name,
-                streaming::host_bound(profile(step, speeds)).total_s, step.resident_s, "s",
+                profile(step, speeds).total_s, step.resident_s, "s",
                 {{"calibrated_on_this", true}});
 
   auto system = machine(name, roomy_budget(name), link);
-  model.record_steps(true);
-  for (const auto& step : steps)
-    for (double share : {1.0, 0.5}) {
-      auto described = describe(
-          model, profile(step, speeds),
-          library_bytes + given_bytes -
-              static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512));
-      Case subject{fmt::format("SD 1.5 {} px, {:.0f} % offloaded", step.name, share * 100),
-                   step.resident_s,
-                   step.bits,
-                   {.warm_ups = 4, .calls = 6, .rounds = 5},
-                   [&] { return step_of(model, *unet, step.input); }};
-      measure(subject, model, system, described, offload(system, described, share), results);
-    }
+  auto streamed = [&](streaming::StreamedModel& subject, const std::string& label) {
+    subject.record_steps(true);
+    for (const auto& step : steps)
+      for (double share : {1.0, 0.5}) {
+        auto described = describe(subject, profile(step, speeds),
+                                  library_bytes + given_bytes -
+                                      static_cast<std::int64_t>(step.input.x.nbytes() +
+                                                                step.input.context.nbytes() + 512));
+        Case one{fmt::format("SD 1.5 {} px, {:.0f} % offloaded{}", step.name, share * 100, label),
+                 step.resident_s,
+                 step.bits,
+                 {.warm_ups = 4, .calls = 6, .rounds = 5},
+                 [&] { return step_of(subject, *unet, step.input); }};
+        auto placement = offload(system, described, share);
+        measure(one, subject, system, described, placement, results);
+        load(subject, system, placement);
+        for (int i = 0; i < 4; ++i) one.step();
+        device::synchronize(device);
+        streaming::Trace trace;
+        for (int i = 0; i < 2; ++i) one.step();
+        write_file(out / fmt::format("trace_sd15_{}_{:.0f}{}.json", step.name, share * 100,
+                                     label.empty() ? "" : "_two"),
+                   trace.to_json());
+      }
+  };
+  streamed(model, "");
+  model.unload();
+  options.copy_streams = 2;
+  streaming::StreamedModel two(unet->manifest(), checkpoint, options);
+  streamed(two, ", two copy streams");
   return 0;
 }
 

@@ -20,6 +20,7 @@
 #include "distorch/placement/auto_plan.h"
 #include "distorch/streaming/profile.h"
 #include "distorch/streaming/streamed_model.h"
+#include "distorch/streaming/trace.h"
 
 namespace {
 
@@ -193,6 +194,14 @@ void Bench::offloaded(double share) {
     auto model = described(size);
     auto step = measure(subject, *model_, system, model, offload(system, model, share), results_);
     facts_["steps"].push_back({{"size", size.name}, {"share", share}, {"step_s", step}});
+    if (size.name == "1024" && share == 0.25) {
+      load(*model_, system, offload(system, model, share));
+      for (int i = 0; i < 3; ++i) subject.step();
+      device::synchronize(device_);
+      streaming::Trace trace;
+      for (int i = 0; i < 2; ++i) subject.step();
+      write_file(out_ / "trace_flux_1024_25.json", trace.to_json());
+    }
   }
 }
 

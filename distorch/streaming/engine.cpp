@@ -377,7 +377,9 @@ void Engine::adopt(Entry& entry, StreamedModel& model) {
   for (const auto& ring : entry.placement.rings)
     slots[entry.system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
-  model.record_steps(entry.many_steps && all_resident(entry.placement));
+  // Only where the host may hold the device up: a recording keeps the activations' memory.
+  bool slow_host = entry.profile.issue_s > entry.profile.total_s / 2;
+  model.record_steps(entry.many_steps && all_resident(entry.placement) && slow_host);
 }
 
 /// Plans a model beside what others hold; others give way as far as that helps.

@@ -41,7 +41,7 @@ struct StreamedOptions {
   int slots = 2;
   bool channels_last = false;  // lay out resident and converted 4-D weights for such convolutions
   std::int64_t upload_from_bytes = std::int64_t{64} << 20;  // less is copied at once by one thread
-  int copy_streams = 1;  // of each ring
+  int copy_streams = 1;                                     // of each ring
   RingWaits waits;
 };
 
