@@ -92,18 +92,18 @@ if wants streaming || wants opening || wants ways || wants peers; then
   tail -3 "$LOG"
   FILE=$(tail -1 "$LOG")
 fi
+if wants ways; then
+  say "ways of uploading"
+  ours 60 bench_gpu_opening --file "$FILE" --device $DEVICE --out "$WORK" --ways 1 "${OURS[@]}"
+  cp "$WORK/opening.json" "$WORK/ways.json"
+  collect
+fi
 if wants streaming; then
   say "streaming"
   ours 170 bench_gpu_streaming --file "$FILE" --device $DEVICE --out "$WORK" --seconds 120 "${OURS[@]}"
   collect
 fi
 LINK=$($PYTHON -c "import json; print(json.load(open('$WORK/streaming_facts.json'))['link_bytes_per_s'])" 2>/dev/null || echo 55.5e9)
-if wants ways; then
-  say "ways of uploading"
-  ours 60 bench_gpu_opening --file "$FILE" --device $DEVICE --out "$WORK" --link "$LINK" --ways 1 "${OURS[@]}"
-  cp "$WORK/opening.json" "$WORK/ways.json"
-  collect
-fi
 if wants opening; then
   say "opening"
   ours 50 bench_gpu_opening --file "$FILE" --device $DEVICE --out "$WORK" --link "$LINK" "${OURS[@]}"
