@@ -95,10 +95,9 @@ std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& mod
   std::vector<streaming::StepTarget> targets;
   for (const auto& step : steps) {
     auto forward = [&] { unet.apply(step.input); };
-    auto seconds = device_seconds(device, step.resident_s, issue_seconds(device, forward), forward);
     auto operations = streaming::operations_of(
         model, [&](at::Device on) { unet.apply(shapes_of(step.input, on)); });
-    targets.push_back(streaming::make_target("sd15 " + step.name, seconds, operations,
+    targets.push_back(streaming::make_target("sd15 " + step.name, step.resident_s, operations,
                                              time_blocks(model, device, 9, forward),
                                              model.manifest().blocks()));
   }

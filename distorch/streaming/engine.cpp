@@ -20,6 +20,8 @@ using placement::DeviceKind;
 using placement::How;
 
 Engine::Engine(EngineOptions options) : options_(std::move(options)) {
+  // torch looks for its CUDA half once, at the first operation that might want it: be there before.
+  device::list_devices();
   links_ = device::load_links(device::default_link_file());
   for (const auto& [name, bytes] : options_.budgets) {
     if (name == "disk") continue;
@@ -34,7 +36,14 @@ Engine::Engine(EngineOptions options) : options_(std::move(options)) {
 }
 
 std::vector<device::DeviceInfo> Engine::devices() const {
-  if (!options_.plan_only || !options_.rig) return device::list_devices();
+  if (!options_.plan_only || !options_.rig) {
+    auto present = device::list_devices();
+    // Who imitates a machine wants no other accelerators beside it.
+    if (options_.rig)
+      std::erase_if(present,
+                    [](const auto& info) { return info.accelerator && info.kind != "sim"; });
+    return present;
+  }
   std::vector<device::DeviceInfo> infos;
   for (const auto& described : options_.rig->devices) {
     auto kind = placement::kind_of(described.name);

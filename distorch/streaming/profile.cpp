@@ -22,9 +22,9 @@ class DrySource final : public weights::WeightSource {
       for (const auto& item : model.layout(static_cast<int>(block)).items) {
         auto& value = model.manifest().slot(item.weight).value;
         before_.emplace_back(item.weight, value);
-        value = at::empty(item.stored.shape, options);
-        if (model.options().channels_last && value.dim() == 4)
-          value = value.contiguous(at::MemoryFormat::ChannelsLast);
+        const bool image = model.options().channels_last && item.stored.shape.size() == 4;
+        value = at::empty(item.stored.shape, options,
+                          image ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
       }
     for (std::size_t i = 0; i < model.manifest().weights().size(); ++i)
       patches_.push_back(std::exchange(model.manifest().slot(i).patches, {}));

@@ -326,7 +326,7 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
                 fmt::format("has {} blocks, the placement {}", layouts_.size(), homes.size()));
   if (homes == homes_ && slots == slots_) return;
   drop_recordings();
-  rings_.clear();
+  drop_rings();
   slots_ = slots;
   started_ = false;
   int block = 0;
@@ -362,8 +362,14 @@ void StreamedModel::finish_uploads() {
   uploads_.clear();
 }
 
-void StreamedModel::make_rings() {
+/// The views hold a ring's memory too.
+void StreamedModel::drop_rings() {
   rings_.clear();
+  for (auto& state : states_) state.views.clear();
+}
+
+void StreamedModel::make_rings() {
+  drop_rings();
   std::map<std::string, std::vector<RingBlock>> by_donor;
   for (int block = 0; block < static_cast<int>(homes_.size()); ++block)
     if (homes_[block].how == How::Streamed)
@@ -383,7 +389,6 @@ void StreamedModel::make_rings() {
     ring.waits = options_.waits;
     rings_[donor] = make_ring_that_fits(std::move(blocks), ring);
   }
-  for (auto& state : states_) state.views.clear();
 }
 
 /// Where the planned slots find no room (an allocator's memory has holes that no plan knows of),
@@ -411,7 +416,7 @@ void StreamedModel::unload() {
   drop_recordings();
   uploads_.clear();
   for (int block = 0; block < static_cast<int>(states_.size()); ++block) unload_block(block);
-  rings_.clear();
+  drop_rings();
   homes_.clear();
   factors_.clear();
   loras_.clear();
@@ -430,7 +435,7 @@ std::int64_t StreamedModel::shrink(std::int64_t bytes) {
   std::stable_sort(resident.begin(), resident.end(),
                    [&](int a, int b) { return resident_bytes_[a] > resident_bytes_[b]; });
   auto before = device_bytes(options_.compute);
-  rings_.clear();
+  drop_rings();
   for (int block : resident) {
     if (before - device_bytes(options_.compute) >=
         bytes + options_.slots * layouts_[resident.front()].slot_bytes)

@@ -125,6 +125,7 @@ class StreamedModel final : public weights::WeightSource {
   void finish_uploads();
   std::vector<at::Tensor> values_on_cpu(int block);
   std::vector<at::Tensor> values_of(const at::Tensor& buffer, int block) const;
+  void drop_rings();
   void make_rings();
   std::unique_ptr<Ring> make_ring_that_fits(std::vector<RingBlock> blocks, RingOptions ring);
   void register_streamed(const std::vector<BlockHome>& homes);
