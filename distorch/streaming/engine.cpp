@@ -241,9 +241,19 @@ placement::Allocation Engine::allocation_of(const Entry& entry, const StreamedMo
   return allocation;
 }
 
+bool Engine::records(const Entry& entry, const StreamedModel& model) const {
+  // Only where the host may hold the device up: a recording keeps the activations' memory.
+  bool slow_host = entry.profile.issue_s > entry.profile.total_s / 2;
+  return entry.many_steps && slow_host && describe(model.options().compute).kind == "cuda";
+}
+
+Profile Engine::timed(const Entry& entry, const StreamedModel& model) const {
+  return records(entry, model) ? entry.profile : host_bound(entry.profile);
+}
+
 placement::Placement Engine::plan_beside(Entry& entry, StreamedModel& model, const Bytes& taken) {
   entry.system = system_without(model.options().compute, taken);
-  entry.plan_model = describe(model, entry.system, host_bound(entry.profile));
+  entry.plan_model = describe(model, entry.system, timed(entry, model));
   bool has_allocation = !options_.override_allocation.empty() || !entry.request.allocation.empty();
   if (!has_allocation) {
     // Who computes on the CPU wants the accelerators left alone; only an allocation may name them.
@@ -344,8 +354,7 @@ bool Engine::plan_together(Entry& own, StreamedModel& model) {
   auto others = partners(own);
   if (others.empty()) return false;
   own.system = system_without(model.options().compute, {});
-  std::vector<placement::Use> uses{
-      {describe(model, own.system, host_bound(own.profile)), own.steps}};
+  std::vector<placement::Use> uses{{describe(model, own.system, timed(own, model)), own.steps}};
   double per_byte = own.profile.total_s /
                     static_cast<double>(std::max<std::int64_t>(1, model.total_file_bytes()));
   for (auto* other : others) {
@@ -357,7 +366,7 @@ bool Engine::plan_together(Entry& own, StreamedModel& model) {
         other->profile.seconds.push_back(
             per_byte * static_cast<double>(partner->file_bytes(static_cast<int>(i))));
     }
-    uses.push_back({describe(*partner, own.system, host_bound(other->profile)), own.steps});
+    uses.push_back({describe(*partner, own.system, timed(*other, *partner)), own.steps});
   }
   auto together = placement::auto_plan(own.system, uses);
   if (!together.kept) return false;
@@ -386,9 +395,7 @@ void Engine::adopt(Entry& entry, StreamedModel& model) {
   for (const auto& ring : entry.placement.rings)
     slots[entry.system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
-  // Only where the host may hold the device up: a recording keeps the activations' memory.
-  bool slow_host = entry.profile.issue_s > entry.profile.total_s / 2;
-  model.record_steps(entry.many_steps && all_resident(entry.placement) && slow_host);
+  model.record_steps(records(entry, model));
 }
 
 /// Plans a model beside what others hold; others give way as far as that helps.

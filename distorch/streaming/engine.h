@@ -128,6 +128,9 @@ class Engine {
   /// The model for planners, with the block times of `profile` (of one run on the compute device).
   placement::Model describe(const StreamedModel& model, const placement::System& system,
                             const Profile& profile) const;
+  /// Whether its steps are recorded (step_recorder.h): then the host's time does not count.
+  bool records(const Entry& entry, const StreamedModel& model) const;
+  Profile timed(const Entry& entry, const StreamedModel& model) const;
   placement::Allocation allocation_of(const Entry& entry, const StreamedModel& model);
   /// A plan beside what others hold; `all_resident` tells whether nothing had to be offloaded.
   placement::Placement plan_beside(Entry& entry, StreamedModel& model, const Bytes& taken);

@@ -88,6 +88,27 @@ class Ring {
   /// compute stream waits for the copy, the host does not (except for staged copies that have not
   /// been read from disk yet).
   Lease pin(int block);
+  /// Which blocks lie in the ring now, and where the order stands: what the next step depends on.
+  struct Position {
+    std::vector<std::pair<int, std::int64_t>> fresh;  // index and offset of blocks not used yet
+    int last_pinned = -1, last_filled = -1, round = 0;
+    bool operator==(const Position&) const = default;
+  };
+  Position position() const;
+
+  /// Whether a step may be recorded with its copies in it (device/recording.h).
+  virtual bool can_record() const { return false; }
+  /// Around a step that may be recorded, the model's last block among those that stream or not:
+  /// then nothing is fetched for the next step once it is done, but when that step begins. With
+  /// `recording`, copies start after what the compute stream had to do, and the compute stream
+  /// waits for them at the end, so that the step needs nothing but its stream's order.
+  void begin_step(bool last_block_streams, bool recording);
+  void end_step(bool recording);
+  /// Compute waits for all copies that were started outside recordings.
+  void settle();
+  /// After a replay: the ring stands where the recorded step left it.
+  void replayed(const Position& after);
+
   /// Memory of the ring on the compute device.
   std::int64_t capacity_bytes() const { return capacity_bytes_; }
   /// Bytes copied so far, and how many of them were not foreseen.
@@ -105,6 +126,9 @@ class Ring {
   virtual void fill(const Place& place, const RingBlock& block) = 0;  // start copying
   virtual void wait_filled(int index) = 0;  // compute may use the block after this
   virtual void mark_free(int index) = 0;    // what compute does from now on does not use it
+  /// Copies from now on wait for all that compute has to do now, and for nothing before it.
+  virtual void follow_compute() {}
+  virtual void join_compute() {}  // compute waits for all copies
   virtual const std::vector<const std::byte*>& places(int) const { return nowhere_; }
   const RingOptions& options() const { return options_; }
   void allocate(const at::TensorOptions& options);
@@ -142,12 +166,19 @@ class Ring {
   std::exception_ptr failure_;
   int last_pinned_ = -1;
   int last_filled_ = -1, round_ = 0;
+  int left_ = -1;         // pins until nothing is fetched any more in this step; -1: no limit
+  bool copying_ = false;  // copies were started that no recording holds
+  bool behind_ = false;   // a replay ran: copies have to follow it
   std::uint64_t releases_ = 0;
   std::int64_t copied_bytes_ = 0, unforeseen_bytes_ = 0;
 };
 
 /// A ring for the compute device of the options.
 std::unique_ptr<Ring> make_ring(std::vector<RingBlock> blocks, const RingOptions& options);
+
+/// Copies from registered memory. `seams`, sorted: addresses that a copy must not cross.
+void copy_registered(const at::Tensor& to, const std::byte* from,
+                     const std::vector<const std::byte*>& seams, const c10::Stream& stream);
 
 /// Reads a run of a file. Error(Format) where the file no longer has the bytes. With `keep_cached`
 /// false the pages are given back afterwards.

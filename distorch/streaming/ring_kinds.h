@@ -35,20 +35,33 @@ class StreamRing final : public Ring {
  public:
   StreamRing(std::vector<RingBlock> blocks, const RingOptions& options);
   ~StreamRing() override;
+  bool can_record() const override { return !worker_ && !has_donors(); }
 
  protected:
   void fill(const Place& place, const RingBlock& block) override;
   void wait_filled(int index) override;
   void mark_free(int index) override;
+  void follow_compute() override;
+  void join_compute() override;
 
  private:
+  struct Mark {
+    explicit Mark(c10::Device device) : event(device) {}
+    device::Event event;
+    std::uint64_t epoch = 0;  // what was recorded in another one needs no wait, and allows none
+  };
+  void wait_for(Mark& mark, const c10::Stream& stream);
+  void set(Mark& mark, const c10::Stream& stream);
   void copy_mapped(const at::Tensor& to, const Layout& layout, const c10::Stream& stream);
   void copy_staged(const at::Tensor& to, const Layout& layout, const c10::Stream& stream);
 
   std::vector<c10::Stream> copy_streams_;
   std::size_t next_stream_ = 0;
-  std::vector<device::Event> filled_, freed_;  // per block
-  std::vector<std::uint64_t> jobs_;            // staged copies: the worker's job that fills a block
+  std::vector<std::uint64_t> jobs_;   // staged copies: the worker's job that fills a block
+  std::vector<Mark> filled_, freed_;  // per block
+  device::Event fork_;
+  std::vector<device::Event> joins_;  // per copy stream
+  std::uint64_t epoch_ = 1;
   std::vector<const std::byte*> seams_;
   std::vector<device::HostBuffer> staging_;
   std::vector<device::Event> staged_;

@@ -11,13 +11,6 @@ namespace {
 /// budget of RAM.
 constexpr std::int64_t largest_staging_bytes = std::int64_t{32} << 20;
 
-at::Tensor file_bytes(const Run& run, std::int64_t offset, std::int64_t size) {
-  auto bytes = run.file->mapping()->bytes(
-      {static_cast<std::size_t>(run.file_offset + offset), static_cast<std::size_t>(size)});
-  return at::from_blob(const_cast<std::byte*>(bytes.data()), {size},
-                       at::TensorOptions().dtype(at::kByte));
-}
-
 }  // namespace
 
 namespace {
@@ -33,7 +26,10 @@ std::vector<std::int64_t> aligned_sizes(const std::vector<RingBlock>& blocks) {
 }  // namespace
 
 StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options)
-    : Ring(blocks, aligned_sizes(blocks), options), jobs_(block_count(), 0), seams_(options.seams) {
+    : Ring(blocks, aligned_sizes(blocks), options),
+      jobs_(block_count(), 0),
+      fork_(options.compute),
+      seams_(options.seams) {
   std::sort(seams_.begin(), seams_.end());
   allocate(at::TensorOptions().device(options.compute));
   // The memory may have belonged to an earlier operation of the compute stream.
@@ -43,6 +39,7 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
   const int streams = options.registered ? std::max(1, options.copy_streams) : 1;
   for (int i = 0; i < streams; ++i) {
     copy_streams_.push_back(device::new_stream(options.compute));
+    joins_.emplace_back(options.compute);
     if (options.waits.copy_after_compute) allocated.block(copy_streams_.back());
     device::record_stream(buffer(), copy_streams_.back());
   }
@@ -70,20 +67,48 @@ StreamRing::~StreamRing() {
   }
 }
 
+void copy_registered(const at::Tensor& to, const std::byte* from,
+                     const std::vector<const std::byte*>& seams, const c10::Stream& stream) {
+  for (std::int64_t done = 0; done < to.numel();) {
+    auto seam = std::upper_bound(seams.begin(), seams.end(), from + done);
+    auto size = to.numel() - done;
+    if (seam != seams.end()) size = std::min<std::int64_t>(size, *seam - (from + done));
+    auto source = at::from_blob(const_cast<std::byte*>(from + done), {size},
+                                at::TensorOptions().dtype(at::kByte));
+    device::copy_async(to.narrow(0, done, size), source, stream);
+    done += size;
+  }
+}
+
 void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout,
                              const c10::Stream& stream) {
-  for (const auto& run : layout.runs) {
-    const auto* start = run.file->mapping()->bytes(run.range()).data();
-    for (std::int64_t done = 0; done < run.size_bytes;) {
-      // A copy must not cross a seam.
-      auto seam = std::upper_bound(seams_.begin(), seams_.end(), start + done);
-      auto size = run.size_bytes - done;
-      if (seam != seams_.end()) size = std::min<std::int64_t>(size, *seam - (start + done));
-      device::copy_async(to.narrow(0, run.slot_offset + done, size), file_bytes(run, done, size),
-                         stream);
-      done += size;
-    }
+  for (const auto& run : layout.runs)
+    copy_registered(to.narrow(0, run.slot_offset, run.size_bytes),
+                    run.file->mapping()->bytes(run.range()).data(), seams_, stream);
+}
+
+void StreamRing::wait_for(Mark& mark, const c10::Stream& stream) {
+  if (mark.epoch == epoch_) mark.event.block(stream);
+}
+
+void StreamRing::set(Mark& mark, const c10::Stream& stream) {
+  mark.event.record(stream);
+  mark.epoch = epoch_;
+}
+
+void StreamRing::follow_compute() {
+  ++epoch_;
+  fork_.record(device::current_stream(options().compute));
+  for (const auto& stream : copy_streams_) fork_.block(stream);
+}
+
+void StreamRing::join_compute() {
+  auto compute = device::current_stream(options().compute);
+  for (std::size_t i = 0; i < copy_streams_.size(); ++i) {
+    joins_[i].record(copy_streams_[i]);
+    joins_[i].block(compute);
   }
+  ++epoch_;
 }
 
 void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout,
@@ -108,8 +133,8 @@ void StreamRing::fill(const Place& place, const RingBlock& block) {
   auto index = place.index;
   const auto& stream = copy_streams_[next_stream_++ % copy_streams_.size()];
   if (options().waits.copy_after_compute && place.freed_last >= 0)
-    freed_[place.freed_last].block(stream);
-  for (int other : place.given_up) filled_[other].block(stream);
+    wait_for(freed_[place.freed_last], stream);
+  for (int other : place.given_up) wait_for(filled_[other], stream);
   auto to = buffer().narrow(0, place.offset, block.layout->slot_bytes);
   Traced traced(options().lane, "block " + std::to_string(block.id), stream);
   if (block.donor.defined()) {
@@ -122,22 +147,22 @@ void StreamRing::fill(const Place& place, const RingBlock& block) {
         [this, index, to, stream, layout = block.layout, machine = sim::current_machine()] {
           sim::JoinScope join(machine);
           copy_staged(to, *layout, stream);
-          filled_[index].record(stream);
+          set(filled_[index], stream);
         });
     return;
   }
   jobs_[index] = 0;
-  filled_[index].record(stream);
+  set(filled_[index], stream);
 }
 
 void StreamRing::wait_filled(int index) {
   if (jobs_[index]) worker_->wait(jobs_[index]);
   if (options().waits.compute_after_copy)
-    filled_[index].block(device::current_stream(options().compute));
+    wait_for(filled_[index], device::current_stream(options().compute));
 }
 
 void StreamRing::mark_free(int index) {
-  freed_[index].record(device::current_stream(options().compute));
+  set(freed_[index], device::current_stream(options().compute));
 }
 
 }  // namespace distorch::streaming

@@ -12,8 +12,8 @@ namespace distorch::streaming {
 
 namespace {
 
-/// Cond and uncond may come one by one or together, and a prompt may be edited: a few shapes.
-constexpr std::size_t most_steps = 4;
+/// Cond and uncond may come one by one or together, a prompt may be edited, a ring may alternate.
+constexpr std::size_t most_steps = 6;
 
 std::string key_of(const StepRecorder::Tensors& inputs) {
   std::string key;
@@ -33,37 +33,54 @@ StepRecorder::Step& StepRecorder::step_for(const std::string& key, bool& is_new)
   is_new = at == steps_.end();
   if (is_new) {
     if (steps_.size() == most_steps) steps_.pop_back();
-    steps_.push_front({key, false, {}, nullptr});
+    steps_.push_front({key, false, {}, nullptr, {}});
   } else {
-    std::rotate(steps_.begin(), at, at + 1);
+    steps_.splice(steps_.begin(), steps_, at);
   }
   return steps_.front();
 }
 
-void StepRecorder::record(Step& step, const Tensors& inputs, const Forward& forward) {
+void StepRecorder::record(Step& step, const Tensors& inputs, const Forward& forward, State& state) {
   const device::Recording* beside = nullptr;
   for (const auto& other : steps_)
     if (other.recording) beside = other.recording.get();
   device::empty_cache(device_);
-  auto before = device::memory_use(device_).reserved;
+  auto reserved = device::memory_use(device_).reserved;
   for (const auto& input : inputs) step.inputs.push_back(input.defined() ? input.clone() : input);
-  step.recording =
-      device::record(device_, [&step, forward] { return forward(step.inputs); }, beside);
+  auto before = state.keep();
+  step.recording = device::record(
+      device_,
+      [&step, forward, &state] {
+        state.begin(true);
+        auto result = forward(step.inputs);
+        state.end(true);
+        step.after = state.keep();
+        return result;
+      },
+      beside);
+  before();  // it was recorded, not done
   step.refused = !step.recording;
   if (step.refused) step.inputs.clear();
   device::empty_cache(device_);
-  held_bytes_ += std::max<std::int64_t>(0, device::memory_use(device_).reserved - before);
+  held_bytes_ += std::max<std::int64_t>(0, device::memory_use(device_).reserved - reserved);
 }
 
-at::Tensor StepRecorder::run(const Tensors& inputs, const Forward& forward) {
+at::Tensor StepRecorder::run(const Tensors& inputs, const Forward& forward, State& state) {
   bool is_new = false;
-  auto& step = step_for(key_of(inputs), is_new);
-  if (!is_new && !step.recording && !step.refused) record(step, inputs, forward);
-  if (!step.recording) return forward(inputs);
+  auto& step = step_for(key_of(inputs) + state.key(), is_new);
+  if (!is_new && !step.recording && !step.refused) record(step, inputs, forward, state);
+  if (!step.recording) {
+    state.begin(false);
+    auto result = forward(inputs);
+    state.end(false);
+    return result;
+  }
   throw_if_interrupted();
   for (std::size_t i = 0; i < inputs.size(); ++i)
     if (inputs[i].defined()) step.inputs[i].copy_(inputs[i], true);
+  state.settle();
   step.recording->replay();
+  step.after();
   return step.recording->result().clone();
 }
 

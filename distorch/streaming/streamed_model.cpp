@@ -566,14 +566,60 @@ bool StreamedModel::drop_recordings() {
   return held;
 }
 
+bool StreamedModel::rings_can_record() const {
+  return std::none_of(homes_.begin(), homes_.end(),
+                      [](const BlockHome& home) { return home.how == How::OnDonor; }) &&
+         std::all_of(rings_.begin(), rings_.end(),
+                     [](const auto& ring) { return ring.second->can_record(); });
+}
+
+/// A replay does not look at them.
+void StreamedModel::check_streamed_files() const {
+  const formats::MappedFile* last = nullptr;
+  for (std::size_t block = 0; block < homes_.size(); ++block)
+    if (homes_[block].how == How::Streamed)
+      for (const auto& run : layouts_[block].runs)
+        if (run.file->mapping().get() != last) (last = run.file->mapping().get())->check();
+}
+
+std::string StreamedModel::RingState::key() const {
+  std::string key;
+  for (const auto& [donor, ring] : model.rings_) {
+    auto at = ring->position();
+    key += fmt::format("ring {} {} {}:", at.last_pinned, at.last_filled, at.round);
+    for (const auto& [index, offset] : at.fresh) key += fmt::format(" {}@{}", index, offset);
+  }
+  return key;
+}
+
+void StreamedModel::RingState::begin(bool recording) {
+  for (const auto& [donor, ring] : model.rings_)
+    ring->begin_step(model.homes_.back() == BlockHome{How::Streamed, donor}, recording);
+}
+
+void StreamedModel::RingState::end(bool recording) {
+  for (const auto& [donor, ring] : model.rings_) ring->end_step(recording);
+}
+
+void StreamedModel::RingState::settle() {
+  for (const auto& [donor, ring] : model.rings_) ring->settle();
+}
+
+std::function<void()> StreamedModel::RingState::keep() const {
+  std::vector<std::pair<Ring*, Ring::Position>> kept;
+  for (const auto& [donor, ring] : model.rings_) kept.emplace_back(ring.get(), ring->position());
+  return [kept] {
+    for (const auto& [ring, position] : kept) ring->replayed(position);
+  };
+}
+
 at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
                                const StepRecorder::Forward& forward) {
-  bool resident = std::all_of(homes_.begin(), homes_.end(),
-                              [](const BlockHome& home) { return home.how == How::Resident; });
   // A profile wants to see the blocks.
-  if (!record_steps_ || !resident || Trace::current()) return forward(inputs);
+  if (!record_steps_ || Trace::current() || !rings_can_record()) return forward(inputs);
   if (started_) finish_uploads();
-  return recorder_.run(inputs, forward);
+  check_streamed_files();
+  return recorder_.run(inputs, forward, ring_state_);
 }
 
 // --- LoRA

@@ -96,7 +96,8 @@ class StreamedModel final : public weights::WeightSource {
                        const weights::Body& body) override;
 
   /// One whole step of the model: `forward(inputs)`, which calls run() block by block. Recorded and
-  /// replayed where that was allowed and every block is resident (step_recorder.h).
+  /// replayed where that was allowed and weights rest on the compute device or stream from RAM that
+  /// is registered with it (step_recorder.h).
   at::Tensor step(const std::vector<at::Tensor>& inputs, const StepRecorder::Forward& forward);
   /// Whether steps may be recorded: it keeps the activations' memory reserved.
   void record_steps(bool allowed);
@@ -117,6 +118,18 @@ class StreamedModel final : public weights::WeightSource {
     std::map<const void*, std::vector<at::Tensor>> views;  // raw views per slot address
   };
 
+  struct RingState final : StepRecorder::State {
+    explicit RingState(StreamedModel& owner) : model(owner) {}
+    std::string key() const override;
+    void begin(bool recording) override;
+    void end(bool recording) override;
+    void settle() override;
+    std::function<void()> keep() const override;
+    StreamedModel& model;
+  };
+
+  bool rings_can_record() const;
+  void check_streamed_files() const;
   void load_blocks(const std::vector<int>& blocks, int& current);
   void load_block(int block, bool in_pieces);
   void unload_block(int block);
@@ -155,6 +168,7 @@ class StreamedModel final : public weights::WeightSource {
   std::vector<std::shared_ptr<const device::RegisteredRange>> registered_;
   bool all_registered_ = false;
   StepRecorder recorder_;
+  RingState ring_state_{*this};
   bool record_steps_ = false;
   std::map<std::pair<std::string, std::string>, weights::Patch>
       factors_;  // (LoRA key, weight) -> on the compute device

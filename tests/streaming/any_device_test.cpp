@@ -163,6 +163,44 @@ TEST_CASE("any device: a recorded step gives the bits of the issued one, and mak
   all();
 }
 
+TEST_CASE("any device: a recorded step streams, whatever streams and whatever comes between") {
+  auto device = fresh_device();
+  Subject subject(device, at::kFloat, at::kFloat);
+  subject.streamed.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+  auto tall = at::cat({subject.x, subject.x}, 0);
+  auto want = subject.model.forward(subject.x).cpu(), want_tall = subject.model.forward(tall).cpu();
+  subject.streamed.record_steps(true);
+  int issued = 0;
+  auto step = [&](const at::Tensor& x) {
+    return subject.streamed
+        .step({x},
+              [&](const std::vector<at::Tensor>& in) {
+                ++issued;
+                return subject.model.forward(in[0]);
+              })
+        .cpu();
+  };
+  const std::vector<std::function<How(int)>> ways = {
+      [](int) { return How::Streamed; },  // an odd number: places alternate
+      [](int i) { return i == 4 ? How::Resident : How::Streamed; },
+      [](int i) { return i % 3 ? How::Resident : How::Streamed; },
+      [](int i) { return i % 3 == 1 ? How::Streamed : How::Resident; }};
+  for (const auto& how : ways)
+    for (int slots : {1, 2, 3}) {
+      subject.streamed.load(homes(device, how, "cpu"), {{"cpu", slots}});
+      issued = 0;
+      for (int i = 0; i < 12; ++i) CHECK(at::equal(step(subject.x), want));
+      if (device.rfind("cuda", 0) == 0) CHECK(issued <= 6);
+      // Steps of another shape, and one issued past the recordings, in between.
+      for (int i = 0; i < 3; ++i) {
+        CHECK(at::equal(step(tall), want_tall));
+        CHECK(at::equal(step(subject.x), want));
+        CHECK(at::equal(subject.model.forward(subject.x).cpu(), want));
+        CHECK(at::equal(step(subject.x), want));
+      }
+    }
+}
+
 TEST_CASE("any device: the result is near the CPU's") {
   auto device = fresh_device();
   Subject there(device, at::kFloat, at::kFloat), here("cpu", at::kFloat, at::kFloat);

@@ -10,10 +10,11 @@ namespace {
 // Does again what was recorded, operation by operation: for tests of those who record.
 class SimRecording final : public Recording {
  public:
-  explicit SimRecording(std::function<at::Tensor()> body) : body_(std::move(body)) {
-    result_ = body_();
+  explicit SimRecording(std::function<at::Tensor()> body) : body_(std::move(body)) {}
+  void replay() override {
+    auto result = body_();
+    result_ = result_.defined() ? result_.copy_(result) : result;
   }
-  void replay() override { result_.copy_(body_()); }
 
  private:
   std::function<at::Tensor()> body_;
