@@ -62,10 +62,8 @@ pictures() {
 }
 collect() {
   $PYTHON $HERE/summary.py "$WORK" "$OUT" >"$WORK/table.txt" 2>>"$LOG"
-  for file in demo.png sd15.png streaming_facts.json calibration_flux.json calibration_sd15.json rig.yaml; do
-    [ -f "$WORK/$file" ] && cp "$WORK/$file" "$OUT/"
-  done
-  compgen -G "$WORK/trace_*.json" >/dev/null && tar -C "$WORK" -czf "$OUT/traces.tgz" $(cd "$WORK" && ls trace_*.json)
+  [ -f "$WORK/rig.yaml" ] && cp "$WORK/rig.yaml" "$OUT/"
+  (cd "$WORK" && tar -czf "$OUT/more.tgz" $(ls demo.png sd15.png streaming_facts.json calibration_*.json trace_*.json 2>/dev/null))
 }
 
 if wants correct; then

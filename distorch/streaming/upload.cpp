@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 
 #include "distorch/base/interrupt.h"
 #include "distorch/device/sim/sim.h"
@@ -129,14 +130,18 @@ void Upload::register_pieces() {
     auto end = (last.file_offset + last.size_bytes + page - 1) / page * page;
     const auto* bytes = first.file->mapping()->bytes().data();
     auto ranges = device::register_shared(bytes + begin, end - begin, {device_});
-    {
-      std::lock_guard lock(mutex_);
-      registered_.insert(registered_.end(), ranges.begin(), ranges.end());
+    std::vector<const std::byte*> seams;
+    for (const auto& range : ranges) seams.push_back(static_cast<const std::byte*>(range->start()));
+    std::unique_lock lock(mutex_);
+    if (ranges.empty()) {  // refused: leave them to the others
+      std::move(pieces.rbegin(), pieces.rend(), std::back_inserter(pieces_));
+      changed_.notify_all();
+      return;
     }
+    registered_.insert(registered_.end(), ranges.begin(), ranges.end());
+    lock.unlock();
     for (const auto& piece : pieces) {
-      auto from = at::from_blob(const_cast<std::byte*>(bytes + piece.run.file_offset),
-                                {piece.run.size_bytes}, at::TensorOptions().dtype(at::kByte));
-      device::copy_async(piece.to, from, stream_);
+      copy_registered(piece.to, bytes + piece.run.file_offset, seams, stream_);
       sent(piece.block);
     }
   }
