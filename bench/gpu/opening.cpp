@@ -171,18 +171,14 @@ void bare_ways(Results& results, const std::string& path, c10::Device device, do
 /// more.
 void ways_of_upload(Results& results, const std::string& path, c10::Device device, double link) {
   auto bytes = static_cast<std::int64_t>(std::filesystem::file_size(path));
-  using Source = streaming::UploadSource;
   struct Way {
     const char* name;
     streaming::UploadOptions options;
   };
-  const std::vector<Way> ways = {
-      {"16 threads read", {16, 2 << 20, Source::Read, 0}},
-      {"16 threads copy from the mapping", {16, 1 << 20, Source::Mapping, 0}},
-      {"16 threads read, 1 registers", {16, 1 << 20, Source::Read, 1}},
-      {"14 threads read, 2 register", {14, 2 << 20, Source::Read, 2}},
-      {"12 threads read, 4 register", {12, 2 << 20, Source::Read, 4}},
-      {"14 threads copy, 2 register", {14, 1 << 20, Source::Mapping, 2}}};
+  const std::vector<Way> ways = {{"8 threads, 2 MiB", {8, 2 << 20}},
+                                 {"12 threads, 2 MiB", {12, 2 << 20}},
+                                 {"16 threads, 1 MiB", {16, 1 << 20}},
+                                 {"16 threads, 2 MiB", {16, 2 << 20}}};
   auto part = bytes / static_cast<std::int64_t>(ways.size());
   for (std::size_t i = 0; i < ways.size(); ++i)
     for (int round : {1, 2, 3}) {

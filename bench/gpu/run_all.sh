@@ -98,7 +98,7 @@ if wants ways; then
 fi
 if wants streaming; then
   say "streaming"
-  ours 170 bench_gpu_streaming --file "$FILE" --device $DEVICE --out "$WORK" --seconds 120 "${OURS[@]}"
+  ours 200 bench_gpu_streaming --file "$FILE" --device $DEVICE --out "$WORK" --seconds 150 "${OURS[@]}"
   collect
 fi
 LINK=$($PYTHON -c "import json; print(json.load(open('$WORK/streaming_facts.json'))['link_bytes_per_s'])" 2>/dev/null || echo 55.5e9)

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <mutex>
 
+#include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/device/kind.h"
 #include "distorch/device/streams.h"
@@ -78,6 +79,7 @@ struct Runtime {
   int (*host_register)(void*, std::size_t, unsigned) = nullptr;
   int (*host_unregister)(void*) = nullptr;
   int (*mem_info)(std::size_t*, std::size_t*) = nullptr;
+  int (*copy_async)(void*, const void*, std::size_t, int, void*) = nullptr;
   int (*last_error)() = nullptr;
   const char* (*error_text)(int) = nullptr;
 
@@ -89,6 +91,7 @@ struct Runtime {
     host_register = reinterpret_cast<decltype(host_register)>(look("cudaHostRegister"));
     host_unregister = reinterpret_cast<decltype(host_unregister)>(look("cudaHostUnregister"));
     mem_info = reinterpret_cast<decltype(mem_info)>(look("cudaMemGetInfo"));
+    copy_async = reinterpret_cast<decltype(copy_async)>(look("cudaMemcpyAsync"));
     last_error = reinterpret_cast<decltype(last_error)>(look("cudaGetLastError"));
     error_text = reinterpret_cast<decltype(error_text)>(look("cudaGetErrorString"));
   }
@@ -300,6 +303,24 @@ class CudaKind final : public Kind {
   void unregister_host(void* start) noexcept override {
     if (runtime().host_unregister && runtime().host_unregister(start) != 0 && runtime().last_error)
       runtime().last_error();
+  }
+
+  // torch refuses to copy from host memory that it did not lock itself while a graph is recorded.
+  bool copy_from_host(void* to, const void* from, std::int64_t bytes,
+                      const c10::Stream& stream) override {
+    // CUDAStream is a c10::Stream and nothing else; this function of it gives the runtime's stream.
+    static const auto native =
+        find<void* (*)(const c10::Stream*)>(RTLD_DEFAULT, "_ZNK3c104cuda10CUDAStream6streamEv");
+    if (!native || !runtime().copy_async) return false;
+    constexpr int kHostToDevice = 1;
+    c10::DeviceGuard guard(stream.device());
+    const int error = runtime().copy_async(to, from, static_cast<std::size_t>(bytes), kHostToDevice,
+                                           native(&stream));
+    if (error == 0) return true;
+    if (runtime().last_error) runtime().last_error();
+    throw Error(ErrorKind::Internal, name_of(stream.device()),
+                fmt::format("a copy from host memory failed: CUDA error {}: {}", error,
+                            runtime().error_text ? runtime().error_text(error) : "unknown"));
   }
 
   std::unique_ptr<Recording> record(int index, const std::function<at::Tensor()>& body,

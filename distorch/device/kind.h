@@ -1,5 +1,6 @@
 #pragma once
 #include <c10/core/Device.h>
+#include <c10/core/Stream.h>
 
 #include <optional>
 #include <string>
@@ -27,6 +28,12 @@ class Kind {
   virtual std::optional<std::string> register_host(void* start, std::int64_t bytes,
                                                    bool read_only) = 0;
   virtual void unregister_host(void* start) noexcept = 0;
+  /// Copies host memory to a device of this kind on `stream` without torch in between. False: this
+  /// kind leaves it to torch.
+  virtual bool copy_from_host(void* to, const void* from, std::int64_t bytes,
+                              const c10::Stream& stream) {
+    return false;
+  }
   /// See recording.h. Null: this kind has nothing of the sort.
   virtual std::unique_ptr<Recording> record(int index, const std::function<at::Tensor()>& body,
                                             const Recording* beside) {

@@ -87,6 +87,11 @@ void copy_async(const at::Tensor& dst, const at::Tensor& src, const c10::Stream&
     dst.copy_(src, true);
     return;
   }
+  const bool plain = src.is_cpu() && src.is_contiguous() && dst.is_contiguous();
+  if (plain && kind_of(dst.device().type())
+                   .copy_from_host(dst.mutable_data_ptr(), src.const_data_ptr(),
+                                   static_cast<std::int64_t>(src.nbytes()), stream))
+    return;
   c10::StreamGuard guard(stream);
   dst.copy_(src, true);
 }

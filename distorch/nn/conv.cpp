@@ -8,10 +8,12 @@ namespace {
 
 at::Tensor conv(const at::Tensor& x, const at::Tensor& weight,
                 const std::optional<at::Tensor>& bias, const ConvOptions& o) {
-  // On accelerators always channels-last, whatever the input: where a weight rests must not choose
-  // the kernel. Resident ones are laid out like this once for all (streaming/streamed_model.cpp).
-  return at::conv2d(x, x.is_cpu() ? weight : weight.contiguous(at::MemoryFormat::ChannelsLast),
-                    bias, {o.stride, o.stride}, {o.padding, o.padding});
+  if (x.is_cpu()) return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding});
+  // On accelerators always channels-last, whatever comes: where a weight rests must not choose the
+  // kernel. Resident ones are laid out like this once for all (streaming/streamed_model.cpp).
+  constexpr auto layout = at::MemoryFormat::ChannelsLast;
+  return at::conv2d(x.contiguous(layout), weight.contiguous(layout), bias, {o.stride, o.stride},
+                    {o.padding, o.padding});
 }
 
 // The factors of a 1x1 convolution may be stored as matrices.

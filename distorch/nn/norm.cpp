@@ -12,7 +12,9 @@ GroupNorm::GroupNorm(const weights::Scope& scope, std::int64_t channels, double 
       bias_(scope.weight("bias", {channels})) {}
 
 at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
-  return at::group_norm(x, groups_, patched(weight_), patched(bias_), eps_);
+  // The kernel of accelerators wants it contiguous and would copy it itself; so a plan knows.
+  return at::group_norm(x.is_cpu() ? x : x.contiguous(), groups_, patched(weight_), patched(bias_),
+                        eps_);
 }
 
 LayerNorm::LayerNorm(const weights::Scope& scope, std::int64_t width, double eps)

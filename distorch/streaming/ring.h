@@ -60,9 +60,8 @@ struct RingWaits {
 
 struct RingOptions {
   at::Device compute = at::kCPU;
-  int copy_streams = 1;  // 2: taken in turns, so that starting one copy hides behind another
-  int slots = 2;         // room for that many of the largest block; 1 saves memory, see plan.h
-  std::string lane;      // for traces: "cpu -> cuda:0"
+  int slots = 2;     // room for that many of the largest block; 1 saves memory, see plan.h
+  std::string lane;  // for traces: "cpu -> cuda:0"
   bool registered =
       true;  // the file's mapping is registered with the compute device (see RegisteredRange)
   std::vector<const std::byte*> seams;  // where pieces of registered memory begin, sorted or not

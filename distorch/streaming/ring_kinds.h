@@ -28,7 +28,7 @@ class Worker {
   std::thread thread_;
 };
 
-/// For devices with streams: copy streams, events in both directions, no host waits. Bytes come
+/// For devices with streams: one copy stream, events in both directions, no host waits. Bytes come
 /// from a donor device or from the registered mapping; where registration was refused a worker
 /// stages them through two page-locked buffers.
 class StreamRing final : public Ring {
@@ -52,15 +52,13 @@ class StreamRing final : public Ring {
   };
   void wait_for(Mark& mark, const c10::Stream& stream);
   void set(Mark& mark, const c10::Stream& stream);
-  void copy_mapped(const at::Tensor& to, const Layout& layout, const c10::Stream& stream);
-  void copy_staged(const at::Tensor& to, const Layout& layout, const c10::Stream& stream);
+  void copy_mapped(const at::Tensor& to, const Layout& layout);
+  void copy_staged(const at::Tensor& to, const Layout& layout);
 
-  std::vector<c10::Stream> copy_streams_;
-  std::size_t next_stream_ = 0;
+  c10::Stream copy_stream_;
   std::vector<std::uint64_t> jobs_;   // staged copies: the worker's job that fills a block
   std::vector<Mark> filled_, freed_;  // per block
-  device::Event fork_;
-  std::vector<device::Event> joins_;  // per copy stream
+  device::Event fork_, join_;
   std::uint64_t epoch_ = 1;
   std::vector<const std::byte*> seams_;
   std::vector<device::HostBuffer> staging_;

@@ -27,22 +27,18 @@ std::vector<std::int64_t> aligned_sizes(const std::vector<RingBlock>& blocks) {
 
 StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options)
     : Ring(blocks, aligned_sizes(blocks), options),
+      copy_stream_(device::new_stream(options.compute)),
       jobs_(block_count(), 0),
       fork_(options.compute),
+      join_(options.compute),
       seams_(options.seams) {
   std::sort(seams_.begin(), seams_.end());
   allocate(at::TensorOptions().device(options.compute));
   // The memory may have belonged to an earlier operation of the compute stream.
   device::Event allocated(options.compute);
   allocated.record(device::current_stream(options.compute));
-  // A worker stages one block after another: nothing could overlap.
-  const int streams = options.registered ? std::max(1, options.copy_streams) : 1;
-  for (int i = 0; i < streams; ++i) {
-    copy_streams_.push_back(device::new_stream(options.compute));
-    joins_.emplace_back(options.compute);
-    if (options.waits.copy_after_compute) allocated.block(copy_streams_.back());
-    device::record_stream(buffer(), copy_streams_.back());
-  }
+  if (options.waits.copy_after_compute) allocated.block(copy_stream_);
+  device::record_stream(buffer(), copy_stream_);
   std::int64_t largest = 0;
   for (std::size_t i = 0; i < block_count(); ++i) {
     filled_.emplace_back(options.compute);
@@ -61,7 +57,7 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
 StreamRing::~StreamRing() {
   worker_.reset();
   try {
-    for (const auto& stream : copy_streams_) device::synchronize(stream);
+    device::synchronize(copy_stream_);
   } catch (const std::exception&) {
     // A device that vanished has nothing left to wait for.
   }
@@ -80,11 +76,10 @@ void copy_registered(const at::Tensor& to, const std::byte* from,
   }
 }
 
-void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout,
-                             const c10::Stream& stream) {
+void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout) {
   for (const auto& run : layout.runs)
     copy_registered(to.narrow(0, run.slot_offset, run.size_bytes),
-                    run.file->mapping()->bytes(run.range()).data(), seams_, stream);
+                    run.file->mapping()->bytes(run.range()).data(), seams_, copy_stream_);
 }
 
 void StreamRing::wait_for(Mark& mark, const c10::Stream& stream) {
@@ -99,20 +94,16 @@ void StreamRing::set(Mark& mark, const c10::Stream& stream) {
 void StreamRing::follow_compute() {
   ++epoch_;
   fork_.record(device::current_stream(options().compute));
-  for (const auto& stream : copy_streams_) fork_.block(stream);
+  fork_.block(copy_stream_);
 }
 
 void StreamRing::join_compute() {
-  auto compute = device::current_stream(options().compute);
-  for (std::size_t i = 0; i < copy_streams_.size(); ++i) {
-    joins_[i].record(copy_streams_[i]);
-    joins_[i].block(compute);
-  }
+  join_.record(copy_stream_);
+  join_.block(device::current_stream(options().compute));
   ++epoch_;
 }
 
-void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout,
-                             const c10::Stream& stream) {
+void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
   auto staging_bytes = staging_[0].bytes();
   for (const auto& run : layout.runs) {
     for (std::int64_t done = 0; done < run.size_bytes; done += staging_bytes) {
@@ -123,36 +114,35 @@ void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout,
       read_run({run.file, run.file_offset + done, 0, size}, staging_[buffer].data(),
                options().keep_cached);
       device::copy_async(to.narrow(0, run.slot_offset + done, size),
-                         staging_[buffer].tensor().narrow(0, 0, size), stream);
-      staged_[buffer].record(stream);
+                         staging_[buffer].tensor().narrow(0, 0, size), copy_stream_);
+      staged_[buffer].record(copy_stream_);
     }
   }
 }
 
 void StreamRing::fill(const Place& place, const RingBlock& block) {
   auto index = place.index;
-  const auto& stream = copy_streams_[next_stream_++ % copy_streams_.size()];
   if (options().waits.copy_after_compute && place.freed_last >= 0)
-    wait_for(freed_[place.freed_last], stream);
-  for (int other : place.given_up) wait_for(filled_[other], stream);
+    wait_for(freed_[place.freed_last], copy_stream_);
+  for (int other : place.given_up) wait_for(filled_[other], copy_stream_);
   auto to = buffer().narrow(0, place.offset, block.layout->slot_bytes);
-  Traced traced(options().lane, "block " + std::to_string(block.id), stream);
+  Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
   if (block.donor.defined()) {
-    device::copy_async(to.narrow(0, 0, block.donor.numel()), block.donor, stream);
+    device::copy_async(to.narrow(0, 0, block.donor.numel()), block.donor, copy_stream_);
   } else if (!worker_) {
     for (const auto& run : block.layout->runs) run.file->mapping()->check();
-    copy_mapped(to, *block.layout, stream);
+    copy_mapped(to, *block.layout);
   } else {
-    jobs_[index] = worker_->add(
-        [this, index, to, stream, layout = block.layout, machine = sim::current_machine()] {
+    jobs_[index] =
+        worker_->add([this, index, to, layout = block.layout, machine = sim::current_machine()] {
           sim::JoinScope join(machine);
-          copy_staged(to, *layout, stream);
-          set(filled_[index], stream);
+          copy_staged(to, *layout);
+          set(filled_[index], copy_stream_);
         });
     return;
   }
   jobs_[index] = 0;
-  set(filled_[index], stream);
+  set(filled_[index], copy_stream_);
 }
 
 void StreamRing::wait_filled(int index) {

@@ -339,6 +339,10 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
         unload_block(block);
         changed.push_back(block);
       }
+    // Under a tight budget pieces of large free stretches must not be given to small weights.
+    if (std::any_of(homes.begin(), homes.end(),
+                    [](const BlockHome& home) { return home.how == How::Streamed; }))
+      device::empty_cache(compute_);
     load_blocks(changed, block);
     block = static_cast<int>(homes.size());
     register_streamed(homes);
@@ -385,7 +389,6 @@ void StreamedModel::make_rings() {
     for (const auto& piece : registered_)
       ring.seams.push_back(static_cast<const std::byte*>(piece->start()));
     ring.keep_cached = donor != "disk";
-    ring.copy_streams = options_.copy_streams;
     ring.waits = options_.waits;
     rings_[donor] = make_ring_that_fits(std::move(blocks), ring);
   }

@@ -3,11 +3,8 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <chrono>
-#include <iterator>
 
 #include "distorch/base/interrupt.h"
 #include "distorch/device/sim/sim.h"
@@ -31,8 +28,7 @@ Upload::Upload(c10::Device device, const UploadOptions& options)
       options_(options),
       stream_(device::new_stream(device)),
       buffer_(2 * thread_count(options.threads) * options.piece_bytes, {device}) {
-  const auto readers = thread_count(options.threads);
-  for (int i = 0; i < readers + options.registrars; ++i)
+  for (int i = 0; i < thread_count(options.threads); ++i)
     threads_.emplace_back(
         [this, i, machine = sim::current_machine(), inference = c10::InferenceMode::is_enabled()] {
           sim::JoinScope join(machine);
@@ -101,52 +97,6 @@ void Upload::sent(int block) {
   changed_.notify_all();
 }
 
-/// Pieces that follow one another in a file, from the end of the queue.
-bool Upload::take_last(std::vector<Piece>& pieces) {
-  constexpr std::int64_t most_bytes = std::int64_t{64} << 20;
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return stop_ || !pieces_.empty(); });
-  if (stop_) return false;
-  pieces.clear();
-  for (std::int64_t bytes = 0; !pieces_.empty() && bytes < most_bytes; pieces_.pop_back()) {
-    auto& piece = pieces_.back();
-    if (!pieces.empty() &&
-        (piece.run.file != pieces.back().run.file ||
-         piece.run.file_offset + piece.run.size_bytes != pieces.back().run.file_offset))
-      break;
-    bytes += piece.run.size_bytes;
-    pieces.push_back(std::move(piece));
-  }
-  return true;
-}
-
-void Upload::register_pieces() {
-  constexpr std::int64_t page = 4096;
-  std::vector<Piece> pieces;
-  while (take_last(pieces)) {
-    const auto& first = pieces.back().run;
-    const auto& last = pieces.front().run;
-    auto begin = first.file_offset / page * page;
-    auto end = (last.file_offset + last.size_bytes + page - 1) / page * page;
-    const auto* bytes = first.file->mapping()->bytes().data();
-    auto ranges = device::register_shared(bytes + begin, end - begin, {device_});
-    std::vector<const std::byte*> seams;
-    for (const auto& range : ranges) seams.push_back(static_cast<const std::byte*>(range->start()));
-    std::unique_lock lock(mutex_);
-    if (ranges.empty()) {  // refused: leave them to the others
-      std::move(pieces.rbegin(), pieces.rend(), std::back_inserter(pieces_));
-      changed_.notify_all();
-      return;
-    }
-    registered_.insert(registered_.end(), ranges.begin(), ranges.end());
-    lock.unlock();
-    for (const auto& piece : pieces) {
-      copy_registered(piece.to, bytes + piece.run.file_offset, seams, stream_);
-      sent(piece.block);
-    }
-  }
-}
-
 void Upload::copy_pieces(int thread) {
   device::Event copied[2] = {device::Event(device_), device::Event(device_)};
   auto halves =
@@ -157,20 +107,7 @@ void Upload::copy_pieces(int thread) {
       auto from = halves.narrow(0, half * options_.piece_bytes, piece.run.size_bytes);
       copied[half].synchronize();
       device::host_will_write(from.const_data_ptr(), piece.run.size_bytes);
-      if (options_.source == UploadSource::Read) {
-        read_run(piece.run, from.mutable_data_ptr(), true);
-      } else {
-        constexpr std::uintptr_t page = 4096;
-        constexpr int populate_read = 22;  // MADV_POPULATE_READ
-        auto bytes = piece.run.file->mapping()->bytes(piece.run.range());
-        auto begin = reinterpret_cast<std::uintptr_t>(bytes.data()) / page * page;
-        ::madvise(reinterpret_cast<void*>(begin),
-                  reinterpret_cast<std::uintptr_t>(bytes.data()) + bytes.size() - begin,
-                  populate_read);
-        piece.run.file->mapping()->read(
-            piece.run.range().offset,
-            {static_cast<std::byte*>(from.mutable_data_ptr()), bytes.size()});
-      }
+      read_run(piece.run, from.mutable_data_ptr(), true);
       device::copy_async(piece.to, from, stream_);
       copied[half].record(stream_);
       piece.to = at::Tensor();
@@ -187,10 +124,7 @@ void Upload::copy_pieces(int thread) {
 void Upload::work(int thread) {
   c10::DeviceGuard guard(device_);
   try {
-    if (thread < thread_count(options_.threads))
-      copy_pieces(thread);
-    else
-      register_pieces();
+    copy_pieces(thread);
   } catch (...) {
     std::lock_guard lock(mutex_);
     if (!failure_) failure_ = std::current_exception();

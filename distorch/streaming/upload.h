@@ -15,15 +15,11 @@
 
 namespace distorch::streaming {
 
-enum class UploadSource { Read, Mapping };
-
 struct UploadOptions {
   int threads = 0;  // that read; 0: as many as the processor has, 16 at most
   /// What a thread reads at once, bytes. Small enough that the two buffers of all threads stay in
   /// the processor's cache: the device then fetches them from there, and memory is read once.
   std::int64_t piece_bytes = std::int64_t{2} << 20;
-  UploadSource source = UploadSource::Read;
-  int registrars = 0;  // threads that register stretches of the file and copy straight from there
 };
 
 /// Brings blocks of files into an accelerator's memory, in the order of add(), at the speed of its
@@ -58,9 +54,7 @@ class Upload {
   };
   void work(int thread);
   void copy_pieces(int thread);
-  void register_pieces();
   bool take(Piece& piece);
-  bool take_last(std::vector<Piece>& pieces);
   void sent(int block);
 
   c10::Device device_;
@@ -73,7 +67,6 @@ class Upload {
   std::map<int, Pending> pending_;
   std::exception_ptr failure_;
   bool stop_ = false;
-  std::vector<std::shared_ptr<const device::RegisteredRange>> registered_;
   std::vector<std::thread> threads_;
 };
 
