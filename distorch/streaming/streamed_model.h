@@ -104,6 +104,7 @@ class StreamedModel final : public weights::WeightSource {
   void load_block(int block, const BlockHome& home);
   void unload_block(int block);
   std::vector<at::Tensor> resident_values(int block, at::Device device);
+  std::vector<at::Tensor> converted_values(int block) const;
   at::Tensor raw_copy(int block, at::Device device);
   void make_rings();
   std::unique_ptr<Ring> make_ring_that_fits(std::vector<RingBlock> blocks, RingOptions ring);
