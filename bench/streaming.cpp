@@ -15,6 +15,7 @@
 #include "bench/bench.h"
 #include "bench/unet_file.h"
 #include "distorch/base/log.h"
+#include "distorch/device/host_pool.h"
 #include "distorch/device/sim/sim.h"
 #include "distorch/streaming/streamed_model.h"
 
@@ -333,7 +334,7 @@ void memory(bench::Results& results, const std::filesystem::path& out) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  bench::set_up_malloc();
+  device::set_up_host_memory();
   log::set_up("warning");
   try {
     auto part = bench::option(argc, argv, "--part");

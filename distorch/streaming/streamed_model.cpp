@@ -169,11 +169,11 @@ std::vector<at::Tensor> StreamedModel::decode(const std::vector<at::Tensor>& raw
   return values;
 }
 
-/// A block's weights in the compute dtype, in pages of their own: within malloc's heap they would lie
-/// between activations and keep it from closing its holes. The file's pages are given back.
+/// A block's weights in the compute dtype, in pages of their own: within malloc's heap they would
+/// lie between activations and keep it from closing its holes. The file's pages are given back.
 std::vector<at::Tensor> StreamedModel::converted_values(int block) const {
-  auto pages = std::make_shared<device::HostBuffer>(resident_bytes_[block],
-                                                    std::vector<c10::Device>{});
+  auto pages =
+      std::make_shared<device::HostBuffer>(resident_bytes_[block], std::vector<c10::Device>{});
   auto buffer = at::from_blob(
       pages->data(), {pages->bytes()}, [pages](void*) {}, at::TensorOptions().dtype(at::kByte));
   std::vector<at::Tensor> values;
@@ -191,7 +191,11 @@ std::vector<at::Tensor> StreamedModel::converted_values(int block) const {
     offset += converted_bytes(item, options_.dtype);
     values.push_back(std::move(value));
   }
-  for (const auto& run : layouts_[block].runs) run.file->mapping()->check();
+  // Reading an item brings pages of its neighbours back.
+  for (const auto& run : layouts_[block].runs) {
+    run.file->mapping()->dont_need(run.range());
+    run.file->mapping()->check();
+  }
   return values;
 }
 
@@ -199,8 +203,7 @@ std::vector<at::Tensor> StreamedModel::converted_values(int block) const {
 /// copy in the compute dtype.
 std::vector<at::Tensor> StreamedModel::resident_values(int block, at::Device device) {
   const auto& layout = layouts_[block];
-  if (device.is_cpu())
-    return needs_decode_[block] ? converted_values(block) : mapped_items(layout);
+  if (device.is_cpu()) return needs_decode_[block] ? converted_values(block) : mapped_items(layout);
   return decode(view_items(raw_copy(block, device), layout), block);
 }
 
