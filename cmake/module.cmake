@@ -68,11 +68,20 @@ function(distorch_test folder library torch_user)
   if(torch_user)
     distorch_use_pch(${folder}_test)
   endif()
-  add_test(NAME ${folder} COMMAND ${folder}_test WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  # Threads that wait for work sleep: spinning multiplies the time on a busy machine.
-  set_tests_properties(${folder} PROPERTIES ENVIRONMENT OMP_WAIT_POLICY=passive)
-  # Tests that take their device from DISTORCH_TEST_DEVICE: with cuda:0 there, `ctest -L gpu` runs them on a GPU.
-  if(folder MATCHES "^(device|streaming)$")
-    set_tests_properties(${folder} PROPERTIES LABELS gpu)
+  set(names ${folder})
+  set(all_but)
+  # Cases "any device: ..." take their device from DISTORCH_TEST_DEVICE and are a test of their own:
+  # `DISTORCH_TEST_DEVICE=cuda:0 ctest -L gpu` runs them, and nothing else, on a GPU.
+  if(folder MATCHES "^(device|streaming|nodes)$")
+    set(cases "any device: *")
+    set(all_but "--test-case-exclude=${cases}")
+    list(APPEND names ${folder}_any_device)
+    add_test(NAME ${folder}_any_device COMMAND ${folder}_test "--test-case=${cases}"
+      WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+    set_tests_properties(${folder}_any_device PROPERTIES
+      LABELS gpu FAIL_REGULAR_EXPRESSION "test cases: +0 ")
   endif()
+  add_test(NAME ${folder} COMMAND ${folder}_test ${all_but} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  # Threads that wait for work sleep: spinning multiplies the time on a busy machine.
+  set_tests_properties(${names} PROPERTIES ENVIRONMENT OMP_WAIT_POLICY=passive)
 endfunction()

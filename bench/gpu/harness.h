@@ -7,9 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "distorch/base/rig.h"
-#include "distorch/streaming/streamed_model.h"
-
 // What the benchmark programs for accelerators share: arguments, timing, the list of results.
 namespace distorch::bench {
 
@@ -59,36 +56,5 @@ std::string fingerprint(const at::Tensor& tensor);
 at::Tensor seeded(at::IntArrayRef shape, int seed, at::ScalarType dtype, c10::Device device);
 /// Resident set of this process in bytes.
 double resident_set_bytes();
-
-/// A described device as rigs/*.yaml wants it, with its link from RAM.
-void write_rig(const std::filesystem::path& path, const RigDevice& device, double link_bytes_per_s,
-               double link_latency_s);
-
-/// Speeds of a device from operations timed one by one: large matrix products by dtype, an
-/// element-wise operation, the issue of small ones.
-RigDevice measure_device(const std::string& name);
-
-/// An operation as the simulator's cost model sees it: seconds = max(bytes / bandwidth, flops /
-/// speed) + launch.
-struct Operation {
-  double bytes = 0, flops = 0;
-};
-/// The operations of `forward`, run dry on a simulated device (as streaming::profile_model does
-/// it).
-std::vector<Operation> operations_of(streaming::StreamedModel& model, const RigDevice& device,
-                                     const std::function<void(c10::Device)>& forward);
-
-/// A figure to be met by a prediction.
-struct Target {
-  double seconds;
-  std::vector<Operation> operations;
-};
-double predict(const RigDevice& device, const std::string& dtype,
-               const std::vector<Operation>& operations);
-
-/// Moves the speed of `dtype` (and, where asked, memory bandwidth and launch cost) until the
-/// largest relative error over the targets is least. Returns that error.
-double calibrate(RigDevice& device, const std::string& dtype, bool memory_too,
-                 const std::vector<Target>& targets);
 
 }  // namespace distorch::bench

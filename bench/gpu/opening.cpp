@@ -16,6 +16,7 @@
 
 #include "bench/gpu/flux_like.h"
 #include "bench/gpu/harness.h"
+#include "bench/gpu/placed.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/registered.h"
@@ -23,6 +24,7 @@
 #include "distorch/device/streams.h"
 #include "distorch/formats/tensor_file.h"
 #include "distorch/streaming/streamed_model.h"
+#include "distorch/streaming/upload.h"
 
 namespace {
 
@@ -114,38 +116,26 @@ double registered_in_pieces(const std::string& path, c10::Device device, int thr
   return seconds;
 }
 
-/// Threads read pieces of the file into page-locked buffers, which are copied on. Nothing is
-/// mapped.
-double staged_by_threads(const std::string& path, c10::Device device, int threads) {
-  auto size = kPiece / 8;
-  Mapping file(path);
-  std::vector<device::HostBuffer> buffers;
-  std::vector<at::Tensor> targets;
-  for (int i = 0; i < threads; ++i) {
-    buffers.emplace_back(2 * size, std::vector<c10::Device>{device});
-    targets.push_back(at::empty({size}, at::TensorOptions().dtype(at::kByte).device(device)));
+/// Threads read pieces of the file into page-locked buffers, which are copied on: what resident
+/// weights are brought with.
+double uploaded(const std::string& path, c10::Device device,
+                const streaming::UploadOptions& options, std::int64_t begin, std::int64_t end) {
+  auto file = std::make_shared<formats::TensorFile>(formats::open_tensor_file(path));
+  auto bytes = std::min(end, static_cast<std::int64_t>(file->mapping()->bytes().size()));
+  constexpr std::int64_t block_bytes = 4 * kPiece;
+  auto target = at::empty({block_bytes}, at::TensorOptions().dtype(at::kByte).device(device));
+  std::vector<streaming::Layout> blocks;
+  for (std::int64_t done = begin; done < bytes; done += block_bytes) {
+    auto size = std::min(block_bytes, bytes - done);
+    blocks.push_back({{{file, done, 0, size}}, {}, size, size});
   }
-  std::atomic<std::int64_t> next{0};
   device::synchronize(device);
   auto start = now_s();
-  in_threads(threads, [&, machine = sim::current_machine()](int thread) {
-    sim::JoinScope join(machine);
-    c10::InferenceMode inference;
-    auto stream = device::new_stream(device);
-    device::Event done[2] = {device::Event(device), device::Event(device)};
-    auto buffer = buffers[thread].tensor();
-    for (std::int64_t turn = 0, i; (i = next++) * size < file.bytes; ++turn) {
-      auto half = turn % 2;
-      done[half].synchronize();
-      auto count = std::min(size, file.bytes - i * size);
-      auto piece = buffer.narrow(0, half * size, count);
-      device::host_will_write(piece.data_ptr(), count);
-      if (::pread(file.fd, piece.data_ptr(), count, i * size) != count) return;
-      device::copy_async(targets[thread].narrow(0, 0, count), piece, stream);
-      done[half].record(stream);
-    }
-    device::synchronize(stream);
-  });
+  streaming::Upload upload(device, options);
+  for (std::size_t i = 0; i < blocks.size(); ++i)
+    upload.add(static_cast<int>(i), blocks[i], target);
+  for (std::size_t i = 0; i < blocks.size(); ++i) upload.wait(static_cast<int>(i));
+  device::synchronize(device);
   return now_s() - start;
 }
 
@@ -171,13 +161,36 @@ void bare_ways(Results& results, const std::string& path, c10::Device device, do
   auto whole = registered_whole(path, device, register_s);
   results.add("bare: register the whole file", register_s, bytes / link, "s");
   results.add("bare: register whole, then copy / link", whole, bytes / link, "s");
-  for (int threads : {1, 8})
+  for (int threads : {8})
     results.add(fmt::format("bare: {} register pieces of 256 MiB, copies follow / link", threads),
                 registered_in_pieces(path, device, threads, std::int64_t{256} << 20, true),
                 bytes / link, "s");
-  for (int threads : {4, 8, 12})
-    results.add(fmt::format("bare: {} threads read into page-locked memory / link", threads),
-                staged_by_threads(path, device, threads), bytes / link, "s");
+}
+
+/// Ways of bringing weights over, each on a part of the file that nobody has read before, then once
+/// more.
+void ways_of_upload(Results& results, const std::string& path, c10::Device device, double link) {
+  auto bytes = static_cast<std::int64_t>(std::filesystem::file_size(path));
+  using Source = streaming::UploadSource;
+  struct Way {
+    const char* name;
+    streaming::UploadOptions options;
+  };
+  const std::vector<Way> ways = {
+      {"16 threads read, 2 MiB", {16, 2 << 20, Source::Read, 0}},
+      {"16 threads copy from the mapping", {16, 2 << 20, Source::Mapping, 0}},
+      {"16 threads read, 1 registers", {16, 2 << 20, Source::Read, 1}},
+      {"16 threads copy, 1 registers", {16, 2 << 20, Source::Mapping, 1}},
+      {"14 threads copy, 2 register", {14, 1 << 20, Source::Mapping, 2}},
+      {"14 threads read, 2 register", {14, 1 << 20, Source::Read, 2}}};
+  auto part = bytes / static_cast<std::int64_t>(ways.size());
+  for (std::size_t i = 0; i < ways.size(); ++i)
+    for (int round : {1, 2, 3}) {
+      auto begin = static_cast<std::int64_t>(i) * part;
+      results.add(fmt::format("upload: {}, time {} / link", ways[i].name, round),
+                  uploaded(path, device, ways[i].options, begin, begin + part),
+                  static_cast<double>(part) / link, "s");
+    }
 }
 
 // --------------------------------------------------------------------------------------------------
@@ -196,6 +209,10 @@ int run(const Args& args) {
   auto given = inputs(width, tiny ? 48 : 1024, tiny ? 16 : 512, device);
   warm_up(header, given);
   device::empty_cache(device);
+  if (args.number("--ways", 0) != 0) {
+    ways_of_upload(results, path, device, link);
+    return 0;
+  }
 
   auto start = now_s();
   weights::Checkpoint checkpoint(
@@ -209,18 +226,33 @@ int run(const Args& args) {
   auto opened = now_s();
   model.load(
       std::vector<streaming::BlockHome>(model.block_count(), {placement::How::Resident, name}));
-  device::synchronize(device);
-  auto loaded = now_s();
-  flux.forward(given);
+  auto loading = now_s();
+  auto result = flux.forward(given);
   device::synchronize(device);
   auto stepped = now_s();
 
   auto bytes = static_cast<double>(model.total_file_bytes());
   results.add("open: header and layout", opened - start, 1, "s");
-  results.add("open: file to device / link", loaded - start, bytes / link, "s",
-              {{"GBps", bytes / (loaded - start) / 1e9}});
+  results.add("open: until load() returns", loading - start, 1, "s");
   results.add("open: file to first step done / link", stepped - start, bytes / link, "s",
-              {{"GBps", bytes / (stepped - start) / 1e9}, {"step_s", stepped - loaded}});
+              {{"GBps", bytes / (stepped - start) / 1e9}});
+  auto bits = result_bits("first step", result);
+  for (int i = 0; i < 2; ++i) flux.forward(given);
+  results.add("open: bits of the first step equal to a later one",
+              result_bits("later step", flux.forward(given)) == bits ? 1 : 0, 1, "");
+  // Again, now that the buffers' pages are there.
+  for (int round = 0; round < 3; ++round) {
+    model.unload();
+    device::empty_cache(device);
+    device::synchronize(device);
+    auto again = now_s();
+    model.load(
+        std::vector<streaming::BlockHome>(model.block_count(), {placement::How::Resident, name}));
+    flux.forward(given);
+    device::synchronize(device);
+    results.add(fmt::format("open: once more, {} / link", round + 1), now_s() - again, bytes / link,
+                "s");
+  }
   model.unload();
   device::empty_cache(device);
   bare_ways(results, path, device, bytes, link);

@@ -11,7 +11,7 @@ struct Link {
   double bytes_per_s = 0, latency_s = 0;
 };
 
-/// Copies from the registered mapping of the model's file, as its ring makes them.
+/// Copies from the mapping of the model's file, registered for it, as its ring makes them.
 Link measure_link(streaming::StreamedModel& model, c10::Device device);
 
 /// The accelerator with that budget, and RAM behind the link.
@@ -38,7 +38,9 @@ struct Case {
 };
 
 /// Loads, checks the result's bits, times the step, and adds to the results: step over its bound,
-/// predicted over measured step, predicted over measured peak memory. Returns seconds of a step.
+/// predicted over measured step, predicted over measured peak memory. Where the bound is the
+/// resident step, that is timed again before and after, since a device's clock drifts with its
+/// temperature. Returns seconds of a step.
 double measure(const Case& subject, streaming::StreamedModel& model,
                const placement::System& system, const placement::Model& described,
                const placement::Placement& placement, Results& results);

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Everything that is measured on a real accelerator, most important first, within LIMIT seconds. Nothing is compiled:
-# tools/pack_gpu.sh made .gpu/ on the machine that builds. Results: $OUT (default build/gpu): gpu.md, gpu.json, log.txt, h200.yaml.
+# tools/pack_gpu.sh made .gpu/ on the machine that builds. Results: $OUT (default build/gpu): gpu.md, gpu.json, log.txt, rig.yaml.
 #   bench/gpu/run_all.sh            the real thing, cuda:0
 #   TINY=1 bench/gpu/run_all.sh     the same steps at toy sizes on the simulated accelerator, to test this script
-# PARTS picks some: "correct streaming sd15 opening peers compile"
+# PARTS picks some: "correct streaming opening sd15 peers compile"
 cd "$(dirname "$0")/../.." || exit 1
 LIMIT=${LIMIT:-540}
-PARTS=${PARTS:-correct streaming sd15 opening peers compile}
+PARTS=${PARTS:-correct streaming opening sd15 peers compile}
 OUT=${OUT:-build/gpu}
 WORK=${WORK:-/tmp/distorch_gpu}
 HERE=bench/gpu
@@ -27,12 +27,15 @@ if [ -n "${TINY:-}" ]; then
   DEVICE=sim:0
   OURS=(--tiny 1 --rig rigs/h200_pcie5.yaml --budget 20e6)
   THEIRS=(--tiny --device cpu)
-  DEMO=(--rig rigs/h200_pcie5.yaml --jobs 1 --limit 200)
+  PICTURES=(--rig rigs/h200_pcie5.yaml --jobs 1 --limit 200)
   FOLDERS=("$WORK")
 else
-  DEVICE=cuda:0 OURS=() THEIRS=() DEMO=()
+  DEVICE=cuda:0 OURS=() THEIRS=() PICTURES=()
   FOLDERS=(/dev/shm /tmp)
 fi
+
+TOKENIZERS=.gpu/tokenizers
+[ -d "$TOKENIZERS" ] || TOKENIZERS=.deps/tokenizers/clip
 
 say() { printf '\n== %s (at %d s)\n' "$*" "$SECONDS" | tee -a "$LOG"; }
 wants() { case " $PARTS " in *" $1 "*) return 0 ;; esac; return 1; }
@@ -48,29 +51,52 @@ try() {
   return $code
 }
 ours() { local seconds=$1 name=$2; shift 2; try "$seconds" env LD_LIBRARY_PATH="$TORCH/lib:$PWD/.gpu/lib" "$BIN/$name" "$@"; }
+# pictures LABEL SECONDS OPTIONS...: one workflow in every allocation mode
+pictures() {
+  local label=$1 seconds=$2
+  shift 2
+  rm -f "$WORK/placements_$label.json"
+  try "$seconds" $PYTHON $HERE/placements.py --label "$label" --distorch "$BIN/distorch" --out "$WORK" \
+    --library-path "$TORCH/lib:$PWD/.gpu/lib" --tokenizers "$TOKENIZERS" --device $DEVICE "${PICTURES[@]}" "$@"
+  grep -a "^$label" "$LOG" | grep -av "equal to the resident run"
+}
 collect() {
   $PYTHON $HERE/summary.py "$WORK" "$OUT" >"$WORK/table.txt" 2>>"$LOG"
-  for file in demo.png streaming_facts.json h200.yaml; do [ -f "$WORK/$file" ] && cp "$WORK/$file" "$OUT/"; done
-  [ -f "$WORK/h200_sd15.yaml" ] && cp "$WORK/h200_sd15.yaml" "$OUT/h200.yaml"
+  for file in demo.png sd15.png streaming_facts.json calibration_flux.json calibration_sd15.json rig.yaml; do
+    [ -f "$WORK/$file" ] && cp "$WORK/$file" "$OUT/"
+  done
+  compgen -G "$WORK/trace_*.json" >/dev/null && tar -C "$WORK" -czf "$OUT/traces.tgz" $(cd "$WORK" && ls trace_*.json)
 }
 
 if wants correct; then
   say "correctness on $DEVICE"
-  export DISTORCH_TEST_DEVICE=$DEVICE
-  for test in device_test streaming_test; do
-    ours 60 $test | tee -a "$LOG"
-    grep -a "test cases:" "$LOG" | tail -1
+  export DISTORCH_TEST_DEVICE=$DEVICE DISTORCH_SOURCE_DIR=$PWD DISTORCH_TOKENIZERS=$PWD/$TOKENIZERS
+  # Of the nodes only what takes its device from here; the rest of their tests is about files.
+  for test in device_test streaming_test "nodes_test --test-case=any*device:*"; do
+    if ours 100 $test; then grep -a "test cases:" "$LOG" | tail -1; else tail -30 "$LOG"; fi
   done
-  unset DISTORCH_TEST_DEVICE
-  try 100 $PYTHON $HERE/demo_placements.py --distorch "$BIN/distorch" --out "$WORK" \
-    --library-path "$TORCH/lib:$PWD/.gpu/lib" --tokenizers .gpu/tokenizers --device $DEVICE "${DEMO[@]}"
+  unset DISTORCH_TEST_DEVICE DISTORCH_SOURCE_DIR DISTORCH_TOKENIZERS
+  pictures demo 100 --models assets/demo/models --checkpoint distorch-emoji-v1.safetensors
+  # The demo's workflow on a model of SD 1.5's size: few steps and a small picture, for the CPU's sake.
+  SIDE=${TINY:+64}
+  SIDE=${SIDE:-256}
+  try 60 $PYTHON $HERE/make_checkpoint.py "$WORK/models/checkpoints/sd15.safetensors" ${TINY:+--tiny} &&
+    pictures sd15 150 --models "$WORK/models" --checkpoint sd15.safetensors --budget-mib 1500 --set KSampler.steps=3 \
+      --set EmptyLatentImage.width=$SIDE --set EmptyLatentImage.height=$SIDE
+  rm -f "$WORK/models/checkpoints/sd15.safetensors"
   collect
 fi
-if wants streaming || wants opening || wants peers; then
+if wants streaming || wants opening || wants ways || wants peers; then
   say "weights"
   try 90 $PYTHON $HERE/make_weights.py "${FOLDERS[@]}" ${TINY:+--tiny}
   tail -3 "$LOG"
   FILE=$(tail -1 "$LOG")
+fi
+if wants ways; then
+  say "ways of uploading"
+  ours 60 bench_gpu_opening --file "$FILE" --device $DEVICE --out "$WORK" --ways 1 "${OURS[@]}"
+  cp "$WORK/opening.json" "$WORK/ways.json"
+  collect
 fi
 if wants streaming; then
   say "streaming"
@@ -87,7 +113,7 @@ fi
 if wants sd15; then
   say "SD 1.5"
   try 70 $PYTHON $HERE/peer_sd15.py "$WORK/sd15" "${THEIRS[@]}"
-  ours 60 bench_gpu_sd15 --folder "$WORK/sd15" --device $DEVICE --out "$WORK" --rig-file "$WORK/h200.yaml" "${OURS[@]}"
+  ours 60 bench_gpu_sd15 --folder "$WORK/sd15" --device $DEVICE --out "$WORK" "${OURS[@]}"
   collect
 fi
 if wants peers; then
@@ -95,12 +121,17 @@ if wants peers; then
   try 130 $PYTHON $HERE/peer_streaming.py "$FILE" --out "$WORK" --facts "$WORK/streaming_facts.json" --seconds 100 "${THEIRS[@]}"
   collect
 fi
-if wants compile && [ $((LIMIT - SECONDS)) -gt 60 ]; then
+if wants compile; then
   say "torch.compile"
-  try 150 $PYTHON $HERE/peer_sd15.py "$WORK/sd15" --compile 60 "${THEIRS[@]}"
+  [ -f "$WORK/sd15/peer.json" ] || try 70 $PYTHON $HERE/peer_sd15.py "$WORK/sd15" "${THEIRS[@]}"
+  EACH=$(((LIMIT - SECONDS - 30) / 2)) # of each of two sizes
+  [ $EACH -gt 240 ] && EACH=240
+  [ $EACH -lt 30 ] && echo "no time left for: torch.compile" | tee -a "$LOG"
+  [ $EACH -ge 30 ] && try $((2 * EACH + 15)) $PYTHON $HERE/peer_sd15.py "$WORK/sd15" --compile $EACH "${THEIRS[@]}"
+  grep -a "^torch.compile" "$LOG"
   collect
 fi
 case "${FILE:-}" in */distorch_weights.safetensors) rm -f "$FILE" ;; esac
 say "done"
-grep -aE "FAILED|NOT BIT|no time left|left out" "$LOG" | sort -u | head -20
+grep -aE "FAILED|NOT BIT|no time left|left out|did not finish" "$LOG" | grep -av "\[warning\]" | sort -u | head -20
 cat "$WORK/table.txt"

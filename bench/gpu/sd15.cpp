@@ -1,22 +1,27 @@
 // The UNet of Stable Diffusion 1.5 in float16, a CFG pair (batch 2), beside diffusers on the same
 // weights and inputs.
-//   bench_gpu_sd15 --folder DIR [--device cuda:0] [--out FOLDER] [--rig-file h200.yaml] [--tiny 1]
-//   [--rig FILE]
+//   bench_gpu_sd15 --folder DIR [--device cuda:0] [--out FOLDER] [--tiny 1] [--rig FILE]
 // DIR holds what peer_sd15.py left: unet.safetensors, case_512.safetensors (x, timestep, context,
-// out), ..., peer.json.
+// out), ..., peer.json. Writes sd15.json (results), calibration_sd15.json (what was measured for
+// the fit) and rig.yaml: fitted to this model and, where calibration_flux.json is in FOLDER, to
+// that.
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 
+#include "bench/gpu/calibration.h"
 #include "bench/gpu/placed.h"
+#include "distorch/base/atomic_file.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/sim/sim.h"
 #include "distorch/device/streams.h"
 #include "distorch/formats/tensor_file.h"
 #include "distorch/models/catalog.h"
+#include "distorch/streaming/trace.h"
 
 namespace {
 
@@ -27,7 +32,8 @@ struct Step {
   std::string name;  // "512"
   models::DiffusionInput input;
   at::Tensor wanted;
-  double resident_s = 0;
+  double issued_s = 0;    // every block resident, operation by operation
+  double resident_s = 0;  // the same, recorded
   std::string bits;
 };
 
@@ -65,26 +71,47 @@ models::DiffusionInput shapes_of(const models::DiffusionInput& input, c10::Devic
   return copy;
 }
 
-RigDevice speeds_of(const Args& args, const std::string& name) {
-  auto path = args.get("--rig-file");
-  if (path.empty() || !std::filesystem::exists(path)) return measure_device(name);
-  return *read_rig(path).find("cuda:0");
+/// What bench_gpu_streaming has measured in the same folder, to be fitted together with this model;
+/// without it, the device is measured here.
+Calibration measured_before(const std::filesystem::path& folder, const std::string& device,
+                            const Link& link) {
+  const auto path = folder / "calibration_flux.json";
+  if (std::filesystem::exists(path)) return read_calibration(path);
+  return {rig_of(measure_device(device), link), {}};
 }
 
-/// Where kernels like another memory layout of the weights better, it shows here.
-void time_layouts(models::DiffusionModel& unet, const weights::Checkpoint& checkpoint,
-                  const std::vector<Step>& steps, at::ScalarType dtype, Results& results) {
-  auto device = steps.front().input.x.device();
-  weights::PlainSource source(unet.manifest(), [&](const weights::Declared& declared) {
-    auto value = weights::mapped_tensor(*checkpoint.find(declared.name)).to(device, dtype);
-    return value.dim() == 4 ? value.contiguous(at::MemoryFormat::ChannelsLast) : value;
-  });
+/// Host seconds to issue a run, the device idle before: the median of a few.
+double issue_seconds(c10::Device device, const std::function<void()>& forward) {
+  std::vector<double> seconds;
+  for (int round = 0; round < 5; ++round) seconds.push_back(time_issue(device, 1, forward));
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[2];
+}
+
+/// Blocks and steps of the resident model as the fit wants them.
+std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& model,
+                                                   models::DiffusionModel& unet, c10::Device device,
+                                                   const std::vector<Step>& steps) {
+  std::vector<streaming::StepTarget> targets;
   for (const auto& step : steps) {
-    auto seconds = time_calls(device, {.warm_ups = 3, .calls = 8, .rounds = 5},
-                              [&] { unet.apply(step.input); });
-    results.add("SD 1.5 step with channels-last weights / as in the file, " + step.name + " px",
-                seconds, step.resident_s, "s");
+    auto forward = [&] { unet.apply(step.input); };
+    auto seconds = device_seconds(device, step.resident_s, issue_seconds(device, forward), forward);
+    auto operations = streaming::operations_of(
+        model, [&](at::Device on) { unet.apply(shapes_of(step.input, on)); });
+    targets.push_back(streaming::make_target("sd15 " + step.name, seconds, operations,
+                                             time_blocks(model, device, 9, forward),
+                                             model.manifest().blocks()));
   }
+  return targets;
+}
+
+/// A step as users' steps run: recorded where all weights are resident.
+at::Tensor step_of(streaming::StreamedModel& model, models::DiffusionModel& unet,
+                   const models::DiffusionInput& input) {
+  return model.step({input.x, input.timestep, input.context},
+                    [&unet](const std::vector<at::Tensor>& in) {
+                      return unet.apply({in[0], in[1], in[2], {}, {}});
+                    });
 }
 
 int run(const Args& args) {
@@ -113,22 +140,28 @@ int run(const Args& args) {
   for (auto& step : steps) {
     auto result = unet->apply(step.input);
     step.bits = result_bits(step.name, result);
+    step.issued_s = time_calls(device, {.warm_ups = 3, .calls = 8, .rounds = 5},
+                               [&] { unet->apply(step.input); });
+    model.record_steps(true);
+    for (int i = 0; i < 3; ++i) result = step_of(model, *unet, step.input);
+    results.add("bits of the recorded step equal to the issued one, SD 1.5 " + step.name + " px",
+                result_bits(step.name, result) == step.bits ? 1 : 0, 1, "");
     step.resident_s = time_calls(device, {.warm_ups = 3, .calls = 8, .rounds = 5},
-                                 [&] { unet->apply(step.input); });
+                                 [&] { step_of(model, *unet, step.input); });
+    fmt::print("recordings hold {:.1f} MB\n",
+               static_cast<double>(model.device_bytes(name) - model.total_file_bytes()) / 1e6);
+    model.record_steps(false);
     auto eager = peer.at("eager").at(step.name).get<double>();
+    results.add("SD 1.5 step, recorded / issued one by one, " + step.name + " px", step.resident_s,
+                step.issued_s, "s");
     results.add(fmt::format("SD 1.5 step, {} px, batch 2 / diffusers eager", step.name),
                 step.resident_s, eager, "s",
                 {{"relative_difference", relative_error(result, step.wanted)}});
     fmt::print("relative difference to diffusers: {:.2e}\n", relative_error(result, step.wanted));
     results.add("SD 1.5 step issued by the host / step, " + step.name + " px",
-                time_issue(device, 2, [&] { unet->apply(step.input); }), step.resident_s, "s");
+                time_issue(device, 1, [&] { unet->apply(step.input); }), step.issued_s, "s");
   }
   device::synchronize(device);
-  time_layouts(*unet, checkpoint, steps, options.dtype, results);
-  unet->manifest().attach(&model);
-  model.unload();
-  model.load(
-      std::vector<streaming::BlockHome>(model.block_count(), {placement::How::Resident, name}));
   device::empty_cache(device);
   for (auto& step : steps) unet->apply(step.input);
   device::synchronize(device);
@@ -139,40 +172,60 @@ int run(const Args& args) {
   auto library_bytes = device::memory_use(device).in_use - model.device_bytes(name) - given_bytes;
   auto link = measure_link(model, device);
 
-  auto speeds = speeds_of(args, name);
-  std::vector<Target> targets;
   auto profile = [&](const Step& step, const RigDevice& rig) {
     return streaming::profile_model(model, rig,
                                     [&](at::Device on) { unet->apply(shapes_of(step.input, on)); });
   };
-  for (const auto& step : steps)
-    targets.push_back({step.resident_s, operations_of(model, speeds, [&](at::Device on) {
-                         unet->apply(shapes_of(step.input, on));
-                       })});
-  auto dtype = device.is_cuda() ? "float16" : "float32";
-  auto error = calibrate(speeds, dtype, false, targets);
+  auto targets = measure_targets(model, *unet, device, steps);
+  auto before = measured_before(out, name, link);
+  auto& speeds = before.rig.devices[0];
+  const auto& first = steps.front();
+  speeds.issue_s = issue_seconds(device, [&] { unet->apply(first.input); }) /
+                   static_cast<double>(profile(first, speeds).operations);
+  write_calibration(out / "calibration_sd15.json", {before.rig, targets});
+  targets.insert(targets.begin(), before.steps.begin(), before.steps.end());
+  fit_and_tell(speeds, targets);
+  write_file(out / "rig.yaml", rig_text(before.rig));
+  for (const auto& target : targets)
+    results.add("predicted / measured step on the device, " + target.name,
+                streaming::predict(speeds, target), target.seconds, "s",
+                {{"calibrated_on_this", true}});
   for (const auto& step : steps)
     results.add("predicted / measured step, resident, SD 1.5 " + step.name,
                 profile(step, speeds).total_s, step.resident_s, "s",
                 {{"calibrated_on_this", true}});
-  write_rig(out / "h200_sd15.yaml", speeds, link.bytes_per_s, link.latency_s);
-  fmt::print("calibrated {} to {:.1f} TFLOP/s: largest error {:.1f} %\n", dtype,
-             speeds.tflops[dtype], error * 100);
 
   auto system = machine(name, roomy_budget(name), link);
-  for (const auto& step : steps)
-    for (double share : {1.0, 0.5}) {
-      auto described = describe(
-          model, profile(step, speeds),
-          library_bytes + given_bytes -
-              static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512));
-      Case subject{fmt::format("SD 1.5 {} px, {:.0f} % offloaded", step.name, share * 100),
-                   step.resident_s,
-                   step.bits,
-                   {.warm_ups = 2, .calls = 6, .rounds = 5},
-                   [&] { return unet->apply(step.input); }};
-      measure(subject, model, system, described, offload(system, described, share), results);
-    }
+  auto streamed = [&](streaming::StreamedModel& subject, const std::string& label) {
+    subject.record_steps(true);
+    for (const auto& step : steps)
+      for (double share : {1.0, 0.5}) {
+        auto described = describe(subject, profile(step, speeds),
+                                  library_bytes + given_bytes -
+                                      static_cast<std::int64_t>(step.input.x.nbytes() +
+                                                                step.input.context.nbytes() + 512));
+        Case one{fmt::format("SD 1.5 {} px, {:.0f} % offloaded{}", step.name, share * 100, label),
+                 step.resident_s,
+                 step.bits,
+                 {.warm_ups = 4, .calls = 6, .rounds = 5},
+                 [&] { return step_of(subject, *unet, step.input); }};
+        auto placement = offload(system, described, share);
+        measure(one, subject, system, described, placement, results);
+        load(subject, system, placement);
+        for (int i = 0; i < 4; ++i) one.step();
+        device::synchronize(device);
+        streaming::Trace trace;
+        for (int i = 0; i < 2; ++i) one.step();
+        write_file(out / fmt::format("trace_sd15_{}_{:.0f}{}.json", step.name, share * 100,
+                                     label.empty() ? "" : "_two"),
+                   trace.to_json());
+      }
+  };
+  streamed(model, "");
+  model.unload();
+  options.copy_streams = 2;
+  streaming::StreamedModel two(unet->manifest(), checkpoint, options);
+  streamed(two, ", two copy streams");
   return 0;
 }
 

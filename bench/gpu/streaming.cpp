@@ -2,12 +2,13 @@
 // its weights in the registered mapping of its file, over the larger of its resident step and bytes
 // / link.
 //   bench_gpu_streaming --file WEIGHTS [--device cuda:0] [--out FOLDER] [--seconds 200] [--tiny 1]
-// Writes streaming.json (results), streaming_facts.json (for the peers) and h200.yaml (the
-// calibrated machine).
+// Writes streaming.json (results), streaming_facts.json (for the peers), calibration_flux.json
+// (what was measured for the fit) and rig.yaml (the calibrated machine).
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
+#include "bench/gpu/calibration.h"
 #include "bench/gpu/flux_like.h"
 #include "bench/gpu/placed.h"
 #include "distorch/base/atomic_file.h"
@@ -19,6 +20,7 @@
 #include "distorch/placement/auto_plan.h"
 #include "distorch/streaming/profile.h"
 #include "distorch/streaming/streamed_model.h"
+#include "distorch/streaming/trace.h"
 
 namespace {
 
@@ -139,30 +141,38 @@ void Bench::calibrate_speeds() {
       "operation {:.2f} us; "
       "kept by libraries {:.1f} MB\n",
       speeds_.tflops["bfloat16"], speeds_.tflops["float16"], speeds_.tflops["float32"],
-      speeds_.memory_bytes_per_s / 1e9, speeds_.launch_s * 1e6,
+      speeds_.memory_bytes_per_s / 1e9, speeds_.issue_s * 1e6,
       static_cast<double>(library_bytes_) / 1e6);
   facts_["primitives"] = {{"bf16_tflops", speeds_.tflops["bfloat16"]},
                           {"fp16_tflops", speeds_.tflops["float16"]},
                           {"fp32_tflops", speeds_.tflops["float32"]},
                           {"memory_GBps", speeds_.memory_bytes_per_s / 1e9},
-                          {"issue_us", speeds_.launch_s * 1e6}};
+                          {"issue_us", speeds_.issue_s * 1e6}};
   for (const auto& size : sizes_)
     fmt::print("predicted from these alone, resident {}: {:.4f} s\n", size.name,
                profile(size, speeds_).total_s);
-  speeds_.launch_s = std::min(
-      speeds_.launch_s, 2e-6);  // the device waits less for a launch than the host works on it
-  std::vector<Target> targets;
-  for (const auto& size : sizes_)
-    targets.push_back({size.resident_s, operations_of(*model_, speeds_, [&](at::Device device) {
-                         flux_->forward(inputs(size, device));
-                       })});
-  auto error = calibrate(speeds_, "bfloat16", true, targets);
-  write_rig(out_ / "h200.yaml", speeds_, link_.bytes_per_s, link_.latency_s);
+  speeds_.issue_s = facts_["issue_s"][sizes_[0].name].get<double>() /
+                    static_cast<double>(profile(sizes_[0], speeds_).operations);
+  auto rig = rig_of(speeds_, link_);
+  std::vector<streaming::StepTarget> targets;
+  for (const auto& size : sizes_) {
+    auto given = inputs(size, device_);
+    auto forward = [&] { flux_->forward(given); };
+    auto seconds = device_seconds(device_, size.resident_s,
+                                  facts_["issue_s"][size.name].get<double>(), forward);
+    auto operations = streaming::operations_of(
+        *model_, [&](at::Device device) { flux_->forward(inputs(size, device)); });
+    targets.push_back(streaming::make_target("flux " + size.name, seconds, operations,
+                                             time_blocks(*model_, device_, 5, forward),
+                                             model_->manifest().blocks()));
+  }
+  write_calibration(out_ / "calibration_flux.json", {rig, targets});
+  fit_and_tell(speeds_, targets);
+  write_file(out_ / "rig.yaml", rig_text(rig_of(speeds_, link_)));
   for (const auto& size : sizes_)
     results_.add("predicted / measured step, resident, " + size.name,
-                 profile(size, speeds_).total_s, size.resident_s, "s",
+                 streaming::host_bound(profile(size, speeds_)).total_s, size.resident_s, "s",
                  {{"calibrated_on_this", true}});
-  fmt::print("calibrated: largest error {:.1f} %\n", error * 100);
 }
 
 Case Bench::make_case(const Size& size, const std::string& label) {
@@ -184,6 +194,14 @@ void Bench::offloaded(double share) {
     auto model = described(size);
     auto step = measure(subject, *model_, system, model, offload(system, model, share), results_);
     facts_["steps"].push_back({{"size", size.name}, {"share", share}, {"step_s", step}});
+    if (size.name == "1024" && share == 0.25) {
+      load(*model_, system, offload(system, model, share));
+      for (int i = 0; i < 3; ++i) subject.step();
+      device::synchronize(device_);
+      streaming::Trace trace;
+      for (int i = 0; i < 2; ++i) subject.step();
+      write_file(out_ / "trace_flux_1024_25.json", trace.to_json());
+    }
   }
 }
 

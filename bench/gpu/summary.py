@@ -4,7 +4,7 @@ import json
 import os
 import sys
 
-LISTS = ["demo.json", "streaming.json", "peer_streaming.json", "opening.json", "peer_opening.json", "sd15.json"]
+LISTS = ["placements_demo.json", "placements_sd15.json", "streaming.json", "peer_streaming.json", "ways.json", "opening.json", "peer_opening.json", "sd15.json"]
 
 
 def read(path):

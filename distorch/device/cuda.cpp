@@ -2,6 +2,7 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/DeviceGuard.h>
+#include <c10/core/StreamGuard.h>
 #include <dlfcn.h>
 #include <fmt/format.h>
 
@@ -11,6 +12,7 @@
 
 #include "distorch/base/log.h"
 #include "distorch/device/kind.h"
+#include "distorch/device/streams.h"
 
 // NVIDIA devices, found at run time: the driver by its library, torch's CUDA half from beside
 // torch_cpu. Nothing of CUDA is needed to build; functions are looked up by name and signatures
@@ -92,6 +94,35 @@ struct Runtime {
   }
 };
 
+// at::cuda::CUDAGraph of torch 2.11, whose header needs the CUDA toolkit: its functions by their
+// names in libtorch_cuda, an object as memory that is larger than it.
+struct TorchGraph {
+  using Pool = std::pair<unsigned long long, unsigned long long>;
+  static constexpr std::size_t size_bytes = 1024;
+
+  void (*construct)(void*, bool) = find<decltype(construct)>("C1Eb");
+  void (*destroy)(void*) = find<decltype(destroy)>("D1Ev");
+  void (*begin)(void*, Pool,
+                int) = find<decltype(begin)>("13capture_beginESt4pairIyyE21cudaStreamCaptureMode");
+  void (*end)(void*) = find<decltype(end)>("11capture_endEv");
+  void (*replay)(void*) = find<decltype(replay)>("6replayEv");
+  Pool (*pool)(void*) = find<decltype(pool)>("4poolEv");
+
+  bool complete() const { return construct && destroy && begin && end && replay && pool; }
+
+ private:
+  template <class Function>
+  static Function find(const char* name) {
+    return reinterpret_cast<Function>(
+        dlsym(RTLD_DEFAULT, (std::string("_ZN2at4cuda9CUDAGraph") + name).c_str()));
+  }
+};
+
+const TorchGraph& torch_graph() {
+  static const TorchGraph one;
+  return one;
+}
+
 const Driver& driver() {
   static const Driver one;
   return one;
@@ -154,6 +185,48 @@ c10::DeviceAllocator& allocator() {
 c10::Device cuda_device(int index) {
   return {c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index)};
 }
+
+class CudaRecording final : public Recording {
+ public:
+  CudaRecording(c10::Device device, const CudaRecording* beside) : device_(device) {
+    if (beside) shared_ = torch_graph().pool(beside->graph());
+    torch_graph().construct(graph(), false);
+  }
+  ~CudaRecording() override {
+    result_ = at::Tensor();
+    torch_graph().destroy(graph());
+  }
+
+  void capture(const std::function<at::Tensor()>& body) {
+    constexpr int kThisThread = 1;  // other threads may go on using the device
+    // The default stream cannot be recorded.
+    c10::StreamGuard stream(new_stream(device_));
+    torch_graph().begin(graph(), shared_, kThisThread);
+    std::exception_ptr failure;
+    try {
+      result_ = body();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    try {
+      torch_graph().end(graph());
+    } catch (...) {
+      if (!failure) failure = std::current_exception();
+    }
+    if (failure) std::rethrow_exception(failure);
+  }
+  void replay() override {
+    c10::DeviceGuard guard(device_);
+    torch_graph().replay(graph());
+  }
+
+ private:
+  void* graph() const { return const_cast<unsigned char*>(memory_); }
+
+  c10::Device device_;
+  TorchGraph::Pool shared_{0, 0};
+  alignas(64) unsigned char memory_[TorchGraph::size_bytes] = {};
+};
 
 class CudaKind final : public Kind {
  public:
@@ -227,6 +300,29 @@ class CudaKind final : public Kind {
   void unregister_host(void* start) noexcept override {
     if (runtime().host_unregister && runtime().host_unregister(start) != 0 && runtime().last_error)
       runtime().last_error();
+  }
+
+  std::unique_ptr<Recording> record(int index, const std::function<at::Tensor()>& body,
+                                    const Recording* beside) override {
+    if (!torch_graph().complete()) {
+      log::warn_once("this version of torch offers no CUDA graphs; steps are issued one by one");
+      return nullptr;
+    }
+    const auto device = cuda_device(index);
+    c10::DeviceGuard guard(device);
+    synchronize(device);
+    empty_cache();
+    auto recording =
+        std::make_unique<CudaRecording>(device, static_cast<const CudaRecording*>(beside));
+    try {
+      recording->capture(body);
+    } catch (const std::exception& error) {
+      if (runtime().last_error) runtime().last_error();
+      log::warn_once(fmt::format(
+          "a step could not be recorded and is issued operation by operation: {}", error.what()));
+      return nullptr;
+    }
+    return recording;
   }
 };
 

@@ -7,6 +7,7 @@
 
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
+#include "distorch/device/recording.h"
 
 // The interface behind which every kind of device stands: for device/ only.
 namespace distorch::device {
@@ -26,6 +27,11 @@ class Kind {
   virtual std::optional<std::string> register_host(void* start, std::int64_t bytes,
                                                    bool read_only) = 0;
   virtual void unregister_host(void* start) noexcept = 0;
+  /// See recording.h. Null: this kind has nothing of the sort.
+  virtual std::unique_ptr<Recording> record(int index, const std::function<at::Tensor()>& body,
+                                            const Recording* beside) {
+    return nullptr;
+  }
 };
 
 // One per file: cuda.cpp, sim/kind.cpp, cpu.cpp.

@@ -4,6 +4,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <mutex>
 #include <utility>
 
 #include "distorch/base/error.h"
@@ -69,6 +71,42 @@ void RegisteredRange::release() noexcept {
   types_.clear();
 }
 
+std::vector<std::shared_ptr<const RegisteredRange>> register_shared(
+    const void* start, std::int64_t bytes, const std::vector<c10::Device>& devices) {
+  using Piece = std::shared_ptr<const RegisteredRange>;
+  static std::mutex mutex;
+  static std::vector<std::weak_ptr<const RegisteredRange>> known;
+  const auto address = [](const Piece& piece) {
+    return static_cast<const std::byte*>(piece->start());
+  };
+  std::lock_guard lock(mutex);
+  const auto* begin = static_cast<const std::byte*>(start);
+  const auto* end = begin + bytes;
+  std::vector<Piece> shared;
+  std::erase_if(known, [](const auto& weak) { return weak.expired(); });
+  for (const auto& weak : known)
+    if (auto piece = weak.lock();
+        piece && address(piece) < end && begin < address(piece) + piece->bytes())
+      shared.push_back(std::move(piece));
+  std::sort(shared.begin(), shared.end(),
+            [&](const Piece& a, const Piece& b) { return address(a) < address(b); });
+  std::vector<Piece> pieces;
+  const auto fill = [&](const std::byte* to) {
+    if (begin >= to) return true;
+    auto piece = std::make_shared<const RegisteredRange>(begin, to - begin, devices);
+    if (!*piece) return false;
+    known.push_back(piece);
+    pieces.push_back(std::move(piece));
+    return true;
+  };
+  for (const auto& piece : shared) {
+    if (!fill(std::min(address(piece), end))) return {};
+    begin = address(piece) + piece->bytes();
+    pieces.push_back(piece);
+  }
+  return fill(end) ? pieces : std::vector<Piece>();
+}
+
 HostBuffer::HostBuffer(std::int64_t bytes, const std::vector<c10::Device>& devices)
     : bytes_(bytes) {
   if (bytes <= 0) return;
@@ -80,6 +118,9 @@ HostBuffer::HostBuffer(std::int64_t bytes, const std::vector<c10::Device>& devic
                 "no " + human_bytes(static_cast<double>(bytes)) + " of RAM for a copy buffer");
   }
   data_ = memory;
+  // Fewer pages are locked faster.
+  constexpr std::int64_t huge_page = std::int64_t{2} << 20;
+  if (mapped_ >= huge_page) madvise(memory, mapped_, MADV_HUGEPAGE);
   registered_ = RegisteredRange(data_, mapped_, devices, RegisteredRange::Access::ReadWrite);
 }
 

@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace distorch::device {
@@ -39,6 +40,13 @@ class RegisteredRange {
   std::int64_t bytes_ = 0;
   std::vector<c10::DeviceType> types_;
 };
+
+/// Registers [start, start + bytes), which whole pages must make up, together with others who asked
+/// for parts of the same memory: what they registered is shared, not registered twice (which
+/// drivers refuse). Returns the pieces in order of address; a copy must not cross from one into the
+/// next. Nothing where registration was refused.
+std::vector<std::shared_ptr<const RegisteredRange>> register_shared(
+    const void* start, std::int64_t bytes, const std::vector<c10::Device>& devices);
 
 /// Page-locked host memory of exactly the size asked for, rounded up to pages (torch's pool rounds
 /// to powers of two). Where locking is refused it is ordinary memory: slower, never an error.

@@ -8,7 +8,11 @@ namespace {
 
 at::Tensor conv(const at::Tensor& x, const at::Tensor& weight,
                 const std::optional<at::Tensor>& bias, const ConvOptions& o) {
-  return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding});
+  // Kernels of accelerators would convert the weight themselves; here the simulator sees it too,
+  // and resident weights are laid out like this once for all (streaming/streamed_model.cpp).
+  const bool lay_out = !x.is_cpu() && x.is_contiguous(at::MemoryFormat::ChannelsLast);
+  return at::conv2d(x, lay_out ? weight.contiguous(at::MemoryFormat::ChannelsLast) : weight, bias,
+                    {o.stride, o.stride}, {o.padding, o.padding});
 }
 
 // The factors of a 1x1 convolution may be stored as matrices.

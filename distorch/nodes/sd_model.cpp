@@ -94,12 +94,15 @@ void SdModel::prepare(streaming::Engine& engine, const RunShape& shape) {
 
 Tensor SdModel::apply(const Tensor& x, const Tensor& sigma, const BatchedInputs& inputs) {
   auto network = [&](const Tensor& scaled, const Tensor& timestep) {
-    models::DiffusionInput input{scaled, timestep.to(at::kFloat), {}, {}, {}};
-    if (auto context = inputs.find("c_crossattn"); context != inputs.end())
-      input.context = context->second;
-    if (auto concat = inputs.find("c_concat"); concat != inputs.end())
-      input.concat = concat->second;
-    return loaded_->network->apply(input);
+    auto find = [&](const char* name) {
+      auto at = inputs.find(name);
+      return at == inputs.end() ? Tensor() : at->second;
+    };
+    return loaded_->weights->step(
+        {scaled, timestep.to(at::kFloat), find("c_crossattn"), find("c_concat")},
+        [network = loaded_->network.get()](const std::vector<Tensor>& in) {
+          return network->apply({in[0], in[1], in[2], in[3], {}});
+        });
   };
   return sampling::predict_x0(*loaded_->sampling, x, sigma, network);
 }

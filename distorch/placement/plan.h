@@ -74,8 +74,8 @@ struct Home {
   bool operator==(const Home&) const = default;
 };
 
-/// Slots on the compute device for what streams from one donor; slot_bytes = the largest block that
-/// does.
+/// Memory on the compute device for what streams from one donor: room for `slots` blocks of the
+/// largest size that does (slot_bytes), and for more that are smaller (ring_layout.h).
 struct RingSize {
   int device = 0;  // the donor
   int slots = 2;

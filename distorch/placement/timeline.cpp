@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "distorch/placement/ring_layout.h"
+
 namespace distorch::placement {
 namespace {
 
@@ -62,9 +64,11 @@ struct Timeline::Stage {
 
 struct Timeline::Ring {
   int route = 0;
-  int slots = 0;
-  std::vector<int> blocks;     // in the order they are copied, cyclic
-  std::vector<double> copy_s;  // alone on its link, latency included
+  std::int64_t capacity = 0;        // bytes
+  std::vector<int> blocks;          // in the order they are copied, cyclic
+  std::vector<double> copy_s;       // alone on its link, latency included
+  std::vector<std::int64_t> sizes;  // bytes
+  RingLayout layout;                // where they go, and whose place they take
   std::int64_t started = 0, copied = 0, released = 0;
   int transfer = -1;  // the one in flight
   double began_s = 0;
@@ -114,12 +118,15 @@ bool Timeline::prepare(const Placement& placement) {
   for (std::size_t r = 0; r < rings_.size(); ++r) {
     Ring& ring = rings_[r];
     ring = Ring{.route = route(placement.rings[r].device, placement.compute),
-                .slots = placement.rings[r].slots,
+                .capacity = placement.rings[r].bytes(),
                 .blocks = std::move(ring.blocks),
-                .copy_s = std::move(ring.copy_s)};
+                .copy_s = std::move(ring.copy_s),
+                .sizes = std::move(ring.sizes),
+                .layout = std::move(ring.layout)};
     ring.blocks.clear();
     ring.copy_s.clear();
-    if (ring.route < 0 || ring.slots < 1) return false;
+    ring.sizes.clear();
+    if (ring.route < 0 || placement.rings[r].slots < 1) return false;
   }
   int here = placement.compute;
   for (std::size_t i = 0; i < model_.blocks.size(); ++i) {
@@ -138,6 +145,7 @@ bool Timeline::prepare(const Placement& placement) {
       ring.blocks.push_back(static_cast<int>(i));
       ring.copy_s.push_back(clock_.latency_s(ring.route) +
                             static_cast<double>(block.bytes) / clock_.bytes_per_s(ring.route));
+      ring.sizes.push_back(block.bytes);
     }
     if (stage.device != here) {
       stage.move_route = route(here, stage.device);
@@ -153,6 +161,10 @@ bool Timeline::prepare(const Placement& placement) {
     back.move_bytes = model_.blocks.back().activation_bytes;
     if (back.move_route < 0) return false;
     stages_.push_back(back);
+  }
+  for (Ring& ring : rings_) {
+    pack_ring(ring.sizes, ring.capacity, ring.layout);
+    effort_ += static_cast<std::int64_t>(ring.sizes.size());
   }
   return true;
 }
@@ -185,17 +197,16 @@ bool Timeline::uncontended() {
 double Timeline::run_alone() {
   struct Cursor {
     double link_free = 0;
-    std::size_t next = 0;  // index into blocks
-    std::size_t slot = 0;  // which slot
-    std::size_t first_slot = 0;
+    std::size_t next = 0;   // entry of its layout
+    std::size_t first = 0;  // of its entries in release_
   };
   std::vector<Cursor> cursors(rings_.size());
-  std::size_t slots = 0;
+  std::size_t entries = 0;
   for (std::size_t r = 0; r < rings_.size(); ++r) {
-    cursors[r].first_slot = slots;
-    slots += static_cast<std::size_t>(rings_[r].slots);
+    cursors[r].first = entries;
+    entries += rings_[r].layout.after.size();
   }
-  release_.assign(slots, 0);
+  release_.assign(entries, 0);
   Settling steps;
   std::vector<double> links(rings_.size());
   double now = 0;
@@ -212,12 +223,14 @@ double Timeline::run_alone() {
       }
       const Ring& ring = rings_[stage.ring];
       Cursor& cursor = cursors[stage.ring];
-      double& release = release_[cursor.first_slot + cursor.slot];
-      cursor.link_free = std::max(cursor.link_free, release) + ring.copy_s[cursor.next];
+      const auto around = ring.layout.after.size();
+      const auto after = static_cast<std::size_t>(ring.layout.after[cursor.next]);
+      const auto before = cursor.next >= after ? cursor.next - after : cursor.next + around - after;
+      cursor.link_free = std::max(cursor.link_free, release_[cursor.first + before]) +
+                         ring.copy_s[cursor.next % ring.blocks.size()];
       now = std::max(now, cursor.link_free) + stage.seconds;
-      release = now;
-      cursor.next = cursor.next + 1 == ring.blocks.size() ? 0 : cursor.next + 1;
-      cursor.slot = cursor.slot + 1 == static_cast<std::size_t>(ring.slots) ? 0 : cursor.slot + 1;
+      release_[cursor.first + cursor.next] = now;
+      cursor.next = cursor.next + 1 == around ? 0 : cursor.next + 1;
     }
     for (std::size_t r = 0; r < links.size(); ++r) links[r] = cursors[r].link_free;
   } while (!steps.add(now, links));
@@ -226,8 +239,11 @@ double Timeline::run_alone() {
 
 void Timeline::start_copies(double now) {
   for (Ring& ring : rings_) {
-    if (ring.transfer >= 0 || ring.started - ring.released >= ring.slots) continue;
-    const auto block = ring.blocks[static_cast<std::size_t>(ring.started) % ring.blocks.size()];
+    if (ring.transfer >= 0) continue;
+    const auto started = static_cast<std::size_t>(ring.started);
+    const auto after = ring.layout.after[started % ring.layout.after.size()];
+    if (ring.released <= ring.started - after) continue;
+    const auto block = ring.blocks[started % ring.blocks.size()];
     ring.transfer = clock_.start(ring.route, model_.blocks[block].bytes, now);
     ring.began_s = now;
     ++ring.started;

@@ -36,11 +36,11 @@ struct Report {
   std::vector<Interval> intervals;  // of the steps recorded
 };
 
-/// The clock of one model on one machine. Rules: a copy starts when its ring has a free slot and
-/// its link has finished the copy before it; a slot is free again when the block that used it has
-/// been computed; a block computes when the one before it is done and its weights are there; the
-/// order of copies is cyclic over steps. Links share as LinkClock says. Event-driven and exact for
-/// these rules. Keeps references: system and model must outlive it.
+/// The clock of one model on one machine. Rules: a copy starts when its place in the ring is free
+/// (ring_layout.h) and its link has finished the copy before it; a place is free again when the
+/// blocks that used it have been computed; a block computes when the one before it is done and its
+/// weights are there; the order of copies is cyclic over steps. Links share as LinkClock says.
+/// Event-driven and exact for these rules. Keeps references: system and model must outlive it.
 class Timeline {
  public:
   Timeline(const System& system, const Model& model);

@@ -163,11 +163,11 @@ void Engine::unload_all() {
 // --- planning
 // -----------------------------------------------------------------------------------------------
 
-placement::Model Engine::describe(const Entry& entry, const StreamedModel& model,
-                                  const placement::System& system) const {
+placement::Model Engine::describe(const StreamedModel& model, const placement::System& system,
+                                  const Profile& profile) const {
   placement::Model described;
   described.name = model.options().name;
-  described.activation_bytes = entry.profile.peak_activation_bytes;
+  described.activation_bytes = profile.peak_activation_bytes;
   // Work of a block on another accelerator, from its flops and that device's speed relative to the
   // compute device's.
   auto dtype = std::string(
@@ -191,14 +191,12 @@ placement::Model Engine::describe(const Entry& entry, const StreamedModel& model
     block.bytes = on_host || model.decode_bytes(index)
                       ? std::max(model.file_bytes(index), model.resident_bytes(index))
                       : model.file_bytes(index);
-    double seconds = i < entry.profile.seconds.size() ? entry.profile.seconds[i] : 0;
+    double seconds = i < profile.seconds.size() ? profile.seconds[i] : 0;
     for (double r : ratio) block.seconds.push_back(r < 0 ? -1 : seconds * r);
-    if (i < entry.profile.activation_bytes.size())
-      block.activation_bytes = entry.profile.activation_bytes[i];
+    if (i < profile.activation_bytes.size()) block.activation_bytes = profile.activation_bytes[i];
     block.pinned = block.bytes == 0;
-    described.activation_bytes =
-        std::max(described.activation_bytes,
-                 entry.profile.peak_activation_bytes + model.decode_bytes(index));
+    described.activation_bytes = std::max(
+        described.activation_bytes, profile.peak_activation_bytes + model.decode_bytes(index));
     described.blocks.push_back(std::move(block));
   }
   return described;
@@ -236,7 +234,7 @@ placement::Allocation Engine::allocation_of(const Entry& entry, const StreamedMo
 
 placement::Placement Engine::plan_beside(Entry& entry, StreamedModel& model, const Bytes& taken) {
   entry.system = system_without(model.options().compute, taken);
-  entry.plan_model = describe(entry, model, entry.system);
+  entry.plan_model = describe(model, entry.system, host_bound(entry.profile));
   bool has_allocation = !options_.override_allocation.empty() || !entry.request.allocation.empty();
   if (!has_allocation) {
     // Who computes on the CPU wants the accelerators left alone; only an allocation may name them.
@@ -277,10 +275,18 @@ Engine::Bytes Engine::taken_by_others(const StreamedModel& model) const {
   return taken;
 }
 
-/// Unloads the model that was used longest ago and holds memory on `device`. Models of the current
-/// prompt only if `also_current_prompt`. False when there is none.
+/// Takes memory of `device` from other models: recordings first, then all weights of the one that
+/// was used longest ago. Models of the current prompt only if `also_current_prompt`. False when
+/// there is none.
 bool Engine::evict_one(const StreamedModel* keep, bool also_current_prompt,
                        const std::string& device) {
+  for (auto& entry : entries_)
+    if (auto model = entry.model.lock(); model && model.get() != keep &&
+                                         model->options().compute == device &&
+                                         model->drop_recordings()) {
+      device::empty_cache(device::to_torch(device));
+      return true;
+    }
   Entry* oldest = nullptr;
   for (auto& entry : entries_) {
     auto model = entry.model.lock();
@@ -329,7 +335,8 @@ bool Engine::plan_together(Entry& own, StreamedModel& model) {
   auto others = partners(own);
   if (others.empty()) return false;
   own.system = system_without(model.options().compute, {});
-  std::vector<placement::Use> uses{{describe(own, model, own.system), own.steps}};
+  std::vector<placement::Use> uses{
+      {describe(model, own.system, host_bound(own.profile)), own.steps}};
   double per_byte = own.profile.total_s /
                     static_cast<double>(std::max<std::int64_t>(1, model.total_file_bytes()));
   for (auto* other : others) {
@@ -341,7 +348,7 @@ bool Engine::plan_together(Entry& own, StreamedModel& model) {
         other->profile.seconds.push_back(
             per_byte * static_cast<double>(partner->file_bytes(static_cast<int>(i))));
     }
-    uses.push_back({describe(*other, *partner, own.system), own.steps});
+    uses.push_back({describe(*partner, own.system, host_bound(other->profile)), own.steps});
   }
   auto together = placement::auto_plan(own.system, uses);
   if (!together.kept) return false;
@@ -370,6 +377,9 @@ void Engine::adopt(Entry& entry, StreamedModel& model) {
   for (const auto& ring : entry.placement.rings)
     slots[entry.system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
+  // Only where the host may hold the device up: a recording keeps the activations' memory.
+  bool slow_host = entry.profile.issue_s > entry.profile.total_s / 2;
+  model.record_steps(entry.many_steps && all_resident(entry.placement) && slow_host);
 }
 
 /// Plans a model beside what others hold; others give way as far as that helps.
@@ -400,6 +410,8 @@ void Engine::prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds
   own.profile = needs.profile(speeds(compute));
   own.key = needs.key;
   if (!plan_together(own, *model)) plan_alone(own, *model);
+  // Where nothing streams, a run can be issued as a whole: then the device's own time counts.
+  if (all_resident(own.placement)) own.plan_model = describe(*model, own.system, own.profile);
   own.planned = true;
   adopt(own, *model);
   if (options_.plan_only) {

@@ -125,8 +125,9 @@ class Engine {
   Entry& entry(const StreamedModel& model);
   const Entry* find(const StreamedModel& model) const;
   placement::System system_without(const std::string& compute, const Bytes& taken) const;
-  placement::Model describe(const Entry& entry, const StreamedModel& model,
-                            const placement::System& system) const;
+  /// The model for planners, with the block times of `profile` (of one run on the compute device).
+  placement::Model describe(const StreamedModel& model, const placement::System& system,
+                            const Profile& profile) const;
   placement::Allocation allocation_of(const Entry& entry, const StreamedModel& model);
   /// A plan beside what others hold; `all_resident` tells whether nothing had to be offloaded.
   placement::Placement plan_beside(Entry& entry, StreamedModel& model, const Bytes& taken);

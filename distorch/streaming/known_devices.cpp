@@ -16,7 +16,8 @@ struct Card {
   double memory_gbps;
 };
 
-// H200 measured (see docs/benchmarks.md); others: data sheets, dense, with float32 accumulation.
+// H200 measured (see docs/benchmarks_gpu.md); others: data sheets, dense, with float32
+// accumulation.
 constexpr std::array<Card, 10> cards{{{"H200", 700, 45, 4000},
                                       {"H100", 650, 45, 3000},
                                       {"A100", 250, 17, 1700},
@@ -29,8 +30,20 @@ constexpr std::array<Card, 10> cards{{{"H200", 700, 45, 4000},
                                       {"A6000", 75, 36, 720}}};
 
 constexpr double launch_s = 4e-6;  // one kernel launch
+constexpr double issue_s = 8e-6;   // of the host, for one operation of ATen
 
 }  // namespace
+
+KernelSpeeds typical_kernels() {
+  RigDevice device;
+  device.speed(KernelKind::Matmul) = {.compute = 1, .memory = 0.8};
+  device.speed(KernelKind::Convolution) = {.compute = 0.4, .memory = 0.6, .start_s = 8e-6};
+  // 0.8 at FLUX's heads of 128, 0.43 at the 40 of Stable Diffusion 1.
+  device.speed(KernelKind::Attention) = {.compute = 1.3, .memory = 0.8, .half_depth = 80};
+  device.speed(KernelKind::Normalization) = {.memory = 0.4};
+  device.speed(KernelKind::Elementwise) = {.memory = 0.9};
+  return device.kernels;
+}
 
 RigDevice known_speeds(const device::DeviceInfo& info) {
   RigDevice speeds;
@@ -48,6 +61,8 @@ RigDevice known_speeds(const device::DeviceInfo& info) {
                      {"default", card.float_tflops}};
     speeds.memory_bytes_per_s = card.memory_gbps * GB;
     speeds.launch_s = launch_s;
+    speeds.kernels = typical_kernels();
+    if (info.kind == "cuda") speeds.issue_s = issue_s;
   } else {
     double threads = std::max(1, info.threads);
     speeds.tflops = {{"bfloat16", (info.fast_bf16 ? 0.12 : 0.01) * threads},

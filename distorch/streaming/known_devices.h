@@ -7,6 +7,9 @@
 
 namespace distorch::streaming {
 
+/// How kinds of operations usually depart from a GPU's peaks: the same for all cards.
+KernelSpeeds typical_kernels();
+
 /// Speeds of a real device for predictions: of a table of well-known cards, else a cautious guess
 /// from its kind.
 RigDevice known_speeds(const device::DeviceInfo& info);

@@ -9,8 +9,10 @@ namespace {
 /// Stands in for the real source during a dry run: weights are shapes, blocks are measured.
 class DrySource final : public weights::WeightSource {
  public:
-  DrySource(StreamedModel& model, at::Device device) : model_(model) {
+  /// `record`: every operation is listed too.
+  DrySource(StreamedModel& model, at::Device device, bool record) : model_(model), record_(record) {
     auto blocks = model.block_count();
+    operations_.blocks.resize(blocks);
     profile_.seconds.assign(blocks, 0);
     profile_.flops.assign(blocks, 0);
     profile_.activation_bytes.assign(blocks, 0);
@@ -21,6 +23,8 @@ class DrySource final : public weights::WeightSource {
         auto& value = model.manifest().slot(item.weight).value;
         before_.emplace_back(item.weight, value);
         value = at::empty(item.stored.shape, options);
+        if (model.options().channels_last && value.dim() == 4)
+          value = value.contiguous(at::MemoryFormat::ChannelsLast);
       }
     for (std::size_t i = 0; i < model.manifest().weights().size(); ++i)
       patches_.push_back(std::exchange(model.manifest().slot(i).patches, {}));
@@ -38,9 +42,11 @@ class DrySource final : public weights::WeightSource {
                        const weights::Body& body) override {
     // Work counts once it is done on the virtual clock.
     sim::finish();
+    take_recorded(operations_.outside);
     auto before = sim::work(0);
     auto results = body(inputs);
     sim::finish();
+    take_recorded(operations_.blocks[block]);
     auto after = sim::work(0);
     profile_.seconds[block] += after.busy_s - before.busy_s;
     profile_.flops[block] += after.flops - before.flops;
@@ -52,23 +58,33 @@ class DrySource final : public weights::WeightSource {
     return results;
   }
 
+  /// Appends what the device has done since the last call.
+  void take_recorded(std::vector<KernelWork>& list) const {
+    if (!record_) return;
+    for (auto& interval : sim::intervals())
+      if (interval.kernel) list.push_back(std::move(*interval.kernel));
+    sim::trace(true);  // drops them
+  }
+
   Profile profile_;
+  RunOperations operations_;
 
  private:
   StreamedModel& model_;
+  bool record_;
   std::vector<std::pair<int, at::Tensor>> before_;
   std::vector<std::vector<weights::Patch>> patches_;
 };
 
-}  // namespace
-
-Profile profile_model(StreamedModel& model, const RigDevice& compute,
-                      const std::function<void(at::Device)>& forward) {
+/// A machine with memory for anything and `compute` as its one accelerator.
+Rig dry_rig(const RigDevice& compute) {
   Rig rig;
   rig.name = "profile";
   rig.devices.push_back(compute);
   rig.devices.back().name = "sim:0";
   rig.devices.back().memory_bytes = std::int64_t{1} << 50;
+  // The host's time is not looked at, and a clock that stands still is worked off faster.
+  rig.devices.back().issue_s = 0;
   RigDevice host;
   host.name = "cpu";
   host.memory_bytes = std::int64_t{1} << 50;
@@ -78,18 +94,46 @@ Profile profile_model(StreamedModel& model, const RigDevice& compute,
   link.to = "sim:0";
   link.bytes_per_s = 1e10;
   rig.links.push_back(link);
+  return rig;
+}
 
-  sim::DryScope scope(rig);
+}  // namespace
+
+Profile profile_model(StreamedModel& model, const RigDevice& compute,
+                      const std::function<void(at::Device)>& forward) {
+  sim::DryScope scope(dry_rig(compute));
   auto device = at::Device(c10::DeviceType::PrivateUse1, 0);
-  DrySource source(model, device);
+  DrySource source(model, device, false);
   auto weights = sim::memory(0).in_use;
   sim::reset_peak(0);
   auto before = sim::work(0);
   forward(device);
   sim::finish();
   source.profile_.peak_activation_bytes = sim::memory(0).peak - weights;
-  source.profile_.total_s = sim::work(0).busy_s - before.busy_s;
+  auto after = sim::work(0);
+  source.profile_.total_s = after.busy_s - before.busy_s;
+  source.profile_.operations = after.operations - before.operations;
+  source.profile_.issue_s = static_cast<double>(source.profile_.operations) * compute.issue_s;
   return std::move(source.profile_);
+}
+
+Profile host_bound(Profile profile) {
+  if (profile.total_s <= 0 || profile.issue_s <= profile.total_s) return profile;
+  const double late = profile.issue_s / profile.total_s;
+  for (auto& seconds : profile.seconds) seconds *= late;
+  profile.total_s = profile.issue_s;
+  return profile;
+}
+
+RunOperations operations_of(StreamedModel& model, const std::function<void(at::Device)>& forward) {
+  sim::DryScope scope(dry_rig({}));
+  auto device = at::Device(c10::DeviceType::PrivateUse1, 0);
+  DrySource source(model, device, true);
+  sim::trace(true);
+  forward(device);
+  sim::finish();
+  source.take_recorded(source.operations_.outside);
+  return std::move(source.operations_);
 }
 
 }  // namespace distorch::streaming

@@ -9,6 +9,7 @@
 namespace distorch::streaming {
 
 /// What one run of a model costs on a device, block by block, by the simulator's cost model.
+/// Seconds are the device's own: what its operations take when the host has issued them in time.
 struct Profile {
   std::vector<double> seconds;  // per block: one run's compute; 0 for blocks that did not run
   std::vector<double> flops;    // per block
@@ -16,7 +17,14 @@ struct Profile {
   std::vector<bool> used;                      // whether the block ran at all
   std::int64_t peak_activation_bytes = 0;      // highest memory beside weights
   double total_s = 0;
+  std::int64_t operations = 0;
+  double issue_s = 0;  // host time to issue them, operations * RigDevice::issue_s
 };
+
+/// The profile of a run whose operations the host issues one by one: where it needs longer for that
+/// than the device for the work, seconds of all blocks grow alike until the run takes issue_s. Not
+/// for a run that is issued as a whole (a recorded graph).
+Profile host_bound(Profile profile);
 
 /// Runs `forward` dry (shapes only) on a simulated device with the speeds of `compute`: nothing is
 /// computed, read or stored, so it takes milliseconds, and where the model's weights rest now does
@@ -24,5 +32,13 @@ struct Profile {
 /// model as a real run would.
 Profile profile_model(StreamedModel& model, const RigDevice& compute,
                       const std::function<void(at::Device)>& forward);
+
+/// The operations of one run in order of execution.
+struct RunOperations {
+  std::vector<std::vector<KernelWork>> blocks;  // per block; empty for blocks that did not run
+  std::vector<KernelWork> outside;              // between blocks
+};
+/// From a dry run like profile_model's, on a device with the plain cost rule.
+RunOperations operations_of(StreamedModel& model, const std::function<void(at::Device)>& forward);
 
 }  // namespace distorch::streaming

@@ -8,90 +8,116 @@
 namespace distorch::streaming {
 
 Lease::~Lease() {
-  if (ring_) ring_->release(slot_);
+  if (ring_) ring_->release(block_);
 }
 
 Lease& Lease::operator=(Lease&& other) noexcept {
   if (this != &other) {
-    if (ring_) ring_->release(slot_);
+    if (ring_) ring_->release(block_);
     ring_ = std::exchange(other.ring_, nullptr);
-    slot_ = other.slot_;
+    block_ = other.block_;
   }
   return *this;
 }
 
-const at::Tensor& Lease::bytes() const { return ring_->bytes(slot_); }
-
-const std::vector<const std::byte*>& Lease::places() const { return ring_->places(slot_); }
-
-Ring::Ring(std::vector<RingBlock> blocks, const RingOptions& options)
-    : options_(options), states_(static_cast<std::size_t>(std::max(1, options.slots))) {
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    successor_[blocks[i].id] = blocks[(i + 1) % blocks.size()].id;
-    slot_bytes_ = std::max(slot_bytes_, blocks[i].layout->slot_bytes);
-  }
-  for (auto& block : blocks) blocks_[block.id] = std::move(block);
+at::Tensor Lease::bytes() const {
+  const auto& state = ring_->blocks_[block_];
+  return ring_->buffer_.defined()
+             ? ring_->buffer_.narrow(0, state.offset, state.block.layout->slot_bytes)
+             : at::Tensor();
 }
 
-void Ring::allocate_slots(const at::TensorOptions& options) {
-  for (std::size_t i = 0; i < states_.size(); ++i)
-    bytes_.push_back(at::empty({slot_bytes_}, options.dtype(at::kByte)));
+const std::vector<const std::byte*>& Lease::places() const { return ring_->places(block_); }
+
+Ring::Ring(std::vector<RingBlock> blocks, const std::vector<std::int64_t>& sizes,
+           const RingOptions& options)
+    : blocks_(blocks.size()), options_(options) {
+  const auto n = static_cast<int>(blocks.size());
+  for (int i = 0; i < n; ++i) {
+    index_[blocks[i].id] = i;
+    blocks_[i].block = std::move(blocks[i]);
+    blocks_[i].size_bytes = sizes[i];
+    blocks_[i].successor = (i + 1) % n;
+    capacity_bytes_ = std::max(capacity_bytes_, sizes[i]);
+  }
+  capacity_bytes_ *= std::clamp(options.slots, 1, std::max(1, n));
+  placement::pack_ring(sizes, capacity_bytes_, layout_);
+}
+
+void Ring::allocate(const at::TensorOptions& options) {
+  buffer_ = at::empty({capacity_bytes_}, options.dtype(at::kByte));
 }
 
 bool Ring::has_donors() const {
   return std::any_of(blocks_.begin(), blocks_.end(),
-                     [](const auto& entry) { return entry.second.donor.defined(); });
+                     [](const State& state) { return state.block.donor.defined(); });
 }
 
-int Ring::successor(int block) const { return successor_.at(block); }
+/// Its place in this round; in the next one where the order has come round since the last fill.
+std::int64_t Ring::next_offset(int index) const {
+  auto round = (round_ + (index <= last_filled_ ? 1 : 0)) % layout_.rounds;
+  return layout_.offsets[static_cast<std::size_t>(round) * blocks_.size() + index];
+}
 
-/// A slot nobody uses; with `may_drop_fresh` also one that was filled for a block that did not
-/// come.
-int Ring::free_slot(bool may_drop_fresh) const {
-  for (int i = 0; i < slots(); ++i) {
-    int slot = (next_slot_ + i) % slots();
-    const auto& state = states_[slot];
-    if (!state.leased && (may_drop_fresh || !state.fresh)) return slot;
+/// Whether nobody needs what lies at the block's next place. With `drop_fresh` a block that was
+/// filled and did not come is given up.
+bool Ring::may_fill(int index, bool drop_fresh) {
+  auto begin = next_offset(index), end = begin + blocks_[index].size_bytes;
+  for (auto& state : blocks_) {
+    if ((!state.leased && !state.fresh) || !overlaps(state, begin, end)) continue;
+    if (state.leased || !drop_fresh) return false;
+    state.fresh = false;
+    state.given_up = true;
   }
-  return -1;
+  return true;
 }
 
-void Ring::start_fill(int slot, int block) {
-  const auto& source = blocks_.at(block);
-  states_[slot] = {block, false, true};
-  next_slot_ = (slot + 1) % slots();
-  copied_bytes_ += source.layout->link_bytes;
-  fill(slot, source);
+void Ring::start_fill(int index) {
+  auto& state = blocks_[index];
+  Place place{index, next_offset(index), -1, {}};
+  round_ = (round_ + (index <= last_filled_ ? 1 : 0)) % layout_.rounds;
+  last_filled_ = index;
+  std::uint64_t latest = 0;
+  for (int other = 0; other < static_cast<int>(blocks_.size()); ++other) {
+    auto& there = blocks_[other];
+    if (!overlaps(there, place.offset, place.offset + state.size_bytes)) continue;
+    if (std::exchange(there.given_up, false)) place.given_up.push_back(other);
+    if (there.released <= latest) continue;
+    latest = there.released;
+    place.freed_last = other;
+  }
+  state.offset = place.offset;
+  state.leased = false;
+  state.fresh = true;
+  copied_bytes_ += state.block.layout->link_bytes;
+  fill(place, state.block);
 }
 
 Lease Ring::pin(int block) {
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
-  int slot = -1;
-  for (int i = 0; i < slots(); ++i)
-    if (states_[i].block == block && states_[i].fresh) slot = i;
-  if (slot < 0) {
-    slot = free_slot(false);
-    if (slot < 0) slot = free_slot(true);
-    if (slot < 0)
-      throw Error(
-          ErrorKind::Internal, "ring",
-          fmt::format("block {} was asked for while all {} slots are in use", block, slots()));
-    start_fill(slot, block);
-    unforeseen_bytes_ += blocks_.at(block).layout->link_bytes;
+  const auto index = index_.at(block);
+  auto& state = blocks_[index];
+  if (!state.fresh) {
+    if (!may_fill(index, true))
+      throw Error(ErrorKind::Internal, "ring",
+                  fmt::format("block {} was asked for while its place is in use", block));
+    start_fill(index);
+    unforeseen_bytes_ += state.block.layout->link_bytes;
   }
-  wait_filled(slot);
-  states_[slot].leased = true;
-  states_[slot].fresh = false;
-  if (last_pinned_ >= 0 && last_pinned_ != block) successor_[last_pinned_] = block;
-  last_pinned_ = block;
+  wait_filled(index);
+  state.leased = true;
+  state.fresh = false;
+  if (last_pinned_ >= 0 && last_pinned_ != index) blocks_[last_pinned_].successor = index;
+  last_pinned_ = index;
   prefetch();
-  return Lease(this, slot);
+  return Lease(this, index);
 }
 
-void Ring::release(int slot) noexcept {
-  states_[slot].leased = false;
+void Ring::release(int index) noexcept {
+  blocks_[index].leased = false;
+  blocks_[index].released = ++releases_;
   try {
-    mark_free(slot);
+    mark_free(index);
     prefetch();
   } catch (...) {
     failure_ = std::current_exception();
@@ -100,15 +126,11 @@ void Ring::release(int slot) noexcept {
 
 void Ring::prefetch() {
   int next = last_pinned_;
-  for (int ahead = 0; ahead < slots(); ++ahead) {
-    next = successor(next);
-    bool present = false;
-    for (const auto& state : states_)
-      present = present || (state.block == next && (state.fresh || state.leased));
-    if (present) continue;
-    int slot = free_slot(false);
-    if (slot < 0) return;
-    start_fill(slot, next);
+  for (std::size_t ahead = 0; ahead < blocks_.size(); ++ahead) {
+    next = blocks_[next].successor;
+    if (blocks_[next].fresh || blocks_[next].leased) continue;
+    if (!may_fill(next, false)) return;
+    start_fill(next);
   }
 }
 

@@ -13,6 +13,7 @@
 
 #include "distorch/device/registered.h"
 #include "distorch/device/streams.h"
+#include "distorch/placement/ring_layout.h"
 #include "distorch/streaming/layout.h"
 
 namespace distorch::streaming {
@@ -20,26 +21,27 @@ namespace distorch::streaming {
 class Ring;
 
 /// One block's bytes on the compute device, for as long as this object lives. Move-only. Dropping
-/// it never blocks the host: its slot is overwritten only after everything the compute stream had
+/// it never blocks the host: its place is overwritten only after everything the compute stream had
 /// to do until then.
 class [[nodiscard]] Lease {
  public:
   Lease() = default;
-  Lease(Ring* ring, int slot) : ring_(ring), slot_(slot) {}
+  Lease(Ring* ring, int block) : ring_(ring), block_(block) {}
   ~Lease();
-  Lease(Lease&& other) noexcept : ring_(std::exchange(other.ring_, nullptr)), slot_(other.slot_) {}
+  Lease(Lease&& other) noexcept
+      : ring_(std::exchange(other.ring_, nullptr)), block_(other.block_) {}
   Lease& operator=(Lease&& other) noexcept;
 
-  int slot() const { return slot_; }
-  /// uint8 [slot_bytes], laid out as the block's Layout says; undefined where places() tells.
-  const at::Tensor& bytes() const;
-  /// On a CPU the address of each run of the Layout, in the file's mapping or in a slot; empty
+  /// uint8 [layout.slot_bytes], laid out as the block's Layout says; undefined where places()
+  /// tells.
+  at::Tensor bytes() const;
+  /// On a CPU the address of each run of the Layout, in the file's mapping or in the ring; empty
   /// elsewhere.
   const std::vector<const std::byte*>& places() const;
 
  private:
   Ring* ring_ = nullptr;
-  int slot_ = -1;
+  int block_ = -1;
 };
 
 /// Where the bytes of a ring's blocks come from.
@@ -51,28 +53,33 @@ struct RingBlock {
 
 /// What the race check's own test leaves out, one at a time. Everywhere else: all true.
 struct RingWaits {
-  bool copy_after_compute = true;  // a slot is overwritten only when its last user is done
+  bool copy_after_compute = true;  // a place is overwritten only when its last user is done
   bool compute_after_copy = true;  // a block computes only when its bytes have arrived
   bool host_after_copy = true;     // a staging buffer is refilled only when its copy is done
 };
 
 struct RingOptions {
   at::Device compute = at::kCPU;
-  int slots = 2;     // 2 hide transfers behind compute, a third brings nothing; 1 saves memory
-  std::string lane;  // for traces: "cpu -> cuda:0"
+  int copy_streams = 1;  // 2: taken in turns, so that starting one copy hides behind another
+  int slots = 2;         // room for that many of the largest block; 1 saves memory, see plan.h
+  std::string lane;      // for traces: "cpu -> cuda:0"
   bool registered =
       true;  // the file's mapping is registered with the compute device (see RegisteredRange)
+  std::vector<const std::byte*> seams;  // where pieces of registered memory begin, sorted or not
   bool keep_cached = true;  // false: the file does not fit into RAM, give its pages back once read
   RingWaits waits;
 };
 
-/// The fixed slots through which the blocks of one link reach the compute device, fetched ahead in
-/// the order in which they were used last time, cyclic over steps: during the last blocks of a step
-/// the first ones of the next are on their way. One kind for devices with streams, one for the CPU
+/// The memory through which the blocks of one link reach the compute device. Each has its fixed
+/// places in it (placement/ring_layout.h). They are fetched ahead, as far as there is room, in the
+/// order in which they were used last time, cyclic over steps: during the last blocks of a step the
+/// first ones of the next are on their way. One kind for devices with streams, one for the CPU
 /// (ring_stream.cpp, ring_thread.cpp).
 class Ring {
  public:
-  Ring(std::vector<RingBlock> blocks, const RingOptions& options);
+  /// `sizes`: bytes that each block takes in the ring.
+  Ring(std::vector<RingBlock> blocks, const std::vector<std::int64_t>& sizes,
+       const RingOptions& options);
   virtual ~Ring() = default;
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;
@@ -81,47 +88,61 @@ class Ring {
   /// compute stream waits for the copy, the host does not (except for staged copies that have not
   /// been read from disk yet).
   Lease pin(int block);
-  std::int64_t slot_bytes() const { return slot_bytes_; }
-  int slots() const { return static_cast<int>(states_.size()); }
-  const at::Tensor& bytes(int slot) const { return bytes_.empty() ? none_ : bytes_[slot]; }
-  virtual const std::vector<const std::byte*>& places(int) const { return nowhere_; }
+  /// Memory of the ring on the compute device.
+  std::int64_t capacity_bytes() const { return capacity_bytes_; }
   /// Bytes copied so far, and how many of them were not foreseen.
   std::int64_t copied_bytes() const { return copied_bytes_; }
   std::int64_t unforeseen_bytes() const { return unforeseen_bytes_; }
 
  protected:
-  virtual void fill(int slot,
-                    const RingBlock& block) = 0;  // start copying; the slot is free or being freed
-  virtual void wait_filled(int slot) = 0;         // compute may use the slot after this
-  virtual void mark_free(int slot) = 0;  // what compute does from now on does not use the slot
+  /// Where a block goes this time, and what was there.
+  struct Place {
+    int index = 0;  // of the block, as the constructor was given them
+    std::int64_t offset = 0;
+    int freed_last = -1;  // index of the block whose release frees it last; -1: none has used it
+    std::vector<int> given_up;  // indices of blocks that were copied there and not used
+  };
+  virtual void fill(const Place& place, const RingBlock& block) = 0;  // start copying
+  virtual void wait_filled(int index) = 0;  // compute may use the block after this
+  virtual void mark_free(int index) = 0;    // what compute does from now on does not use it
+  virtual const std::vector<const std::byte*>& places(int) const { return nowhere_; }
   const RingOptions& options() const { return options_; }
-  void allocate_slots(const at::TensorOptions& options);
+  void allocate(const at::TensorOptions& options);
+  const at::Tensor& buffer() const { return buffer_; }
+  std::size_t block_count() const { return blocks_.size(); }
   bool has_donors() const;  // whether blocks come from the memory of a device
 
  private:
   friend class Lease;
   struct State {
-    int block = -1;
+    RingBlock block;
+    std::int64_t size_bytes = 0, offset = 0;
+    int successor = 0;
     bool leased = false;
-    bool fresh = false;  // filled, not used yet
+    bool fresh = false;          // filled, not used yet
+    bool given_up = false;       // filled, and never used before it made way
+    std::uint64_t released = 0;  // when, counted in releases; 0: never
   };
-  void release(int slot) noexcept;  // what goes wrong is thrown by the next pin()
+  void release(int index) noexcept;  // what goes wrong is thrown by the next pin()
   void prefetch();
-  int free_slot(bool may_drop_fresh) const;
-  void start_fill(int slot, int block);
-  int successor(int block) const;
+  bool may_fill(int index, bool drop_fresh);
+  void start_fill(int index);
+  std::int64_t next_offset(int index) const;
+  bool overlaps(const State& state, std::int64_t begin, std::int64_t end) const {
+    return state.offset < end && begin < state.offset + state.size_bytes;
+  }
 
-  std::map<int, RingBlock> blocks_;
-  std::map<int, int> successor_;
+  std::vector<State> blocks_;
+  std::map<int, int> index_;  // of a block's id
+  placement::RingLayout layout_;
   RingOptions options_;
-  std::int64_t slot_bytes_ = 0;
-  std::vector<at::Tensor> bytes_;
-  at::Tensor none_;
+  std::int64_t capacity_bytes_ = 0;
+  at::Tensor buffer_;
   std::vector<const std::byte*> nowhere_;
-  std::vector<State> states_;
   std::exception_ptr failure_;
   int last_pinned_ = -1;
-  int next_slot_ = 0;
+  int last_filled_ = -1, round_ = 0;
+  std::uint64_t releases_ = 0;
   std::int64_t copied_bytes_ = 0, unforeseen_bytes_ = 0;
 };
 

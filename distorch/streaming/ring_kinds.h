@@ -28,7 +28,7 @@ class Worker {
   std::thread thread_;
 };
 
-/// For devices with streams: one copy stream, events in both directions, no host waits. Bytes come
+/// For devices with streams: copy streams, events in both directions, no host waits. Bytes come
 /// from a donor device or from the registered mapping; where registration was refused a worker
 /// stages them through two page-locked buffers.
 class StreamRing final : public Ring {
@@ -37,17 +37,19 @@ class StreamRing final : public Ring {
   ~StreamRing() override;
 
  protected:
-  void fill(int slot, const RingBlock& block) override;
-  void wait_filled(int slot) override;
-  void mark_free(int slot) override;
+  void fill(const Place& place, const RingBlock& block) override;
+  void wait_filled(int index) override;
+  void mark_free(int index) override;
 
  private:
-  void copy_mapped(const at::Tensor& slot, const Layout& layout);
-  void copy_staged(const at::Tensor& slot, const Layout& layout);
+  void copy_mapped(const at::Tensor& to, const Layout& layout, const c10::Stream& stream);
+  void copy_staged(const at::Tensor& to, const Layout& layout, const c10::Stream& stream);
 
-  c10::Stream copy_stream_;
-  std::vector<device::Event> filled_, freed_;
-  std::vector<std::uint64_t> jobs_;  // staged copies: the worker's job that fills a slot
+  std::vector<c10::Stream> copy_streams_;
+  std::size_t next_stream_ = 0;
+  std::vector<device::Event> filled_, freed_;  // per block
+  std::vector<std::uint64_t> jobs_;            // staged copies: the worker's job that fills a block
+  std::vector<const std::byte*> seams_;
   std::vector<device::HostBuffer> staging_;
   std::vector<device::Event> staged_;
   std::size_t next_staging_ = 0;
@@ -56,7 +58,7 @@ class StreamRing final : public Ring {
 
 /// For the CPU. A worker makes the blocks that come next ready. One that lies in the page cache is
 /// used there, in the file's mapping, without a copy. One that does not is read from the disk into
-/// a slot past the page cache (O_DIRECT), which costs the CPU next to nothing and pushes nothing
+/// the ring past the page cache (O_DIRECT), which costs the CPU next to nothing and pushes nothing
 /// else out of RAM; where the file system cannot do that, or the file is to stay in RAM, its pages
 /// are brought into the cache and used there. Only blocks of a donor are copied.
 class ThreadRing final : public Ring {
@@ -65,26 +67,28 @@ class ThreadRing final : public Ring {
   ~ThreadRing() override;
 
  protected:
-  void fill(int slot, const RingBlock& block) override;
-  void wait_filled(int slot) override;
-  void mark_free(int slot) override;
-  const std::vector<const std::byte*>& places(int slot) const override {
-    return filled_[slot].places;
+  void fill(const Place& place, const RingBlock& block) override;
+  void wait_filled(int index) override;
+  void mark_free(int index) override;
+  const std::vector<const std::byte*>& places(int index) const override {
+    return filled_[index].places;
   }
 
  private:
   struct Filled {
     std::uint64_t job = 0;
+    std::int64_t offset = 0;               // for direct reads, into room_
     const Layout* layout = nullptr;        // of a file's block
     std::vector<const std::byte*> places;  // where its runs are; known when the job is done
-    at::Tensor buffer;                     // for direct reads, made when first needed
     bool give_back = false;                // we brought its pages into the cache
   };
   int direct_descriptor(const formats::MappedFile& mapping);
+  std::byte* room();
   bool fill_directly(Filled& filled, const Layout& layout);
   void fill_from_file(Filled& filled, const Layout& layout);
 
   std::vector<Filled> filled_;
+  at::Tensor room_;  // for direct reads, made when first needed
   std::map<const formats::MappedFile*, int> direct_;
   std::unique_ptr<Worker> worker_;
 };

@@ -20,22 +20,41 @@ at::Tensor file_bytes(const Run& run, std::int64_t offset, std::int64_t size) {
 
 }  // namespace
 
+namespace {
+
+std::vector<std::int64_t> aligned_sizes(const std::vector<RingBlock>& blocks) {
+  constexpr std::int64_t alignment = 256;  // what device allocators give
+  std::vector<std::int64_t> sizes;
+  for (const auto& block : blocks)
+    sizes.push_back((block.layout->slot_bytes + alignment - 1) / alignment * alignment);
+  return sizes;
+}
+
+}  // namespace
+
 StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options)
-    : Ring(std::move(blocks), options),
-      copy_stream_(device::new_stream(options.compute)),
-      jobs_(slots(), 0) {
-  allocate_slots(at::TensorOptions().device(options.compute));
-  auto compute = device::current_stream(options.compute);
-  for (int i = 0; i < slots(); ++i) {
+    : Ring(blocks, aligned_sizes(blocks), options), jobs_(block_count(), 0), seams_(options.seams) {
+  std::sort(seams_.begin(), seams_.end());
+  allocate(at::TensorOptions().device(options.compute));
+  // The memory may have belonged to an earlier operation of the compute stream.
+  device::Event allocated(options.compute);
+  allocated.record(device::current_stream(options.compute));
+  // A worker stages one block after another: nothing could overlap.
+  const int streams = options.registered ? std::max(1, options.copy_streams) : 1;
+  for (int i = 0; i < streams; ++i) {
+    copy_streams_.push_back(device::new_stream(options.compute));
+    if (options.waits.copy_after_compute) allocated.block(copy_streams_.back());
+    device::record_stream(buffer(), copy_streams_.back());
+  }
+  std::int64_t largest = 0;
+  for (std::size_t i = 0; i < block_count(); ++i) {
     filled_.emplace_back(options.compute);
     freed_.emplace_back(options.compute);
-    // The memory may have belonged to an earlier operation of the compute stream.
-    freed_.back().record(compute);
-    device::record_stream(bytes(i), copy_stream_);
+    largest = std::max(largest, blocks[i].layout->slot_bytes);
   }
   if (options.registered) return;
   for (int i = 0; i < 2; ++i) {
-    staging_.emplace_back(std::min(slot_bytes(), largest_staging_bytes),
+    staging_.emplace_back(std::min(largest, largest_staging_bytes),
                           std::vector<c10::Device>{options.compute});
     staged_.emplace_back(options.compute);
   }
@@ -45,19 +64,30 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
 StreamRing::~StreamRing() {
   worker_.reset();
   try {
-    device::synchronize(copy_stream_);
+    for (const auto& stream : copy_streams_) device::synchronize(stream);
   } catch (const std::exception&) {
     // A device that vanished has nothing left to wait for.
   }
 }
 
-void StreamRing::copy_mapped(const at::Tensor& slot, const Layout& layout) {
-  for (const auto& run : layout.runs)
-    device::copy_async(slot.narrow(0, run.slot_offset, run.size_bytes),
-                       file_bytes(run, 0, run.size_bytes), copy_stream_);
+void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout,
+                             const c10::Stream& stream) {
+  for (const auto& run : layout.runs) {
+    const auto* start = run.file->mapping()->bytes(run.range()).data();
+    for (std::int64_t done = 0; done < run.size_bytes;) {
+      // A copy must not cross a seam.
+      auto seam = std::upper_bound(seams_.begin(), seams_.end(), start + done);
+      auto size = run.size_bytes - done;
+      if (seam != seams_.end()) size = std::min<std::int64_t>(size, *seam - (start + done));
+      device::copy_async(to.narrow(0, run.slot_offset + done, size), file_bytes(run, done, size),
+                         stream);
+      done += size;
+    }
+  }
 }
 
-void StreamRing::copy_staged(const at::Tensor& slot, const Layout& layout) {
+void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout,
+                             const c10::Stream& stream) {
   auto staging_bytes = staging_[0].bytes();
   for (const auto& run : layout.runs) {
     for (std::int64_t done = 0; done < run.size_bytes; done += staging_bytes) {
@@ -67,42 +97,47 @@ void StreamRing::copy_staged(const at::Tensor& slot, const Layout& layout) {
       device::host_will_write(staging_[buffer].data(), size);
       read_run({run.file, run.file_offset + done, 0, size}, staging_[buffer].data(),
                options().keep_cached);
-      device::copy_async(slot.narrow(0, run.slot_offset + done, size),
-                         staging_[buffer].tensor().narrow(0, 0, size), copy_stream_);
-      staged_[buffer].record(copy_stream_);
+      device::copy_async(to.narrow(0, run.slot_offset + done, size),
+                         staging_[buffer].tensor().narrow(0, 0, size), stream);
+      staged_[buffer].record(stream);
     }
   }
 }
 
-void StreamRing::fill(int slot, const RingBlock& block) {
-  if (options().waits.copy_after_compute) freed_[slot].block(copy_stream_);
-  Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
+void StreamRing::fill(const Place& place, const RingBlock& block) {
+  auto index = place.index;
+  const auto& stream = copy_streams_[next_stream_++ % copy_streams_.size()];
+  if (options().waits.copy_after_compute && place.freed_last >= 0)
+    freed_[place.freed_last].block(stream);
+  for (int other : place.given_up) filled_[other].block(stream);
+  auto to = buffer().narrow(0, place.offset, block.layout->slot_bytes);
+  Traced traced(options().lane, "block " + std::to_string(block.id), stream);
   if (block.donor.defined()) {
-    device::copy_async(bytes(slot).narrow(0, 0, block.donor.numel()), block.donor, copy_stream_);
+    device::copy_async(to.narrow(0, 0, block.donor.numel()), block.donor, stream);
   } else if (!worker_) {
     for (const auto& run : block.layout->runs) run.file->mapping()->check();
-    copy_mapped(bytes(slot), *block.layout);
+    copy_mapped(to, *block.layout, stream);
   } else {
-    jobs_[slot] =
-        worker_->add([this, slot, layout = block.layout, machine = sim::current_machine()] {
+    jobs_[index] = worker_->add(
+        [this, index, to, stream, layout = block.layout, machine = sim::current_machine()] {
           sim::JoinScope join(machine);
-          copy_staged(bytes(slot), *layout);
-          filled_[slot].record(copy_stream_);
+          copy_staged(to, *layout, stream);
+          filled_[index].record(stream);
         });
     return;
   }
-  jobs_[slot] = 0;
-  filled_[slot].record(copy_stream_);
+  jobs_[index] = 0;
+  filled_[index].record(stream);
 }
 
-void StreamRing::wait_filled(int slot) {
-  if (jobs_[slot]) worker_->wait(jobs_[slot]);
+void StreamRing::wait_filled(int index) {
+  if (jobs_[index]) worker_->wait(jobs_[index]);
   if (options().waits.compute_after_copy)
-    filled_[slot].block(device::current_stream(options().compute));
+    filled_[index].block(device::current_stream(options().compute));
 }
 
-void StreamRing::mark_free(int slot) {
-  freed_[slot].record(device::current_stream(options().compute));
+void StreamRing::mark_free(int index) {
+  freed_[index].record(device::current_stream(options().compute));
 }
 
 }  // namespace distorch::streaming

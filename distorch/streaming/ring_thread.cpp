@@ -121,11 +121,18 @@ bool read_direct(int descriptor, const Run& run, std::byte* to) {
   return true;
 }
 
+std::vector<std::int64_t> whole_page_sizes(const std::vector<RingBlock>& blocks) {
+  std::vector<std::int64_t> sizes;
+  for (const auto& block : blocks)
+    sizes.push_back(std::max(direct_bytes(*block.layout), page_up(block.layout->slot_bytes)));
+  return sizes;
+}
+
 }  // namespace
 
 ThreadRing::ThreadRing(std::vector<RingBlock> blocks, const RingOptions& options)
-    : Ring(std::move(blocks), options), filled_(slots()) {
-  if (has_donors()) allocate_slots(at::TensorOptions());
+    : Ring(blocks, whole_page_sizes(blocks), options), filled_(block_count()) {
+  if (has_donors()) allocate(at::TensorOptions());
 }
 
 ThreadRing::~ThreadRing() {
@@ -143,16 +150,21 @@ int ThreadRing::direct_descriptor(const formats::MappedFile& mapping) {
   return direct_[&mapping] = ::open(self.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
 }
 
-bool ThreadRing::fill_directly(Filled& filled, const Layout& layout) {
-  auto wanted = std::max(direct_bytes(layout), page_up(slot_bytes()));
-  auto alignment = wanted > 4 * huge_page ? huge_page : page;
-  bool fresh = !filled.buffer.defined() || filled.buffer.numel() < wanted + alignment;
-  if (fresh) filled.buffer = at::empty({wanted + alignment}, at::TensorOptions().dtype(at::kByte));
-  auto start =
-      aligned_up(reinterpret_cast<std::int64_t>(filled.buffer.mutable_data_ptr()), alignment);
-  auto* to = reinterpret_cast<std::byte*>(start);
+/// The start of the memory for direct reads.
+std::byte* ThreadRing::room() {
+  auto alignment = capacity_bytes() > 4 * huge_page ? huge_page : page;
+  bool fresh = !room_.defined();
+  if (fresh)
+    room_ = at::empty({capacity_bytes() + alignment}, at::TensorOptions().dtype(at::kByte));
+  auto* start = reinterpret_cast<std::byte*>(
+      aligned_up(reinterpret_cast<std::int64_t>(room_.mutable_data_ptr()), alignment));
   if (fresh && alignment == huge_page)
-    ::madvise(to, static_cast<std::size_t>(wanted), MADV_HUGEPAGE);
+    ::madvise(start, static_cast<std::size_t>(capacity_bytes()), MADV_HUGEPAGE);
+  return start;
+}
+
+bool ThreadRing::fill_directly(Filled& filled, const Layout& layout) {
+  auto* to = room() + filled.offset;
   filled.places.clear();
   for (const auto& run : layout.runs) {
     int descriptor = direct_descriptor(*run.file->mapping());
@@ -188,12 +200,14 @@ void ThreadRing::fill_from_file(Filled& filled, const Layout& layout) {
   for (const auto& run : layout.runs) run.file->mapping()->check();
 }
 
-void ThreadRing::fill(int slot, const RingBlock& block) {
-  auto& filled = filled_[slot];
+void ThreadRing::fill(const Place& place, const RingBlock& block) {
+  auto& filled = filled_[place.index];
+  if (filled.job) worker_->wait(filled.job);  // one that was given up may still be at work
   filled.layout = nullptr;
   filled.job = 0;
+  filled.offset = place.offset;
   if (block.donor.defined()) {
-    bytes(slot).narrow(0, 0, block.donor.numel()).copy_(block.donor);
+    buffer().narrow(0, place.offset, block.donor.numel()).copy_(block.donor);
     return;
   }
   filled.layout = block.layout;
@@ -205,15 +219,15 @@ void ThreadRing::fill(int slot, const RingBlock& block) {
   });
 }
 
-void ThreadRing::wait_filled(int slot) {
+void ThreadRing::wait_filled(int index) {
   Traced traced(options().lane + ", waiting", "wait", c10::Stream(c10::Stream::DEFAULT, at::kCPU));
-  if (filled_[slot].job) worker_->wait(filled_[slot].job);
+  if (filled_[index].job) worker_->wait(filled_[index].job);
 }
 
 /// CPU operations are done when they return. Pages that were cached before we came stay.
-void ThreadRing::mark_free(int slot) {
-  const auto* layout = filled_[slot].layout;
-  if (!layout || !filled_[slot].give_back) return;
+void ThreadRing::mark_free(int index) {
+  const auto* layout = filled_[index].layout;
+  if (!layout || !filled_[index].give_back) return;
   worker_->add([layout] {
     for (const auto& run : layout->runs) run.file->mapping()->evict(run.range());
   });

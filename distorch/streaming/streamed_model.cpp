@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <set>
@@ -96,7 +97,8 @@ StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint ch
     : manifest_(manifest),
       checkpoint_(std::move(checkpoint)),
       options_(std::move(options)),
-      compute_(device::to_torch(options_.compute)) {
+      compute_(device::to_torch(options_.compute)),
+      recorder_(compute_) {
   weights::check_complete(manifest_, checkpoint_, options_.name);
   std::vector<std::vector<Wanted>> wanted(manifest_.blocks().size());
   const auto& declared = manifest_.weights();
@@ -129,31 +131,109 @@ std::int64_t StreamedModel::total_file_bytes() const {
 // --- loading
 // ------------------------------------------------------------------------------------------------
 
-void StreamedModel::register_files() {
-  if (!registered_.empty() || !device::has_streams(compute_)) return;
-  std::map<const formats::TensorFile*, std::shared_ptr<const formats::TensorFile>> files;
-  for (const auto& layout : layouts_)
-    for (const auto& run : layout.runs) files[run.file.get()] = run.file;
-  all_registered_ = true;
-  for (const auto& [key, file] : files) {
-    auto bytes = file->mapping()->bytes();
-    registered_.emplace_back(bytes.data(), static_cast<std::int64_t>(bytes.size()),
-                             std::vector<c10::Device>{compute_});
-    all_registered_ = all_registered_ && static_cast<bool>(registered_.back());
+namespace {
+
+constexpr std::int64_t page = 4096;  // registration works in whole pages
+/// Stretches that lie this near are registered as one: a call costs more than the pages between.
+constexpr std::int64_t near_bytes = std::int64_t{1} << 20;
+
+/// The stretches of files that these blocks' bytes lie in.
+std::map<std::shared_ptr<const formats::TensorFile>,
+         std::vector<std::pair<std::int64_t, std::int64_t>>>
+stretches(const std::vector<Layout>& layouts, const std::vector<BlockHome>& homes) {
+  std::map<std::shared_ptr<const formats::TensorFile>,
+           std::vector<std::pair<std::int64_t, std::int64_t>>>
+      by_file;
+  for (std::size_t block = 0; block < homes.size(); ++block)
+    if (homes[block].how == How::Streamed && homes[block].device == "cpu")
+      for (const auto& run : layouts[block].runs)
+        by_file[run.file].emplace_back(run.file_offset / page * page,
+                                       (run.file_offset + run.size_bytes + page - 1) / page * page);
+  for (auto& [file, list] : by_file) {
+    std::sort(list.begin(), list.end());
+    std::vector<std::pair<std::int64_t, std::int64_t>> merged;
+    for (const auto& [begin, end] : list) {
+      if (merged.empty() || begin > merged.back().second + near_bytes)
+        merged.emplace_back(begin, end);
+      else
+        merged.back().second = std::max(merged.back().second, end);
+    }
+    list = std::move(merged);
+  }
+  return by_file;
+}
+
+/// Lays convolution weights out as their kernels want them, each in memory of its own, as they are
+/// when a streamed block is used: kernels choose by alignment too, and every placement has to give
+/// the same bits. The other weights move together and keep their alignment.
+void to_channels_last(std::vector<at::Tensor>& values) {
+  constexpr std::int64_t alignment = 256;  // no kernel asks for more
+  auto to_lay_out = [](const at::Tensor& value) {
+    return value.dim() == 4 && !value.is_contiguous(at::MemoryFormat::ChannelsLast);
+  };
+  if (std::none_of(values.begin(), values.end(), to_lay_out)) return;
+  std::int64_t bytes = 0;
+  std::vector<std::int64_t> offsets;
+  for (const auto& value : values) {
+    auto within = static_cast<std::int64_t>(
+        reinterpret_cast<std::uintptr_t>(value.const_data_ptr()) % alignment);
+    auto offset = bytes / alignment * alignment + within;
+    if (offset < bytes) offset += alignment;
+    offsets.push_back(offset);
+    if (!to_lay_out(value)) bytes = offset + static_cast<std::int64_t>(value.nbytes());
+  }
+  auto rest = at::empty({bytes}, values.front().options().dtype(at::kByte));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    auto& value = values[i];
+    if (to_lay_out(value)) {
+      value = value.contiguous(at::MemoryFormat::ChannelsLast);
+      continue;
+    }
+    auto place = rest.narrow(0, offsets[i], static_cast<std::int64_t>(value.nbytes()))
+                     .view(value.scalar_type())
+                     .view(value.sizes());
+    value = place.copy_(value);
   }
 }
 
-/// The block's bytes as one buffer on an accelerator.
-at::Tensor StreamedModel::raw_copy(int block, at::Device device) {
+}  // namespace
+
+/// Registers what the rings read from RAM, no more: registering costs time by the page.
+void StreamedModel::register_streamed(const std::vector<BlockHome>& homes) {
+  if (!device::has_streams(compute_)) return;
+  auto before = std::exchange(registered_, {});  // kept until what is still needed is taken over
+  all_registered_ = true;
+  for (const auto& [file, list] : stretches(layouts_, homes)) {
+    auto bytes = file->mapping()->bytes();
+    for (const auto& [begin, end] : list) {
+      // The last page of the file counts as a whole one.
+      auto pieces = device::register_shared(bytes.data() + begin, end - begin, {compute_});
+      if (pieces.empty()) {
+        all_registered_ = false;
+        return;
+      }
+      registered_.insert(registered_.end(), pieces.begin(), pieces.end());
+    }
+  }
+}
+
+/// The block's bytes as one buffer on an accelerator; on their way where an upload is used (see
+/// arrived()).
+at::Tensor StreamedModel::bring(int block, at::Device device, bool in_pieces) {
   const auto& layout = layouts_[block];
   auto buffer = at::empty({layout.slot_bytes}, at::TensorOptions().dtype(at::kByte).device(device));
-  auto stream = device::current_stream(device);
+  if (in_pieces) {
+    auto& upload = uploads_[device::name_of(device)];
+    if (!upload) upload = std::make_unique<Upload>(device);
+    upload->add(block, layout, buffer);
+    return buffer;
+  }
+  // Not from the mapping: a part of it may be registered, and a copy that begins in registered
+  // memory and ends outside is refused.
   for (const auto& run : layout.runs) {
-    run.file->mapping()->check();
-    auto bytes = run.file->mapping()->bytes(run.range());
-    auto source = at::from_blob(const_cast<std::byte*>(bytes.data()), {run.size_bytes},
-                                at::TensorOptions().dtype(at::kByte));
-    device::copy_async(buffer.narrow(0, run.slot_offset, run.size_bytes), source, stream);
+    auto source = at::empty({run.size_bytes}, at::TensorOptions().dtype(at::kByte));
+    read_run(run, source.mutable_data_ptr(), true);
+    buffer.narrow(0, run.slot_offset, run.size_bytes).copy_(source);
   }
   return buffer;
 }
@@ -199,31 +279,74 @@ std::vector<at::Tensor> StreamedModel::converted_values(int block) const {
   return values;
 }
 
-/// A block's weights for good: in place in the mapping on the CPU where the dtype is right, else a
-/// copy in the compute dtype.
-std::vector<at::Tensor> StreamedModel::resident_values(int block, at::Device device) {
-  const auto& layout = layouts_[block];
-  if (device.is_cpu()) return needs_decode_[block] ? converted_values(block) : mapped_items(layout);
-  return decode(view_items(raw_copy(block, device), layout), block);
+/// A block's weights for good: in place in the mapping where the dtype is right, else a copy in the
+/// compute dtype.
+std::vector<at::Tensor> StreamedModel::values_on_cpu(int block) const {
+  return needs_decode_[block] ? converted_values(block) : mapped_items(layouts_[block]);
 }
 
-void StreamedModel::load_block(int block, const BlockHome& home) {
+/// The same from a buffer that bring() made.
+std::vector<at::Tensor> StreamedModel::values_of(const at::Tensor& buffer, int block) const {
+  auto values = decode(view_items(buffer, layouts_[block]), block);
+  if (options_.channels_last && !needs_decode_[block]) to_channels_last(values);
+  return values;
+}
+
+/// Waits for a block that is on its way, if it is.
+void StreamedModel::arrived(int block) {
   auto& state = states_[block];
-  auto device = home.device == "disk" ? at::Device(at::kCPU) : device::to_torch(home.device);
-  switch (home.how) {
-    case How::Resident:
-      state.values = resident_values(block, compute_);
-      fill_slots(block, state.values);
-      break;
-    case How::OnDonor: state.values = resident_values(block, device); break;
-    case How::Streamed:
-      if (device.is_cpu()) break;
-      state.donor = raw_copy(block, device);
-      // Rings read it on other streams; loading is rare, so the host waits once instead of every
-      // copy.
-      device::synchronize(device);
-      break;
+  if (!state.coming.defined()) return;
+  auto device = state.coming.device();
+  if (auto upload = uploads_.find(device::name_of(device)); upload != uploads_.end())
+    upload->second->wait(block);
+  auto buffer = std::exchange(state.coming, at::Tensor());
+  if (homes_[block].how == How::Streamed) {
+    state.donor = buffer;
+    return;
   }
+  state.values = values_of(buffer, block);
+  if (homes_[block].how == How::Resident) fill_slots(block, state.values);
+}
+
+void StreamedModel::load_block(int block, bool in_pieces) {
+  auto& state = states_[block];
+  const auto& home = homes_[block];
+  auto device = home.how == How::Resident ? compute_
+                : home.device == "disk"   ? at::Device(at::kCPU)
+                                          : device::to_torch(home.device);
+  if (device.is_cpu()) {
+    if (home.how == How::Streamed) return;
+    state.values = values_on_cpu(block);
+    if (home.how == How::Resident) fill_slots(block, state.values);
+    return;
+  }
+  state.coming = bring(block, device, in_pieces);
+}
+
+/// Loads these blocks. With `in_pieces` those of the compute device may still be on their way
+/// afterwards; run() waits for each.
+void StreamedModel::load_blocks(const std::vector<int>& blocks, int& current) {
+  std::int64_t bytes = 0;
+  for (int block : blocks)
+    if (homes_[block].device != "cpu" && homes_[block].device != "disk")
+      bytes += layouts_[block].link_bytes;
+  bool in_pieces = bytes >= options_.upload_from_bytes;
+  int before = -1;
+  for (int block : blocks) {
+    current = block;
+    load_block(block, in_pieces);
+    // Where bytes are converted the file's and the converted ones exist side by side: for one block
+    // while the next is on its way, not for all.
+    if (before >= 0) arrived(before);
+    bool wait = !in_pieces || needs_decode_[block] || homes_[block].device != options_.compute;
+    before = wait ? block : -1;
+  }
+  if (before >= 0) arrived(before);
+  // Rings read a donor's memory on other streams; loading is rare, so the host waits once instead
+  // of every copy.
+  for (const auto& home : homes_)
+    if (home.how == How::Streamed && home.device != "cpu" && home.device != "disk")
+      device::synchronize(device::to_torch(home.device));
 }
 
 void StreamedModel::unload_block(int block) {
@@ -237,20 +360,23 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
     throw Error(ErrorKind::Internal, options_.name,
                 fmt::format("has {} blocks, the placement {}", layouts_.size(), homes.size()));
   if (homes == homes_ && slots == slots_) return;
+  drop_recordings();
   rings_.clear();
   slots_ = slots;
-  bool streams = std::any_of(homes.begin(), homes.end(), [&](const BlockHome& home) {
-    return home.device != options_.compute;
-  });
-  if (streams || total_file_bytes() > (std::int64_t{1} << 28)) register_files();
-  bool was_loaded = loaded();
+  started_ = false;
   int block = 0;
   try {
-    for (block = 0; was_loaded && block < static_cast<int>(homes.size()); ++block)
-      if (homes_[block] != homes[block]) unload_block(block);
+    finish_uploads();
+    auto before = std::exchange(homes_, homes);
+    std::vector<int> changed;
     for (block = 0; block < static_cast<int>(homes.size()); ++block)
-      if (!was_loaded || homes_[block] != homes[block]) load_block(block, homes[block]);
-    homes_ = homes;
+      if (before.empty() || before[block] != homes[block]) {
+        unload_block(block);
+        changed.push_back(block);
+      }
+    load_blocks(changed, block);
+    block = static_cast<int>(homes.size());
+    register_streamed(homes);
     make_rings();
   } catch (const std::exception& error) {
     bool memory = device::is_out_of_memory(error);
@@ -262,6 +388,13 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
     throw Error(ErrorKind::OutOfMemory, where,
                 fmt::format("there is no room for {} of {}", name, options_.name));
   }
+}
+
+/// Every block is where it should be, and no thread is at work any more.
+void StreamedModel::finish_uploads() {
+  if (uploads_.empty()) return;
+  for (int block = 0; block < static_cast<int>(states_.size()); ++block) arrived(block);
+  uploads_.clear();
 }
 
 void StreamedModel::make_rings() {
@@ -278,7 +411,10 @@ void StreamedModel::make_rings() {
     ring.slots = std::min<int>(slots == slots_.end() ? options_.slots : slots->second,
                                static_cast<int>(blocks.size()));
     ring.registered = all_registered_ && donor != "disk";
+    for (const auto& piece : registered_)
+      ring.seams.push_back(static_cast<const std::byte*>(piece->start()));
     ring.keep_cached = donor != "disk";
+    ring.copy_streams = options_.copy_streams;
     ring.waits = options_.waits;
     rings_[donor] = make_ring_that_fits(std::move(blocks), ring);
   }
@@ -307,16 +443,21 @@ std::unique_ptr<Ring> StreamedModel::make_ring_that_fits(std::vector<RingBlock> 
 }
 
 void StreamedModel::unload() {
+  drop_recordings();
+  uploads_.clear();
   for (int block = 0; block < static_cast<int>(states_.size()); ++block) unload_block(block);
   rings_.clear();
   homes_.clear();
   factors_.clear();
+  loras_.clear();
   registered_.clear();
   all_registered_ = false;
   for (std::size_t i = 0; i < manifest_.weights().size(); ++i) manifest_.slot(i).patches.clear();
 }
 
 std::int64_t StreamedModel::shrink(std::int64_t bytes) {
+  drop_recordings();
+  finish_uploads();
   std::vector<int> resident;
   for (int block = 0; block < static_cast<int>(homes_.size()); ++block)
     if (homes_[block].how == How::Resident && layouts_[block].link_bytes > 0)
@@ -332,7 +473,7 @@ std::int64_t StreamedModel::shrink(std::int64_t bytes) {
     unload_block(block);
     homes_[block] = {How::Streamed, "cpu"};
   }
-  register_files();
+  register_streamed(homes_);
   make_rings();
   auto freed = before - device_bytes(options_.compute);
   log::info("{}: {} of weights moved out of {}", options_.name,
@@ -353,6 +494,7 @@ void StreamedModel::clear_slots(int block) {
 }
 
 Tensors StreamedModel::run_resident(int block, const Tensors& inputs, const Body& body) {
+  arrived(block);
   auto results = body(inputs);
   if (compute_.is_cpu() && !needs_decode_[block])
     for (const auto& run : layouts_[block].runs) run.file->mapping()->check();
@@ -414,6 +556,8 @@ Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
   if (!loaded())
     throw Error(ErrorKind::Internal, options_.name, "was run before its weights were placed");
   const auto& name = manifest_.blocks()[block];
+  if (block == 0 && !uploads_.empty() && started_) finish_uploads();
+  started_ = started_ || block == 0;
   device::Place place(name);
   Traced traced(options_.compute + " compute", name, device::current_stream(compute_));
   Tensors results;
@@ -441,10 +585,34 @@ Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
   return results;
 }
 
+void StreamedModel::record_steps(bool allowed) {
+  record_steps_ = allowed;
+  if (!allowed) drop_recordings();
+}
+
+bool StreamedModel::drop_recordings() {
+  bool held = recorder_.held_bytes() > 0;
+  recorder_.clear();
+  return held;
+}
+
+at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
+                               const StepRecorder::Forward& forward) {
+  bool resident = std::all_of(homes_.begin(), homes_.end(),
+                              [](const BlockHome& home) { return home.how == How::Resident; });
+  // A profile wants to see the blocks.
+  if (!record_steps_ || !resident || Trace::current()) return forward(inputs);
+  if (started_) finish_uploads();
+  return recorder_.run(inputs, forward);
+}
+
 // --- LoRA
 // ---------------------------------------------------------------------------------------------------
 
 void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
+  if (loras == loras_) return;
+  loras_ = loras;
+  drop_recordings();  // strengths are part of what was recorded
   std::map<std::string, std::size_t> index;
   const auto& declared = manifest_.weights();
   for (std::size_t i = 0; i < declared.size(); ++i) {
@@ -481,15 +649,17 @@ std::int64_t StreamedModel::device_bytes(const std::string& name) const {
   std::int64_t bytes = 0;
   for (std::size_t block = 0; block < states_.size(); ++block) {
     const auto& state = states_[block];
-    if (state.donor.defined() && state.donor.device() == device) bytes += state.donor.numel();
+    for (const auto& buffer : {state.donor, state.coming})
+      if (buffer.defined() && buffer.device() == device) bytes += buffer.numel();
     if (!(device.is_cpu() && !needs_decode_[block])) bytes += held_bytes(state.values, device);
   }
   if (device == compute_)
-    for (const auto& [donor, ring] : rings_) bytes += ring->slots() * ring->slot_bytes();
+    for (const auto& [donor, ring] : rings_) bytes += ring->capacity_bytes();
   std::vector<at::Tensor> factors;
   for (const auto& [key, patch] : factors_)
     for (const auto& factor : {patch.up, patch.down, patch.mid, patch.delta})
       factors.push_back(factor);
+  if (device == compute_) bytes += recorder_.held_bytes();
   return bytes + held_bytes(factors, device);
 }
 

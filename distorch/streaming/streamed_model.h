@@ -7,6 +7,8 @@
 
 #include "distorch/placement/plan.h"
 #include "distorch/streaming/ring.h"
+#include "distorch/streaming/step_recorder.h"
+#include "distorch/streaming/upload.h"
 #include "distorch/weights/checkpoint.h"
 #include "distorch/weights/lora.h"
 #include "distorch/weights/manifest.h"
@@ -28,6 +30,7 @@ struct LoraUse {
   std::string key;
   std::shared_ptr<const std::vector<weights::NamedPatch>> patches;
   double strength = 1.0;
+  bool operator==(const LoraUse&) const = default;
 };
 
 struct StreamedOptions {
@@ -36,7 +39,9 @@ struct StreamedOptions {
   at::ScalarType dtype =
       at::kFloat;  // of the arithmetic; bytes in the file are converted where they differ
   int slots = 2;
-  bool channels_last = false;  // lay out converted 4-D weights for channels-last convolutions
+  bool channels_last = false;  // lay out resident and converted 4-D weights for such convolutions
+  std::int64_t upload_from_bytes = std::int64_t{64} << 20;  // less is copied at once by one thread
+  int copy_streams = 1;                                     // of each ring
   RingWaits waits;
 };
 
@@ -67,9 +72,10 @@ class StreamedModel final : public weights::WeightSource {
   std::int64_t total_file_bytes() const;
   const Layout& layout(int block) const { return layouts_[block]; }
 
-  /// Brings the weights where `homes` (one per block) says; what already rests there stays. Empty:
-  /// nothing changes if loaded. `slots`: of the ring of each donor, where a plan asks for other
-  /// than the option says. Error(OutOfMemory) naming device and block leaves the model unloaded.
+  /// Brings the weights where `homes` (one per block) says; what already rests there stays. Returns
+  /// while blocks are still on their way to the compute device; run() waits for each block.
+  /// `slots`: of the ring of each donor, where a plan asks for other than the option says.
+  /// Error(OutOfMemory) naming device and block leaves the model unloaded.
   void load(const std::vector<BlockHome>& homes, const std::map<std::string, int>& slots = {});
   bool loaded() const { return !homes_.empty(); }
   const std::vector<BlockHome>& homes() const { return homes_; }
@@ -89,7 +95,16 @@ class StreamedModel final : public weights::WeightSource {
   weights::Tensors run(int block, const weights::Tensors& inputs,
                        const weights::Body& body) override;
 
-  /// Bytes this model holds on a device: resident weights, rings, donors' parts and LoRA factors.
+  /// One whole step of the model: `forward(inputs)`, which calls run() block by block. Recorded and
+  /// replayed where that was allowed and every block is resident (step_recorder.h).
+  at::Tensor step(const std::vector<at::Tensor>& inputs, const StepRecorder::Forward& forward);
+  /// Whether steps may be recorded: it keeps the activations' memory reserved.
+  void record_steps(bool allowed);
+  /// Gives back what recordings hold; false where they hold nothing.
+  bool drop_recordings();
+
+  /// Bytes this model holds on a device: resident weights, rings, donors' parts, LoRA factors and
+  /// recordings.
   std::int64_t device_bytes(const std::string& device) const;
   /// Sums over all rings.
   std::int64_t streamed_bytes() const;
@@ -97,18 +112,23 @@ class StreamedModel final : public weights::WeightSource {
  private:
   struct BlockState {
     at::Tensor donor;                // uint8 on a donor device
+    at::Tensor coming;               // uint8, on its way to its device
     std::vector<at::Tensor> values;  // resident or on-donor values, one per item of the layout
     std::map<const void*, std::vector<at::Tensor>> views;  // raw views per slot address
   };
 
-  void load_block(int block, const BlockHome& home);
+  void load_blocks(const std::vector<int>& blocks, int& current);
+  void load_block(int block, bool in_pieces);
   void unload_block(int block);
-  std::vector<at::Tensor> resident_values(int block, at::Device device);
+  at::Tensor bring(int block, at::Device device, bool in_pieces);
+  void arrived(int block);
+  void finish_uploads();
+  std::vector<at::Tensor> values_on_cpu(int block) const;
   std::vector<at::Tensor> converted_values(int block) const;
-  at::Tensor raw_copy(int block, at::Device device);
+  std::vector<at::Tensor> values_of(const at::Tensor& buffer, int block) const;
   void make_rings();
   std::unique_ptr<Ring> make_ring_that_fits(std::vector<RingBlock> blocks, RingOptions ring);
-  void register_files();
+  void register_streamed(const std::vector<BlockHome>& homes);
   weights::Tensors run_resident(int block, const weights::Tensors& inputs,
                                 const weights::Body& body);
   weights::Tensors run_streamed(int block, const weights::Tensors& inputs,
@@ -129,11 +149,16 @@ class StreamedModel final : public weights::WeightSource {
   std::vector<BlockHome> homes_;
   std::map<std::string, int> slots_;  // of rings, by donor
   std::vector<BlockState> states_;
-  std::map<std::string, std::unique_ptr<Ring>> rings_;  // by donor
-  std::vector<device::RegisteredRange> registered_;
+  std::map<std::string, std::unique_ptr<Ring>> rings_;      // by donor
+  std::map<std::string, std::unique_ptr<Upload>> uploads_;  // by device, while something comes
+  bool started_ = false;                                    // a run has begun since the last load
+  std::vector<std::shared_ptr<const device::RegisteredRange>> registered_;
   bool all_registered_ = false;
+  StepRecorder recorder_;
+  bool record_steps_ = false;
   std::map<std::pair<std::string, std::string>, weights::Patch>
       factors_;  // (LoRA key, weight) -> on the compute device
+  std::vector<LoraUse> loras_;
 };
 
 }  // namespace distorch::streaming

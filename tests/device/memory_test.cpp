@@ -13,16 +13,13 @@ using namespace distorch;
 using namespace distorch::device;
 using test::kMiB;
 
-// These take the device from DISTORCH_TEST_DEVICE: the same promises on a simulated and on a real
-// accelerator.
-
 namespace {
 at::Tensor bytes(c10::Device device, std::int64_t n) {
   return at::empty({n}, at::TensorOptions().dtype(at::kByte).device(device));
 }
 }  // namespace
 
-TEST_CASE("memory: what tensors hold is counted, the peak stays until it is reset") {
+TEST_CASE("any device: what tensors hold is counted, the peak stays until it is reset") {
   c10::InferenceMode inference;
   const auto device = test::test_device();
   const auto info = find_device(test::test_device_name());
@@ -46,7 +43,7 @@ TEST_CASE("memory: what tensors hold is counted, the peak stays until it is rese
   CHECK(memory_use(device).peak == memory_use(device).in_use);
 }
 
-TEST_CASE("memory: a limit is kept and can be lifted") {
+TEST_CASE("any device: a limit is kept and can be lifted") {
   c10::InferenceMode inference;
   const auto device = test::test_device();
   empty_cache(device);
@@ -67,7 +64,7 @@ TEST_CASE("memory: a limit is kept and can be lifted") {
   CHECK_NOTHROW(limit_memory(c10::Device(c10::kCPU), 1));
 }
 
-TEST_CASE("memory: the links of the device can be measured") {
+TEST_CASE("any device: the links of the device can be measured") {
   const auto name = test::test_device_name();
   const auto table = measure({.bytes = 32 * kMiB, .repeats = 2});
   REQUIRE(table.find("cpu", name));

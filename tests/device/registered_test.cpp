@@ -45,7 +45,7 @@ struct MappedFile {
 }  // namespace
 
 TEST_CASE(
-    "registered: a file mapping is registered while the object lives, and copies from it do not "
+    "any device: a file mapping is registered while the object lives, and copies from it do not "
     "block") {
   c10::InferenceMode inference;
   const auto device = test::test_device();
@@ -93,7 +93,7 @@ TEST_CASE("registered: a refusal leaves it empty; copies still work, and block")
   sim::refuse_registration_after(-1);
 }
 
-TEST_CASE("registered: buffers have exactly the size asked for and belong to one owner") {
+TEST_CASE("any device: buffers have exactly the size asked for and belong to one owner") {
   const auto device = test::test_device();
   HostBuffer a(1000, {device});
   CHECK(a.bytes() == 1000);

@@ -134,6 +134,67 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("sim: an operation's kind, arithmetic and bytes are what the rig's cost is asked for") {
+  c10::InferenceMode inference;
+  auto rig = test::small_rig(1);
+  rig.devices[0].tflops = {{"default", 1}, {"bfloat16", 4}};
+  rig.devices[0].speed(KernelKind::Convolution) = {.compute = 0.5, .start_s = 1e-3};
+  rig.devices[0].speed(KernelKind::Normalization) = {.memory = 0.25};
+  sim::DryScope scope(rig);
+  const auto o = at::TensorOptions(kFirst).dtype(at::kBFloat16);
+  auto x = at::empty({2, 64, 32, 32}, o), w = at::empty({128, 64, 3, 3}, o),
+       gain = at::empty({64}, o), q = at::empty({2, 8, 100, 40}, o), a = at::empty({50, 320}, o),
+       b = at::empty({640, 320}, o), bias = at::empty({640}, o);
+  sim::trace(true);
+  const auto only = [](const at::Tensor&) {
+    sim::finish();
+    auto intervals = sim::intervals();
+    REQUIRE(intervals.size() == 1);
+    sim::trace(true);
+    return std::pair(*intervals[0].kernel, intervals[0].end_s - intervals[0].start_s);
+  };
+  const auto [conv, conv_s] = only(at::conv2d(x, w, {}, 1, 1));
+  CHECK(conv.kind == KernelKind::Convolution);
+  CHECK(conv.dtype == "bfloat16");
+  CHECK(conv.depth == 64 * 9);
+  CHECK(conv.flops == 2.0 * 2 * 128 * 32 * 32 * 64 * 9);
+  CHECK(conv.bytes == 2.0 * (2 * 64 * 1024 + 128 * 64 * 9 + 2 * 128 * 1024));
+  CHECK(conv_s == Approx(conv.flops / 2e12 + 1e-3));
+  const auto [norm, norm_s] = only(at::group_norm(x, 32, gain, gain));
+  CHECK(norm.kind == KernelKind::Normalization);
+  CHECK(norm_s == Approx(norm.bytes / 25e9));
+  CHECK(only(at::layer_norm(a, {320})).first.kind == KernelKind::Normalization);
+  CHECK(only(at::softmax(a, -1)).first.kind == KernelKind::Normalization);
+  const auto attention = only(at::scaled_dot_product_attention(q, q, q)).first;
+  CHECK(attention.kind == KernelKind::Attention);
+  CHECK(attention.depth == 40);
+  const auto linear = only(at::linear(a, b, bias)).first;
+  CHECK(linear.kind == KernelKind::Matmul);
+  CHECK(linear.depth == 320);
+  CHECK(linear.flops == 2.0 * 50 * 320 * 640);
+  CHECK(only(at::silu(a)).first.kind == KernelKind::Elementwise);
+  // A third of each row: its own bytes count, not those between.
+  const auto part = only(at::silu(b.narrow(1, 0, 80))).first;
+  CHECK(part.bytes == 2.0 * (640 * 80) * 2);
+  // Expanded: what is in memory counts.
+  CHECK(only(at::add(b, bias.unsqueeze(1))).first.bytes == 2.0 * (640 * 320 * 2 + 640));
+}
+
+TEST_CASE("sim: a host that issues slower than the device computes is what a run takes") {
+  c10::InferenceMode inference;
+  auto rig = test::small_rig(1);
+  rig.devices[0].issue_s = 1e-5;
+  sim::DryScope scope(rig);
+  auto small = at::empty({100}, at::TensorOptions(kFirst));      // 8 ns each way
+  auto large = at::empty({1000000}, at::TensorOptions(kFirst));  // 80 us
+  sim::reset_clock();
+  for (int i = 0; i < 20; ++i) auto y = at::silu(small);
+  CHECK(sim::finish() == Approx(20e-5).epsilon(0.01));
+  sim::reset_clock();
+  for (int i = 0; i < 20; ++i) auto y = at::silu(large);
+  CHECK(sim::finish() == Approx(20 * 80e-6).epsilon(0.01));
+}
+
 TEST_CASE("sim: copies go over the rig's links; registered memory is faster and does not block") {
   c10::InferenceMode inference;
   sim::install(test::small_rig());

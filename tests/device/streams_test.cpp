@@ -11,7 +11,7 @@
 using namespace distorch;
 using namespace distorch::device;
 
-TEST_CASE("streams: the same lines stream a ring on any accelerator") {
+TEST_CASE("any device: the same lines stream a ring") {
   c10::InferenceMode inference;
   const auto device = test::test_device();
   const std::int64_t n = 1 << 20;

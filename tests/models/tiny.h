@@ -5,6 +5,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -20,9 +21,14 @@ namespace distorch::test {
 // The default generator starts at random; tests should not.
 inline const bool seeded = (at::manual_seed(20), true);
 
-inline std::filesystem::path parity_folder() {
-  return std::filesystem::path(DISTORCH_SOURCE_DIR) / "tests" / "parity";
+/// The checkout: $DISTORCH_SOURCE_DIR for a program that was taken to another machine, else where
+/// it was built.
+inline std::filesystem::path source_folder() {
+  const char* elsewhere = std::getenv("DISTORCH_SOURCE_DIR");
+  return elsewhere && *elsewhere ? elsewhere : DISTORCH_SOURCE_DIR;
 }
+
+inline std::filesystem::path parity_folder() { return source_folder() / "tests" / "parity"; }
 
 /// Largest difference over the largest value expected: what parity tests compare with 1e-4.
 inline double difference(const at::Tensor& got, const at::Tensor& wanted) {

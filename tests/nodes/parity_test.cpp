@@ -1,6 +1,7 @@
 #include <fstream>
 
 #include "tests/nodes/tiny_app.h"
+#include "tests/support/devices.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -27,7 +28,9 @@ double largest_difference(const at::Tensor& got, const at::Tensor& wanted) {
 
 /// Runs every workflow of a dump in one application, as one user would, and compares all outputs.
 void compare(const std::string& name) {
-  TinyApp tiny;
+  streaming::EngineOptions options;
+  options.default_device = test_device_or("cpu");
+  TinyApp tiny(options);
   Dump dump(name);
   auto cases = Json::parse(std::ifstream(parity_folder() / (name + ".json")))["cases"];
   double worst = 0;
@@ -53,8 +56,8 @@ void compare(const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("image and latent nodes give ComfyUI's numbers") { compare("nodes_image"); }
-TEST_CASE("VAE nodes give ComfyUI's numbers") { compare("nodes_vae"); }
-TEST_CASE("prompt nodes give ComfyUI's numbers") { compare("nodes_encode"); }
-TEST_CASE("sampling nodes give ComfyUI's numbers") { compare("nodes_sample"); }
-TEST_CASE("LoRA nodes give ComfyUI's numbers") { compare("nodes_lora"); }
+TEST_CASE("any device: image and latent nodes give ComfyUI's numbers") { compare("nodes_image"); }
+TEST_CASE("any device: VAE nodes give ComfyUI's numbers") { compare("nodes_vae"); }
+TEST_CASE("any device: prompt nodes give ComfyUI's numbers") { compare("nodes_encode"); }
+TEST_CASE("any device: sampling nodes give ComfyUI's numbers") { compare("nodes_sample"); }
+TEST_CASE("any device: LoRA nodes give ComfyUI's numbers") { compare("nodes_lora"); }

@@ -62,7 +62,10 @@ inline nodes::Settings tiny_settings(const fs::path& output) {
   settings.input_folder = parity_folder() / "inputs";
   settings.output_folder = output / "output";
   settings.temp_folder = output / "temp";
-  settings.tokenizer_folder = fs::path(DISTORCH_SOURCE_DIR) / ".deps" / "tokenizers" / "clip";
+  const char* tokenizers = std::getenv("DISTORCH_TOKENIZERS");
+  settings.tokenizer_folder = tokenizers && *tokenizers
+                                  ? fs::path(tokenizers)
+                                  : source_folder() / ".deps" / "tokenizers" / "clip";
   return settings;
 }
 

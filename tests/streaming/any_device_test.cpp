@@ -1,6 +1,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <doctest/doctest.h>
 
+#include "distorch/base/error.h"
 #include "distorch/device/memory.h"
 #include "tests/streaming/toy_model.h"
 #include "tests/support/devices.h"
@@ -15,6 +16,7 @@ namespace {
 
 constexpr int blocks = 11;
 constexpr std::int64_t width = 128;
+constexpr std::int64_t block_bytes = (width * width + width) * 4;
 
 at::Tensor input() {
   auto generator = at::make_generator<at::CPUGeneratorImpl>(3);
@@ -80,6 +82,87 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("any device: what several threads bring is what one copies, used while more is coming") {
+  auto device = fresh_device();
+  for (auto [stored, dtype] :
+       {std::pair(at::kFloat, at::kFloat), std::pair(at::kHalf, at::kFloat)}) {
+    Subject subject(device, stored, dtype);
+    subject.streamed.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+    auto resident = subject.run();
+    toy::Model model(blocks, width);
+    StreamedModel brought(
+        model.manifest(), subject.streamed.checkpoint(),
+        {.name = "toy", .compute = device, .dtype = dtype, .upload_from_bytes = 0});
+    auto run = [&] { return model.forward(model.forward(model.forward(subject.x))).cpu(); };
+    for (int round = 0; round < 3; ++round) {
+      brought.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+      CHECK(brought.device_bytes(device) == subject.streamed.device_bytes(device));
+      CHECK(at::equal(run(), resident));
+      CHECK(brought.device_bytes(device) == subject.streamed.device_bytes(device));
+      brought.load(
+          homes(device, [](int i) { return i % 3 ? How::Resident : How::Streamed; }, "cpu"));
+      CHECK(at::equal(run(), resident));
+      if (round == 1) brought.unload();  // while blocks are on their way
+    }
+    brought.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+    CHECK(brought.shrink(brought.device_bytes(device) / 2) > 0);
+    CHECK(at::equal(run(), resident));
+  }
+}
+
+TEST_CASE("any device: a file cut short while its blocks are brought is an error, not zeros") {
+  auto device = fresh_device();
+  Subject subject(device, at::kFloat, at::kFloat);
+  toy::Model model(blocks, width);
+  StreamedModel brought(
+      model.manifest(), subject.streamed.checkpoint(),
+      {.name = "toy", .compute = device, .dtype = at::kFloat, .upload_from_bytes = 0});
+  std::filesystem::resize_file(subject.folder.path() / "toy.safetensors", 100'000);
+  CHECK_THROWS_WITH_AS(
+      [&] {
+        brought.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+        model.forward(subject.x).cpu();
+      }(),
+      doctest::Contains("was truncated or replaced while in use"), Error);
+}
+
+TEST_CASE("any device: a recorded step gives the bits of the issued one, and makes way") {
+  auto device = fresh_device();
+  Subject subject(device, at::kFloat, at::kFloat);
+  subject.streamed.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+  subject.streamed.record_steps(true);
+  int issued = 0;
+  auto step = [&](const at::Tensor& x) {
+    return subject.streamed.step({x, at::Tensor()}, [&](const std::vector<at::Tensor>& in) {
+      ++issued;
+      CHECK(!in[1].defined());
+      return subject.model.forward(in[0]);
+    });
+  };
+  auto all = [&] {
+    for (int i = 0; i < 4; ++i)
+      for (double scale : {1.0, 0.5}) {
+        auto x = subject.x * scale, tall = at::cat({x, x}, 0);
+        CHECK(at::equal(step(x).cpu(), subject.model.forward(x).cpu()));
+        CHECK(at::equal(step(tall).cpu(), subject.model.forward(tall).cpu()));
+      }
+  };
+  all();
+  if (device.rfind("cuda", 0) == 0) CHECK(issued == 4);  // two shapes, once as it is, once recorded
+  // A changed strength is recorded anew.
+  weights::NamedPatch patch;
+  patch.weight = "blocks.0.weight";
+  patch.patch.up = at::full({width, 1}, 0.1);
+  patch.patch.down = at::full({1, width}, 0.1);
+  auto patches = std::make_shared<const std::vector<weights::NamedPatch>>(1, patch);
+  for (double strength : {0.5, 1.0}) {
+    subject.streamed.set_loras({{"lora", patches, strength}});
+    all();
+  }
+  CHECK(subject.streamed.shrink(subject.streamed.device_bytes(device) / 2) > 0);
+  all();
+}
+
 TEST_CASE("any device: the result is near the CPU's") {
   auto device = fresh_device();
   Subject there(device, at::kFloat, at::kFloat), here("cpu", at::kFloat, at::kFloat);
@@ -119,4 +202,84 @@ TEST_CASE("any device: shrinking moves resident weights out and changes no bit")
   CHECK(freed > 0);
   CHECK(subject.streamed.device_bytes(device) == before - freed);
   CHECK(at::equal(subject.run(), resident));
+}
+
+TEST_CASE("any device: the ring foresees every block but the first, cyclic over steps") {
+  auto device = fresh_device();
+  Subject subject(device, at::kFloat, at::kFloat);
+  subject.streamed.load(homes(device, [](int) { return How::Streamed; }, "cpu"));
+  subject.run();
+  // Two slots: what was copied is what was used, and at most two blocks ahead.
+  CHECK(subject.streamed.streamed_bytes() >= 3 * blocks * block_bytes);
+  CHECK(subject.streamed.streamed_bytes() <= (3 * blocks + 2) * (block_bytes + 512));
+  CHECK(subject.streamed.device_bytes(device) <= 2 * (block_bytes + 512));
+}
+
+TEST_CASE(
+    "any device: LoRA on streamed weights: the merged result, only the factors in memory, strength "
+    "changed without reload") {
+  auto device = fresh_device();
+  toy::Folder folder;
+  toy::Model model(blocks, width);
+  auto checkpoint = folder.write(model);
+  auto patches = std::make_shared<std::vector<weights::NamedPatch>>();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(11);
+  for (int i = 0; i < blocks; ++i)
+    patches->push_back({"blocks." + std::to_string(i) + ".weight",
+                        {at::randn({4, width}, generator) * 0.1,
+                         at::randn({width, 4}, generator) * 0.1, at::Tensor(), at::Tensor(), 0.5}});
+  auto merged = [&](double strength) {
+    toy::Model plain(blocks, width);
+    weights::PlainSource source(plain.manifest(), [&](const weights::Declared& weight) {
+      auto value = weights::mapped_tensor(*checkpoint.find(weight.name)).clone();
+      for (const auto& named : *patches)
+        if (named.weight == weight.name)
+          value += at::mm(named.patch.up, named.patch.down) * (0.5 * strength);
+      return value;
+    });
+    return plain.forward(input());
+  };
+  StreamedModel streamed(model.manifest(), checkpoint, {.name = "toy", .compute = device});
+  streamed.load(homes(device, [](int) { return How::Streamed; }, "cpu"));
+  auto before = streamed.device_bytes(device);
+  auto x = input().to(device::to_torch(device));
+  for (double strength : {1.0, -0.7}) {
+    streamed.set_loras({{"a", patches, strength}});
+    auto copied = streamed.streamed_bytes();
+    auto wanted = merged(strength);
+    CHECK((model.forward(x).cpu() - wanted).norm().item<double>() <
+          1e-5 * wanted.norm().item<double>());
+    CHECK(streamed.streamed_bytes() - copied <= (blocks + 2) * (block_bytes + 512));
+  }
+  CHECK(streamed.device_bytes(device) - before == blocks * 2 * 4 * width * 4);
+  streamed.set_loras({});
+  CHECK(streamed.device_bytes(device) == before);
+}
+
+TEST_CASE(
+    "any device: out of memory while loading names block and device and leaves nothing behind") {
+  auto device = fresh_device();
+  auto torch_device = device::to_torch(device);
+  // Large enough that an allocator's rounding does not matter.
+  constexpr std::int64_t wide = 2048, wide_bytes = (wide * wide + wide) * 4;
+  constexpr int few = 5;
+  toy::Folder folder;
+  toy::Model model(few, wide);
+  StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy", .compute = device});
+  device::empty_cache(torch_device);
+  auto before = device::memory_use(torch_device);
+  device::limit_memory(torch_device, before.reserved + 3 * wide_bytes);
+  try {
+    streamed.load(std::vector<BlockHome>(few, {How::Resident, device}));
+    FAIL("5 blocks fitted into 3");
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::OutOfMemory);
+    CHECK(error.where() == device);
+    CHECK(error.sentence().find("of toy") != std::string::npos);
+  }
+  device::limit_memory(torch_device, 0);
+  CHECK(device::memory_use(torch_device).in_use == before.in_use);
+  CHECK_FALSE(streamed.loaded());
+  streamed.load(std::vector<BlockHome>(few, {How::Resident, device}));
+  CHECK(streamed.loaded());
 }

@@ -59,6 +59,7 @@ EngineOptions options(const Rig& rig, std::map<std::string, std::int64_t> budget
   options.rig = rig;
   options.budgets = std::move(budgets);
   options.log_tables = false;
+  options.default_device = "sim:0";  // also where there is a real one
   return options;
 }
 
@@ -162,4 +163,25 @@ TEST_CASE("engine: planning only loads nothing and asks for no device") {
   REQUIRE(engine.planned_runs().size() == 1);
   CHECK_FALSE(model.weights->loaded());
   CHECK(engine.planned_runs()[0].placement.peak_bytes() <= 5 * block_bytes);
+}
+
+TEST_CASE(
+    "engine: a slow host lengthens the blocks of a plan that streams, not of one that does not") {
+  toy::Folder folder;
+  for (bool streams : {false, true}) {
+    CAPTURE(streams);
+    auto rig = toy::rig(1, streams ? 5 * block_bytes : 64 << 20);
+    rig.devices[0].issue_s = 1e-4;  // fifty times what the device takes for such an operation
+    EngineOptions plan;
+    plan.rig = rig;
+    plan.plan_only = true;
+    Engine engine(plan);
+    Known model(engine, folder, streams ? "a" : "b");
+    engine.prepare(model.weights, model.needs());
+    const auto& run = engine.planned_runs().at(0);
+    double seconds = 0;
+    for (const auto& block : run.blocks.blocks) seconds += block.seconds[run.system.compute];
+    CHECK(run.profile.issue_s > 10 * run.profile.total_s);
+    CHECK(seconds == doctest::Approx(streams ? run.profile.issue_s : run.profile.total_s));
+  }
 }

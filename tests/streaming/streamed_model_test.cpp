@@ -79,21 +79,6 @@ TEST_CASE("sim: every placement gives the bits of the resident one, also without
   sim::refuse_registration_after(-1);
 }
 
-TEST_CASE("the ring foresees every block but the first, cyclic over steps") {
-  toy::Folder folder;
-  sim::install(toy::rig(1, std::int64_t{1} << 22), sim::Mode::Exec);
-  toy::Model model(blocks, width);
-  StreamedModel streamed(model.manifest(), folder.write(model),
-                         {.name = "toy", .compute = "sim:0"});
-  streamed.load(all(How::Streamed, "cpu"));
-  auto x = input().to(at::Device("sim:0"));
-  for (int step = 0; step < 3; ++step) x = model.forward(x);
-  // Two slots: what was copied is what was used, and at most two blocks ahead.
-  CHECK(streamed.streamed_bytes() >= 3 * blocks * block_bytes);
-  CHECK(streamed.streamed_bytes() <= (3 * blocks + 2) * (block_bytes + 512));
-  CHECK(streamed.device_bytes("sim:0") <= 2 * (block_bytes + 512));
-}
-
 TEST_CASE("each wait of the ring is needed: the race check catches its removal") {
   toy::Folder folder;
   auto run = [&](RingWaits waits, bool registered) {
@@ -136,24 +121,6 @@ TEST_CASE("out of memory: weights make room and the block is repeated") {
                     [](const BlockHome& home) { return home.how == How::Streamed; }));
 }
 
-TEST_CASE("out of memory while loading names block and device and leaves nothing behind") {
-  toy::Folder folder;
-  sim::install(toy::rig(1, 4 * block_bytes), sim::Mode::Exec);
-  toy::Model model(blocks, width);
-  StreamedModel streamed(model.manifest(), folder.write(model),
-                         {.name = "toy", .compute = "sim:0"});
-  try {
-    streamed.load(all(How::Resident, "sim:0"));
-    FAIL("9 blocks fitted into 4");
-  } catch (const Error& error) {
-    CHECK(error.kind() == ErrorKind::OutOfMemory);
-    CHECK(error.where() == "sim:0");
-    CHECK(error.sentence().find("of toy") != std::string::npos);
-  }
-  CHECK(sim::memory(0).in_use == 0);
-  CHECK_FALSE(streamed.loaded());
-}
-
 TEST_CASE("a donor that vanishes ends the run with its name") {
   toy::Folder folder;
   sim::install(toy::rig(2, std::int64_t{1} << 22), sim::Mode::Exec);
@@ -184,47 +151,6 @@ TEST_CASE("a file cut short while in use fails the run, not the process") {
       CHECK(error.where().find("toy.safetensors") != std::string::npos);
     }
   }
-}
-
-TEST_CASE(
-    "LoRA on streamed weights: the merged result, only the factors in memory, strength changed "
-    "without reload") {
-  toy::Folder folder;
-  toy::Model model(blocks, width);
-  auto checkpoint = folder.write(model);
-  auto patches = std::make_shared<std::vector<weights::NamedPatch>>();
-  auto generator = at::make_generator<at::CPUGeneratorImpl>(11);
-  for (int i = 0; i < blocks; ++i)
-    patches->push_back({"blocks." + std::to_string(i) + ".weight",
-                        {at::randn({4, width}, generator) * 0.1,
-                         at::randn({width, 4}, generator) * 0.1, at::Tensor(), at::Tensor(), 0.5}});
-  auto merged = [&](double strength) {
-    toy::Model plain(blocks, width);
-    weights::PlainSource source(plain.manifest(), [&](const weights::Declared& weight) {
-      auto value = weights::mapped_tensor(*checkpoint.find(weight.name)).clone();
-      for (const auto& named : *patches)
-        if (named.weight == weight.name)
-          value += at::mm(named.patch.up, named.patch.down) * (0.5 * strength);
-      return value;
-    });
-    return plain.forward(input());
-  };
-  sim::install(toy::rig(1, std::int64_t{1} << 22), sim::Mode::Exec);
-  StreamedModel streamed(model.manifest(), checkpoint, {.name = "toy", .compute = "sim:0"});
-  streamed.load(all(How::Streamed, "cpu"));
-  auto before = streamed.device_bytes("sim:0");
-  auto x = input().to(at::Device("sim:0"));
-  for (double strength : {1.0, -0.7}) {
-    streamed.set_loras({{"a", patches, strength}});
-    auto copied = streamed.streamed_bytes();
-    auto wanted = merged(strength);
-    CHECK((model.forward(x).cpu() - wanted).norm().item<double>() <
-          1e-5 * wanted.norm().item<double>());
-    CHECK(streamed.streamed_bytes() - copied <= (blocks + 2) * (block_bytes + 512));
-  }
-  CHECK(streamed.device_bytes("sim:0") - before == blocks * 2 * 4 * width * 4);
-  streamed.set_loras({});
-  CHECK(streamed.device_bytes("sim:0") == before);
 }
 
 TEST_CASE("a ring whose second slot finds no room works with one") {

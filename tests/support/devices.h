@@ -1,4 +1,5 @@
 #pragma once
+#include <ATen/Context.h>
 #include <c10/core/Device.h>
 
 #include <cstdlib>
@@ -8,8 +9,8 @@
 #include "distorch/device/device.h"
 #include "distorch/device/sim/sim.h"
 
-/// Devices for tests. Tests that name a device take it from here, so that they run on a real one
-/// too: DISTORCH_TEST_DEVICE=cuda:0 ctest -L gpu
+/// Devices for tests. Test cases named "any device: ..." take theirs from here, so that they run on
+/// a real one too: DISTORCH_TEST_DEVICE=cuda:0 ctest -L gpu
 namespace distorch::test {
 
 inline constexpr std::int64_t kMiB = std::int64_t{1} << 20;
@@ -54,15 +55,20 @@ inline Rig small_rig(int accelerators = 2, std::int64_t memory_bytes = 256 * kMi
   return rig;
 }
 
-/// "sim:0" unless DISTORCH_TEST_DEVICE says otherwise. Installs a small rig where the device is
+/// The device that DISTORCH_TEST_DEVICE names, else `otherwise`. Installs a small rig where it is
 /// simulated and none is installed yet.
-inline std::string test_device_name() {
+inline std::string test_device_or(const std::string& otherwise) {
   const char* wanted = std::getenv("DISTORCH_TEST_DEVICE");
-  std::string name = wanted && *wanted ? wanted : "sim:0";
+  std::string name = wanted && *wanted ? wanted : otherwise;
   if (name.rfind("sim", 0) == 0 && !sim::installed()) sim::install(small_rig());
-  if (name.rfind("cuda", 0) == 0) device::list_devices();  // loads torch's CUDA half
+  if (name.rfind("cuda", 0) == 0) {
+    device::list_devices();                        // loads torch's CUDA half
+    at::globalContext().setAllowTF32CuDNN(false);  // float32 is compared with the CPU's
+  }
   return name;
 }
+
+inline std::string test_device_name() { return test_device_or("sim:0"); }
 
 inline c10::Device test_device() { return device::to_torch(test_device_name()); }
 

@@ -54,8 +54,8 @@ class Operation {
   void begin();
   /// A result: adopted, or the input whose memory it is.
   at::Tensor output(const at::Tensor& result);
-  /// Call after the outputs: the clock.
-  void end(double flops = 0);
+  /// Call after the outputs: the clock. Bytes and dtype are filled in here.
+  void end(KernelWork work = {});
 
   int device() const { return device_; }
   std::int64_t input_bytes() const { return bytes_; }
@@ -80,8 +80,8 @@ class Operation {
   std::vector<at::Tensor> outputs_;
 };
 
-/// Floating-point operations of the matrix products, by name; 0 for any other operation, whose cost
-/// is its bytes.
-double matmul_flops(const std::string& operation, const std::vector<at::Tensor>& inputs);
+/// Kind and arithmetic of an operation by its name: only matrix products have any here, the cost of
+/// all others is their bytes.
+KernelWork work_of(const std::string& operation, const std::vector<at::Tensor>& inputs);
 
 }  // namespace distorch::sim

@@ -59,7 +59,10 @@ void copy_host(const at::Tensor& from, const at::Tensor& to, bool non_blocking) 
   const bool blocking = !(non_blocking && side.registered);
   const bool plain = from.scalar_type() == to.scalar_type() &&
                      from.is_non_overlapping_and_dense() && from.strides() == to.strides();
-  const Cost rearrange{job.bytes + static_cast<int64_t>(to.nbytes())};  // on the device's side
+  const KernelWork rearrange{
+      // on the device's side
+      .dtype = dtype_name(from.scalar_type()),
+      .bytes = static_cast<double>(job.bytes) + static_cast<double>(to.nbytes())};
   copy_values(cpu_or_view(to), cpu_or_view(from));
   if (!plain && !upload) machine().kernel(stream, label, rearrange);
   machine().transfer(stream, label, job, side.use);

@@ -109,7 +109,7 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) 
   operation.begin();
   std::vector<at::Tensor> inputs;
   for (const auto& held : operation.held()) inputs.push_back(held.sim);
-  const double flops = matmul_flops(schema.name(), inputs);
+  auto work = work_of(schema.name(), inputs);
   run_kernel(op, stack, operation);
 
   bool value_returned = false;
@@ -126,7 +126,7 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) 
       value_returned = true;
     }
   }
-  operation.end(flops);
+  operation.end(std::move(work));
   if (value_returned) machine().finish(machine().current_stream(operation.device()));
 }
 

@@ -76,8 +76,10 @@ at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight, const 
                                  c.output_padding, c.groups);
   auto result = operation.output(y);
   const auto per_output = static_cast<double>(weight.numel()) / static_cast<double>(weight.size(0));
-  operation.end(2.0 * per_output *
-                static_cast<double>(transposed ? input.numel() : result.numel()));
+  operation.end(
+      {.kind = KernelKind::Convolution,
+       .flops = 2.0 * per_output * static_cast<double>(transposed ? input.numel() : result.numel()),
+       .depth = per_output});
   return result;
 }
 
@@ -105,7 +107,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> layer_norm(const at::Tensor& inpu
   }
   auto results =
       std::make_tuple(operation.output(y), operation.output(mean), operation.output(rstd));
-  operation.end();
+  operation.end({.kind = KernelKind::Normalization});
   return results;
 }
 
@@ -133,7 +135,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> group_norm(const at::Tensor& inpu
   }
   auto results =
       std::make_tuple(operation.output(y), operation.output(mean), operation.output(rstd));
-  operation.end();
+  operation.end({.kind = KernelKind::Normalization});
   return results;
 }
 
@@ -187,8 +189,10 @@ at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::T
   auto result = operation.output(y);
   const auto pairs = static_cast<double>(query.numel()) / static_cast<double>(query.size(-1)) *
                      static_cast<double>(key.size(-2));
-  operation.end(2.0 * pairs * static_cast<double>(query.size(-1) + value.size(-1)) *
-                (causal ? 0.5 : 1.0));
+  operation.end({.kind = KernelKind::Attention,
+                 .flops = 2.0 * pairs * static_cast<double>(query.size(-1) + value.size(-1)) *
+                          (causal ? 0.5 : 1.0),
+                 .depth = static_cast<double>(query.size(-1))});
   return result;
 }
 

@@ -7,6 +7,18 @@
 namespace distorch::device {
 namespace {
 
+// Does again what was recorded, operation by operation: for tests of those who record.
+class SimRecording final : public Recording {
+ public:
+  explicit SimRecording(std::function<at::Tensor()> body) : body_(std::move(body)) {
+    result_ = body_();
+  }
+  void replay() override { result_.copy_(body_()); }
+
+ private:
+  std::function<at::Tensor()> body_;
+};
+
 class SimKind final : public Kind {
  public:
   c10::DeviceType type() const override { return sim::kSim; }
@@ -39,6 +51,10 @@ class SimKind final : public Kind {
     return "the simulated machine refuses to register more memory";
   }
   void unregister_host(void* start) noexcept override { sim::unregister_range(start); }
+  std::unique_ptr<Recording> record(int, const std::function<at::Tensor()>& body,
+                                    const Recording*) override {
+    return std::make_unique<SimRecording>(body);
+  }
 };
 
 }  // namespace

@@ -26,7 +26,8 @@ int count_accelerators(const Rig& rig) {
   return static_cast<int>(std::count_if(rig.devices.begin(), rig.devices.end(), is_accelerator));
 }
 
-// As rig files spell dtypes.
+}  // namespace
+
 const char* dtype_name(c10::ScalarType dtype) {
   switch (dtype) {
     case c10::ScalarType::Float: return "float32";
@@ -39,8 +40,6 @@ const char* dtype_name(c10::ScalarType dtype) {
     default: return "default";
   }
 }
-
-}  // namespace
 
 const std::string* label_of(const std::string& operation) {
   static std::mutex mutex;
@@ -356,17 +355,14 @@ void Machine::host_touches(const HostUse& host) {
 
 // --- clock ---
 
-void Machine::kernel(int stream, const std::string* label, const Cost& cost) {
+void Machine::kernel(int stream, const std::string* label, const KernelWork& work) {
   std::lock_guard lock(mutex_);
   auto& device = devices_.at(stream_devices_[stream]);
-  const auto rate = cost.flops > 0 ? device.spec.flops(dtype_name(cost.dtype)) : 0;
-  double seconds =
-      device.spec.memory_bytes_per_s > 0 ? cost.bytes / device.spec.memory_bytes_per_s : 0;
-  if (rate > 0) seconds = std::max(seconds, cost.flops / rate);
-  timeline_.kernel(stream, seconds + device.spec.launch_s, {label, cost.bytes, cost.flops});
-  timeline_.advance_host(options_.host_issue_s);
+  timeline_.kernel(stream, seconds_of(device.spec, work),
+                   {label, static_cast<std::int64_t>(work.bytes), work});
+  timeline_.advance_host(options_.host_issue_s + device.spec.issue_s);
   ++device.work.operations;
-  device.work.flops += cost.flops;
+  device.work.flops += work.flops;
 }
 
 std::string Machine::rig_name(const std::string& sim_name) const {

@@ -36,13 +36,6 @@ struct Block {
   ~Block();
 };
 
-/// Work of one operation for the cost model.
-struct Cost {
-  std::int64_t bytes = 0;  // read and written on the device
-  double flops = 0;
-  c10::ScalarType dtype = c10::ScalarType::Float;  // decides the FLOP/s
-};
-
 /// A use of bytes [begin, end) of a block.
 struct Use {
   Block* block;
@@ -71,6 +64,9 @@ struct CopyJob {
   double slowdown = 1;  // of pageable memory
   bool blocking = false;
 };
+
+/// A dtype as rig files spell it.
+const char* dtype_name(c10::ScalarType dtype);
 
 /// A name that lives as long as the process, with the place in front where there is one.
 const std::string* label_of(const std::string& operation);
@@ -104,8 +100,8 @@ class Machine : public std::enable_shared_from_this<Machine> {
   /// Checks that `uses` are ordered after what they conflict with, and remembers them as the
   /// stream's next operation.
   void use(int stream, const std::string* label, const std::vector<Use>& uses);
-  /// A kernel of that cost on the stream.
-  void kernel(int stream, const std::string* label, const Cost& cost);
+  /// A kernel that takes what base/rig.h says (seconds_of).
+  void kernel(int stream, const std::string* label, const KernelWork& work);
   /// A copy over the rig's links.
   void transfer(int stream, const std::string* label, const CopyJob& job, const HostUse& host = {});
 

@@ -1,10 +1,20 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <set>
+
 #include "distorch/base/error.h"
 #include "distorch/device/sim/backend.h"
 
 namespace distorch::sim {
+namespace {
+
+// A view with gaps reaches more bytes than it has, an expanded one fewer.
+std::int64_t bytes_touched(const at::Tensor& tensor, const Use& use) {
+  return std::min(use.end - use.begin, static_cast<std::int64_t>(tensor.nbytes()));
+}
+
+}  // namespace
 
 void Operation::on(int device) {
   if (device_ >= 0) return;
@@ -29,7 +39,7 @@ at::Tensor Operation::input(const at::Tensor& tensor, bool writes) {
   if (dtype_ == c10::ScalarType::Undefined) dtype_ = tensor.scalar_type();
   auto view = host_view(tensor);
   auto use = use_of(tensor, writes);
-  bytes_ += use.end - use.begin;
+  bytes_ += bytes_touched(tensor, use);
   uses_.push_back(use);
   held_.push_back({tensor, view});
   return view;
@@ -62,11 +72,11 @@ at::Tensor Operation::output(const at::Tensor& result) {
   auto adopted = adopt(result, device_);
   held_.push_back({adopted, result});  // two results may share their memory
   results_.push_back(use_of(adopted, true));
-  bytes_ += results_.back().end - results_.back().begin;
+  bytes_ += bytes_touched(adopted, results_.back());
   return adopted;
 }
 
-void Operation::end(double flops) {
+void Operation::end(KernelWork work) {
   for (const auto& held : held_) follow(held.sim, held.view);
   if (!results_.empty()) {
     results_.clear();
@@ -74,24 +84,33 @@ void Operation::end(double flops) {
     results_.erase(results_.begin(), results_.begin() + static_cast<std::ptrdiff_t>(uses_.size()));
     machine().use(stream_, label_, results_);
   }
-  machine().kernel(stream_, label_,
-                   {bytes_, flops, dtype_ == c10::ScalarType::Undefined ? at::kFloat : dtype_});
+  work.bytes = static_cast<double>(bytes_);
+  work.dtype = dtype_name(dtype_ == c10::ScalarType::Undefined ? at::kFloat : dtype_);
+  machine().kernel(stream_, label_, work);
 }
 
-double matmul_flops(const std::string& operation, const std::vector<at::Tensor>& inputs) {
-  const auto rows_by_columns = [&](std::size_t a, std::size_t b) -> double {
-    if (inputs.size() <= b || inputs[a].dim() < 1 || inputs[b].dim() < 1) return 0;
+KernelWork work_of(const std::string& operation, const std::vector<at::Tensor>& inputs) {
+  const auto product = [&](std::size_t a, std::size_t b) -> KernelWork {
+    KernelWork work{.kind = KernelKind::Matmul};
+    if (inputs.size() <= b || inputs[a].dim() < 1 || inputs[b].dim() < 1) return work;
     const auto columns = inputs[b].dim() == 1 ? 1 : inputs[b].size(-1);
-    return 2.0 * static_cast<double>(inputs[a].numel()) * static_cast<double>(columns);
+    work.flops = 2.0 * static_cast<double>(inputs[a].numel()) * static_cast<double>(columns);
+    work.depth = static_cast<double>(inputs[a].size(-1));
+    return work;
   };
-  if (operation == "aten::mm" || operation == "aten::bmm" || operation == "aten::mv" ||
-      operation == "aten::dot" || operation == "aten::_scaled_mm" || operation == "aten::_int_mm")
-    return rows_by_columns(0, 1);
-  if (operation == "aten::addmm" || operation == "aten::baddbmm" || operation == "aten::addmv" ||
-      operation == "aten::addbmm" || operation == "aten::_addmm_activation" ||
-      operation == "aten::addmm_")
-    return rows_by_columns(1, 2);
-  return 0;
+  static const std::set<std::string> products{"aten::mm",  "aten::bmm",        "aten::mv",
+                                              "aten::dot", "aten::_scaled_mm", "aten::_int_mm"};
+  static const std::set<std::string> added_products{
+      "aten::addmm",  "aten::baddbmm",           "aten::addmv",
+      "aten::addbmm", "aten::_addmm_activation", "aten::addmm_"};
+  static const std::set<std::string> normalizations{
+      "aten::_softmax",          "aten::_log_softmax",      "aten::_safe_softmax",
+      "aten::_fused_rms_norm",   "aten::native_batch_norm", "aten::linalg_vector_norm",
+      "aten::native_layer_norm", "aten::native_group_norm"};
+  if (products.count(operation)) return product(0, 1);
+  if (added_products.count(operation)) return product(1, 2);
+  if (normalizations.count(operation)) return {.kind = KernelKind::Normalization};
+  return {};
 }
 
 }  // namespace distorch::sim

@@ -4,12 +4,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
-namespace distorch {
-struct Rig;  // distorch/base/rig.h
-}
+#include "distorch/base/rig.h"
 
 /// The simulated accelerator: torch's PrivateUse1 backend under the name "sim". The N-th
 /// accelerator of the rig is the device "sim:N"; the rig's host memory is "cpu".
@@ -30,7 +29,7 @@ enum class Mode { Exec, Dry };
 struct Options {
   Mode mode = Mode::Exec;
   bool race_check = true;
-  double host_issue_s = 0;       // host time that issuing one operation costs
+  double host_issue_s = 0;       // host time that issuing one operation costs, beside the rig's
   double pageable_share = 0.16;  // of a link's speed, for host memory that is not registered (8.9
                                  // of 55.5 GB/s measured)
 };
@@ -115,7 +114,7 @@ struct Interval {
   double start_s = 0;
   double end_s = 0;
   std::int64_t bytes = 0;
-  double flops = 0;
+  std::optional<KernelWork> kernel;  // what decided its time; nothing for a transfer
 };
 /// Recording is off at first. Switching it on drops what was recorded.
 void trace(bool on);

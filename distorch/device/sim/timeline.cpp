@@ -23,7 +23,7 @@ Timeline::Command& Timeline::push(int stream, Kind kind) {
   return queue.back();
 }
 
-void Timeline::kernel(int stream, double duration_s, Label label) {
+void Timeline::kernel(int stream, double duration_s, const Label& label) {
   auto& s = streams_[stream];
   // Without a profile, kernels that follow one another are one: long dry runs stay small.
   if (!tracing_ && s.queue.size() > (s.running ? 1u : 0u)) {
@@ -38,7 +38,7 @@ void Timeline::kernel(int stream, double duration_s, Label label) {
   if (tracing_) command.label = label;
 }
 
-void Timeline::transfer(int stream, int route, std::int64_t bytes, Label label) {
+void Timeline::transfer(int stream, int route, std::int64_t bytes, const Label& label) {
   auto& command = push(stream, Kind::Transfer);
   command.route = route;
   command.bytes = bytes;
@@ -137,7 +137,7 @@ void Timeline::complete(Stream& stream) {
   if (tracing_ && head.label.name) {
     const auto lane = head.kind == Kind::Transfer ? route_lanes_[head.route] : stream.lane;
     intervals_.push_back(
-        {lane, *head.label.name, stream.start_s, now_s_, head.label.bytes, head.label.flops});
+        {lane, *head.label.name, stream.start_s, now_s_, head.label.bytes, head.label.kernel});
   }
   stream.queue.pop_front();
   stream.running = false;

@@ -15,7 +15,7 @@ namespace distorch::sim {
 struct Label {
   const std::string* name = nullptr;  // interned, lives as long as the process
   std::int64_t bytes = 0;
-  double flops = 0;
+  std::optional<KernelWork> kernel;  // nothing for a transfer
 };
 
 /// A recorded point of a stream on the virtual clock.
@@ -35,8 +35,8 @@ class Timeline {
   /// A new stream; `device` -1 is the host's (transfers only).
   int add_stream(int device, std::string lane);
   /// Runs for `duration_s`, alone on the stream's device.
-  void kernel(int stream, double duration_s, Label label);
-  void transfer(int stream, int route, std::int64_t bytes, Label label);
+  void kernel(int stream, double duration_s, const Label& label);
+  void transfer(int stream, int route, std::int64_t bytes, const Label& label);
   std::shared_ptr<Mark> record(int stream);
   /// `stream` goes on once the mark is reached.
   void wait(int stream, std::shared_ptr<Mark> mark);

@@ -1,0 +1,80 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "distorch/device/registered.h"
+#include "distorch/device/streams.h"
+#include "distorch/streaming/layout.h"
+
+namespace distorch::streaming {
+
+enum class UploadSource { Read, Mapping };
+
+struct UploadOptions {
+  int threads = 0;  // that read; 0: as many as the processor has, 16 at most
+  /// What a thread reads at once, bytes. Small enough that the two buffers of all threads stay in
+  /// the processor's cache: the device then fetches them from there, and memory is read once.
+  std::int64_t piece_bytes = std::int64_t{2} << 20;
+  UploadSource source = UploadSource::Read;
+  int registrars = 0;  // threads that register stretches of the file and copy straight from there
+};
+
+/// Brings blocks of files into an accelerator's memory, in the order of add(), at the speed of its
+/// link: several threads read pieces into page-locked buffers, which are copied on from there.
+/// Nothing is mapped or registered. A block may be used as soon as it has arrived, while later ones
+/// are on their way.
+class Upload {
+ public:
+  explicit Upload(c10::Device device, const UploadOptions& options = {});
+  /// Gives up what has not been read yet.
+  ~Upload();
+  Upload(const Upload&) = delete;
+  Upload& operator=(const Upload&) = delete;
+
+  /// `target`: uint8 [layout.slot_bytes] on the device, allocated on its current stream. Both must
+  /// live until wait() of this block or the end of this object.
+  void add(int block, const Layout& layout, const at::Tensor& target);
+  /// The device's current stream waits for the block's bytes; the host until they have been read.
+  /// Error(Format) where a file no longer has them. Each block once.
+  void wait(int block);
+
+ private:
+  struct Piece {
+    Run run;
+    at::Tensor to;
+    int block = 0;
+  };
+  struct Pending {
+    explicit Pending(c10::Device device) : arrived(device) {}
+    std::size_t left = 0;  // pieces
+    device::Event arrived;
+  };
+  void work(int thread);
+  void copy_pieces(int thread);
+  void register_pieces();
+  bool take(Piece& piece);
+  bool take_last(std::vector<Piece>& pieces);
+  void sent(int block);
+
+  c10::Device device_;
+  UploadOptions options_;
+  c10::Stream stream_;
+  device::HostBuffer buffer_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Piece> pieces_;
+  std::map<int, Pending> pending_;
+  std::exception_ptr failure_;
+  bool stop_ = false;
+  std::vector<std::shared_ptr<const device::RegisteredRange>> registered_;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace distorch::streaming
