@@ -1,6 +1,5 @@
 #pragma once
 #include <fmt/format.h>
-#include <malloc.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -58,12 +57,6 @@ inline std::int64_t process_bytes(const std::string& key) {
 
 /// From now on VmHWM counts anew.
 inline void reset_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
-
-/// As distorch's main() sets it: activations are not mapped and unmapped each time.
-inline void set_up_malloc() {
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, 1 << 30);
-}
 
 /// Average number of runnable processes in the last minute: figures of a busy machine say little.
 inline double load() {

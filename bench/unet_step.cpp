@@ -12,6 +12,7 @@
 #include "bench/bench.h"
 #include "bench/unet_file.h"
 #include "distorch/base/log.h"
+#include "distorch/device/host_pool.h"
 #include "distorch/nodes/app.h"
 #include "distorch/nodes/sd_model.h"
 
@@ -106,7 +107,7 @@ int measure(const std::filesystem::path& out, const std::filesystem::path& file,
 }  // namespace
 
 int main(int argc, char** argv) {
-  bench::set_up_malloc();
+  device::set_up_host_memory();
   log::set_up("warning");
   try {
     auto out = bench::out_folder(argc, argv);

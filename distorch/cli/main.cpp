@@ -1,8 +1,6 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
-#include <malloc.h>
-
 #include <csignal>
 #include <cstdio>
 #include <iostream>
@@ -12,6 +10,7 @@
 #include "distorch/base/interrupt.h"
 #include "distorch/base/log.h"
 #include "distorch/cli/commands.h"
+#include "distorch/device/host_pool.h"
 
 namespace {
 
@@ -52,10 +51,7 @@ int run_guarded(const distorch::cli::Action& action) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // Activations come and go in sizes that malloc would map and unmap each time, page faults and
-  // all.
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  distorch::device::set_up_host_memory();
   CLI::App app{
       "distorch runs ComfyUI workflows with the models' weights spread over every memory you "
       "have.\n"

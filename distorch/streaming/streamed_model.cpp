@@ -13,6 +13,7 @@
 #include "distorch/base/units.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
+#include "distorch/device/registered.h"
 #include "distorch/streaming/trace.h"
 
 namespace distorch::streaming {
@@ -68,6 +69,15 @@ std::vector<at::Tensor> placed_items(const std::vector<const std::byte*>& places
   return views;
 }
 
+/// Bytes of a weight in the compute dtype; whole multiples of what ATen aligns CPU tensors to, by
+/// which kernels choose their path.
+std::int64_t converted_bytes(const Item& item, at::ScalarType dtype) {
+  constexpr std::int64_t alignment = 64;
+  auto bytes = c10::multiply_integers(item.stored.shape) *
+               static_cast<std::int64_t>(c10::elementSize(dtype));
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
 std::int64_t held_bytes(const std::vector<at::Tensor>& tensors, at::Device device) {
   std::set<const void*> seen;
   std::int64_t bytes = 0;
@@ -101,8 +111,7 @@ StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint ch
     std::int64_t bytes = 0;
     for (const auto& item : layouts_.back().items) {
       decode = decode || weights::to_torch(item.stored.dtype) != options_.dtype;
-      bytes += c10::multiply_integers(item.stored.shape) *
-               static_cast<std::int64_t>(c10::elementSize(options_.dtype));
+      bytes += converted_bytes(item, options_.dtype);
     }
     needs_decode_.push_back(decode);
     resident_bytes_.push_back(decode ? bytes : layouts_.back().slot_bytes);
@@ -240,14 +249,40 @@ std::vector<at::Tensor> StreamedModel::decode(const std::vector<at::Tensor>& raw
   return values;
 }
 
-/// A block's weights for good: in place in the mapping where the dtype is right, else a copy in the
-/// compute dtype, after which the pages it came from are given back.
-std::vector<at::Tensor> StreamedModel::values_on_cpu(int block) {
-  const auto& layout = layouts_[block];
-  auto values = decode(mapped_items(layout), block);
-  if (needs_decode_[block])
-    for (const auto& run : layout.runs) run.file->mapping()->dont_need(run.range());
+/// A block's weights in the compute dtype, in pages of their own: within malloc's heap they would
+/// lie between activations and keep it from closing its holes. The file's pages are given back.
+std::vector<at::Tensor> StreamedModel::converted_values(int block) const {
+  auto pages =
+      std::make_shared<device::HostBuffer>(resident_bytes_[block], std::vector<c10::Device>{});
+  auto buffer = at::from_blob(
+      pages->data(), {pages->bytes()}, [pages](void*) {}, at::TensorOptions().dtype(at::kByte));
+  std::vector<at::Tensor> values;
+  std::int64_t offset = 0;
+  for (const auto& item : layouts_[block].items) {
+    const auto& shape = item.stored.shape;
+    auto room = buffer.narrow(0, offset, converted_bytes(item, options_.dtype))
+                    .view(options_.dtype)
+                    .narrow(0, 0, c10::multiply_integers(shape));
+    auto value = options_.channels_last && shape.size() == 4
+                     ? room.view({shape[0], shape[2], shape[3], shape[1]}).permute({0, 3, 1, 2})
+                     : room.view(shape);
+    value.copy_(weights::mapped_tensor(item.stored));
+    item.stored.file->mapping()->dont_need(item.stored.range());
+    offset += converted_bytes(item, options_.dtype);
+    values.push_back(std::move(value));
+  }
+  // Reading an item brings pages of its neighbours back.
+  for (const auto& run : layouts_[block].runs) {
+    run.file->mapping()->dont_need(run.range());
+    run.file->mapping()->check();
+  }
   return values;
+}
+
+/// A block's weights for good: in place in the mapping where the dtype is right, else a copy in the
+/// compute dtype.
+std::vector<at::Tensor> StreamedModel::values_on_cpu(int block) const {
+  return needs_decode_[block] ? converted_values(block) : mapped_items(layouts_[block]);
 }
 
 /// The same from a buffer that bring() made.

@@ -136,7 +136,8 @@ class StreamedModel final : public weights::WeightSource {
   at::Tensor bring(int block, at::Device device, bool in_pieces);
   void arrived(int block);
   void finish_uploads();
-  std::vector<at::Tensor> values_on_cpu(int block);
+  std::vector<at::Tensor> values_on_cpu(int block) const;
+  std::vector<at::Tensor> converted_values(int block) const;
   std::vector<at::Tensor> values_of(const at::Tensor& buffer, int block) const;
   void drop_rings();
   void make_rings();
