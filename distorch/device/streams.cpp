@@ -6,6 +6,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/device/device.h"
+#include "distorch/device/kind.h"
 #include "distorch/device/sim/machine.h"
 
 namespace distorch::device {

@@ -19,7 +19,9 @@
 namespace distorch::test {
 
 // The default generator starts at random; tests should not.
-inline const bool seeded = (at::manual_seed(20), true);
+// Not at::manual_seed: that looks for accelerators before their libraries are loaded.
+inline const bool seeded =
+    (at::Generator(at::detail::getDefaultCPUGenerator()).set_current_seed(20), true);
 
 /// The checkout: $DISTORCH_SOURCE_DIR for a program that was taken to another machine, else where
 /// it was built.
