@@ -79,6 +79,7 @@ placement::Model describe(streaming::StreamedModel& model, const streaming::Prof
     block.bytes = model.file_bytes(static_cast<int>(i));
     block.seconds = {seconds[i], -1};
     block.activation_bytes = profile.activation_bytes[i];
+    block.unpack_s = profile.unpack_s[i];
     block.pinned = block.bytes == 0;
     described.blocks.push_back(block);
   }

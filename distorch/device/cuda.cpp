@@ -309,8 +309,8 @@ class CudaKind final : public Kind {
   bool copy_from_host(void* to, const void* from, std::int64_t bytes,
                       const c10::Stream& stream) override {
     // CUDAStream is a c10::Stream and nothing else; this function of it gives the runtime's stream.
-    static const auto native =
-        find<void* (*)(const c10::Stream*)>(RTLD_DEFAULT, "_ZNK3c104cuda10CUDAStream6streamEv");
+    static const auto native = reinterpret_cast<void* (*)(const c10::Stream*)>(
+        dlsym(RTLD_DEFAULT, "_ZNK3c104cuda10CUDAStream6streamEv"));
     if (!native || !runtime().copy_async) return false;
     constexpr int kHostToDevice = 1;
     c10::DeviceGuard guard(stream.device());

@@ -141,6 +141,7 @@ bool Timeline::prepare(const Placement& placement) {
         if (placement.rings[r].device == home.device) stage.ring = static_cast<int>(r);
       }
       if (stage.ring < 0) return false;
+      stage.seconds += block.unpack_s;
       Ring& ring = rings_[stage.ring];
       ring.blocks.push_back(static_cast<int>(i));
       ring.copy_s.push_back(clock_.latency_s(ring.route) +

@@ -202,6 +202,7 @@ placement::Model Engine::describe(const StreamedModel& model, const placement::S
                       : model.file_bytes(index);
     double seconds = i < profile.seconds.size() ? profile.seconds[i] : 0;
     for (double r : ratio) block.seconds.push_back(r < 0 ? -1 : seconds * r);
+    if (i < profile.unpack_s.size()) block.unpack_s = profile.unpack_s[i];
     if (i < profile.activation_bytes.size()) block.activation_bytes = profile.activation_bytes[i];
     block.pinned = block.bytes == 0;
     described.activation_bytes = std::max(

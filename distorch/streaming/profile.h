@@ -11,8 +11,9 @@ namespace distorch::streaming {
 /// What one run of a model costs on a device, block by block, by the simulator's cost model.
 /// Seconds are the device's own: what its operations take when the host has issued them in time.
 struct Profile {
-  std::vector<double> seconds;  // per block: one run's compute; 0 for blocks that did not run
-  std::vector<double> flops;    // per block
+  std::vector<double> seconds;   // per block: one run's compute; 0 for blocks that did not run
+  std::vector<double> unpack_s;  // per block: converting and laying out weights where it streams
+  std::vector<double> flops;     // per block
   std::vector<std::int64_t> activation_bytes;  // per block: inputs that would cross a link
   std::vector<bool> used;                      // whether the block ran at all
   std::int64_t peak_activation_bytes = 0;      // highest memory beside weights
