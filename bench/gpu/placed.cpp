@@ -25,12 +25,20 @@ Link measure_link(streaming::StreamedModel& model, c10::Device device) {
   auto end = (largest->file_offset + largest->size_bytes + page - 1) / page * page;
   const auto* mapped = largest->file->mapping()->bytes().data();
   auto pieces = device::register_shared(mapped + begin, end - begin, {device});
-  // A ring may have registered a part: stay within one piece.
-  auto size = pieces.empty() ? largest->size_bytes
-                             : std::min(largest->size_bytes,
-                                        pieces.front()->bytes() - (largest->file_offset - begin));
-  auto source =
-      at::from_blob(const_cast<std::byte*>(mapped + largest->file_offset), {size}, at::kByte);
+  // A ring may have registered a part: stay within one piece, the one that holds most.
+  const auto* from = mapped + largest->file_offset;
+  auto size = pieces.empty() ? largest->size_bytes : std::int64_t{0};
+  for (const auto& piece : pieces) {
+    const auto* start = static_cast<const std::byte*>(piece->start());
+    const auto* first = std::max(start, mapped + largest->file_offset);
+    auto part =
+        std::min(start + piece->bytes(), mapped + largest->file_offset + largest->size_bytes) -
+        first;
+    if (part <= size) continue;
+    size = part;
+    from = first;
+  }
+  auto source = at::from_blob(const_cast<std::byte*>(from), {size}, at::kByte);
   auto target = at::empty({size}, at::TensorOptions().dtype(at::kByte).device(device));
   auto stream = device::new_stream(device);
   Link link;

@@ -380,8 +380,7 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
       device::empty_cache(compute_);
     load_blocks(changed, block);
     block = static_cast<int>(homes.size());
-    register_streamed(homes);
-    make_rings();
+    make_rings_fit();
   } catch (const std::exception& error) {
     bool memory = device::is_out_of_memory(error);
     auto name = block < static_cast<int>(homes.size()) ? manifest_.blocks()[block]
@@ -426,6 +425,33 @@ void StreamedModel::make_rings() {
     ring.keep_cached = donor != "disk";
     ring.waits = options_.waits;
     rings_[donor] = make_ring_that_fits(std::move(blocks), ring);
+  }
+}
+
+/// Where not even the smallest ring finds room beside the resident weights (an allocator's memory
+/// has holes that no plan knows of), these make way, largest first.
+void StreamedModel::make_rings_fit() {
+  for (;;) {
+    register_streamed(homes_);
+    try {
+      make_rings();
+      return;
+    } catch (const std::exception& error) {
+      if (!device::is_out_of_memory(error)) throw;
+      drop_rings();
+      finish_uploads();
+      int largest = -1;
+      for (int block = 0; block < static_cast<int>(homes_.size()); ++block)
+        if (homes_[block].how == How::Resident && layouts_[block].link_bytes > 0 &&
+            (largest < 0 || resident_bytes_[block] > resident_bytes_[largest]))
+          largest = block;
+      if (largest < 0) throw;
+      log::info("{}: {} makes way for the streaming ring", options_.name,
+                manifest_.blocks()[largest]);
+      unload_block(largest);
+      homes_[largest] = {How::Streamed, "cpu"};
+      device::empty_cache(compute_);
+    }
   }
 }
 

@@ -141,6 +141,7 @@ class StreamedModel final : public weights::WeightSource {
   std::vector<at::Tensor> values_of(const at::Tensor& buffer, int block) const;
   void drop_rings();
   void make_rings();
+  void make_rings_fit();
   std::unique_ptr<Ring> make_ring_that_fits(std::vector<RingBlock> blocks, RingOptions ring);
   void register_streamed(const std::vector<BlockHome>& homes);
   weights::Tensors run_resident(int block, const weights::Tensors& inputs,

@@ -163,6 +163,29 @@ TEST_CASE("any device: a recorded step gives the bits of the issued one, and mak
   all();
 }
 
+TEST_CASE("any device: resident weights make way where the ring finds no room") {
+  auto device = fresh_device();
+  auto torch_device = device::to_torch(device);
+  if (device.rfind("sim", 0) != 0) return;  // a real device's holes cannot be arranged
+  Subject subject(device, at::kFloat, at::kFloat);
+  subject.streamed.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+  auto resident = subject.run();
+  subject.streamed.unload();
+  auto how = [](int i) { return i < 3 ? How::Streamed : How::Resident; };
+  auto room = device::memory_use(torch_device).free;
+  auto block = (width * width + width) * 4;
+  // Room for the eight resident blocks and a little, not for a block in the ring beside them.
+  auto other = at::empty({room - 8 * block - block / 2},
+                         at::TensorOptions().dtype(at::kByte).device(torch_device));
+  subject.streamed.load(homes(device, how, "cpu"), {{"cpu", 2}});
+  auto left = std::count_if(subject.streamed.homes().begin(), subject.streamed.homes().end(),
+                            [](const BlockHome& home) { return home.how == How::Resident; });
+  CHECK(left > 0);
+  CHECK(left < 8);
+  other = at::Tensor();
+  CHECK(at::equal(subject.run(), resident));
+}
+
 TEST_CASE("any device: a recorded step streams, whatever streams and whatever comes between") {
   auto device = fresh_device();
   Subject subject(device, at::kFloat, at::kFloat);
