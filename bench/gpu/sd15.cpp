@@ -35,7 +35,6 @@ struct Step {
   double issued_s = 0;    // every block resident, operation by operation
   double resident_s = 0;  // the same, recorded
   std::string bits;
-  std::int64_t workspace_bytes = 0;  // of libraries, while the step runs
 };
 
 weights::Checkpoint open(const std::filesystem::path& path) {
@@ -171,20 +170,6 @@ int run(const Args& args) {
         static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512);
   auto library_bytes = device::memory_use(device).in_use - model.device_bytes(name) - given_bytes;
   auto link = measure_link(model, device);
-  for (auto& step : steps) {
-    device::empty_cache(device);
-    device::reset_peak(device);
-    unet->apply(step.input);
-    device::synchronize(device);
-    auto peak = device::memory_use(device).peak;
-    auto planned = streaming::profile_model(model, RigDevice(), [&](at::Device on) {
-                     unet->apply(shapes_of(step.input, on));
-                   }).peak_activation_bytes;
-    step.workspace_bytes = std::max<std::int64_t>(
-        0, peak - model.device_bytes(name) - library_bytes - given_bytes - planned);
-    fmt::print("workspace of libraries, {} px: {:.1f} MB\n", step.name,
-               static_cast<double>(step.workspace_bytes) / 1e6);
-  }
 
   auto profile = [&](const Step& step, const RigDevice& rig) {
     return streaming::profile_model(model, rig,
@@ -215,7 +200,7 @@ int run(const Args& args) {
     for (const auto& step : steps)
       for (double share : {1.0, 0.5}) {
         auto described = describe(subject, profile(step, speeds),
-                                  library_bytes + step.workspace_bytes + given_bytes -
+                                  library_bytes + given_bytes -
                                       static_cast<std::int64_t>(step.input.x.nbytes() +
                                                                 step.input.context.nbytes() + 512));
         Case one{fmt::format("SD 1.5 {} px, {:.0f} % offloaded{}", step.name, share * 100, label),

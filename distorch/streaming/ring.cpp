@@ -67,7 +67,6 @@ bool Ring::may_fill(int index, bool drop_fresh) {
     if ((!state.leased && !state.fresh) || !overlaps(state, begin, end)) continue;
     if (state.leased || !drop_fresh) return false;
     state.fresh = false;
-    state.given_up = true;
   }
   return true;
 }
@@ -103,7 +102,7 @@ void Ring::settle() {
 
 void Ring::replayed(const Position& after) {
   for (auto& state : blocks_) {
-    state.fresh = state.given_up = false;
+    state.fresh = false;
     state.released = 0;
   }
   for (const auto& [index, offset] : after.fresh) {
@@ -120,18 +119,16 @@ void Ring::start_fill(int index) {
   if (std::exchange(behind_, false)) follow_compute();
   copying_ = true;
   auto& state = blocks_[index];
-  Place place{index, next_offset(index), -1, {}};
+  Place place{index, next_offset(index), -1};
   round_ = (round_ + (index <= last_filled_ ? 1 : 0)) % layout_.rounds;
   last_filled_ = index;
   std::uint64_t latest = 0;
-  for (int other = 0; other < static_cast<int>(blocks_.size()); ++other) {
-    auto& there = blocks_[other];
-    if (!overlaps(there, place.offset, place.offset + state.size_bytes)) continue;
-    if (std::exchange(there.given_up, false)) place.given_up.push_back(other);
-    if (there.released <= latest) continue;
-    latest = there.released;
-    place.freed_last = other;
-  }
+  for (int other = 0; other < static_cast<int>(blocks_.size()); ++other)
+    if (blocks_[other].released > latest &&
+        overlaps(blocks_[other], place.offset, place.offset + state.size_bytes)) {
+      latest = blocks_[other].released;
+      place.freed_last = other;
+    }
   state.offset = place.offset;
   state.leased = false;
   state.fresh = true;

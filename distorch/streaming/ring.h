@@ -120,7 +120,6 @@ class Ring {
     int index = 0;  // of the block, as the constructor was given them
     std::int64_t offset = 0;
     int freed_last = -1;  // index of the block whose release frees it last; -1: none has used it
-    std::vector<int> given_up;  // indices of blocks that were copied there and not used
   };
   virtual void fill(const Place& place, const RingBlock& block) = 0;  // start copying
   virtual void wait_filled(int index) = 0;  // compute may use the block after this
@@ -143,7 +142,6 @@ class Ring {
     int successor = 0;
     bool leased = false;
     bool fresh = false;          // filled, not used yet
-    bool given_up = false;       // filled, and never used before it made way
     std::uint64_t released = 0;  // when, counted in releases; 0: never
   };
   void release(int index) noexcept;  // what goes wrong is thrown by the next pin()
@@ -174,10 +172,6 @@ class Ring {
 
 /// A ring for the compute device of the options.
 std::unique_ptr<Ring> make_ring(std::vector<RingBlock> blocks, const RingOptions& options);
-
-/// Copies from registered memory. `seams`, sorted: addresses that a copy must not cross.
-void copy_registered(const at::Tensor& to, const std::byte* from,
-                     const std::vector<const std::byte*>& seams, const c10::Stream& stream);
 
 /// Reads a run of a file. Error(Format) where the file no longer has the bytes. With `keep_cached`
 /// false the pages are given back afterwards.

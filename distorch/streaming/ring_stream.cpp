@@ -11,10 +11,6 @@ namespace {
 /// budget of RAM.
 constexpr std::int64_t largest_staging_bytes = std::int64_t{32} << 20;
 
-}  // namespace
-
-namespace {
-
 std::vector<std::int64_t> aligned_sizes(const std::vector<RingBlock>& blocks) {
   constexpr std::int64_t alignment = 256;  // what device allocators give
   std::vector<std::int64_t> sizes;
@@ -63,23 +59,20 @@ StreamRing::~StreamRing() {
   }
 }
 
-void copy_registered(const at::Tensor& to, const std::byte* from,
-                     const std::vector<const std::byte*>& seams, const c10::Stream& stream) {
-  for (std::int64_t done = 0; done < to.numel();) {
-    auto seam = std::upper_bound(seams.begin(), seams.end(), from + done);
-    auto size = to.numel() - done;
-    if (seam != seams.end()) size = std::min<std::int64_t>(size, *seam - (from + done));
-    auto source = at::from_blob(const_cast<std::byte*>(from + done), {size},
-                                at::TensorOptions().dtype(at::kByte));
-    device::copy_async(to.narrow(0, done, size), source, stream);
-    done += size;
-  }
-}
-
+/// A copy must not cross from one registered piece into the next.
 void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout) {
-  for (const auto& run : layout.runs)
-    copy_registered(to.narrow(0, run.slot_offset, run.size_bytes),
-                    run.file->mapping()->bytes(run.range()).data(), seams_, copy_stream_);
+  for (const auto& run : layout.runs) {
+    const auto* from = run.file->mapping()->bytes(run.range()).data();
+    for (std::int64_t done = 0; done < run.size_bytes;) {
+      auto seam = std::upper_bound(seams_.begin(), seams_.end(), from + done);
+      auto size = run.size_bytes - done;
+      if (seam != seams_.end()) size = std::min<std::int64_t>(size, *seam - (from + done));
+      auto source = at::from_blob(const_cast<std::byte*>(from + done), {size},
+                                  at::TensorOptions().dtype(at::kByte));
+      device::copy_async(to.narrow(0, run.slot_offset + done, size), source, copy_stream_);
+      done += size;
+    }
+  }
 }
 
 void StreamRing::wait_for(Mark& mark, const c10::Stream& stream) {
@@ -124,7 +117,6 @@ void StreamRing::fill(const Place& place, const RingBlock& block) {
   auto index = place.index;
   if (options().waits.copy_after_compute && place.freed_last >= 0)
     wait_for(freed_[place.freed_last], copy_stream_);
-  for (int other : place.given_up) wait_for(filled_[other], copy_stream_);
   auto to = buffer().narrow(0, place.offset, block.layout->slot_bytes);
   Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
   if (block.donor.defined()) {

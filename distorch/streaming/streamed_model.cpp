@@ -199,11 +199,11 @@ void to_channels_last(std::vector<at::Tensor>& values) {
 }  // namespace
 
 /// Registers what the rings read from RAM, no more: registering costs time by the page.
-void StreamedModel::register_streamed(const std::vector<BlockHome>& homes) {
+void StreamedModel::register_streamed() {
   if (!device::has_streams(compute_)) return;
   auto before = std::exchange(registered_, {});  // kept until what is still needed is taken over
   all_registered_ = true;
-  for (const auto& [file, list] : stretches(layouts_, homes)) {
+  for (const auto& [file, list] : stretches(layouts_, homes_)) {
     auto bytes = file->mapping()->bytes();
     for (const auto& [begin, end] : list) {
       // The last page of the file counts as a whole one.
@@ -428,11 +428,30 @@ void StreamedModel::make_rings() {
   }
 }
 
+/// -1 where none is resident that has weights.
+int StreamedModel::largest_resident() const {
+  int largest = -1;
+  for (int block = 0; block < static_cast<int>(homes_.size()); ++block)
+    if (homes_[block].how == How::Resident && layouts_[block].link_bytes > 0 &&
+        (largest < 0 || resident_bytes_[block] > resident_bytes_[largest]))
+      largest = block;
+  return largest;
+}
+
+/// From now on it streams from RAM, through rings that are still to be made.
+bool StreamedModel::offload_largest_resident() {
+  int block = largest_resident();
+  if (block < 0) return false;
+  unload_block(block);
+  homes_[block] = {How::Streamed, "cpu"};
+  return true;
+}
+
 /// Where not even the smallest ring finds room beside the resident weights (an allocator's memory
 /// has holes that no plan knows of), these make way, largest first.
 void StreamedModel::make_rings_fit() {
   for (;;) {
-    register_streamed(homes_);
+    register_streamed();
     try {
       make_rings();
       return;
@@ -440,16 +459,10 @@ void StreamedModel::make_rings_fit() {
       if (!device::is_out_of_memory(error)) throw;
       drop_rings();
       finish_uploads();
-      int largest = -1;
-      for (int block = 0; block < static_cast<int>(homes_.size()); ++block)
-        if (homes_[block].how == How::Resident && layouts_[block].link_bytes > 0 &&
-            (largest < 0 || resident_bytes_[block] > resident_bytes_[largest]))
-          largest = block;
-      if (largest < 0) throw;
+      int largest = largest_resident();
+      if (!offload_largest_resident()) throw;
       log::info("{}: {} makes way for the streaming ring", options_.name,
                 manifest_.blocks()[largest]);
-      unload_block(largest);
-      homes_[largest] = {How::Streamed, "cpu"};
       device::empty_cache(compute_);
     }
   }
@@ -492,22 +505,14 @@ void StreamedModel::unload() {
 std::int64_t StreamedModel::shrink(std::int64_t bytes) {
   drop_recordings();
   finish_uploads();
-  std::vector<int> resident;
-  for (int block = 0; block < static_cast<int>(homes_.size()); ++block)
-    if (homes_[block].how == How::Resident && layouts_[block].link_bytes > 0)
-      resident.push_back(block);
-  std::stable_sort(resident.begin(), resident.end(),
-                   [&](int a, int b) { return resident_bytes_[a] > resident_bytes_[b]; });
   auto before = device_bytes(options_.compute);
   drop_rings();
-  for (int block : resident) {
-    if (before - device_bytes(options_.compute) >=
-        bytes + options_.slots * layouts_[resident.front()].slot_bytes)
-      break;
-    unload_block(block);
-    homes_[block] = {How::Streamed, "cpu"};
+  // The largest goes first; the ring that it then needs has slots of its size.
+  int largest = largest_resident();
+  auto wanted = largest < 0 ? 0 : bytes + options_.slots * layouts_[largest].slot_bytes;
+  while (before - device_bytes(options_.compute) < wanted && offload_largest_resident()) {
   }
-  register_streamed(homes_);
+  register_streamed();
   make_rings();
   auto freed = before - device_bytes(options_.compute);
   log::info("{}: {} of weights moved out of {}", options_.name,

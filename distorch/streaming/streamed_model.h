@@ -142,8 +142,10 @@ class StreamedModel final : public weights::WeightSource {
   void drop_rings();
   void make_rings();
   void make_rings_fit();
+  int largest_resident() const;
+  bool offload_largest_resident();
   std::unique_ptr<Ring> make_ring_that_fits(std::vector<RingBlock> blocks, RingOptions ring);
-  void register_streamed(const std::vector<BlockHome>& homes);
+  void register_streamed();
   weights::Tensors run_resident(int block, const weights::Tensors& inputs,
                                 const weights::Body& body);
   weights::Tensors run_streamed(int block, const weights::Tensors& inputs,
