@@ -83,11 +83,6 @@ class Stopwatch {
   std::vector<Span> spans_;
 };
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 /// Device seconds of one of many calls in a row.
 double time_on_device(c10::Device device, int calls, const std::function<void()>& call) {
   HeadStart head_start(device);

@@ -29,6 +29,11 @@ double now_s() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values.at(values.size() / 2);
+}
+
 double time_calls(c10::Device device, const Rounds& rounds, const std::function<void()>& call) {
   for (int i = 0; i < rounds.warm_ups; ++i) call();
   device::synchronize(device);
@@ -39,8 +44,7 @@ double time_calls(c10::Device device, const Rounds& rounds, const std::function<
     device::synchronize(device);
     seconds.push_back((now_s() - start) / rounds.calls);
   }
-  std::sort(seconds.begin(), seconds.end());
-  return seconds[seconds.size() / 2];
+  return median(seconds);
 }
 
 double time_issue(c10::Device device, int calls, const std::function<void()>& call) {

@@ -24,6 +24,7 @@ class Args {
 };
 
 double now_s();  // host clock
+double median(std::vector<double> values);
 
 /// Seconds of one call: `calls` calls back to back, then the device is waited for; the median of
 /// `rounds` such rounds after `warm_ups` calls.

@@ -119,19 +119,20 @@ double registered_in_pieces(const std::string& path, c10::Device device, int thr
 /// Threads read pieces of the file into page-locked buffers, which are copied on: what resident
 /// weights are brought with.
 double uploaded(const std::string& path, c10::Device device,
-                const streaming::UploadOptions& options, std::int64_t begin, std::int64_t end) {
+                const streaming::UploadOptions& options, double& ready_s) {
   auto file = std::make_shared<formats::TensorFile>(formats::open_tensor_file(path));
-  auto bytes = std::min(end, static_cast<std::int64_t>(file->mapping()->bytes().size()));
+  auto bytes = static_cast<std::int64_t>(file->mapping()->bytes().size());
   constexpr std::int64_t block_bytes = 4 * kPiece;
   auto target = at::empty({block_bytes}, at::TensorOptions().dtype(at::kByte).device(device));
   std::vector<streaming::Layout> blocks;
-  for (std::int64_t done = begin; done < bytes; done += block_bytes) {
+  for (std::int64_t done = 0; done < bytes; done += block_bytes) {
     auto size = std::min(block_bytes, bytes - done);
     blocks.push_back({{{file, done, 0, size}}, {}, size, size});
   }
   device::synchronize(device);
   auto start = now_s();
   streaming::Upload upload(device, options);
+  ready_s = now_s() - start;
   for (std::size_t i = 0; i < blocks.size(); ++i)
     upload.add(static_cast<int>(i), blocks[i], target);
   for (std::size_t i = 0; i < blocks.size(); ++i) upload.wait(static_cast<int>(i));
@@ -166,8 +167,8 @@ void bare_ways(Results& results, const std::string& path, c10::Device device, do
               "s");
 }
 
-/// Ways of bringing weights over, each on a part of the file that nobody has read before, then once
-/// more.
+/// Ways of bringing the whole file over, the memory for it allocated before; then what comes before
+/// the first byte moves.
 void ways_of_upload(Results& results, const std::string& path, c10::Device device, double link) {
   auto bytes = static_cast<std::int64_t>(std::filesystem::file_size(path));
   struct Way {
@@ -177,15 +178,26 @@ void ways_of_upload(Results& results, const std::string& path, c10::Device devic
   const std::vector<Way> ways = {{"8 threads, 2 MiB", {8, 2 << 20}},
                                  {"12 threads, 2 MiB", {12, 2 << 20}},
                                  {"16 threads, 1 MiB", {16, 1 << 20}},
-                                 {"16 threads, 2 MiB", {16, 2 << 20}}};
-  auto part = bytes / static_cast<std::int64_t>(ways.size());
-  for (std::size_t i = 0; i < ways.size(); ++i)
-    for (int round : {1, 2, 3}) {
-      auto begin = static_cast<std::int64_t>(i) * part;
-      results.add(fmt::format("upload: {}, time {} / link", ways[i].name, round),
-                  uploaded(path, device, ways[i].options, begin, begin + part),
-                  static_cast<double>(part) / link, "s");
+                                 {"16 threads, 2 MiB", {16, 2 << 20}},
+                                 {"16 threads, 4 MiB", {16, 4 << 20}},
+                                 {"24 threads, 2 MiB", {24, 2 << 20}}};
+  for (const auto& way : ways)
+    for (int round : {1, 2}) {
+      double ready_s = 0;
+      auto seconds = uploaded(path, device, way.options, ready_s);
+      results.add(fmt::format("upload: {}, time {} / link", way.name, round), seconds,
+                  static_cast<double>(bytes) / link, "s");
+      results.add(fmt::format("upload: {}, buffers and threads", way.name), ready_s, seconds, "s");
     }
+  for (std::int64_t piece : {std::int64_t{64} << 20, std::int64_t{400} << 20}) {
+    device::empty_cache(device);
+    std::vector<at::Tensor> held;
+    auto start = now_s();
+    for (std::int64_t done = 0; done < bytes; done += piece)
+      held.push_back(at::empty({piece}, at::TensorOptions().dtype(at::kByte).device(device)));
+    results.add(fmt::format("allocate as much in pieces of {} MiB", piece >> 20), now_s() - start,
+                static_cast<double>(bytes) / link, "s");
+  }
 }
 
 // --------------------------------------------------------------------------------------------------

@@ -38,10 +38,10 @@ struct Case {
 };
 
 /// Loads, checks the result's bits, times the step, and adds to the results: step over its bound,
-/// predicted over measured step, predicted over measured peak memory. The link is measured
-/// before and after; where the bound is the resident step, that is timed again before and after
-/// too: machines are shared, and a device's clock drifts with its temperature. Returns seconds of a
-/// step.
+/// predicted over measured step, predicted over measured peak memory. The link is measured by turns
+/// with the step, on the bytes that stream; where the bound is the resident step, that is timed
+/// again before and after, and once more while the link is busy with other copies: what sharing the
+/// device's memory and power costs, whoever does it. Returns seconds of a step.
 double measure(const Case& subject, streaming::StreamedModel& model,
                const placement::System& system, const placement::Model& described,
                const placement::Placement& placement, Results& results);

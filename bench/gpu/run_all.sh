@@ -98,7 +98,7 @@ if wants ways; then
 fi
 if wants streaming; then
   say "streaming"
-  ours 200 bench_gpu_streaming --file "$FILE" --device $DEVICE --out "$WORK" --seconds 150 "${OURS[@]}"
+  ours 330 bench_gpu_streaming --file "$FILE" --device $DEVICE --out "$WORK" --seconds ${STREAMING_SECONDS:-260} "${OURS[@]}"
   collect
 fi
 LINK=$($PYTHON -c "import json; print(json.load(open('$WORK/streaming_facts.json'))['link_bytes_per_s'])" 2>/dev/null || echo 55.5e9)
@@ -111,7 +111,7 @@ fi
 if wants sd15; then
   say "SD 1.5"
   try 70 $PYTHON $HERE/peer_sd15.py "$WORK/sd15" "${THEIRS[@]}"
-  ours 60 bench_gpu_sd15 --folder "$WORK/sd15" --device $DEVICE --out "$WORK" "${OURS[@]}"
+  ours 150 bench_gpu_sd15 --folder "$WORK/sd15" --device $DEVICE --out "$WORK" "${OURS[@]}"
   collect
 fi
 if wants peers; then

@@ -84,8 +84,7 @@ Calibration measured_before(const std::filesystem::path& folder, const std::stri
 double issue_seconds(c10::Device device, const std::function<void()>& forward) {
   std::vector<double> seconds;
   for (int round = 0; round < 5; ++round) seconds.push_back(time_issue(device, 1, forward));
-  std::sort(seconds.begin(), seconds.end());
-  return seconds[2];
+  return median(seconds);
 }
 
 /// Blocks and steps of the resident model as the fit wants them.
@@ -195,32 +194,32 @@ int run(const Args& args) {
                 {{"calibrated_on_this", true}});
 
   auto system = machine(name, roomy_budget(name), link);
-  auto streamed = [&](streaming::StreamedModel& subject, const std::string& label) {
-    subject.record_steps(true);
+  // As the engine runs them, and issued one by one.
+  for (bool recorded : {true, false})
     for (const auto& step : steps)
       for (double share : {1.0, 0.5}) {
-        auto described = describe(subject, profile(step, speeds),
+        auto described = describe(model, profile(step, speeds),
                                   library_bytes + given_bytes -
                                       static_cast<std::int64_t>(step.input.x.nbytes() +
                                                                 step.input.context.nbytes() + 512));
-        Case one{fmt::format("SD 1.5 {} px, {:.0f} % offloaded{}", step.name, share * 100, label),
+        Case one{fmt::format("SD 1.5 {} px, {:.0f} % offloaded{}", step.name, share * 100,
+                             recorded ? "" : ", issued"),
                  step.resident_s,
                  step.bits,
-                 {.warm_ups = 8, .calls = 20, .rounds = 5},
-                 [&] { return step_of(subject, *unet, step.input); }};
+                 {.warm_ups = 6, .calls = 12, .rounds = 5},
+                 [&] { return step_of(model, *unet, step.input); }};
         auto placement = offload(system, described, share);
-        measure(one, subject, system, described, placement, results);
-        load(subject, system, placement);
+        model.record_steps(recorded);
+        measure(one, model, system, described, placement, results);
+        if (recorded) continue;
+        load(model, system, placement);
         for (int i = 0; i < 4; ++i) one.step();
         device::synchronize(device);
         streaming::Trace trace;
         for (int i = 0; i < 2; ++i) one.step();
-        write_file(out / fmt::format("trace_sd15_{}_{:.0f}{}.json", step.name, share * 100,
-                                     label.empty() ? "" : "_two"),
+        write_file(out / fmt::format("trace_sd15_{}_{:.0f}.json", step.name, share * 100),
                    trace.to_json());
       }
-  };
-  streamed(model, "");
   return 0;
 }
 

@@ -34,6 +34,10 @@ class Kind {
                               const c10::Stream& stream) {
     return false;
   }
+  /// See channels_last.h. False: this kind leaves it to torch.
+  virtual bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) {
+    return false;
+  }
   /// See recording.h. Null: this kind has nothing of the sort.
   virtual std::unique_ptr<Recording> record(int index, const std::function<at::Tensor()>& body,
                                             const Recording* beside) {
@@ -41,7 +45,25 @@ class Kind {
   }
 };
 
-// One per file: cuda.cpp, sim/kind.cpp, cpu.cpp.
+/// Who records on this thread: where aside() goes (recording.h).
+class Recorder {
+ public:
+  virtual ~Recorder() = default;
+  virtual void aside(const std::function<void()>& action) = 0;
+};
+/// Makes a recorder the thread's while it lives.
+class RecorderScope {
+ public:
+  explicit RecorderScope(Recorder& recorder);
+  ~RecorderScope();
+  RecorderScope(const RecorderScope&) = delete;
+  RecorderScope& operator=(const RecorderScope&) = delete;
+
+ private:
+  Recorder* before_;
+};
+
+// Each in its folder or file: cuda/, sim/, cpu.cpp.
 Kind& cuda_kind();
 Kind& sim_kind();
 Kind& cpu_kind();

@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "distorch/base/atomic_file.h"
+#include "distorch/base/cache_folder.h"
 #include "distorch/base/error.h"
 #include "distorch/base/interrupt.h"
 #include "distorch/device/device.h"
@@ -170,14 +171,7 @@ std::string machine_id() {
   return id;
 }
 
-std::filesystem::path default_link_file() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  const std::filesystem::path base =
-      cache && *cache ? std::filesystem::path(cache)
-                      : std::filesystem::path(home && *home ? home : ".") / ".cache";
-  return base / "distorch" / "links.json";
-}
+std::filesystem::path default_link_file() { return cache_folder() / "links.json"; }
 
 void save(const LinkTable& table, const std::filesystem::path& path) {
   auto links = nlohmann::json::array();

@@ -10,7 +10,7 @@ at::Tensor conv(const at::Tensor& x, const at::Tensor& weight,
                 const std::optional<at::Tensor>& bias, const ConvOptions& o) {
   if (x.is_cpu()) return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding});
   // On accelerators always channels-last, whatever comes: where a weight rests must not choose the
-  // kernel. Resident ones are laid out like this once for all (streaming/streamed_model.cpp).
+  // kernel. Resident ones are laid out like this once for all (streaming/streamed_loading.cpp).
   constexpr auto layout = at::MemoryFormat::ChannelsLast;
   return at::conv2d(x.contiguous(layout), weight.contiguous(layout), bias, {o.stride, o.stride},
                     {o.padding, o.padding});

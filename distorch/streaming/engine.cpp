@@ -386,15 +386,6 @@ bool Engine::plan_together(Entry& own, StreamedModel& model) {
   return true;
 }
 
-/// A recorded step with copies in it begins and ends with all of them done, which costs some of
-/// their overlap: worth it only where the host would need longer than that.
-bool Engine::records_streaming(const Entry& entry) const {
-  if (all_resident(entry.placement)) return true;
-  constexpr double overlap_lost = 1.15;  // measured on an H100: up to 1.12
-  placement::Timeline clock(entry.system, entry.plan_model);
-  return entry.profile.issue_s > overlap_lost * clock.report(entry.placement, 0).step_s;
-}
-
 void Engine::adopt(Entry& entry, StreamedModel& model) {
   entry.in_place = true;
   if (options_.plan_only) return;
@@ -405,7 +396,7 @@ void Engine::adopt(Entry& entry, StreamedModel& model) {
   for (const auto& ring : entry.placement.rings)
     slots[entry.system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
-  model.record_steps(records(entry, model) && records_streaming(entry));
+  model.record_steps(records(entry, model));
 }
 
 /// Plans a model beside what others hold; others give way as far as that helps.
@@ -436,7 +427,7 @@ void Engine::prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds
   own.profile = needs.profile(speeds(compute));
   own.key = needs.key;
   if (!plan_together(own, *model)) plan_alone(own, *model);
-  // Where nothing streams, a run can be issued as a whole: then the device's own time counts.
+  // Where nothing streams, the host runs ahead of the device: then the device's own time counts.
   if (all_resident(own.placement)) own.plan_model = describe(*model, own.system, own.profile);
   own.planned = true;
   adopt(own, *model);

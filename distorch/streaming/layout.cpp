@@ -44,4 +44,18 @@ Layout lay_out(std::vector<Wanted> wanted) {
   return layout;
 }
 
+std::int64_t converted_bytes(const Item& item, at::ScalarType dtype) {
+  constexpr std::int64_t alignment = 64;
+  auto bytes = c10::multiply_integers(item.stored.shape) *
+               static_cast<std::int64_t>(c10::elementSize(dtype));
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
+at::Tensor view_item(const at::Tensor& buffer, const Item& item) {
+  auto dtype = weights::to_torch(item.stored.dtype);
+  return buffer.narrow(0, item.slot_offset, item.stored.size_bytes)
+      .view(dtype)
+      .view(item.stored.shape);
+}
+
 }  // namespace distorch::streaming

@@ -1,4 +1,6 @@
 #pragma once
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <vector>
 
@@ -41,5 +43,12 @@ struct Wanted {
 };
 
 Layout lay_out(std::vector<Wanted> wanted);
+
+/// Bytes of a weight in another dtype; whole multiples of what ATen aligns CPU tensors to, by which
+/// kernels choose their path.
+std::int64_t converted_bytes(const Item& item, at::ScalarType dtype);
+
+/// The tensor of an item inside a buffer (uint8) laid out as its Layout says, in the file's dtype.
+at::Tensor view_item(const at::Tensor& buffer, const Item& item);
 
 }  // namespace distorch::streaming

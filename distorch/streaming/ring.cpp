@@ -67,6 +67,7 @@ bool Ring::may_fill(int index, bool drop_fresh) {
     if ((!state.leased && !state.fresh) || !overlaps(state, begin, end)) continue;
     if (state.leased || !drop_fresh) return false;
     state.fresh = false;
+    given_up_ = true;
   }
   return true;
 }
@@ -78,48 +79,9 @@ Ring::Position Ring::position() const {
   return position;
 }
 
-void Ring::begin_step(bool last_block_streams, bool recording) {
-  if (recording) {
-    follow_compute();
-    behind_ = false;
-    for (auto& state : blocks_) state.released = 0;
-  }
-  left_ = last_block_streams ? static_cast<int>(blocks_.size()) : -1;
-  prefetch();
-}
-
-void Ring::end_step(bool recording) {
-  left_ = -1;
-  if (!recording) return;
-  join_compute();
-  copying_ = false;
-  behind_ = true;
-}
-
-void Ring::settle() {
-  if (std::exchange(copying_, false)) join_compute();
-}
-
-void Ring::replayed(const Position& after) {
-  for (auto& state : blocks_) {
-    state.fresh = false;
-    state.released = 0;
-  }
-  for (const auto& [index, offset] : after.fresh) {
-    blocks_[index].fresh = true;
-    blocks_[index].offset = offset;
-  }
-  last_pinned_ = after.last_pinned;
-  last_filled_ = after.last_filled;
-  round_ = after.round;
-  behind_ = true;
-}
-
 void Ring::start_fill(int index) {
-  if (std::exchange(behind_, false)) follow_compute();
-  copying_ = true;
   auto& state = blocks_[index];
-  Place place{index, next_offset(index), -1};
+  Place place{index, next_offset(index), -1, std::exchange(given_up_, false)};
   round_ = (round_ + (index <= last_filled_ ? 1 : 0)) % layout_.rounds;
   last_filled_ = index;
   std::uint64_t latest = 0;
@@ -148,7 +110,6 @@ Lease Ring::pin(int block) {
     unforeseen_bytes_ += state.block.layout->link_bytes;
   }
   wait_filled(index);
-  if (left_ > 0) --left_;
   state.leased = true;
   state.fresh = false;
   if (last_pinned_ >= 0 && last_pinned_ != index) blocks_[last_pinned_].successor = index;
@@ -170,8 +131,6 @@ void Ring::release(int index) noexcept {
 
 void Ring::prefetch() {
   if (last_pinned_ < 0) return;
-  const bool held = left_ == 0 && !blocks_[last_pinned_].leased;
-  if (held) return;
   int next = last_pinned_;
   for (std::size_t ahead = 0; ahead < blocks_.size(); ++ahead) {
     next = blocks_[next].successor;

@@ -49,6 +49,9 @@ struct RingBlock {
   int id = 0;
   const Layout* layout = nullptr;
   at::Tensor donor;  // uint8 on a donor device, laid out as `layout`; undefined: from the file
+  /// Items of the layout (by index) that are convolution weights to be laid out as channels-last in
+  /// their place once they are there.
+  std::vector<int> channels_last;
 };
 
 /// What the race check's own test leaves out, one at a time. Everywhere else: all true.
@@ -87,26 +90,14 @@ class Ring {
   /// compute stream waits for the copy, the host does not (except for staged copies that have not
   /// been read from disk yet).
   Lease pin(int block);
-  /// Which blocks lie in the ring now, and where the order stands: what the next step depends on.
+  /// Which blocks lie in the ring now, and where the order stands: what places the next step's
+  /// blocks get depends on it.
   struct Position {
     std::vector<std::pair<int, std::int64_t>> fresh;  // index and offset of blocks not used yet
     int last_pinned = -1, last_filled = -1, round = 0;
     bool operator==(const Position&) const = default;
   };
   Position position() const;
-
-  /// Whether a step may be recorded with its copies in it (device/recording.h).
-  virtual bool can_record() const { return false; }
-  /// Around a step that may be recorded, the model's last block among those that stream or not:
-  /// then nothing is fetched for the next step once it is done, but when that step begins. With
-  /// `recording`, copies start after what the compute stream had to do, and the compute stream
-  /// waits for them at the end, so that the step needs nothing but its stream's order.
-  void begin_step(bool last_block_streams, bool recording);
-  void end_step(bool recording);
-  /// Compute waits for all copies that were started outside recordings.
-  void settle();
-  /// After a replay: the ring stands where the recorded step left it.
-  void replayed(const Position& after);
 
   /// Memory of the ring on the compute device.
   std::int64_t capacity_bytes() const { return capacity_bytes_; }
@@ -120,13 +111,11 @@ class Ring {
     int index = 0;  // of the block, as the constructor was given them
     std::int64_t offset = 0;
     int freed_last = -1;  // index of the block whose release frees it last; -1: none has used it
+    bool after_given_up = false;  // a block that was filled before has not been used since
   };
   virtual void fill(const Place& place, const RingBlock& block) = 0;  // start copying
   virtual void wait_filled(int index) = 0;  // compute may use the block after this
   virtual void mark_free(int index) = 0;    // what compute does from now on does not use it
-  /// Copies from now on wait for all that compute has to do now, and for nothing before it.
-  virtual void follow_compute() {}
-  virtual void join_compute() {}  // compute waits for all copies
   virtual const std::vector<const std::byte*>& places(int) const { return nowhere_; }
   const RingOptions& options() const { return options_; }
   void allocate(const at::TensorOptions& options);
@@ -163,10 +152,8 @@ class Ring {
   std::exception_ptr failure_;
   int last_pinned_ = -1;
   int last_filled_ = -1, round_ = 0;
-  int left_ = -1;         // pins until nothing is fetched any more in this step; -1: no limit
-  bool copying_ = false;  // copies were started that no recording holds
-  bool behind_ = false;   // a replay ran: copies have to follow it
   std::uint64_t releases_ = 0;
+  bool given_up_ = false;  // a filled block was dropped since the last fill
   std::int64_t copied_bytes_ = 0, unforeseen_bytes_ = 0;
 };
 

@@ -30,36 +30,30 @@ class Worker {
 
 /// For devices with streams: one copy stream, events in both directions, no host waits. Bytes come
 /// from a donor device or from the registered mapping; where registration was refused a worker
-/// stages them through two page-locked buffers.
+/// stages them through two page-locked buffers. Convolutions are laid out on a stream of their own,
+/// beside the copies that follow and the blocks that compute.
 class StreamRing final : public Ring {
  public:
   StreamRing(std::vector<RingBlock> blocks, const RingOptions& options);
   ~StreamRing() override;
-  bool can_record() const override { return !worker_ && !has_donors(); }
 
  protected:
   void fill(const Place& place, const RingBlock& block) override;
   void wait_filled(int index) override;
   void mark_free(int index) override;
-  void follow_compute() override;
-  void join_compute() override;
 
  private:
-  struct Mark {
-    explicit Mark(c10::Device device) : event(device) {}
-    device::Event event;
-    std::uint64_t epoch = 0;  // what was recorded in another one needs no wait, and allows none
-  };
-  void wait_for(Mark& mark, const c10::Stream& stream);
-  void set(Mark& mark, const c10::Stream& stream);
+  /// Convolutions in their places, once what was issued on the copy stream is there.
+  void lay_out(const at::Tensor& place, const RingBlock& block);
+  void filled(int index, const at::Tensor& place, const RingBlock& block);
   void copy_mapped(const at::Tensor& to, const Layout& layout);
   void copy_staged(const at::Tensor& to, const Layout& layout);
 
   c10::Stream copy_stream_;
-  std::vector<std::uint64_t> jobs_;   // staged copies: the worker's job that fills a block
-  std::vector<Mark> filled_, freed_;  // per block
-  device::Event fork_, join_;
-  std::uint64_t epoch_ = 1;
+  c10::Stream layout_stream_;
+  device::Event copied_, laid_out_;
+  std::vector<std::uint64_t> jobs_;           // staged copies: the worker's job that fills a block
+  std::vector<device::Event> filled_, freed_;  // per block
   std::vector<const std::byte*> seams_;
   std::vector<device::HostBuffer> staging_;
   std::vector<device::Event> staged_;

@@ -1,4 +1,5 @@
 #include "distorch/base/error.h"
+#include "distorch/device/channels_last.h"
 #include "distorch/device/sim/sim.h"
 #include "distorch/streaming/ring_kinds.h"
 #include "distorch/streaming/trace.h"
@@ -24,9 +25,10 @@ std::vector<std::int64_t> aligned_sizes(const std::vector<RingBlock>& blocks) {
 StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options)
     : Ring(blocks, aligned_sizes(blocks), options),
       copy_stream_(device::new_stream(options.compute)),
+      layout_stream_(device::new_stream(options.compute)),
+      copied_(options.compute),
+      laid_out_(options.compute),
       jobs_(block_count(), 0),
-      fork_(options.compute),
-      join_(options.compute),
       seams_(options.seams) {
   std::sort(seams_.begin(), seams_.end());
   allocate(at::TensorOptions().device(options.compute));
@@ -35,6 +37,7 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
   allocated.record(device::current_stream(options.compute));
   if (options.waits.copy_after_compute) allocated.block(copy_stream_);
   device::record_stream(buffer(), copy_stream_);
+  device::record_stream(buffer(), layout_stream_);
   std::int64_t largest = 0;
   for (std::size_t i = 0; i < block_count(); ++i) {
     filled_.emplace_back(options.compute);
@@ -54,6 +57,7 @@ StreamRing::~StreamRing() {
   worker_.reset();
   try {
     device::synchronize(copy_stream_);
+    device::synchronize(layout_stream_);
   } catch (const std::exception&) {
     // A device that vanished has nothing left to wait for.
   }
@@ -75,25 +79,21 @@ void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout) {
   }
 }
 
-void StreamRing::wait_for(Mark& mark, const c10::Stream& stream) {
-  if (mark.epoch == epoch_) mark.event.block(stream);
+void StreamRing::lay_out(const at::Tensor& place, const RingBlock& block) {
+  copied_.record(copy_stream_);
+  copied_.block(layout_stream_);
+  for (int item : block.channels_last)
+    device::to_channels_last_in_place(view_item(place, block.layout->items[item]), layout_stream_);
 }
 
-void StreamRing::set(Mark& mark, const c10::Stream& stream) {
-  mark.event.record(stream);
-  mark.epoch = epoch_;
-}
-
-void StreamRing::follow_compute() {
-  ++epoch_;
-  fork_.record(device::current_stream(options().compute));
-  fork_.block(copy_stream_);
-}
-
-void StreamRing::join_compute() {
-  join_.record(copy_stream_);
-  join_.block(device::current_stream(options().compute));
-  ++epoch_;
+/// Everything that fills the place has been issued.
+void StreamRing::filled(int index, const at::Tensor& place, const RingBlock& block) {
+  if (block.channels_last.empty()) {
+    filled_[index].record(copy_stream_);
+    return;
+  }
+  lay_out(place, block);
+  filled_[index].record(layout_stream_);
 }
 
 void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
@@ -116,7 +116,12 @@ void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
 void StreamRing::fill(const Place& place, const RingBlock& block) {
   auto index = place.index;
   if (options().waits.copy_after_compute && place.freed_last >= 0)
-    wait_for(freed_[place.freed_last], copy_stream_);
+    freed_[place.freed_last].block(copy_stream_);
+  if (place.after_given_up) {
+    // Nobody has waited for it to be laid out.
+    laid_out_.record(layout_stream_);
+    laid_out_.block(copy_stream_);
+  }
   auto to = buffer().narrow(0, place.offset, block.layout->slot_bytes);
   Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
   if (block.donor.defined()) {
@@ -125,26 +130,25 @@ void StreamRing::fill(const Place& place, const RingBlock& block) {
     for (const auto& run : block.layout->runs) run.file->mapping()->check();
     copy_mapped(to, *block.layout);
   } else {
-    jobs_[index] =
-        worker_->add([this, index, to, layout = block.layout, machine = sim::current_machine()] {
-          sim::JoinScope join(machine);
-          copy_staged(to, *layout);
-          set(filled_[index], copy_stream_);
-        });
+    jobs_[index] = worker_->add([this, index, to, &block, machine = sim::current_machine()] {
+      sim::JoinScope join(machine);
+      copy_staged(to, *block.layout);
+      filled(index, to, block);
+    });
     return;
   }
   jobs_[index] = 0;
-  set(filled_[index], copy_stream_);
+  filled(index, to, block);
 }
 
 void StreamRing::wait_filled(int index) {
   if (jobs_[index]) worker_->wait(jobs_[index]);
   if (options().waits.compute_after_copy)
-    wait_for(filled_[index], device::current_stream(options().compute));
+    filled_[index].block(device::current_stream(options().compute));
 }
 
 void StreamRing::mark_free(int index) {
-  set(freed_[index], device::current_stream(options().compute));
+  freed_[index].record(device::current_stream(options().compute));
 }
 
 }  // namespace distorch::streaming

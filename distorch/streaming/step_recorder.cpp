@@ -33,54 +33,43 @@ StepRecorder::Step& StepRecorder::step_for(const std::string& key, bool& is_new)
   is_new = at == steps_.end();
   if (is_new) {
     if (steps_.size() == most_steps) steps_.pop_back();
-    steps_.push_front({key, false, {}, nullptr, {}});
+    steps_.push_front({key, false, {}, nullptr});
   } else {
     steps_.splice(steps_.begin(), steps_, at);
   }
   return steps_.front();
 }
 
-void StepRecorder::record(Step& step, const Tensors& inputs, const Forward& forward, State& state) {
+void StepRecorder::record(Step& step, const Tensors& inputs, const Forward& forward) {
   const device::Recording* beside = nullptr;
   for (const auto& other : steps_)
     if (other.recording) beside = other.recording.get();
   device::empty_cache(device_);
   auto reserved = device::memory_use(device_).reserved;
+  step.inputs.clear();
   for (const auto& input : inputs) step.inputs.push_back(input.defined() ? input.clone() : input);
-  auto before = state.keep();
-  step.recording = device::record(
-      device_,
-      [&step, forward, &state] {
-        state.begin(true);
-        auto result = forward(step.inputs);
-        state.end(true);
-        step.after = state.keep();
-        return result;
-      },
-      beside);
-  before();  // it was recorded, not done
+  step.recording =
+      device::record(device_, [&step, forward] { return forward(step.inputs); }, beside);
   step.refused = !step.recording;
   if (step.refused) step.inputs.clear();
   device::empty_cache(device_);
   held_bytes_ += std::max<std::int64_t>(0, device::memory_use(device_).reserved - reserved);
 }
 
-at::Tensor StepRecorder::run(const Tensors& inputs, const Forward& forward, State& state) {
+at::Tensor StepRecorder::run(const Tensors& inputs, const Forward& forward,
+                             const std::string& state) {
   bool is_new = false;
-  auto& step = step_for(key_of(inputs) + state.key(), is_new);
-  if (!is_new && !step.recording && !step.refused) record(step, inputs, forward, state);
-  if (!step.recording) {
-    state.begin(false);
-    auto result = forward(inputs);
-    state.end(false);
-    return result;
-  }
+  auto& step = step_for(key_of(inputs) + state, is_new);
+  if (is_new || step.refused) return forward(inputs);
   throw_if_interrupted();
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (inputs[i].defined()) step.inputs[i].copy_(inputs[i], true);
-  state.settle();
-  step.recording->replay();
-  step.after();
+  if (!step.recording) {
+    record(step, inputs, forward);
+    if (step.refused) return forward(inputs);
+  } else {
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+      if (inputs[i].defined()) step.inputs[i].copy_(inputs[i], true);
+    step.recording->replay();
+  }
   return step.recording->result().clone();
 }
 

@@ -96,8 +96,8 @@ class StreamedModel final : public weights::WeightSource {
                        const weights::Body& body) override;
 
   /// One whole step of the model: `forward(inputs)`, which calls run() block by block. Recorded and
-  /// replayed where that was allowed and weights rest on the compute device or stream from RAM that
-  /// is registered with it (step_recorder.h).
+  /// replayed where that was allowed and all blocks compute on the compute device
+  /// (step_recorder.h).
   at::Tensor step(const std::vector<at::Tensor>& inputs, const StepRecorder::Forward& forward);
   /// Whether steps may be recorded: it keeps the activations' memory reserved.
   void record_steps(bool allowed);
@@ -116,20 +116,11 @@ class StreamedModel final : public weights::WeightSource {
     at::Tensor coming;               // uint8, on its way to its device
     std::vector<at::Tensor> values;  // resident or on-donor values, one per item of the layout
     std::map<const void*, std::vector<at::Tensor>> views;  // raw views per slot address
+    Lease lease;  // while the block runs streamed
   };
 
-  struct RingState final : StepRecorder::State {
-    explicit RingState(StreamedModel& owner) : model(owner) {}
-    std::string key() const override;
-    void begin(bool recording) override;
-    void end(bool recording) override;
-    void settle() override;
-    std::function<void()> keep() const override;
-    StreamedModel& model;
-  };
-
-  bool rings_can_record() const;
-  void check_streamed_files() const;
+  bool can_record() const;
+  std::string ring_positions() const;
   void load_blocks(const std::vector<int>& blocks, int& current);
   void load_block(int block, bool in_pieces);
   void unload_block(int block);
@@ -139,6 +130,7 @@ class StreamedModel final : public weights::WeightSource {
   std::vector<at::Tensor> values_on_cpu(int block) const;
   std::vector<at::Tensor> converted_values(int block) const;
   std::vector<at::Tensor> values_of(const at::Tensor& buffer, int block) const;
+  std::vector<at::Tensor> items_in(const at::Tensor& buffer, int block) const;
   void drop_rings();
   void make_rings();
   void make_rings_fit();
@@ -163,6 +155,7 @@ class StreamedModel final : public weights::WeightSource {
   std::vector<Layout> layouts_;  // per block
   std::vector<std::int64_t> resident_bytes_;
   std::vector<bool> needs_decode_;
+  std::vector<std::vector<int>> channels_last_;  // per block: items that are laid out so
   std::vector<BlockHome> homes_;
   std::map<std::string, int> slots_;  // of rings, by donor
   std::vector<BlockState> states_;
@@ -172,7 +165,6 @@ class StreamedModel final : public weights::WeightSource {
   std::vector<std::shared_ptr<const device::RegisteredRange>> registered_;
   bool all_registered_ = false;
   StepRecorder recorder_;
-  RingState ring_state_{*this};
   bool record_steps_ = false;
   std::map<std::pair<std::string, std::string>, weights::Patch>
       factors_;  // (LoRA key, weight) -> on the compute device

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "distorch/base/error.h"
+#include "distorch/base/interrupt.h"
 #include "distorch/device/memory.h"
 #include "tests/streaming/toy_model.h"
 #include "tests/support/devices.h"
@@ -222,6 +223,94 @@ TEST_CASE("any device: a recorded step streams, whatever streams and whatever co
         CHECK(at::equal(step(subject.x), want));
       }
     }
+}
+
+TEST_CASE("any device: convolutions are laid out where they come to rest, streamed or not") {
+  auto device = fresh_device();
+  constexpr int count = 5;
+  constexpr std::int64_t channels = 24;
+  // Blocks of a convolution each, and a matrix whose values must stay as they are.
+  weights::Manifest manifest;
+  struct Layer {
+    weights::Block block;
+    weights::Weight image, matrix;
+  };
+  std::vector<Layer> layers;
+  weights::Scope root(manifest);
+  for (int i = 0; i < count; ++i) {
+    auto scope = (root / "blocks" / i).block();
+    layers.push_back({weights::Block(scope), scope.weight("image", {channels, channels, 3, 3}),
+                      scope.weight("matrix", {channels, channels})});
+  }
+  toy::Folder folder;
+  auto checkpoint = folder.write(manifest, channels * 9, at::kFloat);
+  constexpr auto layout = at::MemoryFormat::ChannelsLast;
+  const bool accelerator = device != "cpu";
+  auto forward = [&](at::Tensor x) {
+    for (const auto& layer : layers)
+      x = layer.block.run1({x}, [&](const weights::Tensors& in) {
+        if (accelerator) CHECK(layer.image.value().is_contiguous(layout));
+        auto y = at::conv2d(in[0].contiguous(layout), layer.image.value(), {}, {1, 1}, {1, 1});
+        return at::tanh(y + at::matmul(layer.matrix.value(), y.flatten(2)).view(y.sizes()));
+      });
+    return x;
+  };
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(3);
+  auto x = at::randn({1, channels, 6, 5}, generator);
+  at::Tensor plain;
+  {
+    weights::PlainSource source(manifest, [&](const weights::Declared& weight) {
+      auto value = weights::mapped_tensor(*checkpoint.find(weight.name));
+      return accelerator && value.dim() == 4 ? value.contiguous(layout) : value;
+    });
+    plain = forward(x);
+  }
+  StreamedModel streamed(manifest, checkpoint,
+                         {.name = "toy", .compute = device, .channels_last = true});
+  auto there = x.to(device::to_torch(device));
+  auto all = [&](How how) {
+    return std::vector<BlockHome>(count, {how, how == How::Resident ? device : "cpu"});
+  };
+  streamed.load(all(How::Resident));
+  auto resident = forward(there).cpu();
+  CHECK((resident - plain).abs().max().item<double>() < 1e-5);
+  streamed.record_steps(true);
+  for (int slots : {1, 2, 3}) {
+    auto homes = all(How::Streamed);
+    for (bool some : {false, true}) {
+      if (some) homes[1] = homes[2] = {How::Resident, device};
+      streamed.load(homes, {{"cpu", slots}});
+      for (int i = 0; i < 3; ++i) CHECK(at::equal(forward(there).cpu(), resident));
+      for (int i = 0; i < 6; ++i)
+        CHECK(at::equal(streamed
+                            .step({there}, [&](const std::vector<at::Tensor>& in) {
+                              return forward(in[0]);
+                            })
+                            .cpu(),
+                        resident));
+    }
+  }
+}
+
+TEST_CASE("any device: a recorded step that is broken off leaves the model usable") {
+  auto device = fresh_device();
+  Subject subject(device, at::kFloat, at::kFloat);
+  subject.streamed.load(homes(device, [](int) { return How::Streamed; }, "cpu"));
+  subject.streamed.record_steps(true);
+  auto step = [&] {
+    return subject.streamed
+        .step({subject.x},
+              [&](const std::vector<at::Tensor>& in) { return subject.model.forward(in[0]); })
+        .cpu();
+  };
+  auto want = subject.model.forward(subject.x).cpu();
+  for (int before = 0; before < 6; ++before) {
+    for (int i = 0; i < before; ++i) CHECK(at::equal(step(), want));
+    request_interrupt();
+    CHECK_THROWS_AS(step(), Error);
+    clear_interrupt();
+    for (int i = 0; i < 3; ++i) CHECK(at::equal(step(), want));
+  }
 }
 
 TEST_CASE("any device: the result is near the CPU's") {

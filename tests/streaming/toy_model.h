@@ -66,12 +66,17 @@ class Folder {
 
   weights::Checkpoint write(Model& model, at::ScalarType dtype = at::kFloat,
                             const std::string& name = "toy.safetensors") {
+    return write(model.manifest(), model.width(), dtype, name);
+  }
+
+  /// `width`: over how many values a result sums.
+  weights::Checkpoint write(weights::Manifest& manifest, std::int64_t width, at::ScalarType dtype,
+                            const std::string& name = "toy.safetensors") {
     std::vector<at::Tensor> kept;
     std::vector<formats::TensorToWrite> list;
     auto generator = at::make_generator<at::CPUGeneratorImpl>(7);
-    for (const auto& weight : model.manifest().weights()) {
-      auto values =
-          at::randn(weight.shape, generator) / std::sqrt(static_cast<double>(model.width()));
+    for (const auto& weight : manifest.weights()) {
+      auto values = at::randn(weight.shape, generator) / std::sqrt(static_cast<double>(width));
       kept.push_back(values.to(dtype).contiguous());
       auto type = dtype == at::kFloat  ? formats::DType::F32
                   : dtype == at::kHalf ? formats::DType::F16

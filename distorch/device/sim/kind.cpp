@@ -1,7 +1,10 @@
 #include "distorch/device/kind.h"
 
+#include <ATen/ATen.h>
+#include <c10/core/StreamGuard.h>
 #include <fmt/format.h>
 
+#include "distorch/device/sim/backend.h"
 #include "distorch/device/sim/machine.h"
 
 namespace distorch::device {
@@ -10,11 +13,10 @@ namespace {
 // Does again what was recorded, operation by operation: for tests of those who record.
 class SimRecording final : public Recording {
  public:
-  explicit SimRecording(std::function<at::Tensor()> body) : body_(std::move(body)) {}
-  void replay() override {
-    auto result = body_();
-    result_ = result_.defined() ? result_.copy_(result) : result;
+  explicit SimRecording(std::function<at::Tensor()> body) : body_(std::move(body)) {
+    result_ = body_();
   }
+  void replay() override { result_.copy_(body_()); }
 
  private:
   std::function<at::Tensor()> body_;
@@ -52,6 +54,21 @@ class SimKind final : public Kind {
     return "the simulated machine refuses to register more memory";
   }
   void unregister_host(void* start) noexcept override { sim::unregister_range(start); }
+  // As the real one does it: no memory beside, one pass.
+  bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) override {
+    static const std::string name = "distorch::to_channels_last";
+    c10::StreamGuard guard(stream);
+    sim::Operation operation(name);
+    operation.input(weight);  // read once, written once
+    auto view = operation.input(weight, true);
+    operation.begin();
+    if (!operation.is_dry()) {
+      auto values = view.permute({0, 2, 3, 1}).contiguous();
+      view.view(values.sizes()).copy_(values);
+    }
+    operation.end();
+    return true;
+  }
   std::unique_ptr<Recording> record(int, const std::function<at::Tensor()>& body,
                                     const Recording*) override {
     return std::make_unique<SimRecording>(body);

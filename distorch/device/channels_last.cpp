@@ -1,0 +1,33 @@
+#include "distorch/device/channels_last.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/StreamGuard.h>
+
+#include "distorch/base/error.h"
+#include "distorch/device/device.h"
+#include "distorch/device/kind.h"
+#include "distorch/device/streams.h"
+
+namespace distorch::device {
+
+void to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) {
+  if (weight.dim() != 4 || !weight.is_contiguous())
+    throw Error(ErrorKind::Shape, name_of(weight.device()),
+                "only contiguous convolution weights are laid out in place");
+  if (weight.numel() == 0 || weight.size(2) * weight.size(3) == 1) return;
+  if (kind_of(weight.device().type()).to_channels_last_in_place(weight, stream)) return;
+  const auto rearrange = [&] {
+    auto values = weight.permute({0, 2, 3, 1}).contiguous();
+    weight.view(values.sizes()).copy_(values);
+  };
+  if (!has_streams(weight.device())) return rearrange();
+  c10::StreamGuard guard(stream);
+  rearrange();
+}
+
+at::Tensor as_channels_last(const at::Tensor& weight) {
+  return weight.view({weight.size(0), weight.size(2), weight.size(3), weight.size(1)})
+      .permute({0, 3, 1, 2});
+}
+
+}  // namespace distorch::device

@@ -1,0 +1,197 @@
+#include <ATen/Context.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/DeviceGuard.h>
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "distorch/base/error.h"
+#include "distorch/base/log.h"
+#include "distorch/device/cuda/kernels.h"
+#include "distorch/device/cuda/libraries.h"
+#include "distorch/device/cuda/recording.h"
+#include "distorch/device/kind.h"
+
+// NVIDIA devices, found at run time: the driver by its library, torch's CUDA half from beside
+// torch_cpu.
+namespace distorch::device {
+namespace torch_abi {
+
+// The part of c10::cuda::CUDACachingAllocator::CUDAAllocator that sets the share of the device's
+// memory which torch may take. Its header needs the CUDA toolkit, so the functions stand here in
+// the order of torch 2.11; whoever calls checks by reading back.
+// Not in the anonymous namespace: a class that nothing here derives from would let the compiler
+// take its functions for never implemented.
+class FractionSetter : public c10::DeviceAllocator {
+ public:
+  virtual void* raw_alloc(std::size_t) = 0;
+  virtual void* raw_alloc_with_stream(std::size_t, void*) = 0;
+  virtual void raw_delete(void*) = 0;
+  virtual void init(int) = 0;
+  virtual double get_fraction(c10::DeviceIndex) = 0;
+  virtual void set_fraction(double, c10::DeviceIndex) = 0;
+};
+
+}  // namespace torch_abi
+
+namespace {
+
+using namespace cuda;
+
+// libtorch_cuda lies in the folder of libc10.
+bool load_torch_cuda() {
+  const auto folder = torch_folder();
+  if (folder.empty()) return false;
+  const auto library = folder + "/libtorch_cuda.so";
+  if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL)) return true;
+  const char* reason = dlerror();
+  log::warn_once(
+      fmt::format("an NVIDIA driver is present, but torch's CUDA library cannot be loaded, so its "
+                  "devices are not used ({})",
+                  reason ? reason : library));
+  return false;
+}
+
+int usable_devices() {
+  static const int count = [] {
+    const int n = driver().devices();
+    return n > 0 && load_torch_cuda() ? n : 0;
+  }();
+  return count;
+}
+
+// Free memory without making a context on the device, through NVML by bus id.
+std::optional<std::int64_t> free_by_nvml(int handle) {
+  struct Usage {
+    unsigned long long total, free, used;
+  };
+  static void* library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+  static const auto init = find<int (*)()>(library, "nvmlInit_v2");
+  static const auto by_bus =
+      find<int (*)(const char*, void**)>(library, "nvmlDeviceGetHandleByPciBusId_v2");
+  static const auto usage = find<int (*)(void*, Usage*)>(library, "nvmlDeviceGetMemoryInfo");
+  static const bool ready = init && by_bus && usage && init() == 0;
+  char bus[32] = {};
+  void* device = nullptr;
+  Usage use{};
+  if (!ready || !driver().bus_id || driver().bus_id(bus, sizeof bus, handle) != 0 ||
+      by_bus(bus, &device) != 0 || usage(device, &use) != 0)
+    return std::nullopt;
+  return static_cast<std::int64_t>(use.free);
+}
+
+c10::DeviceAllocator& allocator() {
+  at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
+  return *c10::getDeviceAllocator(c10::DeviceType::CUDA);
+}
+
+c10::Device cuda_device(int index) {
+  return {c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index)};
+}
+
+class CudaKind final : public Kind {
+ public:
+  c10::DeviceType type() const override { return c10::DeviceType::CUDA; }
+
+  std::vector<DeviceInfo> list() override {
+    std::vector<DeviceInfo> all;
+    for (int i = 0; i < usable_devices(); ++i) {
+      int handle = 0, major = 0;
+      char name[128] = {};
+      std::size_t total = 0;
+      if (driver().get(&handle, i) != 0) continue;
+      driver().name(name, sizeof name, handle);
+      driver().total(&total, handle);
+      constexpr int kComputeMajor = 75;
+      if (driver().attribute) driver().attribute(&major, kComputeMajor, handle);
+      const auto total_bytes = static_cast<std::int64_t>(total);
+      all.push_back({fmt::format("cuda:{}", i), "cuda", name, total_bytes,
+                     free_by_nvml(handle).value_or(total_bytes), true, major >= 8, 0});
+    }
+    return all;
+  }
+
+  MemoryUse memory(int index) override {
+    MemoryUse use;
+    const auto stats = allocator().getDeviceStats(static_cast<c10::DeviceIndex>(index));
+    constexpr auto kAll = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    use.in_use = stats.allocated_bytes[kAll].current;
+    use.peak = stats.allocated_bytes[kAll].peak;
+    use.reserved = stats.reserved_bytes[kAll].current;
+    c10::DeviceGuard guard(cuda_device(index));
+    std::size_t free = 0, total = 0;
+    if (runtime().mem_info && runtime().mem_info(&free, &total) == 0) {
+      use.free = static_cast<std::int64_t>(free);
+      use.total = static_cast<std::int64_t>(total);
+    }
+    return use;
+  }
+
+  void reset_peak(int index) override {
+    allocator().resetPeakStats(static_cast<c10::DeviceIndex>(index));
+  }
+  void empty_cache() override { allocator().emptyCache(); }
+
+  void limit_memory(int index, std::int64_t bytes) override {
+    auto& setter = static_cast<torch_abi::FractionSetter&>(allocator());
+    const auto device = static_cast<c10::DeviceIndex>(index);
+    const double fraction =
+        bytes > 0 ? static_cast<double>(bytes) / static_cast<double>(memory(index).total) : 1.0;
+    setter.set_fraction(fraction, device);
+    if (std::abs(setter.get_fraction(device) - fraction) > 1e-6)
+      log::warn_once("this version of torch does not let the memory of a CUDA device be limited");
+  }
+
+  std::optional<std::string> register_host(void* start, std::int64_t bytes,
+                                           bool read_only) override {
+    constexpr unsigned kPortable = 1, kReadOnly = 8;
+    if (usable_devices() == 0) return "no NVIDIA device";
+    if (!runtime().host_register || !runtime().host_unregister)
+      return "the CUDA runtime offers no registration";
+    at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
+    const int error = runtime().host_register(start, static_cast<std::size_t>(bytes),
+                                              kPortable | (read_only ? kReadOnly : 0));
+    if (error == 0) return std::nullopt;
+    runtime().forget_error();
+    return runtime().text_of(error);
+  }
+
+  void unregister_host(void* start) noexcept override {
+    if (runtime().host_unregister && runtime().host_unregister(start) != 0)
+      runtime().forget_error();
+  }
+
+  // Without torch's bookkeeping of host memory that it did not lock itself.
+  bool copy_from_host(void* to, const void* from, std::int64_t bytes,
+                      const c10::Stream& stream) override {
+    const auto on = native(stream);
+    if (!on.known || !runtime().copy_async) return false;
+    constexpr int kHostToDevice = 1;
+    c10::DeviceGuard guard(stream.device());
+    const int error = runtime().copy_async(to, from, static_cast<std::size_t>(bytes), kHostToDevice,
+                                           on.stream);
+    if (error == 0) return true;
+    runtime().forget_error();
+    throw Error(ErrorKind::Internal, name_of(stream.device()),
+                "a copy from host memory failed: " + runtime().text_of(error));
+  }
+
+  bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) override {
+    return cuda::to_channels_last_in_place(weight, stream);
+  }
+
+  std::unique_ptr<Recording> record(int index, const std::function<at::Tensor()>& body,
+                                    const Recording* beside) override {
+    return cuda::record(cuda_device(index), body, beside);
+  }
+};
+
+}  // namespace
+
+Kind& cuda_kind() {
+  static CudaKind kind;
+  return kind;
+}
+
+}  // namespace distorch::device

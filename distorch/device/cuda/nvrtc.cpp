@@ -1,0 +1,163 @@
+#include "distorch/device/cuda/nvrtc.h"
+
+#include <ATen/Context.h>
+#include <c10/core/DeviceGuard.h>
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "distorch/base/atomic_file.h"
+#include "distorch/base/cache_folder.h"
+#include "distorch/base/error.h"
+#include "distorch/base/log.h"
+#include "distorch/device/cuda/libraries.h"
+
+namespace distorch::device::cuda {
+namespace {
+
+struct Nvrtc {
+  using Program = void*;
+  int (*version)(int*, int*) = nullptr;
+  int (*create)(Program*, const char*, const char*, int, const char* const*,
+                const char* const*) = nullptr;
+  int (*compile)(Program, int, const char* const*) = nullptr;
+  int (*binary_size)(Program, std::size_t*) = nullptr;
+  int (*binary)(Program, char*) = nullptr;
+  int (*log_size)(Program, std::size_t*) = nullptr;
+  int (*log_text)(Program, char*) = nullptr;
+  int (*destroy)(Program*) = nullptr;
+
+  Nvrtc() {
+    // torch's own shim is linked to the NVRTC that came with torch, wherever that lies.
+    void* library = dlopen((torch_folder() + "/libcaffe2_nvrtc.so").c_str(), RTLD_NOW);
+    for (const char* name : {"libnvrtc.so.13", "libnvrtc.so.12"})
+      if (!library) library = dlopen(name, RTLD_NOW);
+    version = find<decltype(version)>(library, "nvrtcVersion");
+    create = find<decltype(create)>(library, "nvrtcCreateProgram");
+    compile = find<decltype(compile)>(library, "nvrtcCompileProgram");
+    binary_size = find<decltype(binary_size)>(library, "nvrtcGetCUBINSize");
+    binary = find<decltype(binary)>(library, "nvrtcGetCUBIN");
+    log_size = find<decltype(log_size)>(library, "nvrtcGetProgramLogSize");
+    log_text = find<decltype(log_text)>(library, "nvrtcGetProgramLog");
+    destroy = find<decltype(destroy)>(library, "nvrtcDestroyProgram");
+  }
+  bool complete() const {
+    return version && create && compile && binary_size && binary && log_size && log_text && destroy;
+  }
+};
+
+const Nvrtc& nvrtc() {
+  static const Nvrtc one;
+  return one;
+}
+
+/// "sm_90"; empty where the driver does not tell.
+std::string architecture(int device) {
+  constexpr int kMajor = 75, kMinor = 76;
+  int handle = 0, major = 0, minor = 0;
+  if (!driver().attribute || driver().get(&handle, device) != 0 ||
+      driver().attribute(&major, kMajor, handle) != 0 ||
+      driver().attribute(&minor, kMinor, handle) != 0)
+    return {};
+  return fmt::format("sm_{}{}", major, minor);
+}
+
+/// The compiler's word is the error's. Error(Internal).
+std::string compiled(const KernelSource& source, const std::vector<std::string>& options) {
+  Nvrtc::Program program = nullptr;
+  if (nvrtc().create(&program, source.text, source.name, 0, nullptr, nullptr) != 0)
+    throw Error(ErrorKind::Internal, source.name, "NVRTC could not be started");
+  std::vector<const char*> words;
+  for (const auto& option : options) words.push_back(option.c_str());
+  const int failed = nvrtc().compile(program, static_cast<int>(words.size()), words.data());
+  std::string text;
+  std::size_t size = 0;
+  if (failed) {
+    nvrtc().log_size(program, &size);
+    text.resize(size);
+    nvrtc().log_text(program, text.data());
+  } else {
+    nvrtc().binary_size(program, &size);
+    text.resize(size);
+    nvrtc().binary(program, text.data());
+  }
+  nvrtc().destroy(&program);
+  if (failed) throw Error(ErrorKind::Internal, source.name, "was not compiled: " + text);
+  return text;
+}
+
+std::uint64_t hash_of(const std::string& text) {
+  std::uint64_t hash = 0xcbf29ce484222325ull;  // FNV-1a
+  for (unsigned char c : text) hash = (hash ^ c) * 0x100000001b3ull;
+  return hash;
+}
+
+void* loaded(const std::string& binary, const char* name) {
+  void *library = nullptr, *function = nullptr;
+  if (binary.empty() || driver().load_module(&library, binary.data()) != 0 ||
+      driver().function(&function, library, name) != 0)
+    return nullptr;
+  return function;
+}
+
+/// From the cache where it is there and whole, else compiled and put there.
+void* made(int device, const KernelSource& source, const std::string& defines) {
+  if (!driver().load_module || !driver().function || !driver().launch) return nullptr;
+  const auto target = architecture(device);
+  if (target.empty()) return nullptr;
+  if (!nvrtc().complete()) {
+    log::warn_once(
+        "NVRTC was not found beside torch: kernels of distorch's own are replaced by slower "
+        "operations of torch");
+    return nullptr;
+  }
+  int major = 0, minor = 0;
+  nvrtc().version(&major, &minor);
+  std::vector<std::string> options{"--gpu-architecture=" + target};
+  if (!defines.empty()) options.push_back(defines);
+  const auto key = fmt::format("{} {} {}.{} {}", source.text, target, major, minor, defines);
+  const auto path =
+      cache_folder() / "kernels" / fmt::format("{}-{:016x}.cubin", source.name, hash_of(key));
+  std::error_code ignored;
+  if (std::filesystem::exists(path, ignored)) try {
+      if (auto* function = loaded(read_file(path, std::size_t{1} << 26), source.name))
+        return function;
+    } catch (const Error&) {
+      // Unreadable: made anew.
+    }
+  const auto binary = compiled(source, options);
+  try {
+    std::filesystem::create_directories(path.parent_path(), ignored);
+    write_file(path, binary);
+  } catch (const Error& error) {
+    log::debug("a compiled kernel was not kept: {}", error.what());
+  }
+  return loaded(binary, source.name);
+}
+
+}  // namespace
+
+void* kernel(int device, const KernelSource& source, const std::string& defines) {
+  static std::mutex mutex;
+  static std::map<std::tuple<int, const char*, std::string>, void*> known;
+  std::lock_guard lock(mutex);
+  const auto [at, is_new] = known.try_emplace({device, source.name, defines}, nullptr);
+  if (!is_new) return at->second;
+  at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
+  c10::DeviceGuard guard({c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device)});
+  // The driver works in the context of the thread, which the runtime makes current.
+  std::size_t free = 0, total = 0;
+  if (runtime().mem_info) runtime().mem_info(&free, &total);
+  try {
+    at->second = made(device, source, defines);
+  } catch (const Error& error) {
+    log::warn_once(fmt::format("{}; operations of torch take its place", error.what()));
+  }
+  return at->second;
+}
+
+}  // namespace distorch::device::cuda

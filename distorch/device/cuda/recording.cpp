@@ -1,0 +1,193 @@
+#include "distorch/device/cuda/recording.h"
+
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/StreamGuard.h>
+#include <fmt/format.h>
+
+#include <optional>
+#include <vector>
+
+#include "distorch/base/error.h"
+#include "distorch/base/log.h"
+#include "distorch/device/cuda/libraries.h"
+#include "distorch/device/kind.h"
+#include "distorch/device/streams.h"
+
+namespace distorch::device::cuda {
+namespace {
+
+// at::cuda::CUDAGraph of torch 2.11, whose header needs the CUDA toolkit: its functions by their
+// names in libtorch_cuda, an object as memory that is larger than it.
+struct TorchGraph {
+  using Pool = std::pair<unsigned long long, unsigned long long>;
+  static constexpr std::size_t size_bytes = 1024;
+
+  void (*construct)(void*, bool) = look<decltype(construct)>("C1Eb");
+  void (*destroy)(void*) = look<decltype(destroy)>("D1Ev");
+  void (*begin)(void*, Pool,
+                int) = look<decltype(begin)>("13capture_beginESt4pairIyyE21cudaStreamCaptureMode");
+  void (*end)(void*) = look<decltype(end)>("11capture_endEv");
+  void (*replay)(void*) = look<decltype(replay)>("6replayEv");
+  Pool (*pool)(void*) = look<decltype(pool)>("4poolEv");
+
+  bool complete() const { return construct && destroy && begin && end && replay && pool; }
+
+ private:
+  template <class Function>
+  static Function look(const char* name) {
+    return find<Function>(RTLD_DEFAULT, (std::string("_ZN2at4cuda9CUDAGraph") + name).c_str());
+  }
+};
+
+const TorchGraph& torch_graph() {
+  static const TorchGraph one;
+  return one;
+}
+
+class Graph {
+ public:
+  Graph() { torch_graph().construct(memory_, false); }
+  ~Graph() { torch_graph().destroy(memory_); }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  void begin(TorchGraph::Pool pool) {
+    constexpr int kThisThread = 1;  // other threads may go on using the device
+    torch_graph().begin(memory_, pool, kThisThread);
+  }
+  void end() { torch_graph().end(memory_); }
+  void replay() { torch_graph().replay(memory_); }
+  TorchGraph::Pool pool() { return torch_graph().pool(memory_); }
+
+ private:
+  alignas(64) unsigned char memory_[TorchGraph::size_bytes] = {};
+};
+
+// A stretch in which nothing was issued is no mistake.
+class Silence final : public c10::WarningHandler {
+ public:
+  void process(const c10::Warning&) override {}
+};
+
+class GraphRecording final : public Recording, public Recorder {
+ public:
+  GraphRecording(c10::Device device, const GraphRecording* beside)
+      : device_(device), stream_(new_stream(device)) {
+    if (beside) pool_ = beside->pool_;
+  }
+  ~GraphRecording() override { result_ = at::Tensor(); }
+
+  /// Does what `body` does, and keeps it.
+  void record(const std::function<at::Tensor()>& body) {
+    RecorderScope scope(*this);
+    std::exception_ptr failure;
+    try {
+      begin();
+      result_ = body();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    try {
+      if (on_stream_) end(!failure);
+    } catch (...) {
+      if (!failure) failure = std::current_exception();
+    }
+    if (failure) std::rethrow_exception(failure);
+  }
+
+  void aside(const std::function<void()>& action) override {
+    if (!on_stream_) return action();  // recording has failed: what cleans up is still to be done
+    end(true);
+    parts_.back().then = action;
+    action();
+    begin();
+  }
+
+  void replay() override {
+    c10::DeviceGuard guard(device_);
+    for (auto& part : parts_) {
+      if (part.something) part.graph->replay();
+      if (part.then) part.then();
+    }
+  }
+
+ private:
+  struct Part {
+    std::unique_ptr<Graph> graph;
+    bool something = false;
+    std::function<void()> then;
+  };
+
+  void begin() {
+    parts_.push_back({std::make_unique<Graph>(), false, {}});
+    auto& graph = *parts_.back().graph;
+    on_stream_.emplace(stream_);  // the default stream cannot be recorded
+    try {
+      graph.begin(pool_);
+    } catch (...) {
+      on_stream_.reset();
+      throw;
+    }
+    pool_ = graph.pool();
+  }
+
+  // Whether operations were issued since begin(); true where the driver cannot tell.
+  bool something_issued() const {
+    const auto stream = native(stream_);
+    if (!driver().capture_info || !stream.known) return true;
+    int status = 0;
+    std::uint64_t id = 0;
+    void* graph = nullptr;
+    const void* last = nullptr;
+    std::size_t count = 0;
+    return driver().capture_info(stream.stream, &status, &id, &graph, &last, &count) != 0 ||
+           count > 0;
+  }
+
+  void end(bool do_it) {
+    auto& part = parts_.back();
+    part.something = something_issued();
+    try {
+      static Silence silence;
+      c10::WarningUtils::WarningHandlerGuard quiet(&silence);
+      part.graph->end();
+    } catch (...) {
+      on_stream_.reset();
+      throw;
+    }
+    on_stream_.reset();
+    if (do_it && part.something) part.graph->replay();
+  }
+
+  c10::Device device_;
+  c10::Stream stream_;
+  std::optional<c10::StreamGuard> on_stream_;  // while operations are recorded
+  TorchGraph::Pool pool_{0, 0};
+  std::vector<Part> parts_;
+};
+
+}  // namespace
+
+std::unique_ptr<Recording> record(c10::Device device, const std::function<at::Tensor()>& body,
+                                  const Recording* beside) {
+  if (!torch_graph().complete()) {
+    log::warn_once("this version of torch offers no CUDA graphs; steps are issued one by one");
+    return nullptr;
+  }
+  c10::DeviceGuard guard(device);
+  auto recording =
+      std::make_unique<GraphRecording>(device, static_cast<const GraphRecording*>(beside));
+  try {
+    recording->record(body);
+  } catch (const Error& error) {
+    runtime().forget_error();
+    throw;  // what the body itself finds wrong
+  } catch (const std::exception& error) {
+    runtime().forget_error();
+    log::warn_once(fmt::format(
+        "a step could not be recorded and is issued operation by operation: {}", error.what()));
+    return nullptr;
+  }
+  return recording;
+}
+
+}  // namespace distorch::device::cuda

@@ -1,0 +1,11 @@
+#pragma once
+#include "distorch/device/recording.h"
+
+namespace distorch::device::cuda {
+
+/// Records as device::record() says, with CUDA graphs: one for each stretch between two calls of
+/// aside().
+std::unique_ptr<Recording> record(c10::Device device, const std::function<at::Tensor()>& body,
+                                  const Recording* beside);
+
+}  // namespace distorch::device::cuda
