@@ -146,9 +146,13 @@ class LinkProbe {
           ranges_[piece->start()] = piece;
       }
     }
-    for (const auto& [start, range] : ranges_) bytes_ += static_cast<double>(range->bytes());
-    target_ =
-        at::empty({largest_copy}, at::TensorOptions().dtype(at::kByte).device(device));
+    std::int64_t largest = 0;
+    for (const auto& [start, range] : ranges_) {
+      bytes_ += static_cast<double>(range->bytes());
+      largest = std::max(largest, range->bytes());
+    }
+    target_ = at::empty({std::min(largest, largest_copy)},
+                        at::TensorOptions().dtype(at::kByte).device(device));
     device::synchronize(device);
   }
 

@@ -14,7 +14,8 @@ void to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stre
   if (weight.dim() != 4 || !weight.is_contiguous())
     throw Error(ErrorKind::Shape, name_of(weight.device()),
                 "only contiguous convolution weights are laid out in place");
-  if (weight.numel() == 0 || weight.size(2) * weight.size(3) == 1) return;
+  const bool same_order = weight.size(1) == 1 || weight.size(2) * weight.size(3) == 1;
+  if (weight.numel() == 0 || same_order) return;
   if (kind_of(weight.device().type()).to_channels_last_in_place(weight, stream)) return;
   const auto rearrange = [&] {
     auto values = weight.permute({0, 2, 3, 1}).contiguous();
