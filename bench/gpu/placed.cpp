@@ -243,7 +243,7 @@ double measure(const Case& subject, streaming::StreamedModel& model,
   // By turns: hosts are shared, and their memory is faster at one time than at another.
   std::vector<double> rates, steps;
   for (int round = 0; round < subject.rounds.rounds; ++round) {
-    rates.push_back(probe.bytes_per_s());
+    rates.push_back(streamed > 0 ? probe.bytes_per_s() : system.links[0].bytes_per_s);
     steps.push_back(
         time_calls(device, {.warm_ups = 1, .calls = subject.rounds.calls, .rounds = 1},
                    [&] { subject.step(); }));
