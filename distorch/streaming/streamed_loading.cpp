@@ -77,16 +77,21 @@ void StreamedModel::register_streamed() {
   }
 }
 
-/// The block's bytes as one buffer on an accelerator; on their way where an upload is used (see
-/// arrived()).
-at::Tensor StreamedModel::bring(int block, at::Device device, bool in_pieces) {
+/// Memory for the block's bytes as the file has them.
+at::Tensor StreamedModel::buffer_for(int block, at::Device device) const {
+  return at::empty({layouts_[block].slot_bytes},
+                   at::TensorOptions().dtype(at::kByte).device(device));
+}
+
+/// Brings the block's bytes into `coming`; on their way where an upload is used (see arrived()).
+void StreamedModel::bring(int block, bool in_pieces) {
   const auto& layout = layouts_[block];
-  auto buffer = at::empty({layout.slot_bytes}, at::TensorOptions().dtype(at::kByte).device(device));
+  const auto& buffer = states_[block].coming;
   if (in_pieces) {
-    auto& upload = uploads_[device::name_of(device)];
-    if (!upload) upload = std::make_unique<Upload>(device);
+    auto& upload = uploads_[device::name_of(buffer.device())];
+    if (!upload) upload = std::make_unique<Upload>(buffer.device());
     upload->add(block, layout, buffer);
-    return buffer;
+    return;
   }
   // Not from the mapping: a part of it may be registered, and a copy that begins in registered
   // memory and ends outside is refused.
@@ -95,7 +100,6 @@ at::Tensor StreamedModel::bring(int block, at::Device device, bool in_pieces) {
     read_run(run, source.mutable_data_ptr(), true);
     buffer.narrow(0, run.slot_offset, run.size_bytes).copy_(source);
   }
-  return buffer;
 }
 
 std::vector<at::Tensor> StreamedModel::decode(const std::vector<at::Tensor>& raw, int block) const {
@@ -170,37 +174,44 @@ void StreamedModel::arrived(int block) {
   if (homes_[block].how == How::Resident) fill_slots(block, state.values);
 }
 
-void StreamedModel::load_block(int block, bool in_pieces) {
-  auto& state = states_[block];
+/// Where the block's bytes are brought to: nowhere where they are used in the file's mapping or
+/// brought as they are needed.
+std::optional<at::Device> StreamedModel::target_of(int block) const {
   const auto& home = homes_[block];
-  auto device = home.how == How::Resident ? compute_
-                : home.device == "disk"   ? at::Device(at::kCPU)
-                                          : device::to_torch(home.device);
-  if (device.is_cpu()) {
-    if (home.how == How::Streamed) return;
-    state.values = values_on_cpu(block);
-    if (home.how == How::Resident) fill_slots(block, state.values);
-    return;
-  }
-  state.coming = bring(block, device, in_pieces);
+  if (home.how == How::Resident) return compute_.is_cpu() ? std::nullopt : std::optional(compute_);
+  if (home.device == "disk" || home.device == "cpu") return std::nullopt;
+  return device::to_torch(home.device);
 }
 
-/// Loads these blocks. With `in_pieces` those of the compute device may still be on their way
-/// afterwards; run() waits for each.
+/// Loads these blocks. Those of the compute device may still be on their way afterwards; run() waits
+/// for each.
 void StreamedModel::load_blocks(const std::vector<int>& blocks, int& current) {
   std::int64_t bytes = 0;
   for (int block : blocks)
-    if (homes_[block].device != "cpu" && homes_[block].device != "disk")
-      bytes += layouts_[block].link_bytes;
+    if (target_of(block)) bytes += layouts_[block].link_bytes;
   bool in_pieces = bytes >= options_.upload_from_bytes;
+  // Memory first: a driver that makes memory while copies run holds them up.
+  for (int block : blocks) {
+    current = block;
+    if (auto target = target_of(block); target && in_pieces && !needs_decode_[block])
+      states_[block].coming = buffer_for(block, *target);
+  }
   int before = -1;
   for (int block : blocks) {
     current = block;
-    load_block(block, in_pieces);
+    auto& state = states_[block];
+    bool wait = true;
+    if (auto target = target_of(block)) {
+      if (!state.coming.defined()) state.coming = buffer_for(block, *target);
+      bring(block, in_pieces);
+      wait = !in_pieces || needs_decode_[block] || *target != compute_;
+    } else if (homes_[block].how != How::Streamed) {
+      state.values = values_on_cpu(block);
+      if (homes_[block].how == How::Resident) fill_slots(block, state.values);
+    }
     // Where bytes are converted the file's and the converted ones exist side by side: for one block
     // while the next is on its way, not for all.
     if (before >= 0) arrived(before);
-    bool wait = !in_pieces || needs_decode_[block] || homes_[block].device != options_.compute;
     before = wait ? block : -1;
   }
   if (before >= 0) arrived(before);

@@ -2,6 +2,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -122,9 +123,10 @@ class StreamedModel final : public weights::WeightSource {
   bool can_record() const;
   std::string ring_positions() const;
   void load_blocks(const std::vector<int>& blocks, int& current);
-  void load_block(int block, bool in_pieces);
   void unload_block(int block);
-  at::Tensor bring(int block, at::Device device, bool in_pieces);
+  std::optional<at::Device> target_of(int block) const;
+  at::Tensor buffer_for(int block, at::Device device) const;
+  void bring(int block, bool in_pieces);
   void arrived(int block);
   void finish_uploads();
   std::vector<at::Tensor> values_on_cpu(int block) const;

@@ -14,11 +14,14 @@ namespace distorch::streaming {
 
 namespace {
 
-constexpr int most_threads = 16;
+// More bring nothing: the processor's memory is the limit. The others are for who computes with what
+// has arrived.
+constexpr int most_threads = 12;
 
 int thread_count(int wanted) {
   if (wanted > 0) return wanted;
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, most_threads);
+  auto present = static_cast<int>(std::thread::hardware_concurrency());
+  return std::clamp((3 * present + 2) / 4, 1, most_threads);
 }
 
 }  // namespace
@@ -41,7 +44,7 @@ Upload::~Upload() {
   {
     std::lock_guard lock(mutex_);
     stop_ = true;
-    pieces_.clear();
+    coming_.clear();
   }
   changed_.notify_all();
   for (auto& thread : threads_) thread.join();
@@ -53,17 +56,14 @@ void Upload::add(int block, const Layout& layout, const at::Tensor& target) {
   allocated.record(device::current_stream(device_));
   allocated.block(stream_);
   device::record_stream(target, stream_);
+  std::int64_t pieces = 0;
+  for (const auto& run : layout.runs)
+    pieces += (run.size_bytes + options_.piece_bytes - 1) / options_.piece_bytes;
   std::lock_guard lock(mutex_);
   auto& pending = pending_.try_emplace(block, device_).first->second;
-  for (const auto& run : layout.runs)
-    for (std::int64_t done = 0; done < run.size_bytes; done += options_.piece_bytes) {
-      auto size = std::min(options_.piece_bytes, run.size_bytes - done);
-      auto& piece = pieces_.emplace_back();
-      piece.run = {run.file, run.file_offset + done, 0, size};
-      piece.to = target.narrow(0, run.slot_offset + done, size);
-      piece.block = block;
-      ++pending.left;
-    }
+  pending.left = pieces;
+  if (pieces == 0) return;
+  coming_.push_back({block, &layout, target});
   changed_.notify_all();
 }
 
@@ -81,10 +81,21 @@ void Upload::wait(int block) {
 
 bool Upload::take(Piece& piece) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return stop_ || !pieces_.empty(); });
+  changed_.wait(lock, [&] { return stop_ || !coming_.empty(); });
   if (stop_) return false;
-  piece = std::move(pieces_.front());
-  pieces_.pop_front();
+  auto& next = coming_.front();
+  const auto& run = next.layout->runs[next.run];
+  auto size = std::min(options_.piece_bytes, run.size_bytes - next.done);
+  piece.run = {run.file, run.file_offset + next.done, run.slot_offset + next.done, size};
+  piece.target = next.target;
+  piece.block = next.block;
+  next.done += size;
+  while (next.run < next.layout->runs.size() &&
+         next.done == next.layout->runs[next.run].size_bytes) {
+    ++next.run;
+    next.done = 0;
+  }
+  if (next.run == next.layout->runs.size()) coming_.pop_front();
   return true;
 }
 
@@ -108,9 +119,10 @@ void Upload::copy_pieces(int thread) {
       copied[half].synchronize();
       device::host_will_write(from.const_data_ptr(), piece.run.size_bytes);
       read_run(piece.run, from.mutable_data_ptr(), true);
-      device::copy_async(piece.to, from, stream_);
+      device::copy_async(piece.target.narrow(0, piece.run.slot_offset, piece.run.size_bytes), from,
+                         stream_);
       copied[half].record(stream_);
-      piece.to = at::Tensor();
+      piece.target = at::Tensor();
       sent(piece.block);
     }
   } catch (...) {
@@ -128,7 +140,7 @@ void Upload::work(int thread) {
   } catch (...) {
     std::lock_guard lock(mutex_);
     if (!failure_) failure_ = std::current_exception();
-    pieces_.clear();
+    coming_.clear();
     changed_.notify_all();
   }
 }

@@ -16,7 +16,7 @@
 namespace distorch::streaming {
 
 struct UploadOptions {
-  int threads = 0;  // that read; 0: as many as the processor has, 16 at most
+  int threads = 0;  // that read; 0: three of four that the processor has, 12 at most
   /// What a thread reads at once, bytes. Small enough that the two buffers of all threads stay in
   /// the processor's cache: the device then fetches them from there, and memory is read once.
   std::int64_t piece_bytes = std::int64_t{2} << 20;
@@ -34,22 +34,29 @@ class Upload {
   Upload(const Upload&) = delete;
   Upload& operator=(const Upload&) = delete;
 
-  /// `target`: uint8 [layout.slot_bytes] on the device, allocated on its current stream. Both must
-  /// live until wait() of this block or the end of this object.
+  /// `target`: uint8 [layout.slot_bytes] on the device, allocated on its current stream. The layout
+  /// must live until wait() of this block or the end of this object.
   void add(int block, const Layout& layout, const at::Tensor& target);
   /// The device's current stream waits for the block's bytes; the host until they have been read.
   /// Error(Format) where a file no longer has them. Each block once.
   void wait(int block);
 
  private:
+  struct Coming {
+    int block = 0;
+    const Layout* layout = nullptr;
+    at::Tensor target;
+    std::size_t run = 0;    // what is read next
+    std::int64_t done = 0;  // of that run, bytes
+  };
   struct Piece {
-    Run run;
-    at::Tensor to;
+    Run run;  // slot_offset is that in the target
+    at::Tensor target;
     int block = 0;
   };
   struct Pending {
     explicit Pending(c10::Device device) : arrived(device) {}
-    std::size_t left = 0;  // pieces
+    std::int64_t left = 0;  // pieces
     device::Event arrived;
   };
   void work(int thread);
@@ -63,7 +70,7 @@ class Upload {
   device::HostBuffer buffer_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Piece> pieces_;
+  std::deque<Coming> coming_;
   std::map<int, Pending> pending_;
   std::exception_ptr failure_;
   bool stop_ = false;

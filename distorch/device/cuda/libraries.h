@@ -9,6 +9,7 @@
 // up by name and their signatures stand here. For device/cuda only.
 namespace distorch::device::cuda {
 
+/// Null where the library is null or lacks it.
 template <class Function>
 Function find(void* library, const char* name) {
   return library ? reinterpret_cast<Function>(dlsym(library, name)) : nullptr;

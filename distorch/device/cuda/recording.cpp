@@ -35,7 +35,8 @@ struct TorchGraph {
  private:
   template <class Function>
   static Function look(const char* name) {
-    return find<Function>(RTLD_DEFAULT, (std::string("_ZN2at4cuda9CUDAGraph") + name).c_str());
+    return reinterpret_cast<Function>(
+        dlsym(RTLD_DEFAULT, (std::string("_ZN2at4cuda9CUDAGraph") + name).c_str()));
   }
 };
 
