@@ -119,7 +119,7 @@ double registered_in_pieces(const std::string& path, c10::Device device, int thr
 /// Threads read pieces of the file into page-locked buffers, which are copied on: what resident
 /// weights are brought with.
 double uploaded(const std::string& path, c10::Device device,
-                const streaming::UploadOptions& options, double& ready_s) {
+                const streaming::UploadOptions& options) {
   auto file = std::make_shared<formats::TensorFile>(formats::open_tensor_file(path));
   auto bytes = static_cast<std::int64_t>(file->mapping()->bytes().size());
   constexpr std::int64_t block_bytes = 4 * kPiece;
@@ -132,7 +132,6 @@ double uploaded(const std::string& path, c10::Device device,
   device::synchronize(device);
   auto start = now_s();
   streaming::Upload upload(device, options);
-  ready_s = now_s() - start;
   for (std::size_t i = 0; i < blocks.size(); ++i)
     upload.add(static_cast<int>(i), blocks[i], target);
   for (std::size_t i = 0; i < blocks.size(); ++i) upload.wait(static_cast<int>(i));
@@ -175,19 +174,18 @@ void ways_of_upload(Results& results, const std::string& path, c10::Device devic
     const char* name;
     streaming::UploadOptions options;
   };
-  const std::vector<Way> ways = {{"8 threads, 2 MiB", {8, 2 << 20}},
-                                 {"12 threads, 2 MiB", {12, 2 << 20}},
-                                 {"16 threads, 1 MiB", {16, 1 << 20}},
-                                 {"16 threads, 2 MiB", {16, 2 << 20}},
-                                 {"16 threads, 4 MiB", {16, 4 << 20}},
-                                 {"24 threads, 2 MiB", {24, 2 << 20}}};
+  const std::vector<Way> ways = {{"8 threads, 4 MiB, 2 streams", {8, 4 << 20, 2}},
+                                 {"12 threads, 2 MiB, 1 stream", {12, 2 << 20, 1}},
+                                 {"12 threads, 2 MiB, 2 streams", {12, 2 << 20, 2}},
+                                 {"12 threads, 4 MiB, 1 stream", {12, 4 << 20, 1}},
+                                 {"12 threads, 4 MiB, 2 streams", {12, 4 << 20, 2}},
+                                 {"12 threads, 8 MiB, 2 streams", {12, 8 << 20, 2}},
+                                 {"16 threads, 4 MiB, 2 streams", {16, 4 << 20, 2}}};
   for (const auto& way : ways)
     for (int round : {1, 2}) {
-      double ready_s = 0;
-      auto seconds = uploaded(path, device, way.options, ready_s);
+      auto seconds = uploaded(path, device, way.options);
       results.add(fmt::format("upload: {}, time {} / link", way.name, round), seconds,
                   static_cast<double>(bytes) / link, "s");
-      results.add(fmt::format("upload: {}, buffers and threads", way.name), ready_s, seconds, "s");
     }
   for (std::int64_t piece : {std::int64_t{64} << 20, std::int64_t{400} << 20}) {
     device::empty_cache(device);

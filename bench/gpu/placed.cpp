@@ -173,30 +173,49 @@ class LinkProbe {
            time_calls(device_, {.warm_ups = 0, .calls = passes, .rounds = 1}, [&] { pass(); });
   }
 
-  /// Seconds of a call while the link is busy all the time.
-  double beside_copies(const Rounds& rounds, const std::function<void()>& call) {
+  struct Together {
+    double call_s = 0, bytes_per_s = 0;
+  };
+  /// Calls one after the other while copies run one after the other: what sharing the device costs
+  /// both.
+  Together beside(const Rounds& rounds, const std::function<void()>& call) {
     std::atomic<bool> stop{false};
+    std::atomic<int> passes{0};
     std::thread busy([&, machine = sim::current_machine()] {
       sim::JoinScope join(machine);
       c10::InferenceMode mode;
       while (!stop) {
         pass();
         device::synchronize(stream_);
+        ++passes;
       }
     });
-    std::vector<double> seconds;
     auto compute = device::current_stream(device_);
     for (int i = 0; i < rounds.warm_ups; ++i) call();
+    device::synchronize(compute);
+    // From one pass's end to another's.
+    auto next_pass = [&] {
+      for (int now = passes; passes == now;) std::this_thread::yield();
+      return now_s();
+    };
+    auto begin = next_pass();
+    int before = passes;
+    std::vector<double> seconds;
     for (int round = 0; round < rounds.rounds; ++round) {
-      device::synchronize(compute);
       auto start = now_s();
       for (int i = 0; i < rounds.calls; ++i) call();
       device::synchronize(compute);
       seconds.push_back((now_s() - start) / rounds.calls);
     }
+    auto done = passes - before;
+    auto end = now_s();
+    if (done == 0) {
+      end = next_pass();
+      done = passes - before;
+    }
     stop = true;
     busy.join();
-    return median(seconds);
+    return {median(seconds), bytes_ * done / (end - begin)};
   }
 
  private:
@@ -221,7 +240,8 @@ double measure(const Case& subject, streaming::StreamedModel& model,
   for (std::size_t i = 0; i < placement.blocks.size(); ++i)
     if (placement.blocks[i].how == placement::How::Streamed)
       streamed += static_cast<double>(described.blocks[i].bytes);
-  bool compare = subject.resident_s > 0.8 * streamed / system.links[0].bytes_per_s;
+  bool compare =
+      subject.always_compare || subject.resident_s > 0.8 * streamed / system.links[0].bytes_per_s;
   auto resident = [&] {
     model.load(std::vector<streaming::BlockHome>(
         model.block_count(), {placement::How::Resident, system.devices[system.compute].name}));
@@ -244,9 +264,8 @@ double measure(const Case& subject, streaming::StreamedModel& model,
   std::vector<double> rates, steps;
   for (int round = 0; round < subject.rounds.rounds; ++round) {
     rates.push_back(streamed > 0 ? probe.bytes_per_s() : system.links[0].bytes_per_s);
-    steps.push_back(
-        time_calls(device, {.warm_ups = 1, .calls = subject.rounds.calls, .rounds = 1},
-                   [&] { subject.step(); }));
+    steps.push_back(time_calls(device, {.warm_ups = 1, .calls = subject.rounds.calls, .rounds = 1},
+                               [&] { subject.step(); }));
   }
   auto step = median(steps);
   auto& link_rate = system.links[0].bytes_per_s;
@@ -254,10 +273,10 @@ double measure(const Case& subject, streaming::StreamedModel& model,
   double link_s = streamed / link_rate;
   placement::Timeline timeline(system, described);
   auto report = timeline.report(placement, 1);
-  double beside_s = 0;
+  LinkProbe::Together together;
   if (compare) {
     resident_s = (resident_s + resident()) / 2;
-    beside_s = probe.beside_copies(subject.rounds, [&] { subject.step(); });
+    together = probe.beside(subject.rounds, [&] { subject.step(); });
   }
   double bound = std::max(resident_s, link_s);
   int slots = placement.rings.empty() ? 0 : placement.rings[0].slots;
@@ -266,12 +285,14 @@ double measure(const Case& subject, streaming::StreamedModel& model,
                {"link_GBps", link_rate / 1e9},
                {"link_fastest_GBps", *std::max_element(rates.begin(), rates.end()) / 1e9},
                {"resident_s", resident_s},
-               {"resident_beside_copies_s", beside_s},
+               {"resident_beside_copies_s", together.call_s},
+               {"link_beside_steps_GBps", together.bytes_per_s / 1e9},
                {"link_s", link_s},
                {"bits_equal", same},
                {"slots", slots}});
   if (compare)
-    results.add("resident step beside copies / alone, " + subject.name, beside_s, resident_s, "s");
+    results.add("resident step beside copies / alone, " + subject.name, together.call_s, resident_s,
+                "s");
   results.add("predicted / measured step, " + subject.name, report.step_s, step, "s");
   results.add("predicted / measured peak, " + subject.name,
               static_cast<double>(placement.peak_bytes()) / 1e9, peak / 1e9, "GB");

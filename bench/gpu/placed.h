@@ -35,6 +35,8 @@ struct Case {
   std::string bits;   // fingerprint of its result
   Rounds rounds;
   std::function<at::Tensor()> step;
+  /// Times the resident step beside copies even where the link is the bound.
+  bool always_compare = false;
 };
 
 /// Loads, checks the result's bits, times the step, and adds to the results: step over its bound,

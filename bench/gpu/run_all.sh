@@ -89,6 +89,7 @@ if wants streaming || wants opening || wants ways || wants peers; then
   try 90 $PYTHON $HERE/make_weights.py "${FOLDERS[@]}" ${TINY:+--tiny}
   tail -3 "$LOG"
   FILE=$(tail -1 "$LOG")
+  cat "$FILE" >/dev/null # a virtual machine's pages are slow to read for the first time after they were written
 fi
 if wants ways; then
   say "ways of uploading"

@@ -207,7 +207,8 @@ int run(const Args& args) {
                  step.resident_s,
                  step.bits,
                  {.warm_ups = 6, .calls = 12, .rounds = 5},
-                 [&] { return step_of(model, *unet, step.input); }};
+                 [&] { return step_of(model, *unet, step.input); },
+                 !recorded};
         auto placement = offload(system, described, share);
         model.record_steps(recorded);
         measure(one, model, system, described, placement, results);

@@ -33,9 +33,9 @@ std::unique_ptr<Recording> record(c10::Device device, const std::function<at::Te
                                   const Recording* beside = nullptr);
 
 /// Does `action`. Where this thread is recording, it is not part of what is recorded, but done
-/// again at the same point of each replay: copies on other streams, what waits for them, bookkeeping
-/// of the host. It issues operations after those that came before, and sees as current the stream
-/// on which they run.
+/// again at the same point of each replay: copies on other streams, what waits for them,
+/// bookkeeping of the host. It issues operations after those that came before, and sees as current
+/// the stream on which they run.
 void aside(const std::function<void()>& action);
 
 /// Whether this thread is recording: then nothing may wait for the device or give memory back.

@@ -52,7 +52,7 @@ class StreamRing final : public Ring {
   c10::Stream copy_stream_;
   c10::Stream layout_stream_;
   device::Event copied_, laid_out_;
-  std::vector<std::uint64_t> jobs_;           // staged copies: the worker's job that fills a block
+  std::vector<std::uint64_t> jobs_;            // staged copies: the worker's job that fills a block
   std::vector<device::Event> filled_, freed_;  // per block
   std::vector<const std::byte*> seams_;
   std::vector<device::HostBuffer> staging_;

@@ -12,8 +12,8 @@
 namespace distorch::streaming {
 
 /// Runs a model's whole step as a recording (device/recording.h) from the second time on: where
-/// launching thousands of small operations takes longer than the device needs for them, this is what
-/// makes it fast. Same kernels, same bits.
+/// launching thousands of small operations takes longer than the device needs for them, this is
+/// what makes it fast. Same kernels, same bits.
 class StepRecorder {
  public:
   /// Undefined inputs stay undefined.
@@ -22,10 +22,10 @@ class StepRecorder {
 
   explicit StepRecorder(c10::Device device) : device_(device) {}
 
-  /// The result of `forward(inputs)`. For every shape of inputs and `state` (what else the addresses
-  /// that a step uses depend on) the first call runs it as it is, the second records it; later ones
-  /// copy the inputs to where the recording reads them and replay. `forward` must do the same
-  /// operations for inputs of the same shapes.
+  /// The result of `forward(inputs)`. For every shape of inputs and `state` (what else the
+  /// addresses that a step uses depend on) the first call runs it as it is, the second records it;
+  /// later ones copy the inputs to where the recording reads them and replay. `forward` must do the
+  /// same operations for inputs of the same shapes.
   at::Tensor run(const Tensors& inputs, const Forward& forward, const std::string& state);
   /// Memory of the device that recordings keep, bytes.
   std::int64_t held_bytes() const { return held_bytes_; }

@@ -12,7 +12,8 @@
 #include "distorch/device/streams.h"
 #include "distorch/streaming/streamed_model.h"
 
-// How the weights of a StreamedModel come to rest where a placement says; streamed_model.cpp runs it.
+// How the weights of a StreamedModel come to rest where a placement says; streamed_model.cpp runs
+// it.
 namespace distorch::streaming {
 
 using placement::How;
@@ -183,8 +184,8 @@ std::optional<at::Device> StreamedModel::target_of(int block) const {
   return device::to_torch(home.device);
 }
 
-/// Loads these blocks. Those of the compute device may still be on their way afterwards; run() waits
-/// for each.
+/// Loads these blocks. Those of the compute device may still be on their way afterwards; run()
+/// waits for each.
 void StreamedModel::load_blocks(const std::vector<int>& blocks, int& current) {
   std::int64_t bytes = 0;
   for (int block : blocks)

@@ -117,7 +117,7 @@ class StreamedModel final : public weights::WeightSource {
     at::Tensor coming;               // uint8, on its way to its device
     std::vector<at::Tensor> values;  // resident or on-donor values, one per item of the layout
     std::map<const void*, std::vector<at::Tensor>> views;  // raw views per slot address
-    Lease lease;  // while the block runs streamed
+    Lease lease;                                           // while the block runs streamed
   };
 
   bool can_record() const;

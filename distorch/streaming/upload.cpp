@@ -14,8 +14,8 @@ namespace distorch::streaming {
 
 namespace {
 
-// More bring nothing: the processor's memory is the limit. The others are for who computes with what
-// has arrived.
+// More bring nothing: the processor's memory is the limit. The others are for who computes with
+// what has arrived.
 constexpr int most_threads = 12;
 
 int thread_count(int wanted) {
@@ -27,10 +27,9 @@ int thread_count(int wanted) {
 }  // namespace
 
 Upload::Upload(c10::Device device, const UploadOptions& options)
-    : device_(device),
-      options_(options),
-      stream_(device::new_stream(device)),
-      buffer_(2 * thread_count(options.threads) * options.piece_bytes, {device}) {
+    : device_(device), options_(options) {
+  for (int i = 0; i < std::max(1, options.streams); ++i)
+    streams_.push_back(device::new_stream(device));
   for (int i = 0; i < thread_count(options.threads); ++i)
     threads_.emplace_back(
         [this, i, machine = sim::current_machine(), inference = c10::InferenceMode::is_enabled()] {
@@ -54,13 +53,15 @@ void Upload::add(int block, const Layout& layout, const at::Tensor& target) {
   // The memory may have belonged to an earlier operation of the compute stream.
   device::Event allocated(device_);
   allocated.record(device::current_stream(device_));
-  allocated.block(stream_);
-  device::record_stream(target, stream_);
+  for (const auto& stream : streams_) {
+    allocated.block(stream);
+    device::record_stream(target, stream);
+  }
   std::int64_t pieces = 0;
   for (const auto& run : layout.runs)
     pieces += (run.size_bytes + options_.piece_bytes - 1) / options_.piece_bytes;
   std::lock_guard lock(mutex_);
-  auto& pending = pending_.try_emplace(block, device_).first->second;
+  auto& pending = pending_[block];
   pending.left = pieces;
   if (pieces == 0) return;
   coming_.push_back({block, &layout, target});
@@ -75,7 +76,7 @@ void Upload::wait(int block) {
     changed_.wait_for(lock, std::chrono::milliseconds(100));
   }
   if (failure_) std::rethrow_exception(failure_);
-  pending.arrived.block(device::current_stream(device_));
+  for (auto& arrived : pending.arrived) arrived.block(device::current_stream(device_));
   pending_.erase(block);
 }
 
@@ -104,14 +105,19 @@ void Upload::sent(int block) {
   std::lock_guard lock(mutex_);
   auto& pending = pending_.at(block);
   if (--pending.left > 0) return;
-  pending.arrived.record(stream_);
+  for (const auto& stream : streams_) {
+    pending.arrived.emplace_back(device_);
+    pending.arrived.back().record(stream);
+  }
   changed_.notify_all();
 }
 
 void Upload::copy_pieces(int thread) {
   device::Event copied[2] = {device::Event(device_), device::Event(device_)};
-  auto halves =
-      buffer_.tensor().narrow(0, 2 * thread * options_.piece_bytes, 2 * options_.piece_bytes);
+  // Its pages are made by this thread, while others make theirs.
+  device::HostBuffer buffer(2 * options_.piece_bytes, {device_});
+  const auto halves = buffer.tensor();
+  const auto& stream = streams_[static_cast<std::size_t>(thread) % streams_.size()];
   try {
     Piece piece;
     for (int half = 0; take(piece); half = 1 - half) {
@@ -120,8 +126,8 @@ void Upload::copy_pieces(int thread) {
       device::host_will_write(from.const_data_ptr(), piece.run.size_bytes);
       read_run(piece.run, from.mutable_data_ptr(), true);
       device::copy_async(piece.target.narrow(0, piece.run.slot_offset, piece.run.size_bytes), from,
-                         stream_);
-      copied[half].record(stream_);
+                         stream);
+      copied[half].record(stream);
       piece.target = at::Tensor();
       sent(piece.block);
     }
@@ -129,7 +135,6 @@ void Upload::copy_pieces(int thread) {
     for (auto& event : copied) event.synchronize();
     throw;
   }
-  // The buffers go away with this object.
   for (auto& event : copied) event.synchronize();
 }
 

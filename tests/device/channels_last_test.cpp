@@ -36,10 +36,10 @@ TEST_CASE("any device: convolution weights laid out in place hold the same value
   c10::InferenceMode inference;
   const auto device = test::test_device();
   const std::vector<std::vector<std::int64_t>> shapes = {
-      {8, 16, 3, 3},     {320, 4, 3, 3}, {5, 7, 3, 3}, {4, 32, 5, 5}, {3, 6, 2, 4},
-      {2, 2560, 3, 3},                    // a filter that float32 needs more than 48 KiB for
+      {8, 16, 3, 3},    {320, 4, 3, 3},  {5, 7, 3, 3}, {4, 32, 5, 5},
+      {3, 6, 2, 4},     {2, 2560, 3, 3},  // a filter that float32 needs more than 48 KiB for
       {2, 20000, 3, 3},                   // one that no multiprocessor's memory holds
-      {16, 8, 1, 1},     {1, 1, 3, 3},   {2, 3, 7, 7}};
+      {16, 8, 1, 1},    {1, 1, 3, 3},    {2, 3, 7, 7}};
   for (auto dtype : {at::kFloat, at::kHalf, at::kBFloat16, at::kByte, at::kDouble})
     for (const auto& shape : shapes)
       for (std::int64_t offset : {0, 1, 8}) {

@@ -282,12 +282,11 @@ TEST_CASE("any device: convolutions are laid out where they come to rest, stream
       streamed.load(homes, {{"cpu", slots}});
       for (int i = 0; i < 3; ++i) CHECK(at::equal(forward(there).cpu(), resident));
       for (int i = 0; i < 6; ++i)
-        CHECK(at::equal(streamed
-                            .step({there}, [&](const std::vector<at::Tensor>& in) {
-                              return forward(in[0]);
-                            })
-                            .cpu(),
-                        resident));
+        CHECK(at::equal(
+            streamed
+                .step({there}, [&](const std::vector<at::Tensor>& in) { return forward(in[0]); })
+                .cpu(),
+            resident));
     }
   }
 }

@@ -169,8 +169,8 @@ class CudaKind final : public Kind {
     if (!on.known || !runtime().copy_async) return false;
     constexpr int kHostToDevice = 1;
     c10::DeviceGuard guard(stream.device());
-    const int error = runtime().copy_async(to, from, static_cast<std::size_t>(bytes), kHostToDevice,
-                                           on.stream);
+    const int error =
+        runtime().copy_async(to, from, static_cast<std::size_t>(bytes), kHostToDevice, on.stream);
     if (error == 0) return true;
     runtime().forget_error();
     throw Error(ErrorKind::Internal, name_of(stream.device()),

@@ -128,7 +128,6 @@ class GraphRecording final : public Recording, public Recorder {
       on_stream_.reset();
       throw;
     }
-    pool_ = graph.pool();
   }
 
   // Whether operations were issued since begin(); true where the driver cannot tell.
@@ -156,6 +155,7 @@ class GraphRecording final : public Recording, public Recorder {
       throw;
     }
     on_stream_.reset();
+    pool_ = part.graph->pool();  // known from here on; the same for all stretches
     if (do_it && part.something) part.graph->replay();
   }
 
