@@ -21,6 +21,7 @@
 #include "distorch/device/streams.h"
 #include "distorch/formats/tensor_file.h"
 #include "distorch/models/catalog.h"
+#include "distorch/placement/timeline.h"
 #include "distorch/streaming/trace.h"
 
 namespace {
@@ -194,33 +195,40 @@ int run(const Args& args) {
                 {{"calibrated_on_this", true}});
 
   auto system = machine(name, roomy_budget(name), link);
-  // As the engine runs them, and issued one by one.
-  for (bool recorded : {true, false})
-    for (const auto& step : steps)
-      for (double share : {1.0, 0.5}) {
-        auto described = describe(model, profile(step, speeds),
-                                  library_bytes + given_bytes -
-                                      static_cast<std::int64_t>(step.input.x.nbytes() +
-                                                                step.input.context.nbytes() + 512));
+  for (const auto& step : steps)
+    for (double share : {1.0, 0.5}) {
+      const auto profiled = profile(step, speeds);
+      auto described = describe(
+          model, profiled,
+          library_bytes + given_bytes -
+              static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512));
+      auto placement = offload(system, described, share);
+      placement::Timeline clock(system, described);
+      // As the engine runs it, then the other way.
+      const bool chosen =
+          streaming::recording_pays(profiled.issue_s, clock.report(placement, 0).step_s);
+      for (bool recorded : {chosen, !chosen}) {
         Case one{fmt::format("SD 1.5 {} px, {:.0f} % offloaded{}", step.name, share * 100,
-                             recorded ? "" : ", issued"),
+                             recorded == chosen ? ""
+                             : recorded         ? ", recorded instead"
+                                                : ", issued instead"),
                  step.resident_s,
                  step.bits,
                  {.warm_ups = 6, .calls = 12, .rounds = 5},
                  [&] { return step_of(model, *unet, step.input); },
-                 !recorded};
-        auto placement = offload(system, described, share);
+                 recorded == chosen};
         model.record_steps(recorded);
         measure(one, model, system, described, placement, results);
-        if (recorded) continue;
-        load(model, system, placement);
-        for (int i = 0; i < 4; ++i) one.step();
-        device::synchronize(device);
-        streaming::Trace trace;
-        for (int i = 0; i < 2; ++i) one.step();
-        write_file(out / fmt::format("trace_sd15_{}_{:.0f}.json", step.name, share * 100),
-                   trace.to_json());
       }
+      model.record_steps(false);
+      load(model, system, placement);
+      for (int i = 0; i < 4; ++i) unet->apply(step.input);
+      device::synchronize(device);
+      streaming::Trace trace;
+      for (int i = 0; i < 2; ++i) unet->apply(step.input);
+      write_file(out / fmt::format("trace_sd15_{}_{:.0f}.json", step.name, share * 100),
+                 trace.to_json());
+    }
   return 0;
 }
 

@@ -213,6 +213,11 @@ void Bench::small_budget(double bytes) {
   device::synchronize(device_);
   device::empty_cache(device_);
   device::limit_memory(device_, limit);
+  // As the engine does it.
+  model_->make_room = [this](const std::string&, std::int64_t wanted) {
+    device::empty_cache(device_);
+    return model_->shrink(wanted) > 0;
+  };
   // What the allocator loses to rounding and to holes between tensors of different sizes.
   auto budget = static_cast<std::int64_t>(0.94 * bytes);
   for (const auto& size : sizes_) {

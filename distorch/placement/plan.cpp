@@ -174,12 +174,15 @@ Placement with_more_slots(const System& system, const Model& model, const Limits
   const double bound = clock.report(placement, 0).bound_s;
   for (int slots : kMoreSlots) {
     if (step <= bound * kPays) break;
-    auto next = best_spread(system, model, limits, slots, kTries);
-    if (next.peak_bytes() > system.devices[system.compute].budget_bytes) break;
-    const double now = clock.step_s(next);
-    if (now * kPays >= step) continue;
-    step = now;
-    placement = std::move(next);
+    // The same blocks, or others: a search of its own may settle for more bytes over the link.
+    for (auto next : {make_placement(system, model, placement.blocks, slots),
+                      best_spread(system, model, limits, slots, kTries)}) {
+      if (next.peak_bytes() > system.devices[system.compute].budget_bytes) continue;
+      const double now = clock.step_s(next);
+      if (now * kPays >= step) continue;
+      step = now;
+      placement = std::move(next);
+    }
   }
   return placement;
 }

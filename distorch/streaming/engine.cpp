@@ -386,6 +386,12 @@ bool Engine::plan_together(Entry& own, StreamedModel& model) {
   return true;
 }
 
+bool Engine::records_this(const Entry& entry, const StreamedModel& model) const {
+  if (!records(entry, model) || all_resident(entry.placement)) return records(entry, model);
+  placement::Timeline clock(entry.system, entry.plan_model);
+  return recording_pays(entry.profile.issue_s, clock.report(entry.placement, 0).step_s);
+}
+
 void Engine::adopt(Entry& entry, StreamedModel& model) {
   entry.in_place = true;
   if (options_.plan_only) return;
@@ -396,7 +402,7 @@ void Engine::adopt(Entry& entry, StreamedModel& model) {
   for (const auto& ring : entry.placement.rings)
     slots[entry.system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
-  model.record_steps(records(entry, model));
+  model.record_steps(records_this(entry, model));
 }
 
 /// Plans a model beside what others hold; others give way as far as that helps.

@@ -130,6 +130,7 @@ class Engine {
                             const Profile& profile) const;
   /// Whether its steps are recorded (step_recorder.h): then the host's time does not count.
   bool records(const Entry& entry, const StreamedModel& model) const;
+  bool records_this(const Entry& entry, const StreamedModel& model) const;
   Profile timed(const Entry& entry, const StreamedModel& model) const;
   placement::Allocation allocation_of(const Entry& entry, const StreamedModel& model);
   /// A plan beside what others hold; `all_resident` tells whether nothing had to be offloaded.

@@ -149,6 +149,8 @@ Profile host_bound(Profile profile) {
   return profile;
 }
 
+bool recording_pays(double issue_s, double step_s) { return issue_s > step_s; }
+
 RunOperations operations_of(StreamedModel& model, const std::function<void(at::Device)>& forward) {
   sim::DryScope scope(dry_rig({}));
   auto device = at::Device(c10::DeviceType::PrivateUse1, 0);

@@ -27,6 +27,12 @@ struct Profile {
 /// for a run that is issued as a whole (a recorded graph).
 Profile host_bound(Profile profile);
 
+/// Whether a step whose weights stream should be recorded: where the host would need longer to
+/// issue it (`issue_s`) than it is planned to take. Each block that streams cuts the recording in
+/// two, which costs the device some 10 us (an H100; 4 % of a step of SD 1.5 with everything
+/// offloaded).
+bool recording_pays(double issue_s, double step_s);
+
 /// Runs `forward` dry (shapes only) on a simulated device with the speeds of `compute`: nothing is
 /// computed, read or stored, so it takes milliseconds, and where the model's weights rest now does
 /// not matter. `forward` gets the device to make its inputs on (at::empty will do) and calls the

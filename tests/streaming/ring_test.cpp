@@ -11,7 +11,10 @@
 using namespace distorch;
 using namespace distorch::streaming;
 
-TEST_CASE("a ring is back where it stood after a few steps, whatever the sizes of its blocks") {
+TEST_CASE(
+    "a ring is back where it stood after a few steps and fetches nothing twice, whatever the sizes "
+    "of "
+    "its blocks") {
   sim::install(test::small_rig());
   // Rows of 64 float32 values; as unlike as those of a UNet.
   const std::vector<std::vector<std::int64_t>> cases = {
@@ -39,7 +42,13 @@ TEST_CASE("a ring is back where it stood after a few steps, whatever the sizes o
       options.registered = false;
       auto ring = make_ring(blocks, options);
       std::vector<std::string> seen;
-      for (int step = 0; step < 24; ++step) {
+      constexpr int settled = 4, steps = 24;
+      std::int64_t copied = 0, unforeseen = 0;
+      for (int step = 0; step < steps; ++step) {
+        if (step == settled) {
+          copied = ring->copied_bytes();
+          unforeseen = ring->unforeseen_bytes();
+        }
         for (std::size_t i = 0; i < rows.size(); ++i) auto lease = ring->pin(static_cast<int>(i));
         auto at = ring->position();
         std::string text = std::to_string(at.last_filled) + " " + std::to_string(at.round);
@@ -49,7 +58,12 @@ TEST_CASE("a ring is back where it stood after a few steps, whatever the sizes o
       }
       CAPTURE(slots);
       CAPTURE(rows.size());
-      CHECK(std::set<std::string>(seen.begin() + 4, seen.end()).size() <= 2);
+      CHECK(std::set<std::string>(seen.begin() + settled, seen.end()).size() <= 2);
+      // Every block once a step, none asked for before it was on its way.
+      std::int64_t most = ring->capacity_bytes();
+      CHECK(std::abs(ring->copied_bytes() - copied -
+                     (steps - settled) * model.total_file_bytes()) <= most);
+      CHECK(ring->unforeseen_bytes() == unforeseen);
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <c10/core/StreamGuard.h>
 #include <fmt/format.h>
 
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -63,6 +64,15 @@ class Graph {
   alignas(64) unsigned char memory_[TorchGraph::size_bytes] = {};
 };
 
+// The stream that records, one per device and thread: libraries keep a workspace for each stream
+// that they have worked on.
+c10::Stream recording_stream(c10::Device device) {
+  thread_local std::map<int, c10::Stream> streams;
+  auto at = streams.find(device.index());
+  if (at == streams.end()) at = streams.emplace(device.index(), new_stream(device)).first;
+  return at->second;
+}
+
 // A stretch in which nothing was issued is no mistake.
 class Silence final : public c10::WarningHandler {
  public:
@@ -72,7 +82,7 @@ class Silence final : public c10::WarningHandler {
 class GraphRecording final : public Recording, public Recorder {
  public:
   GraphRecording(c10::Device device, const GraphRecording* beside)
-      : device_(device), stream_(new_stream(device)) {
+      : device_(device), stream_(recording_stream(device)) {
     if (beside) pool_ = beside->pool_;
   }
   ~GraphRecording() override { result_ = at::Tensor(); }
