@@ -174,13 +174,11 @@ void ways_of_upload(Results& results, const std::string& path, c10::Device devic
     const char* name;
     streaming::UploadOptions options;
   };
-  const std::vector<Way> ways = {{"8 threads, 4 MiB, 2 streams", {8, 4 << 20, 2}},
-                                 {"12 threads, 2 MiB, 1 stream", {12, 2 << 20, 1}},
-                                 {"12 threads, 2 MiB, 2 streams", {12, 2 << 20, 2}},
-                                 {"12 threads, 4 MiB, 1 stream", {12, 4 << 20, 1}},
-                                 {"12 threads, 4 MiB, 2 streams", {12, 4 << 20, 2}},
-                                 {"12 threads, 8 MiB, 2 streams", {12, 8 << 20, 2}},
-                                 {"16 threads, 4 MiB, 2 streams", {16, 4 << 20, 2}}};
+  const std::vector<Way> ways = {{"8 threads, 2 MiB", {8, 2 << 20}},
+                                 {"12 threads, 1 MiB", {12, 1 << 20}},
+                                 {"12 threads, 2 MiB", {12, 2 << 20}},
+                                 {"12 threads, 4 MiB", {12, 4 << 20}},
+                                 {"16 threads, 2 MiB", {16, 2 << 20}}};
   for (const auto& way : ways)
     for (int round : {1, 2}) {
       auto seconds = uploaded(path, device, way.options);

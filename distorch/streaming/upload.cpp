@@ -27,15 +27,13 @@ int thread_count(int wanted) {
 }  // namespace
 
 Upload::Upload(c10::Device device, const UploadOptions& options)
-    : device_(device), options_(options) {
-  for (int i = 0; i < std::max(1, options.streams); ++i)
-    streams_.push_back(device::new_stream(device));
+    : device_(device), options_(options), stream_(device::new_stream(device)) {
   for (int i = 0; i < thread_count(options.threads); ++i)
     threads_.emplace_back(
-        [this, i, machine = sim::current_machine(), inference = c10::InferenceMode::is_enabled()] {
+        [this, machine = sim::current_machine(), inference = c10::InferenceMode::is_enabled()] {
           sim::JoinScope join(machine);
           c10::InferenceMode mode(inference);
-          work(i);
+          work();
         });
 }
 
@@ -53,15 +51,13 @@ void Upload::add(int block, const Layout& layout, const at::Tensor& target) {
   // The memory may have belonged to an earlier operation of the compute stream.
   device::Event allocated(device_);
   allocated.record(device::current_stream(device_));
-  for (const auto& stream : streams_) {
-    allocated.block(stream);
-    device::record_stream(target, stream);
-  }
+  allocated.block(stream_);
+  device::record_stream(target, stream_);
   std::int64_t pieces = 0;
   for (const auto& run : layout.runs)
     pieces += (run.size_bytes + options_.piece_bytes - 1) / options_.piece_bytes;
   std::lock_guard lock(mutex_);
-  auto& pending = pending_[block];
+  auto& pending = pending_.try_emplace(block, device_).first->second;
   pending.left = pieces;
   if (pieces == 0) return;
   coming_.push_back({block, &layout, target});
@@ -76,7 +72,7 @@ void Upload::wait(int block) {
     changed_.wait_for(lock, std::chrono::milliseconds(100));
   }
   if (failure_) std::rethrow_exception(failure_);
-  for (auto& arrived : pending.arrived) arrived.block(device::current_stream(device_));
+  pending.arrived.block(device::current_stream(device_));
   pending_.erase(block);
 }
 
@@ -105,19 +101,15 @@ void Upload::sent(int block) {
   std::lock_guard lock(mutex_);
   auto& pending = pending_.at(block);
   if (--pending.left > 0) return;
-  for (const auto& stream : streams_) {
-    pending.arrived.emplace_back(device_);
-    pending.arrived.back().record(stream);
-  }
+  pending.arrived.record(stream_);
   changed_.notify_all();
 }
 
-void Upload::copy_pieces(int thread) {
+void Upload::copy_pieces() {
   device::Event copied[2] = {device::Event(device_), device::Event(device_)};
   // Its pages are made by this thread, while others make theirs.
   device::HostBuffer buffer(2 * options_.piece_bytes, {device_});
   const auto halves = buffer.tensor();
-  const auto& stream = streams_[static_cast<std::size_t>(thread) % streams_.size()];
   try {
     Piece piece;
     for (int half = 0; take(piece); half = 1 - half) {
@@ -126,8 +118,8 @@ void Upload::copy_pieces(int thread) {
       device::host_will_write(from.const_data_ptr(), piece.run.size_bytes);
       read_run(piece.run, from.mutable_data_ptr(), true);
       device::copy_async(piece.target.narrow(0, piece.run.slot_offset, piece.run.size_bytes), from,
-                         stream);
-      copied[half].record(stream);
+                         stream_);
+      copied[half].record(stream_);
       piece.target = at::Tensor();
       sent(piece.block);
     }
@@ -138,10 +130,10 @@ void Upload::copy_pieces(int thread) {
   for (auto& event : copied) event.synchronize();
 }
 
-void Upload::work(int thread) {
+void Upload::work() {
   c10::DeviceGuard guard(device_);
   try {
-    copy_pieces(thread);
+    copy_pieces();
   } catch (...) {
     std::lock_guard lock(mutex_);
     if (!failure_) failure_ = std::current_exception();

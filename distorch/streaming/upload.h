@@ -18,10 +18,9 @@ namespace distorch::streaming {
 struct UploadOptions {
   int threads = 0;  // that read; 0: three of four that the processor has, 12 at most
   /// What a thread reads at once, bytes. Large enough that what a copy costs beside its bytes (3 us
-  /// on an H100) does not count, small enough that the two buffers of all threads stay near the
+  /// on an H100) hardly counts, small enough that the two buffers of all threads stay in the
   /// processor's cache, from where the device then fetches them.
-  std::int64_t piece_bytes = std::int64_t{4} << 20;
-  int streams = 2;  // copies of one are prepared while those of another run
+  std::int64_t piece_bytes = std::int64_t{2} << 20;
 };
 
 /// Brings blocks of files into an accelerator's memory, in the order of add(), at the speed of its
@@ -57,17 +56,18 @@ class Upload {
     int block = 0;
   };
   struct Pending {
-    std::int64_t left = 0;               // pieces
-    std::vector<device::Event> arrived;  // one per stream
+    explicit Pending(c10::Device device) : arrived(device) {}
+    std::int64_t left = 0;  // pieces
+    device::Event arrived;
   };
-  void work(int thread);
-  void copy_pieces(int thread);
+  void work();
+  void copy_pieces();
   bool take(Piece& piece);
   void sent(int block);
 
   c10::Device device_;
   UploadOptions options_;
-  std::vector<c10::Stream> streams_;
+  c10::Stream stream_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Coming> coming_;
