@@ -11,9 +11,13 @@ class GroupNorm {
  public:
   GroupNorm(const weights::Scope& scope, std::int64_t channels, double eps = 1e-5,
             std::int64_t groups = 32);
-  at::Tensor operator()(const at::Tensor& x) const;
+  at::Tensor operator()(const at::Tensor& x) const { return normalized(x, false); }
+  /// SiLU of that, in one pass where the device can (device/group_norm.h).
+  at::Tensor silu(const at::Tensor& x) const { return normalized(x, true); }
 
  private:
+  at::Tensor normalized(const at::Tensor& x, bool silu) const;
+
   std::int64_t groups_;
   double eps_;
   weights::Weight weight_, bias_;

@@ -84,14 +84,18 @@ at::Tensor StreamedModel::buffer_for(int block, at::Device device) const {
                    at::TensorOptions().dtype(at::kByte).device(device));
 }
 
+Upload& StreamedModel::upload_to(at::Device device) {
+  auto& upload = uploads_[device::name_of(device)];
+  if (!upload) upload = std::make_unique<Upload>(device);
+  return *upload;
+}
+
 /// Brings the block's bytes into `coming`; on their way where an upload is used (see arrived()).
 void StreamedModel::bring(int block, bool in_pieces) {
   const auto& layout = layouts_[block];
   const auto& buffer = states_[block].coming;
   if (in_pieces) {
-    auto& upload = uploads_[device::name_of(buffer.device())];
-    if (!upload) upload = std::make_unique<Upload>(buffer.device());
-    upload->add(block, layout, buffer);
+    upload_to(buffer.device()).add(block, layout, buffer);
     return;
   }
   // Not from the mapping: a part of it may be registered, and a copy that begins in registered
@@ -194,8 +198,10 @@ void StreamedModel::load_blocks(const std::vector<int>& blocks, int& current) {
   // Memory first: a driver that makes memory while copies run holds them up.
   for (int block : blocks) {
     current = block;
-    if (auto target = target_of(block); target && in_pieces && !needs_decode_[block])
-      states_[block].coming = buffer_for(block, *target);
+    auto target = target_of(block);
+    if (!target || !in_pieces || needs_decode_[block]) continue;
+    upload_to(*target);  // its threads make their buffers meanwhile
+    states_[block].coming = buffer_for(block, *target);
   }
   int before = -1;
   for (int block : blocks) {

@@ -126,6 +126,7 @@ class StreamedModel final : public weights::WeightSource {
   void unload_block(int block);
   std::optional<at::Device> target_of(int block) const;
   at::Tensor buffer_for(int block, at::Device device) const;
+  Upload& upload_to(at::Device device);
   void bring(int block, bool in_pieces);
   void arrived(int block);
   void finish_uploads();

@@ -1,12 +1,16 @@
 #include "distorch/device/cuda/kernels.h"
 
+#include <ATen/ATen.h>
 #include <c10/core/DeviceGuard.h>
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "distorch/base/error.h"
 #include "distorch/device/cuda/libraries.h"
 #include "distorch/device/cuda/nvrtc.h"
 #include "distorch/device/device.h"
+#include "distorch/device/streams.h"
 
 namespace distorch::device::cuda {
 namespace {
@@ -48,6 +52,111 @@ extern "C" __global__ void to_channels_last(ELEMENT* filters, int channels, int 
 }
 )"};
 
+// What both passes of a group norm share: how numbers are read and written. A thread has a pair of
+// neighbouring channels of every `lanes`-th position of its block's stretch; a block of threads has
+// whole groups.
+constexpr const char* pairs = R"(
+#if KIND == 0
+struct alignas(8) Pair { float x, y; };
+__device__ float2 get(const Pair& p) { return make_float2(p.x, p.y); }
+__device__ Pair put(float x, float y) { return {x, y}; }
+#elif KIND == 1
+struct alignas(4) Pair { unsigned short x, y; };
+__device__ float up(unsigned short h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
+__device__ unsigned short down(float f) { unsigned short h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f)); return h; }
+__device__ float2 get(const Pair& p) { return make_float2(up(p.x), up(p.y)); }
+__device__ Pair put(float x, float y) { return {down(x), down(y)}; }
+#else
+struct alignas(4) Pair { unsigned short x, y; };
+__device__ float up(unsigned short b) { return __uint_as_float((unsigned)b << 16); }
+__device__ unsigned short down(float f) {
+  const unsigned u = __float_as_uint(f);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;
+  return (unsigned short)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+__device__ float2 get(const Pair& p) { return make_float2(up(p.x), up(p.y)); }
+__device__ Pair put(float x, float y) { return {down(x), down(y)}; }
+#endif
+)";
+
+// Sums of x - s and of its square over a stretch of positions, by group, where s is the group's
+// first value: variances of small spread around a large mean keep their digits. Sums are added in a
+// fixed order, so that the bits are the same every time.
+constexpr KernelSource group_sums{"group_sums", R"(
+extern "C" __global__ void group_sums(const Pair* x, float2* sums, int positions, int channels,
+                                      int per_group, int groups, int stretch) {
+  extern __shared__ float2 partial[];
+  const int pairs = channels / 2, half = per_group / 2, tile = blockDim.x;
+  const int pair = blockIdx.y * tile + threadIdx.x;
+  const Pair* image = x + (long long)blockIdx.z * positions * pairs;
+  const float shift = get(image[pair / half * half]).x;
+  const int begin = blockIdx.x * stretch, end = min(positions, begin + stretch);
+  float sum = 0, squares = 0;
+  for (int i = begin + threadIdx.y; i < end; i += blockDim.y) {
+    const float2 v = get(image[(long long)i * pairs + pair]);
+    const float a = v.x - shift, b = v.y - shift;
+    sum += a + b;
+    squares += a * a + b * b;
+  }
+  partial[threadIdx.y * tile + threadIdx.x] = make_float2(sum, squares);
+  __syncthreads();
+  const int first = threadIdx.x * half;
+  if (threadIdx.y != 0 || first >= tile) return;
+  float2 all = make_float2(0, 0);
+  for (int lane = 0; lane < blockDim.y; ++lane)
+    for (int i = first; i < first + half; ++i) {
+      const float2 one = partial[lane * tile + i];
+      all.x += one.x;
+      all.y += one.y;
+    }
+  const int group = (blockIdx.y * tile) / half + threadIdx.x;
+  sums[((long long)blockIdx.z * groups + group) * gridDim.x + blockIdx.x] = all;
+}
+)",
+                                  pairs};
+
+constexpr KernelSource group_apply{"group_apply", R"(
+extern "C" __global__ void group_apply(const Pair* x, Pair* y, const float2* sums,
+                                       const Pair* weight, const Pair* bias, int positions,
+                                       int channels, int per_group, int groups, int stretch,
+                                       float eps, int silu) {
+  extern __shared__ float2 moments[];
+  const int pairs = channels / 2, half = per_group / 2, tile = blockDim.x;
+  const int pair = blockIdx.y * tile + threadIdx.x;
+  const long long start = (long long)blockIdx.z * positions * pairs;
+  if (threadIdx.y == 0 && threadIdx.x * half < tile) {
+    const int group = (blockIdx.y * tile) / half + threadIdx.x;
+    const float2* parts = sums + ((long long)blockIdx.z * groups + group) * gridDim.x;
+    float sum = 0, squares = 0;
+    for (int i = 0; i < gridDim.x; ++i) {
+      sum += parts[i].x;
+      squares += parts[i].y;
+    }
+    const float count = (float)positions * per_group;
+    const float shift = get(x[start + group * half]).x;
+    const float mean = sum / count;
+    const float variance = fmaxf(squares / count - mean * mean, 0.0f);
+    moments[threadIdx.x] = make_float2(shift + mean, 1.0f / sqrtf(variance + eps));
+  }
+  __syncthreads();
+  const float2 moment = moments[threadIdx.x / half];
+  const float2 w = get(weight[pair]), b = get(bias[pair]);
+  const int begin = blockIdx.x * stretch, end = min(positions, begin + stretch);
+  for (int i = begin + threadIdx.y; i < end; i += blockDim.y) {
+    const long long at = start + (long long)i * pairs + pair;
+    const float2 v = get(x[at]);
+    float p = (v.x - moment.x) * (moment.y * w.x) + b.x;
+    float q = (v.y - moment.x) * (moment.y * w.y) + b.y;
+    if (silu) {
+      p = p / (1.0f + expf(-p));
+      q = q / (1.0f + expf(-q));
+    }
+    y[at] = put(p, q);
+  }
+}
+)",
+                                   pairs};
+
 /// An unsigned type of so many bytes; null where there is none.
 const char* element_of(std::size_t bytes) {
   switch (bytes) {
@@ -67,6 +176,29 @@ int largest_shared(int device) {
   return bytes;
 }
 
+struct Shape {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+/// Starts a kernel on the stream. Error(Internal) where the driver refuses it.
+void start(const KernelSource& source, void* function, const Shape& blocks, const Shape& threads,
+           std::int64_t shared_bytes, const c10::Stream& stream, void** arguments) {
+  c10::DeviceGuard guard(stream.device());
+  const auto on = native(stream);
+  const auto launch = [&] {
+    return driver().launch(function, blocks.x, blocks.y, blocks.z, threads.x, threads.y, threads.z,
+                           static_cast<unsigned>(shared_bytes), on.stream, arguments, nullptr);
+  };
+  constexpr int kNoContext = 201;  // this thread has not called the runtime yet
+  int error = launch();
+  std::size_t free = 0, total = 0;
+  if (error == kNoContext && runtime().mem_info && runtime().mem_info(&free, &total) == 0)
+    error = launch();
+  if (error != 0)
+    throw Error(ErrorKind::Internal, name_of(stream.device()),
+                fmt::format("{} could not be started: CUDA error {}", source.name, error));
+}
+
 }  // namespace
 
 bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) {
@@ -84,24 +216,64 @@ bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stre
       (!driver().set_function ||
        driver().set_function(function, kMostSharedBytes, static_cast<int>(bytes)) != 0))
     return false;
-  constexpr unsigned threads = 256;
   void* data = weight.data_ptr();
   int channels = static_cast<int>(weight.size(1));
   int positions = static_cast<int>(weight.size(2) * weight.size(3));
   void* arguments[] = {&data, &channels, &positions};
-  const auto launch = [&] {
-    return driver().launch(function, static_cast<unsigned>(weight.size(0)), 1, 1, threads, 1, 1,
-                           static_cast<unsigned>(bytes), on.stream, arguments, nullptr);
-  };
-  constexpr int kNoContext = 201;  // this thread has not called the runtime yet
-  int error = launch();
-  std::size_t free = 0, total = 0;
-  if (error == kNoContext && runtime().mem_info && runtime().mem_info(&free, &total) == 0)
-    error = launch();
-  if (error != 0)
-    throw Error(ErrorKind::Internal, name_of(stream.device()),
-                fmt::format("{} could not be started: CUDA error {}", channels_last.name, error));
+  start(channels_last, function, {static_cast<unsigned>(weight.size(0))}, {256}, bytes, stream,
+        arguments);
   return true;
+}
+
+at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                      const GroupNormOptions& options) {
+  constexpr int most_threads = 256, most_stretches = 64, enough_blocks = 1024;
+  const auto channels = x.size(1), positions = x.size(2) * x.size(3);
+  const auto per_group = channels / options.groups;
+  const auto half = per_group / 2;
+  const char* kind = x.scalar_type() == at::kFloat      ? "-DKIND=0"
+                     : x.scalar_type() == at::kHalf     ? "-DKIND=1"
+                     : x.scalar_type() == at::kBFloat16 ? "-DKIND=2"
+                                                        : nullptr;
+  const auto pair_bytes = 2 * static_cast<std::int64_t>(x.element_size());
+  const auto aligned = [&](const at::Tensor& tensor) {
+    return reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % pair_bytes == 0;
+  };
+  if (!kind || per_group % 2 != 0 || half > most_threads / 2 || x.numel() >= (1LL << 40) ||
+      positions * per_group >= (1 << 30) || !aligned(x) || !aligned(weight) || !aligned(bias))
+    return {};
+  const auto stream = current_stream(x.device());
+  auto* sums_of = kernel(x.device().index(), group_sums, kind);
+  auto* apply = kernel(x.device().index(), group_apply, kind);
+  if (!sums_of || !apply || !native(stream).known) return {};
+  // Whole groups a block, as many as halve the number of groups evenly and fit into half its
+  // threads.
+  std::int64_t together = options.groups;
+  while (together > 1 && (together * half > most_threads / 2 || options.groups % together != 0))
+    --together;
+  const auto tile = together * half, lanes = std::max<std::int64_t>(1, most_threads / tile);
+  const auto tiles = options.groups / together;
+  const auto wanted =
+      std::clamp<std::int64_t>(enough_blocks / (tiles * x.size(0)), 1, most_stretches);
+  int stretch = static_cast<int>(std::max((positions + wanted - 1) / wanted, 4 * lanes));
+  const auto stretches = (positions + stretch - 1) / stretch;
+  auto y = at::empty_like(x);
+  auto sums = at::empty({x.size(0), options.groups, stretches, 2},
+                        x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous));
+  const Shape blocks{static_cast<unsigned>(stretches), static_cast<unsigned>(tiles),
+                     static_cast<unsigned>(x.size(0))};
+  const Shape threads{static_cast<unsigned>(tile), static_cast<unsigned>(lanes)};
+  const void *from = x.const_data_ptr(), *w = weight.const_data_ptr(), *b = bias.const_data_ptr();
+  void *to = y.mutable_data_ptr(), *partial = sums.mutable_data_ptr();
+  int n = static_cast<int>(positions), c = static_cast<int>(channels);
+  int each = static_cast<int>(per_group), groups = static_cast<int>(options.groups);
+  float eps = static_cast<float>(options.eps);
+  int silu = options.silu;
+  void* first[] = {&from, &partial, &n, &c, &each, &groups, &stretch};
+  start(group_sums, sums_of, blocks, threads, tile * lanes * 8, stream, first);
+  void* second[] = {&from, &to, &partial, &w, &b, &n, &c, &each, &groups, &stretch, &eps, &silu};
+  start(group_apply, apply, blocks, threads, together * 8, stream, second);
+  return y;
 }
 
 }  // namespace distorch::device::cuda

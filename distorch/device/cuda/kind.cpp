@@ -181,6 +181,11 @@ class CudaKind final : public Kind {
     return cuda::to_channels_last_in_place(weight, stream);
   }
 
+  at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                        const GroupNormOptions& options) override {
+    return cuda::group_norm(x, weight, bias, options);
+  }
+
   std::unique_ptr<Recording> record(int index, const std::function<at::Tensor()>& body,
                                     const Recording* beside) override {
     return cuda::record(cuda_device(index), body, beside);

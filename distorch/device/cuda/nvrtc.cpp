@@ -69,7 +69,8 @@ std::string architecture(int device) {
 /// The compiler's word is the error's. Error(Internal).
 std::string compiled(const KernelSource& source, const std::vector<std::string>& options) {
   Nvrtc::Program program = nullptr;
-  if (nvrtc().create(&program, source.text, source.name, 0, nullptr, nullptr) != 0)
+  const auto whole = std::string(source.before) + source.text;
+  if (nvrtc().create(&program, whole.c_str(), source.name, 0, nullptr, nullptr) != 0)
     throw Error(ErrorKind::Internal, source.name, "NVRTC could not be started");
   std::vector<const char*> words;
   for (const auto& option : options) words.push_back(option.c_str());
@@ -119,7 +120,8 @@ void* made(int device, const KernelSource& source, const std::string& defines) {
   nvrtc().version(&major, &minor);
   std::vector<std::string> options{"--gpu-architecture=" + target};
   if (!defines.empty()) options.push_back(defines);
-  const auto key = fmt::format("{} {} {}.{} {}", source.text, target, major, minor, defines);
+  const auto key =
+      fmt::format("{}{} {} {}.{} {}", source.before, source.text, target, major, minor, defines);
   const auto path =
       cache_folder() / "kernels" / fmt::format("{}-{:016x}.cubin", source.name, hash_of(key));
   std::error_code ignored;

@@ -8,6 +8,7 @@ namespace distorch::device::cuda {
 struct KernelSource {
   const char* name = nullptr;  // extern "C"
   const char* text = nullptr;  // CUDA C++ without includes
+  const char* before = "";     // what several share, in front of the text
 };
 
 /// The driver's function for a device, loaded once per process and device; null where it cannot be

@@ -69,6 +69,20 @@ class SimKind final : public Kind {
     operation.end();
     return true;
   }
+  at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                        const GroupNormOptions& options) override {
+    static const std::string name = "distorch::group_norm";
+    sim::Operation operation(name);
+    auto image = operation.input(x);
+    auto w = operation.input(weight), b = operation.input(bias);
+    operation.begin();
+    auto y = operation.is_dry() ? at::empty_like(image)
+                                : at::group_norm(image, options.groups, w, b, options.eps);
+    if (options.silu && !operation.is_dry()) at::silu_(y);
+    auto result = operation.output(y);
+    operation.end({.kind = KernelKind::Normalization});
+    return result;
+  }
   std::unique_ptr<Recording> record(int, const std::function<at::Tensor()>& body,
                                     const Recording*) override {
     return std::make_unique<SimRecording>(body);

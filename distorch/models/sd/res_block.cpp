@@ -24,9 +24,9 @@ Tensor ResBlock::forward(const Tensor& x, const Tensor& skip, const Tensor& emb)
 }
 
 Tensor ResBlock::apply(const Tensor& x, const Tensor& emb) const {
-  auto h = conv1_(nn::silu_over(norm1_(x)));
+  auto h = conv1_(norm1_.silu(x));
   h.add_(time_(nn::silu(emb)).unsqueeze(-1).unsqueeze(-1));
-  h = conv2_(nn::silu_over(norm2_(h)));
+  h = conv2_(norm2_.silu(h));
   return h.add_(shortcut_ ? (*shortcut_)(x) : x);
 }
 

@@ -78,9 +78,7 @@ class Exit {
 
   Tensor forward(const Tensor& x) const {
     return block_.run1({x}, [this](const Tensors& in) {
-      return conv_(nn::silu_over(norm_(in[0])))
-          .to(at::kFloat)
-          .contiguous(at::MemoryFormat::Contiguous);
+      return conv_(norm_.silu(in[0])).to(at::kFloat).contiguous(at::MemoryFormat::Contiguous);
     });
   }
 

@@ -4,7 +4,6 @@
 
 #include "distorch/base/error.h"
 #include "distorch/models/vae/blocks.h"
-#include "distorch/nn/activation.h"
 
 namespace distorch::models::vae {
 
@@ -43,7 +42,7 @@ struct Exit {
       : block(s), norm(s / half / "norm_out", in, eps), conv(s / half / "conv_out", in, out) {}
   Tensor forward(const Tensor& x) const {
     return block.run1({x}, [this](const Tensors& in) {
-      auto h = conv(nn::silu_over(norm(in[0])));
+      auto h = conv(norm.silu(in[0]));
       if (latent) h = (*latent)(h);
       return h.to(at::kFloat).contiguous(at::MemoryFormat::Contiguous);
     });

@@ -1,6 +1,5 @@
 #include "distorch/models/vae/blocks.h"
 
-#include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 
 namespace distorch::models::vae {
@@ -23,8 +22,8 @@ ResBlock::ResBlock(const weights::Scope& s, std::int64_t in, std::int64_t out)
 
 Tensor ResBlock::forward(const Tensor& x) const {
   return block_.run1({x}, [this](const Tensors& in) {
-    auto h = conv1_(nn::silu_over(norm1_(in[0])));
-    h = conv2_(nn::silu_over(norm2_(h)));
+    auto h = conv1_(norm1_.silu(in[0]));
+    h = conv2_(norm2_.silu(h));
     return h.add_(shortcut_ ? (*shortcut_)(in[0]) : in[0]);
   });
 }
