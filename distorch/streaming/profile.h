@@ -27,10 +27,10 @@ struct Profile {
 /// for a run that is issued as a whole (a recorded graph).
 Profile host_bound(Profile profile);
 
-/// Whether a step whose weights stream should be recorded: where the host would need longer to
-/// issue it (`issue_s`) than it is planned to take. Each block that streams cuts the recording in
-/// two, which costs the device some 10 us (an H100; 4 % of a step of SD 1.5 with everything
-/// offloaded).
+/// Whether a step whose weights stream should be recorded: where the host, which would need
+/// `issue_s` to issue its operations and more for its copies, may hold it up. Each block that
+/// streams cuts the recording in two, which costs the device some 10 us: on an H100 up to 7 % of a
+/// step of SD 1.5; a host that is too slow costs 20 % and more.
 bool recording_pays(double issue_s, double step_s);
 
 /// Runs `forward` dry (shapes only) on a simulated device with the speeds of `compute`: nothing is
