@@ -148,7 +148,7 @@ Tensors StreamedModel::run_streamed(int block, const Tensors& inputs, const Body
       model.states_[block].lease = Lease();
     }
   } leave{*this, block};
-  const auto places = state.lease.places();
+  const auto& places = state.lease.places();
   std::vector<at::Tensor> placed = placed_items(places, layouts_[block]);
   auto& views = places.empty() ? state.views[state.lease.bytes().const_data_ptr()] : placed;
   if (views.empty()) views = items_in(state.lease.bytes(), block);
