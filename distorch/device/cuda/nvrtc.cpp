@@ -97,6 +97,30 @@ std::uint64_t hash_of(const std::string& text) {
   return hash;
 }
 
+/// A kept kernel ends with the hash of what comes before: the driver would read beyond one that was
+/// cut short.
+std::string sealed(const std::string& binary) {
+  return binary + fmt::format("{:016x}", hash_of(binary));
+}
+/// Empty where the seal does not fit.
+std::string unsealed(const std::string& kept) {
+  constexpr std::size_t seal = 16;
+  if (kept.size() <= seal) return {};
+  auto binary = kept.substr(0, kept.size() - seal);
+  return sealed(binary) == kept ? binary : std::string();
+}
+
+/// Empty where there is none that can be read whole.
+std::string kept_in(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return {};
+  try {
+    return unsealed(read_file(path, std::size_t{1} << 26));
+  } catch (const Error&) {
+    return {};  // it is made anew
+  }
+}
+
 void* loaded(const std::string& binary, const char* name) {
   void *library = nullptr, *function = nullptr;
   if (binary.empty() || driver().load_module(&library, binary.data()) != 0 ||
@@ -124,17 +148,12 @@ void* made(int device, const KernelSource& source, const std::string& defines) {
       fmt::format("{}{} {} {}.{} {}", source.before, source.text, target, major, minor, defines);
   const auto path =
       cache_folder() / "kernels" / fmt::format("{}-{:016x}.cubin", source.name, hash_of(key));
-  std::error_code ignored;
-  if (std::filesystem::exists(path, ignored)) try {
-      if (auto* function = loaded(read_file(path, std::size_t{1} << 26), source.name))
-        return function;
-    } catch (const Error&) {
-      // Unreadable: made anew.
-    }
+  if (auto* function = loaded(kept_in(path), source.name)) return function;
   const auto binary = compiled(source, options);
   try {
+    std::error_code ignored;
     std::filesystem::create_directories(path.parent_path(), ignored);
-    write_file(path, binary);
+    write_file(path, sealed(binary));
   } catch (const Error& error) {
     log::debug("a compiled kernel was not kept: {}", error.what());
   }
