@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "distorch/base/atomic_file.h"
+#include "distorch/base/hash.h"
 #include "distorch/device/streams.h"
 
 namespace distorch::bench {
@@ -34,17 +35,32 @@ double median(std::vector<double> values) {
   return values.at(values.size() / 2);
 }
 
-double time_calls(c10::Device device, const Rounds& rounds, const std::function<void()>& call) {
+namespace {
+
+template <class Awaited>
+double time_rounds(const Awaited& awaited, const Rounds& rounds,
+                   const std::function<void()>& call) {
   for (int i = 0; i < rounds.warm_ups; ++i) call();
-  device::synchronize(device);
+  device::synchronize(awaited);
   std::vector<double> seconds;
   for (int round = 0; round < rounds.rounds; ++round) {
     auto start = now_s();
     for (int i = 0; i < rounds.calls; ++i) call();
-    device::synchronize(device);
+    device::synchronize(awaited);
     seconds.push_back((now_s() - start) / rounds.calls);
   }
   return median(seconds);
+}
+
+}  // namespace
+
+double time_calls(c10::Device device, const Rounds& rounds, const std::function<void()>& call) {
+  return time_rounds(device, rounds, call);
+}
+
+double time_calls(const c10::Stream& stream, const Rounds& rounds,
+                  const std::function<void()>& call) {
+  return time_rounds(stream, rounds, call);
 }
 
 double time_issue(c10::Device device, int calls, const std::function<void()>& call) {
@@ -69,10 +85,8 @@ void Results::add(const std::string& name, double ours, double peer, const std::
 
 std::string fingerprint(const at::Tensor& tensor) {
   auto host = tensor.cpu().contiguous();
-  std::uint64_t hash = 0xcbf29ce484222325ull;
-  const auto* bytes = static_cast<const unsigned char*>(host.const_data_ptr());
-  for (std::size_t i = 0; i < host.nbytes(); ++i) hash = (hash ^ bytes[i]) * 0x100000001b3ull;
-  return fmt::format("{:016x}", hash);
+  std::string_view bytes(static_cast<const char*>(host.const_data_ptr()), host.nbytes());
+  return fmt::format("{:016x}", fnv1a(bytes));
 }
 
 at::Tensor seeded(at::IntArrayRef shape, int seed, at::ScalarType dtype, c10::Device device) {

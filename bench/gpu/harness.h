@@ -32,6 +32,9 @@ struct Rounds {
   int warm_ups = 2, calls = 4, rounds = 5;
 };
 double time_calls(c10::Device device, const Rounds& rounds, const std::function<void()>& call);
+/// The same where only this stream is waited for, whatever others do.
+double time_calls(const c10::Stream& stream, const Rounds& rounds,
+                  const std::function<void()>& call);
 
 /// Seconds the host needs to issue one call, the device left to work behind: near the whole step
 /// where launches bound it.

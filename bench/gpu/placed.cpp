@@ -197,9 +197,6 @@ class LinkProbe {
         ++passes;
       }
     });
-    auto compute = device::current_stream(device_);
-    for (int i = 0; i < rounds.warm_ups; ++i) call();
-    device::synchronize(compute);
     // From one pass's end to another's.
     auto next_pass = [&] {
       for (int now = passes; passes == now;) std::this_thread::yield();
@@ -207,22 +204,12 @@ class LinkProbe {
     };
     auto begin = next_pass();
     int before = passes;
-    std::vector<double> seconds;
-    for (int round = 0; round < rounds.rounds; ++round) {
-      auto start = now_s();
-      for (int i = 0; i < rounds.calls; ++i) call();
-      device::synchronize(compute);
-      seconds.push_back((now_s() - start) / rounds.calls);
-    }
-    auto done = passes - before;
-    auto end = now_s();
-    if (done == 0) {
-      end = next_pass();
-      done = passes - before;
-    }
+    auto call_s = time_calls(device::current_stream(device_), rounds, call);
+    auto end = next_pass();
+    int done = passes - before;
     stop = true;
     busy.join();
-    return {median(seconds), bytes_ * done / (end - begin)};
+    return {call_s, bytes_ * done / (end - begin)};
   }
 
  private:
@@ -245,15 +232,14 @@ double measure(const Case& subject, streaming::StreamedModel& model,
   auto system = planned_for;
   const auto& name = system.devices[system.compute].name;
   auto device = device::to_torch(name);
-  auto streamed_bytes = [&] {
+  auto streamed_bytes = [&](const auto& homes) {
     double bytes = 0;
-    for (std::size_t i = 0; i < placement.blocks.size(); ++i)
-      if (model.homes()[i].how == placement::How::Streamed)
+    for (std::size_t i = 0; i < homes.size(); ++i)
+      if (homes[i].how == placement::How::Streamed)
         bytes += static_cast<double>(described.blocks[i].bytes);
     return bytes;
   };
-  load(model, system, placement);
-  double streamed = streamed_bytes();
+  double streamed = streamed_bytes(placement.blocks);
   bool compare =
       subject.always_compare || subject.resident_s > 0.8 * streamed / system.links[0].bytes_per_s;
   auto resident = [&] {
@@ -272,7 +258,7 @@ double measure(const Case& subject, streaming::StreamedModel& model,
   auto peak = static_cast<double>(device::memory_use(device).peak);
   bool same = result_bits(subject.name, result) == subject.bits;
   result = at::Tensor();
-  streamed = streamed_bytes();  // more where resident weights made room
+  streamed = streamed_bytes(model.homes());  // more where resident weights made room
   LinkProbe probe(model, device,
                   system.devices[system.compute].budget_bytes < roomy_budget(name) / 2);
   for (int i = 0; i < subject.rounds.warm_ups; ++i) subject.step();

@@ -17,13 +17,10 @@ void to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stre
   const bool same_order = weight.size(1) == 1 || weight.size(2) * weight.size(3) == 1;
   if (weight.numel() == 0 || same_order) return;
   if (kind_of(weight.device().type()).to_channels_last_in_place(weight, stream)) return;
-  const auto rearrange = [&] {
-    auto values = weight.permute({0, 2, 3, 1}).contiguous();
-    weight.view(values.sizes()).copy_(values);
-  };
-  if (!has_streams(weight.device())) return rearrange();
-  c10::StreamGuard guard(stream);
-  rearrange();
+  c10::OptionalStreamGuard guard;
+  if (has_streams(weight.device())) guard.reset_stream(stream);
+  auto values = weight.permute({0, 2, 3, 1}).contiguous();
+  weight.view(values.sizes()).copy_(values);
 }
 
 at::Tensor as_channels_last(const at::Tensor& weight) {

@@ -172,17 +172,21 @@ Placement with_more_slots(const System& system, const Model& model, const Limits
   Timeline clock(system, model);
   double step = clock.step_s(placement);
   const double bound = clock.report(placement, 0).bound_s;
+  const Bytes budget = system.devices[system.compute].budget_bytes;
+  const auto consider = [&](Placement next) {
+    if (next.peak_bytes() > budget) return;
+    const double now = clock.step_s(next);
+    if (now * kPays >= step) return;
+    step = now;
+    placement = std::move(next);
+  };
   for (int slots : kMoreSlots) {
     if (step <= bound * kPays) break;
     // The same blocks, or others: a search of its own may settle for more bytes over the link.
-    for (auto next : {make_placement(system, model, placement.blocks, slots),
-                      best_spread(system, model, limits, slots, kTries)}) {
-      if (next.peak_bytes() > system.devices[system.compute].budget_bytes) continue;
-      const double now = clock.step_s(next);
-      if (now * kPays >= step) continue;
-      step = now;
-      placement = std::move(next);
-    }
+    auto same = make_placement(system, model, placement.blocks, slots);
+    if (same.peak_bytes() > budget) break;
+    consider(std::move(same));
+    consider(best_spread(system, model, limits, slots, kTries));
   }
   return placement;
 }

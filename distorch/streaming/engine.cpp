@@ -387,7 +387,8 @@ bool Engine::plan_together(Entry& own, StreamedModel& model) {
 }
 
 bool Engine::records_this(const Entry& entry, const StreamedModel& model) const {
-  if (!records(entry, model) || all_resident(entry.placement)) return records(entry, model);
+  if (!records(entry, model)) return false;
+  if (all_resident(entry.placement)) return true;
   placement::Timeline clock(entry.system, entry.plan_model);
   return recording_pays(entry.profile.issue_s, clock.report(entry.placement, 0).step_s);
 }

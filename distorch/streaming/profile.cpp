@@ -105,17 +105,17 @@ double unpack_seconds(const StreamedModel& model, int block, const RigDevice& co
   double seconds = 0;
   auto bandwidth = compute.memory_bytes_per_s;
   if (bandwidth <= 0) return 0;
-  for (const auto& item : model.layout(block).items) {
-    const auto& shape = item.stored.shape;
-    auto bytes = static_cast<double>(item.stored.size_bytes);
-    auto values = static_cast<double>(c10::multiply_integers(shape));
-    if (weights::to_torch(item.stored.dtype) != model.options().dtype)
-      seconds += (bytes + values * static_cast<double>(c10::elementSize(model.options().dtype))) /
-                 bandwidth;
-    else if (model.options().channels_last && model.options().compute != "cpu" &&
-             shape.size() == 4 && shape[2] * shape[3] > 1)
-      seconds += 2 * bytes / (bandwidth * reached);
+  const auto& items = model.layout(block).items;
+  for (const auto& item : items) {
+    if (weights::to_torch(item.stored.dtype) == model.options().dtype) continue;
+    auto values = static_cast<double>(c10::multiply_integers(item.stored.shape));
+    seconds += (static_cast<double>(item.stored.size_bytes) +
+                values * static_cast<double>(c10::elementSize(model.options().dtype))) /
+               bandwidth;
   }
+  if (model.options().compute != "cpu")
+    for (int item : model.channels_last(block))
+      seconds += 2 * static_cast<double>(items[item].stored.size_bytes) / (bandwidth * reached);
   return seconds;
 }
 

@@ -43,8 +43,6 @@ class StreamRing final : public Ring {
   void mark_free(int index) override;
 
  private:
-  /// Convolutions in their places, once what was issued on the copy stream is there.
-  void lay_out(const at::Tensor& place, const RingBlock& block);
   void filled(int index, const at::Tensor& place, const RingBlock& block);
   void copy_mapped(const at::Tensor& to, const Layout& layout);
   void copy_staged(const at::Tensor& to, const Layout& layout);

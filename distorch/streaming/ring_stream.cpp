@@ -79,20 +79,16 @@ void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout) {
   }
 }
 
-void StreamRing::lay_out(const at::Tensor& place, const RingBlock& block) {
-  copied_.record(copy_stream_);
-  copied_.block(layout_stream_);
-  for (int item : block.channels_last)
-    device::to_channels_last_in_place(view_item(place, block.layout->items[item]), layout_stream_);
-}
-
-/// Everything that fills the place has been issued.
+/// Everything that is copied to the place has been issued; convolutions are laid out in it.
 void StreamRing::filled(int index, const at::Tensor& place, const RingBlock& block) {
   if (block.channels_last.empty()) {
     filled_[index].record(copy_stream_);
     return;
   }
-  lay_out(place, block);
+  copied_.record(copy_stream_);
+  copied_.block(layout_stream_);
+  for (int item : block.channels_last)
+    device::to_channels_last_in_place(view_item(place, block.layout->items[item]), layout_stream_);
   filled_[index].record(layout_stream_);
 }
 

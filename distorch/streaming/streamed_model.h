@@ -70,6 +70,8 @@ class StreamedModel final : public weights::WeightSource {
   std::int64_t decode_bytes(int block) const {
     return needs_decode_[block] ? resident_bytes_[block] : 0;
   }
+  /// Items of a block's layout that are laid out as channels-last on accelerators.
+  const std::vector<int>& channels_last(int block) const { return channels_last_[block]; }
   std::int64_t total_file_bytes() const;
   const Layout& layout(int block) const { return layouts_[block]; }
 

@@ -189,11 +189,9 @@ void start(const KernelSource& source, void* function, const Shape& blocks, cons
     return driver().launch(function, blocks.x, blocks.y, blocks.z, threads.x, threads.y, threads.z,
                            static_cast<unsigned>(shared_bytes), on.stream, arguments, nullptr);
   };
-  constexpr int kNoContext = 201;  // this thread has not called the runtime yet
+  constexpr int kNoContext = 201;
   int error = launch();
-  std::size_t free = 0, total = 0;
-  if (error == kNoContext && runtime().mem_info && runtime().mem_info(&free, &total) == 0)
-    error = launch();
+  if (error == kNoContext && runtime().enter_context()) error = launch();
   if (error != 0)
     throw Error(ErrorKind::Internal, name_of(stream.device()),
                 fmt::format("{} could not be started: CUDA error {}", source.name, error));
@@ -208,12 +206,12 @@ bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stre
   const int device = stream.device_index();
   const auto on = native(stream);
   const auto bytes = static_cast<std::int64_t>(weight.nbytes()) / weight.size(0);
-  if (!element || !on.known || bytes > largest_shared(device)) return false;
+  if (!element || !on.known) return false;
   auto* function = kernel(device, channels_last, element);
   if (!function) return false;
   c10::DeviceGuard guard(stream.device());
   if (bytes > usual_shared &&
-      (!driver().set_function ||
+      (bytes > largest_shared(device) || !driver().set_function ||
        driver().set_function(function, kMostSharedBytes, static_cast<int>(bytes)) != 0))
     return false;
   void* data = weight.data_ptr();
@@ -246,20 +244,18 @@ at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
   auto* sums_of = kernel(x.device().index(), group_sums, kind);
   auto* apply = kernel(x.device().index(), group_apply, kind);
   if (!sums_of || !apply || !native(stream).known) return {};
-  // Whole groups a block, as many as halve the number of groups evenly and fit into half its
-  // threads.
+  // Whole groups a block of threads, as many as divide their number and fit into half its threads.
   std::int64_t together = options.groups;
   while (together > 1 && (together * half > most_threads / 2 || options.groups % together != 0))
     --together;
-  const auto tile = together * half, lanes = std::max<std::int64_t>(1, most_threads / tile);
+  const auto tile = together * half, lanes = most_threads / tile;
   const auto tiles = options.groups / together;
   const auto wanted =
       std::clamp<std::int64_t>(enough_blocks / (tiles * x.size(0)), 1, most_stretches);
   int stretch = static_cast<int>(std::max((positions + wanted - 1) / wanted, 4 * lanes));
   const auto stretches = (positions + stretch - 1) / stretch;
   auto y = at::empty_like(x);
-  auto sums = at::empty({x.size(0), options.groups, stretches, 2},
-                        x.options().dtype(at::kFloat).memory_format(at::MemoryFormat::Contiguous));
+  auto sums = at::empty({x.size(0), options.groups, stretches, 2}, x.options().dtype(at::kFloat));
   const Shape blocks{static_cast<unsigned>(stretches), static_cast<unsigned>(tiles),
                      static_cast<unsigned>(x.size(0))};
   const Shape threads{static_cast<unsigned>(tile), static_cast<unsigned>(lanes)};

@@ -46,6 +46,11 @@ std::string Runtime::text_of(int error) const {
   return fmt::format("CUDA error {}: {}", error, error_text ? error_text(error) : "unknown");
 }
 
+bool Runtime::enter_context() const {
+  std::size_t free = 0, total = 0;
+  return mem_info && mem_info(&free, &total) == 0;
+}
+
 const Driver& driver() {
   static const Driver one;
   return one;

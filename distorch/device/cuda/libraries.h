@@ -52,6 +52,9 @@ struct Runtime {
     if (last_error) last_error();
   }
   std::string text_of(int error) const;
+  /// Makes the current device's context the thread's, in which the driver works: a thread that has
+  /// not called the runtime yet has none. False where that fails.
+  bool enter_context() const;
 };
 const Runtime& runtime();
 

@@ -7,12 +7,13 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
-#include <optional>
+#include <tuple>
 #include <vector>
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/cache_folder.h"
 #include "distorch/base/error.h"
+#include "distorch/base/hash.h"
 #include "distorch/base/log.h"
 #include "distorch/device/cuda/libraries.h"
 
@@ -91,16 +92,10 @@ std::string compiled(const KernelSource& source, const std::vector<std::string>&
   return text;
 }
 
-std::uint64_t hash_of(const std::string& text) {
-  std::uint64_t hash = 0xcbf29ce484222325ull;  // FNV-1a
-  for (unsigned char c : text) hash = (hash ^ c) * 0x100000001b3ull;
-  return hash;
-}
-
 /// A kept kernel ends with the hash of what comes before: the driver would read beyond one that was
 /// cut short.
 std::string sealed(const std::string& binary) {
-  return binary + fmt::format("{:016x}", hash_of(binary));
+  return binary + fmt::format("{:016x}", fnv1a(binary));
 }
 /// Empty where the seal does not fit.
 std::string unsealed(const std::string& kept) {
@@ -147,7 +142,7 @@ void* made(int device, const KernelSource& source, const std::string& defines) {
   const auto key =
       fmt::format("{}{} {} {}.{} {}", source.before, source.text, target, major, minor, defines);
   const auto path =
-      cache_folder() / "kernels" / fmt::format("{}-{:016x}.cubin", source.name, hash_of(key));
+      cache_folder() / "kernels" / fmt::format("{}-{:016x}.cubin", source.name, fnv1a(key));
   if (auto* function = loaded(kept_in(path), source.name)) return function;
   const auto binary = compiled(source, options);
   try {
@@ -170,9 +165,7 @@ void* kernel(int device, const KernelSource& source, const std::string& defines)
   if (!is_new) return at->second;
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   c10::DeviceGuard guard({c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device)});
-  // The driver works in the context of the thread, which the runtime makes current.
-  std::size_t free = 0, total = 0;
-  if (runtime().mem_info) runtime().mem_info(&free, &total);
+  runtime().enter_context();
   try {
     at->second = made(device, source, defines);
   } catch (const Error& error) {

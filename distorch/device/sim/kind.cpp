@@ -4,8 +4,10 @@
 #include <c10/core/StreamGuard.h>
 #include <fmt/format.h>
 
+#include "distorch/device/channels_last.h"
 #include "distorch/device/sim/backend.h"
 #include "distorch/device/sim/machine.h"
+#include "distorch/device/streams.h"
 
 namespace distorch::device {
 namespace {
@@ -62,10 +64,7 @@ class SimKind final : public Kind {
     operation.input(weight);  // read once, written once
     auto view = operation.input(weight, true);
     operation.begin();
-    if (!operation.is_dry()) {
-      auto values = view.permute({0, 2, 3, 1}).contiguous();
-      view.view(values.sizes()).copy_(values);
-    }
+    if (!operation.is_dry()) device::to_channels_last_in_place(view, current_stream(at::kCPU));
     operation.end();
     return true;
   }
