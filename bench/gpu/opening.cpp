@@ -174,11 +174,14 @@ void ways_of_upload(Results& results, const std::string& path, c10::Device devic
     const char* name;
     streaming::UploadOptions options;
   };
-  const std::vector<Way> ways = {{"8 threads, 2 MiB", {8, 2 << 20}},
-                                 {"12 threads, 1 MiB", {12, 1 << 20}},
-                                 {"12 threads, 2 MiB", {12, 2 << 20}},
-                                 {"12 threads, 4 MiB", {12, 4 << 20}},
-                                 {"16 threads, 2 MiB", {16, 2 << 20}}};
+  const std::vector<Way> ways = {{"12 threads, 2 MiB one by one", {12, 2 << 20, 1}},
+                                 {"12 threads, 2 MiB x 2", {12, 2 << 20, 2}},
+                                 {"12 threads, 2 MiB x 4", {12, 2 << 20, 4}},
+                                 {"12 threads, 2 MiB x 8", {12, 2 << 20, 8}},
+                                 {"12 threads, 1 MiB x 4", {12, 1 << 20, 4}},
+                                 {"12 threads, 1 MiB x 8", {12, 1 << 20, 8}},
+                                 {"16 threads, 1 MiB x 8", {16, 1 << 20, 8}},
+                                 {"8 threads, 2 MiB x 4", {8, 2 << 20, 4}}};
   for (const auto& way : ways)
     for (int round : {1, 2}) {
       auto seconds = uploaded(path, device, way.options);

@@ -63,13 +63,14 @@ Link measure_link(streaming::StreamedModel& model, c10::Device device) {
   return link;
 }
 
-placement::System machine(const std::string& device, std::int64_t budget_bytes, const Link& link) {
+placement::System machine(const std::string& device, std::int64_t budget_bytes, const Link& link,
+                          const std::string& donor) {
   auto info = device::find_device(device);
+  auto room = donor == "cpu" ? std::int64_t{1} << 50 : roomy_budget(donor);
   placement::System system;
-  system.devices = {{device, info.total_bytes, budget_bytes},
-                    {"cpu", std::int64_t{1} << 50, std::int64_t{1} << 50}};
+  system.devices = {{device, info.total_bytes, budget_bytes}, {donor, room, room}};
   LinkSpec spec;
-  spec.from = "cpu";
+  spec.from = donor;
   spec.to = device;
   spec.bytes_per_s = link.bytes_per_s;
   spec.latency_s = link.latency_s;
@@ -106,7 +107,7 @@ placement::Placement offload(const placement::System& system, const placement::M
   placement::Allocation allocation;
   allocation.compute = system.devices[system.compute].name;
   allocation.virtual_bytes = std::floor(share * static_cast<double>(model.bytes()));
-  allocation.donors = {"cpu"};
+  allocation.donors = {system.links[0].from};
   return placement::plan(system, model, allocation);
 }
 
@@ -129,47 +130,56 @@ std::string result_bits(const std::string& name, const at::Tensor& result) {
 
 namespace {
 
-/// What a placement streams from RAM, copied again and again in large pieces, as the ring's memory
-/// is registered: what the link gives.
+/// What a placement streams, copied again and again in large pieces: from RAM as the ring's memory
+/// is registered, from another accelerator as much of its memory. What the link gives.
 class LinkProbe {
  public:
   /// `limited`: the device's memory is.
   LinkProbe(streaming::StreamedModel& model, c10::Device device, bool limited)
       : device_(device), stream_(device::new_stream(device)) {
     constexpr std::int64_t page = 4096;
+    std::map<const void*, std::shared_ptr<const device::RegisteredRange>> ranges;
     for (int block = 0; block < static_cast<int>(model.block_count()); ++block) {
-      if (model.homes()[block].how != placement::How::Streamed) continue;
-      for (const auto& run : model.layout(block).runs) {
+      const auto& home = model.homes()[block];
+      if (home.how != placement::How::Streamed) continue;
+      const auto& layout = model.layout(block);
+      if (home.device != "cpu") {
+        sources_.push_back(
+            at::empty({layout.slot_bytes},
+                      at::TensorOptions().dtype(at::kByte).device(device::to_torch(home.device))));
+        continue;
+      }
+      for (const auto& run : layout.runs) {
         auto begin = run.file_offset / page * page;
         auto end = (run.file_offset + run.size_bytes + page - 1) / page * page;
         const auto* mapped = run.file->mapping()->bytes().data();
         for (auto& piece : device::register_shared(mapped + begin, end - begin, {device}))
-          ranges_[piece->start()] = piece;
+          ranges[piece->start()] = piece;
       }
     }
+    for (const auto& [start, range] : ranges)
+      sources_.push_back(
+          at::from_blob(const_cast<void*>(start), {range->bytes()}, [range](void*) {}, at::kByte));
     std::int64_t largest = 0;
-    for (const auto& [start, range] : ranges_) {
-      bytes_ += static_cast<double>(range->bytes());
-      largest = std::max(largest, range->bytes());
+    for (const auto& source : sources_) {
+      bytes_ += static_cast<double>(source.numel());
+      largest = std::max(largest, source.numel());
     }
     // As large as a ring where there is room: it is not in the device's cache then.
     constexpr std::int64_t roomy = std::int64_t{1} << 30;
-    auto bytes = std::min(largest, largest_copy);
-    if (largest > largest_copy && device::memory_use(device).free > 8 * roomy && !limited)
-      bytes = roomy / largest_copy * largest_copy;
-    target_ = at::empty({bytes}, at::TensorOptions().dtype(at::kByte).device(device));
+    if (device::memory_use(device).free > 8 * roomy && !limited) largest_copy_ = roomy / 2;
+    target_ = at::empty({std::min(largest, 2 * largest_copy_)},
+                        at::TensorOptions().dtype(at::kByte).device(device));
     device::synchronize(device);
   }
 
   /// Copies everything once; does not wait.
   void pass() {
-    for (const auto& [start, range] : ranges_)
-      for (std::int64_t done = 0; done < range->bytes(); done += largest_copy) {
-        auto size = std::min(largest_copy, range->bytes() - done);
-        auto* from = static_cast<std::byte*>(const_cast<void*>(start)) + done;
+    for (const auto& source : sources_)
+      for (std::int64_t done = 0; done < source.numel(); done += largest_copy_) {
+        auto size = std::min(largest_copy_, source.numel() - done);
         if (at_ + size > target_.numel()) at_ = 0;
-        device::copy_async(target_.narrow(0, at_, size), at::from_blob(from, {size}, at::kByte),
-                           stream_);
+        device::copy_async(target_.narrow(0, at_, size), source.narrow(0, done, size), stream_);
         at_ += size;
       }
   }
@@ -213,12 +223,12 @@ class LinkProbe {
   }
 
  private:
-  static constexpr std::int64_t largest_copy = std::int64_t{64} << 20;
   static constexpr double least_bytes = 4e9;  // of one measurement
 
   c10::Device device_;
   c10::Stream stream_;
-  std::map<const void*, std::shared_ptr<const device::RegisteredRange>> ranges_;
+  std::vector<at::Tensor> sources_;
+  std::int64_t largest_copy_ = std::int64_t{32} << 20;
   double bytes_ = 0;
   at::Tensor target_;
   std::int64_t at_ = 0;

@@ -14,15 +14,16 @@ struct Link {
 /// Copies from the mapping of the model's file, registered for it, as its ring makes them.
 Link measure_link(streaming::StreamedModel& model, c10::Device device);
 
-/// The accelerator with that budget, and RAM behind the link.
-placement::System machine(const std::string& device, std::int64_t budget_bytes, const Link& link);
+/// The accelerator with that budget, and a donor behind the link: RAM or another accelerator.
+placement::System machine(const std::string& device, std::int64_t budget_bytes, const Link& link,
+                          const std::string& donor = "cpu");
 /// Most of the device.
 std::int64_t roomy_budget(const std::string& device);
 
 /// The model as planners see it; `library_bytes` is what cuBLAS and others hold on the device.
 placement::Model describe(streaming::StreamedModel& model, const streaming::Profile& profile,
                           std::int64_t library_bytes);
-/// `share` (0..1) of the weights moved to RAM, as a DisTorch2 loader would be asked for.
+/// `share` (0..1) of the weights moved to the donor, as a DisTorch2 loader would be asked for.
 placement::Placement offload(const placement::System& system, const placement::Model& model,
                              double share);
 void load(streaming::StreamedModel& model, const placement::System& system,

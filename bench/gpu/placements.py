@@ -75,12 +75,18 @@ def in_loader(loader, expert="", virtual=0):
             "--set", f"{loader}.donor_device=cpu"]
 
 
-def modes(d, loader, bytes_, device_bytes, budget_mib):
-    """{mode: (options, whether a part must rest elsewhere; None: either way)}. An allocation under --placement is for every model."""
+def modes(d, loader, bytes_, device_bytes, budget_mib, second):
+    """{mode: (options, whether a part must rest elsewhere; None: either way)}. An allocation under --placement is for every model.
+    `second`: another accelerator, "" where there is none."""
     part = int(0.4 * bytes_)
     gib = part / 2**30
     free = in_loader(loader)
-    return {
+    donors = {
+        "ratio, another accelerator": (["--placement", f"{d},30%;{second},70%"], True),
+        "ratio, another accelerator and RAM": (["--placement", f"{d},20%;{second},40%;cpu,40%"], True),
+        "virtual VRAM, another accelerator": (["--placement", f"#{d};{gib:.6f};{second}"], True),
+    }
+    return (donors if second else {}) | {
         RESIDENT: (["--placement", f"{d},100%"], False),
         EXACT: (["--placement", f"{d},100%"], False),
         "auto": (free, False),
@@ -124,13 +130,14 @@ class Runs:
         return subprocess.run([self.args.distorch] + arguments, capture_output=True, text=True, timeout=self.args.limit,
                               env=dict(self.environment, **environment))
 
-    def device_bytes(self):
+    def accelerators(self):
+        """{name: bytes}."""
         if self.args.rig:  # `devices` knows no rigs
-            unit = {"M": 2**20, "G": 2**30}
-            found = re.search(r"name: *\"?[a-z]+:0\"?.*?memory: *([\d.]+)([MG])", open(self.args.rig).read(), re.DOTALL)
-            return float(found[1]) * unit[found[2]]
+            unit = {"": 1, "M": 2**20, "G": 2**30}
+            found = re.findall(r"name: *\"?[a-z]+:(\d)\"?.*?memory: *([\d.]+)([MG]?)", open(self.args.rig).read(), re.DOTALL)
+            return {f"sim:{index}": float(size) * unit[letter] for index, size, letter in found}
         listed = json.loads(self.start(["devices", "--json"], {}).stdout)["devices"]
-        return next(d["total_bytes"] for d in listed if d["name"] == self.args.device)
+        return {d["name"]: d["total_bytes"] for d in listed if d["name"] != "cpu"}
 
     def run(self, name, options, threads, accelerator=True):
         args = self.args
@@ -203,9 +210,11 @@ def main(args):
     with open(os.path.join(args.out, f"{args.label}_workflow.json"), "w") as file:
         json.dump(workflow, file)
     runs = Runs(args)
-    wanted = modes(args.device, args.loader, unet_bytes(os.path.join(args.models, "checkpoints", args.checkpoint)), runs.device_bytes(),
-                   args.budget_mib)
-    there = ["--device", args.device, "--device-map", f"cuda:1={args.device}"]
+    accelerators = runs.accelerators()
+    second = next((name for name in accelerators if name != args.device), "")
+    wanted = modes(args.device, args.loader, unet_bytes(os.path.join(args.models, "checkpoints", args.checkpoint)),
+                   accelerators[args.device], args.budget_mib, second)
+    there = ["--device", args.device] + ([] if second else ["--device-map", f"cuda:1={args.device}"])
     here = ["--device", "cpu", "--device-map", "cuda:0=cpu", "--device-map", "cuda:1=cpu"] + in_loader(args.loader)
     cores = os.cpu_count()
     with ThreadPoolExecutor(args.jobs + 1) as pool:

@@ -3,6 +3,7 @@
 # tools/pack_gpu.sh made .gpu/ on the machine that builds. Results: $OUT (default build/gpu): gpu.md, gpu.json, log.txt, rig.yaml.
 #   bench/gpu/run_all.sh            the real thing, cuda:0
 #   TINY=1 bench/gpu/run_all.sh     the same steps at toy sizes on the simulated accelerator, to test this script
+# With a second accelerator: allocations and streaming from its memory too; DONORS_ONLY=1 streams from there alone.
 # PARTS picks some: "correct streaming opening sd15 peers compile"
 cd "$(dirname "$0")/../.." || exit 1
 LIMIT=${LIMIT:-540}
@@ -99,7 +100,8 @@ if wants ways; then
 fi
 if wants streaming; then
   say "streaming"
-  ours 330 bench_gpu_streaming --file "$FILE" --device $DEVICE --out "$WORK" --seconds ${STREAMING_SECONDS:-260} "${OURS[@]}"
+  ours 330 bench_gpu_streaming --file "$FILE" --device $DEVICE --out "$WORK" --seconds ${STREAMING_SECONDS:-260} \
+    ${DONORS_ONLY:+--donors-only 1} "${OURS[@]}"
   collect
 fi
 LINK=$($PYTHON -c "import json; print(json.load(open('$WORK/streaming_facts.json'))['link_bytes_per_s'])" 2>/dev/null || echo 55.5e9)

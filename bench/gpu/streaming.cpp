@@ -2,6 +2,7 @@
 // its weights in the registered mapping of its file, over the larger of its resident step and bytes
 // / link.
 //   bench_gpu_streaming --file WEIGHTS [--device cuda:0] [--out FOLDER] [--seconds 200] [--tiny 1]
+//   [--donors-only 1]
 // Writes streaming.json (results), streaming_facts.json (for the peers), calibration_flux.json
 // (what was measured for the fit) and rig.yaml (the calibrated machine).
 #include <ATen/ATen.h>
@@ -47,6 +48,7 @@ class Bench {
   void measure_resident();
   void calibrate_speeds();
   void offloaded(double share);
+  void from_donor(const std::string& donor);
   void small_budget(double bytes);
   void write_facts();
   Case make_case(const Size& size, const std::string& label);
@@ -205,6 +207,18 @@ void Bench::offloaded(double share) {
   }
 }
 
+/// Everything in the memory of another accelerator.
+void Bench::from_donor(const std::string& donor) {
+  auto link = link_;
+  link.bytes_per_s = 100e9;  // for the plan; what it is compared with is measured
+  auto system = machine(name_, roomy_budget(name_), link, donor);
+  for (const auto& size : sizes_) {
+    auto model = described(size);
+    measure(make_case(size, "100 % offloaded to " + donor), *model_, system, model,
+            offload(system, model, 1), results_);
+  }
+}
+
 /// The whole model under a budget that holds a fraction of it: the allocator itself refuses more.
 void Bench::small_budget(double bytes) {
   auto limit = static_cast<std::int64_t>(bytes);
@@ -253,6 +267,9 @@ int Bench::run() {
   measure_resident();
   calibrate_speeds();
   write_facts();
+  for (const auto& info : device::list_devices())
+    if (info.accelerator && info.name != name_) from_donor(info.name);
+  if (args_.number("--donors-only", 0) != 0) return 0;
   for (double share : {1.0, 0.5, 0.25}) {
     offloaded(share);
     write_facts();

@@ -14,6 +14,12 @@
 // The interface behind which every kind of device stands: for device/ only.
 namespace distorch::device {
 
+struct HostCopy {
+  void* to = nullptr;
+  const void* from = nullptr;
+  std::size_t bytes = 0;
+};
+
 class Kind {
  public:
   virtual ~Kind() = default;
@@ -35,6 +41,15 @@ class Kind {
                               const c10::Stream& stream) {
     return false;
   }
+  /// The same of several, none empty, as one (streams.h). False: this kind does them one by one.
+  virtual bool copy_from_host(const std::vector<HostCopy>& copies, const c10::Stream& stream) {
+    return false;
+  }
+  /// Whether streams can set a word of the device's memory and wait until it is at least as large
+  /// (streams.h, Counter). Counts may pass the largest number and begin again.
+  virtual bool has_counters() { return false; }
+  virtual void set_counter(void* word, std::uint32_t count, const c10::Stream& stream) {}
+  virtual void wait_counter(const void* word, std::uint32_t count, const c10::Stream& stream) {}
   /// See channels_last.h. False: this kind leaves it to torch.
   virtual bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) {
     return false;

@@ -1,8 +1,11 @@
 #include "distorch/device/streams.h"
 
+#include <ATen/ops/zeros.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <algorithm>
 #include <mutex>
+#include <vector>
 
 #include "distorch/base/error.h"
 #include "distorch/device/device.h"
@@ -73,6 +76,55 @@ void Event::synchronize() {
 
 bool Event::reached() const { return !event_ || event_->query(); }
 
+Counter::Counter(c10::Device device) : device_(device) {
+  if (!has_streams(device) || !kind_of(device.type()).has_counters()) return;
+  word_ = at::zeros({1}, at::TensorOptions().dtype(at::kInt).device(device));
+  synchronize(current_stream(device));
+}
+
+/// Its memory must not become another tensor's while the stream may still come to it.
+void Counter::used_by(const c10::Stream& stream) {
+  if (std::find(streams_.begin(), streams_.end(), stream) != streams_.end()) return;
+  streams_.push_back(stream);
+  record_stream(word_, stream);
+}
+
+std::uint32_t Counter::raise(const c10::Stream& stream) {
+  std::lock_guard lock(mutex_);
+  ++count_;
+  if (word_.defined()) {
+    used_by(stream);
+    kind_of(device_.type()).set_counter(word_.mutable_data_ptr(), count_, stream);
+  } else if (has_streams(device_)) {
+    constexpr std::size_t kept = 256;  // whoever waits for an older one waits for the oldest
+    if (events_.size() < kept) {
+      events_.emplace_back(device_);
+    } else {
+      events_.push_back(std::move(events_.front()));
+      events_.pop_front();
+    }
+    events_.back().record(stream);
+  }
+  return count_;
+}
+
+void Counter::wait(std::uint32_t count, const c10::Stream& stream) {
+  if (count == 0 || !has_streams(device_)) return;
+  std::lock_guard lock(mutex_);
+  if (word_.defined()) {
+    used_by(stream);
+    kind_of(device_.type()).wait_counter(word_.const_data_ptr(), count, stream);
+    return;
+  }
+  const std::size_t back = count_ - count;
+  events_[back < events_.size() ? events_.size() - 1 - back : 0].block(stream);
+}
+
+std::uint32_t Counter::raised() const {
+  std::lock_guard lock(mutex_);
+  return count_;
+}
+
 void copy_async(const at::Tensor& dst, const at::Tensor& src, const c10::Stream& stream) {
   if (dst.sizes() != src.sizes() || dst.scalar_type() != src.scalar_type())
     throw Error(ErrorKind::Shape, name_of(dst.device()),
@@ -95,6 +147,18 @@ void copy_async(const at::Tensor& dst, const at::Tensor& src, const c10::Stream&
     return;
   c10::StreamGuard guard(stream);
   dst.copy_(src, true);
+}
+
+void copy_async(const std::vector<Copy>& copies, const c10::Stream& stream) {
+  std::vector<HostCopy> plain;
+  for (const auto& [dst, src] : copies)
+    if (src.is_cpu() && src.is_contiguous() && dst.is_contiguous() &&
+        src.nbytes() == dst.nbytes() && src.nbytes() > 0)
+      plain.push_back({dst.mutable_data_ptr(), src.const_data_ptr(), src.nbytes()});
+  if (copies.size() > 1 && plain.size() == copies.size() &&
+      kind_of(stream.device().type()).copy_from_host(plain, stream))
+    return;
+  for (const auto& [dst, src] : copies) copy_async(dst, src, stream);
 }
 
 void record_stream(const at::Tensor& tensor, const c10::Stream& stream) {

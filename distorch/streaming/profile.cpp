@@ -98,13 +98,16 @@ Rig dry_rig(const RigDevice& compute) {
 }
 
 /// What a block costs the device beside its own work each time its weights come as the file has
-/// them: one pass that converts them, or lays convolutions out (device/channels_last.h).
+/// them: the memory's time for the bytes that arrive, which other work then does not have, and one
+/// pass that converts them, or lays convolutions out (device/channels_last.h).
 double unpack_seconds(const StreamedModel& model, int block, const RigDevice& compute) {
   // A pass over filters one by one does not reach the whole bandwidth.
   constexpr double reached = 0.6;
   double seconds = 0;
   auto bandwidth = compute.memory_bytes_per_s;
   if (bandwidth <= 0) return 0;
+  if (model.options().compute != "cpu")
+    seconds += static_cast<double>(model.file_bytes(block)) / bandwidth;
   const auto& items = model.layout(block).items;
   for (const auto& item : items) {
     if (weights::to_torch(item.stored.dtype) == model.options().dtype) continue;
@@ -150,7 +153,7 @@ Profile host_bound(Profile profile) {
 }
 
 bool recording_pays(double issue_s, double step_s) {
-  constexpr double near = 0.6;
+  constexpr double near = 0.25;
   return issue_s > near * step_s;
 }
 

@@ -28,8 +28,8 @@ class Worker {
   std::thread thread_;
 };
 
-/// For devices with streams: one copy stream, events in both directions, no host waits. Bytes come
-/// from a donor device or from the registered mapping; where registration was refused a worker
+/// For devices with streams: one copy stream, counters in both directions, no host waits. Bytes
+/// come from a donor device or from the registered mapping; where registration was refused a worker
 /// stages them through two page-locked buffers. Convolutions are laid out on a stream of their own,
 /// beside the copies that follow and the blocks that compute.
 class StreamRing final : public Ring {
@@ -43,15 +43,21 @@ class StreamRing final : public Ring {
   void mark_free(int index) override;
 
  private:
+  struct Filled {
+    device::Counter* by = nullptr;
+    std::uint32_t count = 0;
+  };
+  void wait_for_place(const Place& place, std::uint32_t released);
   void filled(int index, const at::Tensor& place, const RingBlock& block);
   void copy_mapped(const at::Tensor& to, const Layout& layout);
   void copy_staged(const at::Tensor& to, const Layout& layout);
 
   c10::Stream copy_stream_;
   c10::Stream layout_stream_;
-  device::Event copied_, laid_out_;
-  std::vector<std::uint64_t> jobs_;            // staged copies: the worker's job that fills a block
-  std::vector<device::Event> filled_, freed_;  // per block
+  device::Counter copied_, laid_out_, released_;
+  std::vector<std::uint64_t> jobs_;   // staged copies: the worker's job that fills a block
+  std::vector<Filled> filled_;        // per block
+  std::vector<std::uint32_t> freed_;  // per block: the count of its latest release
   std::vector<const std::byte*> seams_;
   std::vector<device::HostBuffer> staging_;
   std::vector<device::Event> staged_;

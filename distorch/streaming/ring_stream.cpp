@@ -28,7 +28,10 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
       layout_stream_(device::new_stream(options.compute)),
       copied_(options.compute),
       laid_out_(options.compute),
+      released_(options.compute),
       jobs_(block_count(), 0),
+      filled_(block_count()),
+      freed_(block_count(), 0),
       seams_(options.seams) {
   std::sort(seams_.begin(), seams_.end());
   allocate(at::TensorOptions().device(options.compute));
@@ -39,11 +42,8 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
   device::record_stream(buffer(), copy_stream_);
   device::record_stream(buffer(), layout_stream_);
   std::int64_t largest = 0;
-  for (std::size_t i = 0; i < block_count(); ++i) {
-    filled_.emplace_back(options.compute);
-    freed_.emplace_back(options.compute);
+  for (std::size_t i = 0; i < block_count(); ++i)
     largest = std::max(largest, blocks[i].layout->slot_bytes);
-  }
   if (options.registered) return;
   for (int i = 0; i < 2; ++i) {
     staging_.emplace_back(std::min(largest, largest_staging_bytes),
@@ -81,15 +81,13 @@ void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout) {
 
 /// Everything that is copied to the place has been issued; convolutions are laid out in it.
 void StreamRing::filled(int index, const at::Tensor& place, const RingBlock& block) {
-  if (block.channels_last.empty()) {
-    filled_[index].record(copy_stream_);
-    return;
-  }
-  copied_.record(copy_stream_);
-  copied_.block(layout_stream_);
+  const auto copied = copied_.raise(copy_stream_);
+  filled_[index] = {&copied_, copied};
+  if (block.channels_last.empty()) return;
+  copied_.wait(copied, layout_stream_);
   for (int item : block.channels_last)
     device::to_channels_last_in_place(view_item(place, block.layout->items[item]), layout_stream_);
-  filled_[index].record(layout_stream_);
+  filled_[index] = {&laid_out_, laid_out_.raise(layout_stream_)};
 }
 
 void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
@@ -109,42 +107,48 @@ void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
   }
 }
 
+/// `released`: the count of releases at which the last user of the place is done.
+void StreamRing::wait_for_place(const Place& place, std::uint32_t released) {
+  if (options().waits.copy_after_compute) released_.wait(released, copy_stream_);
+  // Nobody has waited for what was given up to be laid out.
+  if (place.after_given_up) laid_out_.wait(laid_out_.raised(), copy_stream_);
+}
+
 void StreamRing::fill(const Place& place, const RingBlock& block) {
-  auto index = place.index;
-  if (options().waits.copy_after_compute && place.freed_last >= 0)
-    freed_[place.freed_last].block(copy_stream_);
-  if (place.after_given_up) {
-    // Nobody has waited for it to be laid out.
-    laid_out_.record(layout_stream_);
-    laid_out_.block(copy_stream_);
-  }
+  const auto index = place.index;
+  const auto released = place.freed_last < 0 ? 0 : freed_[place.freed_last];
   auto to = buffer().narrow(0, place.offset, block.layout->slot_bytes);
-  Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
-  if (block.donor.defined()) {
-    device::copy_async(to.narrow(0, 0, block.donor.numel()), block.donor, copy_stream_);
-  } else if (!worker_) {
-    for (const auto& run : block.layout->runs) run.file->mapping()->check();
-    copy_mapped(to, *block.layout);
-  } else {
-    jobs_[index] = worker_->add([this, index, to, &block, machine = sim::current_machine()] {
-      sim::JoinScope join(machine);
-      copy_staged(to, *block.layout);
-      filled(index, to, block);
-    });
+  if (!block.donor.defined() && worker_) {
+    jobs_[index] =
+        worker_->add([this, place, released, to, &block, machine = sim::current_machine()] {
+          sim::JoinScope join(machine);
+          wait_for_place(place, released);
+          Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
+          copy_staged(to, *block.layout);
+          filled(place.index, to, block);
+        });
     return;
   }
   jobs_[index] = 0;
+  wait_for_place(place, released);
+  Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
+  if (block.donor.defined()) {
+    device::copy_async(to.narrow(0, 0, block.donor.numel()), block.donor, copy_stream_);
+  } else {
+    for (const auto& run : block.layout->runs) run.file->mapping()->check();
+    copy_mapped(to, *block.layout);
+  }
   filled(index, to, block);
 }
 
 void StreamRing::wait_filled(int index) {
   if (jobs_[index]) worker_->wait(jobs_[index]);
   if (options().waits.compute_after_copy)
-    filled_[index].block(device::current_stream(options().compute));
+    filled_[index].by->wait(filled_[index].count, device::current_stream(options().compute));
 }
 
 void StreamRing::mark_free(int index) {
-  freed_[index].record(device::current_stream(options().compute));
+  freed_[index] = released_.raise(device::current_stream(options().compute));
 }
 
 }  // namespace distorch::streaming

@@ -195,21 +195,14 @@ void StreamedModel::load_blocks(const std::vector<int>& blocks, int& current) {
   for (int block : blocks)
     if (target_of(block)) bytes += layouts_[block].link_bytes;
   bool in_pieces = bytes >= options_.upload_from_bytes;
-  // Memory first: a driver that makes memory while copies run holds them up.
-  for (int block : blocks) {
-    current = block;
-    auto target = target_of(block);
-    if (!target || !in_pieces || needs_decode_[block]) continue;
-    upload_to(*target);  // its threads make their buffers meanwhile
-    states_[block].coming = buffer_for(block, *target);
-  }
   int before = -1;
   for (int block : blocks) {
     current = block;
     auto& state = states_[block];
     bool wait = true;
     if (auto target = target_of(block)) {
-      if (!state.coming.defined()) state.coming = buffer_for(block, *target);
+      if (in_pieces) upload_to(*target);  // its threads make their buffers meanwhile
+      state.coming = buffer_for(block, *target);
       bring(block, in_pieces);
       wait = !in_pieces || needs_decode_[block] || *target != compute_;
     } else if (homes_[block].how != How::Streamed) {

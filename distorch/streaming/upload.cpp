@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "distorch/base/interrupt.h"
 #include "distorch/device/sim/sim.h"
@@ -96,38 +97,66 @@ bool Upload::take(Piece& piece) {
   return true;
 }
 
-/// A piece's copy has been issued; the last one of a block marks its arrival.
-void Upload::sent(int block) {
+/// The piece has been read into `from`: it is copied on with others. The caller keeps `from` until
+/// finish() of the batch.
+std::shared_ptr<Upload::Batch> Upload::send(const Piece& piece, const at::Tensor& from) {
   std::lock_guard lock(mutex_);
-  auto& pending = pending_.at(block);
-  if (--pending.left > 0) return;
-  pending.arrived.record(stream_);
+  if (!open_) open_ = std::make_shared<Batch>(device_);
+  auto batch = open_;
+  batch->copies.push_back(
+      {piece.target.narrow(0, piece.run.slot_offset, piece.run.size_bytes), from});
+  batch->blocks.push_back(piece.block);
+  if (batch->copies.size() >= options_.batch_pieces || coming_.empty()) issue(*batch);
+  return batch;
+}
+
+/// Under the lock: batches are issued one after the other, and the last piece of a block marks its
+/// arrival.
+void Upload::issue(Batch& batch) {
+  if (open_.get() == &batch) open_.reset();
+  batch.issued = true;
+  device::copy_async(std::exchange(batch.copies, {}), stream_);
+  batch.done.record(stream_);
+  for (int block : batch.blocks) {
+    auto& pending = pending_.at(block);
+    if (--pending.left == 0) pending.arrived.record(stream_);
+  }
   changed_.notify_all();
 }
 
+/// The host waits until the batch has been copied.
+void Upload::finish(Batch* batch) {
+  if (!batch) return;
+  {
+    std::lock_guard lock(mutex_);
+    if (!batch->issued) issue(*batch);
+  }
+  batch->done.synchronize();
+}
+
 void Upload::copy_pieces() {
-  device::Event copied[2] = {device::Event(device_), device::Event(device_)};
   // Its pages are made by this thread, while others make theirs.
   device::HostBuffer buffer(2 * options_.piece_bytes, {device_});
   const auto halves = buffer.tensor();
+  std::shared_ptr<Batch> used[2];
+  auto finish_both = [&] {
+    for (auto& batch : used) finish(batch.get());
+  };
   try {
     Piece piece;
     for (int half = 0; take(piece); half = 1 - half) {
       auto from = halves.narrow(0, half * options_.piece_bytes, piece.run.size_bytes);
-      copied[half].synchronize();
+      finish(used[half].get());
       device::host_will_write(from.const_data_ptr(), piece.run.size_bytes);
       read_run(piece.run, from.mutable_data_ptr(), true);
-      device::copy_async(piece.target.narrow(0, piece.run.slot_offset, piece.run.size_bytes), from,
-                         stream_);
-      copied[half].record(stream_);
+      used[half] = send(piece, from);
       piece.target = at::Tensor();
-      sent(piece.block);
     }
   } catch (...) {
-    for (auto& event : copied) event.synchronize();
+    finish_both();
     throw;
   }
-  for (auto& event : copied) event.synchronize();
+  finish_both();
 }
 
 void Upload::work() {

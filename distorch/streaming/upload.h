@@ -5,6 +5,7 @@
 #include <deque>
 #include <exception>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -17,10 +18,11 @@ namespace distorch::streaming {
 
 struct UploadOptions {
   int threads = 0;  // that read; 0: three of four that the processor has, 12 at most
-  /// What a thread reads at once, bytes. Large enough that what a copy costs beside its bytes (3 us
-  /// on an H100) hardly counts, small enough that the two buffers of all threads stay in the
-  /// processor's cache, from where the device then fetches them.
+  /// What a thread reads at once, bytes: small enough that the two buffers of all threads stay in
+  /// the processor's cache, from where the device then fetches them.
   std::int64_t piece_bytes = std::int64_t{2} << 20;
+  /// Pieces that are copied as one: enough that what a copy costs beside its bytes hardly counts.
+  std::size_t batch_pieces = 4;
 };
 
 /// Brings blocks of files into an accelerator's memory, in the order of add(), at the speed of its
@@ -55,6 +57,13 @@ class Upload {
     at::Tensor target;
     int block = 0;
   };
+  struct Batch {
+    explicit Batch(c10::Device device) : done(device) {}
+    std::vector<device::Copy> copies;
+    std::vector<int> blocks;  // of each copy
+    bool issued = false;
+    device::Event done;
+  };
   struct Pending {
     explicit Pending(c10::Device device) : arrived(device) {}
     std::int64_t left = 0;  // pieces
@@ -63,7 +72,9 @@ class Upload {
   void work();
   void copy_pieces();
   bool take(Piece& piece);
-  void sent(int block);
+  std::shared_ptr<Batch> send(const Piece& piece, const at::Tensor& from);
+  void issue(Batch& batch);
+  void finish(Batch* batch);
 
   c10::Device device_;
   UploadOptions options_;
@@ -72,6 +83,7 @@ class Upload {
   std::condition_variable changed_;
   std::deque<Coming> coming_;
   std::map<int, Pending> pending_;
+  std::shared_ptr<Batch> open_;  // what has been read and not been issued
   std::exception_ptr failure_;
   bool stop_ = false;
   std::vector<std::thread> threads_;

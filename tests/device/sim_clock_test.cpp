@@ -63,6 +63,22 @@ TEST_CASE("timeline: an event orders streams, without it they overlap") {
   }
 }
 
+TEST_CASE("timeline: copies take the memory's time from kernels that run meanwhile") {
+  for (bool busy : {true, false}) {
+    sim::Timeline t(one_link(), 1);
+    const int compute = t.add_stream(0, "compute"), copy = t.add_stream(0, "copy");
+    const int route = t.route("cpu", "sim:0");
+    t.transfer(copy, route, 10000000000, {}, 0.1);  // 1 s
+    if (!busy) t.wait(compute, t.record(copy));
+    for (int i = 0; i < 3; ++i) {
+      t.kernel(compute, 0.7, {});
+      t.advance_host(1e-9);  // or they were one
+    }
+    t.finish_all();
+    CHECK(t.host_s() == Approx(busy ? 2.2 : 3.1));
+  }
+}
+
 TEST_CASE("timeline: what is issued later shares the link with what is in flight") {
   sim::Timeline t(one_link(10e9, 0.1), 1);
   const int first = t.add_stream(0, "1"), second = t.add_stream(0, "2"),

@@ -46,6 +46,65 @@ TEST_CASE("any device: the same lines stream a ring") {
   synchronize(device);
 }
 
+TEST_CASE("any device: counters order streams, long after the count and many counts later") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  const std::int64_t n = 1 << 18;
+  constexpr int rounds = 600;  // more than are remembered where events stand in
+  auto stream = new_stream(device), compute = current_stream(device);
+  HostBuffer home(rounds * n / 64, {device});
+  auto bytes = home.tensor().view({rounds, n / 64});
+  for (int i = 0; i < rounds; ++i) bytes[i].fill_(i % 7);
+  auto options = at::TensorOptions().dtype(at::kByte).device(device);
+  auto slots = at::zeros({2, n / 64}, options);
+  auto sum = at::zeros({n / 64}, options.dtype(at::kInt));
+  Counter ready(device), freed(device);
+  CHECK(ready.raised() == 0);
+  ready.wait(0, compute);
+  synchronize(device);
+  std::uint32_t free[2] = {0, 0};
+  for (int i = 0; i < rounds; ++i) {
+    freed.wait(free[i % 2], stream);
+    copy_async(slots[i % 2], bytes[i], stream);
+    const auto arrived = ready.raise(stream);
+    CHECK(arrived == static_cast<std::uint32_t>(i + 1));
+    ready.wait(arrived, compute);
+    sum.add_(slots[i % 2]);
+    free[i % 2] = freed.raise(compute);
+  }
+  ready.wait(1, compute);
+  CHECK(ready.raised() == rounds);
+  int wanted = 0;
+  for (int i = 0; i < rounds; ++i) wanted += i % 7;
+  CHECK(sum.eq(wanted).all().item<bool>());
+  synchronize(device);
+}
+
+TEST_CASE("any device: several copies as one arrive where they should") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  const std::int64_t n = 1 << 16;
+  auto stream = new_stream(device);
+  HostBuffer home(4 * n, {device});
+  home.tensor().copy_(at::arange(4 * n).remainder(251).to(at::kByte));
+  auto target = at::zeros({4 * n}, at::TensorOptions().dtype(at::kByte).device(device));
+  synchronize(device);
+  std::vector<Copy> copies;
+  for (std::int64_t size : {n, n / 2, std::int64_t{1}, std::int64_t{0}, 2 * n})
+    copies.push_back({target.narrow(0, static_cast<std::int64_t>(copies.size()), size),
+                      home.tensor().narrow(0, static_cast<std::int64_t>(copies.size()), size)});
+  copy_async({copies.back(), copies.front()}, stream);
+  copy_async(copies, stream);
+  copy_async(std::vector<Copy>{}, stream);
+  synchronize(stream);
+  CHECK(at::equal(target.cpu().narrow(0, 4, 2 * n), home.tensor().narrow(0, 4, 2 * n)));
+  CHECK(at::equal(target.cpu().narrow(0, 0, n), home.tensor().narrow(0, 0, n)));
+  CHECK_THROWS_AS(copy_async({{target.narrow(0, 0, 3), home.tensor().narrow(0, 0, 4)},
+                              {target.narrow(0, 0, 4), home.tensor().narrow(0, 0, 4)}},
+                             stream),
+                  Error);
+}
+
 TEST_CASE("streams: on the CPU they do nothing, and copies are plain copies") {
   const c10::Device cpu(at::kCPU);
   CHECK_FALSE(has_streams(cpu));
@@ -55,6 +114,9 @@ TEST_CASE("streams: on the CPU they do nothing, and copies are plain copies") {
   event.block(stream);
   event.synchronize();
   CHECK(event.reached());
+  Counter counter(cpu);
+  CHECK(counter.raise(stream) == 1);
+  counter.wait(1, stream);
   auto x = at::arange(5), y = at::zeros({5}, at::kLong);
   copy_async(y, x, stream);
   CHECK(at::equal(x, y));

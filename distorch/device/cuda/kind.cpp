@@ -12,6 +12,7 @@
 #include "distorch/device/cuda/libraries.h"
 #include "distorch/device/cuda/recording.h"
 #include "distorch/device/kind.h"
+#include "distorch/device/streams.h"
 
 // NVIDIA devices, found at run time: the driver by its library, torch's CUDA half from beside
 // torch_cpu.
@@ -177,6 +178,39 @@ class CudaKind final : public Kind {
                 "a copy from host memory failed: " + runtime().text_of(error));
   }
 
+  bool copy_from_host(const std::vector<HostCopy>& copies, const c10::Stream& stream) override {
+    const auto on = native(stream);
+    if (!driver().copy_batch || !on.known) return false;
+    std::vector<std::uint64_t> to, from;
+    std::vector<std::size_t> bytes;
+    for (const auto& copy : copies) {
+      to.push_back(reinterpret_cast<std::uintptr_t>(copy.to));
+      from.push_back(reinterpret_cast<std::uintptr_t>(copy.from));
+      bytes.push_back(copy.bytes);
+    }
+    constexpr CopyAttributes attributes;
+    constexpr std::size_t first = 0;
+    c10::DeviceGuard guard(stream.device());
+    if (!runtime().enter_context()) return false;
+    // Where the driver refuses, the copies are made one by one, and tell what is wrong.
+    return driver().copy_batch(to.data(), from.data(), bytes.data(), bytes.size(), &attributes,
+                               &first, 1, on.stream) == 0;
+  }
+
+  bool has_counters() override {
+    return driver().write_value && driver().wait_value && runtime().mem_info &&
+           native(current_stream(cuda_device(0))).known;
+  }
+
+  // Dependencies that CUDA does not see must not run against the order of issue, or streams that
+  // share a queue of the hardware would wait for each other: a count is awaited after its raise.
+  void set_counter(void* word, std::uint32_t count, const c10::Stream& stream) override {
+    on_counter(driver().write_value, word, count, stream);
+  }
+  void wait_counter(const void* word, std::uint32_t count, const c10::Stream& stream) override {
+    on_counter(driver().wait_value, word, count, stream);  // flags 0: until it is not before it
+  }
+
   bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) override {
     return cuda::to_channels_last_in_place(weight, stream);
   }
@@ -189,6 +223,19 @@ class CudaKind final : public Kind {
   std::unique_ptr<Recording> record(int index, const std::function<at::Tensor()>& body,
                                     const Recording* beside) override {
     return cuda::record(cuda_device(index), body, beside);
+  }
+
+ private:
+  void on_counter(int (*function)(void*, std::uint64_t, std::uint32_t, unsigned), const void* word,
+                  std::uint32_t count, const c10::Stream& stream) {
+    c10::DeviceGuard guard(stream.device());
+    const int error =
+        runtime().enter_context()
+            ? function(native(stream).stream, reinterpret_cast<std::uintptr_t>(word), count, 0)
+            : -1;
+    if (error != 0)
+      throw Error(ErrorKind::Internal, name_of(stream.device()),
+                  fmt::format("streams could not be ordered (driver error {})", error));
   }
 };
 

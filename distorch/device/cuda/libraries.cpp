@@ -20,6 +20,9 @@ Driver::Driver() {
   function = find<decltype(function)>(library, "cuModuleGetFunction");
   set_function = find<decltype(set_function)>(library, "cuFuncSetAttribute");
   launch = find<decltype(launch)>(library, "cuLaunchKernel");
+  copy_batch = find<decltype(copy_batch)>(library, "cuMemcpyBatchAsync_v2");
+  write_value = find<decltype(write_value)>(library, "cuStreamWriteValue32_v2");
+  wait_value = find<decltype(wait_value)>(library, "cuStreamWaitValue32_v2");
   capture_info = find<decltype(capture_info)>(library, "cuStreamGetCaptureInfo_v2");
 }
 

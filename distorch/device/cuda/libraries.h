@@ -15,6 +15,13 @@ Function find(void* library, const char* name) {
   return library ? reinterpret_cast<Function>(dlsym(library, name)) : nullptr;
 }
 
+/// CUmemcpyAttributes of CUDA 13: when a batch's copies read, and hints that are left out.
+struct CopyAttributes {
+  int source_order = 1;  // in the stream's order
+  int hints[4] = {};
+  unsigned flags = 0;
+};
+
 /// What of the driver (libcuda) is used. Available before torch's CUDA half is loaded, creates no
 /// context. A function that the driver lacks is null.
 struct Driver {
@@ -30,6 +37,11 @@ struct Driver {
   int (*set_function)(void*, int, int) = nullptr;
   int (*launch)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*,
                 void**, void**) = nullptr;
+  int (*copy_batch)(const std::uint64_t* to, const std::uint64_t* from, const std::size_t* bytes,
+                    std::size_t count, const CopyAttributes*, const std::size_t* first_of,
+                    std::size_t attributes, void* stream) = nullptr;
+  int (*write_value)(void* stream, std::uint64_t to, std::uint32_t value, unsigned flags) = nullptr;
+  int (*wait_value)(void* stream, std::uint64_t of, std::uint32_t value, unsigned flags) = nullptr;
   int (*capture_info)(void*, int*, std::uint64_t*, void**, const void**, std::size_t*) = nullptr;
 
   Driver();

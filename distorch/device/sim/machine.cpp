@@ -395,8 +395,11 @@ void Machine::transfer(int stream, const std::string* label, const CopyJob& job,
                               *earlier->what, stream_name(earlier->stream)));
     host_log_.note(order_, access, host.writes);
   }
+  const int at = stream_devices_[stream];
+  const double bandwidth = at < 0 ? 0 : devices_[at].spec.memory_bytes_per_s;
   timeline_.transfer(stream, over, static_cast<std::int64_t>(job.bytes * job.slowdown),
-                     {label, job.bytes});
+                     {label, job.bytes},
+                     bandwidth > 0 ? static_cast<double>(job.bytes) / bandwidth : 0);
   timeline_.advance_host(options_.host_issue_s);
   for (auto& device : devices_) {
     if (device.name == job.to) device.work.bytes_in += job.bytes;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 namespace distorch::sim {
 namespace {
@@ -38,8 +39,10 @@ void Timeline::kernel(int stream, double duration_s, const Label& label) {
   if (tracing_) command.label = label;
 }
 
-void Timeline::transfer(int stream, int route, std::int64_t bytes, const Label& label) {
+void Timeline::transfer(int stream, int route, std::int64_t bytes, const Label& label,
+                        double memory_s) {
   auto& command = push(stream, Kind::Transfer);
+  command.duration_s = memory_s;
   command.route = route;
   command.bytes = bytes;
   if (tracing_) command.label = label;
@@ -91,8 +94,9 @@ void Timeline::start_kernels() {
     if (!stream) continue;
     stream->running = true;
     stream->start_s = now_s_;
-    stream->end_s = now_s_ + stream->queue.front().duration_s;
-    devices_[stream->device].busy = true;
+    auto& device = devices_[stream->device];
+    stream->end_s = now_s_ + stream->queue.front().duration_s + std::exchange(device.owed_s, 0);
+    device.busy = true;
   }
 }
 
@@ -133,6 +137,8 @@ void Timeline::complete(Stream& stream) {
   if (head.kind == Kind::Kernel) {
     devices_[stream.device].busy = false;
     devices_[stream.device].busy_s += now_s_ - stream.start_s;
+  } else if (head.kind == Kind::Transfer && stream.device >= 0 && devices_[stream.device].busy) {
+    devices_[stream.device].owed_s += head.duration_s;
   }
   if (tracing_ && head.label.name) {
     const auto lane = head.kind == Kind::Transfer ? route_lanes_[head.route] : stream.lane;
@@ -200,7 +206,7 @@ void Timeline::reset() {
   flow_owner_.clear();
   intervals_.clear();
   now_s_ = host_s_ = 0;
-  for (auto& device : devices_) device.busy_s = 0;
+  for (auto& device : devices_) device = {};
 }
 
 void Timeline::trace(bool on) {

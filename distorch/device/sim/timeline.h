@@ -36,7 +36,9 @@ class Timeline {
   int add_stream(int device, std::string lane);
   /// Runs for `duration_s`, alone on the stream's device.
   void kernel(int stream, double duration_s, const Label& label);
-  void transfer(int stream, int route, std::int64_t bytes, const Label& label);
+  /// `memory_s`: of the memory of the stream's device; kernels that run meanwhile take that much
+  /// longer.
+  void transfer(int stream, int route, std::int64_t bytes, const Label& label, double memory_s = 0);
   std::shared_ptr<Mark> record(int stream);
   /// `stream` goes on once the mark is reached.
   void wait(int stream, std::shared_ptr<Mark> mark);
@@ -67,8 +69,8 @@ class Timeline {
   struct Command {
     Kind kind;
     double issue_s;
-    std::uint64_t number;  // order of issue, breaks ties
-    double duration_s = 0;
+    std::uint64_t number;   // order of issue, breaks ties
+    double duration_s = 0;  // of a kernel; of a transfer what it takes from kernels
     int route = -1;
     std::int64_t bytes = 0;
     std::shared_ptr<Mark> mark;
@@ -85,6 +87,7 @@ class Timeline {
   struct Device {
     bool busy = false;
     double busy_s = 0;
+    double owed_s = 0;  // to transfers that ended while it was busy; the next kernel takes longer
   };
 
   Command& push(int stream, Kind kind);
