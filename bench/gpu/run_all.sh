@@ -26,9 +26,9 @@ TORCH=$($PYTHON -c 'import os, torch; print(os.path.dirname(torch.__file__))')
 export PYTHONUNBUFFERED=1 XDG_CACHE_HOME=$WORK/cache
 if [ -n "${TINY:-}" ]; then
   DEVICE=sim:0
-  OURS=(--tiny 1 --rig rigs/h200_pcie5.yaml --budget 20e6)
+  OURS=(--tiny 1 --rig rigs/h200.yaml --budget 20e6)
   THEIRS=(--tiny --device cpu)
-  PICTURES=(--rig rigs/h200_pcie5.yaml --jobs 1 --limit 200)
+  PICTURES=(--rig rigs/h200.yaml --jobs 1 --limit 200)
   FOLDERS=("$WORK")
 else
   DEVICE=cuda:0 OURS=() THEIRS=() PICTURES=()

@@ -185,13 +185,10 @@ void start(const KernelSource& source, void* function, const Shape& blocks, cons
            std::int64_t shared_bytes, const c10::Stream& stream, void** arguments) {
   c10::DeviceGuard guard(stream.device());
   const auto on = native(stream);
-  const auto launch = [&] {
+  const int error = in_context([&] {
     return driver().launch(function, blocks.x, blocks.y, blocks.z, threads.x, threads.y, threads.z,
                            static_cast<unsigned>(shared_bytes), on.stream, arguments, nullptr);
-  };
-  constexpr int kNoContext = 201;
-  int error = launch();
-  if (error == kNoContext && runtime().enter_context()) error = launch();
+  });
   if (error != 0)
     throw Error(ErrorKind::Internal, name_of(stream.device()),
                 fmt::format("{} could not be started: CUDA error {}", source.name, error));

@@ -191,14 +191,15 @@ class CudaKind final : public Kind {
     constexpr CopyAttributes attributes;
     constexpr std::size_t first = 0;
     c10::DeviceGuard guard(stream.device());
-    if (!runtime().enter_context()) return false;
     // Where the driver refuses, the copies are made one by one, and tell what is wrong.
-    return driver().copy_batch(to.data(), from.data(), bytes.data(), bytes.size(), &attributes,
-                               &first, 1, on.stream) == 0;
+    return in_context([&] {
+             return driver().copy_batch(to.data(), from.data(), bytes.data(), bytes.size(),
+                                        &attributes, &first, 1, on.stream);
+           }) == 0;
   }
 
   bool has_counters() override {
-    return driver().write_value && driver().wait_value && runtime().mem_info &&
+    return driver().write_value && driver().wait_value &&
            native(current_stream(cuda_device(0))).known;
   }
 
@@ -229,10 +230,9 @@ class CudaKind final : public Kind {
   void on_counter(int (*function)(void*, std::uint64_t, std::uint32_t, unsigned), const void* word,
                   std::uint32_t count, const c10::Stream& stream) {
     c10::DeviceGuard guard(stream.device());
-    const int error =
-        runtime().enter_context()
-            ? function(native(stream).stream, reinterpret_cast<std::uintptr_t>(word), count, 0)
-            : -1;
+    const int error = in_context([&] {
+      return function(native(stream).stream, reinterpret_cast<std::uintptr_t>(word), count, 0);
+    });
     if (error != 0)
       throw Error(ErrorKind::Internal, name_of(stream.device()),
                   fmt::format("streams could not be ordered (driver error {})", error));

@@ -70,6 +70,14 @@ struct Runtime {
 };
 const Runtime& runtime();
 
+/// The error code of a call to the driver, which is made once more where the thread had no context.
+template <class Call>
+int in_context(const Call& call) {
+  constexpr int kNoContext = 201;
+  const int error = call();
+  return error == kNoContext && runtime().enter_context() ? call() : error;
+}
+
 /// The folder of torch's libraries; empty where that cannot be told.
 std::string torch_folder();
 
