@@ -16,7 +16,7 @@ namespace distorch::placement {
 namespace {
 
 constexpr int kTries = 1500;  // clock runs of one plan
-constexpr int kMoreSlots[] = {3, 4, 6, 8, 12, 16};
+constexpr int kMoreSlots[] = {3, 4, 6, 8, 10, 12, 14, 16};
 constexpr double kPays = 1.005;  // a slot more must make the step half a percent shorter
 
 using Bytes = std::int64_t;

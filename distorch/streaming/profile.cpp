@@ -153,7 +153,7 @@ Profile host_bound(Profile profile) {
 }
 
 bool recording_pays(double issue_s, double step_s) {
-  constexpr double near = 0.25;
+  constexpr double near = 0.2;
   return issue_s > near * step_s;
 }
 

@@ -28,9 +28,9 @@ struct Profile {
 Profile host_bound(Profile profile);
 
 /// Whether a step should be recorded: where the host, which needs `issue_s` to issue its operations
-/// and more for copies, may hold it up. On an H100 recorded steps of SD 1.5 are up to 4 % shorter
-/// even where a quick host would not have (gaps between operations), and half as long where a slow
-/// one would. The price is memory: a recording keeps that of the activations.
+/// and more for copies, may hold it up or leave gaps between operations. On an H200 recorded steps
+/// of SD 1.5 are 1 to 2 % shorter where the host is quick enough, and down to half as long where it
+/// is not. The price is memory: a recording keeps that of the activations.
 bool recording_pays(double issue_s, double step_s);
 
 /// Runs `forward` dry (shapes only) on a simulated device with the speeds of `compute`: nothing is
