@@ -85,7 +85,6 @@ std::int64_t roomy_budget(const std::string& device) {
 
 placement::Model describe(streaming::StreamedModel& model, const streaming::Profile& profile,
                           std::int64_t library_bytes) {
-  const auto seconds = streaming::host_bound(profile).seconds;
   placement::Model described;
   described.name = model.options().name;
   described.activation_bytes = profile.peak_activation_bytes + library_bytes;
@@ -93,7 +92,7 @@ placement::Model describe(streaming::StreamedModel& model, const streaming::Prof
     placement::Block block;
     block.name = model.manifest().blocks()[i];
     block.bytes = model.file_bytes(static_cast<int>(i));
-    block.seconds = {seconds[i], -1};
+    block.seconds = {profile.seconds[i], -1};
     block.activation_bytes = profile.activation_bytes[i];
     block.unpack_s = profile.unpack_s[i];
     block.pinned = block.bytes == 0;

@@ -20,7 +20,8 @@ placement::System machine(const std::string& device, std::int64_t budget_bytes, 
 /// Most of the device.
 std::int64_t roomy_budget(const std::string& device);
 
-/// The model as planners see it; `library_bytes` is what cuBLAS and others hold on the device.
+/// The model as planners see it (`profile`: host_bound() unless the step is recorded);
+/// `library_bytes` is what cuBLAS and others hold on the device.
 placement::Model describe(streaming::StreamedModel& model, const streaming::Profile& profile,
                           std::int64_t library_bytes);
 /// `share` (0..1) of the weights moved to the donor, as a DisTorch2 loader would be asked for.

@@ -198,15 +198,19 @@ int run(const Args& args) {
   for (const auto& step : steps)
     for (double share : {1.0, 0.5}) {
       const auto profiled = profile(step, speeds);
-      auto described = describe(
-          model, profiled,
+      const auto other_bytes =
           library_bytes + given_bytes -
-              static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512));
-      auto placement = offload(system, described, share);
-      placement::Timeline clock(system, described);
-      // As the engine runs it, then the other way.
+          static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512);
+      const auto described = [&](bool recorded) {
+        return describe(model, recorded ? profiled : streaming::host_bound(profiled), other_bytes);
+      };
+      // As the engine plans and runs it, then the other way.
+      const bool records = streaming::recording_pays(profiled.issue_s, profiled.total_s);
+      const auto planned = described(records);
+      const auto placement = offload(system, planned, share);
+      placement::Timeline clock(system, planned);
       const bool chosen =
-          streaming::recording_pays(profiled.issue_s, clock.report(placement, 0).step_s);
+          records && streaming::recording_pays(profiled.issue_s, clock.report(placement, 0).step_s);
       for (bool recorded : {chosen, !chosen}) {
         Case one{fmt::format("SD 1.5 {} px, {:.0f} % offloaded{}", step.name, share * 100,
                              recorded == chosen ? ""
@@ -218,7 +222,7 @@ int run(const Args& args) {
                  [&] { return step_of(model, *unet, step.input); },
                  recorded == chosen};
         model.record_steps(recorded);
-        measure(one, model, system, described, placement, results);
+        measure(one, model, system, described(recorded), placement, results);
       }
       model.record_steps(false);
       load(model, system, placement);

@@ -53,7 +53,7 @@ class Bench {
   void write_facts();
   Case make_case(const Size& size, const std::string& label);
   placement::Model described(const Size& size) {
-    return describe(*model_, profile(size, speeds_), library_bytes_);
+    return describe(*model_, streaming::host_bound(profile(size, speeds_)), library_bytes_);
   }
   bool late() const { return now_s() - start_s_ > limit_s_; }
 

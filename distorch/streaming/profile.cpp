@@ -98,16 +98,19 @@ Rig dry_rig(const RigDevice& compute) {
 }
 
 /// What a block costs the device beside its own work each time its weights come as the file has
-/// them: the memory's time for the bytes that arrive, which other work then does not have, and one
-/// pass that converts them, or lays convolutions out (device/channels_last.h).
+/// them: work stops at the wait for them and starts anew; the memory's time for the bytes that
+/// arrive is taken from other work; one pass converts them, or lays convolutions out
+/// (device/channels_last.h).
 double unpack_seconds(const StreamedModel& model, int block, const RigDevice& compute) {
   // A pass over filters one by one does not reach the whole bandwidth.
   constexpr double reached = 0.6;
+  constexpr double launches_to_restart = 5;  // 10 us on an H200
   double seconds = 0;
   auto bandwidth = compute.memory_bytes_per_s;
   if (bandwidth <= 0) return 0;
   if (model.options().compute != "cpu")
-    seconds += static_cast<double>(model.file_bytes(block)) / bandwidth;
+    seconds += launches_to_restart * compute.launch_s +
+               static_cast<double>(model.file_bytes(block)) / bandwidth;
   const auto& items = model.layout(block).items;
   for (const auto& item : items) {
     if (weights::to_torch(item.stored.dtype) == model.options().dtype) continue;
