@@ -120,11 +120,6 @@ void Counter::wait(std::uint32_t count, const c10::Stream& stream) {
   events_[back < events_.size() ? events_.size() - 1 - back : 0].block(stream);
 }
 
-std::uint32_t Counter::raised() const {
-  std::lock_guard lock(mutex_);
-  return count_;
-}
-
 void copy_async(const at::Tensor& dst, const at::Tensor& src, const c10::Stream& stream) {
   if (dst.sizes() != src.sizes() || dst.scalar_type() != src.scalar_type())
     throw Error(ErrorKind::Shape, name_of(dst.device()),

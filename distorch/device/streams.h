@@ -56,14 +56,12 @@ class Counter {
   std::uint32_t raise(const c10::Stream& stream);
   /// `stream` waits until the count has been reached; raise() has returned it before. 0: no wait.
   void wait(std::uint32_t count, const c10::Stream& stream);
-  /// What raise() returned last.
-  std::uint32_t raised() const;
 
  private:
   void used_by(const c10::Stream& stream);
 
   c10::Device device_;
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::uint32_t count_ = 0;
   at::Tensor word_;                   // int32 [1]; undefined: this kind of device uses events
   std::vector<c10::Stream> streams_;  // that have used it

@@ -28,7 +28,8 @@ class Worker {
   std::thread thread_;
 };
 
-/// For devices with streams: one copy stream, counters in both directions, no host waits. Bytes
+/// For devices with streams: one copy stream that waits for a count of releases, events the other
+/// way, no host waits. Bytes
 /// come from a donor device or from the registered mapping; where registration was refused a worker
 /// stages them through two page-locked buffers. Convolutions are laid out on a stream of their own,
 /// beside the copies that follow and the blocks that compute.
@@ -43,10 +44,6 @@ class StreamRing final : public Ring {
   void mark_free(int index) override;
 
  private:
-  struct Filled {
-    device::Counter* by = nullptr;
-    std::uint32_t count = 0;
-  };
   void wait_for_place(const Place& place, std::uint32_t released);
   void filled(int index, const at::Tensor& place, const RingBlock& block);
   void copy_mapped(const at::Tensor& to, const Layout& layout);
@@ -54,10 +51,12 @@ class StreamRing final : public Ring {
 
   c10::Stream copy_stream_;
   c10::Stream layout_stream_;
-  device::Counter copied_, laid_out_, released_;
-  std::vector<std::uint64_t> jobs_;   // staged copies: the worker's job that fills a block
-  std::vector<Filled> filled_;        // per block
+  device::Event copied_, laid_out_;
+  std::vector<std::uint64_t> jobs_;    // staged copies: the worker's job that fills a block
+  std::vector<device::Event> filled_;  // per block
+  device::Counter released_;
   std::vector<std::uint32_t> freed_;  // per block: the count of its latest release
+  std::uint32_t waited_ = 0;          // the latest count that the copy stream has waited for
   std::vector<const std::byte*> seams_;
   std::vector<device::HostBuffer> staging_;
   std::vector<device::Event> staged_;

@@ -28,9 +28,8 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
       layout_stream_(device::new_stream(options.compute)),
       copied_(options.compute),
       laid_out_(options.compute),
-      released_(options.compute),
       jobs_(block_count(), 0),
-      filled_(block_count()),
+      released_(options.compute),
       freed_(block_count(), 0),
       seams_(options.seams) {
   std::sort(seams_.begin(), seams_.end());
@@ -42,8 +41,10 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
   device::record_stream(buffer(), copy_stream_);
   device::record_stream(buffer(), layout_stream_);
   std::int64_t largest = 0;
-  for (std::size_t i = 0; i < block_count(); ++i)
+  for (std::size_t i = 0; i < block_count(); ++i) {
+    filled_.emplace_back(options.compute);
     largest = std::max(largest, blocks[i].layout->slot_bytes);
+  }
   if (options.registered) return;
   for (int i = 0; i < 2; ++i) {
     staging_.emplace_back(std::min(largest, largest_staging_bytes),
@@ -81,13 +82,15 @@ void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout) {
 
 /// Everything that is copied to the place has been issued; convolutions are laid out in it.
 void StreamRing::filled(int index, const at::Tensor& place, const RingBlock& block) {
-  const auto copied = copied_.raise(copy_stream_);
-  filled_[index] = {&copied_, copied};
-  if (block.channels_last.empty()) return;
-  copied_.wait(copied, layout_stream_);
+  if (block.channels_last.empty()) {
+    filled_[index].record(copy_stream_);
+    return;
+  }
+  copied_.record(copy_stream_);
+  copied_.block(layout_stream_);
   for (int item : block.channels_last)
     device::to_channels_last_in_place(view_item(place, block.layout->items[item]), layout_stream_);
-  filled_[index] = {&laid_out_, laid_out_.raise(layout_stream_)};
+  filled_[index].record(layout_stream_);
 }
 
 void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
@@ -109,9 +112,14 @@ void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
 
 /// `released`: the count of releases at which the last user of the place is done.
 void StreamRing::wait_for_place(const Place& place, std::uint32_t released) {
-  if (options().waits.copy_after_compute) released_.wait(released, copy_stream_);
+  if (options().waits.copy_after_compute && released > waited_) {
+    released_.wait(released, copy_stream_);
+    waited_ = released;
+  }
+  if (!place.after_given_up) return;
   // Nobody has waited for what was given up to be laid out.
-  if (place.after_given_up) laid_out_.wait(laid_out_.raised(), copy_stream_);
+  laid_out_.record(layout_stream_);
+  laid_out_.block(copy_stream_);
 }
 
 void StreamRing::fill(const Place& place, const RingBlock& block) {
@@ -144,7 +152,7 @@ void StreamRing::fill(const Place& place, const RingBlock& block) {
 void StreamRing::wait_filled(int index) {
   if (jobs_[index]) worker_->wait(jobs_[index]);
   if (options().waits.compute_after_copy)
-    filled_[index].by->wait(filled_[index].count, device::current_stream(options().compute));
+    filled_[index].block(device::current_stream(options().compute));
 }
 
 void StreamRing::mark_free(int index) {

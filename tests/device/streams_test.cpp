@@ -59,7 +59,6 @@ TEST_CASE("any device: counters order streams, long after the count and many cou
   auto slots = at::zeros({2, n / 64}, options);
   auto sum = at::zeros({n / 64}, options.dtype(at::kInt));
   Counter ready(device), freed(device);
-  CHECK(ready.raised() == 0);
   ready.wait(0, compute);
   synchronize(device);
   std::uint32_t free[2] = {0, 0};
@@ -73,7 +72,6 @@ TEST_CASE("any device: counters order streams, long after the count and many cou
     free[i % 2] = freed.raise(compute);
   }
   ready.wait(1, compute);
-  CHECK(ready.raised() == rounds);
   int wanted = 0;
   for (int i = 0; i < rounds; ++i) wanted += i % 7;
   CHECK(sum.eq(wanted).all().item<bool>());
