@@ -45,9 +45,10 @@ class Kind {
   virtual bool copy_from_host(const std::vector<HostCopy>& copies, const c10::Stream& stream) {
     return false;
   }
-  /// Whether streams can set a word of the device's memory and wait until it is at least as large
-  /// (streams.h, Counter). Counts may pass the largest number and begin again.
-  virtual bool has_counters() { return false; }
+  /// Whether streams of the device can set a word of its memory and wait until it is at least as
+  /// large (streams.h, Counter): tried on this one, which is 0. Counts may pass the largest number
+  /// and begin again.
+  virtual bool can_count(void* word, const c10::Stream& stream) { return false; }
   virtual void set_counter(void* word, std::uint32_t count, const c10::Stream& stream) {}
   virtual void wait_counter(const void* word, std::uint32_t count, const c10::Stream& stream) {}
   /// See channels_last.h. False: this kind leaves it to torch.

@@ -77,9 +77,13 @@ void Event::synchronize() {
 bool Event::reached() const { return !event_ || event_->query(); }
 
 Counter::Counter(c10::Device device) : device_(device) {
-  if (!has_streams(device) || !kind_of(device.type()).has_counters()) return;
+  if (!has_streams(device)) return;
   word_ = at::zeros({1}, at::TensorOptions().dtype(at::kInt).device(device));
-  synchronize(current_stream(device));
+  const auto stream = current_stream(device);
+  if (kind_of(device.type()).can_count(word_.mutable_data_ptr(), stream))
+    synchronize(stream);
+  else
+    word_ = at::Tensor();
 }
 
 /// Its memory must not become another tensor's while the stream may still come to it.

@@ -198,18 +198,20 @@ class CudaKind final : public Kind {
            }) == 0;
   }
 
-  bool has_counters() override {
-    return driver().write_value && driver().wait_value &&
-           native(current_stream(cuda_device(0))).known;
+  // Not everywhere: Windows' driver, below WSL too, may lack it.
+  bool can_count(void* word, const c10::Stream& stream) override {
+    return driver().write_value && driver().wait_value && native(stream).known &&
+           on_counter(driver().write_value, word, 0, stream) == 0 &&
+           on_counter(driver().wait_value, word, 0, stream) == 0;
   }
 
   // Dependencies that CUDA does not see must not run against the order of issue, or streams that
   // share a queue of the hardware would wait for each other: a count is awaited after its raise.
   void set_counter(void* word, std::uint32_t count, const c10::Stream& stream) override {
-    on_counter(driver().write_value, word, count, stream);
+    check(on_counter(driver().write_value, word, count, stream), stream);
   }
   void wait_counter(const void* word, std::uint32_t count, const c10::Stream& stream) override {
-    on_counter(driver().wait_value, word, count, stream);  // flags 0: until it is not before it
+    check(on_counter(driver().wait_value, word, count, stream), stream);
   }
 
   bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) override {
@@ -227,12 +229,16 @@ class CudaKind final : public Kind {
   }
 
  private:
-  void on_counter(int (*function)(void*, std::uint64_t, std::uint32_t, unsigned), const void* word,
-                  std::uint32_t count, const c10::Stream& stream) {
+  // The flags are 0: a wait ends when the word is not before the count, a write comes after all
+  // else that its stream has written.
+  static int on_counter(int (*function)(void*, std::uint64_t, std::uint32_t, unsigned),
+                        const void* word, std::uint32_t count, const c10::Stream& stream) {
     c10::DeviceGuard guard(stream.device());
-    const int error = in_context([&] {
+    return in_context([&] {
       return function(native(stream).stream, reinterpret_cast<std::uintptr_t>(word), count, 0);
     });
+  }
+  static void check(int error, const c10::Stream& stream) {
     if (error != 0)
       throw Error(ErrorKind::Internal, name_of(stream.device()),
                   fmt::format("streams could not be ordered (driver error {})", error));
