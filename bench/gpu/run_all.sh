@@ -75,7 +75,7 @@ if wants correct; then
     if ours 100 $test; then grep -a "test cases:" "$LOG" | tail -1; else tail -30 "$LOG"; fi
   done
   unset DISTORCH_TEST_DEVICE DISTORCH_SOURCE_DIR DISTORCH_TOKENIZERS
-  pictures demo 100 --models assets/demo/models --checkpoint distorch-emoji-v1.safetensors
+  pictures demo $((${TINY:-0} ? 300 : 100)) --models assets/demo/models --checkpoint distorch-emoji-v1.safetensors
   # The demo's workflow on a model of SD 1.5's size: few steps and a small picture, for the CPU's sake.
   SIDE=${TINY:+64}
   SIDE=${SIDE:-256}
