@@ -142,10 +142,12 @@ class LinkProbe {
       const auto& home = model.homes()[block];
       if (home.how != placement::How::Streamed) continue;
       const auto& layout = model.layout(block);
-      if (home.device != "cpu") {
-        sources_.push_back(
-            at::empty({layout.slot_bytes},
-                      at::TensorOptions().dtype(at::kByte).device(device::to_torch(home.device))));
+      if (home.device != "cpu") {  // one buffer for all
+        if (!donor_.defined() || donor_.numel() < layout.slot_bytes)
+          donor_ =
+              at::empty({layout.slot_bytes},
+                        at::TensorOptions().dtype(at::kByte).device(device::to_torch(home.device)));
+        sources_.push_back(donor_.narrow(0, 0, layout.slot_bytes));
         continue;
       }
       for (const auto& run : layout.runs) {
@@ -227,6 +229,7 @@ class LinkProbe {
   c10::Device device_;
   c10::Stream stream_;
   std::vector<at::Tensor> sources_;
+  at::Tensor donor_;
   std::int64_t largest_copy_ = std::int64_t{32} << 20;
   double bytes_ = 0;
   at::Tensor target_;

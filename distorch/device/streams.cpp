@@ -95,7 +95,7 @@ void Counter::used_by(const c10::Stream& stream) {
 
 std::uint32_t Counter::raise(const c10::Stream& stream) {
   std::lock_guard lock(mutex_);
-  ++count_;
+  if (++count_ == 0) ++count_;  // which says that there is nothing to wait for
   if (word_.defined()) {
     used_by(stream);
     kind_of(device_.type()).set_counter(word_.mutable_data_ptr(), count_, stream);
@@ -124,10 +124,18 @@ void Counter::wait(std::uint32_t count, const c10::Stream& stream) {
   events_[back < events_.size() ? events_.size() - 1 - back : 0].block(stream);
 }
 
-void copy_async(const at::Tensor& dst, const at::Tensor& src, const c10::Stream& stream) {
+namespace {
+
+void require_alike(const at::Tensor& dst, const at::Tensor& src) {
   if (dst.sizes() != src.sizes() || dst.scalar_type() != src.scalar_type())
     throw Error(ErrorKind::Shape, name_of(dst.device()),
                 "an asynchronous copy needs the same shape and dtype on both sides");
+}
+
+}  // namespace
+
+void copy_async(const at::Tensor& dst, const at::Tensor& src, const c10::Stream& stream) {
+  require_alike(dst, src);
   if (!has_streams(stream.device())) {
     dst.copy_(src);
     return;
@@ -149,13 +157,16 @@ void copy_async(const at::Tensor& dst, const at::Tensor& src, const c10::Stream&
 }
 
 void copy_async(const std::vector<Copy>& copies, const c10::Stream& stream) {
-  std::vector<HostCopy> plain;
-  for (const auto& [dst, src] : copies)
-    if (src.is_cpu() && src.is_contiguous() && dst.is_contiguous() &&
-        src.nbytes() == dst.nbytes() && src.nbytes() > 0)
-      plain.push_back({dst.mutable_data_ptr(), src.const_data_ptr(), src.nbytes()});
-  if (copies.size() > 1 && plain.size() == copies.size() &&
-      kind_of(stream.device().type()).copy_from_host(plain, stream))
+  std::vector<HostCopy> together;
+  bool plain = true;
+  for (const auto& [dst, src] : copies) {
+    require_alike(dst, src);
+    plain = plain && src.is_cpu() && src.is_contiguous() && dst.is_contiguous();
+    if (src.nbytes() > 0)
+      together.push_back({dst.mutable_data_ptr(), src.const_data_ptr(), src.nbytes()});
+  }
+  if (plain && together.size() > 1 &&
+      kind_of(stream.device().type()).copy_from_host(together, stream))
     return;
   for (const auto& [dst, src] : copies) copy_async(dst, src, stream);
 }

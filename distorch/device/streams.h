@@ -48,7 +48,8 @@ class Event {
 /// Counts how often a stream has come to a point, for other streams of the device to wait for: what
 /// an Event between them does, by a number in the device's memory where the kind of device can.
 /// Around CUDA graphs an event costs the stream that waits 20 to 40 us, a number next to nothing.
-/// Any thread may call; all raises are on one stream. Does nothing on the CPU.
+/// Any thread may call; all raises are on one stream. Making one waits for the current stream. Does
+/// nothing on the CPU.
 class Counter {
  public:
   explicit Counter(c10::Device device);

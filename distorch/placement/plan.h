@@ -44,8 +44,8 @@ struct Block {
   std::int64_t bytes = 0;       // as in the file: what rests on a device and what a link carries
   std::vector<double> seconds;  // seconds[d]: one step's compute of it on devices[d]; absent or <
                                 // 0: cannot run there
-  double unpack_s = 0;  // added to seconds where it streams: its bytes' arrival in the device's
-                        // memory, converting, laying out
+  double unpack_s = 0;  // added to seconds where it streams: waiting and starting anew, its bytes'
+                        // arrival in the device's memory, converting, laying out
   std::int64_t activation_bytes =
       0;  // crosses a link when it runs on another device than the block before it
   bool pinned =

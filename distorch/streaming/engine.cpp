@@ -243,9 +243,9 @@ placement::Allocation Engine::allocation_of(const Entry& entry, const StreamedMo
 }
 
 bool Engine::records(const Entry& entry, const StreamedModel& model) const {
-  // Only where the host may hold the device up: a recording keeps the activations' memory.
-  bool slow_host = recording_pays(entry.profile.issue_s, entry.profile.total_s);
-  return entry.many_steps && slow_host && describe(model.options().compute).kind == "cuda";
+  // Not always: a recording keeps the activations' memory.
+  bool pays = recording_pays(entry.profile.issue_s, entry.profile.total_s);
+  return entry.many_steps && pays && describe(model.options().compute).kind == "cuda";
 }
 
 Profile Engine::timed(const Entry& entry, const StreamedModel& model) const {

@@ -112,7 +112,8 @@ void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
 
 /// `released`: the count of releases at which the last user of the place is done.
 void StreamRing::wait_for_place(const Place& place, std::uint32_t released) {
-  if (options().waits.copy_after_compute && released > waited_) {
+  // Counts come round.
+  if (options().waits.copy_after_compute && static_cast<std::int32_t>(released - waited_) > 0) {
     released_.wait(released, copy_stream_);
     waited_ = released;
   }

@@ -145,7 +145,8 @@ Tensors StreamedModel::run_streamed(int block, const Tensors& inputs, const Body
     int block;
     ~Leave() {
       model.clear_slots(block);
-      model.states_[block].lease = Lease();
+      // What is issued while recording may be thrown away: nobody may come to wait for it.
+      if (!device::recording()) model.states_[block].lease = Lease();
     }
   } leave{*this, block};
   const auto& places = state.lease.places();
@@ -254,15 +255,25 @@ std::string StreamedModel::ring_positions() const {
   return text;
 }
 
+void StreamedModel::drop_leases() {
+  for (auto& state : states_) state.lease = Lease();
+}
+
 at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
                                const StepRecorder::Forward& forward) {
   // A profile wants to see the blocks.
   if (!record_steps_ || Trace::current() || !can_record()) return forward(inputs);
   if (started_) finish_uploads();
   try {
-    return recorder_.run(inputs, forward, ring_positions());
+    return recorder_.run(
+        inputs,
+        [this, forward](const std::vector<at::Tensor>& in) {
+          if (!device::recording()) drop_leases();  // of a recording that was broken off
+          return forward(in);
+        },
+        ring_positions());
   } catch (...) {
-    for (auto& state : states_) state.lease = Lease();  // of a replay that was broken off
+    drop_leases();  // of a replay, too
     throw;
   }
 }

@@ -124,6 +124,7 @@ class StreamedModel final : public weights::WeightSource {
 
   bool can_record() const;
   std::string ring_positions() const;
+  void drop_leases();
   void load_blocks(const std::vector<int>& blocks, int& current);
   void unload_block(int block);
   std::optional<at::Device> target_of(int block) const;

@@ -115,7 +115,12 @@ std::shared_ptr<Upload::Batch> Upload::send(const Piece& piece, const at::Tensor
 void Upload::issue(Batch& batch) {
   if (open_.get() == &batch) open_.reset();
   batch.issued = true;
-  device::copy_async(std::exchange(batch.copies, {}), stream_);
+  try {
+    device::copy_async(std::exchange(batch.copies, {}), stream_);
+  } catch (...) {
+    batch.done.record(stream_);  // some may have been issued
+    throw;
+  }
   batch.done.record(stream_);
   for (int block : batch.blocks) {
     auto& pending = pending_.at(block);
@@ -139,9 +144,6 @@ void Upload::copy_pieces() {
   device::HostBuffer buffer(2 * options_.piece_bytes, {device_});
   const auto halves = buffer.tensor();
   std::shared_ptr<Batch> used[2];
-  auto finish_both = [&] {
-    for (auto& batch : used) finish(batch.get());
-  };
   try {
     Piece piece;
     for (int half = 0; take(piece); half = 1 - half) {
@@ -153,10 +155,16 @@ void Upload::copy_pieces() {
       piece.target = at::Tensor();
     }
   } catch (...) {
-    finish_both();
+    for (auto& batch : used) {
+      try {
+        finish(batch.get());
+      } catch (const std::exception&) {
+        // What went wrong first is told.
+      }
+    }
     throw;
   }
-  finish_both();
+  for (auto& batch : used) finish(batch.get());
 }
 
 void Upload::work() {

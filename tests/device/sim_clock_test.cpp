@@ -68,7 +68,7 @@ TEST_CASE("timeline: copies take the memory's time from kernels that run meanwhi
     sim::Timeline t(one_link(), 1);
     const int compute = t.add_stream(0, "compute"), copy = t.add_stream(0, "copy");
     const int route = t.route("cpu", "sim:0");
-    t.transfer(copy, route, 10000000000, {}, 0.1);  // 1 s
+    t.transfer(copy, route, 10000000000, {}, {0, 0.1});  // 1 s
     if (!busy) t.wait(compute, t.record(copy));
     for (int i = 0; i < 3; ++i) {
       t.kernel(compute, 0.7, {});

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <set>
+#include <tuple>
 
 #include "distorch/base/error.h"
 #include "distorch/base/units.h"
@@ -395,11 +396,14 @@ void Machine::transfer(int stream, const std::string* label, const CopyJob& job,
                               *earlier->what, stream_name(earlier->stream)));
     host_log_.note(order_, access, host.writes);
   }
-  const int at = stream_devices_[stream];
-  const double bandwidth = at < 0 ? 0 : devices_[at].spec.memory_bytes_per_s;
+  MemoryShare memory;  // of the device that gets the bytes, else of the one that gives
+  for (int i = 0; i < static_cast<int>(devices_.size()); ++i) {
+    const auto& [name, bandwidth] = std::tie(devices_[i].name, devices_[i].spec.memory_bytes_per_s);
+    if (bandwidth > 0 && (name == job.to || (name == job.from && memory.device < 0)))
+      memory = {i, static_cast<double>(job.bytes) / bandwidth};
+  }
   timeline_.transfer(stream, over, static_cast<std::int64_t>(job.bytes * job.slowdown),
-                     {label, job.bytes},
-                     bandwidth > 0 ? static_cast<double>(job.bytes) / bandwidth : 0);
+                     {label, job.bytes}, memory);
   timeline_.advance_host(options_.host_issue_s);
   for (auto& device : devices_) {
     if (device.name == job.to) device.work.bytes_in += job.bytes;

@@ -40,9 +40,9 @@ void Timeline::kernel(int stream, double duration_s, const Label& label) {
 }
 
 void Timeline::transfer(int stream, int route, std::int64_t bytes, const Label& label,
-                        double memory_s) {
+                        const MemoryShare& memory) {
   auto& command = push(stream, Kind::Transfer);
-  command.duration_s = memory_s;
+  command.memory = memory;
   command.route = route;
   command.bytes = bytes;
   if (tracing_) command.label = label;
@@ -137,8 +137,9 @@ void Timeline::complete(Stream& stream) {
   if (head.kind == Kind::Kernel) {
     devices_[stream.device].busy = false;
     devices_[stream.device].busy_s += now_s_ - stream.start_s;
-  } else if (head.kind == Kind::Transfer && stream.device >= 0 && devices_[stream.device].busy) {
-    devices_[stream.device].owed_s += head.duration_s;
+  } else if (head.kind == Kind::Transfer && head.memory.device >= 0 &&
+             devices_[head.memory.device].busy) {
+    devices_[head.memory.device].owed_s += head.memory.seconds;
   }
   if (tracing_ && head.label.name) {
     const auto lane = head.kind == Kind::Transfer ? route_lanes_[head.route] : stream.lane;

@@ -24,6 +24,13 @@ struct Mark {
   double at_s = 0;
 };
 
+/// What a transfer takes of a device's memory: seconds by which the next kernel is longer if one
+/// runs there when the transfer ends.
+struct MemoryShare {
+  int device = -1;
+  double seconds = 0;
+};
+
 /// The virtual clock: streams are queues of kernels, transfers, marks and waits; a discrete-event
 /// simulation works them off. It runs lazily: never past the host's time, because what the host
 /// issues later may still share a link or a device with what is in flight. Waiting moves the host's
@@ -36,9 +43,8 @@ class Timeline {
   int add_stream(int device, std::string lane);
   /// Runs for `duration_s`, alone on the stream's device.
   void kernel(int stream, double duration_s, const Label& label);
-  /// `memory_s`: of the memory of the stream's device; kernels that run meanwhile take that much
-  /// longer.
-  void transfer(int stream, int route, std::int64_t bytes, const Label& label, double memory_s = 0);
+  void transfer(int stream, int route, std::int64_t bytes, const Label& label,
+                const MemoryShare& memory = {});
   std::shared_ptr<Mark> record(int stream);
   /// `stream` goes on once the mark is reached.
   void wait(int stream, std::shared_ptr<Mark> mark);
@@ -70,7 +76,8 @@ class Timeline {
     Kind kind;
     double issue_s;
     std::uint64_t number;   // order of issue, breaks ties
-    double duration_s = 0;  // of a kernel; of a transfer what it takes from kernels
+    double duration_s = 0;  // of a kernel
+    MemoryShare memory;     // of a transfer
     int route = -1;
     std::int64_t bytes = 0;
     std::shared_ptr<Mark> mark;
