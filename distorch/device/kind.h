@@ -14,6 +14,7 @@
 // The interface behind which every kind of device stands: for device/ only.
 namespace distorch::device {
 
+/// From host memory to memory of a device.
 struct HostCopy {
   void* to = nullptr;
   const void* from = nullptr;

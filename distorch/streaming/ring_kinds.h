@@ -29,10 +29,9 @@ class Worker {
 };
 
 /// For devices with streams: one copy stream that waits for a count of releases, events the other
-/// way, no host waits. Bytes
-/// come from a donor device or from the registered mapping; where registration was refused a worker
-/// stages them through two page-locked buffers. Convolutions are laid out on a stream of their own,
-/// beside the copies that follow and the blocks that compute.
+/// way, no host waits. Bytes come from a donor device or from the registered mapping; where
+/// registration was refused a worker stages them through two page-locked buffers. Convolutions are
+/// laid out on a stream of their own, beside the copies that follow and the blocks that compute.
 class StreamRing final : public Ring {
  public:
   StreamRing(std::vector<RingBlock> blocks, const RingOptions& options);

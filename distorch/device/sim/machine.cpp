@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <set>
-#include <tuple>
 
 #include "distorch/base/error.h"
 #include "distorch/base/units.h"
@@ -398,17 +397,17 @@ void Machine::transfer(int stream, const std::string* label, const CopyJob& job,
   }
   MemoryShare memory;  // of the device that gets the bytes, else of the one that gives
   for (int i = 0; i < static_cast<int>(devices_.size()); ++i) {
-    const auto& [name, bandwidth] = std::tie(devices_[i].name, devices_[i].spec.memory_bytes_per_s);
-    if (bandwidth > 0 && (name == job.to || (name == job.from && memory.device < 0)))
+    auto& device = devices_[i];
+    const bool gets = device.name == job.to, gives = device.name == job.from;
+    if (gets) device.work.bytes_in += job.bytes;
+    if (gives) device.work.bytes_out += job.bytes;
+    const double bandwidth = device.spec.memory_bytes_per_s;
+    if (bandwidth > 0 && (gets || (gives && memory.device < 0)))
       memory = {i, static_cast<double>(job.bytes) / bandwidth};
   }
   timeline_.transfer(stream, over, static_cast<std::int64_t>(job.bytes * job.slowdown),
                      {label, job.bytes}, memory);
   timeline_.advance_host(options_.host_issue_s);
-  for (auto& device : devices_) {
-    if (device.name == job.to) device.work.bytes_in += job.bytes;
-    if (device.name == job.from) device.work.bytes_out += job.bytes;
-  }
   if (job.blocking) finish(stream);
 }
 
