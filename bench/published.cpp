@@ -27,8 +27,8 @@ using namespace distorch::placement;
 using Json = nlohmann::json;
 
 constexpr double kAllowed = 1.03;  // x the bound
-constexpr double kRoomBytes =
-    80 * GiB;  // the charts fix what is offloaded, so the card's size is not the subject here
+// the charts fix what is offloaded, so the card's size is not the subject here
+constexpr double kRoomBytes = 80 * GiB;
 
 struct Donor {
   std::string rig, device;

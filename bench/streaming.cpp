@@ -63,7 +63,6 @@ std::vector<BlockHome> all(const StreamedModel& model, How how, const std::strin
 }
 
 // --- disk
-// -----------------------------------------------------------------------------------------------------
 
 /// A memory limit for a child process: a cgroup below our own, removed at the end.
 class MemoryLimit {
@@ -200,7 +199,6 @@ void disk(bench::Results& results, const std::filesystem::path& out) {
 }
 
 // --- cached
-// ---------------------------------------------------------------------------------------------------
 
 /// One way of resting for the UNet's weights.
 struct Way {
@@ -258,7 +256,6 @@ void cached(bench::Results& results, const std::filesystem::path& out) {
 }
 
 // --- memory
-// ---------------------------------------------------------------------------------------------------
 
 Rig accelerator() {
   Rig rig;

@@ -53,7 +53,6 @@ void warm_up(const weights::Checkpoint& checkpoint, const FluxInputs& given) {
 }
 
 // --- bare ways
-// ------------------------------------------------------------------------------------
 
 class Mapping {
  public:

@@ -63,8 +63,8 @@ int LinkClock::add_route(std::string_view from, std::string_view to) {
   auto joins = [&](const LinkSpec& link, std::string_view a, std::string_view b) {
     return (link.from == a && link.to == b) || (link.from == b && link.to == a);
   };
-  std::vector<std::vector<std::pair<int, bool>>>
-      ways;  // each: links and whether they are walked forward
+  // each: links and whether they are walked forward
+  std::vector<std::vector<std::pair<int, bool>>> ways;
   for (int i = 0; i < static_cast<int>(links_.size()); ++i) {
     if (joins(links_[i], from, to)) ways.push_back({{i, links_[i].from == from}});
   }

@@ -107,8 +107,8 @@ class LinkClock {
 
   std::vector<LinkSpec> links_;
   std::vector<RootSpec> roots_;
-  std::vector<double>
-      capacity_;  // resources: 2 per link (forward, back), 1 per link (half duplex), 2 per root
+  // resources: 2 per link (forward, back), 1 per link (half duplex), 2 per root
+  std::vector<double> capacity_;
   std::vector<Route> routes_;
   std::vector<Flow> flows_;
   std::vector<Completion> completed_;

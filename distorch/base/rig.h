@@ -42,8 +42,9 @@ struct KernelWork {
   std::string dtype = "default";  // as in RigDevice::tflops; decides the FLOP/s
   double bytes = 0;               // read and written in the device's memory
   double flops = 0;
-  double depth = 0;  // products in one sum: inner size of a matmul, channels x window of a
-                     // convolution, head width of attention; 0 where there are none
+  // products in one sum: inner size of a matmul, channels x window of a convolution, head width of
+  // attention; 0 where there are none
+  double depth = 0;
   bool operator==(const KernelWork&) const = default;
 };
 

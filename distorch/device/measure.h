@@ -19,8 +19,8 @@ struct LinkTable {
   std::string machine;  // the devices it was measured on: a table of other hardware is not used
   std::vector<LinkSpeed> links;
   double cpu_memory_gbps = 0;  // read + write of a large copy in RAM
-  std::optional<double>
-      disk_gbps;  // sequential read of a file, page cache bypassed where the system lets us
+  // sequential read of a file, page cache bypassed where the system lets us
+  std::optional<double> disk_gbps;
 
   /// The row from -> to, or nothing.
   const LinkSpeed* find(const std::string& from, const std::string& to) const;

@@ -10,12 +10,12 @@ namespace distorch::device {
 /// (no cached blocks); for the CPU it is the resident set of the process.
 struct MemoryUse {
   std::int64_t total = 0;
-  std::int64_t free =
-      0;  // what the system can still give, cached blocks of this process not counted as free
+  // what the system can still give, cached blocks of this process not counted as free
+  std::int64_t free = 0;
   std::int64_t in_use = 0;
   std::int64_t peak = 0;  // highest in_use since start or reset_peak
-  std::int64_t reserved =
-      0;  // held from the system by the caching allocator; = in_use where there is none
+  // held from the system by the caching allocator; = in_use where there is none
+  std::int64_t reserved = 0;
 };
 
 MemoryUse memory_use(c10::Device device);

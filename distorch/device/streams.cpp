@@ -21,8 +21,8 @@ thread_local std::vector<std::string> places;
 
 // The stream on which a donor sends: apart from the one on which it computes.
 c10::Stream donor_stream(c10::Device donor) {
-  constexpr c10::StreamId kSimDonorStream =
-      1000;  // beyond those of the pool; the machine may change under us
+  // beyond those of the pool; the machine may change under us
+  constexpr c10::StreamId kSimDonorStream = 1000;
   if (donor.type() == sim::kSim) return c10::Stream(c10::Stream::UNSAFE, donor, kSimDonorStream);
   static std::mutex mutex;
   static std::map<std::pair<c10::DeviceType, int>, c10::StreamId> streams;

@@ -70,8 +70,8 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
     current_guard = nullptr;
     siglongjmp(guard->back, 1);
   }
-  auto* watch =
-      info->si_code > 0 ? watch_of(address) : nullptr;  // <= 0: sent by kill(), no address
+  // <= 0: sent by kill(), no address
+  auto* watch = info->si_code > 0 ? watch_of(address) : nullptr;
   if (watch == nullptr || !replace_by_zeros(*watch, address)) call_previous(signal, info, context);
   errno = saved_errno;
 }

@@ -57,8 +57,8 @@ class TensorFile {
   std::string format_;
   std::vector<TensorInfo> tensors_;
   Metadata metadata_;
-  std::unordered_map<std::string_view, std::size_t>
-      index_;  // views into tensors_ (its strings do not move)
+  // views into tensors_ (its strings do not move)
+  std::unordered_map<std::string_view, std::size_t> index_;
 };
 
 /// Opens a weights file of any known format (catalog.cpp holds the list): by content first, then by

@@ -56,8 +56,8 @@ struct LocalLink {
 class Call {
  public:
   struct Inputs {
-    std::map<std::string, std::vector<Value>>
-        values;  // one element each, unless the type takes lists
+    // one element each, unless the type takes lists
+    std::map<std::string, std::vector<Value>> values;
     std::string node_id;
     const Json* prompt = nullptr;         // the prompt as it is executed
     const Json* extra_pnginfo = nullptr;  // {"workflow": ...} or null
@@ -68,7 +68,6 @@ class Call {
   Call(const NodeType& type, Inputs inputs);
 
   // --- inputs
-  // ---------------------------------------------------------------------------------------
   /// True when the input was given: linked to a value or set by a widget, and not null.
   bool has(const std::string& name) const;
   /// The value given, else the declared default. Throws Error(Usage) naming node and input if there
@@ -94,7 +93,6 @@ class Call {
   std::vector<std::string> given() const;
 
   // --- outputs
-  // --------------------------------------------------------------------------------------
   void out(std::size_t slot, Value value);
   /// For a slot declared with is_list: any number of values, none too.
   void out_list(std::size_t slot, std::vector<Value> values);
@@ -107,13 +105,11 @@ class Call {
   void out_link(std::size_t slot, LocalLink link);
 
   // --- progress
-  // -------------------------------------------------------------------------------------
   /// Reports a step; throws Error(Interrupted) when the user asked to stop.
   void progress(double value, double max);
   void preview(const Value& image);
 
   // --- surroundings
-  // ---------------------------------------------------------------------------------
   const NodeType& node_type() const { return *type_; }
   const std::string& node_id() const { return inputs_.node_id; }
   /// "node 5 (KSampler)", as messages name it.
@@ -139,7 +135,6 @@ class Call {
   }
 
   // --- results, read by the executor and by tests
-  // -----------------------------------------------------
   struct Output {
     std::vector<Value> values;     // one, unless out_list was used
     std::vector<LocalLink> links;  // in place of values after out_link

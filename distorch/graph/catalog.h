@@ -49,8 +49,8 @@ struct NodeType {
   std::string category = "sd";
   std::string description;
   std::string python_module = "nodes";
-  std::vector<Input>
-      inputs;  // in the order of the definition; required and optional ones may be mixed
+  // in the order of the definition; required and optional ones may be mixed
+  std::vector<Input> inputs;
   std::vector<Hidden> hidden;
   std::vector<Output> outputs;
   /// Shown in place of the outputs' own tooltips; for a type that shows those of another one.

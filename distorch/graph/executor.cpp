@@ -111,7 +111,6 @@ class Run : public CallListener {
 
  private:
   // --- setting up
-  // -----------------------------------------------------------------------------------------
   void prepare() {
     std::vector<std::string> needed = graph_.closure(request_.outputs);
     std::vector<CacheKey> keys;
@@ -130,8 +129,9 @@ class Run : public CallListener {
       if (!graph_.contains(id))
         throw Error(ErrorKind::Internal, "node " + id,
                     "is to be executed but is not in the prompt");
+      // reported from the cache, needs nothing
       if (executor_.cache_.find(graph_.key_of(id)))
-        schedule_.add(id, true);  // reported from the cache, needs nothing
+        schedule_.add(id, true);
       else
         need(id);
     }
@@ -144,7 +144,6 @@ class Run : public CallListener {
   }
 
   // --- schedule
-  // -------------------------------------------------------------------------------------------
   // Makes sure that `start` has a result or will have one.
   void need(const std::string& start) {
     std::vector<std::string> stack{start};
@@ -200,7 +199,6 @@ class Run : public CallListener {
   }
 
   // --- one node
-  // -------------------------------------------------------------------------------------------
   Step execute(const std::string& id) {
     if (auto cached = executor_.cache_.find(graph_.key_of(id))) {
       answer_from_cache(id, cached);
@@ -364,7 +362,6 @@ class Run : public CallListener {
   }
 
   // --- expansion
-  // ------------------------------------------------------------------------------------------
   void await(const std::string& made, const std::string& id) {
     wait_for(made, id);
     expanded_[id].push_back(made);
@@ -411,7 +408,6 @@ class Run : public CallListener {
   }
 
   // --- reports
-  // --------------------------------------------------------------------------------------------
   NodeState& touch(const std::string& id) {
     auto [found, fresh] = touched_.emplace(id, states_.size());
     if (fresh) {
@@ -533,8 +529,8 @@ class Run : public CallListener {
   std::map<std::string, std::shared_ptr<const NodeResult>> results_;
   std::unordered_map<std::string, std::set<std::string>> readers_;
   std::unordered_map<std::string, Collected> pending_;  // expanded, waiting for results
-  std::unordered_map<std::string, std::vector<std::string>>
-      expanded_;  // made nodes that it waits for
+  // made nodes that it waits for
+  std::unordered_map<std::string, std::vector<std::string>> expanded_;
   std::unordered_map<std::string, std::size_t> touched_;
   std::vector<NodeState> states_;
   std::string current_;

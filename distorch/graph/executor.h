@@ -28,11 +28,11 @@ enum class RunStatus { Success, Error, Interrupted };
 struct RunResult {
   RunStatus status = RunStatus::Success;
   Json outputs = Json::object();  // {node id: what it showed}, cached output nodes included
-  Json meta =
-      Json::object();  // {node id: {"node_id", "display_node", "parent_node", "real_node_id"}}
+  // {node id: {"node_id", "display_node", "parent_node", "real_node_id"}}
+  Json meta = Json::object();
   std::vector<std::string> executed;  // nodes that ran, in order
-  std::vector<std::pair<std::string, Json>>
-      messages;  // lifecycle messages, as the history keeps them
+  // lifecycle messages, as the history keeps them
+  std::vector<std::pair<std::string, Json>> messages;
   std::optional<ExecutionError> error;
   std::exception_ptr exception;  // what the node threw
 };

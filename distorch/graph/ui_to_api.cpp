@@ -32,8 +32,8 @@ struct Scope {
   std::string prefix;            // "2:5:" before the ids inside
   std::size_t depth = 0;
   std::unordered_map<std::string, const Scope*> inside;  // by the instance's file id
-  std::map<std::pair<std::string, std::string>, Json>
-      overrides;  // (inner file id, widget) -> value
+  // (inner file id, widget) -> value
+  std::map<std::pair<std::string, std::string>, Json> overrides;
 };
 
 // Where a link comes from in the end.
@@ -92,7 +92,6 @@ class Converter {
 
  private:
   // --- structure
-  // --------------------------------------------------------------------------------------
   void build_scopes() {
     scopes_.emplace_back().graph = &workflow_.root;
     std::size_t nodes = 0;
@@ -299,7 +298,6 @@ class Converter {
   }
 
   // --- links
-  // ------------------------------------------------------------------------------------------
   Source resolve(const Scope* scope, std::string link_id, const std::string& wanted) {
     std::set<std::pair<const Scope*, const UiLink*>> seen;
     for (;;) {
@@ -383,7 +381,6 @@ class Converter {
   }
 
   // --- output
-  // -----------------------------------------------------------------------------------------
   Json emit(const Scope& scope, const UiNode& node) {
     Json inputs = Json::object();
     auto& places = layout(node.type).places;

@@ -44,8 +44,8 @@ struct ConvertOptions {
 struct Prompt {
   Json nodes;     // {id: {"inputs", "class_type", "_meta": {"title"}}}
   Json workflow;  // the UI workflow it came from, null where it was a prompt already
-  std::vector<std::string>
-      notes;  // what the user should know: dynamic prompts chosen, decorations left out
+  // what the user should know: dynamic prompts chosen, decorations left out
+  std::vector<std::string> notes;
 };
 
 /// UI workflow -> prompt: subgraphs are flattened (ids "2:31"), reroutes, primitives, notes, muted

@@ -71,7 +71,6 @@ class Validator {
 
  private:
   // --- structure
-  // ------------------------------------------------------------------------------------------
   void find_types() {
     for (auto& [id, node] : prompt_.items()) {
       NodeState& state = states_[id];
@@ -133,7 +132,6 @@ class Validator {
   }
 
   // --- walk: depth first, without recursion
-  // ---------------------------------------------------------------
   void visit(const std::string& start) {
     struct Frame {
       std::string id;
@@ -190,7 +188,6 @@ class Validator {
   }
 
   // --- one node
-  // -------------------------------------------------------------------------------------------
   void check_node(const std::string& id, NodeState& state) {
     std::set<std::string> own_checks;
     for (auto& check : state.type->checks)
@@ -378,7 +375,6 @@ class Validator {
   }
 
   // --- results
-  // --------------------------------------------------------------------------------------------
   Problem on_input(const NodeState& state, const Input& input, const char* type,
                    std::string message) {
     Problem problem;

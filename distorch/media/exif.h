@@ -8,8 +8,8 @@ namespace distorch::media {
 /// What we use of an EXIF block.
 struct Exif {
   int orientation = 1;  // 1..8; 1 is upright
-  std::map<int, std::string>
-      texts;  // ASCII values of the first directory by tag number (0x010f Make, 0x0110 Model, ...)
+  // ASCII values of the first directory by tag number (0x010f Make, 0x0110 Model, ...)
+  std::map<int, std::string> texts;
 };
 
 /// Reads the first directory of a TIFF structure; whatever lies outside of `block` or makes no

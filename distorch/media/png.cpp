@@ -74,8 +74,8 @@ bool read_header(Session& s) {
   png_read_info(s.png, s.info);
   auto colour = png_get_color_type(s.png, s.info);
   png_set_strip_16(s.png);
-  if (colour == PNG_COLOR_TYPE_PALETTE)
-    png_set_palette_to_rgb(s.png);  // transparency of a palette becomes alpha
+  // transparency of a palette becomes alpha
+  if (colour == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(s.png);
   if ((colour & PNG_COLOR_MASK_COLOR) == 0) {
     if (png_get_bit_depth(s.png, s.info) < 8) png_set_expand_gray_1_2_4_to_8(s.png);
     png_set_gray_to_rgb(s.png);

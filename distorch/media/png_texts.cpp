@@ -118,8 +118,8 @@ std::optional<Text> text_of(const Chunk& chunk, std::size_t limit) {
     compressed = rest[0] != 0;
     if (compressed && rest[1] != 0) return std::nullopt;  // unknown method
     rest.remove_prefix(2);
-    if (!take_field(rest) || !take_field(rest))
-      return std::nullopt;  // language, translated keyword
+    // language, translated keyword
+    if (!take_field(rest) || !take_field(rest)) return std::nullopt;
   } else if (compressed) {
     if (rest.empty() || rest[0] != 0) return std::nullopt;
     rest.remove_prefix(1);

@@ -19,8 +19,8 @@ struct LatentFormat {
   double shift = 0.0;
   std::int64_t channels = 4;
   std::int64_t downscale = 8;  // pixels a cell
-  std::vector<std::array<double, 3>>
-      rgb_factors;  // by channel: red, green, blue of a fast preview, -1..1
+  // by channel: red, green, blue of a fast preview, -1..1
+  std::vector<std::array<double, 3>> rgb_factors;
   std::array<double, 3> rgb_bias = {0, 0, 0};
 };
 

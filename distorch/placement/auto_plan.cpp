@@ -21,15 +21,14 @@ using Bytes = std::int64_t;
 constexpr std::int64_t kEffort = 8'000'000;  // of Timeline: some tens of milliseconds
 constexpr int kSpreadTries = 80;             // clock runs of one even spread
 constexpr std::size_t kStarts = 3;           // best candidates that the local search begins from
-constexpr std::size_t kSizes =
-    3;  // thresholds above which blocks stay resident, to make the slots smaller
+// thresholds above which blocks stay resident, to make the slots smaller
+constexpr std::size_t kSizes = 3;
 constexpr std::size_t kReach = 4;  // the local search exchanges blocks this near
 constexpr double kBetter = 1e-9;   // relative; ties go to the candidate found first
 
 std::string human(Bytes bytes) { return human_bytes(static_cast<double>(bytes)); }
 
 // --- the search
-// -----------------------------------------------------------------------------------------------------
 
 class Search {
  public:
@@ -334,7 +333,6 @@ std::optional<Placement> try_plan(const System& system, const Model& model, Byte
 }  // namespace
 
 // --- several models
-// -------------------------------------------------------------------------------------------------
 
 namespace {
 

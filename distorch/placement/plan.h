@@ -17,8 +17,8 @@ DeviceKind kind_of(std::string_view device);
 struct Device {
   std::string name;
   std::int64_t total_bytes = 0;  // what DeviceFraction counts from
-  std::int64_t budget_bytes =
-      0;  // what we may use of it; weights + rings + activations stay within
+  // what we may use of it; weights + rings + activations stay within
+  std::int64_t budget_bytes = 0;
 };
 
 /// The machine a plan is for. Device numbers everywhere are indices into `devices`.
@@ -39,17 +39,18 @@ System system_of(const Rig& rig, std::string_view compute);
 /// What is used together: a transformer block, a stage of a UNet. Whole blocks are placed, never
 /// parts of one.
 struct Block {
-  std::string name;             // "double_blocks.0"
-  std::string type;             // "DoubleBlock": one row of the layer table; may be empty
-  std::int64_t bytes = 0;       // as in the file: what rests on a device and what a link carries
-  std::vector<double> seconds;  // seconds[d]: one step's compute of it on devices[d]; absent or <
-                                // 0: cannot run there
-  double unpack_s = 0;  // added to seconds where it streams: waiting and starting anew, its bytes'
-                        // arrival in the device's memory, converting, laying out
-  std::int64_t activation_bytes =
-      0;  // crosses a link when it runs on another device than the block before it
-  bool pinned =
-      false;  // stays on the compute device (embedding tables, tiny layers), charged to it
+  std::string name;        // "double_blocks.0"
+  std::string type;        // "DoubleBlock": one row of the layer table; may be empty
+  std::int64_t bytes = 0;  // as in the file: what rests on a device and what a link carries
+  // seconds[d]: one step's compute of it on devices[d]; absent or < 0: cannot run there
+  std::vector<double> seconds;
+  // added to seconds where it streams: waiting and starting anew, its bytes' arrival in the
+  // device's memory, converting, laying out
+  double unpack_s = 0;
+  // crosses a link when it runs on another device than the block before it
+  std::int64_t activation_bytes = 0;
+  // stays on the compute device (embedding tables, tiny layers), charged to it
+  bool pinned = false;
 
   double seconds_on(int device) const;  // < 0: cannot run there
 };
@@ -58,8 +59,8 @@ struct Block {
 struct Model {
   std::string name;
   std::vector<Block> blocks;
-  std::int64_t activation_bytes =
-      0;  // peak on the compute device while this model runs, weights apart
+  // peak on the compute device while this model runs, weights apart
+  std::int64_t activation_bytes = 0;
 
   std::int64_t bytes() const;
 };

@@ -11,8 +11,8 @@ namespace {
 
 constexpr std::int64_t kTiny = 10000;  // a block below 1 / kTiny of the model stays on compute
 constexpr double kAssumedLink = 12e9;  // bytes/s of a donor whose link nobody has measured
-constexpr double kAssumedCompute =
-    50e9;  // bytes of weights computed per second where no seconds are known
+// bytes of weights computed per second where no seconds are known
+constexpr double kAssumedCompute = 50e9;
 constexpr double kShifts[] = {0.5, 0.0, 0.25, 0.75};
 constexpr int kNeighbours = 3;  // exchanges look this far
 
@@ -133,8 +133,8 @@ void repair(const System& system, const Model& model, const Limits& limits,
     double best = -0.5;  // bytes are whole: anything better than no change
     std::size_t block = homes.size();
     int target = -1;
-    const std::size_t start =
-        round * 13 % std::max<std::size_t>(1, homes.size());  // ties fall on different places
+    // ties fall on different places
+    const std::size_t start = round * 13 % std::max<std::size_t>(1, homes.size());
     for (std::size_t k = 0; k < homes.size(); ++k) {
       std::size_t i = (start + k) % homes.size();
       if (pinned[i] || model.blocks[i].bytes == 0) continue;
@@ -212,8 +212,8 @@ class Exchange {
  private:
   bool keeps(const std::vector<std::int64_t>& got, const std::vector<Home>& homes, std::size_t i,
              std::size_t j) const {
-    const std::int64_t moved =
-        model_.blocks[j].bytes - model_.blocks[i].bytes;  // what i's device gains
+    // what i's device gains
+    const std::int64_t moved = model_.blocks[j].bytes - model_.blocks[i].bytes;
     if (moved == 0) return true;
     auto fits = [&](int device, std::int64_t now) {
       return std::abs(now - limits_.quotas[device]) <= largest_ && now <= limits_.at_most[device];

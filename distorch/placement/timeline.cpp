@@ -10,8 +10,8 @@ namespace distorch::placement {
 namespace {
 
 constexpr double kNever = LinkClock::kNever;
-constexpr int kFewestSteps =
-    3;  // the first fills the rings, two more show whether the step has settled
+// the first fills the rings, two more show whether the step has settled
+constexpr int kFewestSteps = 3;
 constexpr int kMostSteps = 32;
 constexpr double kSettled = 1e-9;  // relative change of a step's length
 constexpr int kUnknown = -2;

@@ -123,7 +123,6 @@ placement::System Engine::system_without(const std::string& compute, const Bytes
 }
 
 // --- the list of models
-// -------------------------------------------------------------------------------------
 
 void Engine::add(const std::shared_ptr<StreamedModel>& model, const PlacementRequest& request,
                  bool many_steps) {
@@ -170,7 +169,6 @@ void Engine::unload_all() {
 }
 
 // --- planning
-// -----------------------------------------------------------------------------------------------
 
 placement::Model Engine::describe(const StreamedModel& model, const placement::System& system,
                                   const Profile& profile) const {

@@ -19,8 +19,8 @@ namespace distorch::streaming {
 /// How a loader wants a model placed. All empty: `auto` on the default device.
 struct PlacementRequest {
   std::string compute;  // "" = the engine's default device
-  std::string
-      allocation;  // "EXPERT#COMPUTE;VIRTUAL_GB;DONORS" (placement/allocation_string.h); "" = auto
+  // "EXPERT#COMPUTE;VIRTUAL_GB;DONORS" (placement/allocation_string.h); "" = auto
+  std::string allocation;
   bool eject = true;  // other models give up their memory first (only as much as is needed)
   bool operator==(const PlacementRequest&) const = default;
 };
@@ -31,8 +31,8 @@ struct EngineOptions {
   std::string default_device;                   // "" = the first accelerator, else cpu
   std::map<std::string, std::int64_t> budgets;  // --memory cuda:0=10GiB
   PlacementMode mode = PlacementMode::Auto;     // --placement: Tail is DisTorch2's order
-  std::string override_allocation;  // --placement "cuda:0,2gb;cpu,*" for every model; "" = as the
-                                    // loader says
+  // --placement "cuda:0,2gb;cpu,*" for every model; "" = as the loader says
+  std::string override_allocation;
   std::map<std::string, std::string> device_map;  // --device-map
   bool strict_devices = false;
   bool log_tables = true;

@@ -65,8 +65,8 @@ struct RingOptions {
   at::Device compute = at::kCPU;
   int slots = 2;     // room for that many of the largest block; 1 saves memory, see plan.h
   std::string lane;  // for traces: "cpu -> cuda:0"
-  bool registered =
-      true;  // the file's mapping is registered with the compute device (see RegisteredRange)
+  // the file's mapping is registered with the compute device (see RegisteredRange)
+  bool registered = true;
   std::vector<const std::byte*> seams;  // where pieces of registered memory begin, sorted or not
   bool keep_cached = true;  // false: the file does not fit into RAM, give its pages back once read
   RingWaits waits;

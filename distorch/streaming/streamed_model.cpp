@@ -115,7 +115,6 @@ std::vector<at::Tensor> StreamedModel::items_in(const at::Tensor& buffer, int bl
 }
 
 // --- running
-// ------------------------------------------------------------------------------------------------
 
 void StreamedModel::fill_slots(int block, const std::vector<at::Tensor>& values) {
   const auto& items = layouts_[block].items;
@@ -279,7 +278,6 @@ at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
 }
 
 // --- LoRA
-// ---------------------------------------------------------------------------------------------------
 
 void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
   if (loras == loras_) return;
@@ -313,7 +311,6 @@ void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
 }
 
 // --- accounts
-// -----------------------------------------------------------------------------------------------
 
 std::int64_t StreamedModel::device_bytes(const std::string& name) const {
   if (name == "disk") return 0;

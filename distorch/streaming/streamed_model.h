@@ -37,8 +37,8 @@ struct LoraUse {
 struct StreamedOptions {
   std::string name;             // for messages and tables: the file's stem
   std::string compute = "cpu";  // the device that computes
-  at::ScalarType dtype =
-      at::kFloat;  // of the arithmetic; bytes in the file are converted where they differ
+  // of the arithmetic; bytes in the file are converted where they differ
+  at::ScalarType dtype = at::kFloat;
   int slots = 2;
   bool channels_last = false;  // lay out resident and converted 4-D weights for such convolutions
   std::int64_t upload_from_bytes = std::int64_t{64} << 20;  // less is copied at once by one thread
@@ -172,8 +172,8 @@ class StreamedModel final : public weights::WeightSource {
   bool all_registered_ = false;
   StepRecorder recorder_;
   bool record_steps_ = false;
-  std::map<std::pair<std::string, std::string>, weights::Patch>
-      factors_;  // (LoRA key, weight) -> on the compute device
+  // (LoRA key, weight) -> on the compute device
+  std::map<std::pair<std::string, std::string>, weights::Patch> factors_;
   std::vector<LoraUse> loras_;
 };
 

@@ -94,8 +94,8 @@ void ClipTokenizer::add_stretch(std::string_view text, float weight, const Embed
 }
 
 std::vector<std::vector<Token>> ClipTokenizer::to_chunks(const std::vector<Group>& groups) const {
-  auto full =
-      static_cast<std::size_t>(options_.max_length - 1);  // the last place is the end token's
+  // the last place is the end token's
+  auto full = static_cast<std::size_t>(options_.max_length - 1);
   std::vector<std::vector<Token>> chunks = {{Token{.id = ClipBpe::start_token}}};
   auto close = [&] {
     auto& chunk = chunks.back();

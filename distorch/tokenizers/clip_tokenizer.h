@@ -14,8 +14,8 @@ namespace distorch::tokenizers {
 struct Token {
   int id = 0;  // unused where `embedding` >= 0
   float weight = 1.0f;
-  int word_id = 0;  // same for tokens of one stretch of text or one embedding, from 1; 0 for start,
-                    // end, padding
+  // same for tokens of one stretch of text or one embedding, from 1; 0 for start, end, padding
+  int word_id = 0;
   int embedding = -1;  // index into PromptTokens::embeddings
   int row = 0;         // of that embedding
 
@@ -24,8 +24,8 @@ struct Token {
 };
 
 struct PromptTokens {
-  std::vector<std::vector<Token>>
-      chunks;  // at least one; each of max_length tokens, start and end included
+  // at least one; each of max_length tokens, start and end included
+  std::vector<std::vector<Token>> chunks;
   std::vector<std::string> embeddings;  // names that were found, as given to the lookup
   std::vector<std::string> missing;     // names that were not; they are left out of the prompt
 };

@@ -22,8 +22,8 @@ struct Patch {
 
 /// Where a layer finds its tensor while its block runs.
 struct Slot {
-  at::Tensor
-      value;  // [shape], compute dtype, on the device where the block runs; undefined between runs
+  // [shape], compute dtype, on the device where the block runs; undefined between runs
+  at::Tensor value;
   std::vector<Patch> patches;  // applied by the layer at run time, in order
 };
 

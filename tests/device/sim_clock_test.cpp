@@ -350,6 +350,6 @@ TEST_CASE("sim: dry and real runs of a ring take the same time on the same clock
   const double real = ring();
   sim::DryScope scope;
   CHECK(ring() == real);
-  CHECK(real ==
-        Approx(8 * 4e6 / 10e9 + 12e6 / 100e9));  // copies back to back, the last compute after them
+  // copies back to back, the last compute after them
+  CHECK(real == Approx(8 * 4e6 / 10e9 + 12e6 / 100e9));
 }

@@ -429,8 +429,8 @@ TEST_CASE("sim: out variants resize, memory follows") {
   CHECK(at::equal(out.cpu(), at::ones({2000})));
   out.resize_({4000});
   CHECK(at::equal(out.slice(0, 0, 2000).cpu(), at::ones({2000})));
-  CHECK(sim::memory(0).in_use ==
-        4096 + 16384);  // 4000 B -> 4096, 16000 B -> 16384 - 384 rounded to 512s
+  // 4000 B -> 4096, 16000 B -> 16384 - 384 rounded to 512s
+  CHECK(sim::memory(0).in_use == 4096 + 16384);
 }
 
 TEST_CASE("sim: a 14B-size video transformer runs dry in no time and no memory") {

@@ -176,8 +176,8 @@ TEST_CASE("mapped file: faults of several threads at once") {
       if (sum(map->bytes().subspan(8192)) != 0) thrown.store(-1000);
     });
   for (auto& t : threads) t.join();
-  CHECK(thrown.load() >=
-        1);  // once one thread has put zeros there, the copies of the others succeed
+  // once one thread has put zeros there, the copies of the others succeed
+  CHECK(thrown.load() >= 1);
   CHECK_THROWS_AS(map->check(), Error);
 }
 

@@ -215,8 +215,8 @@ TEST_CASE("open_tensor_file: by content, by extension, and what is refused") {
     return folder.path / name;
   };
   auto honest = file_of(R"({"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1);
-  CHECK(open_tensor_file(file("a.ckpt", honest)).tensors().size() ==
-        1);  // misnamed, still safetensors
+  // misnamed, still safetensors
+  CHECK(open_tensor_file(file("a.ckpt", honest)).tensors().size() == 1);
   auto refusal = [&](const std::filesystem::path& path) -> std::string {
     try {
       open_tensor_file(path);

@@ -103,8 +103,8 @@ TEST_CASE("png: text chunks that lie are left out, the others stay") {
   CHECK(texts_in(chunk("tEXt", zero + "no keyword") + good) == one);
   CHECK(texts_in(chunk("tEXt", std::string(80, 'k') + zero + "v") + good) == one);
   CHECK(texts_in(chunk("zTXt", "k" + zero) + good) == one);
-  CHECK(texts_in(chunk("zTXt", "k" + zero + "\x01" + deflate("v")) + good) ==
-        one);  // unknown method
+  // unknown method
+  CHECK(texts_in(chunk("zTXt", "k" + zero + "\x01" + deflate("v")) + good) == one);
   CHECK(texts_in(chunk("zTXt", "k" + zero + zero + "garbage") + good) == one);
   auto cut = deflate(std::string(1000, 'a') + "bcd");
   CHECK(texts_in(chunk("zTXt", "k" + zero + zero + cut.substr(0, cut.size() - 6)) + good) == one);
@@ -142,8 +142,8 @@ TEST_CASE("png: pictures that lie about their size are refused before memory is 
   CHECK(message(signature + header(16000, 16000) + pixels)
             .find("says it has 16000 x 16000 pixels, which ") == 0);
   CHECK(message(signature + header(0, 5) + pixels).find("is a broken PNG") == 0);
-  CHECK(message(signature + header(20, 20) + pixels).find("is a broken PNG") ==
-        0);  // 100 of 1220 bytes
+  // 100 of 1220 bytes
+  CHECK(message(signature + header(20, 20) + pixels).find("is a broken PNG") == 0);
   CHECK(message(signature + pixels).find("is a broken PNG") == 0);
   CHECK(message(signature).find("is a broken PNG") == 0);
 }

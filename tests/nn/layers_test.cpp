@@ -181,8 +181,8 @@ TEST_CASE("attention: softmax of scaled scores, head by head") {
   auto mask = at::zeros({7, 7}).fill_(-1e9).triu(1);
   auto causal = nn::attention(k, k, v, {.heads = 3, .causal = true});
   CHECK(difference(causal, nn::attention(k, k, v, {.heads = 3, .mask = mask})) < 1e-5);
-  CHECK(difference(causal.select(1, 0), v.select(1, 0)) <
-        1e-6);  // the first position sees itself only
+  // the first position sees itself only
+  CHECK(difference(causal.select(1, 0), v.select(1, 0)) < 1e-6);
 }
 
 TEST_CASE("attention: the sliced form for long bfloat16 sequences on the CPU") {

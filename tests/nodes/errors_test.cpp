@@ -120,8 +120,8 @@ TEST_CASE("an interrupt in the middle of sampling stops there and leaves nothing
   CHECK(result.run.status == graph::RunStatus::Interrupted);
   CHECK(stopper.steps < 4);
   CHECK(nothing_in(tiny.folder() / "output"));
-  CHECK(tiny.run(sampling_prompt()).validation.clean() ==
-        false);  // no output node: the application goes on working
+  // no output node: the application goes on working
+  CHECK(tiny.run(sampling_prompt()).validation.clean() == false);
   tiny.run_well(with_picture(sampling_prompt()));
 }
 

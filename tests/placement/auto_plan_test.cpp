@@ -125,8 +125,8 @@ TEST_CASE("auto: one slot where two do not fit, smaller slots where large blocks
 TEST_CASE("auto: a slow donor card loses against faster RAM") {
   auto system = two_cards(25e9, 1e9);
   system.devices[0].budget_bytes = gib(8);
-  auto model =
-      even_model(20, gib(1), 0.05);  // the second card cannot compute it (no seconds given)
+  // the second card cannot compute it (no seconds given)
+  auto model = even_model(20, gib(1), 0.05);
   auto placement = auto_plan(system, model);
   CHECK(placement.bytes[2] > 10 * placement.bytes[1]);
 }

@@ -25,8 +25,8 @@ double step_of(const System& system, const Model& model, std::vector<Home> homes
   Timeline clock(system, model);
   auto placement = make_placement(system, model, std::move(homes), slots);
   double step = clock.step_s(placement);
-  CHECK(clock.report(placement).step_s ==
-        doctest::Approx(step).epsilon(1e-7));  // recurrence = events
+  // recurrence = events
+  CHECK(clock.report(placement).step_s == doctest::Approx(step).epsilon(1e-7));
   return step;
 }
 

@@ -91,10 +91,11 @@ TEST_CASE("clip text: cleaned as without ftfy") {
                         "b") == "a \xe4\xb8\xad b");
   CHECK(clean_clip_text("e\xcc\x81") == "\xc3\xa9");  // NFC
   CHECK(clean_clip_text("\xc4\xb0") == "i\xcc\x87");  // dotted I
-  CHECK(clean_clip_text("\xce\xa3\xce\x91\xce\xa3") ==
-        "\xcf\x83\xce\xb1\xcf\x82");  // the last sigma of a word
+  // the last sigma of a word
+  CHECK(clean_clip_text("\xce\xa3\xce\x91\xce\xa3") == "\xcf\x83\xce\xb1\xcf\x82");
   CHECK(clean_clip_text("\xce\xa3") == "\xcf\x83");
+  // line separator
   CHECK(clean_clip_text("a\xe2\x80\xa8"
-                        "b") == "a b");  // line separator
+                        "b") == "a b");
   CHECK(clean_clip_text("").empty());
 }

@@ -20,8 +20,8 @@ struct Replacement {
 };
 
 struct TextInput {
-  at::Tensor ids;  // [B, L] int64, L <= positions; any valid id but the end token where a
-                   // replacement stands
+  // [B, L] int64, L <= positions; any valid id but the end token where a replacement stands
+  at::Tensor ids;
   std::vector<Replacement> replacements;
 };
 
@@ -31,14 +31,15 @@ struct TextOptions {
   /// CLIPSetLastLayer.
   std::optional<int> layer;
   bool normalize = true;  // apply the final norm to an intermediate layer's output too
-  bool project_pooled =
-      true;  // multiply the pooled output by the projection, where the file has one
+  // multiply the pooled output by the projection, where the file has one
+  bool project_pooled = true;
 };
 
 struct TextOutput {
   at::Tensor hidden;  // [B, L, width] float32
-  at::Tensor pooled;  // [B, width or projection] float32: final norm's output at the first end
-                      // token (else the last token)
+  // [B, width or projection] float32: final norm's output at the first end token (else the last
+  // token)
+  at::Tensor pooled;
 };
 
 /// CLIP's text transformer: causal, pre-norm.

@@ -11,8 +11,8 @@ namespace distorch::models::sd {
 /// Shape of a Stable Diffusion UNet. Levels go from the full latent size down, each half the size
 /// of the one before.
 struct UNetConfig {
-  std::int64_t in_channels =
-      4;  // 9: inpainting (latent, mask, masked latent); 8: edit by instruction
+  // 9: inpainting (latent, mask, masked latent); 8: edit by instruction
+  std::int64_t in_channels = 4;
   std::int64_t out_channels = 4;
   std::int64_t model_channels = 320;
   std::int64_t time_width = 1280;
@@ -20,12 +20,12 @@ struct UNetConfig {
   std::int64_t vector_width = 0;     // of a second conditioning vector (SDXL's label_emb); 0: none
   std::vector<std::int64_t> channels;    // by level
   std::vector<std::int64_t> res_blocks;  // by level, on the way down; one more on the way up
-  std::vector<std::int64_t>
-      depth_in;  // transformer blocks after each residual block on the way down; 0: none
+  // transformer blocks after each residual block on the way down; 0: none
+  std::vector<std::int64_t> depth_in;
   std::vector<std::int64_t> depth_out;  // the same on the way up, in execution order
   std::int64_t depth_middle = 1;        // -1: a residual block only, -2: no middle at all
-  bool linear_projection =
-      false;  // SD 2.x: matrices around the transformer; SD 1.x: 1x1 convolutions
+  // SD 2.x: matrices around the transformer; SD 1.x: 1x1 convolutions
+  bool linear_projection = false;
 
   /// Heads of an attention of so many channels: 8 with convolutions (SD 1.x), channels / 64 with
   /// matrices (SD 2.x).

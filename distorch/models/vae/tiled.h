@@ -11,8 +11,8 @@ namespace distorch::models::vae {
 struct TileSize {
   std::int64_t width = 64;
   std::int64_t height = 64;
-  std::int64_t overlap =
-      16;  // smaller than width / 2 and height / 2, as three passes halve the sides in turn
+  // smaller than width / 2 and height / 2, as three passes halve the sides in turn
+  std::int64_t overlap = 16;
 };
 
 /// Called after each tile with the number done and the number in all.

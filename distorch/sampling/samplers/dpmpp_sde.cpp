@@ -10,8 +10,8 @@ at::Tensor sample_dpmpp_sde(Denoiser& model, at::Tensor x, const Sigmas& given,
   if (given.size() <= 1) {
     return x;
   }
-  constexpr float kPart =
-      0.5f;  // where the inner evaluation lies; with 1/2 only it counts in the end
+  // where the inner evaluation lies; with 1/2 only it counts in the end
+  constexpr float kPart = 0.5f;
   const float eta = eta_of(context);
   const float s_noise = s_noise_of(context);
   const bool noisy = eta > 0 && s_noise > 0;
