@@ -32,14 +32,15 @@ at::Tensor Conv2d::operator()(const at::Tensor& x) const {
   bool is_pointwise = options_.kernel == 1 && options_.stride == 1 && options_.padding == 0;
   if (is_pointwise && x.is_contiguous(at::MemoryFormat::ChannelsLast))
     return to_image(linear(to_tokens(x), weight_, bias_), x.size(2), x.size(3));
-  auto y = conv(x, weight_.value(), optional_value(bias_), options_);
+  // Converted weights are laid out for the input in the same pass.
+  auto y = conv(x, weight_.dense(x.suggest_memory_format()), optional_value(bias_), options_);
   for (const auto& patch : weight_.patches()) y.add_(low_rank(x, patch), patch.scale);
   return y;
 }
 
 at::Tensor Conv2d::low_rank(const at::Tensor& x, const weights::Patch& patch) const {
   if (patch.delta.defined())
-    return conv(x, patch.delta.view(weight_.value().sizes()), std::nullopt, options_);
+    return conv(x, patch.delta.view(weight_.shape()), std::nullopt, options_);
   if (!patch.mid.defined())
     return conv(conv(x, kernel_of(patch.down), std::nullopt, options_), kernel_of(patch.up),
                 std::nullopt, pointwise);

@@ -20,7 +20,7 @@ class Conv2d {
   Conv2d(const weights::Scope& scope, std::int64_t in, std::int64_t out, ConvOptions options = {});
   at::Tensor operator()(const at::Tensor& x) const;
   /// The type that this layer computes in, known while its block runs.
-  at::ScalarType dtype() const { return weight_.value().scalar_type(); }
+  at::ScalarType dtype() const { return weight_.dtype(); }
 
  private:
   at::Tensor low_rank(const at::Tensor& x, const weights::Patch& patch) const;

@@ -20,7 +20,9 @@ Linear::Linear(const weights::Scope& scope, std::int64_t in, std::int64_t out, b
 at::Tensor Linear::operator()(const at::Tensor& x) const { return linear(x, weight_, bias_); }
 
 at::Tensor linear(const at::Tensor& x, const weights::Weight& weight, const weights::Weight& bias) {
-  auto y = at::linear(x, matrix(weight.value()), optional_value(bias));
+  auto added = optional_value(bias);
+  auto y = weight.packed() ? quant::linear(x, *weight.packed(), added.value_or(at::Tensor()))
+                           : at::linear(x, matrix(weight.dense()), added);
   for (const auto& patch : weight.patches()) {
     if (patch.delta.defined()) {
       y.add_(at::linear(x, patch.delta.reshape({y.size(-1), x.size(-1)})), patch.scale);

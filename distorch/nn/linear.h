@@ -13,7 +13,7 @@ class Linear {
   Linear(const weights::Scope& scope, std::int64_t in, std::int64_t out, bool bias = true);
   at::Tensor operator()(const at::Tensor& x) const;
   /// The type that this layer computes in, known while its block runs.
-  at::ScalarType dtype() const { return weight_.value().scalar_type(); }
+  at::ScalarType dtype() const { return weight_.dtype(); }
 
  private:
   weights::Weight weight_, bias_;

@@ -18,7 +18,7 @@ at::Tensor low_rank_product(const weights::Patch& patch) {
 }  // namespace
 
 at::Tensor patched(const weights::Weight& weight) {
-  auto value = weight.value();
+  auto value = weight.dense();
   for (const auto& patch : weight.patches()) {
     auto change = patch.delta.defined() ? patch.delta : low_rank_product(patch);
     value = at::add(value, change.reshape(value.sizes()), patch.scale);

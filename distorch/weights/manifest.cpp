@@ -12,9 +12,28 @@ int Manifest::add_block(std::string name) {
 Weight Manifest::declare(Declared weight) {
   if (weight.block < 0)
     throw Error(ErrorKind::Internal, weight.name, "was declared outside of any block");
+  slots_.emplace_back().shape = weight.shape;
   weights_.push_back(std::move(weight));
-  slots_.emplace_back();
   return Weight(&slots_.back());
+}
+
+void Manifest::compute_in(at::ScalarType dtype) {
+  for (auto& slot : slots_) slot.dtype = dtype;
+}
+
+at::ScalarType Weight::dtype() const {
+  if (slot_->dtype) return *slot_->dtype;
+  return slot_->packed ? at::kFloat : slot_->value.scalar_type();
+}
+
+at::Tensor Weight::dense(std::optional<at::MemoryFormat> format) const {
+  if (!slot_) return {};
+  if (slot_->packed) {
+    auto value = quant::decode(*slot_->packed, dtype());
+    return format ? value.contiguous(*format) : value;
+  }
+  if (!slot_->value.defined() || slot_->value.scalar_type() == dtype()) return slot_->value;
+  return slot_->value.to(dtype(), false, false, format);
 }
 
 WeightSource& Manifest::source() const {

@@ -1,13 +1,17 @@
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <c10/core/MemoryFormat.h>
 
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "distorch/quant/packed.h"
 
 namespace distorch::weights {
 
@@ -20,10 +24,14 @@ struct Patch {
   double scale = 1.0;
 };
 
-/// Where a layer finds its tensor while its block runs.
+/// Where a layer finds its weight while its block runs: `value` or `packed`, as the file has the
+/// numbers or converted once; neither between runs.
 struct Slot {
-  // [shape], compute dtype, on the device where the block runs; undefined between runs
-  at::Tensor value;
+  at::Tensor value;  // [shape], any dtype, on the device where the block runs
+  std::shared_ptr<const quant::Packed> packed;
+  // What the model computes in; nothing: what the value is of.
+  std::optional<at::ScalarType> dtype;
+  std::vector<std::int64_t> shape;
   std::vector<Patch> patches;  // applied by the layer at run time, in order
 };
 
@@ -41,11 +49,18 @@ class Weight {
  public:
   Weight() = default;
   explicit Weight(Slot* slot) : slot_(slot) {}
-  /// The tensor, while the block is running; undefined for an absent optional weight.
-  const at::Tensor& value() const { return slot_->value; }
+  const std::vector<std::int64_t>& shape() const { return slot_->shape; }
+  /// The type that the model computes in, known while the block is running.
+  at::ScalarType dtype() const;
+  /// The numbers in dtype(), while the block is running: where they lie if they are stored so, else
+  /// converted or decoded for this call (as `format`, where that is asked for); undefined for an
+  /// absent optional weight.
+  at::Tensor dense(std::optional<at::MemoryFormat> format = {}) const;
+  /// What lies in the slot, for layers that use it as it is; null where it is a plain tensor.
+  const quant::Packed* packed() const { return slot_ ? slot_->packed.get() : nullptr; }
   const std::vector<Patch>& patches() const { return slot_->patches; }
   bool declared() const { return slot_ != nullptr; }
-  bool defined() const { return slot_ != nullptr && slot_->value.defined(); }
+  bool defined() const { return slot_ != nullptr && (slot_->value.defined() || slot_->packed); }
 
  private:
   Slot* slot_ = nullptr;
@@ -80,6 +95,8 @@ class Manifest {
   const std::vector<Declared>& weights() const { return weights_; }
   const std::vector<std::string>& blocks() const { return blocks_; }
   Slot& slot(std::size_t weight) { return slots_[weight]; }
+  /// What the model computes in, whatever its weights are stored as.
+  void compute_in(at::ScalarType dtype);
 
   void attach(WeightSource* source) { source_ = source; }
   WeightSource& source() const;

@@ -31,7 +31,7 @@ class Model {
   at::Tensor forward(at::Tensor x) const {
     for (const auto& layer : layers_)
       x = layer.block.run1({x}, [&](const weights::Tensors& in) {
-        auto y = at::linear(in[0], layer.weight.value(), layer.bias.value());
+        auto y = at::linear(in[0], layer.weight.dense(), layer.bias.dense());
         for (const auto& patch : layer.weight.patches())
           y = y + at::linear(at::linear(in[0], patch.down), patch.up) * patch.scale;
         return in[0] + at::tanh(y);

@@ -1,0 +1,37 @@
+#pragma once
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "distorch/formats/dtype.h"
+#include "distorch/quant/packed.h"
+
+namespace distorch::quant {
+
+/// A tensor that a packed weight needs beside its own: "layer.scale_weight" for "layer.weight".
+struct Companion {
+  /// How files call it, beside the weight's name without its last part ("weight").
+  std::vector<std::string> names;
+  bool optional = false;
+};
+
+/// One way of packing numbers. To add one: a file here and a line in the list of encoding.cpp.
+class Encoding {
+ public:
+  virtual ~Encoding() = default;
+  /// As ComfyUI's "comfy_quant" markers call it: "float8_e4m3fn", ...
+  virtual std::string_view name() const = 0;
+  virtual const std::vector<Companion>& companions() const = 0;
+  /// Whether a weight of this element type with these companions (one entry each, whether the file
+  /// has it) is packed so, where no marker says.
+  virtual bool matches(formats::DType dtype, const std::vector<bool>& present) const = 0;
+  /// [shape] in `dtype` on the weight's device.
+  virtual at::Tensor decode(const Packed& weight, at::ScalarType dtype) const = 0;
+};
+
+/// The list.
+const std::vector<const Encoding*>& encodings();
+/// Null for an unknown name.
+const Encoding* encoding_named(std::string_view name);
+
+}  // namespace distorch::quant

@@ -1,0 +1,74 @@
+#include "distorch/quant/packed.h"
+
+#include <algorithm>
+
+#include "distorch/quant/encoding.h"
+
+namespace distorch::quant {
+namespace {
+
+// Decoded rows that exist at a time: large enough that a product of so many rows keeps a device
+// busy, small beside the activations of the models that need it.
+constexpr std::int64_t tile_bytes = std::int64_t{64} << 20;
+
+std::int64_t elements_of(const Packed& weight) { return c10::multiply_integers(weight.shape); }
+
+bool goes_by_rows(const at::Tensor& part, std::int64_t rows) {
+  return part.defined() && part.dim() > 0 && part.size(0) == rows && rows > 1;
+}
+
+}  // namespace
+
+Packed Packed::rows(std::int64_t first, std::int64_t count) const {
+  auto result = *this;
+  auto all = shape.at(0);
+  result.shape[0] = count;
+  result.values = values.narrow(0, first, count);
+  for (auto& part : result.parts)
+    if (goes_by_rows(part, all)) part = part.narrow(0, first, count);
+  return result;
+}
+
+Packed Packed::to(at::Device target, bool non_blocking) const {
+  auto moved = [&](const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.to(target, tensor.scalar_type(), non_blocking) : tensor;
+  };
+  auto result = *this;
+  result.values = moved(values);
+  for (auto& part : result.parts) part = moved(part);
+  return result;
+}
+
+Packed Packed::as_matrix() const {
+  auto result = *this;
+  if (shape.size() > 2)
+    result.shape = {shape[0], elements_of(*this) / std::max<std::int64_t>(1, shape[0])};
+  return result;
+}
+
+at::Tensor decode(const Packed& weight, at::ScalarType dtype) {
+  return weight.encoding->decode(weight, dtype);
+}
+
+at::Tensor linear(const at::Tensor& x, const Packed& weight, const at::Tensor& bias) {
+  auto dtype = x.scalar_type();
+  auto matrix = weight.as_matrix();
+  auto row_bytes = matrix.shape[1] * static_cast<std::int64_t>(c10::elementSize(dtype));
+  auto out = matrix.shape[0];
+  auto step = std::max<std::int64_t>(1, tile_bytes / std::max<std::int64_t>(1, row_bytes));
+  std::optional<at::Tensor> added;
+  if (bias.defined()) added = bias;
+  if (out <= step) return at::linear(x, decode(matrix, dtype), added);
+  auto sizes = x.sizes().vec();
+  sizes.back() = out;
+  auto y = at::empty(sizes, x.options());
+  for (std::int64_t first = 0; first < out; first += step) {
+    auto count = std::min(step, out - first);
+    if (added) added = bias.narrow(0, first, count);
+    y.narrow(-1, first, count)
+        .copy_(at::linear(x, decode(matrix.rows(first, count), dtype), added));
+  }
+  return y;
+}
+
+}  // namespace distorch::quant
