@@ -24,7 +24,6 @@ void put_inputs(const NodeType& type, Json& inputs, Json& order) {
 }
 
 Json tooltips_of(const NodeType& type) {
-  if (!type.shown_tooltips.empty()) return type.shown_tooltips;
   Json tooltips = Json::array();
   bool any = type.newer_schema;
   for (auto& output : type.outputs) {

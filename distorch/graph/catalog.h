@@ -53,8 +53,6 @@ struct NodeType {
   std::vector<Input> inputs;
   std::vector<Hidden> hidden;
   std::vector<Output> outputs;
-  /// Shown in place of the outputs' own tooltips; for a type that shows those of another one.
-  std::vector<std::string> shown_tooltips;
   bool output_node = false;
   bool deprecated = false;
   bool experimental = false;
@@ -105,8 +103,8 @@ class Catalog {
 /// The definition of one type as /object_info shows it.
 Json definition_of(const NodeType& type);
 
-/// Compares one definition with a reference's: every key, value and the order of inputs; integers
-/// and fractions differ (1 and 1.0). Choice lists that depend on the machine are compared by kind
+/// Compares one definition with a reference's: every key, value and the order of inputs, but not the
+/// prose (descriptions and tooltips are our own); integers and fractions differ (1 and 1.0). Choice lists that depend on the machine are compared by kind
 /// only: those of dynamic inputs, and lists that the reference has empty or as ["cpu"]. Returns one
 /// readable line per difference.
 std::vector<std::string> differences(const Json& ours, const Json& reference);

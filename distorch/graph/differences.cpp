@@ -7,7 +7,12 @@
 namespace distorch::graph {
 namespace {
 
-// Fields of a definition that hold text or flags and are compared as they are.
+// Texts for people, which are nobody's signature.
+bool is_prose(const std::string& key) {
+  return key == "tooltip" || key == "description" || key == "output_tooltips";
+}
+
+// Fields of a definition that are compared as they are.
 bool same_value(const Json& ours, const Json& theirs) {
   if (ours.is_number() && theirs.is_number() && ours.is_number_float() != theirs.is_number_float())
     return false;
@@ -44,7 +49,7 @@ class Comparison {
 
   void input(const std::string& name, const Json& ours, const Json& theirs) {
     std::string place = "input " + name;
-    if (!ours.is_array() || !theirs.is_array() || ours.size() != theirs.size() || ours.empty()) {
+    if (!ours.is_array() || !theirs.is_array() || ours.empty() || theirs.empty()) {
       note(place, ours, theirs);
       return;
     }
@@ -52,7 +57,7 @@ class Comparison {
     bool free = dynamic_.count(name) != 0;
     bool devices = list && (free || machine_dependent(theirs[0]));
     if (!devices && !same_value(ours[0], theirs[0])) note(place, ours[0], theirs[0]);
-    if (ours.size() > 1) options(place, ours[1], theirs[1], free || devices);
+    options(place, options_of(ours), options_of(theirs), free || devices);
   }
 
   void note(const std::string& place, const Json& ours, const Json& theirs) {
@@ -62,8 +67,12 @@ class Comparison {
   std::vector<std::string> found;
 
  private:
+  // An input without options may be written without them.
+  static Json options_of(const Json& input) { return input.size() > 1 ? input[1] : Json::object(); }
+
   void options(const std::string& place, const Json& ours, const Json& theirs, bool free) {
     for (auto& [key, value] : theirs.items()) {
+      if (is_prose(key)) continue;
       if (!ours.contains(key)) {
         note(place + " option " + key, Json(), value);
         continue;
@@ -74,7 +83,7 @@ class Comparison {
         note(place + " option " + key, ours[key], value);
     }
     for (auto& [key, value] : ours.items())
-      if (!theirs.contains(key)) note(place + " option " + key, value, Json());
+      if (!is_prose(key) && !theirs.contains(key)) note(place + " option " + key, value, Json());
   }
 
   std::set<std::string> dynamic_;
@@ -108,6 +117,7 @@ std::vector<std::string> compare(const Json& ours, const Json& theirs,
     return comparison.found;
   }
   for (auto& [key, value] : theirs.items()) {
+    if (is_prose(key)) continue;
     if (!ours.contains(key))
       comparison.note(key, Json(), value);
     else if (key == "input")
@@ -116,7 +126,7 @@ std::vector<std::string> compare(const Json& ours, const Json& theirs,
       comparison.note(key, ours[key], value);
   }
   for (auto& [key, value] : ours.items())
-    if (!theirs.contains(key)) comparison.note(key, value, Json());
+    if (!is_prose(key) && !theirs.contains(key)) comparison.note(key, value, Json());
   return comparison.found;
 }
 

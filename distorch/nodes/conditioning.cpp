@@ -195,16 +195,16 @@ void add_conditioning_nodes(graph::Catalog& catalog) {
       .name = "CLIPTextEncode",
       .display_name = "CLIP Text Encode (Prompt)",
       .category = "conditioning",
-      .description = "Encodes a text prompt using a CLIP model into an embedding that can be used "
-                     "to guide the diffusion model "
-                     "towards generating specific images.",
-      .inputs = {graph::text("text", {.multiline = true,
-                                      .dynamic_prompts = true,
-                                      .tooltip = "The text to be encoded."}),
-                 link("clip", "CLIP", {.tooltip = "The CLIP model used for encoding the text."})},
-      .outputs =
-          {{"CONDITIONING", "",
-            "A conditioning containing the embedded text used to guide the diffusion model."}},
+      .description = "Turns a prompt into the conditioning that tells a sampler what to make.",
+      .inputs =
+          {graph::text(
+               "text",
+               {.multiline = true,
+                .dynamic_prompts = true,
+                .tooltip =
+                    "The prompt. (word:1.2) weighs a word, embedding:name puts in an embedding."}),
+           link("clip", "CLIP", {.tooltip = "The text encoder that reads the prompt."})},
+      .outputs = {{"CONDITIONING", "", "The encoded prompt, for a sampler."}},
       .run = run_text_encode,
   });
   catalog.add({

@@ -149,23 +149,21 @@ void add_loading_nodes(graph::Catalog& catalog, App& app) {
 }  // namespace
 
 void add_image_file_nodes(graph::Catalog& catalog, App& app) {
-  const char* description = "Saves the input images to your ComfyUI output directory.";
   std::vector<graph::Hidden> hidden = {{"prompt", "PROMPT"}, {"extra_pnginfo", "EXTRA_PNGINFO"}};
   add_loading_nodes(catalog, app);
   catalog.add({
       .name = "SaveImage",
       .display_name = "Save Image",
       .category = "image",
-      .description = description,
+      .description = "Writes images as PNG files into the output folder, with the workflow inside.",
       .inputs =
-          {link("images", "IMAGE", {.tooltip = "The images to save."}),
-           text(
-               "filename_prefix",
-               {.def = "ComfyUI",
-                .tooltip =
-                    "The prefix for the file to save. This may include formatting information such "
-                    "as %date:yyyy-MM-dd% or %Empty Latent Image.width% to include values from "
-                    "nodes."})},
+          {link("images", "IMAGE", {.tooltip = "What to write, one file an image."}),
+           text("filename_prefix",
+                {.def = "ComfyUI",
+                 .tooltip =
+                     "How file names begin; a number follows. %date:yyyy-MM-dd% stands for the "
+                     "date, %KSampler.seed% for an input of a node, folder/name for a folder below "
+                     "the output folder."})},
       .hidden = hidden,
       .output_node = true,
       .run = run_save,
@@ -174,7 +172,7 @@ void add_image_file_nodes(graph::Catalog& catalog, App& app) {
       .name = "PreviewImage",
       .display_name = "Preview Image",
       .category = "image",
-      .description = description,
+      .description = "Shows images: they are written into the temporary folder only.",
       .inputs = {link("images", "IMAGE")},
       .hidden = hidden,
       .output_node = true,

@@ -102,12 +102,11 @@ void load_checkpoint(Call& call, const CheckpointPlacement& placement) {
 namespace {
 
 constexpr const char* kLoraText =
-    "LoRAs are used to modify diffusion and CLIP models, altering the way in which latents are "
-    "denoised such as applying "
-    "styles. Multiple LoRA nodes can be linked together.";
+    "Adds what a LoRA has learned, such as a style or a character, to a model. Several can follow "
+    "one another.";
 
-constexpr const char* kLoraModelTip = "The modified diffusion model.";
-constexpr const char* kLoraClipTip = "The modified CLIP model.";
+constexpr const char* kLoraModelTip = "The diffusion model with the LoRA.";
+constexpr const char* kLoraClipTip = "The text encoder with the LoRA.";
 
 void run_checkpoint(Call& call) {
   auto unet = placement_of(call);
@@ -230,15 +229,13 @@ void add_lora_nodes(graph::Catalog& catalog, const Choices& loras) {
       .display_name = "Load LoRA",
       .category = "loaders",
       .description = kLoraText,
-      .inputs = {link("model", "MODEL",
-                      {.tooltip = "The diffusion model the LoRA will be applied to."}),
-                 link("clip", "CLIP", {.tooltip = "The CLIP model the LoRA will be applied to."}),
-                 choice("lora_name", loras, {.tooltip = "The name of the LoRA."}),
-                 strength(
-                     "strength_model",
-                     "How strongly to modify the diffusion model. This value can be negative."),
-                 strength("strength_clip",
-                          "How strongly to modify the CLIP model. This value can be negative.")},
+      .inputs = {link("model", "MODEL", {.tooltip = "The diffusion model that gets the LoRA."}),
+                 link("clip", "CLIP", {.tooltip = "The text encoder that gets the LoRA."}),
+                 choice("lora_name", loras, {.tooltip = "A LoRA file of the loras folder."}),
+                 strength("strength_model",
+                          "How much of the LoRA the diffusion model gets: 0 is nothing, 1 is all, "
+                          "and a negative value turns its effect round."),
+                 strength("strength_clip", "The same for the text encoder.")},
       .outputs = {{"MODEL", "", kLoraModelTip}, {"CLIP", "", kLoraClipTip}},
       .run = run_lora,
   });
@@ -248,9 +245,7 @@ void add_lora_nodes(graph::Catalog& catalog, const Choices& loras) {
       .category = "loaders",
       .description = kLoraText,
       .inputs = {link("model", "MODEL"), choice("lora_name", loras), strength("strength_model")},
-      // The reference inherits both tooltips of LoraLoader here.
-      .outputs = {"MODEL"},
-      .shown_tooltips = {kLoraModelTip, kLoraClipTip},
+      .outputs = {{"MODEL", "", kLoraModelTip}},
       .run = run_lora_model_only,
   });
 }
@@ -266,14 +261,12 @@ void add_loader_nodes(graph::Catalog& catalog, App& app) {
           .display_name = "Load Checkpoint",
           .category = "loaders",
           .description =
-              "Loads a diffusion model checkpoint, diffusion models are used to denoise latents.",
+              "Opens a checkpoint: one file with a diffusion model, its text encoder and its VAE.",
           .inputs = {choice("ckpt_name", files("checkpoints"),
-                            {.tooltip = "The name of the checkpoint (model) to load."})},
-          .outputs =
-              {{"MODEL", "", "The model used for denoising latents."},
-               {"CLIP", "", "The CLIP model used for encoding text prompts."},
-               {"VAE", "",
-                "The VAE model used for encoding and decoding images to and from latent space."}},
+                            {.tooltip = "A checkpoint file of the checkpoints folder."})},
+          .outputs = {{"MODEL", "", "The diffusion model, for a sampler."},
+                      {"CLIP", "", "The text encoder, for prompts."},
+                      {"VAE", "", "The VAE, which turns images into latents and back."}},
           .run = run_checkpoint,
       });
   add_placed_loader(
@@ -293,11 +286,8 @@ void add_loader_nodes(graph::Catalog& catalog, App& app) {
           .name = "CLIPLoader",
           .display_name = "Load CLIP",
           .category = "advanced/loaders",
-          .description = "[Recipes]\n\nstable_diffusion: clip-l\nstable_cascade: clip-g\nsd3: t5 "
-                         "xxl/ clip-g / clip-l\n"
-                         "stable_audio: t5 base\nmochi: t5 xxl\ncosmos: old t5 xxl\nlumina2: gemma "
-                         "2 2B\nwan: umt5 xxl\n"
-                         " hidream: llama-3.1 (Recommend) or t5\nomnigen2: qwen vl 2.5 3B",
+          .description = "Opens a text encoder from a file of its own. The type says which models "
+                         "it speaks to.",
           .inputs = {choice("clip_name", files("text_encoders")),
                      choice("type",
                             {"stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi",

@@ -125,41 +125,35 @@ void add_sampling_nodes(graph::Catalog& catalog) {
       .name = "KSampler",
       .display_name = "KSampler",
       .category = "sampling",
-      .description = "Uses the provided model, positive and negative conditioning to denoise the "
-                     "latent image.",
+      .description =
+          "Makes a latent image: starts from noise and removes it step by step, guided by "
+          "both prompts.",
       .inputs =
-          {link("model", "MODEL", {.tooltip = "The model used for denoising the input latent."}),
-           seed("seed", "The random seed used for creating the noise."),
-           integer("steps", {.def = 20,
-                             .min = 1,
-                             .max = 10000,
-                             .tooltip = "The number of steps used in the denoising process."}),
-           cfg("The Classifier-Free Guidance scale balances creativity and adherence to the "
-               "prompt. Higher values result in "
-               "images more closely matching the prompt however too high values will negatively "
-               "impact quality."),
+          {link("model", "MODEL", {.tooltip = "The diffusion model that does the work."}),
+           seed("seed", "Decides the noise: the same seed and settings give the same image."),
+           integer("steps",
+                   {.def = 20,
+                    .min = 1,
+                    .max = 10000,
+                    .tooltip = "How many steps to take. More take longer and refine more."}),
+           cfg("How closely to follow the prompt. 1 leaves the negative prompt out (and halves the "
+               "work), very high values burn the colours."),
            choice(
                "sampler_name", samplers,
-               {.tooltip = "The algorithm used when sampling, this can affect the quality, speed, "
-                           "and style of the generated output."}),
-           choice("scheduler", schedulers,
-                  {.tooltip =
-                       "The scheduler controls how noise is gradually removed to form the image."}),
-           link("positive", "CONDITIONING",
-                {.tooltip = "The conditioning describing the attributes you want to include in the "
-                            "image."}),
-           link("negative", "CONDITIONING",
-                {.tooltip = "The conditioning describing the attributes you want to exclude from "
-                            "the image."}),
-           link("latent_image", "LATENT", {.tooltip = "The latent image to denoise."}),
+               {.tooltip = "The method that walks from noise to image. Methods differ in speed and "
+                           "look."}),
+           choice("scheduler", schedulers, {.tooltip = "How much noise is left after each step."}),
+           link("positive", "CONDITIONING", {.tooltip = "What the image should show."}),
+           link("negative", "CONDITIONING", {.tooltip = "What the image should not show."}),
+           link("latent_image", "LATENT",
+                {.tooltip = "Where to start: an empty latent, or an encoded image to change."}),
            number("denoise", {.def = 1.0,
                               .min = 0.0,
                               .max = 1.0,
                               .step = 0.01,
-                              .tooltip = "The amount of denoising applied, lower values will "
-                                         "maintain the structure of the initial "
-                                         "image allowing for image to image sampling."})},
-      .outputs = {{"LATENT", "", "The denoised latent."}},
+                              .tooltip = "How much of the start is replaced: 1 all of it, less "
+                                         "keeps more of an encoded image."})},
+      .outputs = {{"LATENT", "", "The finished latent, for a VAE."}},
       .run = run_ksampler,
   });
   catalog.add({

@@ -113,9 +113,9 @@ void run_inpaint_conditioning(Call& call) {
   out_latent(call, 2, std::move(latent));
 }
 
-graph::NodeType tiled(const char* name, const char* title, int step, const char* verb) {
+graph::NodeType tiled(const char* name, const char* title, int step, const char* at_once) {
   auto frames = [&](const char* what) {
-    return std::string("Only used for video VAEs: Amount of frames to ") + what;
+    return std::string("For video VAEs: how many frames ") + what;
   };
   return {
       .name = name,
@@ -124,24 +124,23 @@ graph::NodeType tiled(const char* name, const char* title, int step, const char*
       .inputs = {link("vae", "VAE"),
                  integer("tile_size", {.def = 512, .min = 64, .max = 4096, .step = step}),
                  integer("overlap", {.def = 64, .min = 0, .max = 4096, .step = 32}),
-                 integer("temporal_size", {.def = 64,
-                                           .min = 8,
-                                           .max = 4096,
-                                           .step = 4,
-                                           .tooltip = frames(verb) + " at a time."}),
-                 integer(
-                     "temporal_overlap",
-                     {.def = 8, .min = 4, .max = 4096, .step = 4, .tooltip = frames("overlap.")})},
+                 integer("temporal_size",
+                         {.def = 64, .min = 8, .max = 4096, .step = 4, .tooltip = frames(at_once)}),
+                 integer("temporal_overlap", {.def = 8,
+                                              .min = 4,
+                                              .max = 4096,
+                                              .step = 4,
+                                              .tooltip = frames("two pieces share.")})},
   };
 }
 
 void add_tiled_nodes(graph::Catalog& catalog) {
-  auto decode = tiled("VAEDecodeTiled", "VAE Decode (Tiled)", 32, "decode");
+  auto decode = tiled("VAEDecodeTiled", "VAE Decode (Tiled)", 32, "are decoded at once.");
   decode.inputs.insert(decode.inputs.begin(), link("samples", "LATENT"));
   decode.outputs = {"IMAGE"};
   decode.run = run_decode_tiled;
   catalog.add(std::move(decode));
-  auto encode = tiled("VAEEncodeTiled", "VAE Encode (Tiled)", 64, "encode");
+  auto encode = tiled("VAEEncodeTiled", "VAE Encode (Tiled)", 64, "are encoded at once.");
   encode.inputs.insert(encode.inputs.begin(), link("pixels", "IMAGE"));
   encode.outputs = {"LATENT"};
   encode.run = run_encode_tiled;
@@ -155,10 +154,10 @@ void add_vae_nodes(graph::Catalog& catalog) {
       .name = "VAEDecode",
       .display_name = "VAE Decode",
       .category = "latent",
-      .description = "Decodes latent images back into pixel space images.",
-      .inputs = {link("samples", "LATENT", {.tooltip = "The latent to be decoded."}),
-                 link("vae", "VAE", {.tooltip = "The VAE model used for decoding the latent."})},
-      .outputs = {{"IMAGE", "", "The decoded image."}},
+      .description = "Turns latents into images.",
+      .inputs = {link("samples", "LATENT", {.tooltip = "Latents, as a sampler gives them."}),
+                 link("vae", "VAE", {.tooltip = "The VAE that belongs to the diffusion model."})},
+      .outputs = {{"IMAGE", "", "The images, in colour."}},
       .run = run_decode,
   });
   catalog.add({
@@ -188,9 +187,8 @@ void add_vae_nodes(graph::Catalog& catalog) {
                      "noise_mask",
                      {.def = true,
                       .tooltip =
-                          "Add a noise mask to the latent so sampling will only happen within the "
-                          "mask. Might improve results or completely break things depending on the "
-                          "model."})},
+                          "Sample only inside the mask. Some models need it, others give worse "
+                          "images with it: try both."})},
       .outputs = {{"CONDITIONING", "positive"}, {"CONDITIONING", "negative"}, {"LATENT", "latent"}},
       .run = run_inpaint_conditioning,
   });

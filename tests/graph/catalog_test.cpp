@@ -95,9 +95,22 @@ TEST_CASE(
   other.inputs[3] =
       choice("sampler_name", [] { return std::vector<std::string>{"x"}; }, {.tooltip = "How."});
   CHECK(differences(other, reference).empty());
-  other.description = "other";
   other.inputs.pop_back();
-  CHECK(differences(other, reference).size() == 3);
+  CHECK(differences(other, reference).size() == 2);
+  other = sampler();
+  other.display_name = "other";
+  CHECK(differences(other, reference).size() == 1);
+}
+
+TEST_CASE("differences: descriptions and tooltips are not compared, also where one side has none") {
+  Json reference = definition_of(sampler());
+  NodeType other = sampler();
+  other.description = "other";
+  other.inputs[0] = graph::link("model", "MODEL");
+  other.inputs[3] = choice("sampler_name", {"euler", "heun"}, {.tooltip = "Another."});
+  other.outputs = {"LATENT"};
+  CHECK(differences(other, reference).empty());
+  CHECK(differences(definition_of(sampler()), definition_of(other)).empty());
 }
 
 TEST_CASE("variants of a loader: names, places, inputs and defaults") {

@@ -3,7 +3,7 @@
     python make_object_info_reference.py OBJECT_INFO.json
 
 OBJECT_INFO.json is the answer of GET /object_info of ComfyUI 0.3.64 with the MultiGPU add-on, on a machine without models and
-accelerators. A node that is new here is added to NODES.
+accelerators. A node that is new here is added to NODES. Descriptions and tooltips are left out: ours are our own words.
 """
 import json
 import os
@@ -24,8 +24,17 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "KSampler", "KSamplerAdvanced",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
 
+PROSE = {"description", "tooltip", "output_tooltips"}
+
+
+def without_prose(value):
+    if isinstance(value, dict):
+        return {key: without_prose(entry) for key, entry in value.items() if key not in PROSE}
+    return [without_prose(entry) for entry in value] if isinstance(value, list) else value
+
+
 with open(sys.argv[1], encoding="utf-8") as f:
     everything = json.load(f)
 target = os.path.join(os.path.dirname(os.path.abspath(__file__)), "object_info_reference.json")
 with open(target, "w", encoding="utf-8") as f:
-    f.write("{\n" + ",\n".join(f"{json.dumps(n)}: {json.dumps(everything[n])}" for n in NODES) + "\n}\n")
+    f.write("{\n" + ",\n".join(f"{json.dumps(n)}: {json.dumps(without_prose(everything[n]))}" for n in NODES) + "\n}\n")
