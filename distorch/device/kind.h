@@ -10,6 +10,7 @@
 #include "distorch/device/group_norm.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/recording.h"
+#include "distorch/device/work_log.h"
 
 // The interface behind which every kind of device stands: for device/ only.
 namespace distorch::device {
@@ -52,6 +53,15 @@ class Kind {
   virtual bool can_count(void* word, const c10::Stream& stream) { return false; }
   virtual void set_counter(void* word, std::uint32_t count, const c10::Stream& stream) {}
   virtual void wait_counter(const void* word, std::uint32_t count, const c10::Stream& stream) {}
+  /// The stream on which a device sends to others of its kind: apart from the one on which it
+  /// computes, the same every time.
+  virtual c10::Stream sending_stream(c10::Device device);
+  /// See streams.h, host_will_write() and host_will_read().
+  virtual void host_touches(const void* start, std::int64_t bytes, bool writes) {}
+  /// See work_log.h.
+  virtual bool logs_its_work() { return false; }
+  virtual void log_work(bool on) {}
+  virtual std::vector<LoggedWork> logged_work() { return {}; }
   /// See channels_last.h. False: this kind leaves it to torch.
   virtual bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) {
     return false;

@@ -10,7 +10,6 @@
 #include "distorch/base/error.h"
 #include "distorch/device/device.h"
 #include "distorch/device/kind.h"
-#include "distorch/device/sim/machine.h"
 
 namespace distorch::device {
 namespace {
@@ -19,21 +18,17 @@ using c10::impl::VirtualGuardImpl;
 
 thread_local std::vector<std::string> places;
 
-// The stream on which a donor sends: apart from the one on which it computes.
-c10::Stream donor_stream(c10::Device donor) {
-  // beyond those of the pool; the machine may change under us
-  constexpr c10::StreamId kSimDonorStream = 1000;
-  if (donor.type() == sim::kSim) return c10::Stream(c10::Stream::UNSAFE, donor, kSimDonorStream);
+}  // namespace
+
+c10::Stream Kind::sending_stream(c10::Device device) {
   static std::mutex mutex;
   static std::map<std::pair<c10::DeviceType, int>, c10::StreamId> streams;
   std::lock_guard lock(mutex);
-  auto key = std::make_pair(donor.type(), static_cast<int>(donor.index()));
+  auto key = std::make_pair(device.type(), static_cast<int>(device.index()));
   auto found = streams.find(key);
-  if (found == streams.end()) found = streams.emplace(key, new_stream(donor).id()).first;
-  return c10::Stream(c10::Stream::UNSAFE, donor, found->second);
+  if (found == streams.end()) found = streams.emplace(key, new_stream(device).id()).first;
+  return c10::Stream(c10::Stream::UNSAFE, device, found->second);
 }
-
-}  // namespace
 
 bool has_streams(c10::Device device) { return !device.is_cpu(); }
 
@@ -142,7 +137,7 @@ void copy_async(const at::Tensor& dst, const at::Tensor& src, const c10::Stream&
   }
   if (has_streams(src.device()) && has_streams(dst.device()) && src.device() != dst.device()) {
     // torch copies on the source's current stream and lets the target's current stream wait for it.
-    c10::StreamGuard sends(donor_stream(src.device()));
+    c10::StreamGuard sends(kind_of(src.device().type()).sending_stream(src.device()));
     c10::StreamGuard receives(stream);
     dst.copy_(src, true);
     return;
@@ -176,11 +171,11 @@ void record_stream(const at::Tensor& tensor, const c10::Stream& stream) {
 }
 
 void host_will_write(const void* start, std::int64_t bytes) {
-  if (auto machine = sim::machine_or_null()) machine->host_touches({start, bytes, true});
+  for (auto* kind : kinds()) kind->host_touches(start, bytes, true);
 }
 
 void host_will_read(const void* start, std::int64_t bytes) {
-  if (auto machine = sim::machine_or_null()) machine->host_touches({start, bytes, false});
+  for (auto* kind : kinds()) kind->host_touches(start, bytes, false);
 }
 
 Place::Place(std::string name) { places.push_back(std::move(name)); }

@@ -1,6 +1,6 @@
 #include "distorch/base/error.h"
 #include "distorch/device/channels_last.h"
-#include "distorch/device/sim/sim.h"
+#include "distorch/device/thread_state.h"
 #include "distorch/streaming/ring_kinds.h"
 #include "distorch/streaming/trace.h"
 
@@ -129,8 +129,8 @@ void StreamRing::fill(const Place& place, const RingBlock& block) {
   auto to = buffer().narrow(0, place.offset, block.layout->slot_bytes);
   if (!block.donor.defined() && worker_) {
     jobs_[index] =
-        worker_->add([this, place, released, to, &block, machine = sim::current_machine()] {
-          sim::JoinScope join(machine);
+        worker_->add([this, place, released, to, &block, state = device::ThreadState::capture()] {
+          device::ThreadState::Scope inherited(state);
           wait_for_place(place, released);
           Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
           copy_staged(to, *block.layout);

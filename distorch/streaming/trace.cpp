@@ -4,8 +4,8 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
-#include "distorch/device/sim/sim.h"
 #include "distorch/device/streams.h"
+#include "distorch/device/work_log.h"
 
 namespace distorch::streaming {
 
@@ -28,13 +28,13 @@ c10::Event timed_event(const c10::Stream& stream) {
 }  // namespace
 
 Trace::Trace() : origins_(device_less) {
-  if (sim::installed()) sim::trace(true);
+  device::log_work(true);
   active = this;
 }
 
 Trace::~Trace() {
   active = nullptr;
-  if (sim::installed()) sim::trace(false);
+  device::log_work(false);
 }
 
 Trace* Trace::current() { return active; }
@@ -101,17 +101,13 @@ std::string Trace::to_json() {
     if (span.end_s >= span.start_s)
       add(span.lane, span.name, span.start_s - origin_s, span.end_s - origin_s, 0);
   }
-  if (sim::installed()) {
-    sim::finish();
-    for (const auto& interval : sim::intervals())
-      add(interval.lane, interval.name, interval.start_s, interval.end_s, interval.bytes);
-  }
+  for (const auto& work : device::logged_work())
+    add(work.lane, work.name, work.start_s, work.end_s, work.bytes);
   return nlohmann::ordered_json{{"traceEvents", events}, {"displayTimeUnit", "ms"}}.dump() + "\n";
 }
 
 Traced::Traced(const std::string& lane, const std::string& name, const c10::Stream& stream)
-    : trace_(stream.device_type() == c10::DeviceType::PrivateUse1 ? nullptr : Trace::current()),
-      stream_(stream) {
+    : trace_(device::logs_its_work(stream.device()) ? nullptr : Trace::current()), stream_(stream) {
   if (trace_) span_ = trace_->open(lane, name, stream);
 }
 

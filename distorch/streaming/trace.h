@@ -26,7 +26,7 @@ class Trace {
   static double host_now();
 
   /// Work of a stream: from the point that open() marks to the one that close() marks. On the CPU
-  /// the host's time counts; the simulated accelerator keeps its own record on the virtual clock.
+  /// the host's time counts; devices that log their work themselves (device/work_log.h) are asked for it at the end.
   std::size_t open(const std::string& lane, const std::string& name, const c10::Stream& stream);
   void close(std::size_t span, const c10::Stream& stream);
 

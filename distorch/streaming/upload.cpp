@@ -1,14 +1,13 @@
 #include "distorch/streaming/upload.h"
 
 #include <c10/core/DeviceGuard.h>
-#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <chrono>
 #include <utility>
 
 #include "distorch/base/interrupt.h"
-#include "distorch/device/sim/sim.h"
+#include "distorch/device/thread_state.h"
 #include "distorch/streaming/ring.h"
 
 namespace distorch::streaming {
@@ -30,12 +29,10 @@ int thread_count(int wanted) {
 Upload::Upload(c10::Device device, const UploadOptions& options)
     : device_(device), options_(options), stream_(device::new_stream(device)) {
   for (int i = 0; i < thread_count(options.threads); ++i)
-    threads_.emplace_back(
-        [this, machine = sim::current_machine(), inference = c10::InferenceMode::is_enabled()] {
-          sim::JoinScope join(machine);
-          c10::InferenceMode mode(inference);
-          work();
-        });
+    threads_.emplace_back([this, state = device::ThreadState::capture()] {
+      device::ThreadState::Scope inherited(state);
+      work();
+    });
 }
 
 Upload::~Upload() {

@@ -56,6 +56,27 @@ class SimKind final : public Kind {
     return "the simulated machine refuses to register more memory";
   }
   void unregister_host(void* start) noexcept override { sim::unregister_range(start); }
+  // Beyond those of the pool. Not kept from call to call: the machine may change in between.
+  c10::Stream sending_stream(c10::Device device) override {
+    constexpr c10::StreamId kSending = 1000;
+    return c10::Stream(c10::Stream::UNSAFE, device, kSending);
+  }
+  void host_touches(const void* start, std::int64_t bytes, bool writes) override {
+    if (auto machine = sim::machine_or_null()) machine->host_touches({start, bytes, writes});
+  }
+  bool logs_its_work() override { return true; }
+  void log_work(bool on) override {
+    if (sim::installed()) sim::trace(on);
+  }
+  std::vector<LoggedWork> logged_work() override {
+    if (!sim::installed()) return {};
+    sim::finish();
+    std::vector<LoggedWork> all;
+    for (auto& done : sim::intervals())
+      all.push_back(
+          {std::move(done.lane), std::move(done.name), done.start_s, done.end_s, done.bytes});
+    return all;
+  }
   // As the real one does it: no memory beside, one pass.
   bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) override {
     static const std::string name = "distorch::to_channels_last";
