@@ -58,7 +58,7 @@ class Search {
       }
     }
     if (!at_floor()) {
-      for (const Named& other : plans_of_others(system_, model_)) consider(other.placement);
+      for (const Named& other : baselines(system_, model_)) consider(other.placement);
       run_on_donors();
     }
     auto starts = found_;
@@ -318,10 +318,6 @@ class Search {
   throw Error(ErrorKind::OutOfMemory, compute.name, what);
 }
 
-System reachable(const System& system) {
-  return system.links.empty() ? with_links(system) : system;
-}
-
 std::optional<Placement> try_plan(const System& system, const Model& model, Bytes resident_limit,
                                   double* step_s) {
   Search search(system, model, resident_limit);
@@ -443,11 +439,6 @@ Placement auto_plan(const System& asked_system, const Model& asked_model) {
   auto placement = try_plan(system, model, system.devices[system.compute].budget_bytes, nullptr);
   if (!placement) nothing_fits(system, model);
   return *placement;
-}
-
-std::vector<Named> baselines(const System& asked_system, const Model& asked_model) {
-  const System system = reachable(asked_system);
-  return plans_of_others(system, with_seconds(asked_model, system.compute));
 }
 
 }  // namespace distorch::placement

@@ -1,14 +1,14 @@
 #pragma once
 #include <vector>
 
-#include "distorch/placement/plan.h"
+#include "distorch/placement/placement.h"
 
 namespace distorch::placement {
 
 /// The planner behind plain loaders: the placement with the shortest steady step (by Timeline)
 /// whose peak stays within every budget. Chooses what is resident, what streams over which link,
-/// what runs on the donor where it rests, and the slots of each ring. Never slower than baselines()
-/// below. Same input, same answer. Error(OutOfMemory) where even one block does not fit: names the
+/// what runs on the donor where it rests, and the slots of each ring. Never slower than
+/// baselines(). Same input, same answer. Error(OutOfMemory) where even one block does not fit: names the
 /// block, its bytes, the budget and what would fit.
 Placement auto_plan(const System& system, const Model& model);
 
@@ -28,14 +28,5 @@ struct AutoPlan {
   double total_s = 0;  // steps and, when not kept, loads
 };
 AutoPlan auto_plan(const System& system, const std::vector<Use>& uses);
-
-/// A plan that others make, to compare with.
-struct Named {
-  std::string name;
-  Placement placement;
-};
-/// Everything streamed (over the fastest link), the original's tail, an even spread, a layer split
-/// that runs each block where it rests. Those that do not fit are left out.
-std::vector<Named> baselines(const System& system, const Model& model);
 
 }  // namespace distorch::placement

@@ -130,7 +130,9 @@ std::optional<std::vector<Home>> layer_split(const System& system, const Model& 
 
 }  // namespace
 
-std::vector<Named> plans_of_others(const System& system, const Model& model) {
+std::vector<Named> baselines(const System& asked_system, const Model& asked_model) {
+  const System system = reachable(asked_system);
+  const Model model = with_seconds(asked_model, system.compute);
   LinkClock clock(system.links, system.roots);
   const auto donors = donors_of(system, clock);
   const auto pinned = pinned_blocks(model);

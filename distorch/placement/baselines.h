@@ -1,12 +1,24 @@
 #pragma once
+#include <cstdint>
+#include <string>
 #include <vector>
 
-#include "distorch/placement/auto_plan.h"
+#include "distorch/placement/placement.h"
 
 namespace distorch::placement {
 
-/// The plans that the automatic one must never lose to, and what both need; not for use outside
-/// this folder.
+/// A plan that others make, to compare with.
+struct Named {
+  std::string name;
+  Placement placement;
+};
+/// The plans that the automatic one must never lose to: everything streamed (over the fastest
+/// link), the original's tail, an even spread, a layer split that runs each block where it rests.
+/// Those that do not fit are left out. Links and seconds that nobody knows are assumed as
+/// auto_plan() does.
+std::vector<Named> baselines(const System& system, const Model& model);
+
+// What the search of auto_plan() needs besides; not for use outside this folder.
 
 /// Whether a placement keeps every budget and no more than `resident_limit` rests on the compute
 /// device. A donor that runs blocks needs room for the activations too.
@@ -21,8 +33,5 @@ struct Donor {
 };
 /// Fastest link first.
 std::vector<Donor> donors_of(const System& system, LinkClock& clock);
-
-/// baselines() for a system and a model that lack nothing.
-std::vector<Named> plans_of_others(const System& system, const Model& model);
 
 }  // namespace distorch::placement

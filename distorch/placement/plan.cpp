@@ -21,12 +21,6 @@ constexpr double kPays = 1.003;  // more slots must make the step by so much sho
 
 using Bytes = std::int64_t;
 
-std::string names(const System& system) {
-  std::vector<std::string_view> all;
-  for (const Device& device : system.devices) all.push_back(device.name);
-  return fmt::format("{}", fmt::join(all, ", "));
-}
-
 // Hands out a model's bytes.
 class Ledger {
  public:
@@ -192,77 +186,6 @@ Placement with_more_slots(const System& system, const Model& model, const Limits
 }
 
 }  // namespace
-
-DeviceKind kind_of(std::string_view device) {
-  if (device == "cpu") return DeviceKind::Host;
-  return device == "disk" ? DeviceKind::Disk : DeviceKind::Accelerator;
-}
-
-int System::find(std::string_view device) const {
-  for (std::size_t i = 0; i < devices.size(); ++i) {
-    if (devices[i].name == device) return static_cast<int>(i);
-  }
-  return -1;
-}
-
-int System::at(std::string_view device) const {
-  int found = find(device);
-  if (found < 0) {
-    throw Error(ErrorKind::Usage, fmt::format("device {}", device),
-                fmt::format("is not there; there are {}", names(*this)));
-  }
-  return found;
-}
-
-System system_of(const Rig& rig, std::string_view compute) {
-  System system;
-  for (const RigDevice& device : rig.devices)
-    system.devices.push_back({device.name, device.memory_bytes, device.memory_bytes});
-  system.links = rig.links;
-  system.roots = rig.roots;
-  system.compute = system.at(compute);
-  return system;
-}
-
-double Block::seconds_on(int device) const {
-  return device >= 0 && device < static_cast<int>(seconds.size()) ? seconds[device] : -1;
-}
-
-Bytes Model::bytes() const {
-  return std::accumulate(blocks.begin(), blocks.end(), Bytes{0},
-                         [](Bytes sum, const Block& block) { return sum + block.bytes; });
-}
-
-Bytes Placement::ring_bytes() const {
-  return std::accumulate(rings.begin(), rings.end(), Bytes{0},
-                         [](Bytes sum, const RingSize& ring) { return sum + ring.bytes(); });
-}
-
-Bytes Placement::peak_bytes() const { return bytes[compute] + ring_bytes() + activation_bytes; }
-
-Placement make_placement(const System& system, const Model& model, std::vector<Home> homes,
-                         int slots) {
-  Placement placement;
-  placement.model = model.name;
-  placement.compute = system.compute;
-  placement.blocks = std::move(homes);
-  placement.activation_bytes = model.activation_bytes;
-  placement.bytes.assign(system.devices.size(), 0);
-  std::vector<Bytes> largest(system.devices.size(), 0);
-  std::vector<int> streams(system.devices.size(), 0);
-  for (std::size_t i = 0; i < placement.blocks.size(); ++i) {
-    const Home& home = placement.blocks[i];
-    placement.bytes[home.device] += model.blocks[i].bytes;
-    if (home.how != How::Streamed) continue;
-    largest[home.device] = std::max(largest[home.device], model.blocks[i].bytes);
-    ++streams[home.device];
-  }
-  for (std::size_t d = 0; d < streams.size(); ++d) {
-    if (streams[d] > 0)
-      placement.rings.push_back({static_cast<int>(d), std::min(slots, streams[d]), largest[d]});
-  }
-  return placement;
-}
 
 std::vector<Bytes> quotas(const System& system, const Model& model, const Allocation& allocation) {
   const Bytes total = model.bytes();

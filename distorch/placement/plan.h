@@ -1,110 +1,11 @@
 #pragma once
 #include <cstdint>
-#include <string>
-#include <string_view>
 #include <vector>
 
-#include "distorch/base/link_clock.h"
-#include "distorch/base/rig.h"
 #include "distorch/placement/allocation_string.h"
+#include "distorch/placement/placement.h"
 
 namespace distorch::placement {
-
-enum class DeviceKind { Accelerator, Host, Disk };
-/// "cpu" -> Host, "disk" -> Disk, every other name -> Accelerator.
-DeviceKind kind_of(std::string_view device);
-
-struct Device {
-  std::string name;
-  std::int64_t total_bytes = 0;  // what DeviceFraction counts from
-  // what we may use of it; weights + rings + activations stay within
-  std::int64_t budget_bytes = 0;
-};
-
-/// The machine a plan is for. Device numbers everywhere are indices into `devices`.
-struct System {
-  std::vector<Device> devices;
-  std::vector<LinkSpec> links;
-  std::vector<RootSpec> roots;
-  int compute = 0;
-
-  int find(std::string_view device) const;  // -1 where there is none
-  /// Error(Usage) that names the device and what there is instead.
-  int at(std::string_view device) const;
-};
-
-/// Budgets are the whole memory. Error(Usage) where the rig lacks `compute`.
-System system_of(const Rig& rig, std::string_view compute);
-
-/// What is used together: a transformer block, a stage of a UNet. Whole blocks are placed, never
-/// parts of one.
-struct Block {
-  std::string name;        // "double_blocks.0"
-  std::string type;        // "DoubleBlock": one row of the layer table; may be empty
-  std::int64_t bytes = 0;  // as in the file: what rests on a device and what a link carries
-  // seconds[d]: one step's compute of it on devices[d]; absent or < 0: cannot run there
-  std::vector<double> seconds;
-  // added to seconds where it streams: waiting and starting anew, its bytes' arrival in the
-  // device's memory, converting, laying out
-  double unpack_s = 0;
-  // crosses a link when it runs on another device than the block before it
-  std::int64_t activation_bytes = 0;
-  // stays on the compute device (embedding tables, tiny layers), charged to it
-  bool pinned = false;
-
-  double seconds_on(int device) const;  // < 0: cannot run there
-};
-
-/// Blocks in execution order.
-struct Model {
-  std::string name;
-  std::vector<Block> blocks;
-  // peak on the compute device while this model runs, weights apart
-  std::int64_t activation_bytes = 0;
-
-  std::int64_t bytes() const;
-};
-
-enum class How {
-  Resident,  // rests on the compute device and runs there
-  Streamed,  // rests on a donor, copied into a ring slot for every step
-  OnDonor    // rests on a donor and runs there; activations travel
-};
-
-struct Home {
-  int device = 0;
-  How how = How::Resident;
-  bool operator==(const Home&) const = default;
-};
-
-/// Memory on the compute device for what streams from one donor: room for `slots` blocks of the
-/// largest size that does (slot_bytes), and for more that are smaller (ring_layout.h).
-struct RingSize {
-  int device = 0;  // the donor
-  int slots = 2;
-  std::int64_t slot_bytes = 0;
-  std::int64_t bytes() const { return slots * slot_bytes; }
-  bool operator==(const RingSize&) const = default;
-};
-
-/// Where every block of one model rests and how it reaches its compute. Integer bytes throughout.
-struct Placement {
-  std::string model;
-  int compute = 0;
-  std::vector<Home> blocks;           // one per block, execution order
-  std::vector<std::int64_t> bytes;    // per device of the System: weights that rest there
-  std::vector<RingSize> rings;        // one per donor that streams, by device number
-  std::int64_t activation_bytes = 0;  // on the compute device
-
-  std::int64_t ring_bytes() const;
-  /// Weights + rings + activations on the compute device.
-  std::int64_t peak_bytes() const;
-  bool operator==(const Placement&) const = default;
-};
-
-/// Fills bytes, rings and activation_bytes from homes. `slots` for every ring.
-Placement make_placement(const System& system, const Model& model, std::vector<Home> homes,
-                         int slots = 2);
 
 enum class Order {
   Spread,  // offloaded blocks evenly between resident ones, so that transfers hide behind compute

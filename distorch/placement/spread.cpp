@@ -55,6 +55,10 @@ System with_links(System system) {
   return system;
 }
 
+System reachable(const System& system) {
+  return system.links.empty() ? with_links(system) : system;
+}
+
 Model with_seconds(Model model, int compute) {
   for (Block& block : model.blocks) {
     if (block.seconds_on(compute) >= 0) continue;

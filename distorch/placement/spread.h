@@ -13,6 +13,8 @@ namespace distorch::placement {
 /// seconds on the compute device get theirs from their bytes, so that where nothing is known the
 /// spread is even.
 System with_links(System system);
+/// with_links() where no link at all is known, else the system as it is: devices apart stay apart.
+System reachable(const System& system);
 Model with_seconds(Model model, int compute);
 
 /// True for what stays on the compute device: marked so, or below 0.01 % of the model.

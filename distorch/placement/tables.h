@@ -1,7 +1,7 @@
 #pragma once
 #include <string>
 
-#include "distorch/placement/plan.h"
+#include "distorch/placement/placement.h"
 
 namespace distorch::placement {
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "distorch/placement/plan.h"
+#include "distorch/placement/placement.h"
 
 namespace distorch::placement {
 

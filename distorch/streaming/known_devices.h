@@ -3,7 +3,7 @@
 #include "distorch/device/device.h"
 #include "distorch/device/measure.h"
 #include "distorch/device/memory.h"
-#include "distorch/placement/plan.h"
+#include "distorch/placement/placement.h"
 
 namespace distorch::streaming {
 

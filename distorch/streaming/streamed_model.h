@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "distorch/placement/plan.h"
+#include "distorch/placement/placement.h"
 #include "distorch/streaming/ring.h"
 #include "distorch/streaming/step_recorder.h"
 #include "distorch/streaming/upload.h"

@@ -5,6 +5,7 @@
 #include <ctime>
 
 #include "distorch/base/error.h"
+#include "distorch/placement/baselines.h"
 #include "distorch/placement/timeline.h"
 #include "machines.h"
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "distorch/placement/plan.h"
 #include "machines.h"
 
 using namespace distorch;

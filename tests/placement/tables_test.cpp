@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "distorch/base/error.h"
+#include "distorch/placement/plan.h"
 #include "machines.h"
 
 using namespace distorch;
