@@ -12,7 +12,8 @@ open_clip_version=2.32.0
 packages=(
   build-essential cmake ninja-build ccache pkg-config python3-venv python3-pip unzip
   nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev libyaml-cpp-dev libhwy-dev
-  libutf8proc-dev libboost-dev libpng-dev libjpeg-dev libwebp-dev
+  libutf8proc-dev libboost-dev libxxhash-dev
+  libpng-dev libjpeg-dev libwebp-dev libgif-dev libtiff-dev libavif-dev
   doctest-dev librapidcheck-dev libbenchmark-dev
 )
 

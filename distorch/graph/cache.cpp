@@ -5,22 +5,22 @@
 
 namespace distorch::graph {
 
-void KeyBuilder::add_byte(unsigned char byte) {
-  // Two different multiply-and-mix hashes over the same bytes.
-  high_ = (high_ ^ byte) * 0x100000001B3ull;
-  low_ = (low_ + byte) * 0x9E3779B97F4A7C15ull;
-  low_ ^= low_ >> 29;
+namespace {
+
+void append(std::string& bytes, std::uint64_t number) {
+  bytes.append(reinterpret_cast<const char*>(&number), sizeof number);
 }
 
+}  // namespace
+
 void KeyBuilder::add(std::string_view part) {
-  std::uint64_t size = part.size();
-  for (int shift = 0; shift < 64; shift += 8) add_byte(static_cast<unsigned char>(size >> shift));
-  for (char c : part) add_byte(static_cast<unsigned char>(c));
+  append(bytes_, part.size());
+  bytes_ += part;
 }
 
 void KeyBuilder::add(const CacheKey& key) {
-  for (std::uint64_t half : {key.high, key.low})
-    for (int shift = 0; shift < 64; shift += 8) add_byte(static_cast<unsigned char>(half >> shift));
+  append(bytes_, key.high);
+  append(bytes_, key.low);
 }
 
 std::shared_ptr<const NodeResult> ResultCache::find(const CacheKey& key) {

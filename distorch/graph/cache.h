@@ -8,28 +8,26 @@
 #include <unordered_map>
 #include <vector>
 
+#include "distorch/base/hash.h"
 #include "distorch/graph/value.h"
 
 namespace distorch::graph {
 
 /// Names the result of a node by everything that decides it: its type, constants and change value,
 /// and the keys of the nodes it is linked to. Ids of nodes are no part of it, so that the same
-/// graph under other ids, or two equal branches, share results. 128 bits of hash.
-struct CacheKey {
-  std::uint64_t high = 0, low = 0;
-  auto operator<=>(const CacheKey&) const = default;
-};
+/// graph under other ids, or two equal branches, share results. A keyed hash: prompts come from
+/// strangers, and no prompt may pass for another one.
+using CacheKey = Digest;
 
 /// Collects the parts of a key; each part is set apart from its neighbours.
 class KeyBuilder {
  public:
   void add(std::string_view part);
   void add(const CacheKey& key);
-  CacheKey key() const { return {high_, low_}; }
+  CacheKey key() const { return keyed_digest(bytes_); }
 
  private:
-  void add_byte(unsigned char byte);
-  std::uint64_t high_ = 0xCBF29CE484222325ull, low_ = 0x9AE16A3B2F90404Full;
+  std::string bytes_;
 };
 
 /// What a node left: for each output slot its values, and what it showed.

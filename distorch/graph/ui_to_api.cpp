@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "distorch/base/hash.h"
 #include "distorch/graph/catalog.h"
 #include "distorch/graph/json_text.h"
 #include "distorch/graph/near_names.h"
@@ -54,12 +55,6 @@ std::string text_of_value(const Json& value) {
     return fmt::format("{}", number);
   }
   return json_line(value);
-}
-
-std::uint64_t mix(std::uint64_t seed, const std::string& text) {
-  std::uint64_t hash = 1469598103934665603ull ^ seed;
-  for (unsigned char c : text) hash = (hash ^ c) * 1099511628211ull;
-  return hash;
 }
 
 class Converter {
@@ -423,7 +418,7 @@ class Converter {
       std::string id = scope.prefix + node.id;
       bool chose = false;
       std::string chosen =
-          choose_dynamic(text, mix(options_.dynamic_seed, id + "." + widget->name), &chose);
+          choose_dynamic(text, digest(id + "." + widget->name, options_.dynamic_seed).low, &chose);
       if (chose)
         notes_.push_back(fmt::format("node {} ({}) input {}: {{a|b}} choices made with seed {}: {}",
                                      id, node.type, widget->name, options_.dynamic_seed, chosen));

@@ -27,8 +27,8 @@ struct Candidate {
 std::optional<Candidate> candidate(const System& asked_system, const Model& asked_model,
                                    const MakePlan& make_plan, std::optional<Error>& error) {
   try {
-    auto placement = make_plan ? make_plan(asked_system, asked_model)
-                               : auto_plan(asked_system, asked_model);
+    auto placement =
+        make_plan ? make_plan(asked_system, asked_model) : auto_plan(asked_system, asked_model);
     const System system = reachable(asked_system);
     const Model model = with_seconds(asked_model, system.compute);
     const double step_s = Timeline(system, model).step_s(placement);

@@ -2,7 +2,6 @@
 #include <set>
 #include <sstream>
 
-#include "distorch/base/hash.h"
 #include "tests/nodes/tiny_app.h"
 
 using namespace distorch;
@@ -41,6 +40,14 @@ void collect_sentences(const graph::Json& value, std::set<std::string>& sentence
         if (tip.is_string()) add_sentences(tip, sentences);
     if (entry.is_structured()) collect_sentences(entry, sentences);
   }
+}
+
+/// FNV-1a, 64 bits, as make_reference_sentences.py hashes. (Fowler, Noll, Vo:
+/// draft-eastlake-fnv.)
+std::uint64_t fnv1a(std::string_view bytes) {
+  std::uint64_t hash = 0xcbf29ce484222325ull;
+  for (char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+  return hash;
 }
 
 }  // namespace

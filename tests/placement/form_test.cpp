@@ -108,13 +108,12 @@ TEST_CASE("form: where neither fits the error tells of the smaller one") {
 
 TEST_CASE("form: the planner is the caller's") {
   int plans = 0;
-  auto choice = choose_form(two_cards(), forms(4, 1, 2, 0.05), kSteps,
-                            [&](const System& system, const Model& model) {
-                              ++plans;
-                              std::vector<Home> homes(model.blocks.size(),
-                                                      {system.find("cpu"), How::Streamed});
-                              return make_placement(system, model, homes);
-                            });
+  auto choice = choose_form(
+      two_cards(), forms(4, 1, 2, 0.05), kSteps, [&](const System& system, const Model& model) {
+        ++plans;
+        std::vector<Home> homes(model.blocks.size(), {system.find("cpu"), How::Streamed});
+        return make_placement(system, model, homes);
+      });
   CHECK(plans == 2);
   CHECK(choice.form == Form::Stored);  // nothing is resident
   CHECK(choice.placement.bytes[2] == gib(4));

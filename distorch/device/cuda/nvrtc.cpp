@@ -94,12 +94,10 @@ std::string compiled(const KernelSource& source, const std::vector<std::string>&
 
 /// A kept kernel ends with the hash of what comes before: the driver would read beyond one that was
 /// cut short.
-std::string sealed(const std::string& binary) {
-  return binary + fmt::format("{:016x}", fnv1a(binary));
-}
+std::string sealed(const std::string& binary) { return binary + hex(digest(binary)); }
 /// Empty where the seal does not fit.
 std::string unsealed(const std::string& kept) {
-  constexpr std::size_t seal = 16;
+  constexpr std::size_t seal = 32;
   if (kept.size() <= seal) return {};
   auto binary = kept.substr(0, kept.size() - seal);
   return sealed(binary) == kept ? binary : std::string();
@@ -142,7 +140,7 @@ void* made(int device, const KernelSource& source, const std::string& defines) {
   const auto key =
       fmt::format("{}{} {} {}.{} {}", source.before, source.text, target, major, minor, defines);
   const auto path =
-      cache_folder() / "kernels" / fmt::format("{}-{:016x}.cubin", source.name, fnv1a(key));
+      cache_folder() / "kernels" / (source.name + ("-" + hex(digest(key)) + ".cubin"));
   if (auto* function = loaded(kept_in(path), source.name)) return function;
   const auto binary = compiled(source, options);
   try {
