@@ -115,6 +115,7 @@ class CpuKind final : public Kind {
     return use;
   }
 
+  bool computes_as_cpu() override { return true; }
   void reset_peak(int) override {
     std::ofstream("/proc/self/clear_refs") << 5;
   }  // where the system allows it

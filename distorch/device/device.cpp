@@ -107,6 +107,11 @@ std::string name_of(c10::Device device) {
   }
 }
 
+bool computes_as_cpu(c10::Device device) {
+  if (device.is_cpu()) return true;
+  return device.type() == c10::DeviceType::PrivateUse1 && sim_kind().computes_as_cpu();
+}
+
 Resolved resolve_devices(const std::vector<std::string>& requested,
                          const std::vector<std::string>& present,
                          const std::map<std::string, std::string>& device_map, bool strict) {

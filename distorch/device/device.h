@@ -38,6 +38,11 @@ c10::Device to_torch(const std::string& name);
 /// "cuda:0", "cpu", "sim:1": the one spelling used in distorch.
 std::string name_of(c10::Device device);
 
+/// Whether the device runs the kernels of a CPU, which gains nothing from more at once, likes what
+/// fits into its caches and does not need images channels-last: the CPU, and the simulated device
+/// of a dry run that plans for it. Layers that take another path on a CPU ask this.
+bool computes_as_cpu(c10::Device device);
+
 struct Resolved {
   std::map<std::string, std::string> mapping;  // every requested name -> a present one
   std::vector<std::string> warnings;  // one for each that was replaced without being asked for

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "distorch/device/device.h"
-#include "distorch/device/group_norm.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/recording.h"
 #include "distorch/device/work_log.h"
@@ -62,15 +61,8 @@ class Kind {
   virtual bool logs_its_work() { return false; }
   virtual void log_work(bool on) {}
   virtual std::vector<LoggedWork> logged_work() { return {}; }
-  /// See channels_last.h. False: this kind leaves it to torch.
-  virtual bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) {
-    return false;
-  }
-  /// See group_norm.h, which has checked the arguments. Undefined: this kind leaves it to torch.
-  virtual at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight,
-                                const at::Tensor& bias, const GroupNormOptions& options) {
-    return {};
-  }
+  /// See device.h.
+  virtual bool computes_as_cpu() { return false; }
   /// See recording.h. Null: this kind has nothing of the sort.
   virtual std::unique_ptr<Recording> record(int index, const std::function<at::Tensor()>& body,
                                             const Recording* beside) {

@@ -1,7 +1,6 @@
 #include "distorch/nn/norm.h"
 
 #include "distorch/device/group_norm.h"
-#include "distorch/nn/activation.h"
 #include "distorch/nn/patch.h"
 
 namespace distorch::nn {
@@ -14,12 +13,7 @@ GroupNorm::GroupNorm(const weights::Scope& scope, std::int64_t channels, double 
       bias_(scope.weight("bias", {channels})) {}
 
 at::Tensor GroupNorm::normalized(const at::Tensor& x, bool silu) const {
-  auto weight = patched(weight_), bias = patched(bias_);
-  if (!x.is_cpu())
-    if (auto y = device::group_norm(x, weight, bias, {groups_, eps_, silu}); y.defined()) return y;
-  // torch's kernel of accelerators wants it contiguous and would copy it itself; so a plan knows.
-  auto y = at::group_norm(x.is_cpu() ? x : x.contiguous(), groups_, weight, bias, eps_);
-  return silu ? silu_over(y) : y;
+  return device::group_norm(x, patched(weight_), patched(bias_), {groups_, eps_, silu});
 }
 
 LayerNorm::LayerNorm(const weights::Scope& scope, std::int64_t width, double eps)

@@ -84,3 +84,19 @@ TEST_CASE("channels last: only whole convolution weights are laid out") {
   to_channels_last_in_place(here, stream);
   CHECK(at::equal(as_channels_last(here), values));
 }
+
+TEST_CASE("channels last: the simulator reads and writes every value once") {
+  c10::InferenceMode inference;
+  sim::DryScope dry(test::small_rig(1));
+  const c10::Device device(c10::DeviceType::PrivateUse1, 0);
+  auto weight = at::empty({64, 32, 3, 3}, at::TensorOptions().device(device));
+  const auto before = sim::memory(0).allocations;
+  sim::trace(true);
+  to_channels_last_in_place(weight, new_stream(device));
+  sim::finish();
+  const auto work = sim::intervals();
+  REQUIRE(work.size() == 1);
+  CHECK(work[0].name == "distorch::to_channels_last_");
+  CHECK(work[0].bytes == 2 * static_cast<std::int64_t>(weight.nbytes()));
+  CHECK(sim::memory(0).allocations == before);
+}

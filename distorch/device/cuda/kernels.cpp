@@ -2,14 +2,11 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/DeviceGuard.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 
-#include "distorch/base/error.h"
 #include "distorch/device/cuda/libraries.h"
 #include "distorch/device/cuda/nvrtc.h"
-#include "distorch/device/device.h"
 #include "distorch/device/streams.h"
 
 namespace distorch::device::cuda {
@@ -176,24 +173,6 @@ int largest_shared(int device) {
   return bytes;
 }
 
-struct Shape {
-  unsigned x = 1, y = 1, z = 1;
-};
-
-/// Starts a kernel on the stream. Error(Internal) where the driver refuses it.
-void start(const KernelSource& source, void* function, const Shape& blocks, const Shape& threads,
-           std::int64_t shared_bytes, const c10::Stream& stream, void** arguments) {
-  c10::DeviceGuard guard(stream.device());
-  const auto on = native(stream);
-  const int error = in_context([&] {
-    return driver().launch(function, blocks.x, blocks.y, blocks.z, threads.x, threads.y, threads.z,
-                           static_cast<unsigned>(shared_bytes), on.stream, arguments, nullptr);
-  });
-  if (error != 0)
-    throw Error(ErrorKind::Internal, name_of(stream.device()),
-                fmt::format("{} could not be started: CUDA error {}", source.name, error));
-}
-
 }  // namespace
 
 bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) {
@@ -215,8 +194,8 @@ bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stre
   int channels = static_cast<int>(weight.size(1));
   int positions = static_cast<int>(weight.size(2) * weight.size(3));
   void* arguments[] = {&data, &channels, &positions};
-  start(channels_last, function, {static_cast<unsigned>(weight.size(0))}, {256}, bytes, stream,
-        arguments);
+  launch(channels_last, function, {static_cast<unsigned>(weight.size(0))}, {256}, bytes, stream,
+         arguments);
   return true;
 }
 
@@ -226,17 +205,9 @@ at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
   const auto channels = x.size(1), positions = x.size(2) * x.size(3);
   const auto per_group = channels / options.groups;
   const auto half = per_group / 2;
-  const char* kind = x.scalar_type() == at::kFloat      ? "-DKIND=0"
-                     : x.scalar_type() == at::kHalf     ? "-DKIND=1"
-                     : x.scalar_type() == at::kBFloat16 ? "-DKIND=2"
-                                                        : nullptr;
-  const auto pair_bytes = 2 * static_cast<std::int64_t>(x.element_size());
-  const auto aligned = [&](const at::Tensor& tensor) {
-    return reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()) % pair_bytes == 0;
-  };
-  if (!kind || per_group % 2 != 0 || half > most_threads / 2 || x.numel() >= (1LL << 40) ||
-      positions * per_group >= (1 << 30) || !aligned(x) || !aligned(weight) || !aligned(bias))
-    return {};
+  const char* kind = x.scalar_type() == at::kFloat  ? "-DKIND=0"
+                     : x.scalar_type() == at::kHalf ? "-DKIND=1"
+                                                    : "-DKIND=2";
   const auto stream = current_stream(x.device());
   auto* sums_of = kernel(x.device().index(), group_sums, kind);
   auto* apply = kernel(x.device().index(), group_apply, kind);
@@ -253,9 +224,9 @@ at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
   const auto stretches = (positions + stretch - 1) / stretch;
   auto y = at::empty_like(x);
   auto sums = at::empty({x.size(0), options.groups, stretches, 2}, x.options().dtype(at::kFloat));
-  const Shape blocks{static_cast<unsigned>(stretches), static_cast<unsigned>(tiles),
-                     static_cast<unsigned>(x.size(0))};
-  const Shape threads{static_cast<unsigned>(tile), static_cast<unsigned>(lanes)};
+  const Extent blocks{static_cast<unsigned>(stretches), static_cast<unsigned>(tiles),
+                      static_cast<unsigned>(x.size(0))};
+  const Extent threads{static_cast<unsigned>(tile), static_cast<unsigned>(lanes)};
   const void *from = x.const_data_ptr(), *w = weight.const_data_ptr(), *b = bias.const_data_ptr();
   void *to = y.mutable_data_ptr(), *partial = sums.mutable_data_ptr();
   int n = static_cast<int>(positions), c = static_cast<int>(channels);
@@ -263,9 +234,9 @@ at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
   float eps = static_cast<float>(options.eps);
   int silu = options.silu;
   void* first[] = {&from, &partial, &n, &c, &each, &groups, &stretch};
-  start(group_sums, sums_of, blocks, threads, tile * lanes * 8, stream, first);
+  launch(group_sums, sums_of, blocks, threads, tile * lanes * 8, stream, first);
   void* second[] = {&from, &to, &partial, &w, &b, &n, &c, &each, &groups, &stretch, &eps, &silu};
-  start(group_apply, apply, blocks, threads, together * 8, stream, second);
+  launch(group_apply, apply, blocks, threads, together * 8, stream, second);
   return y;
 }
 

@@ -11,8 +11,8 @@ namespace distorch::device::cuda {
 /// driver is missing, or a filter is larger than that memory.
 bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream);
 
-/// As device::group_norm(), by kernels of our own. Undefined where there are none for this dtype
-/// (of 2 or 4 bytes) or shape: groups of an odd number of channels or of more than 256.
+/// Of tensors for which has_group_norm_kernel() is true. Undefined where NVRTC or the driver is
+/// missing.
 at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       const GroupNormOptions& options);
 

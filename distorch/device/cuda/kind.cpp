@@ -8,7 +8,6 @@
 
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
-#include "distorch/device/cuda/kernels.h"
 #include "distorch/device/cuda/libraries.h"
 #include "distorch/device/cuda/recording.h"
 #include "distorch/device/kind.h"
@@ -212,15 +211,6 @@ class CudaKind final : public Kind {
   }
   void wait_counter(const void* word, std::uint32_t count, const c10::Stream& stream) override {
     check(on_counter(driver().wait_value, word, count, stream), stream);
-  }
-
-  bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) override {
-    return cuda::to_channels_last_in_place(weight, stream);
-  }
-
-  at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                        const GroupNormOptions& options) override {
-    return cuda::group_norm(x, weight, bias, options);
   }
 
   std::unique_ptr<Recording> record(int index, const std::function<at::Tensor()>& body,

@@ -16,6 +16,7 @@
 #include "distorch/base/hash.h"
 #include "distorch/base/log.h"
 #include "distorch/device/cuda/libraries.h"
+#include "distorch/device/device.h"
 
 namespace distorch::device::cuda {
 namespace {
@@ -170,6 +171,19 @@ void* kernel(int device, const KernelSource& source, const std::string& defines)
     log::warn_once(fmt::format("{}; operations of torch take its place", error.what()));
   }
   return at->second;
+}
+
+void launch(const KernelSource& source, void* function, const Extent& blocks, const Extent& threads,
+            std::int64_t shared_bytes, const c10::Stream& stream, void** arguments) {
+  c10::DeviceGuard guard(stream.device());
+  const auto on = native(stream);
+  const int error = in_context([&] {
+    return driver().launch(function, blocks.x, blocks.y, blocks.z, threads.x, threads.y, threads.z,
+                           static_cast<unsigned>(shared_bytes), on.stream, arguments, nullptr);
+  });
+  if (error != 0)
+    throw Error(ErrorKind::Internal, name_of(stream.device()),
+                fmt::format("{} could not be started: CUDA error {}", source.name, error));
 }
 
 }  // namespace distorch::device::cuda

@@ -1,4 +1,6 @@
 #pragma once
+#include <c10/core/Stream.h>
+
 #include <string>
 
 namespace distorch::device::cuda {
@@ -14,5 +16,15 @@ struct KernelSource {
 /// The driver's function for a device, loaded once per process and device; null where it cannot be
 /// had (the log says why, once). `defines`: options for the compiler, "-DELEMENT=short".
 void* kernel(int device, const KernelSource& source, const std::string& defines);
+
+struct Extent {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+/// Starts the kernel on the stream: so many blocks of so many threads, with `shared_bytes` of the
+/// multiprocessor's own memory for each block; `arguments` points to each argument. Error(Internal)
+/// where the driver refuses it.
+void launch(const KernelSource& source, void* function, const Extent& blocks, const Extent& threads,
+            std::int64_t shared_bytes, const c10::Stream& stream, void** arguments);
 
 }  // namespace distorch::device::cuda

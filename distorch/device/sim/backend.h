@@ -54,7 +54,8 @@ class Operation {
   void begin();
   /// A result: adopted, or the input whose memory it is.
   at::Tensor output(const at::Tensor& result);
-  /// Call after the outputs: the clock. Bytes and dtype are filled in here.
+  /// Call after the outputs: the clock. The tensors' bytes are added and the dtype is filled in
+  /// here.
   void end(KernelWork work = {});
 
   int device() const { return device_; }
@@ -80,8 +81,10 @@ class Operation {
   std::vector<at::Tensor> outputs_;
 };
 
-/// Kind and arithmetic of an operation by its name: only matrix products have any here, the cost of
-/// all others is their bytes.
-KernelWork work_of(const std::string& operation, const std::vector<at::Tensor>& inputs);
+/// Kind and arithmetic of an operation by its name, from all its arguments and from the tensors
+/// among them: of matrix products, and of operators of our own as they say (device/operators.h);
+/// the cost of all others is their bytes.
+KernelWork work_of(const std::string& operation, c10::ArrayRef<c10::IValue> arguments,
+                   const std::vector<at::Tensor>& inputs);
 
 }  // namespace distorch::sim

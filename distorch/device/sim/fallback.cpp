@@ -109,7 +109,7 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) 
   operation.begin();
   std::vector<at::Tensor> inputs;
   for (const auto& held : operation.held()) inputs.push_back(held.sim);
-  auto work = work_of(schema.name(), inputs);
+  auto work = work_of(schema.name(), c10::ArrayRef<c10::IValue>(*stack).slice(first), inputs);
   run_kernel(op, stack, operation);
 
   bool value_returned = false;

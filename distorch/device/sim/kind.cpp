@@ -1,13 +1,10 @@
 #include "distorch/device/kind.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/StreamGuard.h>
 #include <fmt/format.h>
 
-#include "distorch/device/channels_last.h"
 #include "distorch/device/sim/backend.h"
 #include "distorch/device/sim/machine.h"
-#include "distorch/device/streams.h"
 
 namespace distorch::device {
 namespace {
@@ -77,31 +74,9 @@ class SimKind final : public Kind {
           {std::move(done.lane), std::move(done.name), done.start_s, done.end_s, done.bytes});
     return all;
   }
-  // As the real one does it: no memory beside, one pass.
-  bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) override {
-    static const std::string name = "distorch::to_channels_last";
-    c10::StreamGuard guard(stream);
-    sim::Operation operation(name);
-    operation.input(weight);  // read once, written once
-    auto view = operation.input(weight, true);
-    operation.begin();
-    if (!operation.is_dry()) device::to_channels_last_in_place(view, current_stream(at::kCPU));
-    operation.end();
-    return true;
-  }
-  at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                        const GroupNormOptions& options) override {
-    static const std::string name = "distorch::group_norm";
-    sim::Operation operation(name);
-    auto image = operation.input(x);
-    auto w = operation.input(weight), b = operation.input(bias);
-    operation.begin();
-    auto y = operation.is_dry() ? at::empty_like(image)
-                                : at::group_norm(image, options.groups, w, b, options.eps);
-    if (options.silu && !operation.is_dry()) at::silu_(y);
-    auto result = operation.output(y);
-    operation.end({.kind = KernelKind::Normalization});
-    return result;
+  bool computes_as_cpu() override {
+    const auto machine = sim::machine_or_null();
+    return machine && machine->options().plans_cpu;
   }
   std::unique_ptr<Recording> record(int, const std::function<at::Tensor()>& body,
                                     const Recording*) override {

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "distorch/base/error.h"
+#include "distorch/device/operators.h"
 #include "distorch/device/sim/backend.h"
 
 namespace distorch::sim {
@@ -84,12 +85,13 @@ void Operation::end(KernelWork work) {
     results_.erase(results_.begin(), results_.begin() + static_cast<std::ptrdiff_t>(uses_.size()));
     machine().use(stream_, label_, results_);
   }
-  work.bytes = static_cast<double>(bytes_);
+  work.bytes += static_cast<double>(bytes_);
   work.dtype = dtype_name(dtype_ == c10::ScalarType::Undefined ? at::kFloat : dtype_);
   machine().kernel(stream_, label_, work);
 }
 
-KernelWork work_of(const std::string& operation, const std::vector<at::Tensor>& inputs) {
+KernelWork work_of(const std::string& operation, c10::ArrayRef<c10::IValue> arguments,
+                   const std::vector<at::Tensor>& inputs) {
   const auto product = [&](std::size_t a, std::size_t b) -> KernelWork {
     KernelWork work{.kind = KernelKind::Matmul};
     if (inputs.size() <= b || inputs[a].dim() < 1 || inputs[b].dim() < 1) return work;
@@ -110,7 +112,8 @@ KernelWork work_of(const std::string& operation, const std::vector<at::Tensor>& 
   if (products.count(operation)) return product(0, 1);
   if (added_products.count(operation)) return product(1, 2);
   if (normalizations.count(operation)) return {.kind = KernelKind::Normalization};
-  return {};
+  const auto cost = device::operator_cost(operation);
+  return cost ? cost(arguments) : KernelWork();
 }
 
 }  // namespace distorch::sim

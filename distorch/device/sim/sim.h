@@ -29,6 +29,7 @@ enum class Mode { Exec, Dry };
 struct Options {
   Mode mode = Mode::Exec;
   bool race_check = true;
+  bool plans_cpu = false;   // accelerators stand for a CPU: layers take its paths (device.h)
   double host_issue_s = 0;  // host time that issuing one operation costs, beside the rig's
   // of a link's speed, for host memory that is not registered (8.9 of 55.5 GB/s measured)
   double pageable_share = 0.16;
