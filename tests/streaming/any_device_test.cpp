@@ -249,9 +249,9 @@ TEST_CASE("any device: convolutions are laid out where they come to rest, stream
   auto forward = [&](at::Tensor x) {
     for (const auto& layer : layers)
       x = layer.block.run1({x}, [&](const weights::Tensors& in) {
-        if (accelerator) CHECK(layer.image.value().is_contiguous(layout));
-        auto y = at::conv2d(in[0].contiguous(layout), layer.image.value(), {}, {1, 1}, {1, 1});
-        return at::tanh(y + at::matmul(layer.matrix.value(), y.flatten(2)).view(y.sizes()));
+        if (accelerator) CHECK(layer.image.dense().is_contiguous(layout));
+        auto y = at::conv2d(in[0].contiguous(layout), layer.image.dense(), {}, {1, 1}, {1, 1});
+        return at::tanh(y + at::matmul(layer.matrix.dense(), y.flatten(2)).view(y.sizes()));
       });
     return x;
   };
