@@ -11,7 +11,7 @@
 #include "distorch/nn/linear.h"
 #include "distorch/nn/norm.h"
 #include "distorch/nodes/app.h"
-#include "distorch/nodes/sd_model.h"
+#include "distorch/nodes/sampled_model.h"
 #include "distorch/placement/timeline.h"
 #include "distorch/streaming/profile.h"
 
@@ -156,7 +156,7 @@ Outcome plan_video(const std::filesystem::path& file) {
 Outcome plan_unet(const std::filesystem::path& file) {
   return timed([&] {
     nodes::App app({}, {}, planning_only());
-    nodes::SdModel model({app.models.diffusion(file, {}), {}});
+    nodes::SampledModel model({.loaded = app.models.diffusion(file, {})});
     sampling::Conditioning none;
     model.prepare(app.engine, {{1, 4, 64, 64}, 20, 7.0, none, none});
     return outcome_of(app.engine);

@@ -212,7 +212,7 @@ struct Way {
                .waits = {}}) {
     model.load(all(model, home[0].how, home[0].device));
   }
-  double step(const models::DiffusionInput& input) {
+  double step(const models::Inputs& input) {
     auto start = bench::now_s();
     result = network.apply(input);
     return bench::now_s() - start;
@@ -226,8 +226,9 @@ void cached(bench::Results& results, const std::filesystem::path& out) {
   auto file = out / "sd15_unet_bf16.safetensors";
   bench::make_unet_file(file, at::kBFloat16);
   read_plainly(file, false);  // into the page cache
-  models::DiffusionInput input{
-      at::randn({2, 4, 64, 64}), at::full({2}, 500.0, at::kFloat), at::randn({2, 77, 768}), {}, {}};
+  models::Inputs input{{"x", at::randn({2, 4, 64, 64})},
+                       {"timestep", at::full({2}, 500.0, at::kFloat)},
+                       {"context", at::randn({2, 77, 768})}};
   Way resident(file, {{How::Resident, "cpu"}}), ram(file, {{How::Streamed, "cpu"}}),
       disk(file, {{How::Streamed, "disk"}});
   std::vector<double> seconds[3], over[3];

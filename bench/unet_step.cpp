@@ -14,7 +14,7 @@
 #include "distorch/base/log.h"
 #include "distorch/device/host_pool.h"
 #include "distorch/nodes/app.h"
-#include "distorch/nodes/sd_model.h"
+#include "distorch/nodes/sampled_model.h"
 
 namespace {
 
@@ -27,14 +27,13 @@ class Model {
  public:
   explicit Model(const std::filesystem::path& file) : app_({}, {}, engine_options()) {
     loaded_ = app_.models.diffusion(file, {.compute = "cpu"});
-    nodes::SdModel model({loaded_, {}});
+    nodes::SampledModel model({.loaded = loaded_});
     sampling::Conditioning none;
     model.prepare(app_.engine, {{1, 4, cells, cells}, 20, 7.0, none, none});
-    input_ = {at::randn({batch, 4, cells, cells}),
-              at::full({batch}, 500.0, at::kFloat),
-              at::randn({batch, tokens, loaded_->context_width}),
-              {},
-              {}};
+    input_ =
+        models::blank_inputs(loaded_->network->inputs(), {batch, {cells, cells}, tokens}, at::kCPU);
+    for (const auto& [name, tensor] : models::Inputs(input_).tensors())
+      input_.set(name, name == "timestep" ? at::full_like(tensor, 500.0) : at::randn_like(tensor));
   }
 
   double step() {
@@ -64,7 +63,7 @@ class Model {
   }
   nodes::App app_;
   std::shared_ptr<nodes::LoadedDiffusion> loaded_;
-  models::DiffusionInput input_;
+  models::Inputs input_;
   at::Tensor result_;
 };
 

@@ -31,7 +31,7 @@ using namespace distorch::bench;
 
 struct Step {
   std::string name;  // "512"
-  models::DiffusionInput input;
+  models::Inputs input;
   at::Tensor wanted;
   double issued_s = 0;    // every block resident, operation by operation
   double resident_s = 0;  // the same, recorded
@@ -48,9 +48,8 @@ Step read_step(const std::filesystem::path& folder, const std::string& name, c10
   auto get = [&](const char* key) { return weights::mapped_tensor(*file.find(key)).to(device); };
   Step step;
   step.name = name;
-  step.input.x = get("x");
-  step.input.timestep = get("timestep").to(at::kFloat);
-  step.input.context = get("context");
+  step.input = {
+      {"x", get("x")}, {"timestep", get("timestep").to(at::kFloat)}, {"context", get("context")}};
   step.wanted = get("out").cpu().to(at::kFloat);
   return step;
 }
@@ -61,14 +60,10 @@ double relative_error(const at::Tensor& got, const at::Tensor& wanted) {
 }
 
 /// The same input as shapes on another device.
-models::DiffusionInput shapes_of(const models::DiffusionInput& input, c10::Device device) {
-  models::DiffusionInput copy;
-  auto shape = [&](const at::Tensor& t) {
-    return at::empty(t.sizes(), t.options().device(device));
-  };
-  copy.x = shape(input.x);
-  copy.timestep = shape(input.timestep);
-  copy.context = shape(input.context);
+models::Inputs shapes_of(const models::Inputs& input, c10::Device device) {
+  models::Inputs copy;
+  for (const auto& [name, tensor] : input.tensors())
+    copy.set(name, at::empty(tensor.sizes(), tensor.options().device(device)));
   return copy;
 }
 
@@ -90,7 +85,7 @@ double issue_seconds(c10::Device device, const std::function<void()>& forward) {
 
 /// Blocks and steps of the resident model as the fit wants them.
 std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& model,
-                                                   models::DiffusionModel& unet, c10::Device device,
+                                                   models::Network& unet, c10::Device device,
                                                    const std::vector<Step>& steps) {
   std::vector<streaming::StepTarget> targets;
   for (const auto& step : steps) {
@@ -105,12 +100,11 @@ std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& mod
 }
 
 /// A step as users' steps run: recorded where all weights are resident.
-at::Tensor step_of(streaming::StreamedModel& model, models::DiffusionModel& unet,
-                   const models::DiffusionInput& input) {
-  return model.step({input.x, input.timestep, input.context},
-                    [&unet](const std::vector<at::Tensor>& in) {
-                      return unet.apply({in[0], in[1], in[2], {}, {}});
-                    });
+at::Tensor step_of(streaming::StreamedModel& model, models::Network& unet,
+                   const models::Inputs& input) {
+  return model.step(models::in_order(unet.inputs(), input), [&](const std::vector<at::Tensor>& in) {
+    return unet.apply(models::from_order(unet.inputs(), in, input));
+  });
 }
 
 int run(const Args& args) {
@@ -122,8 +116,9 @@ int run(const Args& args) {
   Json peer;
   std::ifstream(folder / "peer.json") >> peer;
 
-  auto checkpoint = models::unet_part(open(folder / "unet.safetensors"));
-  auto unet = models::detect_family(checkpoint).make(checkpoint);
+  auto family = models::detect_family(open(folder / "unet.safetensors"));
+  const auto& checkpoint = family->diffusion();
+  auto unet = family->make_network();
   streaming::StreamedOptions options;
   options.name = "sd15";
   options.compute = name;
@@ -167,7 +162,7 @@ int run(const Args& args) {
   std::int64_t given_bytes = 0;
   for (const auto& step : steps)
     given_bytes +=
-        static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512);
+        static_cast<std::int64_t>(step.input["x"].nbytes() + step.input["context"].nbytes() + 512);
   auto library_bytes = device::memory_use(device).in_use - model.device_bytes(name) - given_bytes;
   auto link = measure_link(model, device);
 
@@ -198,9 +193,9 @@ int run(const Args& args) {
   for (const auto& step : steps)
     for (double share : {1.0, 0.5}) {
       const auto profiled = profile(step, speeds);
-      const auto other_bytes =
-          library_bytes + given_bytes -
-          static_cast<std::int64_t>(step.input.x.nbytes() + step.input.context.nbytes() + 512);
+      const auto other_bytes = library_bytes + given_bytes -
+                               static_cast<std::int64_t>(step.input["x"].nbytes() +
+                                                         step.input["context"].nbytes() + 512);
       const auto described = [&](bool recorded) {
         return describe(model, recorded ? profiled : streaming::host_bound(profiled), other_bytes);
       };

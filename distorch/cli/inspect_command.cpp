@@ -12,8 +12,6 @@
 #include "distorch/cli/table.h"
 #include "distorch/formats/tensor_file.h"
 #include "distorch/models/catalog.h"
-#include "distorch/models/clip/text_model.h"
-#include "distorch/models/vae/autoencoder.h"
 #include "distorch/weights/checkpoint.h"
 
 namespace distorch::cli {
@@ -51,20 +49,21 @@ Json part_json(const std::string& what, const weights::Checkpoint& part,
 
 Json parts_of(const weights::Checkpoint& file, std::string& family) {
   Json parts = Json::array();
-  if (auto unet = models::unet_part(file); !unet.empty()) {
-    const auto& detected = models::detect_family(unet);
-    family = detected.name;
-    auto model = detected.make(unet);
-    parts.push_back(part_json("diffusion model", unet, model->manifest()));
+  auto found = models::find_family(file);
+  if (found) {
+    family = found->name();
+    auto network = found->make_network();
+    parts.push_back(part_json("diffusion model", found->diffusion(), network->manifest()));
   }
-  if (auto text = models::clip::text_part(file); !text.empty()) {
-    models::clip::TextModel model(
-        models::clip::text_config(text, models::clip::detect_text_kind(text)));
-    parts.push_back(part_json("text encoder", text, model.manifest()));
+  auto text = found ? found->text(file) : models::find_text(file);
+  for (const auto& part : text.encoders) {
+    auto encoder = part.make(nullptr);
+    auto what = text.encoders.size() == 1 ? "text encoder" : "text encoder " + part.name;
+    parts.push_back(part_json(what, part.part, encoder->manifest()));
   }
-  if (auto vae = models::vae::vae_part(file); !vae.empty()) {
-    models::vae::Autoencoder model(models::vae::vae_config(vae));
-    parts.push_back(part_json("VAE", vae, model.manifest()));
+  if (auto vae = models::find_vae(file); !vae.empty()) {
+    auto network = vae.make();
+    parts.push_back(part_json("VAE", vae.part, network->manifest()));
   }
   return parts;
 }

@@ -1,8 +1,8 @@
 #pragma once
 #include <map>
 #include <string>
+#include <vector>
 
-#include "distorch/models/sd/unet_config.h"
 #include "distorch/weights/manifest.h"
 
 namespace distorch::models {
@@ -12,15 +12,14 @@ namespace distorch::models {
 /// which adds the endings (".lora_up.weight", ".lora_A.weight", ".alpha", ...).
 using LoraNames = std::map<std::string, std::string>;
 
-/// UNets of Stable Diffusion: kohya names of original and diffusers trees ("lora_unet_..."),
-/// LyCORIS ("lycoris_..."), diffusers and peft trees ("unet.down_blocks...", with and without
-/// "processor."), plain ("diffusion_model...."). Source of the spellings: ComfyUI comfy/lora.py,
-/// model_lora_keys_unet.
-LoraNames unet_lora_names(const sd::UNetConfig& config, const weights::Manifest& manifest);
+/// "some.layer" of "some.layer.weight".
+std::string lora_base(const std::string& weight);
+/// "some_layer" of "some.layer".
+std::string with_underscores(std::string name);
 
-/// CLIP text encoders: "lora_te_text_model_...", "lora_te1_...", "text_encoder.text_model...." and
-/// "text_encoders.clip_l.transformer.text_model....". Source: ComfyUI comfy/lora.py,
-/// model_lora_keys_clip.
-LoraNames text_lora_names(const weights::Manifest& manifest);
+/// Every matrix and every other "...weight" behind each of the prefixes: with underscores where a
+/// prefix ends with one ("lora_te_"), else as it is ("text_encoder.").
+LoraNames prefixed_lora_names(const weights::Manifest& manifest,
+                              const std::vector<std::string>& prefixes);
 
 }  // namespace distorch::models

@@ -46,7 +46,7 @@ void run_text_encode(Call& call) {
     throw Error(
         ErrorKind::Usage, call.place(),
         "the checkpoint that 'clip' comes from holds no text encoder; load one with CLIPLoader");
-  out(call, 0, encode_prompt(clip, call.text("text"), call.context<ModelCache>()));
+  out(call, 0, encode_prompts(clip, {call.text("text"), {}}, call.context<ModelCache>()));
 }
 
 void run_last_layer(Call& call) {

@@ -21,7 +21,6 @@ using graph::Choices;
 using graph::link;
 using graph::number;
 using graph::Value;
-using models::clip::TextKind;
 
 graph::Choices device_choices() {
   return Choices([] {
@@ -36,6 +35,18 @@ graph::Choices model_choices(App& app, const std::string& type) {
   return Choices([&app, type] { return app.folders.list(type); }).with_origin([&app, type] {
     return app.folders.searched(type);
   });
+}
+
+std::function<std::optional<std::string>(const Call&)> when_replaced(
+    App& app, std::vector<std::pair<std::string, std::string>> files) {
+  return [&app, files = std::move(files)](const Call& call) {
+    std::string identities;
+    for (const auto& [type, input] : files) {
+      auto path = app.folders.find(type, call.text(input));
+      identities += (path ? ModelCache::identity(*path) : "none") + "|";
+    }
+    return std::optional(identities);
+  };
 }
 
 streaming::PlacementRequest spread_request(const std::string& compute, double virtual_gb,
@@ -93,9 +104,8 @@ void add_placed_loader(graph::Catalog& catalog, graph::NodeType loader, bool tex
 void load_checkpoint(Call& call, const CheckpointPlacement& placement) {
   auto& models = call.context<ModelCache>();
   auto path = call.context<ModelFolders>().get("checkpoints", call.text("ckpt_name"));
-  call.out(0, Value::of("MODEL", Model{models.diffusion(path, placement.unet), {}}));
-  call.out(1, Value::of("CLIP",
-                        Clip{models.text(path, placement.text, models.text_kind(path)), {}, {}}));
+  call.out(0, Value::of("MODEL", Model{.loaded = models.diffusion(path, placement.unet)}));
+  call.out(1, Value::of("CLIP", Clip{.loaded = models.text(path, placement.text)}));
   call.out(2, Value::of("VAE", Vae{models.vae(path, placement.vae)}));
 }
 
@@ -121,20 +131,14 @@ void run_unet(Call& call) {
         "--bf16-unet, --fp16-unet, --fp32-unet)",
         dtype));
   auto path = call.context<ModelFolders>().get("diffusion_models", call.text("unet_name"));
-  call.out(0, Value::of("MODEL",
-                        Model{call.context<ModelCache>().diffusion(path, placement_of(call)), {}}));
+  call.out(0, Value::of("MODEL", Model{.loaded = call.context<ModelCache>().diffusion(
+                                           path, placement_of(call))}));
 }
 
 void run_clip(Call& call) {
   auto path = call.context<ModelFolders>().get("text_encoders", call.text("clip_name"));
-  if (auto type = call.text("type"); type != "stable_diffusion")
-    throw Error(
-        ErrorKind::Usage, call.place(),
-        fmt::format("text encoders of type '{}' are not supported yet, only 'stable_diffusion'",
-                    type));
-  auto loaded = call.context<ModelCache>().text(path, placement_of(call));
-  if (!loaded) throw Error(ErrorKind::Format, path.string(), "holds no CLIP text encoder");
-  call.out(0, Value::of("CLIP", Clip{loaded, {}, {}}));
+  auto loaded = call.context<ModelCache>().text({path}, call.text("type"), placement_of(call));
+  call.out(0, Value::of("CLIP", Clip{.loaded = std::move(loaded)}));
 }
 
 std::vector<std::string> vae_names(const ModelFolders& folders) {
@@ -173,7 +177,7 @@ std::shared_ptr<const std::vector<weights::NamedPatch>> patches_of(const weights
 
 bool is_text_name(const std::string& name) {
   return name.starts_with("lora_te") || name.starts_with("text_encoder") ||
-         name.starts_with("te1.");
+         name.starts_with("te1.") || name.starts_with("te2.");
 }
 
 /// Adds a LoRA to a model and, where `clip` is given, to its text encoder.
@@ -188,10 +192,12 @@ void apply_lora(Call& call, Model& model, double strength_model, Clip* clip, dou
   auto on_model = patches_of(file, key, model.loaded->lora_names, model.loaded->loras, unknown);
   if (strength_model != 0 && !on_model->empty())
     model.loras.push_back({key, on_model, strength_model});
-  if (clip && clip->loaded) {
-    auto on_text = patches_of(file, key, clip->loaded->lora_names, clip->loaded->loras, unknown);
+  for (std::size_t i = 0; clip && clip->loaded && i < clip->loaded->encoders.size(); ++i) {
+    auto& encoder = *clip->loaded->encoders[i];
+    clip->loras.resize(clip->loaded->encoders.size());
+    auto on_text = patches_of(file, key, encoder.lora_names, encoder.loras, unknown);
     if (strength_clip != 0 && !on_text->empty())
-      clip->loras.push_back({key, on_text, strength_clip});
+      clip->loras[i].push_back({key, on_text, strength_clip});
   }
   if (unknown.empty()) return;
   std::vector<std::string> examples(
@@ -223,7 +229,8 @@ graph::Input strength(const char* name, std::string tooltip = {}) {
       name, {.def = 1.0, .min = -100.0, .max = 100.0, .step = 0.01, .tooltip = std::move(tooltip)});
 }
 
-void add_lora_nodes(graph::Catalog& catalog, const Choices& loras) {
+void add_lora_nodes(graph::Catalog& catalog, App& app, const Choices& loras) {
+  auto replaced = when_replaced(app, {{"loras", "lora_name"}});
   catalog.add({
       .name = "LoraLoader",
       .display_name = "Load LoRA",
@@ -238,6 +245,7 @@ void add_lora_nodes(graph::Catalog& catalog, const Choices& loras) {
                  strength("strength_clip", "The same for the text encoder.")},
       .outputs = {{"MODEL", "", kLoraModelTip}, {"CLIP", "", kLoraClipTip}},
       .run = run_lora,
+      .change_key = replaced,
   });
   catalog.add({
       .name = "LoraLoaderModelOnly",
@@ -247,6 +255,7 @@ void add_lora_nodes(graph::Catalog& catalog, const Choices& loras) {
       .inputs = {link("model", "MODEL"), choice("lora_name", loras), strength("strength_model")},
       .outputs = {{"MODEL", "", kLoraModelTip}},
       .run = run_lora_model_only,
+      .change_key = replaced,
   });
 }
 
@@ -268,6 +277,7 @@ void add_loader_nodes(graph::Catalog& catalog, App& app) {
                       {"CLIP", "", "The text encoder, for prompts."},
                       {"VAE", "", "The VAE, which turns images into latents and back."}},
           .run = run_checkpoint,
+          .change_key = when_replaced(app, {{"checkpoints", "ckpt_name"}}),
       });
   add_placed_loader(
       catalog, {
@@ -279,6 +289,7 @@ void add_loader_nodes(graph::Catalog& catalog, App& app) {
                                      {"default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"})},
                    .outputs = {"MODEL"},
                    .run = run_unet,
+                   .change_key = when_replaced(app, {{"diffusion_models", "unet_name"}}),
                });
   add_placed_loader(
       catalog,
@@ -297,6 +308,7 @@ void add_loader_nodes(graph::Catalog& catalog, App& app) {
                          choice("device", {"default", "cpu"}, {.extra = {{"advanced", true}}}))},
           .outputs = {"CLIP"},
           .run = run_clip,
+          .change_key = when_replaced(app, {{"text_encoders", "clip_name"}}),
       },
       true);
   add_placed_loader(catalog, {
@@ -310,8 +322,9 @@ void add_loader_nodes(graph::Catalog& catalog, App& app) {
                                  }))},
                                  .outputs = {"VAE"},
                                  .run = run_vae,
+                                 .change_key = when_replaced(app, {{"vae", "vae_name"}}),
                              });
-  add_lora_nodes(catalog, files("loras"));
+  add_lora_nodes(catalog, app, files("loras"));
 }
 
 }  // namespace distorch::nodes

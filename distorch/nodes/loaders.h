@@ -12,6 +12,11 @@ graph::Choices device_choices();
 /// The files of a model folder type, with the folders for messages.
 graph::Choices model_choices(App& app, const std::string& type);
 
+/// Changes when one of the files that these inputs name is replaced: for NodeType::change_key, so
+/// that a loader opens it again. `files` are pairs of a model folder type and an input.
+std::function<std::optional<std::string>(const graph::Call&)> when_replaced(
+    App& app, std::vector<std::pair<std::string, std::string>> files);
+
 /// The placement that a loader's call asks for, from the inputs its variant adds: none (auto),
 /// "device", or those of DisTorch2 ("compute_device" or "device", "virtual_vram_gb",
 /// "donor_device", "expert_mode_allocations", "eject_models").

@@ -5,29 +5,19 @@
 
 #include "distorch/base/error.h"
 #include "distorch/device/device.h"
-#include "distorch/models/clip/config.h"
-#include "distorch/models/sd/unet_config.h"
-#include "distorch/models/vae/config.h"
+#include "distorch/models/catalog.h"
 
 namespace distorch::nodes {
 
-using models::clip::TextKind;
 using weights::Checkpoint;
 
 namespace {
 
-std::string key_of(const std::filesystem::path& file, const std::string& part,
+std::string key_of(const std::string& identity, const std::string& part,
                    const streaming::StreamedOptions& options,
                    const streaming::PlacementRequest& placement) {
-  return fmt::format("{}|{}|{}|{}|{}|{}", ModelCache::identity(file), part, options.compute,
+  return fmt::format("{}|{}|{}|{}|{}|{}", identity, part, options.compute,
                      c10::toString(options.dtype), placement.allocation, placement.eject);
-}
-
-std::shared_ptr<const sampling::ModelSampling> sampling_of(models::Prediction prediction) {
-  sampling::DiscreteSettings settings;
-  settings.prediction = prediction == models::Prediction::Velocity ? sampling::Prediction::V
-                                                                   : sampling::Prediction::Eps;
-  return sampling::discrete_sampling(settings);
 }
 
 }  // namespace
@@ -48,13 +38,6 @@ std::shared_ptr<const formats::TensorFile> ModelCache::file(const Path& path) {
   return opened;
 }
 
-std::shared_ptr<const tokenizers::ClipBpe> ModelCache::vocabulary() {
-  if (!vocabulary_)
-    vocabulary_ =
-        tokenizers::ClipBpe::load(settings_.tokenizer_folder / "bpe_simple_vocab_16e6.txt.gz");
-  return vocabulary_;
-}
-
 streaming::StreamedOptions ModelCache::options(const Path& file, const std::string& part,
                                                const std::string& compute) const {
   streaming::StreamedOptions options;
@@ -63,77 +46,92 @@ streaming::StreamedOptions ModelCache::options(const Path& file, const std::stri
   return options;
 }
 
+template <class Loaded>
+void ModelCache::stream(Loaded& loaded, const Checkpoint& part,
+                        const streaming::StreamedOptions& streamed, const Placement& placement,
+                        bool many_steps) {
+  loaded.weights =
+      std::make_shared<streaming::StreamedModel>(loaded.network->manifest(), part, streamed);
+  engine_.add(loaded.weights, placement, many_steps);
+}
+
 std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path,
                                                        const Placement& placement) {
-  Checkpoint whole(file(path));
-  auto part = models::unet_part(whole);
-  const auto& family = models::detect_family(part.empty() ? whole : part);
+  auto family = models::detect_family(Checkpoint(file(path)));
+  const auto& part = family->diffusion();
   auto streamed = options(path, "", placement.compute);
   streamed.dtype = unet_dtype(settings_, engine_.describe(streamed.compute), part.main_dtype());
   streamed.channels_last = true;
-  auto& slot = open_[key_of(path, "unet", streamed, placement)];
+  auto& slot = open_[key_of(identity(path), "unet", streamed, placement)];
   if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
 
   auto loaded = std::make_shared<LoadedDiffusion>();
-  loaded->family = &family;
-  loaded->network = family.make(part);
-  loaded->sampling = sampling_of(family.prediction(part));
-  auto config = models::sd::unet_config(part);
-  loaded->in_channels = config.in_channels;
-  loaded->context_width = config.context_width;
-  loaded->lora_names = models::unet_lora_names(config, loaded->network->manifest());
-  loaded->weights =
-      std::make_shared<streaming::StreamedModel>(loaded->network->manifest(), part, streamed);
-  engine_.add(loaded->weights, placement, true);
+  loaded->network = family->make_network();
+  loaded->sampling = family->sampling();
+  loaded->lora_names = family->lora_names(loaded->network->manifest());
+  stream(*loaded, part, streamed, placement, true);
+  loaded->family = std::move(family);
   slot = loaded;
   return loaded;
 }
 
-TextKind ModelCache::text_kind(const Path& checkpoint) {
-  Checkpoint whole(file(checkpoint));
-  auto part = models::unet_part(whole);
-  return models::detect_family(part.empty() ? whole : part).text;
+std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& recipe,
+                                                  const Path& path, const std::string& identity,
+                                                  const Placement& placement) {
+  if (recipe.empty()) return nullptr;
+  auto text = std::make_shared<LoadedText>();
+  text->join = recipe.join;
+  for (const auto& part : recipe.encoders) {
+    auto streamed =
+        options(path, recipe.encoders.size() == 1 ? "text encoder" : "text encoder " + part.name,
+                placement.compute);
+    streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
+    auto& slot =
+        open_[key_of(identity, fmt::format("text {} of {}", part.name, recipe.encoders.size()),
+                     streamed, placement)];
+    auto loaded = std::static_pointer_cast<LoadedEncoder>(slot.lock());
+    if (!loaded) {
+      loaded = std::make_shared<LoadedEncoder>();
+      loaded->name = part.name;
+      loaded->network = part.make(vocabularies_);
+      loaded->lora_names = part.lora_names(loaded->network->manifest());
+      stream(*loaded, part.part, streamed, placement, false);
+      slot = loaded;
+    }
+    text->encoders.push_back(std::move(loaded));
+  }
+  return text;
 }
 
-std::shared_ptr<LoadedText> ModelCache::text(const Path& path, const Placement& placement,
-                                             std::optional<TextKind> kind) {
-  auto part = models::clip::text_part(Checkpoint(file(path)));
-  if (part.empty()) return nullptr;
-  if (!kind) kind = models::clip::detect_text_kind(part);
-  auto streamed = options(path, "text encoder", placement.compute);
-  streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
-  auto& slot = open_[key_of(path, "text", streamed, placement)];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedText>(open);
+std::shared_ptr<LoadedText> ModelCache::text(const Path& path, const Placement& placement) {
+  Checkpoint whole(file(path));
+  auto family = models::detect_family(whole);
+  return open_text(family->text(whole), path, identity(path) + family->name(), placement);
+}
 
-  bool h = *kind == TextKind::ClipH;
-  auto loaded = std::make_shared<LoadedText>();
-  loaded->network =
-      std::make_unique<models::clip::TextModel>(models::clip::text_config(part, *kind));
-  loaded->tokenizer = std::make_unique<tokenizers::ClipTokenizer>(
-      vocabulary(), h ? tokenizers::clip_h_options : tokenizers::clip_l_options);
-  loaded->embedding_key = h ? "clip_h" : "clip_l";
-  loaded->lora_names = models::text_lora_names(loaded->network->manifest());
-  loaded->weights =
-      std::make_shared<streaming::StreamedModel>(loaded->network->manifest(), part, streamed);
-  engine_.add(loaded->weights, placement, false);
-  slot = loaded;
-  return loaded;
+std::shared_ptr<LoadedText> ModelCache::text(const std::vector<Path>& paths,
+                                             const std::string& type, const Placement& placement) {
+  std::vector<Checkpoint> files;
+  std::string identities = type;
+  for (const auto& path : paths) {
+    files.emplace_back(file(path));
+    identities += "|" + identity(path);
+  }
+  return open_text(models::text_recipe(files, type), paths.front(), identities, placement);
 }
 
 std::shared_ptr<LoadedVae> ModelCache::vae(const Path& path, const Placement& placement) {
-  auto part = models::vae::vae_part(Checkpoint(file(path)));
-  if (part.empty()) return nullptr;
+  auto found = models::find_vae(Checkpoint(file(path)));
+  if (found.empty()) return nullptr;
   auto streamed = options(path, "VAE", settings_.cpu_vae ? "cpu" : placement.compute);
   streamed.dtype = vae_dtype(settings_, engine_.describe(streamed.compute));
   streamed.channels_last = true;
-  auto& slot = open_[key_of(path, "vae", streamed, placement)];
+  auto& slot = open_[key_of(identity(path), "vae", streamed, placement)];
   if (auto open = slot.lock()) return std::static_pointer_cast<LoadedVae>(open);
 
   auto loaded = std::make_shared<LoadedVae>();
-  loaded->network = std::make_unique<models::vae::Autoencoder>(models::vae::vae_config(part));
-  loaded->weights =
-      std::make_shared<streaming::StreamedModel>(loaded->network->manifest(), part, streamed);
-  engine_.add(loaded->weights, placement, false);
+  loaded->network = found.make();
+  stream(*loaded, found.part, streamed, placement, false);
   slot = loaded;
   return loaded;
 }

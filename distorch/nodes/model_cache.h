@@ -19,20 +19,23 @@ namespace distorch::nodes {
 class ModelCache {
  public:
   ModelCache(const Settings& settings, const ModelFolders& folders, streaming::Engine& engine)
-      : settings_(settings), folders_(folders), engine_(engine) {}
+      : settings_(settings),
+        folders_(folders),
+        engine_(engine),
+        vocabularies_(std::make_shared<models::Vocabularies>(settings.tokenizer_folder)) {}
 
   using Path = std::filesystem::path;
   using Placement = streaming::PlacementRequest;
 
   /// The diffusion model of a checkpoint or of a file of its own.
   std::shared_ptr<LoadedDiffusion> diffusion(const Path& file, const Placement& placement);
-  /// The text encoder; null where the file has none. `kind` unset: told from its size.
-  std::shared_ptr<LoadedText> text(const Path& file, const Placement& placement,
-                                   std::optional<models::clip::TextKind> kind = {});
+  /// The text encoders of a whole checkpoint; null where it has none.
+  std::shared_ptr<LoadedText> text(const Path& checkpoint, const Placement& placement);
+  /// Text encoders in files of their own, of a type that models::text_recipe knows.
+  std::shared_ptr<LoadedText> text(const std::vector<Path>& files, const std::string& type,
+                                   const Placement& placement);
   /// The autoencoder; null where the file has none.
   std::shared_ptr<LoadedVae> vae(const Path& file, const Placement& placement);
-  /// The kind of text encoder that goes with a checkpoint's diffusion model.
-  models::clip::TextKind text_kind(const Path& checkpoint);
   /// An opened file, shared while anybody uses it.
   std::shared_ptr<const formats::TensorFile> file(const Path& path);
 
@@ -46,13 +49,18 @@ class ModelCache {
  private:
   streaming::StreamedOptions options(const Path& file, const std::string& part,
                                      const std::string& compute) const;
-  std::shared_ptr<const tokenizers::ClipBpe> vocabulary();
+  std::shared_ptr<LoadedText> open_text(const models::TextRecipe& recipe, const Path& path,
+                                        const std::string& identity, const Placement& placement);
+  template <class Loaded>
+  void stream(Loaded& loaded, const weights::Checkpoint& part,
+              const streaming::StreamedOptions& streamed, const Placement& placement,
+              bool many_steps);
 
   const Settings& settings_;
   const ModelFolders& folders_;
   streaming::Engine& engine_;
   std::map<std::string, std::weak_ptr<void>> open_;
-  std::shared_ptr<const tokenizers::ClipBpe> vocabulary_;
+  std::shared_ptr<models::Vocabularies> vocabularies_;
 };
 
 }  // namespace distorch::nodes

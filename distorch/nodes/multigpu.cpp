@@ -58,6 +58,7 @@ void add_multigpu_nodes(graph::Catalog& catalog, App& app) {
     return graph::optional(text(name, {.def = "", .multiline = false}));
   };
   auto checkpoint = choice("ckpt_name", model_choices(app, "checkpoints"));
+  auto replaced = when_replaced(app, {{"checkpoints", "ckpt_name"}});
 
   catalog.add({
       .name = "DeviceSelectorMultiGPU",
@@ -77,6 +78,7 @@ void add_multigpu_nodes(graph::Catalog& catalog, App& app) {
       .inputs = {checkpoint, device("unet_device"), device("clip_device"), device("vae_device")},
       .outputs = {"MODEL", "CLIP", "VAE"},
       .run = run_checkpoint_devices,
+      .change_key = replaced,
       .checks = {any_device({"unet_device", "clip_device", "vae_device"})},
   });
   catalog.add({
@@ -93,6 +95,7 @@ void add_multigpu_nodes(graph::Catalog& catalog, App& app) {
                  graph::optional(boolean("eject_models", {.def = true}))},
       .outputs = {"MODEL", "CLIP", "VAE"},
       .run = run_checkpoint_spread,
+      .change_key = replaced,
       .checks = {any_device({"unet_compute_device", "unet_donor_device", "clip_compute_device",
                              "clip_donor_device", "vae_device"})},
   });

@@ -112,20 +112,4 @@ Tensor resize(const Tensor& samples, const Resize& target) {
               fmt::format("'{}' is no method of resizing", target.method));
 }
 
-Tensor fit_batch(const Tensor& tensor, std::int64_t size) {
-  auto have = tensor.size(0);
-  if (have == size) return tensor;
-  if (size <= 1) return tensor.narrow(0, 0, size);
-  std::vector<std::int64_t> rows;
-  for (std::int64_t i = 0; i < size; ++i) {
-    double at = size < have
-                    ? std::nearbyint(static_cast<double>(i) * static_cast<double>(have - 1) /
-                                     static_cast<double>(size - 1))
-                    : std::floor((static_cast<double>(i) + 0.5) *
-                                 (static_cast<double>(have) / static_cast<double>(size)));
-    rows.push_back(std::min(static_cast<std::int64_t>(at), have - 1));
-  }
-  return tensor.index_select(0, at::tensor(rows, at::kLong).to(tensor.device()));
-}
-
 }  // namespace distorch::nodes

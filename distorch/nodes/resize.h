@@ -23,10 +23,6 @@ at::Tensor resize(const at::Tensor& samples, const Resize& target);
 /// resampling.
 at::Tensor resize_lanczos(const at::Tensor& image, std::int64_t width, std::int64_t height);
 
-/// The batch spread or thinned to `size` items. Source: ComfyUI comfy/utils.py,
-/// resize_to_batch_size.
-at::Tensor fit_batch(const at::Tensor& tensor, std::int64_t size);
-
 /// Rounds halves to even, as Python's round().
 std::int64_t round_half_even(double value);
 

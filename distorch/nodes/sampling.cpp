@@ -3,7 +3,7 @@
 #include "distorch/base/error.h"
 #include "distorch/media/image.h"
 #include "distorch/nodes/catalog.h"
-#include "distorch/nodes/sd_model.h"
+#include "distorch/nodes/sampled_model.h"
 #include "distorch/sampling/ksampler.h"
 
 namespace distorch::nodes {
@@ -59,6 +59,21 @@ class StepReport {
   Clock::time_point shown_{};
 };
 
+/// The shape that a latent will have in the run. Error(Shape) where it is not one of the model's.
+std::vector<std::int64_t> latent_shape(const sampling::X0Model& model, const at::Tensor& latent,
+                                       const std::string& place) {
+  auto shape = latent.sizes().vec();
+  if (shape.size() == 4 && model.latent_dimensions() == 3) shape.insert(shape.begin() + 2, 1);
+  if (static_cast<int>(shape.size()) != 2 + model.latent_dimensions())
+    throw Error(ErrorKind::Shape, place,
+                model.latent_dimensions() == 2
+                    ? "this model works on pictures: the latent needs batch, channels, height and "
+                      "width"
+                    : "this model works on video: the latent needs batch, channels, frames, height "
+                      "and width");
+  return shape;
+}
+
 void sample(Call& call, KSamplerSettings settings) {
   const auto& model = call.get<Model>("model");
   const auto& positive = call.get<Conditioning>("positive");
@@ -69,18 +84,16 @@ void sample(Call& call, KSamplerSettings settings) {
   settings.steps = static_cast<int>(call.integer("steps"));
   settings.cfg = call.number("cfg");
   settings.label = call.place();
-  if (latent.samples.dim() != 4)
-    throw Error(ErrorKind::Shape, call.place(),
-                "this model works on pictures: the latent needs batch, channels, height and width");
-
-  SdModel sd(model);
-  sd.prepare(call.context<streaming::Engine>(),
-             {latent.samples.sizes().vec(), settings.steps, settings.cfg, positive, negative});
+  settings.guidance = sampling::guidance_of(model.guidance);
+  SampledModel sampled(model);
+  auto shape = latent_shape(sampled, latent.samples, call.place());
+  sampled.prepare(call.context<streaming::Engine>(),
+                  {shape, settings.steps, settings.cfg, positive, negative});
   if (call.context<streaming::Engine>().plan_only())
     return call.out(0, Value::of("LATENT", std::move(latent)));
-  StepReport report(call, model.loaded->family->latent);
+  StepReport report(call, model.loaded->family->latent());
   latent.samples =
-      sampling::run_ksampler(sd, settings, latent, positive, negative, std::ref(report));
+      sampling::run_ksampler(sampled, settings, latent, positive, negative, std::ref(report));
   call.out(0, Value::of("LATENT", std::move(latent)));
 }
 

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <filesystem>
+#include <set>
 
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
@@ -13,10 +14,9 @@
 namespace distorch::nodes {
 
 using at::Tensor;
-using models::clip::TextInput;
-using models::clip::TextOptions;
-using tokenizers::ClipBpe;
-using tokenizers::PromptTokens;
+using models::TextStates;
+using models::TokenBatch;
+using streaming::LoraUse;
 
 namespace {
 
@@ -44,82 +44,81 @@ Tensor bundled(const weights::Checkpoint& file, const std::string& suffix) {
   return rows.empty() ? Tensor() : at::cat(rows);
 }
 
-/// Ids of all chunks, with embedding vectors where they belong. Vectors that do not fit leave their
-/// place: what follows moves up, padding fills the end.
-class Batch {
+/// Finds textual inversions for one encoder, each once, and says what is wrong with them.
+class EmbeddingFinder {
  public:
-  Batch(const LoadedText& text, const std::vector<Tensor>& embeddings)
-      : text_(text), embeddings_(embeddings) {}
+  EmbeddingFinder(const LoadedEncoder& encoder, ModelCache& models)
+      : encoder_(encoder), models_(models) {}
 
-  void add(const std::vector<tokenizers::Token>& chunk) {
-    std::vector<std::int64_t> row;
-    for (const auto& token : chunk) {
-      if (!token.is_embedding()) {
-        row.push_back(token.id);
-        continue;
-      }
-      auto vector = embeddings_[token.embedding][token.row];
-      if (vector.numel() != text_.network->config().width) continue;
-      input_.replacements.push_back({rows_, static_cast<std::int64_t>(row.size()), vector});
-      row.push_back(0);
+  Tensor operator()(const std::string& name) {
+    auto [at, added] = found_.emplace(name, Tensor());
+    if (!added) return at->second;
+    auto vectors = load_embedding(name, encoder_.name, models_);
+    if (!vectors.defined()) {
+      missing_.push_back(name);
+    } else if (vectors.size(1) != encoder_.network->width()) {
+      log::warn(
+          "embedding '{}' is left out: its vectors have {} numbers, this text encoder needs {}",
+          name, vectors.size(1), encoder_.network->width());
     }
-    finish(std::move(row), chunk.size());
+    return at->second = vectors;
   }
-
-  /// The empty prompt: start, end, padding.
-  void add_empty(std::size_t length) { finish({ClipBpe::start_token, ClipBpe::end_token}, length); }
-
-  TextInput input() {
-    input_.ids = at::tensor(ids_, at::kLong).view({rows_, -1});
-    return std::move(input_);
-  }
+  const std::vector<std::string>& missing() const { return missing_; }
 
  private:
-  void finish(std::vector<std::int64_t> row, std::size_t length) {
-    row.resize(length, text_.tokenizer->options().padding);
-    ids_.insert(ids_.end(), row.begin(), row.end());
-    ++rows_;
-  }
-
-  const LoadedText& text_;
-  const std::vector<Tensor>& embeddings_;
-  TextInput input_;
-  std::vector<std::int64_t> ids_;
-  std::int64_t rows_ = 0;
+  const LoadedEncoder& encoder_;
+  ModelCache& models_;
+  std::map<std::string, Tensor> found_;
+  std::vector<std::string> missing_;
 };
 
-void prepare(const Clip& clip, const TextInput& input, const TextOptions& options,
-             streaming::Engine& engine) {
-  auto& text = *clip.loaded;
-  text.weights->set_loras(clip.loras);
+/// The prompts as token batches, one an encoder, of as many chunks each.
+std::vector<TokenBatch> tokenize(const LoadedText& text, const Prompts& prompts,
+                                 ModelCache& models) {
+  std::vector<TokenBatch> batches;
+  std::int64_t chunks = 1;
+  std::set<std::string> missing;
+  for (bool again = true; again;) {
+    again = false;
+    batches.clear();
+    for (const auto& encoder : text.encoders) {
+      EmbeddingFinder finder(*encoder, models);
+      batches.push_back(
+          encoder->network->tokenize(prompts.of(encoder->name), std::ref(finder), chunks));
+      missing.insert(finder.missing().begin(), finder.missing().end());
+      if (batches.back().chunks > chunks) {
+        chunks = batches.back().chunks;
+        again = text.encoders.size() > 1;
+      }
+    }
+  }
+  if (!missing.empty())
+    log::warn(
+        "the prompt names embeddings that are not in the folder 'embeddings', they are left out: "
+        "{}",
+        fmt::join(missing, ", "));
+  return batches;
+}
+
+TextStates encode(LoadedEncoder& encoder, const TokenBatch& batch,
+                  const std::vector<streaming::LoraUse>& loras, std::optional<int> layer,
+                  streaming::Engine& engine) {
   streaming::RunNeeds needs;
-  needs.key =
-      fmt::format("{}x{} loras {}", input.ids.size(0), input.ids.size(1), clip.loras.size());
+  needs.key = fmt::format("{}x{}", batch.ids.size(0), batch.ids.size(1));
+  needs.loras = loras;
   needs.profile = [&](const RigDevice& compute) {
-    return streaming::profile_model(*text.weights, compute, [&](at::Device device) {
-      text.network->forward(
-          {at::empty(input.ids.sizes(), at::TensorOptions().dtype(at::kLong).device(device)), {}},
-          options);
+    return streaming::profile_model(*encoder.weights, compute, [&](at::Device device) {
+      auto blank = batch;
+      blank.replacements.clear();
+      encoder.network->encode(blank, layer, device);
     });
   };
-  engine.prepare(text.weights, needs);
-}
-
-bool weighted(const PromptTokens& tokens) {
-  for (const auto& chunk : tokens.chunks)
-    for (const auto& token : chunk)
-      if (token.weight != 1.0f) return true;
-  return false;
-}
-
-/// states [1, L, width] moved away from (or towards) those of the empty prompt, by the weight of
-/// each place.
-Tensor apply_weights(const Tensor& states, const Tensor& empty,
-                     const std::vector<tokenizers::Token>& chunk) {
-  std::vector<float> factors;
-  for (const auto& token : chunk) factors.push_back(token.weight);
-  auto weight = at::tensor(factors, at::kFloat).view({1, -1, 1});
-  return at::where(weight == 1.0, states, (states - empty) * weight + empty);
+  engine.prepare(encoder.weights, needs);
+  if (engine.plan_only())
+    return {at::zeros({1, batch.chunks * batch.ids.size(1), encoder.network->width()}),
+            at::zeros({1, encoder.network->pooled_width()})};
+  return encoder.network->encode(batch, layer,
+                                 device::to_torch(encoder.weights->options().compute));
 }
 
 }  // namespace
@@ -143,61 +142,24 @@ Tensor load_embedding(const std::string& name, const std::string& key, ModelCach
   }
 }
 
-sampling::Conditioning encode_prompt(const Clip& clip, const std::string& prompt,
-                                     ModelCache& models) {
+const std::string& Prompts::of(const std::string& encoder) const {
+  auto at = by_encoder.find(encoder);
+  return at == by_encoder.end() ? all : at->second;
+}
+
+sampling::Conditioning encode_prompts(const Clip& clip, const Prompts& prompts,
+                                      ModelCache& models) {
   const auto& text = *clip.loaded;
-  std::map<std::string, Tensor> found;
-  auto lookup = [&](const std::string& name) -> std::optional<int> {
-    auto [at, added] = found.emplace(name, Tensor());
-    if (added) at->second = load_embedding(name, text.embedding_key, models);
-    if (!at->second.defined()) return {};
-    return static_cast<int>(at->second.size(0));
-  };
-  auto tokens = text.tokenizer->tokenize(prompt, lookup);
-  if (!tokens.missing.empty())
-    log::warn(
-        "the prompt names embeddings that are not in the folder 'embeddings', they are left out: "
-        "{}",
-        fmt::join(tokens.missing, ", "));
-  std::vector<Tensor> vectors;
-  auto width = text.network->config().width;
-  for (const auto& name : tokens.embeddings) {
-    vectors.push_back(found.at(name));
-    if (vectors.back().size(1) != width)
-      log::warn(
-          "embedding '{}' is left out: its vectors have {} numbers, this text encoder needs {}",
-          name, vectors.back().size(1), width);
-  }
-
-  Batch batch(text, vectors);
-  for (const auto& chunk : tokens.chunks) batch.add(chunk);
-  bool has_weights = weighted(tokens);
-  if (has_weights) batch.add_empty(tokens.chunks.front().size());
-  TextOptions options;
-  options.layer = clip.layer ? clip.layer : text.network->default_layer();
-  auto input = batch.input();
-  prepare(clip, input, options, models.engine());
-  if (models.engine().plan_only()) {
-    auto length = static_cast<std::int64_t>(tokens.chunks.size() * tokens.chunks.front().size());
-    sampling::ConditioningItem item;
-    item.cross_attn = at::zeros({1, length, width});
-    item.pooled_output = at::zeros({1, width});
-    return {item};
-  }
-  input.ids = input.ids.to(device::to_torch(text.weights->options().compute));
-  auto output = text.network->forward(input, options);
-
-  auto hidden = output.hidden.to(at::kCPU);
-  std::vector<Tensor> states;
-  for (std::size_t i = 0; i < tokens.chunks.size(); ++i) {
-    auto state = hidden.narrow(0, static_cast<std::int64_t>(i), 1);
-    states.push_back(has_weights ? apply_weights(state, hidden.narrow(0, hidden.size(0) - 1, 1),
-                                                 tokens.chunks[i])
-                                 : state);
-  }
+  auto batches = tokenize(text, prompts, models);
+  std::vector<TextStates> states;
+  for (std::size_t i = 0; i < text.encoders.size(); ++i)
+    states.push_back(encode(*text.encoders[i], batches[i],
+                            i < clip.loras.size() ? clip.loras[i] : std::vector<LoraUse>{},
+                            clip.layer, models.engine()));
+  auto joined = models::joined(text.join, states);
   sampling::ConditioningItem item;
-  item.cross_attn = at::cat(states, 1);
-  item.pooled_output = output.pooled.narrow(0, 0, 1).to(at::kCPU);
+  item.cross_attn = joined.states;
+  item.pooled_output = joined.pooled;
   return {item};
 }
 

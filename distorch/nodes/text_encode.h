@@ -1,4 +1,5 @@
 #pragma once
+#include <map>
 #include <string>
 
 #include "distorch/nodes/model_cache.h"
@@ -6,14 +7,19 @@
 
 namespace distorch::nodes {
 
-/// A prompt as one conditioning: cross_attn [1, 77 * chunks, width] and the pooled output of the
-/// first chunk [1, width], both float32 on the CPU. Weights move each token's state away from that
-/// of the empty prompt. All chunks and the empty prompt go through the text encoder in one pass
-/// over its weights. "embedding:NAME" takes NAME from the model folder "embeddings"; one of another
-/// width is left out with a warning. Source: ComfyUI comfy/sd1_clip.py, ClipTokenWeightEncoder and
-/// SDClipModel.
-sampling::Conditioning encode_prompt(const Clip& clip, const std::string& prompt,
-                                     ModelCache& models);
+/// Prompts by encoder: `all` for those that `by_encoder` ("clip_l", "clip_g") does not name.
+struct Prompts {
+  std::string all;
+  std::map<std::string, std::string> by_encoder;
+  const std::string& of(const std::string& encoder) const;
+};
+
+/// Prompts as one conditioning, all on the CPU in float32: every encoder of the clip makes its
+/// states, and they are joined as the model wants them. A prompt of fewer chunks than another
+/// encoder's is filled up with empty ones. "embedding:NAME" takes NAME from the model folder
+/// "embeddings"; one of another width is left out with a warning. Source: ComfyUI comfy/sd.py, CLIP,
+/// and comfy_extras/nodes_clip_sdxl.py.
+sampling::Conditioning encode_prompts(const Clip& clip, const Prompts& prompts, ModelCache& models);
 
 /// The vectors [rows, width] of a textual inversion file; undefined where there is no such file or
 /// it cannot be used. `key` is preferred among its tensors.

@@ -50,9 +50,9 @@ void VaeCoding::prepare(bool decode, at::IntArrayRef shape) {
     return streaming::profile_model(*loaded_.weights, compute, [&](at::Device device) {
       auto input = at::empty(shape, at::TensorOptions().device(device).dtype(at::kFloat));
       if (decode)
-        loaded_.network->decode(input);
+        loaded_.network->decode_pixels(input);
       else
-        loaded_.network->encode(input);
+        loaded_.network->encode_mean(input);
     });
   };
   engine_.prepare(loaded_.weights, needs);
@@ -63,7 +63,7 @@ Tensor VaeCoding::blank_image(const Tensor& latent) const {
   return at::zeros({latent.size(0), latent.size(2) * factor(), latent.size(3) * factor(), 3});
 }
 Tensor VaeCoding::blank_latent(const Tensor& pixels) const {
-  return at::zeros({pixels.size(0), loaded_.network->config().latent_channels,
+  return at::zeros({pixels.size(0), loaded_.network->shape().latent_channels,
                     pixels.size(2) / factor(), pixels.size(3) / factor()});
 }
 
@@ -76,7 +76,7 @@ Tensor VaeCoding::decode(const Tensor& latent) {
         std::vector<Tensor> images;
         for (const auto& one : latent.split(1)) {
           throw_if_interrupted();
-          images.push_back(to_image(loaded_.network->decode(one.to(device()))));
+          images.push_back(to_image(loaded_.network->decode_pixels(one.to(device()))));
         }
         return at::cat(images);
       },
@@ -118,7 +118,7 @@ Tensor VaeCoding::encode(const Tensor& image) {
         for (const auto& one : pixels.split(1)) {
           throw_if_interrupted();
           latents.push_back(
-              loaded_.network->encode(one.contiguous().to(device())).mean.to(at::kCPU, at::kFloat));
+              loaded_.network->encode_mean(one.contiguous().to(device())).to(at::kCPU, at::kFloat));
         }
         return at::cat(latents);
       },

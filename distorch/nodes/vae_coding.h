@@ -24,7 +24,7 @@ class VaeCoding {
                           const models::vae::TileProgress& progress = nullptr);
 
   /// Pixels a latent cell, each way.
-  std::int64_t factor() const { return loaded_.network->config().downscale(); }
+  std::int64_t factor() const { return loaded_.network->shape().downscale; }
 
  private:
   at::Device device() const;

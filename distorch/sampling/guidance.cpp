@@ -102,7 +102,7 @@ ModelInputs inputs_for(const PreparedItem& item, const std::optional<Box>& box,
     if (input.kind == ModelInput::Kind::NoiseShape) {
       input.value = crop(input.value, box, 2);
     }
-    if (input.kind != ModelInput::Kind::Constant) {
+    if (input.kind != ModelInput::Kind::Constant && input.value.defined()) {
       input.value = repeat_to(input.value, batch);
     }
   }
@@ -114,12 +114,25 @@ bool counts_at(const PreparedItem& item, float sigma) {
          !(item.sigma_end && sigma < *item.sigma_end);
 }
 
+// Never asks a device for numbers: that would hold the host up at every step. Equal tensors on a
+// device that are not the same one are run apart, which gives the same picture.
+bool same_constant(const ModelInput& a, const ModelInput& b) {
+  if (a.number != b.number || a.value.defined() != b.value.defined()) {
+    return false;
+  }
+  if (!a.value.defined() || a.value.is_same(b.value)) {
+    return true;
+  }
+  return a.value.is_cpu() && b.value.is_cpu() && a.value.sizes() == b.value.sizes() &&
+         at::equal(a.value, b.value);
+}
+
 bool fit_together(const ModelInput& a, const ModelInput& b) {
   if (a.kind != b.kind) {
     return false;
   }
   if (a.kind == ModelInput::Kind::Constant) {
-    return a.value.sizes() == b.value.sizes() && at::equal(a.value, b.value);
+    return same_constant(a, b);
   }
   if (a.kind == ModelInput::Kind::CrossAttn && a.value.sizes() != b.value.sizes()) {
     constexpr std::int64_t kMostRepeats = 4;  // beyond that, padding costs more than a second call
@@ -163,10 +176,11 @@ BatchedInputs join(const std::vector<const Task*>& batch) {
     for (const Task* task : batch) {
       values.push_back(task->inputs.at(name).value);
     }
+    out[name] = first;
     switch (first.kind) {
-      case ModelInput::Kind::Constant: out[name] = first.value; break;
-      case ModelInput::Kind::CrossAttn: out[name] = join_text(std::move(values)); break;
-      default: out[name] = at::cat(values);
+      case ModelInput::Kind::Constant: break;
+      case ModelInput::Kind::CrossAttn: out[name].value = join_text(std::move(values)); break;
+      default: out[name].value = at::cat(values);
     }
   }
   return out;
@@ -230,7 +244,8 @@ at::Tensor repeat_to(const at::Tensor& tensor, std::int64_t count, std::int64_t 
 ModelInputs X0Model::encode(const ConditioningItem& item, const EncodeContext& context) const {
   ModelInputs out;
   if (item.cross_attn.defined()) {
-    out["c_crossattn"] = {ModelInput::Kind::CrossAttn, item.cross_attn.to(context.noise.device())};
+    out["c_crossattn"] = {
+        ModelInput::Kind::CrossAttn, item.cross_attn.to(context.noise.device()), {}};
   }
   return out;
 }

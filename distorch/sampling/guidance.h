@@ -20,14 +20,18 @@ struct ModelInput {
     Regular,     // [B, ...]; batched where shapes agree
     CrossAttn,   // [B, tokens, width]; repeated to a common number of tokens
     NoiseShape,  // [B, C, ...] of the latent's size; cropped with the area
-    Constant,    // the same for the whole batch; equal values only
+    Constant,    // the same for the whole batch; equal numbers, or the same tensor, only
   };
-  Kind kind;
+  Kind kind = Kind::Regular;
   at::Tensor value;
+  /// A Constant that is one number stays on the host, where comparing it costs nothing.
+  std::optional<double> number;
+
+  bool defined() const { return value.defined() || number.has_value(); }
 };
 using ModelInputs = std::map<std::string, ModelInput>;
 /// The same after batching: what the network is called with.
-using BatchedInputs = std::map<std::string, at::Tensor>;
+using BatchedInputs = ModelInputs;
 
 /// What a run knows when conditionings are turned into network inputs. Undefined tensors: none.
 struct EncodeContext {

@@ -155,6 +155,7 @@ at::Tensor run_ksampler(X0Model& model, const KSamplerSettings& settings, const 
   request.sampler = &find_sampler(settings.sampler);
   request.cfg = settings.cfg;
   request.seed = settings.seed;
+  request.guidance = settings.guidance;
   request.label = settings.label;
   request.noise_mask = latent.noise_mask;
   request.latent_image = fix_empty_latent_channels(model, latent.samples);

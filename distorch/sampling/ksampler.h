@@ -34,6 +34,7 @@ struct KSamplerSettings {
   std::optional<int> start_step;
   std::optional<int> last_step;
   bool force_full_denoise = false;
+  GuidanceFunction guidance;  // empty: the plain formula
 
   std::string label = "KSampler";  // `where` of errors: the node, as the user knows it
 };

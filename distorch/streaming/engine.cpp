@@ -423,14 +423,27 @@ void Engine::plan_alone(Entry& own, StreamedModel& model) {
   }
 }
 
+namespace {
+
+// Which LoRAs: their strengths are numbers that change nothing in memory.
+std::string loras_key(const std::vector<LoraUse>& loras) {
+  std::string key;
+  for (const auto& lora : loras) key += " lora " + lora.key;
+  return key;
+}
+
+}  // namespace
+
 void Engine::prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds& needs) {
   auto& own = entry(*model);
   own.used = ++clock_;
   own.steps = needs.steps;
-  if (own.planned && in_place(own, *model) && own.key == needs.key && !options_.plan_only) return;
+  model->set_loras(needs.loras);
+  auto key = needs.key + loras_key(needs.loras);
+  if (own.planned && in_place(own, *model) && own.key == key && !options_.plan_only) return;
   const auto& compute = model->options().compute;
   own.profile = needs.profile(speeds(compute));
-  own.key = needs.key;
+  own.key = key;
   if (!plan_together(own, *model)) plan_alone(own, *model);
   // Where nothing streams, the host runs ahead of the device: then the device's own time counts.
   if (all_resident(own.placement)) own.plan_model = describe(*model, own.system, own.profile);

@@ -55,6 +55,8 @@ struct PlannedRun {
 struct RunNeeds {
   std::string key;   // sizes of the inputs: with the same key nothing is planned again
   double steps = 1;  // how often the weights are used in a row
+  /// Of this run, in order; which they are belongs to the key, their strengths do not.
+  std::vector<LoraUse> loras;
   /// Asked only if a plan has to be made: a dry run of the same arithmetic (profile.h).
   std::function<Profile(const RigDevice& compute)> profile;
 };

@@ -259,7 +259,7 @@ void StreamedModel::drop_leases() {
 }
 
 at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
-                               const StepRecorder::Forward& forward) {
+                               const StepRecorder::Forward& forward, const std::string& variant) {
   // A profile wants to see the blocks.
   if (!record_steps_ || Trace::current() || !can_record()) return forward(inputs);
   if (started_) finish_uploads();
@@ -270,7 +270,7 @@ at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
           if (!device::recording()) drop_leases();  // of a recording that was broken off
           return forward(in);
         },
-        ring_positions());
+        ring_positions() + variant);
   } catch (...) {
     drop_leases();  // of a replay, too
     throw;

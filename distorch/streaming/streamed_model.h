@@ -100,8 +100,9 @@ class StreamedModel final : public weights::WeightSource {
 
   /// One whole step of the model: `forward(inputs)`, which calls run() block by block. Recorded and
   /// replayed where that was allowed and all blocks compute on the compute device
-  /// (step_recorder.h).
-  at::Tensor step(const std::vector<at::Tensor>& inputs, const StepRecorder::Forward& forward);
+  /// (step_recorder.h). `variant`: what else the step's operations depend on.
+  at::Tensor step(const std::vector<at::Tensor>& inputs, const StepRecorder::Forward& forward,
+                  const std::string& variant = "");
   /// Whether steps may be recorded: it keeps the activations' memory reserved.
   void record_steps(bool allowed);
   /// Gives back what recordings hold; false where they hold nothing.

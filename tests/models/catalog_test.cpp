@@ -1,28 +1,43 @@
 #include "distorch/models/catalog.h"
 
 #include "distorch/base/error.h"
-#include "distorch/models/sd/unet_config.h"
 #include "tests/models/tiny.h"
 
 using namespace distorch;
 using namespace distorch::test;
 using namespace distorch::models;
 
+namespace {
+
+std::unique_ptr<TextEncoder> first_encoder(const TextRecipe& recipe) {
+  return recipe.encoders.at(0).make(nullptr);
+}
+
+}  // namespace
+
 TEST_CASE("catalog: a whole checkpoint falls into its parts") {
   TemporaryCheckpoint one(tiny_tensors({"unet_sd1", "vae", "clip_l"})),
       two(tiny_tensors({"unet_sd2", "vae", "clip_h"}));
-  auto parts = split_checkpoint(*one);
-  CHECK(std::string(parts.family->name) == "SD1.x");
-  CHECK(parts.family->text == clip::TextKind::ClipL);
-  CHECK(parts.family->prediction(parts.unet) == Prediction::Epsilon);
-  CHECK(parts.family->latent.rgb_factors.size() == 4);
-  CHECK(parts.unet.tensors().size() + parts.vae.tensors().size() + parts.text.tensors().size() ==
+  auto first = detect_family(*one);
+  CHECK(first->name() == "SD1.x");
+  CHECK(first->sampling()->prediction() == sampling::Prediction::Eps);
+  CHECK(first->latent().rgb_factors.size() == 4);
+  auto text = first->text(*one);
+  REQUIRE(text.encoders.size() == 1);
+  CHECK(text.encoders[0].name == "clip_l");
+  auto vae = first->vae(*one);
+  CHECK(first->diffusion().tensors().size() + vae.part.tensors().size() +
+            text.encoders[0].part.tensors().size() ==
         one->tensors().size());
-  CHECK(parts.family->make(parts.unet)->manifest().weights().size() == parts.unet.tensors().size());
-  auto second = split_checkpoint(*two);
-  CHECK(std::string(second.family->name) == "SD2.x");
-  CHECK(second.family->text == clip::TextKind::ClipH);
-  CHECK(second.text.has("text_model.encoder.layers.2.self_attn.v_proj.bias"));
+  CHECK(first->make_network()->manifest().weights().size() == first->diffusion().tensors().size());
+  CHECK(vae.make()->manifest().weights().size() == vae.part.tensors().size());
+  CHECK(vae.make()->shape().downscale == 8);
+  CHECK(first_encoder(text)->manifest().weights().size() == text.encoders[0].part.tensors().size());
+  auto second = detect_family(*two);
+  CHECK(second->name() == "SD2.x");
+  text = second->text(*two);
+  CHECK(text.encoders.at(0).name == "clip_h");
+  CHECK(text.encoders[0].part.has("text_model.encoder.layers.2.self_attn.v_proj.bias"));
 }
 
 TEST_CASE("catalog: the wide bias of SD 2.x velocity models") {
@@ -34,11 +49,10 @@ TEST_CASE("catalog: the wide bias of SD 2.x velocity models") {
     auto& bias = tensors[name];
     bias = (bias - bias.mean()) / bias.std(false) * spread;
     TemporaryCheckpoint file(tensors);
-    auto parts = split_checkpoint(*file);
-    return parts.family->prediction(parts.unet);
+    return detect_family(*file)->sampling()->prediction();
   };
-  CHECK(prediction(0.12) == Prediction::Velocity);
-  CHECK(prediction(0.06) == Prediction::Epsilon);
+  CHECK(prediction(0.12) == sampling::Prediction::V);
+  CHECK(prediction(0.06) == sampling::Prediction::Eps);
 }
 
 TEST_CASE("catalog: a diffusion model alone, with and without its prefix") {
@@ -48,14 +62,20 @@ TEST_CASE("catalog: a diffusion model alone, with and without its prefix") {
   for (const auto& [name, tensor] : tensors)
     bare[name.substr(std::string("model.diffusion_model.").size())] = tensor;
   TemporaryCheckpoint without(bare);
-  CHECK(unet_part(*with).tensors().size() == tensors.size());
-  CHECK(unet_part(*without).tensors().size() == tensors.size());
-  CHECK(split_checkpoint(*without).text.empty());
-  CHECK(split_checkpoint(*without).vae.empty());
+  CHECK(detect_family(*with)->diffusion().tensors().size() == tensors.size());
+  auto family = detect_family(*without);
+  CHECK(family->diffusion().tensors().size() == tensors.size());
+  CHECK(family->text(*without).empty());
+  CHECK(family->vae(*without).empty());
 }
 
 TEST_CASE("catalog: other files are refused with their name") {
   TemporaryCheckpoint file({{"some.weight", at::ones({2, 2})}});
-  CHECK_THROWS_WITH_AS(split_checkpoint(*file), doctest::Contains("SD1.x, SD2.x"), Error);
-  CHECK_THROWS_WITH_AS(split_checkpoint(*file), doctest::Contains("distorch_models_"), Error);
+  CHECK(find_family(*file) == nullptr);
+  CHECK(find_vae(*file).empty());
+  CHECK(find_text(*file).empty());
+  CHECK_THROWS_WITH_AS(detect_family(*file), doctest::Contains("SD1.x, SD2.x"), Error);
+  CHECK_THROWS_WITH_AS(detect_family(*file), doctest::Contains("distorch_models_"), Error);
+  CHECK_THROWS_WITH_AS(text_recipe({*file}, "stable_diffusion"),
+                       doctest::Contains("holds no CLIP text encoder"), Error);
 }

@@ -1,7 +1,7 @@
 #include "distorch/models/clip/text_model.h"
 
 #include "distorch/base/error.h"
-#include "distorch/models/lora_names.h"
+#include "distorch/models/clip/recipes.h"
 #include "tests/models/tiny.h"
 
 using namespace distorch;
@@ -46,7 +46,6 @@ TextConfig real_clip_h() {
 TEST_CASE("CLIP-L: every layer as transformers computes it") {
   Loaded l("clip_l", TextKind::ClipL);
   CHECK(l.model.config().heads == 1);
-  CHECK_FALSE(l.model.default_layer());
   auto last = l.model.forward({l.ids});
   CHECK(difference(last.hidden, l.dump["last"]) < 1e-4);
   CHECK(difference(last.pooled, l.dump["pooled"]) < 1e-4);
@@ -67,7 +66,7 @@ TEST_CASE("OpenCLIP-H: fused projections, its layer, the transposed projection")
   Loaded l("clip_h", TextKind::ClipH);
   CHECK(l.model.config().projection_transposed);
   CHECK(l.model.config().heads == 2);
-  auto out = l.model.forward({l.ids}, {.layer = l.model.default_layer()});
+  auto out = l.model.forward({l.ids}, {.layer = -2});
   CHECK(difference(out.hidden, l.dump["penultimate_normed"]) < 1e-4);
   CHECK(difference(out.pooled, l.dump["pooled_projected"]) < 1e-4);
   CHECK(difference(l.model.forward({l.ids}, {.project_pooled = false}).pooled, l.dump["pooled"]) <
@@ -129,7 +128,8 @@ TEST_CASE("CLIP: SD 1.x files without the level text_model") {
 
 TEST_CASE("LoRA names of a text encoder") {
   TextModel l(TextConfig{});
-  auto names = models::text_lora_names(l.manifest());
+  auto recipe = single_recipe(shapes_only(l.manifest()), TextKind::ClipL);
+  auto names = recipe.encoders.at(0).lora_names(l.manifest());
   std::string weight = "text_model.encoder.layers.3.self_attn.q_proj.weight";
   for (std::string spelled :
        {"lora_te_text_model_encoder_layers_3_self_attn_q_proj",

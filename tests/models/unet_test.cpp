@@ -2,28 +2,29 @@
 
 #include "distorch/base/error.h"
 #include "distorch/models/catalog.h"
-#include "distorch/models/lora_names.h"
+#include "distorch/models/sd/lora_names.h"
+#include "distorch/models/sd/unet_family.h"
 #include "tests/models/tiny.h"
 
 using namespace distorch;
 using namespace distorch::test;
 using at::Tensor;
-using models::DiffusionInput;
+using models::Inputs;
 using models::sd::UNet;
 using models::sd::UNetConfig;
 
 namespace {
 
-DiffusionInput input_of(const Dump& dump, const std::string& name) {
-  return {.x = dump[name + "/x"],
-          .timestep = dump[name + "/timesteps"],
-          .context = dump[name + "/context"]};
+Inputs input_of(const Dump& dump, const std::string& name) {
+  return {{"x", dump[name + "/x"]},
+          {"timestep", dump[name + "/timesteps"]},
+          {"context", dump[name + "/context"]}};
 }
 
 void check_parity(const std::string& name) {
   Dump dump(name);
   TemporaryCheckpoint file(tiny_tensors({name}));
-  auto part = models::unet_part(*file);
+  const auto part = models::detect_family(*file)->diffusion();
   UNet unet(models::sd::unet_config(part));
   check_complete(unet.manifest(), part, "diffusion model");
   CHECK(unet.manifest().weights().size() == part.tensors().size());
@@ -31,7 +32,7 @@ void check_parity(const std::string& name) {
 
   int stages = 0;
   auto out =
-      unet.apply(input_of(dump, "main"), [&](const std::string& stage, const Tensor& output) {
+      unet.apply(input_of(dump, "main"), {}, [&](const std::string& stage, const Tensor& output) {
         CAPTURE(stage);
         CHECK(difference(output, dump["main/" + stage]) < 1e-4);
         ++stages;
@@ -73,7 +74,7 @@ TEST_CASE("UNet: every stage of a tiny SD 2.x model as diffusers computes it") {
 TEST_CASE("UNet: bfloat16 stays near float32") {
   Dump dump("unet_sd1");
   TemporaryCheckpoint file(tiny_tensors({"unet_sd1"}));
-  auto part = models::unet_part(*file);
+  const auto part = models::detect_family(*file)->diffusion();
   UNet unet(models::sd::unet_config(part));
   weights::PlainSource source(unet.manifest(), part, at::kBFloat16);
   auto out = unet.apply(input_of(dump, "main"));
@@ -127,23 +128,31 @@ TEST_CASE("UNet: uneven and narrow shapes are read as they are") {
   // latent.
   TwiceSource source(unet.manifest(),
                      [](const weights::Declared& w) { return tiny_weight(w.name, w.shape); });
-  auto out = unet.apply({.x = at::randn({1, 4, 5, 3}),
-                         .timestep = at::full({1}, 7.0),
-                         .context = at::randn({1, 9, 96}),
-                         .concat = at::randn({1, 5, 5, 3})});
+  auto out = unet.apply({{"x", at::randn({1, 4, 5, 3})},
+                         {"timestep", at::full({1}, 7.0)},
+                         {"context", at::randn({1, 9, 96})},
+                         {"concat", at::randn({1, 5, 5, 3})}});
   CHECK(out.sizes() == at::IntArrayRef({1, 4, 5, 3}));
   CHECK(out.isfinite().all().item<bool>());
 }
 
 TEST_CASE("UNet: inputs of another model are refused in words") {
   UNet unet(sd15());
-  DiffusionInput good{
-      .x = at::zeros({1, 4, 8, 8}), .timestep = at::zeros({1}), .context = at::zeros({1, 77, 768})};
-  auto wide = good, deep = good;
-  wide.context = at::zeros({1, 77, 1024});
-  deep.x = at::zeros({1, 16, 8, 8});
-  CHECK_THROWS_WITH_AS(unet.apply(wide), doctest::Contains("width 768, got 1024"), Error);
-  CHECK_THROWS_WITH_AS(unet.apply(deep), doctest::Contains("takes 4 channels"), Error);
+  Inputs good{{"x", at::zeros({1, 4, 8, 8})},
+              {"timestep", at::zeros({1})},
+              {"context", at::zeros({1, 77, 768})}};
+  auto wide = good, deep = good, flat = good, odd = good;
+  wide.set("context", at::zeros({1, 77, 1024}));
+  deep.set("x", at::zeros({1, 16, 8, 8}));
+  flat.set("context", {});
+  odd.set("control_middle", at::zeros({1, 640, 1, 1}));
+  auto refuses = [&](const Inputs& inputs, const char* words) {
+    CHECK_THROWS_WITH_AS(unet.apply(inputs), doctest::Contains(words), Error);
+  };
+  refuses(wide, "text conditioning ('context') of [batch, tokens, 768], got [1, 77, 1024]");
+  refuses(deep, "latent ('x') of [batch, 4, cells], got [1, 16, 8, 8]");
+  refuses(flat, "text conditioning ('context') of [batch, tokens, 768], got none");
+  refuses(odd, "ControlNet output ('control_middle') of [batch, 1280, cells/8]");
 }
 
 TEST_CASE("UNet: checkpoints that make no sense are refused by name") {
@@ -185,7 +194,7 @@ TEST_CASE("diffusers names: known pairs, and a whole file comes back under origi
   weights::Checkpoint diffusers;
   for (const auto& weight : unet.manifest().weights())
     diffusers.add(theirs.at(weight.name), {.shape = weight.shape});
-  auto back = models::unet_part(diffusers);
+  auto back = models::detect_family(diffusers)->diffusion();
   for (const auto& weight : unet.manifest().weights())
     CHECK(back.shape(weight.name) == weight.shape);
   CHECK(back.tensors().size() == unet.manifest().weights().size());
@@ -193,7 +202,7 @@ TEST_CASE("diffusers names: known pairs, and a whole file comes back under origi
 
 TEST_CASE("LoRA names of a UNet") {
   UNet unet(sd15());
-  auto names = models::unet_lora_names(sd15(), unet.manifest());
+  auto names = models::sd::unet_lora_names(sd15(), unet.manifest());
   std::string weight = "input_blocks.1.1.transformer_blocks.0.attn1.to_out.0.weight";
   for (std::string spelled :
        {"lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_out_0",
@@ -214,7 +223,7 @@ TEST_CASE("LoRA names of a UNet") {
 TEST_CASE("UNet: patches on every layer equal merged weights") {
   Dump dump("unet_sd1");
   TemporaryCheckpoint file(tiny_tensors({"unet_sd1"}));
-  auto part = models::unet_part(*file);
+  const auto part = models::detect_family(*file)->diffusion();
   UNet unet(models::sd::unet_config(part));
   weights::PlainSource source(unet.manifest(), part, at::kFloat);
   auto input = input_of(dump, "main");

@@ -22,7 +22,7 @@ class ClosedForm : public sampling::X0Model {
                    const sampling::BatchedInputs& inputs) override {
     batches.push_back(x.size(0));
     const at::Tensor s = sigma.view({-1, 1, 1, 1});
-    const at::Tensor c = inputs.at("c_crossattn").select(1, 0).unsqueeze(-1).unsqueeze(-1);
+    const at::Tensor c = inputs.at("c_crossattn").value.select(1, 0).unsqueeze(-1).unsqueeze(-1);
     return at::tanh(0.8 * x / (1.0 + s * s).sqrt() + c);
   }
   bool fits(at::IntArrayRef shape,

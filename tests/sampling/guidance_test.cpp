@@ -114,7 +114,7 @@ TEST_CASE(
   two[0].inputs["c_crossattn"].value = at::arange(12, at::kFloat).view({1, 3, 4}) + 100;
   predict_each(model, {&one, &two}, at::zeros({2, 4, 8, 8}), kSigma);
   REQUIRE(model.calls.size() == 1);
-  const at::Tensor text = model.calls[0].at("c_crossattn");
+  const at::Tensor text = model.calls[0].at("c_crossattn").value;
   REQUIRE(text.sizes() == at::IntArrayRef({4, 6, 4}));
   CHECK(at::equal(text.narrow(0, 2, 1), one[0].inputs["c_crossattn"].value.repeat({1, 3, 1})));
   CHECK(at::equal(text.narrow(0, 0, 1), two[0].inputs["c_crossattn"].value.repeat({1, 2, 1})));
@@ -129,18 +129,34 @@ TEST_CASE(
   const at::Tensor image = at::randn({1, 2, 8, 8});
   a.inputs["c_concat"] = {ModelInput::Kind::NoiseShape, image};
   a.inputs["y"] = {ModelInput::Kind::Regular, at::ones({1, 7})};
-  a.inputs["frames"] = {ModelInput::Kind::Constant, at::tensor({3})};
+  a.inputs["frames"] = {ModelInput::Kind::Constant, {}, 3.0};
   PreparedItem b = a;
-  b.inputs["frames"].value = at::tensor({4});
+  b.inputs["frames"].number = 4.0;
   std::vector<PreparedItem> first = {a, a};
   std::vector<PreparedItem> second = {b};
   predict_each(model, {&first, &second}, at::zeros({2, 4, 8, 8}), kSigma);
   REQUIRE(model.calls.size() == 2);
-  CHECK(model.calls[0].at("y").sizes() == at::IntArrayRef({4, 7}));
-  CHECK(model.calls[0].at("frames").item().toLong() == 3);
-  CHECK(model.calls[1].at("frames").item().toLong() == 4);
+  CHECK(model.calls[0].at("y").value.sizes() == at::IntArrayRef({4, 7}));
+  CHECK(model.calls[0].at("frames").number == 3.0);
+  CHECK(model.calls[1].at("frames").number == 4.0);
   const at::Tensor cropped = image.narrow(2, 2, 4).narrow(3, 5, 3).expand({2, 2, 4, 3});
-  CHECK(at::equal(model.calls[1].at("c_concat"), cropped));
+  CHECK(at::equal(model.calls[1].at("c_concat").value, cropped));
+}
+
+TEST_CASE("guidance: a constant on a device is never read to be compared") {
+  // Tensors of shapes only: comparing their values would be an error.
+  const auto shapes = at::TensorOptions().device(at::kMeta).dtype(at::kFloat);
+  PreparedItem a = prepared({1, 2, 3, 4});
+  a.inputs["scale"] = {ModelInput::Kind::Constant, at::empty({2}, shapes), {}};
+  std::vector<PreparedItem> first = {a};
+  std::vector<PreparedItem> second = {a};
+  Recorder together;
+  predict_each(together, {&first, &second}, at::zeros({1, 4, 8, 8}), kSigma);
+  CHECK(together.calls.size() == 1);
+  second[0].inputs["scale"].value = at::empty({2}, shapes);
+  Recorder apart;
+  predict_each(apart, {&first, &second}, at::zeros({1, 4, 8, 8}), kSigma);
+  CHECK(apart.calls.size() == 2);
 }
 
 TEST_CASE("guidance: cells that no conditioning covers are 0") {

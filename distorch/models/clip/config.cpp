@@ -72,23 +72,28 @@ Checkpoint from_transformers(const Checkpoint& file, const std::string& old_pref
 
 }  // namespace
 
+Checkpoint text_part_below(const Checkpoint& file, const std::string& prefix) {
+  auto below = prefix.empty() ? file : file.part(prefix);
+  if (below.has("transformer.resblocks.0.ln_1.weight")) return from_open_clip(below);
+  if (below.has_prefix("text_model.encoder.layers.0."))
+    return from_transformers(below, "text_model.");
+  // Some SD 1.x files lack the level "text_model".
+  if (!prefix.empty() && below.has_prefix("encoder.layers.0.")) return from_transformers(below, "");
+  return {};
+}
+
 Checkpoint text_part(const Checkpoint& file) {
-  for (const std::string prefix : prefixes) {
-    auto below = prefix.empty() ? file : file.part(prefix);
-    if (below.has("transformer.resblocks.0.ln_1.weight")) return from_open_clip(below);
-    if (below.has_prefix("text_model.encoder.layers.0."))
-      return from_transformers(below, "text_model.");
-    // Some SD 1.x files lack the level "text_model".
-    if (!prefix.empty() && below.has_prefix("encoder.layers.0."))
-      return from_transformers(below, "");
-  }
+  for (const std::string prefix : prefixes)
+    if (auto part = text_part_below(file, prefix); !part.empty()) return part;
   return {};
 }
 
 TextKind detect_text_kind(const Checkpoint& part) {
-  constexpr int layers_of_clip_h = 23;
-  return part.count("text_model.encoder.layers.") >= layers_of_clip_h ? TextKind::ClipH
-                                                                      : TextKind::ClipL;
+  constexpr int kLayersOfG = 31, kLayersOfH = 23;
+  auto layers = part.count("text_model.encoder.layers.");
+  return layers >= kLayersOfG   ? TextKind::ClipG
+         : layers >= kLayersOfH ? TextKind::ClipH
+                                : TextKind::ClipL;
 }
 
 TextConfig text_config(const Checkpoint& part, TextKind kind) {

@@ -5,10 +5,11 @@
 
 namespace distorch::models::clip {
 
-/// The two text encoders that share one architecture.
+/// The text encoders that share one architecture.
 enum class TextKind {
-  ClipL,  // OpenAI ViT-L/14 as in SD 1.x: quick GELU, padded with the end token
-  ClipH  // OpenCLIP ViT-H/14 as in SD 2.x: exact GELU, padded with 0, last but one layer by default
+  ClipL,  // OpenAI ViT-L/14 (SD 1.x, SDXL): quick GELU, padded with the end token
+  ClipH,  // OpenCLIP ViT-H/14 (SD 2.x): exact GELU, padded with 0
+  ClipG,  // OpenCLIP ViT-bigG/14 (SDXL): as ClipH
 };
 
 struct TextConfig {
@@ -30,9 +31,12 @@ struct TextConfig {
 /// ("...transformer.resblocks.0.attn.in_proj_weight"), whose fused projections become row ranges.
 /// Empty where the file has no text encoder.
 weights::Checkpoint text_part(const weights::Checkpoint& file);
+/// The same for the one below `prefix`, where a checkpoint holds several.
+weights::Checkpoint text_part_below(const weights::Checkpoint& file, const std::string& prefix);
 
-/// ClipH for 23 layers or more, else ClipL: for files that hold a text encoder alone; in a whole
-/// checkpoint the family says which it is. Source: ComfyUI comfy/sd.py, detect_te_model.
+/// ClipG for 31 layers or more, ClipH for 23 or more, else ClipL: for files that hold a text encoder
+/// alone; in a whole checkpoint the family says which it is. Source: ComfyUI comfy/sd.py,
+/// detect_te_model.
 TextKind detect_text_kind(const weights::Checkpoint& text_part);
 
 /// Reads the sizes off the shapes. Error(MissingWeight) where a tensor that says a size is absent.

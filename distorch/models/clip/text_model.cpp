@@ -74,11 +74,6 @@ TextModel::TextModel(const TextConfig& config)
       }()),
       final_(Scope(manifest_).block("text_model.final"), config_) {}
 
-std::optional<int> TextModel::default_layer() const {
-  if (config_.kind == TextKind::ClipH) return -2;
-  return std::nullopt;
-}
-
 int TextModel::wanted_layer(const std::optional<int>& layer) const {
   auto count = static_cast<int>(config_.layers);
   if (!layer || std::abs(*layer) > count || *layer == count) return count - 1;

@@ -5,19 +5,13 @@
 #include <vector>
 
 #include "distorch/models/clip/config.h"
+#include "distorch/models/text_encoder.h"
 #include "distorch/nn/embedding.h"
 #include "distorch/nn/linear.h"
 #include "distorch/nn/norm.h"
 #include "distorch/weights/manifest.h"
 
 namespace distorch::models::clip {
-
-/// A vector that stands in place of a token's embedding (textual inversion).
-struct Replacement {
-  std::int64_t row = 0;     // of the batch
-  std::int64_t column = 0;  // position in the sequence
-  at::Tensor vector;        // [width]
-};
 
 struct TextInput {
   // [B, L] int64, L <= positions; any valid id but the end token where a replacement stands
@@ -52,8 +46,6 @@ class TextModel {
 
   const TextConfig& config() const { return config_; }
   weights::Manifest& manifest() { return manifest_; }
-  /// The layer that this kind of encoder gives when nobody asks: the last of ClipL, -2 of ClipH.
-  std::optional<int> default_layer() const;
 
   /// Needs weights attached to manifest().
   TextOutput forward(const TextInput& input, const TextOptions& options = {}) const;

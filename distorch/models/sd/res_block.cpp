@@ -17,9 +17,12 @@ ResBlock::ResBlock(const weights::Scope& s, const Widths& w)
   if (w.in != w.out) shortcut_.emplace(s / "skip_connection", w.in, w.out, nn::pointwise);
 }
 
-Tensor ResBlock::forward(const Tensor& x, const Tensor& skip, const Tensor& emb) const {
-  return block_.run1({x, skip, emb}, [this](const Tensors& in) {
-    return apply(in[1].defined() ? at::cat({in[0], in[1]}, 1) : in[0], in[2]);
+Tensor ResBlock::forward(const Tensor& x, const Tensor& skip, const Tensor& emb,
+                         const Edit& edit) const {
+  return block_.run1({x, skip, emb}, [&](const Tensors& in) {
+    auto h = in[0], stacked = in[1];
+    if (edit && stacked.defined()) edit(h, stacked);
+    return apply(stacked.defined() ? at::cat({h, stacked}, 1) : h, in[2]);
   });
 }
 

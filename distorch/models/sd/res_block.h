@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <optional>
 
 #include "distorch/nn/conv.h"
@@ -21,9 +22,12 @@ class ResBlock {
   };
   ResBlock(const weights::Scope& scope, const Widths& widths);
 
+  /// Replaces x and skip before they are stacked, by new tensors; empty: leaves them.
+  using Edit = std::function<void(at::Tensor& x, at::Tensor& skip)>;
   /// x [B, C, h, w], skip [B, in - C, h, w] or undefined (stacked below x), emb [B, time] -> [B,
   /// out, h, w].
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& skip, const at::Tensor& emb) const;
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& skip, const at::Tensor& emb,
+                     const Edit& edit = {}) const;
 
  private:
   at::Tensor apply(const at::Tensor& x, const at::Tensor& emb) const;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "distorch/base/error.h"
+#include "distorch/models/sd/free_u.h"
 #include "distorch/models/sd/res_block.h"
 #include "distorch/models/sd/transformer.h"
 #include "distorch/nn/activation.h"
@@ -36,8 +37,8 @@ class TimeEmbedding {
   }
 
   /// {embedding [B, time_width], context}, both in the compute dtype on the compute device.
-  Tensors forward(const DiffusionInput& input) const {
-    return block_.run({input.timestep, input.vector, input.context},
+  Tensors forward(const Inputs& input) const {
+    return block_.run({input["timestep"], input["vector"], input["context"]},
                       [this](const Tensors& in) -> Tensors {
                         auto emb = time_(nn::timestep_embedding(in[0], channels_));
                         if (vector_) emb = emb.add_((*vector_)(in[1]));
@@ -58,8 +59,8 @@ class Entry {
   Entry(const Scope& s, const UNetConfig& c)
       : block_(s), conv_(s, c.in_channels, c.model_channels) {}
 
-  Tensor forward(const DiffusionInput& input) const {
-    return block_.run1({input.x, input.concat}, [this](const Tensors& in) {
+  Tensor forward(const Inputs& input) const {
+    return block_.run1({input["x"], input["concat"]}, [this](const Tensors& in) {
       auto x = in[1].defined() ? at::cat({in[0], in[1].to(in[0].scalar_type())}, 1) : in[0];
       return conv_(nn::to_layout(x, conv_.dtype()));
     });
@@ -191,63 +192,118 @@ std::vector<Stage> UNet::Parts::make_up(weights::Manifest& manifest, const UNetC
   return stages;
 }
 
+namespace {
+
+InputSpecs unet_inputs(const UNetConfig& c) {
+  using Kind = InputSpec::Kind;
+  using Source = InputSpec::Source;
+  const auto batch = Extent::batch(), cells = Extent::cells();
+  auto number = [](std::int64_t value) { return Extent::number(value); };
+  InputSpecs specs = {
+      {.name = "x",
+       .meaning = "latent",
+       .kind = Kind::NoiseShape,
+       .shape = {batch, number(c.out_channels), cells},
+       .source = Source::Sampler},
+      {.name = "timestep", .meaning = "noise level", .shape = {batch}, .source = Source::Sampler}};
+  if (c.context_width > 0)
+    specs.push_back({.name = "context",
+                     .meaning = "text conditioning",
+                     .kind = Kind::CrossAttn,
+                     .shape = {batch, Extent::tokens(), number(c.context_width)}});
+  if (c.in_channels > c.out_channels)
+    specs.push_back({.name = "concat",
+                     .meaning = "picture beside the latent",
+                     .kind = Kind::NoiseShape,
+                     .shape = {batch, number(c.in_channels - c.out_channels), cells}});
+  if (c.vector_width > 0)
+    specs.push_back({.name = "vector",
+                     .meaning = "pooled conditioning",
+                     .shape = {batch, number(c.vector_width)}});
+  auto control = [&](const std::string& name, std::int64_t channels, std::int64_t each) {
+    specs.push_back({.name = name,
+                     .meaning = "ControlNet output",
+                     .shape = {batch, number(channels), Extent::cells(each)},
+                     .optional = true,
+                     .source = Source::Control});
+  };
+  std::int64_t stage = 0, each = 1;
+  auto add = [&](std::int64_t channels) {
+    control(fmt::format("control_input.{}", stage), channels, each);
+    control(fmt::format("control_output.{}", stage), channels, each);
+    ++stage;
+  };
+  add(c.model_channels);
+  for (std::size_t level = 0; level < c.channels.size(); ++level) {
+    for (std::int64_t j = 0; j < c.res_blocks[level]; ++j) add(c.channels[level]);
+    if (level + 1 == c.channels.size()) break;
+    each *= 2;
+    add(c.channels[level]);
+  }
+  control("control_middle", c.channels.back(), each);
+  return specs;
+}
+
+// What a ControlNet gave for a place; it may have computed in another dtype.
+Tensor with_control(Tensor h, const Inputs& inputs, const std::string& name) {
+  const auto& control = inputs[name];
+  return control.defined() ? h + control.to(h.scalar_type()) : h;
+}
+
+}  // namespace
+
 UNet::UNet(const UNetConfig& config)
-    : config_(config), parts_(std::make_unique<Parts>(manifest_, config_)) {}
+    : config_(config),
+      inputs_(unet_inputs(config_)),
+      parts_(std::make_unique<Parts>(manifest_, config_)) {}
 
 UNet::~UNet() = default;
 
-void UNet::check(const DiffusionInput& in) const {
-  auto refuse = [](const std::string& what) {
-    throw Error(ErrorKind::Shape, "diffusion model", what);
-  };
-  auto channels = in.x.size(1) + (in.concat.defined() ? in.concat.size(1) : 0);
-  if (channels != config_.in_channels)
-    refuse(fmt::format("takes {} channels (latent and additional ones together), got {}",
-                       config_.in_channels, channels));
-  if (config_.context_width > 0 &&
-      (!in.context.defined() || in.context.size(2) != config_.context_width))
-    refuse(fmt::format(
-        "needs a text conditioning of width {}, got {}: the text encoder belongs to another model",
-        config_.context_width, in.context.defined() ? in.context.size(2) : 0));
-  if (config_.vector_width > 0 &&
-      (!in.vector.defined() || in.vector.size(1) != config_.vector_width))
-    refuse(fmt::format("needs a conditioning vector of width {}", config_.vector_width));
+Tensor UNet::apply(const Inputs& inputs, const Patches& patches) const {
+  return apply(inputs, patches, nullptr);
 }
 
-Tensor UNet::apply(const DiffusionInput& input) const { return apply(input, nullptr); }
-
-Tensor UNet::apply(const DiffusionInput& input, const Probe& probe) const {
-  check(input);
+Tensor UNet::apply(const Inputs& inputs, const Patches& patches, const Probe& probe) const {
+  check_inputs(inputs_, inputs);
   auto see = [&](const std::string& name, const Tensor& t) {
     if (probe) probe(name, t);
   };
-  auto embedded = parts_->time.forward(input);
+  auto embedded = parts_->time.forward(inputs);
   const auto &emb = embedded[0], &context = embedded[1];
   see("time_embed", emb);
+  auto attend = [&](const Stage& stage, const Tensor& h) {
+    return stage.transformer && !patches.skipped.count(stage.name)
+               ? stage.transformer->forward(h, context)
+               : h;
+  };
 
-  auto h = parts_->entry.forward(input);
+  auto h = with_control(parts_->entry.forward(inputs), inputs, "control_input.0");
   see("input_blocks.0", h);
   Tensors skips = {h};
   for (const auto& stage : parts_->down) {
     if (stage.res) h = stage.res->forward(h, {}, emb);
-    if (stage.transformer) h = stage.transformer->forward(h, context);
+    h = attend(stage, h);
     if (stage.down) h = stage.down->forward(h);
+    h = with_control(h, inputs, fmt::format("control_input.{}", skips.size()));
     skips.push_back(h);
     see(stage.name, h);
   }
 
   const auto& middle = parts_->middle;
   if (middle.res) h = middle.res->forward(h, {}, emb);
-  if (middle.transformer) h = middle.transformer->forward(h, context);
+  h = attend(middle, h);
   if (middle.second_res) h = middle.second_res->forward(h, {}, emb);
+  h = with_control(h, inputs, "control_middle");
   see(middle.name, h);
 
+  auto free_u = free_u_edit(patches.free_u, config_.model_channels);
   for (const auto& stage : parts_->up) {
-    auto skip = std::move(skips.back());
+    auto skip = with_control(std::move(skips.back()), inputs,
+                             fmt::format("control_output.{}", skips.size() - 1));
     skips.pop_back();
-    h = stage.res->forward(h, skip, emb);
+    h = stage.res->forward(h, skip, emb, free_u);
     skip.reset();
-    if (stage.transformer) h = stage.transformer->forward(h, context);
+    h = attend(stage, h);
     // Halving rounds up, so doubling can be one pixel too large: take the size of the next skip
     // connection.
     if (stage.up) h = stage.up->forward(h, skips.back().size(2), skips.back().size(3));

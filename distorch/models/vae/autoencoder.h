@@ -6,6 +6,7 @@
 #include <string>
 
 #include "distorch/models/vae/config.h"
+#include "distorch/models/vae_network.h"
 #include "distorch/weights/manifest.h"
 
 namespace distorch::models::vae {
@@ -24,13 +25,18 @@ struct Posterior {
 /// Blocks: every residual block, attention, resize, first and last convolution of encoder and
 /// decoder, in that order. Source: Rombach et al. 2022; ComfyUI
 /// comfy/ldm/modules/diffusionmodules/model.py.
-class Autoencoder {
+class Autoencoder : public VaeNetwork {
  public:
   explicit Autoencoder(const VaeConfig& config);
-  ~Autoencoder();
+  ~Autoencoder() override;
 
   const VaeConfig& config() const { return config_; }
-  weights::Manifest& manifest() { return manifest_; }
+  weights::Manifest& manifest() override { return manifest_; }
+  VaeShape shape() const override {
+    return {config_.latent_channels, config_.image_channels, config_.downscale(), 1, 2};
+  }
+  at::Tensor encode_mean(const at::Tensor& pixels) const override { return encode(pixels).mean; }
+  at::Tensor decode_pixels(const at::Tensor& latent) const override { return decode(latent); }
 
   /// For tests: called with "encoder.down.L", "encoder.mid", "decoder.conv_in", "decoder.mid",
   /// "decoder.up.L".

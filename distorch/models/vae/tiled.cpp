@@ -117,21 +117,21 @@ Tensor tiled_scale(const Tensor& samples, const std::function<Tensor(const Tenso
   return at::cat(results);
 }
 
-Tensor decode_tiled(const Autoencoder& vae, const Tensor& latent, const TileSize& tile,
+Tensor decode_tiled(const VaeNetwork& vae, const Tensor& latent, const TileSize& tile,
                     const TileProgress& progress) {
-  const auto& c = vae.config();
-  TileScale scale{static_cast<double>(c.downscale()), c.image_channels};
+  auto s = vae.shape();
+  TileScale scale{static_cast<double>(s.downscale), s.image_channels};
   return mean_of_passes(
-      latent, [&](const Tensor& part) { return vae.decode(part); }, passes(tile, true), scale,
-      progress);
+      latent, [&](const Tensor& part) { return vae.decode_pixels(part); }, passes(tile, true),
+      scale, progress);
 }
 
-Tensor encode_tiled(const Autoencoder& vae, const Tensor& image, const TileSize& tile,
+Tensor encode_tiled(const VaeNetwork& vae, const Tensor& image, const TileSize& tile,
                     const TileProgress& progress) {
-  const auto& c = vae.config();
-  TileScale scale{1.0 / static_cast<double>(c.downscale()), c.latent_channels};
+  auto s = vae.shape();
+  TileScale scale{1.0 / static_cast<double>(s.downscale), s.latent_channels};
   return mean_of_passes(
-      image, [&](const Tensor& part) { return vae.encode(part).mean; }, passes(tile, false), scale,
+      image, [&](const Tensor& part) { return vae.encode_mean(part); }, passes(tile, false), scale,
       progress);
 }
 

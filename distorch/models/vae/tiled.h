@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include "distorch/models/vae/autoencoder.h"
+#include "distorch/models/vae_network.h"
 
 namespace distorch::models::vae {
 
@@ -36,15 +36,15 @@ at::Tensor tiled_scale(const at::Tensor& samples,
 /// Number of tiles of one pass over one sample, for progress bars.
 std::int64_t count_tiles(std::int64_t width, std::int64_t height, const TileSize& tile);
 
-/// Autoencoder::decode in tiles: the mean of three passes with tiles tall, wide and square.
+/// VaeNetwork::decode_pixels in tiles: the mean of three passes with tiles tall, wide and square.
 /// latent [B, C, h, w] -> [B, 3, h·f, w·f]. Source: ComfyUI comfy/sd.py, decode_tiled_.
 /// Errors: Error(Usage) where the overlap leaves a tile no room.
-at::Tensor decode_tiled(const Autoencoder& vae, const at::Tensor& latent, const TileSize& tile = {},
+at::Tensor decode_tiled(const VaeNetwork& vae, const at::Tensor& latent, const TileSize& tile = {},
                         const TileProgress& progress = nullptr);
 
 /// Mean of the posterior in tiles (three passes): image [B, 3, H, W], -1..1, H and W multiples of f
 /// -> latents.
-at::Tensor encode_tiled(const Autoencoder& vae, const at::Tensor& image,
+at::Tensor encode_tiled(const VaeNetwork& vae, const at::Tensor& image,
                         const TileSize& tile = {512, 512, 64},
                         const TileProgress& progress = nullptr);
 

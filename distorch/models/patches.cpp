@@ -1,0 +1,16 @@
+#include "distorch/models/patches.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace distorch::models {
+
+std::string Patches::key() const {
+  std::string key;
+  for (const auto& f : free_u)
+    key += fmt::format("FreeU{}({},{},{},{})", f.version, f.b1, f.b2, f.s1, f.s2);
+  if (!skipped.empty()) key += fmt::format("skip({})", fmt::join(skipped, ","));
+  return key;
+}
+
+}  // namespace distorch::models

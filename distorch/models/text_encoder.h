@@ -1,0 +1,91 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "distorch/models/lora_names.h"
+#include "distorch/tokenizers/clip_bpe.h"
+#include "distorch/weights/checkpoint.h"
+#include "distorch/weights/manifest.h"
+
+namespace distorch::models {
+
+/// The vocabularies of tokenizers, each read when it is first needed.
+class Vocabularies {
+ public:
+  /// `folder` holds bpe_simple_vocab_16e6.txt.gz.
+  explicit Vocabularies(std::filesystem::path folder) : folder_(std::move(folder)) {}
+  std::shared_ptr<const tokenizers::ClipBpe> clip();
+
+ private:
+  std::filesystem::path folder_;
+  std::shared_ptr<const tokenizers::ClipBpe> clip_;
+};
+
+/// A vector that stands in place of a token's embedding (textual inversion).
+struct Replacement {
+  std::int64_t row = 0;     // of the batch
+  std::int64_t column = 0;  // position in the sequence
+  at::Tensor vector;        // [width]
+};
+
+/// A prompt as one encoder takes it: its chunks, and at the end the empty prompt where weights need
+/// it.
+struct TokenBatch {
+  at::Tensor ids;  // [rows, L] int64 on the CPU; any valid id where a replacement stands
+  std::vector<Replacement> replacements;
+  /// [chunks, L] float32 on the CPU, one number a place; undefined where all are 1. The last row of
+  /// ids is then the empty prompt.
+  at::Tensor weights;
+  std::int64_t chunks = 1;
+};
+
+/// What an encoder makes of a prompt, float32.
+struct TextStates {
+  at::Tensor states;  // [1, tokens of all chunks, width]
+  at::Tensor pooled;  // [1, width] of the first chunk; undefined: the encoder has none
+};
+
+/// One text encoder with its tokenizer.
+class TextEncoder {
+ public:
+  virtual ~TextEncoder() = default;
+  virtual weights::Manifest& manifest() = 0;
+  virtual std::int64_t width() const = 0;  // of a token's state
+  virtual std::int64_t pooled_width() const = 0;
+  /// Vectors [rows, width] of a textual inversion by name; undefined where there is none.
+  using Embeddings = std::function<at::Tensor(const std::string& name)>;
+  /// As many chunks as the prompt takes, filled up with empty ones to `chunks`.
+  virtual TokenBatch tokenize(const std::string& prompt, const Embeddings& embeddings,
+                              std::int64_t chunks = 1) const = 0;
+  /// Needs weights attached to manifest(). `layer`: of CLIPSetLastLayer. Results on the CPU. On a
+  /// device of shapes only the batch's values do not matter.
+  virtual TextStates encode(const TokenBatch& batch, std::optional<int> layer,
+                            at::Device device) const = 0;
+};
+
+/// One encoder of a recipe: its tensors and how it is made.
+struct TextPart {
+  std::string name;  // "clip_l", "clip_g", ...: also its tensor in textual inversion files
+  weights::Checkpoint part;
+  std::function<std::unique_ptr<TextEncoder>(std::shared_ptr<Vocabularies>)> make;
+  std::function<LoraNames(const weights::Manifest&)> lora_names;
+};
+
+/// The text side of a model: its encoders in order and how what they give becomes one conditioning.
+struct TextRecipe {
+  std::vector<TextPart> encoders;
+  using Join = TextStates (*)(const std::vector<TextStates>&);
+  Join join = nullptr;  // null: the first encoder's states as they are
+  bool empty() const { return encoders.empty(); }
+};
+
+/// The encoders' states as one.
+TextStates joined(const TextRecipe::Join& join, const std::vector<TextStates>& states);
+
+}  // namespace distorch::models

@@ -1,0 +1,140 @@
+#include "distorch/nodes/sampled_model.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <numeric>
+
+#include "distorch/device/device.h"
+#include "distorch/streaming/profile.h"
+
+namespace distorch::nodes {
+
+using at::Tensor;
+using models::InputSpec;
+using sampling::BatchedInputs;
+using sampling::ConditioningItem;
+using sampling::EncodeContext;
+using sampling::ModelInputs;
+
+namespace {
+
+/// Number of tokens of the largest call: prompts of unequal lengths are repeated to a common one,
+/// up to four times.
+std::int64_t common_tokens(const RunShape& shape) {
+  std::int64_t shortest = 0, longest = 0, common = 1;
+  for (const auto* list : {&shape.positive, &shape.negative})
+    for (const auto& item : *list) {
+      if (!item.cross_attn.defined()) continue;
+      auto tokens = item.cross_attn.size(1);
+      shortest = shortest == 0 ? tokens : std::min(shortest, tokens);
+      longest = std::max(longest, tokens);
+      if (common < (std::int64_t{1} << 40)) common = std::lcm(common, tokens);
+    }
+  if (longest == 0) return 77;
+  return common <= 4 * shortest ? common : longest;
+}
+
+/// Batch times all cells: what memory grows with.
+std::int64_t cells_of(at::IntArrayRef shape) {
+  std::int64_t product = 1;
+  for (std::size_t d = 0; d < shape.size(); ++d)
+    if (d != 1) product *= shape[d];
+  return product;
+}
+
+models::CallSizes sizes_of(const RunShape& shape) {
+  models::CallSizes sizes;
+  sizes.batch = shape.latent.at(0) * (shape.cfg == 1.0 ? 1 : 2);
+  sizes.cells.assign(shape.latent.begin() + 2, shape.latent.end());
+  sizes.tokens = common_tokens(shape);
+  return sizes;
+}
+
+}  // namespace
+
+SampledModel::SampledModel(const Model& model)
+    : model_(model), device_(device::to_torch(model.loaded->weights->options().compute)) {}
+
+const sampling::ModelSampling& SampledModel::sampling() const {
+  return model_.sampling ? *model_.sampling : *model_.loaded->sampling;
+}
+
+void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
+  auto& loaded = *model_.loaded;
+  auto sizes = sizes_of(shape);
+  planned_cells_ = sizes.batch * cells_of(shape.latent) / shape.latent.at(0);
+  streaming::RunNeeds needs;
+  needs.key = fmt::format("{}x{} tokens {} {}", sizes.batch, fmt::join(sizes.cells, "x"),
+                          sizes.tokens, model_.patches.key());
+  needs.steps = shape.steps;
+  needs.loras = model_.loras;
+  needs.profile = [&](const RigDevice& compute) {
+    return streaming::profile_model(*loaded.weights, compute, [&](at::Device device) {
+      loaded.network->apply(models::blank_inputs(loaded.network->inputs(), sizes, device),
+                            model_.patches);
+    });
+  };
+  engine.prepare(loaded.weights, needs);
+}
+
+Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedInputs& inputs) {
+  auto& loaded = *model_.loaded;
+  const auto& specs = loaded.network->inputs();
+  models::Inputs call;
+  for (const auto& [name, input] : inputs)
+    if (input.number)
+      call.set_number(name, *input.number);
+    else
+      call.set(name, input.value);
+  auto network = [&](const Tensor& scaled, const Tensor& timestep) {
+    call.set("x", scaled);
+    call.set("timestep", timestep);
+    return loaded.weights->step(
+        models::in_order(specs, call),
+        [&](const std::vector<Tensor>& tensors) {
+          return loaded.network->apply(models::from_order(specs, tensors, call), model_.patches);
+        },
+        models::inputs_key(call) + model_.patches.key());
+  };
+  return sampling::predict_x0(sampling(), x, sigma, network);
+}
+
+ModelInputs SampledModel::encode(const ConditioningItem& item, const EncodeContext& context) const {
+  ModelInputs inputs;
+  for (const auto& spec : model_.loaded->network->inputs()) {
+    if (spec.source != InputSpec::Source::Conditioning) continue;
+    auto input = model_.loaded->family->encode(spec, item, context);
+    if (!input.defined()) continue;
+    if (input.value.defined()) input.value = input.value.to(device_, spec.dtype);
+    inputs[spec.name] = std::move(input);
+  }
+  return inputs;
+}
+
+bool SampledModel::fits(at::IntArrayRef x_shape, const std::vector<const ModelInputs*>&) const {
+  return planned_cells_ == 0 || cells_of(x_shape) <= planned_cells_;
+}
+
+Tensor SampledModel::process_latent_in(const Tensor& latent) const {
+  return format().into_network(latent);
+}
+
+Tensor SampledModel::process_latent_out(const Tensor& latent) const {
+  return format().out_of_network(latent);
+}
+
+Tensor preview_pixels(const models::LatentFormat& format, const Tensor& x0) {
+  auto first = x0.select(0, 0).to(at::kCPU, at::kFloat);  // [C, h, w]
+  if (first.dim() == 4) first = first.select(1, 0);
+  auto factors = at::zeros({first.size(0), 3});
+  for (std::int64_t c = 0;
+       c < first.size(0) && c < static_cast<std::int64_t>(format.rgb_factors.size()); ++c)
+    for (std::int64_t k = 0; k < 3; ++k) factors[c][k] = format.rgb_factors[c][k];
+  auto rgb = at::matmul(first.movedim(0, -1), factors);
+  rgb = rgb +
+        at::tensor(std::vector<double>(format.rgb_bias.begin(), format.rgb_bias.end()), at::kFloat);
+  return ((rgb + 1.0) / 2.0).clamp(0, 1).mul(255.0).to(at::kByte).contiguous();
+}
+
+}  // namespace distorch::nodes

@@ -1,0 +1,55 @@
+#pragma once
+#include "distorch/nodes/values.h"
+#include "distorch/sampling/guidance.h"
+#include "distorch/streaming/engine.h"
+
+namespace distorch::nodes {
+
+/// What a run of a diffusion model will look like, known before its first step.
+struct RunShape {
+  std::vector<std::int64_t> latent;  // [B, C, h, w] or [B, C, T, h, w]
+  int steps = 1;
+  double cfg = 1;
+  const sampling::Conditioning& positive;
+  const sampling::Conditioning& negative;
+};
+
+/// A diffusion model of any family as sampling sees one: x and sigmas are float32, the network
+/// computes in its own dtype, on the device that its weights are streamed to. Latents outside are
+/// the VAE's, inside they are in the family's format. What the network is called with follows from
+/// its inputs (models/network.h), what they hold from the family.
+class SampledModel final : public sampling::X0Model {
+ public:
+  explicit SampledModel(const Model& model);
+
+  /// Brings the model's weights into place for the run; the plan is made with a dry run of one
+  /// call.
+  void prepare(streaming::Engine& engine, const RunShape& shape);
+
+  const sampling::ModelSampling& sampling() const override;
+  at::Device device() const override { return device_; }
+  at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma,
+                   const sampling::BatchedInputs& inputs) override;
+  sampling::ModelInputs encode(const sampling::ConditioningItem& item,
+                               const sampling::EncodeContext& context) const override;
+  /// No call is larger than the one that was planned for.
+  bool fits(at::IntArrayRef x_shape,
+            const std::vector<const sampling::ModelInputs*>& inputs) const override;
+  at::Tensor process_latent_in(const at::Tensor& latent) const override;
+  at::Tensor process_latent_out(const at::Tensor& latent) const override;
+  std::int64_t latent_channels() const override { return format().channels; }
+  int latent_dimensions() const override { return format().dimensions; }
+
+ private:
+  const models::LatentFormat& format() const { return model_.loaded->family->latent(); }
+
+  Model model_;
+  at::Device device_;
+  std::int64_t planned_cells_ = 0;  // product of all sizes but the channels; 0: not planned
+};
+
+/// A quick look at a latent without the VAE: x0 [B, C, h, w] or [B, C, T, h, w] in the network's
+/// scale -> [h, w, 3] uint8 on the CPU, of the first of the batch (and its first frame).
+at::Tensor preview_pixels(const models::LatentFormat& format, const at::Tensor& x0);
+
+}  // namespace distorch::nodes
