@@ -197,7 +197,26 @@ TEST_CASE("a text encoder of another family is told from the model") {
                  {"inputs", {{"ckpt_name", "tiny_sd2.safetensors"}}}};
   prompt["2"]["inputs"]["clip"] = {"8", 1};
   auto result = tiny.run(prompt);
-  CHECK(contains(result.error, "width 64, got 128"));
+  CHECK(contains(result.error,
+                 "a text conditioning ('context') of [batch, tokens, 64], got [1, 77, 128]"));
+}
+
+TEST_CASE("a checkpoint that was replaced is opened again") {
+  TinyApp tiny;
+  write_checkpoint(tiny, "changing.safetensors", [](const std::string&) { return true; });
+  auto sample = [&] {
+    return tiny.value_of(sampling_prompt("changing.safetensors"), {"5", 0})
+        .as<sampling::Latent>()
+        .samples;
+  };
+  auto first = sample();
+  CHECK(at::equal(sample(), first));
+  auto tensors = tiny_tensors({"unet_sd1", "vae", "clip_l"});
+  tensors["model.diffusion_model.out.2.bias"].add_(1.0);
+  auto folder = tiny.folder() / "checkpoints";
+  write_tensors(folder / "new.safetensors", tensors);
+  fs::rename(folder / "new.safetensors", folder / "changing.safetensors");
+  CHECK_FALSE(at::equal(sample(), first));
 }
 
 TEST_CASE("the same file opened by two nodes is one model") {
