@@ -68,7 +68,7 @@ class VideoTransformer {
     at::Tensor apply(const at::Tensor& tokens, const at::Tensor& text, const VideoConfig& c) const {
       return block.run1({tokens, text}, [&](const weights::Tensors& in) {
         auto x = in[0];
-        const auto& shift = modulation.value();
+        const auto& shift = modulation.dense();
         auto y = at::layer_norm(x, {c.width}) * shift[1] + shift[0];
         y = nn::attention(matrices[0](y), matrices[1](y), matrices[2](y),
                           {.heads = c.heads, .mask = {}});
@@ -139,16 +139,20 @@ Outcome plan_video(const std::filesystem::path& file) {
     auto model = std::make_shared<streaming::StreamedModel>(
         manifest, checkpoint,
         streaming::StreamedOptions{
-            .name = "video 14B", .compute = "cuda:0", .dtype = at::kBFloat16, .waits = {}});
+            .name = "video 14B", .compute = "cuda:0", .dtype = at::kBFloat16});
     engine.add(model, {}, true);
-    engine.prepare(model,
-                   {"", 30, [&](const RigDevice& compute) {
-                      return streaming::profile_model(*model, compute, [&](at::Device device) {
-                        auto options = at::TensorOptions().device(device).dtype(at::kBFloat16);
-                        network.apply(at::empty({1, config.tokens, config.patch}, options),
-                                      at::empty({1, config.text_tokens, config.text}, options));
-                      });
-                    }});
+    streaming::RunNeeds needs;
+    needs.steps = 30;
+    needs.profile = [&](const RigDevice& compute) {
+      weights::Manifest fresh;
+      VideoTransformer twin(fresh, config);
+      return streaming::profile_model(*model, fresh, compute, [&](at::Device device) {
+        auto options = at::TensorOptions().device(device).dtype(at::kBFloat16);
+        twin.apply(at::empty({1, config.tokens, config.patch}, options),
+                   at::empty({1, config.text_tokens, config.text}, options));
+      });
+    };
+    engine.prepare(model, needs);
     return outcome_of(engine);
   });
 }

@@ -42,7 +42,7 @@ class Matrices {
   at::Tensor forward(at::Tensor x) const {
     for (const auto& [block, weight] : layers_)
       x = block.run1({x}, [&, w = &weight](const weights::Tensors& in) {
-        return at::tanh(at::mv(w->value(), in[0]));
+        return at::tanh(at::mv(w->dense(), in[0]));
       });
     return x;
   }
@@ -118,8 +118,7 @@ double read_plainly(const std::filesystem::path& file, bool direct) {
 int disk_part(const std::filesystem::path& file, int blocks) {
   auto limited_rss = bench::process_bytes("VmRSS");
   Matrices network(blocks);
-  StreamedModel model(network.manifest(), open(file),
-                      {.name = "toy", .compute = "cpu", .waits = {}});
+  StreamedModel model(network.manifest(), open(file), {.name = "toy", .compute = "cpu"});
   model.load(all(model, How::Streamed, "disk"));
   const auto& mapping = *model.checkpoint().tensors().begin()->second.file->mapping();
   auto x = at::randn({width});
@@ -205,11 +204,7 @@ struct Way {
   Way(const std::filesystem::path& file, const std::vector<BlockHome>& home)
       : network(bench::sd_config()),
         model(network.manifest(), open(file),
-              {.name = "unet",
-               .compute = "cpu",
-               .dtype = at::kBFloat16,
-               .channels_last = true,
-               .waits = {}}) {
+              {.name = "unet", .compute = "cpu", .dtype = at::kBFloat16, .channels_last = true}) {
     model.load(all(model, home[0].how, home[0].device));
   }
   double step(const models::Inputs& input) {
@@ -290,7 +285,7 @@ int memory_part(const std::vector<std::filesystem::path>& files, const std::stri
     networks.push_back(std::make_unique<Matrices>(blocks));
     models.push_back(std::make_unique<StreamedModel>(
         networks.back()->manifest(), open(file),
-        streaming::StreamedOptions{.name = "toy", .compute = compute, .waits = {}}));
+        streaming::StreamedOptions{.name = "toy", .compute = compute}));
     auto& model = *models.back();
     model.load(all(model, compute == "cpu" ? How::Resident : How::Streamed, "cpu"));
     file_bytes += model.total_file_bytes();

@@ -85,13 +85,15 @@ double issue_seconds(c10::Device device, const std::function<void()>& forward) {
 
 /// Blocks and steps of the resident model as the fit wants them.
 std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& model,
+                                                   const models::Family& family,
                                                    models::Network& unet, c10::Device device,
                                                    const std::vector<Step>& steps) {
   std::vector<streaming::StepTarget> targets;
   for (const auto& step : steps) {
     auto forward = [&] { unet.apply(step.input); };
+    auto fresh = family.make_network();
     auto operations = streaming::operations_of(
-        model, [&](at::Device on) { unet.apply(shapes_of(step.input, on)); });
+        model, fresh->manifest(), [&](at::Device on) { fresh->apply(shapes_of(step.input, on)); });
     targets.push_back(streaming::make_target("sd15 " + step.name, step.resident_s, operations,
                                              time_blocks(model, device, 9, forward),
                                              model.manifest().blocks()));
@@ -167,10 +169,12 @@ int run(const Args& args) {
   auto link = measure_link(model, device);
 
   auto profile = [&](const Step& step, const RigDevice& rig) {
-    return streaming::profile_model(model, rig,
-                                    [&](at::Device on) { unet->apply(shapes_of(step.input, on)); });
+    auto fresh = family->make_network();
+    return streaming::profile_model(model, fresh->manifest(), rig, [&](at::Device on) {
+      fresh->apply(shapes_of(step.input, on));
+    });
   };
-  auto targets = measure_targets(model, *unet, device, steps);
+  auto targets = measure_targets(model, *family, *unet, device, steps);
   auto before = measured_before(out, name, link);
   auto& speeds = before.rig.devices[0];
   const auto& first = steps.front();

@@ -113,8 +113,9 @@ FluxInputs Bench::inputs(const Size& size, c10::Device device) const {
 }
 
 streaming::Profile Bench::profile(const Size& size, const RigDevice& speeds) {
-  return streaming::profile_model(*model_, speeds,
-                                  [&](at::Device device) { flux_->forward(inputs(size, device)); });
+  FluxLike fresh(checkpoint_);
+  return streaming::profile_model(*model_, fresh.manifest(), speeds,
+                                  [&](at::Device device) { fresh.forward(inputs(size, device)); });
 }
 
 void Bench::measure_resident() {
@@ -162,8 +163,9 @@ void Bench::calibrate_speeds() {
     auto forward = [&] { flux_->forward(given); };
     auto seconds = device_seconds(device_, size.resident_s,
                                   facts_["issue_s"][size.name].get<double>(), forward);
+    FluxLike fresh(checkpoint_);
     auto operations = streaming::operations_of(
-        *model_, [&](at::Device device) { flux_->forward(inputs(size, device)); });
+        *model_, fresh.manifest(), [&](at::Device device) { fresh.forward(inputs(size, device)); });
     targets.push_back(streaming::make_target("flux " + size.name, seconds, operations,
                                              time_blocks(*model_, device_, 5, forward),
                                              model_->manifest().blocks()));

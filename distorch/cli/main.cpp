@@ -7,8 +7,8 @@
 #include <new>
 
 #include "distorch/base/error.h"
-#include "distorch/base/interrupt.h"
 #include "distorch/base/log.h"
+#include "distorch/base/run_token.h"
 #include "distorch/cli/commands.h"
 #include "distorch/device/host_pool.h"
 
@@ -16,14 +16,17 @@ namespace {
 
 constexpr const char* version = "0.1.0";
 
+/// The one run of this process, for the signal handler.
+distorch::RunToken* process_run = nullptr;
+
 /// The first Ctrl-C asks the run to stop at the next good moment, a second one does not wait for
 /// it.
 void on_interrupt(int signal) {
-  if (distorch::interrupt_requested()) {
+  if (process_run->interrupted()) {
     std::signal(signal, SIG_DFL);
     std::raise(signal);
   }
-  distorch::request_interrupt();
+  process_run->interrupt();
 }
 
 int report(const std::string& message, int code) {
@@ -78,6 +81,8 @@ int main(int argc, char** argv) {
     return code == 0 ? 0 : 2;
   }
   distorch::log::set_up(level);
+  distorch::RunScope scope(std::make_shared<distorch::RunToken>());
+  process_run = distorch::current_run().get();
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
   std::signal(SIGPIPE, SIG_IGN);

@@ -51,7 +51,7 @@ graph::RunResult Workflow::run(graph::EventSink& sink) {
   request.outputs = outputs_;
   if (!workflow_.is_null()) request.extra_pnginfo = graph::Json{{"workflow", workflow_}};
   request.context = &context_;
-  request.clear_interrupt = false;  // a Ctrl-C while starting counts
+  request.token = current_run();  // Ctrl-C reaches it
   auto result = executor.run(request, sink);
   sink.send(graph::finished(request.prompt_id));
   return result;

@@ -11,7 +11,7 @@
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/cache_folder.h"
 #include "distorch/base/error.h"
-#include "distorch/base/interrupt.h"
+#include "distorch/base/run_token.h"
 #include "distorch/device/device.h"
 #include "distorch/device/registered.h"
 #include "distorch/device/sim/sim.h"

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <limits>
 
-#include "distorch/base/interrupt.h"
+#include "distorch/base/run_token.h"
 #include "distorch/graph/catalog.h"
 
 namespace distorch::graph {
@@ -181,7 +181,7 @@ std::vector<Value> run_node(const NodeType& type, const std::map<std::string, Va
   for (auto& [name, value] : inputs) given.values[name] = {value};
   given.context = &context;
   Call call(type, std::move(given));
-  type.run(call);
+  context.enter([&] { type.run(call); });
   std::vector<Value> results;
   for (auto& output : call.outputs())
     results.insert(results.end(), output.values.begin(), output.values.end());

@@ -1,6 +1,7 @@
 #pragma once
 #include <any>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <typeindex>
@@ -33,7 +34,15 @@ class Context {
     return objects_.count(typeid(T)) != 0;
   }
 
+  /// What has to hold on a thread while it runs nodes (a mode of a library, say) and graph does not
+  /// know: `surround` is called with the work and calls it once.
+  using Work = std::function<void()>;
+  void set_surround(std::function<void(const Work&)> surround) { surround_ = std::move(surround); }
+  /// Does `work` as whoever runs nodes has to.
+  void enter(const Work& work) const { surround_ ? surround_(work) : work(); }
+
  private:
+  std::function<void(const Work&)> surround_;
   std::unordered_map<std::type_index, void*> objects_;
 };
 

@@ -9,7 +9,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "distorch/base/interrupt.h"
+#include "distorch/base/run_token.h"
 #include "distorch/graph/json_text.h"
 #include "distorch/graph/run_graph.h"
 #include "distorch/graph/schedule.h"
@@ -64,10 +64,12 @@ class Run : public CallListener {
       : executor_(executor),
         request_(request),
         sink_(sink),
-        graph_(executor.catalog_, request, executor.nonce_) {}
+        graph_(executor.catalog_, request, executor.nonce_) {
+    if (request.context) context_ = *request.context;
+    context_.set(*current_run());
+  }
 
   RunResult go() {
-    if (request_.clear_interrupt) clear_interrupt();
     report(ExecutionStart{request_.prompt_id, now_ms()});
     try {
       prepare();
@@ -311,6 +313,7 @@ class Run : public CallListener {
 
   Call::Inputs surroundings(const std::string& id) {
     Call::Inputs given = graph_.surroundings(id);
+    given.context = &context_;
     given.listener = this;
     given.state = &executor_.states_[graph_.owner_of(id)];
     return given;
@@ -512,7 +515,6 @@ class Run : public CallListener {
   void interrupted() {
     result_.status = RunStatus::Interrupted;
     result_.exception = std::current_exception();
-    clear_interrupt();
     std::string id = graph_.visible(current_);
     const RunNode* node = graph_.find(id);
     report(ExecutionInterrupted{request_.prompt_id, id, node ? node->type->name : "",
@@ -522,6 +524,7 @@ class Run : public CallListener {
   Executor& executor_;
   const RunRequest& request_;
   EventSink& sink_;
+  Context context_;  // the application's, and the run's token
   RunResult result_;
 
   RunGraph graph_;
@@ -538,7 +541,14 @@ class Run : public CallListener {
 };
 
 RunResult Executor::run(const RunRequest& request, EventSink& sink) {
-  return Run(*this, request, sink).go();
+  RunScope scope(request.token ? request.token : std::make_shared<RunToken>(request.prompt_id));
+  RunResult result;
+  auto work = [&] { result = Run(*this, request, sink).go(); };
+  if (request.context)
+    request.context->enter(work);
+  else
+    work();
+  return result;
 }
 
 void Executor::release() {

@@ -2,10 +2,12 @@
 #include <any>
 #include <exception>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "distorch/base/run_token.h"
 #include "distorch/graph/cache.h"
 #include "distorch/graph/catalog.h"
 #include "distorch/graph/events.h"
@@ -19,8 +21,9 @@ struct RunRequest {
   std::string prompt_id = "prompt";
   Json extra_pnginfo;                // {"workflow": ...} or null
   const Context* context = nullptr;  // must outlive the run
-  /// False keeps an interrupt that was asked for before the run began.
-  bool clear_interrupt = true;
+  /// Stops this run and no other, also before it begins; null: nobody can. Nodes find it in their
+  /// context.
+  std::shared_ptr<RunToken> token;
 };
 
 enum class RunStatus { Success, Error, Interrupted };
@@ -43,7 +46,8 @@ struct RunResult {
 /// Every output slot carries a list of values; a node is called once for each index up to its
 /// longest input list, shorter lists repeat their last element (a type with input_is_list is called
 /// once with whole lists). A node that throws ends the run; what finished stays in the cache.
-/// Interrupt: distorch/base/interrupt.h, looked at before each call and at each progress report.
+/// The run's token (distorch/base/run_token.h) is looked at before each call and at each progress
+/// report, and by whatever asks throw_if_interrupted() meanwhile.
 class Executor {
  public:
   explicit Executor(const Catalog& catalog, CacheMode mode = CacheMode::Classic,

@@ -34,20 +34,21 @@ at::Tensor Conv2d::operator()(const at::Tensor& x) const {
     return to_image(linear(to_tokens(x), weight_, bias_), x.size(2), x.size(3));
   // Converted weights are laid out for the input in the same pass.
   auto y = conv(x, weight_.dense(x.suggest_memory_format()), optional_value(bias_), options_);
-  for (const auto& patch : weight_.patches()) y.add_(low_rank(x, patch), patch.scale);
+  for (const auto& adapter : weight_.adapters()) y.add_(change(x, adapter), scale_of(adapter));
   return y;
 }
 
-at::Tensor Conv2d::low_rank(const at::Tensor& x, const weights::Patch& patch) const {
-  if (patch.delta.defined())
-    return conv(x, patch.delta.view(weight_.shape()), std::nullopt, options_);
-  if (!patch.mid.defined())
-    return conv(conv(x, kernel_of(patch.down), std::nullopt, options_), kernel_of(patch.up),
-                std::nullopt, pointwise);
+at::Tensor Conv2d::change(const at::Tensor& x, const weights::Adapter& adapter) const {
+  auto part = [&](weights::Part which) { return part_of(adapter, which, x.scalar_type()); };
+  if (auto value = part(weights::Part::Value); value.defined())
+    return conv(x, value.view(weight_.shape()), std::nullopt, options_);
+  auto down = kernel_of(part(weights::Part::Down)), up = kernel_of(part(weights::Part::Up));
+  auto mid = part(weights::Part::Mid);
+  if (!mid.defined())
+    return conv(conv(x, down, std::nullopt, options_), up, std::nullopt, pointwise);
   // The three-factor form keeps the kernel in the middle, between two 1x1 convolutions.
-  auto inner = conv(conv(x, kernel_of(patch.down), std::nullopt, pointwise), patch.mid,
-                    std::nullopt, options_);
-  return conv(inner, kernel_of(patch.up), std::nullopt, pointwise);
+  auto inner = conv(conv(x, down, std::nullopt, pointwise), mid, std::nullopt, options_);
+  return conv(inner, up, std::nullopt, pointwise);
 }
 
 at::Tensor to_tokens(const at::Tensor& image) {

@@ -23,7 +23,7 @@ class Conv2d {
   at::ScalarType dtype() const { return weight_.dtype(); }
 
  private:
-  at::Tensor low_rank(const at::Tensor& x, const weights::Patch& patch) const;
+  at::Tensor change(const at::Tensor& x, const weights::Adapter& adapter) const;
 
   ConvOptions options_;
   weights::Weight weight_, bias_;

@@ -23,14 +23,16 @@ at::Tensor linear(const at::Tensor& x, const weights::Weight& weight, const weig
   auto added = optional_value(bias);
   auto y = weight.packed() ? quant::linear(x, *weight.packed(), added.value_or(at::Tensor()))
                            : at::linear(x, matrix(weight.dense()), added);
-  for (const auto& patch : weight.patches()) {
-    if (patch.delta.defined()) {
-      y.add_(at::linear(x, patch.delta.reshape({y.size(-1), x.size(-1)})), patch.scale);
+  for (const auto& adapter : weight.adapters()) {
+    auto scale = scale_of(adapter);
+    auto part = [&](weights::Part which) { return part_of(adapter, which, x.scalar_type()); };
+    if (auto value = part(weights::Part::Value); value.defined()) {
+      y.add_(at::linear(x, value.reshape({y.size(-1), x.size(-1)})), scale);
       continue;
     }
-    auto low = at::linear(x, matrix(patch.down));
-    if (patch.mid.defined()) low = at::linear(low, matrix(patch.mid));
-    y.add_(at::linear(low, matrix(patch.up)), patch.scale);
+    auto low = at::linear(x, matrix(part(weights::Part::Down)));
+    if (auto mid = part(weights::Part::Mid); mid.defined()) low = at::linear(low, matrix(mid));
+    y.add_(at::linear(low, matrix(part(weights::Part::Up))), scale);
   }
   return y;
 }

@@ -1,5 +1,7 @@
 #include "distorch/nodes/app.h"
 
+#include <c10/core/InferenceMode.h>
+
 namespace distorch::nodes {
 
 App::App(Settings given, ModelFolders places, streaming::EngineOptions options)
@@ -15,6 +17,11 @@ graph::Context App::context() {
   context.set(folders);
   context.set(engine);
   context.set(models);
+  // Nothing here is ever differentiated: without autograd's bookkeeping operations are issued sooner.
+  context.set_surround([](const graph::Context::Work& work) {
+    c10::InferenceMode inference;
+    work();
+  });
   return context;
 }
 

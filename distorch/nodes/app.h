@@ -19,7 +19,8 @@ struct App {
   App(const App&) = delete;
   App& operator=(const App&) = delete;
 
-  /// Settings, ModelFolders, Engine, ModelCache and App itself, by type.
+  /// Settings, ModelFolders, Engine, ModelCache and App itself, by type. Nodes that run with it are
+  /// in torch's inference mode.
   graph::Context context();
   /// Before each prompt: models that the prompt uses are evicted last.
   void begin_prompt() { engine.begin_prompt(); }

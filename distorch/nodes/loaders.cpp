@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <set>
+#include <span>
 
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
@@ -159,19 +160,23 @@ void run_vae(Call& call) {
   call.out(0, Value::of("VAE", Vae{loaded}));
 }
 
-/// The patches of a file for one model, matched once. `unknown` keeps the names that nobody wanted
-/// so far.
-std::shared_ptr<const std::vector<weights::NamedPatch>> patches_of(const weights::Checkpoint& file,
-                                                                   const std::string& key,
-                                                                   const models::LoraNames& names,
-                                                                   LoraCache& cache,
-                                                                   std::set<std::string>& unknown) {
-  auto matched = weights::match_lora(file, names);
+/// The adapters of a file for one model (LoadedDiffusion or LoadedText), matched once. `unknown`
+/// keeps the names that nobody wanted so far.
+template <typename Loaded>
+auto adapters_of(const weights::Checkpoint& file, const std::string& key, Loaded& loaded,
+                 std::set<std::string>& unknown) {
+  auto matched = weights::match_lora(file, loaded.lora_names, loaded.network->manifest());
   std::set<std::string> left(matched.unknown.begin(), matched.unknown.end());
   std::erase_if(unknown, [&](const std::string& name) { return !left.count(name); });
-  auto& slot = cache[key];
+  if (const auto& left_out = matched.left_out; !left_out.empty())
+    log::warn_once(fmt::format(
+        "{}: {} adapters or tensors of it do not fit and are left out: {}{}", file.path(),
+        left_out.size(),
+        fmt::join(std::span(left_out).first(std::min<std::size_t>(3, left_out.size())), "; "),
+        left_out.size() > 3 ? "; ..." : ""));
+  auto& slot = loaded.loras[key];
   if (!slot)
-    slot = std::make_shared<const std::vector<weights::NamedPatch>>(std::move(matched.patches));
+    slot = std::make_shared<const std::vector<weights::NamedAdapter>>(std::move(matched.adapters));
   return slot;
 }
 
@@ -189,13 +194,13 @@ void apply_lora(Call& call, Model& model, double strength_model, Clip* clip, dou
   std::set<std::string> unknown;
   for (const auto& [name, stored] : file.tensors())
     if (clip || !is_text_name(name)) unknown.insert(name);
-  auto on_model = patches_of(file, key, model.loaded->lora_names, model.loaded->loras, unknown);
+  auto on_model = adapters_of(file, key, *model.loaded, unknown);
   if (strength_model != 0 && !on_model->empty())
     model.loras.push_back({key, on_model, strength_model});
   for (std::size_t i = 0; clip && clip->loaded && i < clip->loaded->encoders.size(); ++i) {
     auto& encoder = *clip->loaded->encoders[i];
     clip->loras.resize(clip->loaded->encoders.size());
-    auto on_text = patches_of(file, key, encoder.lora_names, encoder.loras, unknown);
+    auto on_text = adapters_of(file, key, encoder, unknown);
     if (strength_clip != 0 && !on_text->empty())
       clip->loras[i].push_back({key, on_text, strength_clip});
   }

@@ -66,7 +66,8 @@ std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path,
   if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
 
   auto loaded = std::make_shared<LoadedDiffusion>();
-  loaded->network = family->make_network();
+  loaded->make = [family] { return family->make_network(); };
+  loaded->network = loaded->make();
   loaded->sampling = family->sampling();
   loaded->lora_names = family->lora_names(loaded->network->manifest());
   stream(*loaded, part, streamed, placement, true);
@@ -93,7 +94,10 @@ std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& reci
     if (!loaded) {
       loaded = std::make_shared<LoadedEncoder>();
       loaded->name = part.name;
-      loaded->network = part.make(vocabularies_);
+      loaded->make = [make = part.make, vocabularies = vocabularies_] {
+        return make(vocabularies);
+      };
+      loaded->network = loaded->make();
       loaded->lora_names = part.lora_names(loaded->network->manifest());
       stream(*loaded, part.part, streamed, placement, false);
       slot = loaded;
@@ -130,7 +134,8 @@ std::shared_ptr<LoadedVae> ModelCache::vae(const Path& path, const Placement& pl
   if (auto open = slot.lock()) return std::static_pointer_cast<LoadedVae>(open);
 
   auto loaded = std::make_shared<LoadedVae>();
-  loaded->network = found.make();
+  loaded->make = found.make;
+  loaded->network = loaded->make();
   stream(*loaded, found.part, streamed, placement, false);
   slot = loaded;
   return loaded;

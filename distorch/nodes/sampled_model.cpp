@@ -70,10 +70,11 @@ void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
   needs.steps = shape.steps;
   needs.loras = model_.loras;
   needs.profile = [&](const RigDevice& compute) {
-    return streaming::profile_model(*loaded.weights, compute, [&](at::Device device) {
-      loaded.network->apply(models::blank_inputs(loaded.network->inputs(), sizes, device),
-                            model_.patches);
-    });
+    auto fresh = loaded.make();
+    return streaming::profile_model(
+        *loaded.weights, fresh->manifest(), compute, [&](at::Device device) {
+          fresh->apply(models::blank_inputs(fresh->inputs(), sizes, device), model_.patches);
+        });
   };
   engine.prepare(loaded.weights, needs);
 }

@@ -107,11 +107,13 @@ TextStates encode(LoadedEncoder& encoder, const TokenBatch& batch,
   needs.key = fmt::format("{}x{}", batch.ids.size(0), batch.ids.size(1));
   needs.loras = loras;
   needs.profile = [&](const RigDevice& compute) {
-    return streaming::profile_model(*encoder.weights, compute, [&](at::Device device) {
-      auto blank = batch;
-      blank.replacements.clear();
-      encoder.network->encode(blank, layer, device);
-    });
+    auto fresh = encoder.make();
+    return streaming::profile_model(*encoder.weights, fresh->manifest(), compute,
+                                    [&](at::Device device) {
+                                      auto blank = batch;
+                                      blank.replacements.clear();
+                                      fresh->encode(blank, layer, device);
+                                    });
   };
   engine.prepare(encoder.weights, needs);
   if (engine.plan_only())

@@ -4,8 +4,8 @@
 #include <fmt/ranges.h>
 
 #include "distorch/base/error.h"
-#include "distorch/base/interrupt.h"
 #include "distorch/base/log.h"
+#include "distorch/base/run_token.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
 #include "distorch/streaming/profile.h"
@@ -47,13 +47,15 @@ void VaeCoding::prepare(bool decode, at::IntArrayRef shape) {
   streaming::RunNeeds needs;
   needs.key = fmt::format("{} {}", decode ? "decode" : "encode", fmt::join(shape, "x"));
   needs.profile = [&](const RigDevice& compute) {
-    return streaming::profile_model(*loaded_.weights, compute, [&](at::Device device) {
-      auto input = at::empty(shape, at::TensorOptions().device(device).dtype(at::kFloat));
-      if (decode)
-        loaded_.network->decode_pixels(input);
-      else
-        loaded_.network->encode_mean(input);
-    });
+    auto fresh = loaded_.make();
+    return streaming::profile_model(
+        *loaded_.weights, fresh->manifest(), compute, [&](at::Device device) {
+          auto input = at::empty(shape, at::TensorOptions().device(device).dtype(at::kFloat));
+          if (decode)
+            fresh->decode_pixels(input);
+          else
+            fresh->encode_mean(input);
+        });
   };
   engine_.prepare(loaded_.weights, needs);
 }

@@ -25,12 +25,14 @@
 namespace distorch::nodes {
 
 /// Matched patches by LoRA file, so that a file is read once for a model.
-using LoraCache = std::map<std::string, std::shared_ptr<const std::vector<weights::NamedPatch>>>;
+using LoraCache = std::map<std::string, std::shared_ptr<const std::vector<weights::NamedAdapter>>>;
 
 /// A network that is open: its layers, its weights wherever they rest, its names in LoRA files.
 template <class Network>
 struct Loaded {
   std::unique_ptr<Network> network;
+  /// Another one of the same shape without weights, for dry runs.
+  std::function<std::unique_ptr<Network>()> make;
   std::shared_ptr<streaming::StreamedModel> weights;  // points into network
   models::LoraNames lora_names;
   LoraCache loras;

@@ -28,7 +28,7 @@ class Float8 final : public Encoding {
     const auto& scale = weight.parts[0];
     if (!scale.defined()) return values;
     auto factor = scale.to(dtype);
-    if (factor.numel() == 1) return values.mul_(factor.view({}));
+    if (factor.numel() == 1) return values.mul_(factor.reshape(at::IntArrayRef{}));
     std::vector<std::int64_t> by_row(weight.shape.size(), 1);
     by_row[0] = weight.shape[0];
     return values.mul_(factor.view(by_row));

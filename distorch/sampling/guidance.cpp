@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "distorch/base/error.h"
-#include "distorch/base/interrupt.h"
+#include "distorch/base/run_token.h"
 #include "distorch/sampling/batch.h"
 
 namespace distorch::sampling {

@@ -195,7 +195,7 @@ placement::Model Engine::describe(const StreamedModel& model, const placement::S
     block.type = block.name.substr(0, block.name.find('.'));
     auto index = static_cast<int>(i);
     // In place in the mapping a block costs the CPU no memory of its own, but its pages must stay.
-    block.bytes = on_host || model.decode_bytes(index)
+    block.bytes = on_host || model.rests_converted()
                       ? std::max(model.file_bytes(index), model.resident_bytes(index))
                       : model.file_bytes(index);
     double seconds = i < profile.seconds.size() ? profile.seconds[i] : 0;
@@ -203,8 +203,6 @@ placement::Model Engine::describe(const StreamedModel& model, const placement::S
     if (i < profile.unpack_s.size()) block.unpack_s = profile.unpack_s[i];
     if (i < profile.activation_bytes.size()) block.activation_bytes = profile.activation_bytes[i];
     block.pinned = block.bytes == 0;
-    described.activation_bytes = std::max(
-        described.activation_bytes, profile.peak_activation_bytes + model.decode_bytes(index));
     described.blocks.push_back(std::move(block));
   }
   return described;
@@ -280,6 +278,10 @@ std::int64_t Engine::held_bytes(const Entry& entry, const StreamedModel& model,
 
 bool Engine::in_place(const Entry& entry, const StreamedModel& model) const {
   return options_.plan_only ? entry.in_place : model.loaded();
+}
+
+bool Engine::ready(const Entry& entry, const StreamedModel& model) const {
+  return options_.plan_only ? entry.in_place : model.ready();
 }
 
 Engine::Bytes Engine::taken_by_others(const StreamedModel& model) const {
@@ -426,6 +428,20 @@ void Engine::plan_alone(Entry& own, StreamedModel& model) {
 namespace {
 
 // Which LoRAs: their strengths are numbers that change nothing in memory.
+/// Whether the weights of a model take no more memory once they are converted: float32 files that
+/// are computed in half of that, float16 in bfloat16.
+bool conversion_saves(const StreamedModel& model) {
+  std::int64_t stored = 0, converted = 0;
+  for (int block = 0; block < static_cast<int>(model.block_count()); ++block) {
+    stored += model.contents().weights_of(block).link_bytes;
+    converted += model.contents().converted_bytes(block);
+  }
+  // Each weight is rounded up to whole lines of the cache when it is converted.
+  constexpr double rounding = 1.01;
+  return model.needs_conversion() &&
+         static_cast<double>(converted) <= rounding * static_cast<double>(stored);
+}
+
 std::string loras_key(const std::vector<LoraUse>& loras) {
   std::string key;
   for (const auto& lora : loras) key += " lora " + lora.key;
@@ -439,8 +455,9 @@ void Engine::prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds
   own.used = ++clock_;
   own.steps = needs.steps;
   model->set_loras(needs.loras);
+  model->rest_converted(own.many_steps && conversion_saves(*model));
   auto key = needs.key + loras_key(needs.loras);
-  if (own.planned && in_place(own, *model) && own.key == key && !options_.plan_only) return;
+  if (own.planned && ready(own, *model) && own.key == key && !options_.plan_only) return;
   const auto& compute = model->options().compute;
   own.profile = needs.profile(speeds(compute));
   own.key = key;

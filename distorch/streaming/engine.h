@@ -144,6 +144,7 @@ class Engine {
   std::int64_t held_bytes(const Entry& entry, const StreamedModel& model,
                           const std::string& device) const;
   bool in_place(const Entry& entry, const StreamedModel& model) const;
+  bool ready(const Entry& entry, const StreamedModel& model) const;
   Bytes taken_by_others(const StreamedModel& model) const;
   bool evict_one(const StreamedModel* keep, bool also_current_prompt, const std::string& device);
 

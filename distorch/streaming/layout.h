@@ -20,16 +20,16 @@ struct Run {
   }
 };
 
-/// One weight inside a slot.
+/// One tensor inside a slot.
 struct Item {
-  int weight = 0;  // index into Manifest::weights()
   weights::Stored stored;
-  std::int64_t slot_offset = 0;  // bytes, a multiple of 16
+  std::int64_t slot_offset = 0;  // bytes, a multiple of 16 (small tensors: of their element)
+  int index = 0;                 // among the tensors that lay_out() was given
 };
 
-/// How the streamed weights of one block lie in a slot: bytes exactly as in the file, neighbours in
-/// the file copied by one run, every tensor aligned to 16 bytes so that matrix kernels take their
-/// fast paths.
+/// How the tensors of one block lie in a slot: bytes exactly as in the file, neighbours in the file
+/// copied by one run, every tensor aligned to 16 bytes so that matrix kernels take their fast
+/// paths.
 struct Layout {
   std::vector<Run> runs;
   std::vector<Item> items;
@@ -37,18 +37,25 @@ struct Layout {
   std::int64_t link_bytes = 0;  // what the copies move
 };
 
-struct Wanted {
-  int weight = 0;
-  weights::Stored stored;
-};
+Layout lay_out(const std::vector<weights::Stored>& tensors);
 
-Layout lay_out(std::vector<Wanted> wanted);
-
-/// Bytes of a weight in another dtype; whole multiples of what ATen aligns CPU tensors to, by which
-/// kernels choose their path.
-std::int64_t converted_bytes(const Item& item, at::ScalarType dtype);
+/// `second` behind `first` in one slot; its items keep their order and come last.
+Layout joined(const Layout& first, const Layout& second);
 
 /// The tensor of an item inside a buffer (uint8) laid out as its Layout says, in the file's dtype.
 at::Tensor view_item(const at::Tensor& buffer, const Item& item);
+
+/// All of them, in the order in which lay_out() was given them.
+std::vector<at::Tensor> view_items(const at::Tensor& buffer, const Layout& layout);
+
+/// The same where these items have been laid out as channels-last in their place.
+std::vector<at::Tensor> laid_out_items(const at::Tensor& buffer, const Layout& layout,
+                                       const std::vector<int>& channels_last);
+
+/// The same of a layout whose runs lie at these addresses of the host.
+std::vector<at::Tensor> view_items(const std::vector<const std::byte*>& runs, const Layout& layout);
+
+/// The same where they lie in the files' mappings.
+std::vector<at::Tensor> mapped_items(const Layout& layout);
 
 }  // namespace distorch::streaming

@@ -6,36 +6,50 @@ namespace distorch::streaming {
 
 namespace {
 
+at::Tensor hollow(const weights::Stored& stored, at::Device device) {
+  return at::empty(stored.shape,
+                   at::TensorOptions().dtype(weights::to_torch(stored)).device(device));
+}
+
+/// What the slots of a block would hold: shapes, as its weights rest.
+BlockValues hollow_values(const StreamedModel& model, int block, at::Device device) {
+  const auto& contents = model.contents();
+  std::vector<at::Tensor> own(contents.weights_of(block).items.size());
+  for (const auto& item : contents.weights_of(block).items)
+    own[item.index] = hollow(item.stored, device);
+  for (int item : contents.channels_last(block)) {
+    auto& tensor = own[contents.weights_of(block).items[item].index];
+    tensor = at::empty(tensor.sizes(), tensor.options(), at::MemoryFormat::ChannelsLast);
+  }
+  std::vector<at::Tensor> added(contents.loras_of(block).items.size());
+  for (const auto& item : contents.loras_of(block).items)
+    added[item.index] = hollow(item.stored, device);
+  auto values = contents.values(block, own);
+  if (model.rests_converted()) values = contents.converted(std::move(values));
+  return contents.with_loras(block, std::move(values), added.data());
+}
+
 /// Stands in for the real source during a dry run: weights are shapes, blocks are measured.
 class DrySource final : public weights::WeightSource {
  public:
   /// `record`: every operation is listed too.
-  DrySource(StreamedModel& model, at::Device device, bool record) : model_(model), record_(record) {
+  DrySource(const StreamedModel& model, weights::Manifest& manifest, at::Device device, bool record)
+      : record_(record) {
     auto blocks = model.block_count();
     operations_.blocks.resize(blocks);
     profile_.seconds.assign(blocks, 0);
     profile_.flops.assign(blocks, 0);
     profile_.activation_bytes.assign(blocks, 0);
     profile_.used.assign(blocks, false);
-    auto options = at::TensorOptions().dtype(model.options().dtype).device(device);
+    manifest.compute_in(model.options().dtype);
     for (std::size_t block = 0; block < blocks; ++block)
-      for (const auto& item : model.layout(static_cast<int>(block)).items) {
-        auto& value = model.manifest().slot(item.weight).value;
-        before_.emplace_back(item.weight, value);
-        const bool image = model.options().channels_last && item.stored.shape.size() == 4;
-        value = at::empty(item.stored.shape, options,
-                          image ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
+      for (auto& slot : hollow_values(model, static_cast<int>(block), device)) {
+        auto& to = manifest.slot(slot.weight);
+        to.value = std::move(slot.value);
+        to.packed = std::move(slot.packed);
+        to.adapters = std::move(slot.adapters);
       }
-    for (std::size_t i = 0; i < model.manifest().weights().size(); ++i)
-      patches_.push_back(std::exchange(model.manifest().slot(i).patches, {}));
-    model.manifest().attach(this);
-  }
-
-  ~DrySource() override {
-    model_.manifest().attach(&model_);
-    for (auto& [weight, value] : before_) model_.manifest().slot(weight).value = std::move(value);
-    for (std::size_t i = 0; i < patches_.size(); ++i)
-      model_.manifest().slot(i).patches = std::move(patches_[i]);
+    manifest.attach(this);
   }
 
   weights::Tensors run(int block, const weights::Tensors& inputs,
@@ -70,10 +84,7 @@ class DrySource final : public weights::WeightSource {
   RunOperations operations_;
 
  private:
-  StreamedModel& model_;
   bool record_;
-  std::vector<std::pair<int, at::Tensor>> before_;
-  std::vector<std::vector<weights::Patch>> patches_;
 };
 
 /// A machine with memory for anything and `compute` as its one accelerator.
@@ -99,8 +110,8 @@ Rig dry_rig(const RigDevice& compute) {
 
 /// What a block costs the device beside its own work each time its weights come as the file has
 /// them: work stops at the wait for them and starts anew; the memory's time for the bytes that
-/// arrive is taken from other work; one pass converts them, or lays convolutions out
-/// (device/channels_last.h).
+/// arrive is taken from other work; convolutions are laid out (device/channels_last.h); and where
+/// the profile is of weights that were converted once, they are converted.
 double unpack_seconds(const StreamedModel& model, int block, const RigDevice& compute) {
   // A pass over filters one by one does not reach the whole bandwidth.
   constexpr double reached = 0.6;
@@ -108,30 +119,28 @@ double unpack_seconds(const StreamedModel& model, int block, const RigDevice& co
   double seconds = 0;
   auto bandwidth = compute.memory_bytes_per_s;
   if (bandwidth <= 0) return 0;
-  if (model.options().compute != "cpu")
+  const bool accelerator = model.options().compute != "cpu";
+  if (accelerator)
     seconds += launches_to_restart * compute.launch_s +
                static_cast<double>(model.file_bytes(block)) / bandwidth;
-  const auto& items = model.layout(block).items;
-  for (const auto& item : items) {
-    if (weights::to_torch(item.stored.dtype) == model.options().dtype) continue;
-    auto values = static_cast<double>(c10::multiply_integers(item.stored.shape));
-    seconds += (static_cast<double>(item.stored.size_bytes) +
-                values * static_cast<double>(c10::elementSize(model.options().dtype))) /
-               bandwidth;
-  }
-  if (model.options().compute != "cpu")
-    for (int item : model.channels_last(block))
-      seconds += 2 * static_cast<double>(items[item].stored.size_bytes) / (bandwidth * reached);
+  const auto& contents = model.contents();
+  const auto& layout = contents.weights_of(block);
+  if (model.rests_converted() && contents.needs_conversion(block))
+    seconds += static_cast<double>(layout.link_bytes + contents.converted_bytes(block)) / bandwidth;
+  if (accelerator)
+    for (int item : contents.channels_last(block))
+      seconds +=
+          2 * static_cast<double>(layout.items[item].stored.size_bytes) / (bandwidth * reached);
   return seconds;
 }
 
 }  // namespace
 
-Profile profile_model(StreamedModel& model, const RigDevice& compute,
-                      const std::function<void(at::Device)>& forward) {
+Profile profile_model(const StreamedModel& model, weights::Manifest& fresh,
+                      const RigDevice& compute, const std::function<void(at::Device)>& forward) {
   sim::DryScope scope(dry_rig(compute));
   auto device = at::Device(c10::DeviceType::PrivateUse1, 0);
-  DrySource source(model, device, false);
+  DrySource source(model, fresh, device, false);
   auto weights = sim::memory(0).in_use;
   sim::reset_peak(0);
   auto before = sim::work(0);
@@ -160,10 +169,11 @@ bool recording_pays(double issue_s, double step_s) {
   return issue_s > near * step_s;
 }
 
-RunOperations operations_of(StreamedModel& model, const std::function<void(at::Device)>& forward) {
+RunOperations operations_of(const StreamedModel& model, weights::Manifest& fresh,
+                            const std::function<void(at::Device)>& forward) {
   sim::DryScope scope(dry_rig({}));
   auto device = at::Device(c10::DeviceType::PrivateUse1, 0);
-  DrySource source(model, device, true);
+  DrySource source(model, fresh, device, true);
   sim::trace(true);
   forward(device);
   sim::finish();

@@ -35,10 +35,12 @@ bool recording_pays(double issue_s, double step_s);
 
 /// Runs `forward` dry (shapes only) on a simulated device with the speeds of `compute`: nothing is
 /// computed, read or stored, so it takes milliseconds, and where the model's weights rest now does
-/// not matter. `forward` gets the device to make its inputs on (at::empty will do) and calls the
-/// model as a real run would.
-Profile profile_model(StreamedModel& model, const RigDevice& compute,
-                      const std::function<void(at::Device)>& forward);
+/// not matter. Weights are seen as they will rest (StreamedModel::rests_converted), with the LoRAs
+/// that are set. `fresh` is the manifest of a network made like the model's for this alone, so that
+/// the model may run meanwhile; afterwards it is good for nothing else. `forward` gets the device to
+/// make its inputs on (at::empty will do) and calls that network as a real run would.
+Profile profile_model(const StreamedModel& model, weights::Manifest& fresh,
+                      const RigDevice& compute, const std::function<void(at::Device)>& forward);
 
 /// The operations of one run in order of execution.
 struct RunOperations {
@@ -46,6 +48,7 @@ struct RunOperations {
   std::vector<KernelWork> outside;              // between blocks
 };
 /// From a dry run like profile_model's, on a device with the plain cost rule.
-RunOperations operations_of(StreamedModel& model, const std::function<void(at::Device)>& forward);
+RunOperations operations_of(const StreamedModel& model, weights::Manifest& fresh,
+                            const std::function<void(at::Device)>& forward);
 
 }  // namespace distorch::streaming

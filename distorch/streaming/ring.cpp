@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include "distorch/base/error.h"
+#include "distorch/base/log.h"
 #include "distorch/streaming/ring_kinds.h"
+#include "distorch/streaming/trace.h"
 
 namespace distorch::streaming {
 
@@ -28,6 +30,8 @@ at::Tensor Lease::bytes() const {
 }
 
 const std::vector<const std::byte*>& Lease::places() const { return ring_->places(block_); }
+
+std::int64_t Lease::offset() const { return ring_->blocks_[block_].offset; }
 
 Ring::Ring(std::vector<RingBlock> blocks, const std::vector<std::int64_t>& sizes,
            const RingOptions& options)
@@ -73,9 +77,11 @@ bool Ring::may_fill(int index, bool drop_fresh) {
 }
 
 Ring::Position Ring::position() const {
-  Position position{{}, last_pinned_, last_filled_, round_};
-  for (int i = 0; i < static_cast<int>(blocks_.size()); ++i)
+  Position position{{}, last_pinned_, last_filled_, round_, {}};
+  for (int i = 0; i < static_cast<int>(blocks_.size()); ++i) {
     if (blocks_[i].fresh) position.fresh.emplace_back(i, blocks_[i].offset);
+    position.successors.push_back(blocks_[i].successor);
+  }
   return position;
 }
 
@@ -93,29 +99,57 @@ void Ring::start_fill(int index) {
     }
   state.offset = place.offset;
   state.leased = false;
+  state.fill = fill(place, state.block);
   state.fresh = true;
   copied_bytes_ += state.block.layout->link_bytes;
-  fill(place, state.block);
+}
+
+/// The host waits for the block's fill and throws what went wrong.
+void Ring::wait_for(const State& state) const {
+  if (!state.fill.valid()) return;
+  Traced traced(options_.lane + ", waiting", "wait", c10::Stream(c10::Stream::DEFAULT, at::kCPU));
+  state.fill.get();
+}
+
+/// Whether the block has been filled ahead. Where that failed the ring is empty afterwards.
+bool Ring::came(const State& state) {
+  if (!state.fresh) return false;
+  try {
+    wait_for(state);
+    return true;
+  } catch (const std::exception& error) {
+    recover(error);
+    return false;
+  }
 }
 
 Lease Ring::pin(int block) {
-  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   const auto index = index_.at(block);
   auto& state = blocks_[index];
-  if (!state.fresh) {
-    if (!may_fill(index, true))
-      throw Error(ErrorKind::Internal, "ring",
-                  fmt::format("block {} was asked for while its place is in use", block));
-    start_fill(index);
-    unforeseen_bytes_ += state.block.layout->link_bytes;
+  try {
+    bool ready = came(state);
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+    if (!ready) {
+      if (!may_fill(index, true))
+        throw Error(ErrorKind::Internal, "ring",
+                    fmt::format("block {} was asked for while its place is in use", block));
+      start_fill(index);
+      wait_for(state);
+      unforeseen_bytes_ += state.block.layout->link_bytes;
+    }
+    let_use(index);
+  } catch (...) {
+    empty();
+    throw;
   }
-  wait_filled(index);
   state.leased = true;
   state.fresh = false;
+  state.fill = {};
+  Lease lease(this, index);
   if (last_pinned_ >= 0 && last_pinned_ != index) blocks_[last_pinned_].successor = index;
   last_pinned_ = index;
   prefetch();
-  return Lease(this, index);
+  return lease;
 }
 
 void Ring::release(int index) noexcept {
@@ -123,21 +157,49 @@ void Ring::release(int index) noexcept {
   blocks_[index].released = ++releases_;
   try {
     mark_free(index);
-    prefetch();
-  } catch (...) {
-    failure_ = std::current_exception();
+  } catch (const std::exception& error) {
+    // Nothing tells a later copy when the place is free, so the host waits for it now.
+    recover(error);
+  }
+  prefetch();
+}
+
+void Ring::prefetch() noexcept {
+  if (last_pinned_ < 0) return;
+  int next = last_pinned_;
+  try {
+    for (std::size_t ahead = 0; ahead < blocks_.size(); ++ahead) {
+      next = blocks_[next].successor;
+      if (blocks_[next].fresh || blocks_[next].leased) continue;
+      if (!may_fill(next, false)) return;
+      start_fill(next);
+    }
+  } catch (const std::exception& error) {
+    recover(error);
   }
 }
 
-void Ring::prefetch() {
-  if (last_pinned_ < 0) return;
-  int next = last_pinned_;
-  for (std::size_t ahead = 0; ahead < blocks_.size(); ++ahead) {
-    next = blocks_[next].successor;
-    if (blocks_[next].fresh || blocks_[next].leased) continue;
-    if (!may_fill(next, false)) return;
-    start_fill(next);
+/// Something went wrong that nobody has asked for yet: whoever needs a block fetches it again. What
+/// is a mistake of ours is told all the same, by the next pin().
+void Ring::recover(const std::exception& error) noexcept {
+  log::debug("{}: fetching ahead went wrong: {}", options_.lane, error.what());
+  const auto* ours = dynamic_cast<const Error*>(&error);
+  if (ours && ours->kind() == ErrorKind::Internal) failure_ = std::current_exception();
+  empty();
+}
+
+/// Nothing lies in the ring any more but what is leased, and nobody uses the rest: it stands where
+/// a new one does.
+void Ring::empty() noexcept {
+  come_to_rest();
+  for (auto& state : blocks_) {
+    state.fresh = false;
+    state.fill = {};
+    state.released = 0;
   }
+  last_pinned_ = last_filled_ = -1;
+  round_ = 0;
+  given_up_ = false;
 }
 
 std::unique_ptr<Ring> make_ring(std::vector<RingBlock> blocks, const RingOptions& options) {

@@ -1,14 +1,10 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <atomic>
-#include <condition_variable>
-#include <deque>
 #include <exception>
+#include <future>
 #include <map>
 #include <memory>
-#include <mutex>
-#include <thread>
 #include <vector>
 
 #include "distorch/device/registered.h"
@@ -38,6 +34,8 @@ class [[nodiscard]] Lease {
   /// On a CPU the address of each run of the Layout, in the file's mapping or in the ring; empty
   /// elsewhere.
   const std::vector<const std::byte*>& places() const;
+  /// Where the block lies in the ring's memory.
+  std::int64_t offset() const;
 
  private:
   Ring* ring_ = nullptr;
@@ -54,13 +52,6 @@ struct RingBlock {
   std::vector<int> channels_last;
 };
 
-/// What the race check's own test leaves out, one at a time. Everywhere else: all true.
-struct RingWaits {
-  bool copy_after_compute = true;  // a place is overwritten only when its last user is done
-  bool compute_after_copy = true;  // a block computes only when its bytes have arrived
-  bool host_after_copy = true;     // a staging buffer is refilled only when its copy is done
-};
-
 struct RingOptions {
   at::Device compute = at::kCPU;
   int slots = 2;     // room for that many of the largest block; 1 saves memory, see plan.h
@@ -69,7 +60,6 @@ struct RingOptions {
   bool registered = true;
   std::vector<const std::byte*> seams;  // where pieces of registered memory begin, sorted or not
   bool keep_cached = true;  // false: the file does not fit into RAM, give its pages back once read
-  RingWaits waits;
 };
 
 /// The memory through which the blocks of one link reach the compute device. Each has its fixed
@@ -77,6 +67,10 @@ struct RingOptions {
 /// order in which they were used last time, cyclic over steps: during the last blocks of a step the
 /// first ones of the next are on their way. One kind for devices with streams, one for the CPU
 /// (ring_stream.cpp, ring_thread.cpp).
+///
+/// A block counts as filled only where its fill has not failed. Any failure empties the ring: the
+/// next pin() fills from scratch. A fill ahead of need is a hint: only one on demand throws, and
+/// Error(Internal).
 class Ring {
  public:
   /// `sizes`: bytes that each block takes in the ring.
@@ -88,13 +82,15 @@ class Ring {
 
   /// The block's bytes; starts the copy now if it was not foreseen. On devices with streams the
   /// compute stream waits for the copy, the host does not (except for staged copies that have not
-  /// been read from disk yet).
+  /// been read from disk yet). Throws what the fill throws: Error(Format) where a file no longer has
+  /// the bytes, what the device says where a copy fails.
   Lease pin(int block);
   /// Which blocks lie in the ring now, and where the order stands: what places the next step's
   /// blocks get depends on it.
   struct Position {
     std::vector<std::pair<int, std::int64_t>> fresh;  // index and offset of blocks not used yet
     int last_pinned = -1, last_filled = -1, round = 0;
+    std::vector<int> successors;  // the order in which blocks will be fetched ahead
     bool operator==(const Position&) const = default;
   };
   Position position() const;
@@ -113,9 +109,15 @@ class Ring {
     int freed_last = -1;  // index of the block whose release frees it last; -1: none has used it
     bool after_given_up = false;  // a block that was filled before has not been used since
   };
-  virtual void fill(const Place& place, const RingBlock& block) = 0;  // start copying
-  virtual void wait_filled(int index) = 0;  // compute may use the block after this
-  virtual void mark_free(int index) = 0;    // what compute does from now on does not use it
+  /// Starts copying. The future is ready when everything has been issued, and throws what went
+  /// wrong; without a state where all was issued at once.
+  virtual std::shared_future<void> fill(const Place& place, const RingBlock& block) = 0;
+  /// Compute may use the block after this, once fill()'s future is ready.
+  virtual void let_use(int index) = 0;
+  /// What compute does from now on does not use the block.
+  virtual void mark_free(int index) = 0;
+  /// Waits until no fill is at work and the device is past everything that uses the ring's memory.
+  virtual void come_to_rest() noexcept = 0;
   virtual const std::vector<const std::byte*>& places(int) const { return nowhere_; }
   const RingOptions& options() const { return options_; }
   void allocate(const at::TensorOptions& options);
@@ -130,11 +132,16 @@ class Ring {
     std::int64_t size_bytes = 0, offset = 0;
     int successor = 0;
     bool leased = false;
-    bool fresh = false;          // filled, not used yet
-    std::uint64_t released = 0;  // when, counted in releases; 0: never
+    bool fresh = false;             // filled or being filled, not used yet
+    std::shared_future<void> fill;  // of a fresh one, see fill()
+    std::uint64_t released = 0;     // when, counted in releases; 0: never
   };
-  void release(int index) noexcept;  // what goes wrong is thrown by the next pin()
-  void prefetch();
+  void release(int index) noexcept;
+  void prefetch() noexcept;
+  void wait_for(const State& state) const;
+  bool came(const State& state);
+  void recover(const std::exception& error) noexcept;
+  void empty() noexcept;
   bool may_fill(int index, bool drop_fresh);
   void start_fill(int index);
   std::int64_t next_offset(int index) const;

@@ -1,32 +1,8 @@
 #pragma once
-#include <functional>
-
 #include "distorch/streaming/ring.h"
+#include "distorch/streaming/worker.h"
 
 namespace distorch::streaming {
-
-/// A thread that does jobs in order. An exception of a job is kept and thrown by the next wait()
-/// for it.
-class Worker {
- public:
-  Worker();
-  ~Worker();
-  /// Returns the job's number, counted from 1.
-  std::uint64_t add(std::function<void()> job);
-  /// The host waits until job `number` is done; rethrows what it threw.
-  void wait(std::uint64_t number);
-
- private:
-  void loop();
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::function<void()>> jobs_;
-  std::uint64_t added_ = 0, done_ = 0;
-  std::exception_ptr failure_;
-  bool stop_ = false;
-  std::thread thread_;
-};
 
 /// For devices with streams: one copy stream that waits for a count of releases, events the other
 /// way, no host waits. Bytes come from a donor device or from the registered mapping; where
@@ -38,9 +14,10 @@ class StreamRing final : public Ring {
   ~StreamRing() override;
 
  protected:
-  void fill(const Place& place, const RingBlock& block) override;
-  void wait_filled(int index) override;
+  std::shared_future<void> fill(const Place& place, const RingBlock& block) override;
+  void let_use(int index) override;
   void mark_free(int index) override;
+  void come_to_rest() noexcept override;
 
  private:
   void wait_for_place(const Place& place, std::uint32_t released);
@@ -51,7 +28,6 @@ class StreamRing final : public Ring {
   c10::Stream copy_stream_;
   c10::Stream layout_stream_;
   device::Event copied_, laid_out_;
-  std::vector<std::uint64_t> jobs_;    // staged copies: the worker's job that fills a block
   std::vector<device::Event> filled_;  // per block
   device::Counter released_;
   std::vector<std::uint32_t> freed_;  // per block: the count of its latest release
@@ -74,24 +50,25 @@ class ThreadRing final : public Ring {
   ~ThreadRing() override;
 
  protected:
-  void fill(const Place& place, const RingBlock& block) override;
-  void wait_filled(int index) override;
+  std::shared_future<void> fill(const Place& place, const RingBlock& block) override;
+  void let_use(int index) override;
   void mark_free(int index) override;
+  void come_to_rest() noexcept override;
   const std::vector<const std::byte*>& places(int index) const override {
     return filled_[index].places;
   }
 
  private:
   struct Filled {
-    std::uint64_t job = 0;
+    std::shared_future<void> job;
     std::int64_t offset = 0;               // for direct reads, into room_
     const Layout* layout = nullptr;        // of a file's block
-    std::vector<const std::byte*> places;  // where its runs are; known when the job is done
+    std::vector<const std::byte*> places;  // of all its runs, once the job has been done well
     bool give_back = false;                // we brought its pages into the cache
   };
   int direct_descriptor(const formats::MappedFile& mapping);
   std::byte* room();
-  bool fill_directly(Filled& filled, const Layout& layout);
+  std::vector<const std::byte*> fill_directly(const Filled& filled, const Layout& layout);
   void fill_from_file(Filled& filled, const Layout& layout);
 
   std::vector<Filled> filled_;

@@ -1,6 +1,5 @@
 #include "distorch/base/error.h"
 #include "distorch/device/channels_last.h"
-#include "distorch/device/thread_state.h"
 #include "distorch/streaming/ring_kinds.h"
 #include "distorch/streaming/trace.h"
 
@@ -28,7 +27,6 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
       layout_stream_(device::new_stream(options.compute)),
       copied_(options.compute),
       laid_out_(options.compute),
-      jobs_(block_count(), 0),
       released_(options.compute),
       freed_(block_count(), 0),
       seams_(options.seams) {
@@ -37,15 +35,15 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
   // The memory may have belonged to an earlier operation of the compute stream.
   device::Event allocated(options.compute);
   allocated.record(device::current_stream(options.compute));
-  if (options.waits.copy_after_compute) allocated.block(copy_stream_);
+  allocated.block(copy_stream_);
   device::record_stream(buffer(), copy_stream_);
   device::record_stream(buffer(), layout_stream_);
-  std::int64_t largest = 0;
-  for (std::size_t i = 0; i < block_count(); ++i) {
+  std::int64_t largest = 0;  // of those that come from the file
+  for (const auto& block : blocks) {
     filled_.emplace_back(options.compute);
-    largest = std::max(largest, blocks[i].layout->slot_bytes);
+    if (!block.donor.defined()) largest = std::max(largest, block.layout->slot_bytes);
   }
-  if (options.registered) return;
+  if (options.registered || largest == 0) return;
   for (int i = 0; i < 2; ++i) {
     staging_.emplace_back(std::min(largest, largest_staging_bytes),
                           std::vector<c10::Device>{options.compute});
@@ -99,7 +97,7 @@ void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
     for (std::int64_t done = 0; done < run.size_bytes; done += staging_bytes) {
       auto size = std::min(staging_bytes, run.size_bytes - done);
       auto buffer = next_staging_++ % staging_.size();
-      if (options().waits.host_after_copy) staged_[buffer].synchronize();
+      staged_[buffer].synchronize();
       device::host_will_write(staging_[buffer].data(), size);
       read_run({run.file, run.file_offset + done, 0, size}, staging_[buffer].data(),
                options().keep_cached);
@@ -113,7 +111,7 @@ void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
 /// `released`: the count of releases at which the last user of the place is done.
 void StreamRing::wait_for_place(const Place& place, std::uint32_t released) {
   // Counts come round.
-  if (options().waits.copy_after_compute && static_cast<std::int32_t>(released - waited_) > 0) {
+  if (static_cast<std::int32_t>(released - waited_) > 0) {
     released_.wait(released, copy_stream_);
     waited_ = released;
   }
@@ -123,22 +121,16 @@ void StreamRing::wait_for_place(const Place& place, std::uint32_t released) {
   laid_out_.block(copy_stream_);
 }
 
-void StreamRing::fill(const Place& place, const RingBlock& block) {
-  const auto index = place.index;
+std::shared_future<void> StreamRing::fill(const Place& place, const RingBlock& block) {
   const auto released = place.freed_last < 0 ? 0 : freed_[place.freed_last];
   auto to = buffer().narrow(0, place.offset, block.layout->slot_bytes);
-  if (!block.donor.defined() && worker_) {
-    jobs_[index] =
-        worker_->add([this, place, released, to, &block, state = device::ThreadState::capture()] {
-          device::ThreadState::Scope inherited(state);
-          wait_for_place(place, released);
-          Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
-          copy_staged(to, *block.layout);
-          filled(place.index, to, block);
-        });
-    return;
-  }
-  jobs_[index] = 0;
+  if (!block.donor.defined() && worker_)
+    return worker_->add([this, place, released, to, &block] {
+      wait_for_place(place, released);
+      Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
+      copy_staged(to, *block.layout);
+      filled(place.index, to, block);
+    });
   wait_for_place(place, released);
   Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
   if (block.donor.defined()) {
@@ -147,13 +139,21 @@ void StreamRing::fill(const Place& place, const RingBlock& block) {
     for (const auto& run : block.layout->runs) run.file->mapping()->check();
     copy_mapped(to, *block.layout);
   }
-  filled(index, to, block);
+  filled(place.index, to, block);
+  return {};
 }
 
-void StreamRing::wait_filled(int index) {
-  if (jobs_[index]) worker_->wait(jobs_[index]);
-  if (options().waits.compute_after_copy)
-    filled_[index].block(device::current_stream(options().compute));
+void StreamRing::let_use(int index) {
+  filled_[index].block(device::current_stream(options().compute));
+}
+
+void StreamRing::come_to_rest() noexcept {
+  if (worker_) worker_->drop();
+  try {
+    device::synchronize(options().compute);
+  } catch (const std::exception&) {
+    // Who uses the device next is told what is wrong with it.
+  }
 }
 
 void StreamRing::mark_free(int index) {

@@ -11,52 +11,6 @@
 
 namespace distorch::streaming {
 
-Worker::Worker() : thread_([this] { loop(); }) {}
-
-Worker::~Worker() {
-  {
-    std::lock_guard lock(mutex_);
-    stop_ = true;
-    jobs_.clear();
-  }
-  changed_.notify_all();
-  thread_.join();
-}
-
-std::uint64_t Worker::add(std::function<void()> job) {
-  std::lock_guard lock(mutex_);
-  jobs_.push_back(std::move(job));
-  changed_.notify_all();
-  return ++added_;
-}
-
-void Worker::wait(std::uint64_t number) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return done_ >= number || failure_; });
-  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
-}
-
-void Worker::loop() {
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    changed_.wait(lock, [&] { return stop_ || !jobs_.empty(); });
-    if (stop_) return;
-    auto job = std::move(jobs_.front());
-    jobs_.pop_front();
-    lock.unlock();
-    std::exception_ptr failure;
-    try {
-      job();
-    } catch (...) {
-      failure = std::current_exception();
-    }
-    lock.lock();
-    ++done_;
-    if (failure) failure_ = failure;
-    changed_.notify_all();
-  }
-}
-
 void read_run(const Run& run, void* to, bool keep_cached) {
   const auto& mapping = *run.file->mapping();
   auto* out = static_cast<char*>(to);
@@ -163,19 +117,21 @@ std::byte* ThreadRing::room() {
   return start;
 }
 
-bool ThreadRing::fill_directly(Filled& filled, const Layout& layout) {
+/// Where its runs were read to; nothing where this file system cannot do that.
+std::vector<const std::byte*> ThreadRing::fill_directly(const Filled& filled,
+                                                        const Layout& layout) {
   auto* to = room() + filled.offset;
-  filled.places.clear();
+  std::vector<const std::byte*> places;
   for (const auto& run : layout.runs) {
     int descriptor = direct_descriptor(*run.file->mapping());
     if (descriptor < 0 || !read_direct(descriptor, run, to)) {
       direct_[run.file->mapping().get()] = -1;
-      return false;
+      return {};
     }
-    filled.places.push_back(to + run.file_offset % page);
+    places.push_back(to + run.file_offset % page);
     to += page_up(run.file_offset + run.size_bytes) - page_down(run.file_offset);
   }
-  return true;
+  return places;
 }
 
 /// Runs on the worker.
@@ -184,31 +140,32 @@ void ThreadRing::fill_from_file(Filled& filled, const Layout& layout) {
   for (const auto& run : layout.runs)
     cached = cached && run.file->mapping()->resident_bytes(run.range()) ==
                            static_cast<std::size_t>(run.size_bytes);
-  filled.give_back = false;
-  if (cached || options().keep_cached || !fill_directly(filled, layout)) {
-    filled.give_back = !cached && !options().keep_cached;
-    filled.places.clear();
+  std::vector<const std::byte*> places;
+  if (!cached && !options().keep_cached) places = fill_directly(filled, layout);
+  bool in_place = places.empty();
+  if (in_place) {
     // What is cached is not touched: walking its pages each step would cost the computation a core
     // for a while.
     if (!cached)
       for (const auto& run : layout.runs) run.file->mapping()->will_need(run.range());
     for (const auto& run : layout.runs) {
       if (!cached) run.file->mapping()->probe(run.range());
-      filled.places.push_back(run.file->mapping()->bytes(run.range()).data());
+      places.push_back(run.file->mapping()->bytes(run.range()).data());
     }
   }
   for (const auto& run : layout.runs) run.file->mapping()->check();
+  filled.give_back = in_place && !cached && !options().keep_cached;
+  filled.places = std::move(places);
 }
 
-void ThreadRing::fill(const Place& place, const RingBlock& block) {
+std::shared_future<void> ThreadRing::fill(const Place& place, const RingBlock& block) {
   auto& filled = filled_[place.index];
-  if (filled.job) worker_->wait(filled.job);  // one that was given up may still be at work
-  filled.layout = nullptr;
-  filled.job = 0;
+  if (filled.job.valid()) filled.job.wait();  // one that was given up may still be at work
+  filled = {};
   filled.offset = place.offset;
   if (block.donor.defined()) {
     buffer().narrow(0, place.offset, block.donor.numel()).copy_(block.donor);
-    return;
+    return {};
   }
   filled.layout = block.layout;
   if (!worker_) worker_ = std::make_unique<Worker>();
@@ -217,11 +174,13 @@ void ThreadRing::fill(const Place& place, const RingBlock& block) {
                   c10::Stream(c10::Stream::DEFAULT, at::kCPU));
     fill_from_file(filled, *layout);
   });
+  return filled.job;
 }
 
-void ThreadRing::wait_filled(int index) {
-  Traced traced(options().lane + ", waiting", "wait", c10::Stream(c10::Stream::DEFAULT, at::kCPU));
-  if (filled_[index].job) worker_->wait(filled_[index].job);
+void ThreadRing::let_use(int index) {
+  const auto& filled = filled_[index];
+  if (filled.layout && filled.places.size() != filled.layout->runs.size())
+    throw Error(ErrorKind::Internal, options().lane, "a block was used that had not been read");
 }
 
 /// CPU operations are done when they return. Pages that were cached before we came stay.
@@ -231,6 +190,12 @@ void ThreadRing::mark_free(int index) {
   worker_->add([layout] {
     for (const auto& run : layout->runs) run.file->mapping()->evict(run.range());
   });
+}
+
+void ThreadRing::come_to_rest() noexcept {
+  if (worker_) worker_->drop();
+  // Whose job was dropped has nobody to wait for.
+  for (auto& filled : filled_) filled.job = {};
 }
 
 }  // namespace distorch::streaming

@@ -4,8 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
-#include "distorch/base/interrupt.h"
+#include "distorch/base/log.h"
+#include "distorch/base/run_token.h"
 #include "distorch/device/memory.h"
 
 namespace distorch::streaming {
@@ -27,13 +29,13 @@ std::string key_of(const StepRecorder::Tensors& inputs) {
 
 }  // namespace
 
-StepRecorder::Step& StepRecorder::step_for(const std::string& key, bool& is_new) {
-  auto at =
-      std::find_if(steps_.begin(), steps_.end(), [&](const Step& step) { return step.key == key; });
+std::shared_ptr<StepRecorder::Step> StepRecorder::step_for(const std::string& key, bool& is_new) {
+  auto at = std::find_if(steps_.begin(), steps_.end(),
+                         [&](const auto& step) { return step->key == key; });
   is_new = at == steps_.end();
   if (is_new) {
     if (steps_.size() == most_steps) steps_.pop_back();
-    steps_.push_front({key, false, {}, nullptr});
+    steps_.push_front(std::make_shared<Step>(Step{key, false, {}, nullptr, nullptr}));
   } else {
     steps_.splice(steps_.begin(), steps_, at);
   }
@@ -42,40 +44,63 @@ StepRecorder::Step& StepRecorder::step_for(const std::string& key, bool& is_new)
 
 void StepRecorder::record(Step& step, const Tensors& inputs, const Forward& forward) {
   const device::Recording* beside = nullptr;
+  auto pool = std::make_shared<Pool>();
   for (const auto& other : steps_)
-    if (other.recording) beside = other.recording.get();
+    if (other->recording) {
+      beside = other->recording.get();
+      pool = other->pool;
+    }
   device::empty_cache(device_);
   auto reserved = device::memory_use(device_).reserved;
-  step.inputs.clear();
-  for (const auto& input : inputs) step.inputs.push_back(input.defined() ? input.clone() : input);
-  step.recording =
-      device::record(device_, [&step, forward] { return forward(step.inputs); }, beside);
-  step.refused = !step.recording;
-  if (step.refused) step.inputs.clear();
+  Tensors kept;
+  for (const auto& input : inputs) kept.push_back(input.defined() ? input.clone() : input);
+  auto recording = device::record(device_, [kept, forward] { return forward(kept); }, beside);
+  step.refused = !recording;
+  if (step.refused) return;
+  step.inputs = std::move(kept);
+  step.recording = std::move(recording);
+  step.pool = std::move(pool);
   device::empty_cache(device_);
-  held_bytes_ += std::max<std::int64_t>(0, device::memory_use(device_).reserved - reserved);
+  step.pool->bytes += std::max<std::int64_t>(0, device::memory_use(device_).reserved - reserved);
+}
+
+/// False where the recording reads from where nothing lies any more.
+bool StepRecorder::replay(Step& step, const Tensors& inputs) {
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i].defined()) step.inputs[i].copy_(inputs[i], true);
+  try {
+    step.recording->replay();
+    return true;
+  } catch (const Moved& moved) {
+    log::debug("a recorded step is given up: {}", moved.what());
+    return false;
+  }
 }
 
 at::Tensor StepRecorder::run(const Tensors& inputs, const Forward& forward,
                              const std::string& state) {
   bool is_new = false;
-  auto& step = step_for(key_of(inputs) + state, is_new);
-  if (is_new || step.refused) return forward(inputs);
+  auto step = step_for(key_of(inputs) + state, is_new);
+  if (is_new || step->refused) return forward(inputs);
   throw_if_interrupted();
-  if (!step.recording) {
-    record(step, inputs, forward);
-    if (step.refused) return forward(inputs);
-  } else {
-    for (std::size_t i = 0; i < inputs.size(); ++i)
-      if (inputs[i].defined()) step.inputs[i].copy_(inputs[i], true);
-    step.recording->replay();
+  if (!step->recording) {
+    record(*step, inputs, forward);
+    if (step->refused) return forward(inputs);
+  } else if (!replay(*step, inputs)) {
+    steps_.remove(step);
+    return forward(inputs);
   }
-  return step.recording->result().clone();
+  return step->recording->result().clone();
 }
 
-void StepRecorder::clear() {
-  steps_.clear();
-  held_bytes_ = 0;
+std::int64_t StepRecorder::held_bytes() const {
+  std::set<const Pool*> pools;
+  std::int64_t bytes = 0;
+  for (const auto& step : steps_)
+    if (step->pool && pools.insert(step->pool.get()).second) bytes += step->pool->bytes;
+  return bytes;
 }
+
+void StepRecorder::clear() { steps_.clear(); }
 
 }  // namespace distorch::streaming

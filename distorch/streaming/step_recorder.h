@@ -7,9 +7,18 @@
 #include <string>
 #include <vector>
 
+#include "distorch/base/error.h"
 #include "distorch/device/recording.h"
 
 namespace distorch::streaming {
+
+/// Thrown within a replay (device::aside) where what the recording reads no longer lies where it
+/// lay.
+class Moved : public Error {
+ public:
+  Moved(std::string where, const std::string& what)
+      : Error(ErrorKind::Internal, std::move(where), what) {}
+};
 
 /// Runs a model's whole step as a recording (device/recording.h) from the second time on: where
 /// launching thousands of small operations takes longer than the device needs for them, this is
@@ -25,26 +34,32 @@ class StepRecorder {
   /// The result of `forward(inputs)`. For every shape of inputs and `state` (what else the
   /// addresses that a step uses depend on) the first call runs it as it is, the second records it;
   /// later ones copy the inputs to where the recording reads them and replay. `forward` must do the
-  /// same operations for inputs of the same shapes.
+  /// same operations for inputs of the same shapes. A recording whose replay ends with Moved is
+  /// forgotten, and the step is run as it is.
   at::Tensor run(const Tensors& inputs, const Forward& forward, const std::string& state);
   /// Memory of the device that recordings keep, bytes.
-  std::int64_t held_bytes() const { return held_bytes_; }
+  std::int64_t held_bytes() const;
   /// Forgets all recordings: when weights move, patches change, or memory is short.
   void clear();
 
  private:
+  /// The memory that recordings made beside one another share; it goes with the last of them.
+  struct Pool {
+    std::int64_t bytes = 0;
+  };
   struct Step {
     std::string key;
     bool refused = false;
     Tensors inputs;
     std::unique_ptr<device::Recording> recording;
+    std::shared_ptr<Pool> pool;
   };
-  Step& step_for(const std::string& key, bool& is_new);
+  std::shared_ptr<Step> step_for(const std::string& key, bool& is_new);
   void record(Step& step, const Tensors& inputs, const Forward& forward);
+  bool replay(Step& step, const Tensors& inputs);
 
   c10::Device device_;
-  std::list<Step> steps_;  // last used first; recordings know their addresses
-  std::int64_t held_bytes_ = 0;
+  std::list<std::shared_ptr<Step>> steps_;  // last used first; one that runs may be cleared
 };
 
 }  // namespace distorch::streaming

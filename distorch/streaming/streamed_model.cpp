@@ -3,13 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
-#include <numeric>
-#include <set>
 
 #include "distorch/base/error.h"
-#include "distorch/base/interrupt.h"
-#include "distorch/device/channels_last.h"
+#include "distorch/base/log.h"
+#include "distorch/base/run_token.h"
+#include "distorch/base/units.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/recording.h"
@@ -24,208 +22,290 @@ using weights::Tensors;
 
 namespace {
 
-/// The tensors of a block whose runs lie at these addresses; nothing where there are none.
-std::vector<at::Tensor> placed_items(const std::vector<const std::byte*>& places,
-                                     const Layout& layout) {
-  std::vector<at::Tensor> views;
-  if (places.empty()) return views;
-  std::size_t run = 0;
-  for (const auto& item : layout.items) {
-    while (run + 1 < layout.runs.size() && item.slot_offset >= layout.runs[run + 1].slot_offset)
-      ++run;
-    auto options = at::TensorOptions().dtype(weights::to_torch(item.stored.dtype));
-    auto* data =
-        const_cast<std::byte*>(places[run]) + (item.slot_offset - layout.runs[run].slot_offset);
-    if (reinterpret_cast<std::uintptr_t>(data) % options.dtype().itemsize() == 0) {
-      views.push_back(at::from_blob(data, item.stored.shape, options));
-    } else {
-      views.push_back(at::empty(item.stored.shape, options));
-      std::memcpy(views.back().mutable_data_ptr(), data,
-                  static_cast<std::size_t>(item.stored.size_bytes));
-    }
-  }
-  return views;
-}
-
-std::int64_t held_bytes(const std::vector<at::Tensor>& tensors, at::Device device) {
-  std::set<const void*> seen;
-  std::int64_t bytes = 0;
-  for (const auto& tensor : tensors) {
-    if (!tensor.defined() || tensor.device() != device) continue;
-    const auto& storage = tensor.storage();
-    if (seen.insert(storage.unsafeGetStorageImpl()).second)
-      bytes += static_cast<std::int64_t>(storage.nbytes());
-  }
-  return bytes;
+/// What an error says, without where in torch it was raised.
+std::string sentence_of(const std::exception& error) {
+  const auto* torch = dynamic_cast<const c10::Error*>(&error);
+  return torch ? torch->what_without_backtrace() : error.what();
 }
 
 }  // namespace
 
 StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint checkpoint,
                              StreamedOptions options)
-    : manifest_(manifest),
-      checkpoint_(std::move(checkpoint)),
+    : checkpoint_(std::move(checkpoint)),
       options_(std::move(options)),
       compute_(device::to_torch(options_.compute)),
-      recorder_(compute_) {
-  weights::check_complete(manifest_, checkpoint_, options_.name);
-  std::vector<std::vector<Wanted>> wanted(manifest_.blocks().size());
-  const auto& declared = manifest_.weights();
-  for (std::size_t i = 0; i < declared.size(); ++i)
-    if (const auto* stored = checkpoint_.find(declared[i].name))
-      wanted[declared[i].block].push_back({static_cast<int>(i), *stored});
-  for (auto& block : wanted) {
-    layouts_.push_back(lay_out(std::move(block)));
-    bool decode = false;
-    std::int64_t bytes = 0;
-    for (const auto& item : layouts_.back().items) {
-      decode = decode || weights::to_torch(item.stored.dtype) != options_.dtype;
-      bytes += converted_bytes(item, options_.dtype);
-    }
-    auto& image = channels_last_.emplace_back();
-    const auto& items = layouts_.back().items;
-    for (std::size_t i = 0; i < items.size(); ++i) {
-      const auto& stored = items[i].stored;
-      if (options_.channels_last && weights::to_torch(stored.dtype) == options_.dtype &&
-          stored.shape.size() == 4 && stored.shape[2] * stored.shape[3] > 1)
-        image.push_back(static_cast<int>(i));
-    }
-    needs_decode_.push_back(decode);
-    resident_bytes_.push_back(decode ? bytes : layouts_.back().slot_bytes);
-  }
-  states_.resize(layouts_.size());
-  manifest_.attach(this);
+      contents_(manifest, checkpoint_,
+                {.name = options_.name,
+                 .dtype = options_.dtype,
+                 .channels_last = options_.channels_last}),
+      residence_(contents_,
+                 {.compute = options_.compute, .upload_from_bytes = options_.upload_from_bytes}),
+      rings_(contents_, residence_,
+             {.name = options_.name, .compute = options_.compute, .slots = options_.slots}),
+      recorder_(compute_),
+      leases_(contents_.block_count()) {
+  manifest.attach(this);
 }
 
 StreamedModel::~StreamedModel() { unload(); }
 
 std::int64_t StreamedModel::total_file_bytes() const {
   std::int64_t total = 0;
-  for (const auto& layout : layouts_) total += layout.link_bytes;
+  for (std::size_t block = 0; block < block_count(); ++block)
+    total += file_bytes(static_cast<int>(block));
   return total;
 }
 
-/// The block's weights in a buffer that its bytes were brought to, in the file's dtype.
-std::vector<at::Tensor> StreamedModel::items_in(const at::Tensor& buffer, int block) const {
-  std::vector<at::Tensor> views;
-  for (const auto& item : layouts_[block].items) views.push_back(view_item(buffer, item));
-  if (!buffer.is_cpu())
-    for (int item : channels_last_[block]) views[item] = device::as_channels_last(views[item]);
-  return views;
+bool StreamedModel::needs_conversion() const {
+  for (std::size_t block = 0; block < block_count(); ++block)
+    if (contents_.needs_conversion(static_cast<int>(block))) return true;
+  return false;
+}
+
+std::int64_t StreamedModel::device_bytes(const std::string& name) const {
+  auto bytes = residence_.held_bytes(name);
+  if (name == options_.compute) bytes += rings_.held_bytes() + recorder_.held_bytes();
+  return bytes;
+}
+
+// --- loading
+
+void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
+  if (loras == contents_.loras()) return;
+  drop_recordings();  // strengths are part of what was recorded
+  // Rings know layouts, which go.
+  bool other_files = !std::equal(loras.begin(), loras.end(), contents_.loras().begin(),
+                                 contents_.loras().end(), [](const LoraUse& a, const LoraUse& b) {
+                                   return a.key == b.key && a.adapters == b.adapters;
+                                 });
+  if (!other_files) {
+    contents_.set_loras(loras);
+    residence_.strengths_changed();
+    rings_.forget_values();
+    return;
+  }
+  drop_leases();
+  rings_.drop();
+  residence_.loras_changed(contents_.set_loras(loras));
+}
+
+void StreamedModel::load(const std::vector<BlockHome>& homes,
+                         const std::map<std::string, int>& slots) {
+  if (homes.size() != block_count())
+    throw Error(ErrorKind::Internal, options_.name,
+                fmt::format("has {} blocks, the placement {}", block_count(), homes.size()));
+  if (homes == this->homes() && slots == rings_.slots() && !residence_.stale() &&
+      rests_converted_ == residence_.converted())
+    return;
+  const auto wanted = homes;  // may be our own
+  drop_recordings();
+  drop_leases();
+  rings_.drop();
+  rings_.set_slots(std::map(slots));
+  began_with_ = -1;
+  int block = 0;
+  try {
+    residence_.move(wanted, rests_converted_, block);
+    block = static_cast<int>(wanted.size());
+    make_rings_fit();
+  } catch (const std::exception& error) {
+    bool memory = device::is_out_of_memory(error);
+    auto name = block < static_cast<int>(wanted.size()) ? manifest().blocks()[block]
+                                                        : std::string("the streaming ring");
+    auto where = block < static_cast<int>(wanted.size()) ? wanted[block].device : options_.compute;
+    unload();
+    if (!memory) throw;
+    throw Error(ErrorKind::OutOfMemory, where,
+                fmt::format("there is no room for {} of {}", name, options_.name));
+  }
+}
+
+/// Where not even the smallest ring finds room beside the resident weights (an allocator's memory
+/// has holes that no plan knows of), these make way, largest first.
+void StreamedModel::make_rings_fit() {
+  for (;;) {
+    try {
+      return rings_.make();
+    } catch (const std::exception& error) {
+      if (!device::is_out_of_memory(error)) throw;
+      residence_.finish();
+      int largest = residence_.largest_resident();
+      if (largest < 0) throw;
+      residence_.offload(largest);
+      log::info("{}: {} makes way for the streaming ring", options_.name,
+                manifest().blocks()[largest]);
+      device::empty_cache(compute_);
+    }
+  }
+}
+
+void StreamedModel::unload() {
+  drop_recordings();
+  drop_leases();
+  rings_.clear();
+  residence_.clear();
+  began_with_ = -1;
+}
+
+/// Takes resident blocks out until no more than `bytes` are held on the compute device with the
+/// ring that will be needed: the largest first, as that ring has slots of its size.
+void StreamedModel::offload_down_to(std::int64_t bytes) {
+  int largest = residence_.largest_resident();
+  if (largest < 0) return;
+  bytes -= options_.slots * contents_.all_of(largest).slot_bytes;
+  while (largest >= 0 && residence_.held_bytes(options_.compute) > bytes) {
+    residence_.offload(largest);
+    largest = residence_.largest_resident();
+  }
+}
+
+std::int64_t StreamedModel::shrink(std::int64_t bytes) {
+  if (!loaded()) return 0;
+  constexpr int comfortable_slots = 2;
+  auto before = device_bytes(options_.compute);
+  auto freed = [&] { return before - device_bytes(options_.compute); };
+  try {
+    drop_recordings();
+    drop_leases();
+    residence_.finish();
+    if (rings_.limit_slots(comfortable_slots)) rings_.make();
+    if (freed() < bytes && residence_.largest_resident() >= 0) {
+      rings_.drop();
+      offload_down_to(before - bytes);
+      make_rings_fit();
+    }
+    if (freed() <= 0 && rings_.limit_slots(1)) rings_.make();
+  } catch (const std::exception& error) {
+    bool memory = device::is_out_of_memory(error);
+    unload();
+    if (!memory) throw;
+    throw Error(ErrorKind::OutOfMemory, options_.compute,
+                fmt::format("{} finds no room for the streaming ring", options_.name));
+  }
+  log::info("{}: {} of weights moved out of {}", options_.name,
+            human_bytes(static_cast<double>(freed())), options_.compute);
+  return freed();
 }
 
 // --- running
 
-void StreamedModel::fill_slots(int block, const std::vector<at::Tensor>& values) {
-  const auto& items = layouts_[block].items;
-  for (std::size_t i = 0; i < items.size(); ++i) manifest_.slot(items[i].weight).value = values[i];
-}
-
-void StreamedModel::clear_slots(int block) {
-  for (const auto& item : layouts_[block].items) manifest_.slot(item.weight).value = at::Tensor();
+/// What cannot be brought leaves the model unloaded; who interrupts wants to go on later.
+void StreamedModel::unload_unless_interrupted(const std::exception& error) {
+  const auto* ours = dynamic_cast<const Error*>(&error);
+  if (!device::is_out_of_memory(error) && (!ours || ours->kind() != ErrorKind::Interrupted))
+    unload();
 }
 
 Tensors StreamedModel::run_resident(int block, const Tensors& inputs, const Body& body) {
-  arrived(block);
+  try {
+    residence_.arrived(block);
+  } catch (const std::exception& error) {
+    unload_unless_interrupted(error);
+    throw;
+  }
   auto results = body(inputs);
-  if (compute_.is_cpu() && !needs_decode_[block])
-    for (const auto& run : layouts_[block].runs) run.file->mapping()->check();
+  if (compute_.is_cpu() && !(residence_.converted() && contents_.needs_conversion(block)))
+    for (const auto& run : contents_.all_of(block).runs) run.file->mapping()->check();
   return results;
 }
 
 Tensors StreamedModel::run_streamed(int block, const Tensors& inputs, const Body& body) {
-  auto& state = states_[block];
-  device::aside([this, block, &state] {
+  auto& lease = leases_[block];
+  // Again at each replay, where the recorded operations read from the place of the first time.
+  device::aside([this, block, &lease, recorded = std::make_shared<std::int64_t>(-1)] {
     throw_if_interrupted();
-    state.lease = rings_.at(homes_[block].device)->pin(block);
+    lease = rings_.of(homes()[block].device).pin(block);
+    auto place = lease.offset();
+    if (*recorded >= 0 && *recorded != place)
+      throw Moved(options_.name,
+                  fmt::format("block {} lies at {} of the ring, not at {}",
+                              contents_.manifest().blocks()[block], place, *recorded));
+    *recorded = place;
   });
   struct Leave {
     StreamedModel& model;
     int block;
     ~Leave() {
-      model.clear_slots(block);
+      model.contents_.clear_slots(block);
       // What is issued while recording may be thrown away: nobody may come to wait for it.
-      if (!device::recording()) model.states_[block].lease = Lease();
+      if (!device::recording()) model.leases_[block] = Lease();
     }
   } leave{*this, block};
-  const auto& places = state.lease.places();
-  std::vector<at::Tensor> placed = placed_items(places, layouts_[block]);
-  auto& views = places.empty() ? state.views[state.lease.bytes().const_data_ptr()] : placed;
-  if (views.empty()) views = items_in(state.lease.bytes(), block);
-  fill_slots(block, decode(views, block));
+  bool in_mapping = !lease.places().empty();
+  contents_.fill_slots(rings_.values_at(block, lease));
   auto results = body(inputs);
   // Bytes used in place read as zeros where the file was cut short meanwhile.
-  if (!places.empty())
-    for (const auto& run : layouts_[block].runs) run.file->mapping()->check();
-  device::aside([&state] { state.lease = Lease(); });
+  if (in_mapping)
+    for (const auto& run : contents_.all_of(block).runs) run.file->mapping()->check();
+  device::aside([&lease] { lease = Lease(); });
   return results;
 }
 
 Tensors StreamedModel::run_on_donor(int block, const Tensors& inputs, const Body& body) {
-  auto donor = device::to_torch(homes_[block].device);
+  auto donor = device::to_torch(homes()[block].device);
   auto moved = [](const Tensors& tensors, at::Device device) {
     Tensors result;
     for (const auto& tensor : tensors)
-      result.push_back(tensor.defined() ? tensor.to(device, tensor.scalar_type(), true) : tensor);
+      // What the host is to read must be there.
+      result.push_back(tensor.defined() ? tensor.to(device, tensor.scalar_type(), !device.is_cpu())
+                                        : tensor);
     return result;
   };
-  fill_slots(block, states_[block].values);
-  // LoRA factors follow the block: they are small, and moved once.
-  std::vector<std::pair<weights::Slot*, std::vector<weights::Patch>>> kept;
-  for (const auto& item : layouts_[block].items) {
-    auto& slot = manifest_.slot(item.weight);
-    if (slot.patches.empty()) continue;
-    kept.emplace_back(&slot, slot.patches);
-    for (auto& patch : slot.patches)
-      for (auto* factor : {&patch.up, &patch.down, &patch.mid, &patch.delta})
-        if (factor->defined()) *factor = factor->to(donor);
-  }
-  struct Restore {
-    StreamedModel& model;
+  contents_.fill_slots(residence_.values(block));
+  struct Leave {
+    const Contents& contents;
     int block;
-    decltype(kept)& patches;
-    ~Restore() {
-      for (auto& [slot, list] : patches) slot->patches = std::move(list);
-      model.clear_slots(block);
-    }
-  } restore{*this, block, kept};
+    ~Leave() { contents.clear_slots(block); }
+  } leave{contents_, block};
   return moved(body(moved(inputs, donor)), compute_);
+}
+
+/// Does `action`; where memory runs out, again as soon as something has made way. `block`: that
+/// runs, for the message; -1: what lies between blocks.
+void StreamedModel::with_room(int block, const std::function<void()>& action) {
+  constexpr int attempts = 8;
+  auto wanted = std::int64_t{64} << 20;
+  if (block >= 0) wanted = std::max(wanted, resident_bytes(block));
+  for (int attempt = 0;; ++attempt) {
+    try {
+      return action();
+    } catch (const std::exception& error) {
+      // A recorder cannot give memory back: it starts again without recording.
+      if (!device::is_out_of_memory(error) || device::recording() || !loaded()) throw;
+      if (attempt < attempts && make_room && make_room(options_.compute, wanted << attempt))
+        continue;
+      if (dynamic_cast<const Error*>(&error)) throw;
+      auto what = block >= 0 ? "block " + manifest().blocks()[block] : "a step";
+      throw Error(ErrorKind::OutOfMemory, options_.compute,
+                  fmt::format("{} of {} does not fit even with every other weight moved out: {}",
+                              what, options_.name, sentence_of(error)));
+    }
+  }
 }
 
 Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
   throw_if_interrupted();
-  if (!loaded())
+  if (!loaded() || residence_.stale())
     throw Error(ErrorKind::Internal, options_.name, "was run before its weights were placed");
-  const auto& name = manifest_.blocks()[block];
-  if (block == 0 && !uploads_.empty() && started_) finish_uploads();
-  started_ = started_ || block == 0;
+  const auto& name = manifest().blocks()[block];
+  if (block == began_with_) residence_.finish();
+  if (began_with_ < 0) began_with_ = block;
   device::Place place(name);
   Traced traced(options_.compute + " compute", name, device::current_stream(compute_));
   Tensors results;
-  for (int attempt = 0;; ++attempt) {
-    try {
-      // Read again at each attempt: making room may have moved this very block.
-      switch (homes_[block].how) {
-        case How::Resident: results = run_resident(block, inputs, body); break;
-        case How::Streamed: results = run_streamed(block, inputs, body); break;
-        case How::OnDonor: results = run_on_donor(block, inputs, body); break;
-      }
-      break;
-    } catch (const std::exception& error) {
-      // A recorder cannot give memory back: it starts again without recording.
-      if (!device::is_out_of_memory(error) || device::recording()) throw;
-      constexpr int attempts = 8;
-      std::int64_t wanted = std::max<std::int64_t>(resident_bytes_[block], std::int64_t{64} << 20)
-                            << attempt;
-      if (attempt == attempts || !make_room || !make_room(options_.compute, wanted))
-        throw Error(
-            ErrorKind::OutOfMemory, options_.compute,
-            fmt::format("block {} of {} does not fit even with every other weight moved out: {}",
-                        name, options_.name, error.what()));
+  with_room(block, [&] {
+    // Read again at each attempt: making room may have moved this very block.
+    switch (homes()[block].how) {
+      case How::Resident: results = run_resident(block, inputs, body); break;
+      case How::Streamed: results = run_streamed(block, inputs, body); break;
+      case How::OnDonor: results = run_on_donor(block, inputs, body); break;
     }
-  }
+  });
   return results;
 }
+
+// --- recording
 
 void StreamedModel::record_steps(bool allowed) {
   record_steps_ = allowed;
@@ -239,103 +319,38 @@ bool StreamedModel::drop_recordings() {
 }
 
 bool StreamedModel::can_record() const {
-  return std::none_of(homes_.begin(), homes_.end(),
+  return std::none_of(homes().begin(), homes().end(),
                       [](const BlockHome& home) { return home.how == How::OnDonor; });
 }
 
-/// Where the rings stand: it decides which places the blocks of the next step get.
-std::string StreamedModel::ring_positions() const {
-  std::string text;
-  for (const auto& [donor, ring] : rings_) {
-    auto at = ring->position();
-    text += fmt::format("ring {} {} {}:", at.last_pinned, at.last_filled, at.round);
-    for (const auto& [index, offset] : at.fresh) text += fmt::format(" {}@{}", index, offset);
-  }
-  return text;
-}
-
 void StreamedModel::drop_leases() {
-  for (auto& state : states_) state.lease = Lease();
+  for (auto& lease : leases_) lease = Lease();
 }
 
 at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
                                const StepRecorder::Forward& forward, const std::string& variant) {
-  // A profile wants to see the blocks.
-  if (!record_steps_ || Trace::current() || !can_record()) return forward(inputs);
-  if (started_) finish_uploads();
-  try {
-    return recorder_.run(
-        inputs,
-        [this, forward](const std::vector<at::Tensor>& in) {
-          if (!device::recording()) drop_leases();  // of a recording that was broken off
-          return forward(in);
-        },
-        ring_positions() + variant);
-  } catch (...) {
-    drop_leases();  // of a replay, too
-    throw;
-  }
-}
-
-// --- LoRA
-
-void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
-  if (loras == loras_) return;
-  loras_ = loras;
-  drop_recordings();  // strengths are part of what was recorded
-  std::map<std::string, std::size_t> index;
-  const auto& declared = manifest_.weights();
-  for (std::size_t i = 0; i < declared.size(); ++i) {
-    index[declared[i].name] = i;
-    manifest_.slot(i).patches.clear();
-  }
-  std::set<std::string> used;
-  for (const auto& lora : loras) {
-    used.insert(lora.key);
-    for (const auto& named : *lora.patches) {
-      auto at = index.find(named.weight);
-      if (at == index.end()) continue;
-      auto key = std::pair(lora.key, named.weight);
-      auto factor = factors_.find(key);
-      if (factor == factors_.end())
-        factor = factors_
-                     .emplace(key, weights::fit_patch(named, declared[at->second].shape, 1.0,
-                                                      options_.dtype, compute_))
-                     .first;
-      auto patch = factor->second;
-      patch.scale *= lora.strength;
-      if (patch.scale != 0) manifest_.slot(at->second).patches.push_back(std::move(patch));
+  at::Tensor result;
+  with_room(-1, [&] {
+    // A profile wants to see the blocks.
+    if (!record_steps_ || Trace::current() || !can_record()) {
+      result = forward(inputs);
+      return;
     }
-  }
-  std::erase_if(factors_, [&](const auto& entry) { return !used.count(entry.first.first); });
-}
-
-// --- accounts
-
-std::int64_t StreamedModel::device_bytes(const std::string& name) const {
-  if (name == "disk") return 0;
-  auto device = device::to_torch(name);
-  std::int64_t bytes = 0;
-  for (std::size_t block = 0; block < states_.size(); ++block) {
-    const auto& state = states_[block];
-    for (const auto& buffer : {state.donor, state.coming})
-      if (buffer.defined() && buffer.device() == device) bytes += buffer.numel();
-    if (!(device.is_cpu() && !needs_decode_[block])) bytes += held_bytes(state.values, device);
-  }
-  if (device == compute_)
-    for (const auto& [donor, ring] : rings_) bytes += ring->capacity_bytes();
-  std::vector<at::Tensor> factors;
-  for (const auto& [key, patch] : factors_)
-    for (const auto& factor : {patch.up, patch.down, patch.mid, patch.delta})
-      factors.push_back(factor);
-  if (device == compute_) bytes += recorder_.held_bytes();
-  return bytes + held_bytes(factors, device);
-}
-
-std::int64_t StreamedModel::streamed_bytes() const {
-  std::int64_t bytes = 0;
-  for (const auto& [donor, ring] : rings_) bytes += ring->copied_bytes();
-  return bytes;
+    if (began_with_ >= 0) residence_.finish();
+    try {
+      result = recorder_.run(
+          inputs,
+          [this, forward](const std::vector<at::Tensor>& in) {
+            if (!device::recording()) drop_leases();  // of a recording that was broken off
+            return forward(in);
+          },
+          rings_.positions() + variant);
+    } catch (...) {
+      drop_leases();  // of a replay, too
+      throw;
+    }
+  });
+  return result;
 }
 
 }  // namespace distorch::streaming

@@ -4,9 +4,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <system_error>
 #include <utility>
 
-#include "distorch/base/interrupt.h"
+#include "distorch/base/run_token.h"
 #include "distorch/device/thread_state.h"
 #include "distorch/streaming/ring.h"
 
@@ -28,14 +29,30 @@ int thread_count(int wanted) {
 
 Upload::Upload(c10::Device device, const UploadOptions& options)
     : device_(device), options_(options), stream_(device::new_stream(device)) {
-  for (int i = 0; i < thread_count(options.threads); ++i)
-    threads_.emplace_back([this, state = device::ThreadState::capture()] {
-      device::ThreadState::Scope inherited(state);
-      work();
-    });
+  try {
+    start(thread_count(options.threads));
+  } catch (...) {
+    stop();
+    throw;
+  }
 }
 
-Upload::~Upload() {
+Upload::~Upload() { stop(); }
+
+/// Where the system has no more threads to give, those that there are do the work.
+void Upload::start(int threads) {
+  for (int i = 0; i < threads; ++i) try {
+      threads_.emplace_back([this, state = device::ThreadState::capture()] {
+        device::ThreadState::Scope inherited(state);
+        work();
+      });
+    } catch (const std::system_error&) {
+      if (threads_.empty()) throw;
+      return;
+    }
+}
+
+void Upload::stop() noexcept {
   {
     std::lock_guard lock(mutex_);
     stop_ = true;
@@ -62,9 +79,17 @@ void Upload::add(int block, const Layout& layout, const at::Tensor& target) {
   changed_.notify_all();
 }
 
+void Upload::close() {
+  std::lock_guard lock(mutex_);
+  closed_ = true;
+  changed_.notify_all();
+}
+
 void Upload::wait(int block) {
   std::unique_lock lock(mutex_);
-  auto& pending = pending_.at(block);
+  auto at = pending_.find(block);
+  if (at == pending_.end()) return;
+  auto& pending = at->second;
   while (pending.left > 0 && !failure_) {
     throw_if_interrupted();
     changed_.wait_for(lock, std::chrono::milliseconds(100));
@@ -76,8 +101,8 @@ void Upload::wait(int block) {
 
 bool Upload::take(Piece& piece) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return stop_ || !coming_.empty(); });
-  if (stop_) return false;
+  changed_.wait(lock, [&] { return stop_ || closed_ || !coming_.empty(); });
+  if (stop_ || coming_.empty()) return false;
   auto& next = coming_.front();
   const auto& run = next.layout->runs[next.run];
   auto size = std::min(options_.piece_bytes, run.size_bytes - next.done);

@@ -40,8 +40,11 @@ class Upload {
   /// `target`: uint8 [layout.slot_bytes] on the device, allocated on its current stream. The layout
   /// must live until wait() of this block or the end of this object.
   void add(int block, const Layout& layout, const at::Tensor& target);
+  /// No more blocks will be added: the threads and their buffers go once everything has been
+  /// copied, whether or not anybody waits for it.
+  void close();
   /// The device's current stream waits for the block's bytes; the host until they have been read.
-  /// Error(Format) where a file no longer has them. Each block once.
+  /// Error(Format) where a file no longer has them; after a failure no block arrives any more.
   void wait(int block);
 
  private:
@@ -69,6 +72,8 @@ class Upload {
     std::int64_t left = 0;  // pieces
     device::Event arrived;
   };
+  void start(int threads);
+  void stop() noexcept;
   void work();
   void copy_pieces();
   bool take(Piece& piece);
@@ -85,7 +90,7 @@ class Upload {
   std::map<int, Pending> pending_;
   std::shared_ptr<Batch> open_;  // what has been read and not been issued
   std::exception_ptr failure_;
-  bool stop_ = false;
+  bool stop_ = false, closed_ = false;
   std::vector<std::thread> threads_;
 };
 

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
 
 #include "distorch/base/error.h"
 
@@ -17,6 +19,64 @@ Checkpoint::Checkpoint(std::shared_ptr<const formats::TensorFile> file)
     tensors_[info.name] = {file, info.dtype, info.shape,
                            static_cast<std::int64_t>(info.offset_bytes),
                            static_cast<std::int64_t>(info.size_bytes)};
+  gather_packed();
+}
+
+namespace {
+
+constexpr std::string_view weight_ending = "weight";
+constexpr const char* marker_ending = "comfy_quant";
+
+/// What a marker says: {"format": "float8_e4m3fn", ...}.
+const quant::Encoding& marked(const Stored& marker, const std::string& weight) {
+  auto bytes = marker.file->mapping()->bytes(marker.range());
+  const auto* text = reinterpret_cast<const char*>(bytes.data());
+  auto json = nlohmann::json::parse(text, text + bytes.size(), nullptr, false);
+  std::string format;
+  if (json.is_object() && json.contains("format") && json["format"].is_string())
+    format = json["format"].get<std::string>();
+  if (const auto* encoding = quant::encoding_named(format)) return *encoding;
+  throw Error(ErrorKind::Format, marker.file->path().string(),
+              fmt::format("'{}' is packed as '{}', which is not supported", weight, format));
+}
+
+}  // namespace
+
+/// Packed weights take their companions, which are then no tensors of their own. Source of the
+/// names: ComfyUI QUANTIZATION.md and comfy/ops.py (scaled_fp8).
+void Checkpoint::gather_packed() {
+  std::vector<std::string> taken;
+  for (auto& [name, stored] : tensors_) {
+    if (!name.ends_with(weight_ending)) {
+      if (name == "scaled_fp8" || name.ends_with(".scaled_fp8")) taken.push_back(name);
+      continue;
+    }
+    auto base = name.substr(0, name.size() - weight_ending.size());
+    const auto* marker = find(base + marker_ending);
+    const quant::Encoding* only = marker ? &marked(*marker, name) : nullptr;
+    if (marker) taken.push_back(base + marker_ending);
+    for (const auto* encoding : quant::encodings()) {
+      if (only && encoding != only) continue;
+      std::vector<Stored> parts;
+      std::vector<std::string> names;
+      std::vector<bool> present;
+      for (const auto& companion : encoding->companions()) {
+        auto& part = parts.emplace_back();
+        for (const auto& ending : companion.names)
+          if (const auto* found = find(base + ending)) {
+            part = *found;
+            names.push_back(base + ending);
+          }
+        present.push_back(part.file != nullptr);
+      }
+      if (!only && !encoding->matches(stored.dtype, present)) continue;
+      stored.encoding = encoding;
+      stored.parts = std::move(parts);
+      taken.insert(taken.end(), names.begin(), names.end());
+      break;
+    }
+  }
+  for (const auto& name : taken) tensors_.erase(name);
 }
 
 const Stored* Checkpoint::find(const std::string& name) const {
@@ -55,18 +115,31 @@ void Checkpoint::add(const std::string& name, const Stored& stored) {
   tensors_[name] = stored;
 }
 
+namespace {
+
+/// Rows of a tensor and of those of its parts that go by rows too.
+Stored rows_of(const Stored& stored, std::int64_t first_row, std::int64_t rows) {
+  auto part = stored;
+  auto all = stored.shape[0];
+  auto row_bytes = all ? stored.size_bytes / all : 0;
+  part.shape[0] = rows;
+  part.offset_bytes += first_row * row_bytes;
+  part.size_bytes = rows * row_bytes;
+  for (auto& companion : part.parts)
+    if (companion.file && all > 1 && !companion.shape.empty() && companion.shape[0] == all)
+      companion = rows_of(companion, first_row, rows);
+  return part;
+}
+
+}  // namespace
+
 void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::int64_t first_row,
                           std::int64_t rows) {
   if (stored.shape.empty() || first_row < 0 || rows < 0 || first_row + rows > stored.shape[0])
     throw Error(ErrorKind::Shape, path_,
                 fmt::format("'{}' wants rows {} to {} of a tensor of shape [{}]", name, first_row,
                             first_row + rows, fmt::join(stored.shape, ", ")));
-  auto part = stored;
-  auto row_bytes = stored.shape[0] ? stored.size_bytes / stored.shape[0] : 0;
-  part.shape[0] = rows;
-  part.offset_bytes += first_row * row_bytes;
-  part.size_bytes = rows * row_bytes;
-  add(name, part);
+  add(name, rows_of(stored, first_row, rows));
 }
 
 void Checkpoint::rename(const std::string& from, const std::string& to) {
@@ -91,8 +164,8 @@ DType Checkpoint::main_dtype() const {
   return most == bytes.end() ? DType::F32 : most->first;
 }
 
-at::ScalarType to_torch(DType dtype) {
-  switch (dtype) {
+at::ScalarType to_torch(const Stored& stored) {
+  switch (stored.dtype) {
     case DType::BOOL: return at::kBool;
     case DType::U8: return at::kByte;
     case DType::I8: return at::kChar;
@@ -106,14 +179,35 @@ at::ScalarType to_torch(DType dtype) {
     case DType::F8_E4M3: return at::kFloat8_e4m3fn;
     case DType::F8_E5M2: return at::kFloat8_e5m2;
     default:
-      throw Error(ErrorKind::Format, "",
-                  fmt::format("tensors of type {} cannot be used", name_of(dtype)));
+      throw Error(ErrorKind::Format, stored.file ? stored.file->path().string() : "",
+                  fmt::format("tensors of type {} cannot be used", name_of(stored.dtype)));
   }
+}
+
+std::vector<Stored> tensors_of(const Stored& stored) {
+  std::vector<Stored> tensors{stored};
+  for (const auto& part : stored.parts)
+    if (part.file) tensors.push_back(part);
+  return tensors;
+}
+
+quant::Packed packed_from(const Stored& stored, const at::Tensor* tensors) {
+  quant::Packed packed{stored.encoding, *tensors++, {}, stored.shape};
+  for (const auto& part : stored.parts)
+    packed.parts.push_back(part.file ? *tensors++ : at::Tensor());
+  return packed;
+}
+
+at::Tensor read_dense(const Stored& stored, at::ScalarType dtype) {
+  if (!stored.encoding) return mapped_tensor(stored).to(dtype);
+  std::vector<at::Tensor> tensors;
+  for (const auto& part : tensors_of(stored)) tensors.push_back(mapped_tensor(part));
+  return quant::decode(packed_from(stored, tensors.data()), dtype);
 }
 
 at::Tensor mapped_tensor(const Stored& stored) {
   auto bytes = stored.file->mapping()->bytes(stored.range());
-  auto options = at::TensorOptions().dtype(to_torch(stored.dtype));
+  auto options = at::TensorOptions().dtype(to_torch(stored));
   auto* data = const_cast<std::byte*>(bytes.data());
   auto element = options.dtype().itemsize();
   if (reinterpret_cast<std::uintptr_t>(data) % element != 0) {
@@ -123,6 +217,14 @@ at::Tensor mapped_tensor(const Stored& stored) {
     return copy;
   }
   return at::from_blob(data, stored.shape, [file = stored.file](void*) {}, options);
+}
+
+at::Tensor read_tensor(const Stored& stored) {
+  auto copy = at::empty(stored.shape, at::TensorOptions().dtype(to_torch(stored)));
+  stored.file->mapping()->read(stored.offset_bytes,
+                               {static_cast<std::byte*>(copy.mutable_data_ptr()), copy.nbytes()});
+  stored.file->mapping()->check();
+  return copy;
 }
 
 namespace {
@@ -160,7 +262,7 @@ PlainSource::PlainSource(Manifest& manifest, const Checkpoint& checkpoint, at::S
                          at::Device device)
     : PlainSource(manifest, [&](const Declared& weight) {
         const auto* stored = checkpoint.find(weight.name);
-        return stored ? mapped_tensor(*stored).to(device, dtype) : at::Tensor();
+        return stored ? read_dense(*stored, dtype).to(device) : at::Tensor();
       }) {}
 
 PlainSource::PlainSource(Manifest& manifest,

@@ -8,26 +8,33 @@
 #include <vector>
 
 #include "distorch/formats/tensor_file.h"
+#include "distorch/quant/encoding.h"
 #include "distorch/weights/manifest.h"
 
 namespace distorch::weights {
 
-/// One tensor of a checkpoint under the name a model asks for: a byte range of a file. A range may
-/// be some rows of a stored tensor (fused projections), never a rearrangement: homes keep bytes as
-/// they are.
+/// One tensor of a checkpoint under the name a model asks for: a byte range of a file, and, where
+/// the numbers are packed, those of the tensors that explain them. A range may be some rows of a
+/// stored tensor (fused projections), never a rearrangement: homes keep bytes as they are.
 struct Stored {
   std::shared_ptr<const formats::TensorFile> file;
-  formats::DType dtype = formats::DType::F32;
+  formats::DType dtype = formats::DType::F32;  // of the elements, as the file has them
   std::vector<std::int64_t> shape;
   std::int64_t offset_bytes = 0;  // absolute in the file
   std::int64_t size_bytes = 0;
+  const quant::Encoding* encoding = nullptr;  // null: plain numbers of `dtype`
+  // What Encoding::companions() names, in that order; without a file where it is absent.
+  std::vector<Stored> parts;
 
   formats::ByteRange range() const {
     return {static_cast<std::size_t>(offset_bytes), static_cast<std::size_t>(size_bytes)};
   }
 };
 
-/// The tensors of one model file under the names that our models use. Reads the header only.
+/// The tensors of one model file under the names that our models use. Reads the header only, and
+/// the markers that say how weights are packed. The companions of packed weights (scales, ...) are
+/// no entries of their own. Error(Format) naming the weight where a marker names a way of packing
+/// that is not known.
 /// Families rename with add(): diffusers or OpenCLIP names to the original ones, rows of fused
 /// tensors.
 class Checkpoint {
@@ -62,6 +69,8 @@ class Checkpoint {
   bool empty() const { return tensors_.empty(); }
 
  private:
+  void gather_packed();
+
   std::map<std::string, Stored> tensors_;
   std::string path_;
 };
@@ -71,8 +80,19 @@ class Checkpoint {
 /// an odd address for its type is copied.)
 at::Tensor mapped_tensor(const Stored& stored);
 
-/// torch's dtype for a stored one. Error(Format) for types torch has not.
-at::ScalarType to_torch(formats::DType dtype);
+/// torch's dtype for a stored one. Error(Format) for types torch has not, naming the file.
+at::ScalarType to_torch(const Stored& stored);
+
+/// A weight's own tensor and those of its parts that are there: everything that has to be brought
+/// for it.
+std::vector<Stored> tensors_of(const Stored& stored);
+/// What a packed weight is made of, from the tensors of tensors_of(), in that order.
+quant::Packed packed_from(const Stored& stored, const at::Tensor* tensors);
+/// A weight as plain numbers in `dtype` on the CPU, read from the mapped file.
+at::Tensor read_dense(const Stored& stored, at::ScalarType dtype);
+/// A copy of the tensor's bytes, which are those that the file had when it was opened: Error(Format)
+/// where it was cut short or overwritten since.
+at::Tensor read_tensor(const Stored& stored);
 
 /// Checks that every declared, non-optional weight is there with its shape. Throws one
 /// Error(MissingWeight) or Error(Shape) that names all faults at once (the first 20 in words, then

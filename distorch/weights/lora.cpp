@@ -12,126 +12,238 @@ namespace distorch::weights {
 
 namespace {
 
-/// One way of writing the two factors of a base name.
-struct Spelling {
-  const char* up;
-  const char* down;
-  const char* mid;
+/// A tensor of an adapter by its ending.
+struct Ending {
+  Part part;
+  const char* text;
+  bool optional = false;
 };
 
-constexpr std::array<Spelling, 7> spellings{{
-    {".lora_up.weight", ".lora_down.weight", ".lora_mid.weight"},
-    {"_lora.up.weight", "_lora.down.weight", nullptr},
-    {".lora.up.weight", ".lora.down.weight", nullptr},
-    {".lora_B.weight", ".lora_A.weight", nullptr},
-    {".lora_B.default.weight", ".lora_A.default.weight", nullptr},
-    {".lora_B", ".lora_A", nullptr},
-    {".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight", nullptr},
-}};
+/// One way of writing one kind: its first ending says that it is there.
+struct Spelling {
+  AdapterKind kind;
+  std::vector<Ending> endings;
+};
 
-/// Endings of adapters that are not low-rank sums; leaving them out silently would give another
-/// picture.
-constexpr std::array<const char*, 7> unsupported{".dora_scale",    ".hada_w1_a",  ".lokr_w1",
-                                                 ".lokr_w1_a",     ".oft_blocks", ".set_weight",
-                                                 ".reshape_weight"};
+/// In ComfyUI's order: of these only the first that is there counts.
+const std::vector<Spelling>& low_rank_spellings() {
+  using enum Part;
+  constexpr auto kind = AdapterKind::LowRank;
+  static const std::vector<Spelling> list{
+      {kind,
+       {{Up, ".lora_up.weight"}, {Down, ".lora_down.weight"}, {Mid, ".lora_mid.weight", true}}},
+      {kind, {{Up, "_lora.up.weight"}, {Down, "_lora.down.weight"}}},
+      {kind, {{Up, ".lora_B.weight"}, {Down, ".lora_A.weight"}}},
+      {kind, {{Up, ".lora.up.weight"}, {Down, ".lora.down.weight"}}},
+      {kind, {{Up, ".lora_B"}, {Down, ".lora_A"}}},
+      {kind, {{Up, ".lora_linear_layer.up.weight"}, {Down, ".lora_linear_layer.down.weight"}}},
+      {kind, {{Up, ".lora_B.default.weight"}, {Down, ".lora_A.default.weight"}}},
+  };
+  return list;
+}
+
+const Spelling& hadamard_spelling() {
+  using enum Part;
+  static const Spelling spelling{AdapterKind::Hadamard,
+                                 {{W1a, ".hada_w1_a"},
+                                  {W1b, ".hada_w1_b"},
+                                  {W2a, ".hada_w2_a"},
+                                  {W2b, ".hada_w2_b"},
+                                  {T1, ".hada_t1", true},
+                                  {T2, ".hada_t2", true}}};
+  return spelling;
+}
+
+const Spelling& generalized_spelling() {
+  using enum Part;
+  static const Spelling spelling{
+      AdapterKind::Generalized,
+      {{A1, ".a1.weight"}, {A2, ".a2.weight"}, {B1, ".b1.weight"}, {B2, ".b2.weight"}}};
+  return spelling;
+}
+
+const Spelling& rotation_spelling() {
+  using enum Part;
+  static const Spelling spelling{AdapterKind::Rotation,
+                                 {{Blocks, ".oft_blocks"}, {Rescale, ".rescale", true}}};
+  return spelling;
+}
+
+constexpr std::array<Ending, 7> kronecker_endings{{{Part::W1, ".lokr_w1"},
+                                                   {Part::W1a, ".lokr_w1_a"},
+                                                   {Part::W1b, ".lokr_w1_b"},
+                                                   {Part::W2, ".lokr_w2"},
+                                                   {Part::W2a, ".lokr_w2_a"},
+                                                   {Part::W2b, ".lokr_w2_b"},
+                                                   {Part::T2, ".lokr_t2"}}};
+
+constexpr std::string_view weight_ending = ".weight";
 
 class Matcher {
  public:
-  explicit Matcher(const Checkpoint& file) : file_(file) {}
-
-  at::Tensor take(const std::string& name) {
-    const auto* stored = file_.find(name);
-    if (!stored) return {};
-    used_.insert(name);
-    return mapped_tensor(*stored);
+  Matcher(const Checkpoint& file, const Manifest& model) : file_(file) {
+    for (const auto& weight : model.weights()) shapes_[weight.name] = &weight.shape;
   }
 
-  void match(const std::string& base, const std::string& weight, std::vector<NamedPatch>& out) {
-    for (const char* ending : unsupported)
-      if (file_.has(base + ending))
-        throw Error(
-            ErrorKind::Format, file_.path(),
-            fmt::format("holds '{}{}': this kind of adapter is not supported", base, ending));
-    auto alpha = take(base + ".alpha");
-    for (const auto& spelling : spellings) {
-      auto up = take(base + spelling.up);
-      if (!up.defined()) continue;
-      auto down = take(base + spelling.down);
-      if (!down.defined())
-        throw Error(ErrorKind::Format, file_.path(),
-                    fmt::format("'{}' lacks '{}'", base + spelling.up, base + spelling.down));
-      auto mid = spelling.mid ? take(base + spelling.mid) : at::Tensor();
-      double scale = alpha.defined()
-                         ? alpha.to(at::kDouble).item<double>() / static_cast<double>(down.size(0))
-                         : 1.0;
-      out.push_back({weight, {down, up, mid, {}, scale}});
-      break;
+  void match(const std::string& base, const std::string& weight) {
+    if (!shapes_.count(weight)) return;
+    low_rank(base, weight);
+    spelled(hadamard_spelling(), base, weight);
+    kronecker(base, weight);
+    spelled(generalized_spelling(), base, weight);
+    spelled(rotation_spelling(), base, weight);
+    value(base, ".w_norm", weight, AdapterKind::Difference);
+    value(base, ".diff", weight, AdapterKind::Difference);
+    value(base, ".set_weight", weight, AdapterKind::Replacement);
+    if (!weight.ends_with(weight_ending)) return;
+    auto bias = weight.substr(0, weight.size() - weight_ending.size()) + ".bias";
+    if (file_.has(base + ".w_norm")) value(base, ".b_norm", bias, AdapterKind::Difference);
+    value(base, ".diff_b", bias, AdapterKind::Difference);
+  }
+
+  LoraFile finish(const std::map<std::string, std::string>& names) && {
+    for (auto& [weight, named] : found_) {
+      PartShapes shapes;
+      for (const auto& [part, stored] : named.parts) shapes[part] = stored.shape;
+      auto fault = misfit(named.kind, shapes, *shapes_.at(weight), named.reshape);
+      if (fault.empty())
+        result_.adapters.push_back(std::move(named));
+      else
+        result_.left_out.push_back(fmt::format("the adapter of '{}' {}", weight, fault));
     }
-    if (auto delta = take(base + ".diff"); delta.defined())
-      out.push_back({weight, {{}, {}, {}, delta, 1.0}});
-    if (auto delta = take(base + ".diff_b"); delta.defined() && weight.ends_with(".weight"))
-      out.push_back({weight.substr(0, weight.size() - 6) + "bias", {{}, {}, {}, delta, 1.0}});
-  }
-
-  std::vector<std::string> unknown() const {
-    std::vector<std::string> names;
     for (const auto& [name, stored] : file_.tensors())
-      if (!used_.count(name)) names.push_back(name);
-    return names;
+      if (!used_.count(name)) leave_out(name, names);
+    return std::move(result_);
   }
 
  private:
+  const Stored* take(const std::string& name) {
+    const auto* stored = file_.find(name);
+    if (stored) used_.insert(name);
+    return stored;
+  }
+
+  void add(NamedAdapter named, const std::string& base) {
+    const auto *alpha = take(base + ".alpha"), *magnitude = take(base + ".dora_scale");
+    if (named.kind != AdapterKind::Difference && named.kind != AdapterKind::Replacement) {
+      if (alpha) named.alpha = read_tensor(*alpha).to(at::kDouble).item<double>();
+      if (magnitude) named.parts[Part::Magnitude] = *magnitude;
+    }
+    if ((named.kind != AdapterKind::LowRank && named.kind != AdapterKind::Difference) ||
+        named.parts.count(Part::Magnitude) || !named.reshape.empty())
+      throw Error(ErrorKind::Format, file_.path(),
+                  fmt::format("holds '{}': this kind of adapter is not supported", base));
+    auto weight = named.weight;
+    found_[weight] = std::move(named);
+  }
+
+  bool spelled(const Spelling& spelling, const std::string& base, const std::string& weight) {
+    if (!file_.has(base + spelling.endings.front().text)) return false;
+    NamedAdapter named{.weight = weight, .kind = spelling.kind};
+    for (const auto& ending : spelling.endings) {
+      if (const auto* stored = take(base + ending.text))
+        named.parts[ending.part] = *stored;
+      else if (!ending.optional)
+        lacks(base + spelling.endings.front().text, base + ending.text);
+    }
+    if (named.parts.count(Part::T1) && !named.parts.count(Part::T2))
+      lacks(base + ".hada_t1", base + ".hada_t2");
+    if (spelling.kind == AdapterKind::Rotation && named.parts[Part::Blocks].shape.size() == 4)
+      named.kind = AdapterKind::Butterfly;
+    if (spelling.kind == AdapterKind::LowRank)
+      if (const auto* shape = take(base + ".reshape_weight")) {
+        auto numbers = read_tensor(*shape).to(at::kLong).flatten();
+        for (std::int64_t i = 0; i < numbers.numel(); ++i)
+          named.reshape.push_back(numbers[i].item<std::int64_t>());
+      }
+    add(std::move(named), base);
+    return true;
+  }
+
+  void low_rank(const std::string& base, const std::string& weight) {
+    for (const auto& spelling : low_rank_spellings())
+      if (spelled(spelling, base, weight)) return;
+  }
+
+  void kronecker(const std::string& base, const std::string& weight) {
+    NamedAdapter named{.weight = weight, .kind = AdapterKind::Kronecker};
+    for (const auto& ending : kronecker_endings)
+      if (const auto* stored = take(base + ending.text)) named.parts[ending.part] = *stored;
+    if (named.parts.empty()) return;
+    auto whole_or_product = [&](Part whole, Part first, Part second, const char* text) {
+      const auto& parts = named.parts;
+      if (!parts.count(whole) && !(parts.count(first) && parts.count(second)))
+        lacks(base + ".lokr_*", base + text);
+    };
+    whole_or_product(Part::W1, Part::W1a, Part::W1b, ".lokr_w1");
+    whole_or_product(Part::W2, Part::W2a, Part::W2b, ".lokr_w2");
+    add(std::move(named), base);
+  }
+
+  void value(const std::string& base, const char* ending, const std::string& weight,
+             AdapterKind kind) {
+    if (!shapes_.count(weight)) return;
+    if (const auto* stored = take(base + ending))
+      add({.weight = weight, .kind = kind, .parts = {{Part::Value, *stored}}}, base);
+  }
+
+  [[noreturn]] void lacks(const std::string& there, const std::string& missing) const {
+    throw Error(ErrorKind::Format, file_.path(),
+                fmt::format("has '{}' but not '{}'", there, missing));
+  }
+
+  /// `name` was not used: because of its ending, or because nobody knows it.
+  void leave_out(const std::string& name, const std::map<std::string, std::string>& names) {
+    for (auto dot = name.rfind('.'); dot != std::string::npos && dot > 0;
+         dot = name.rfind('.', dot - 1)) {
+      auto base = names.find(name.substr(0, dot));
+      if (base == names.end() || !shapes_.count(base->second)) continue;
+      result_.left_out.push_back(fmt::format(
+          "'{}' belongs to '{}', but no kind of adapter that distorch knows has a tensor '{}'",
+          name, base->second, name.substr(dot)));
+      return;
+    }
+    result_.unknown.push_back(name);
+  }
+
   const Checkpoint& file_;
+  std::map<std::string, const std::vector<std::int64_t>*> shapes_;
+  std::map<std::string, NamedAdapter> found_;
   std::set<std::string> used_;
+  LoraFile result_;
 };
-
-[[noreturn]] void misfit(const NamedPatch& named, const at::Tensor& factor,
-                         const std::vector<std::int64_t>& shape) {
-  throw Error(ErrorKind::Shape, named.weight,
-              fmt::format("a LoRA factor of shape [{}] does not fit the weight of shape [{}]",
-                          fmt::join(factor.sizes(), ", "), fmt::join(shape, ", ")));
-}
-
-/// Gives a factor the number of dimensions of its weight: [a, b] <-> [a, b, 1, 1].
-at::Tensor with_dims(at::Tensor factor, std::int64_t dims) {
-  while (factor.dim() < dims) factor = factor.unsqueeze(-1);
-  while (factor.dim() > dims && factor.size(-1) == 1) factor = factor.squeeze(-1);
-  return factor;
-}
 
 }  // namespace
 
-LoraFile match_lora(const Checkpoint& file, const std::map<std::string, std::string>& names) {
-  LoraFile result;
-  Matcher matcher(file);
-  for (const auto& [base, weight] : names) matcher.match(base, weight, result.patches);
-  result.unknown = matcher.unknown();
-  return result;
+std::int64_t NamedAdapter::size_bytes() const {
+  std::int64_t bytes = 0;
+  for (const auto& [part, stored] : parts) bytes += stored.size_bytes;
+  return bytes;
 }
 
-Patch fit_patch(const NamedPatch& named, const std::vector<std::int64_t>& shape, double strength,
-                at::ScalarType dtype, at::Device device) {
-  auto dims = static_cast<std::int64_t>(shape.size());
-  auto place = [&](const at::Tensor& t) {
-    return t.defined() ? t.to(device, dtype).contiguous() : t;
-  };
-  Patch patch;
-  patch.scale = named.patch.scale * strength;
-  if (named.patch.delta.defined()) {
-    auto elements = c10::multiply_integers(shape);
-    if (named.patch.delta.numel() != elements) misfit(named, named.patch.delta, shape);
-    patch.delta = place(named.patch.delta.reshape(shape));
-    return patch;
-  }
-  auto up = with_dims(named.patch.up, dims), down = with_dims(named.patch.down, dims);
-  if (dims < 2 || up.dim() != dims || up.size(0) != shape[0]) misfit(named, named.patch.up, shape);
-  if (down.dim() != dims || down.size(1) != shape[1]) misfit(named, named.patch.down, shape);
-  if (!named.patch.mid.defined() && up.size(1) != down.size(0))
-    misfit(named, named.patch.down, shape);
-  patch.up = place(up);
-  patch.down = place(down);
-  patch.mid = place(named.patch.mid);
-  return patch;
+LoraFile match_lora(const Checkpoint& file, const std::map<std::string, std::string>& names,
+                    const Manifest& model) {
+  Matcher matcher(file, model);
+  for (const auto& [base, weight] : names) matcher.match(base, weight);
+  return std::move(matcher).finish(names);
+}
+
+Adapter make_adapter(const NamedAdapter& named, const std::vector<at::Tensor>& parts,
+                     double strength) {
+  Adapter adapter{.kind = named.kind,
+                  .parts = {},
+                  .alpha = named.alpha,
+                  .reshape = named.reshape,
+                  .strength = strength};
+  std::size_t index = 0;
+  for (const auto& [part, stored] : named.parts) adapter.parts[part] = parts.at(index++);
+  return adapter;
+}
+
+Adapter read_adapter(const NamedAdapter& named, at::Device device) {
+  std::vector<at::Tensor> parts;
+  for (const auto& [part, stored] : named.parts) parts.push_back(read_tensor(stored).to(device));
+  return make_adapter(named, parts, 1.0);
 }
 
 }  // namespace distorch::weights

@@ -1,39 +1,58 @@
 #pragma once
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "distorch/weights/adapter.h"
 #include "distorch/weights/checkpoint.h"
 #include "distorch/weights/manifest.h"
 
 namespace distorch::weights {
 
-/// A patch for the declared weight of that name; tensors on the CPU as the file has them.
-struct NamedPatch {
+/// An adapter for the declared weight of that name, its tensors still in their file. Whoever
+/// brings them to a device makes it an Adapter there.
+struct NamedAdapter {
   std::string weight;
-  Patch patch;  // scale = alpha / rank (1 where the file has no alpha)
+  AdapterKind kind = AdapterKind::LowRank;
+  std::map<Part, Stored> parts;
+  std::optional<double> alpha;
+  std::vector<std::int64_t> reshape;
+
+  /// Bytes of its tensors in the file.
+  std::int64_t size_bytes() const;
 };
 
 struct LoraFile {
-  std::vector<NamedPatch> patches;
-  std::vector<std::string> unknown;  // tensors that no known weight wants
+  std::vector<NamedAdapter> adapters;  // at most one for each weight
+  std::vector<std::string> unknown;    // tensors that no known weight wants
+  /// Sentences on what belongs to a weight of this model and is left out nevertheless: shapes that
+  /// do not fit, endings that no kind of adapter has.
+  std::vector<std::string> left_out;
 };
 
-/// Matches a LoRA file with a model. `names` maps a base name as LoRA files write it
-/// ("lora_unet_..._to_q", "unet.down_blocks.0...to_q") to a declared weight. Understood per base
-/// name:
-///   .lora_up/.lora_down[/.lora_mid].weight with .alpha (kohya), _lora.up/_lora.down.weight,
+/// Matches a LoRA file with a model; reads nothing but alphas and shapes. `names` maps a base name
+/// as LoRA files write it ("lora_unet_..._to_q", "unet.down_blocks.0...to_q") to a weight that
+/// `model` declares. Understood per base name:
+///   .lora_up/.lora_down[/.lora_mid].weight (kohya), _lora.up/_lora.down.weight,
 ///   .lora.up/.lora.down.weight, .lora_A/.lora_B[.default][.weight],
-///   .lora_linear_layer.up/.down.weight (diffusers, peft), .diff and .diff_b.
-/// Source of the spellings: ComfyUI comfy/weight_adapter/lora.py and comfy/lora.py.
-/// Errors: Error(Format) for files with DoRA scales or other adapters that would change the picture
-/// if left out.
-LoraFile match_lora(const Checkpoint& file, const std::map<std::string, std::string>& names);
+///   .lora_linear_layer.up/.down.weight (diffusers, peft), with .reshape_weight;
+///   .hada_*, .lokr_*, .oft_blocks (with .rescale), .a1/.a2/.b1/.b2.weight (LyCORIS);
+///   each of them with .alpha and .dora_scale;
+///   .diff, .diff_b, .w_norm, .b_norm, .set_weight.
+/// Where several change one weight the later in this order wins, as in ComfyUI.
+/// Source of the spellings: ComfyUI comfy/weight_adapter and comfy/lora.py.
+/// Errors: Error(Format) where one of several tensors that belong together is missing, or the file
+/// was overwritten meanwhile.
+LoraFile match_lora(const Checkpoint& file, const std::map<std::string, std::string>& names,
+                    const Manifest& model);
 
-/// The patch shaped for a weight of `shape` (a linear layer's factors may be stored as 1x1
-/// convolutions and the other way round), with its scale multiplied by `strength`, in `dtype` on
-/// `device`. Error(Shape) naming the weight.
-Patch fit_patch(const NamedPatch& named, const std::vector<std::int64_t>& shape, double strength,
-                at::ScalarType dtype, at::Device device);
+/// The adapter with tensors that somebody brought to a device, in the order of `named.parts`.
+Adapter make_adapter(const NamedAdapter& named, const std::vector<at::Tensor>& parts,
+                     double strength);
+
+/// The adapter with its tensors on `device` in the file's dtypes, strength 1. Error(Format) where
+/// the file was overwritten meanwhile.
+Adapter read_adapter(const NamedAdapter& named, at::Device device);
 
 }  // namespace distorch::weights

@@ -12,17 +12,9 @@
 #include <vector>
 
 #include "distorch/quant/packed.h"
+#include "distorch/weights/adapter.h"
 
 namespace distorch::weights {
-
-/// What a LoRA adds to one weight W, in the compute dtype on the device that computes:
-/// W + scale · (up · mid · down), or W + scale · delta where the file holds a full difference.
-///   down [r, in, ...]   up [out, r, ...]   mid [r, r, kh, kw] (convolutions of some files; usually
-///   undefined)
-struct Patch {
-  at::Tensor down, up, mid, delta;
-  double scale = 1.0;
-};
 
 /// Where a layer finds its weight while its block runs: `value` or `packed`, as the file has the
 /// numbers or converted once; neither between runs.
@@ -32,7 +24,7 @@ struct Slot {
   // What the model computes in; nothing: what the value is of.
   std::optional<at::ScalarType> dtype;
   std::vector<std::int64_t> shape;
-  std::vector<Patch> patches;  // applied by the layer at run time, in order
+  std::vector<Adapter> adapters;  // applied by the layer at run time, in order
 };
 
 /// What a layer's constructor declares: name in the checkpoint, shape, and the block it is used
@@ -58,7 +50,7 @@ class Weight {
   at::Tensor dense(std::optional<at::MemoryFormat> format = {}) const;
   /// What lies in the slot, for layers that use it as it is; null where it is a plain tensor.
   const quant::Packed* packed() const { return slot_ ? slot_->packed.get() : nullptr; }
-  const std::vector<Patch>& patches() const { return slot_->patches; }
+  const std::vector<Adapter>& adapters() const { return slot_->adapters; }
   bool declared() const { return slot_ != nullptr; }
   bool defined() const { return slot_ != nullptr && (slot_->value.defined() || slot_->packed); }
 

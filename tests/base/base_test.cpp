@@ -1,10 +1,11 @@
 #include <doctest/doctest.h>
 
 #include <filesystem>
+#include <thread>
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
-#include "distorch/base/interrupt.h"
+#include "distorch/base/run_token.h"
 #include "distorch/base/units.h"
 
 using namespace distorch;
@@ -58,11 +59,34 @@ TEST_CASE("atomic file: a folder that is not there is named") {
                     "/nonexistent/x.png: cannot write: No such file or directory");
 }
 
-TEST_CASE("interrupt: raised, seen, cleared") {
-  clear_interrupt();
+TEST_CASE("run token: what stops one run leaves the others alone") {
+  auto first = std::make_shared<RunToken>("1"), second = std::make_shared<RunToken>("2");
+  second->interrupt();
   CHECK_NOTHROW(throw_if_interrupted());
-  request_interrupt();
-  CHECK_THROWS_AS(throw_if_interrupted(), Error);
-  clear_interrupt();
-  CHECK_FALSE(interrupt_requested());
+  {
+    RunScope outer(first);
+    CHECK(current_run() == first);
+    CHECK_NOTHROW(throw_if_interrupted());
+    {
+      RunScope inner(second);
+      CHECK(current_run()->prompt_id() == "2");
+      CHECK_THROWS_AS(throw_if_interrupted(), Error);
+    }
+    CHECK_NOTHROW(throw_if_interrupted());
+    std::thread([&] {
+      CHECK(current_run() == nullptr);
+      RunScope joined(second);
+      CHECK_THROWS_AS(throw_if_interrupted(), Error);
+    }).join();
+    CHECK_NOTHROW(throw_if_interrupted());
+  }
+  CHECK(current_run() == nullptr);
+}
+
+TEST_CASE("run token: a run stops once its time is over") {
+  RunToken token;
+  token.set_deadline(RunToken::Clock::now() + std::chrono::hours(1));
+  CHECK_NOTHROW(token.throw_if_stopped());
+  token.set_deadline(RunToken::Clock::now() - std::chrono::seconds(1));
+  CHECK_THROWS_WITH(token.throw_if_stopped(), "took longer than it was given");
 }

@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "distorch/base/interrupt.h"
+#include "distorch/base/run_token.h"
 #include "distorch/graph/validation.h"
 #include "fake_nodes.h"
 
@@ -322,7 +322,7 @@ TEST_CASE("progress and previews: in step order; an interrupt stops at the next 
   struct Stopper : Recorder {
     void send(const Event& event) override {
       Recorder::send(event);
-      if (std::holds_alternative<Progress>(event)) request_interrupt();
+      if (std::holds_alternative<Progress>(event)) current_run()->interrupt();
     }
   } stopper;
   Bench other;
@@ -333,9 +333,48 @@ TEST_CASE("progress and previews: in step order; an interrupt stops at the next 
   CHECK(result.status == RunStatus::Interrupted);
   CHECK(stopper.count("progress") == 1);
   CHECK(stopper.last("execution_interrupted")["node_id"] == "1");
-  CHECK_FALSE(interrupt_requested());
-  request_interrupt();  // cleared when the next prompt begins
   CHECK(other.executor.run(request, other.events).status == RunStatus::Success);
+}
+
+TEST_CASE("a run that is stopped before it begins stays stopped, and no other run is") {
+  Bench bench;
+  RunRequest request;
+  request.prompt = prompt_of(R"({"1": {"class_type": "Number", "inputs": {"value": 1}},
+                                 "2": {"class_type": "Show", "inputs": {"x": ["1", 0]}}})");
+  request.outputs = {"2"};
+  RunRequest waiting = request;
+  waiting.token = std::make_shared<RunToken>("waiting");
+  waiting.token->interrupt();
+  CHECK(bench.executor.run(request, bench.events).status == RunStatus::Success);
+  bench.executor.release();
+  CHECK(bench.executor.run(waiting, bench.events).status == RunStatus::Interrupted);
+  CHECK(bench.executor.run(request, bench.events).status == RunStatus::Success);
+}
+
+TEST_CASE("nodes find their run's token, and run as their context says") {
+  Catalog catalog;
+  bool inside = false, was_inside = false;
+  std::string prompt_id;
+  catalog.add({.name = "Look", .output_node = true, .run = [&](Call& call) {
+                 was_inside = inside;
+                 prompt_id = call.context<RunToken>().prompt_id();
+               }});
+  Context context;
+  context.set_surround([&](const Context::Work& work) {
+    inside = true;
+    work();
+    inside = false;
+  });
+  Executor executor(catalog);
+  Recorder events;
+  RunRequest request;
+  request.prompt = prompt_of(R"({"1": {"class_type": "Look", "inputs": {}}})");
+  request.outputs = {"1"};
+  request.prompt_id = "seven";
+  request.context = &context;
+  CHECK(executor.run(request, events).status == RunStatus::Success);
+  CHECK(was_inside);
+  CHECK(prompt_id == "seven");
 }
 
 TEST_CASE("order: previews come as early as they can") {

@@ -232,24 +232,26 @@ TEST_CASE("UNet: patches on every layer equal merged weights") {
   for (std::size_t i = 0; i < unet.manifest().weights().size(); ++i) {
     const auto& declared = unet.manifest().weights()[i];
     auto& slot = unet.manifest().slot(i);
-    weights::Patch patch{.scale = 0.3};
+    weights::Adapter adapter{.strength = 0.3};
     if (declared.shape.size() < 2) {
-      patch.delta = tiny_weight(declared.name + ".delta", declared.shape);
-      merged.push_back(slot.value + 0.3 * patch.delta);
+      auto delta = tiny_weight(declared.name + ".delta", declared.shape);
+      adapter.kind = weights::AdapterKind::Difference;
+      adapter.parts = {{weights::Part::Value, delta}};
+      merged.push_back(slot.value + 0.3 * delta);
     } else {
       auto down = declared.shape, up = declared.shape;
       down[0] = up[1] = 4;
       for (std::size_t d = 2; d < up.size(); ++d) up[d] = 1;
-      patch.down = tiny_weight(declared.name + ".down", down);
-      patch.up = tiny_weight(declared.name + ".up", up);
-      merged.push_back(slot.value +
-                       0.3 * patch.up.flatten(1).mm(patch.down.flatten(1)).view(declared.shape));
+      auto low = tiny_weight(declared.name + ".down", down);
+      auto high = tiny_weight(declared.name + ".up", up);
+      adapter.parts = {{weights::Part::Down, low}, {weights::Part::Up, high}};
+      merged.push_back(slot.value + 0.3 * high.flatten(1).mm(low.flatten(1)).view(declared.shape));
     }
-    slot.patches = {patch};
+    slot.adapters = {adapter};
   }
   auto patched = unet.apply(input);
   for (std::size_t i = 0; i < merged.size(); ++i) {
-    unet.manifest().slot(i).patches.clear();
+    unet.manifest().slot(i).adapters.clear();
     unet.manifest().slot(i).value = merged[i];
   }
   auto wanted = unet.apply(input);

@@ -13,7 +13,8 @@
 
 using namespace distorch;
 using at::Tensor;
-using weights::Patch;
+using weights::Adapter;
+using weights::Part;
 
 namespace {
 
@@ -40,19 +41,30 @@ struct Made {
   Layer layer;
 };
 
-/// That a layer with this patch computes what it computes with the patch merged into its weight.
+/// That a layer with this adapter (twice) computes what it computes with the change merged.
 template <typename Layer>
-void check_patch(Made<Layer>& made, const Patch& patch, const Tensor& x, const Tensor& change) {
+void check_patch(Made<Layer>& made, const Adapter& adapter, const Tensor& x, const Tensor& change) {
   auto plain = made.layer(x);
   auto original = made.weight().value;
-  made.weight().patches = {patch, patch};
+  made.weight().adapters = {adapter, adapter};
   auto patched = made.layer(x);
-  made.weight().patches.clear();
-  made.weight().value = original + 2 * patch.scale * change.view(original.sizes());
+  made.weight().adapters.clear();
+  made.weight().value = original + 2 * adapter.strength * change.view(original.sizes());
   auto merged = made.layer(x);
   made.weight().value = original;
   CHECK(difference(patched, merged) < 1e-5);
   CHECK(difference(plain, merged) > 1e-2);
+}
+
+Adapter low_rank(const Tensor& down, const Tensor& up, double scale, const Tensor& mid = {}) {
+  Adapter adapter{.parts = {{Part::Down, down}, {Part::Up, up}}, .strength = scale};
+  if (mid.defined()) adapter.parts[Part::Mid] = mid;
+  return adapter;
+}
+
+Adapter difference_of(const Tensor& value, double scale) {
+  return {
+      .kind = weights::AdapterKind::Difference, .parts = {{Part::Value, value}}, .strength = scale};
 }
 
 }  // namespace
@@ -73,11 +85,11 @@ TEST_CASE("linear: patches equal merged weights") {
   Made<nn::Linear> made(24, 16);
   auto x = at::randn({2, 5, 24}), down = at::randn({4, 24}), up = at::randn({16, 4}),
        mid = at::randn({4, 4});
-  check_patch(made, {.down = down, .up = up, .scale = 0.7}, x, up.mm(down));
-  check_patch(made, {.down = down.view({4, 24, 1, 1}), .up = up.view({16, 4, 1, 1}), .scale = -1.3},
-              x, up.mm(down));
-  check_patch(made, {.down = down, .up = up, .mid = mid, .scale = 0.5}, x, up.mm(mid).mm(down));
-  check_patch(made, {.delta = at::ones({16, 24}), .scale = 0.25}, x, at::ones({16, 24}));
+  check_patch(made, low_rank(down, up, 0.7), x, up.mm(down));
+  check_patch(made, low_rank(down.view({4, 24, 1, 1}), up.view({16, 4, 1, 1}), -1.3), x,
+              up.mm(down));
+  check_patch(made, low_rank(down, up, 0.5, mid), x, up.mm(mid).mm(down));
+  check_patch(made, difference_of(at::ones({16, 24}), 0.25), x, at::ones({16, 24}));
 }
 
 TEST_CASE("conv: patches equal merged weights, in both memory formats") {
@@ -87,24 +99,22 @@ TEST_CASE("conv: patches equal merged weights, in both memory formats") {
     auto down = at::randn({4, 8, 3, 3}), up = at::randn({6, 4, 1, 1});
     for (nn::ConvOptions options : {nn::ConvOptions{}, nn::ConvOptions{.stride = 2}}) {
       Made<nn::Conv2d> made(8, 6, options);
-      check_patch(made, {.down = down, .up = up, .scale = 0.6}, image,
-                  up.view({6, 4}).mm(down.flatten(1)));
+      check_patch(made, low_rank(down, up, 0.6), image, up.view({6, 4}).mm(down.flatten(1)));
       auto small = at::randn({4, 8, 1, 1}), mid = at::randn({5, 4, 3, 3}),
            wide = at::randn({6, 5, 1, 1});
       auto product = at::einsum("oa,abxy,bi->oixy", {wide.flatten(1), mid, small.flatten(1)});
-      check_patch(made, {.down = small, .up = wide, .mid = mid, .scale = 0.4}, image, product);
+      check_patch(made, low_rank(small, wide, 0.4, mid), image, product);
       CHECK(difference(nn::patched(weights::Weight(&made.weight())), made.weight().value) == 0);
-      made.weight().patches = {{.down = small, .up = wide, .mid = mid, .scale = 0.4}};
+      made.weight().adapters = {low_rank(small, wide, 0.4, mid)};
       CHECK(difference(nn::patched(weights::Weight(&made.weight())),
                        made.weight().value + 0.4 * product) < 1e-5);
-      made.weight().patches.clear();
-      check_patch(made, {.delta = at::ones({6, 8, 3, 3}), .scale = 0.1}, image,
-                  at::ones({6, 8, 3, 3}));
+      made.weight().adapters.clear();
+      check_patch(made, difference_of(at::ones({6, 8, 3, 3}), 0.1), image, at::ones({6, 8, 3, 3}));
     }
     Made<nn::Conv2d> made(8, 6, nn::pointwise);
     auto low = at::randn({4, 8}), high = at::randn({6, 4});
-    check_patch(made, {.down = low, .up = high, .scale = 1.1}, image, high.mm(low));
-    check_patch(made, {.down = low.view({4, 8, 1, 1}), .up = high.view({6, 4, 1, 1})}, image,
+    check_patch(made, low_rank(low, high, 1.1), image, high.mm(low));
+    check_patch(made, low_rank(low.view({4, 8, 1, 1}), high.view({6, 4, 1, 1}), 1), image,
                 high.mm(low));
   }
 }
@@ -143,9 +153,9 @@ TEST_CASE("norms: weight, bias and differences of both") {
   CHECK(difference(group.layer(x), wanted) < 1e-5);
   Made<nn::LayerNorm> layer(16);
   auto y = at::randn({3, 16});
-  check_patch(layer, {.delta = at::full({16}, 0.3), .scale = 2.0}, y, at::full({16}, 0.3));
+  check_patch(layer, difference_of(at::full({16}, 0.3), 2.0), y, at::full({16}, 0.3));
   auto before = layer.layer(y);
-  layer.bias().patches = {{.delta = at::ones({16}), .scale = 0.5}};
+  layer.bias().adapters = {difference_of(at::ones({16}), 0.5)};
   CHECK(difference(layer.layer(y), before + 0.5) < 1e-6);
 }
 
@@ -154,7 +164,7 @@ TEST_CASE("embedding: rows, the first rows, patches") {
   auto ids = at::tensor({3, 3, 7}, at::kLong);
   CHECK(at::equal(made.layer(ids)[2], made.weight().value[7]));
   CHECK(at::equal(made.layer.first(2), made.weight().value.narrow(0, 0, 2)));
-  check_patch(made, {.delta = at::ones({10, 4}), .scale = 0.5}, ids, at::ones({10, 4}));
+  check_patch(made, difference_of(at::ones({10, 4}), 0.5), ids, at::ones({10, 4}));
 }
 
 TEST_CASE("timestep embedding: cosines first, frequencies from 1 to 1/10000") {

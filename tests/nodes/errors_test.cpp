@@ -1,8 +1,10 @@
+#include <c10/core/InferenceMode.h>
+
 #include <fstream>
 #include <limits>
 
 #include "distorch/base/error.h"
-#include "distorch/base/interrupt.h"
+#include "distorch/base/run_token.h"
 #include "distorch/media/image.h"
 #include "tests/nodes/tiny_app.h"
 
@@ -112,11 +114,11 @@ TEST_CASE("an interrupt in the middle of sampling stops there and leaves nothing
   struct Stopper : graph::EventSink {
     int steps = 0;
     void send(const graph::Event& event) override {
-      if (std::holds_alternative<graph::Progress>(event) && ++steps == 2) request_interrupt();
+      if (std::holds_alternative<graph::Progress>(event) && ++steps == 2)
+        current_run()->interrupt();
     }
   } stopper;
   auto result = tiny.run(with_picture(sampling_prompt()), &stopper);
-  clear_interrupt();
   CHECK(result.run.status == graph::RunStatus::Interrupted);
   CHECK(stopper.steps < 4);
   CHECK(nothing_in(tiny.folder() / "output"));
@@ -246,4 +248,15 @@ TEST_CASE("an absent device is replaced, or refused where devices are strict") {
   TinyApp other(strict, "strict");
   auto result = other.run(prompt);
   CHECK(contains(result.error, "cuda:7"));
+}
+
+TEST_CASE("nodes run in torch's inference mode, and only they do") {
+  TinyApp tiny;
+  bool inference = false;
+  tiny.catalog.add({.name = "Look", .output_node = true, .run = [&](graph::Call&) {
+                      inference = c10::InferenceMode::is_enabled();
+                    }});
+  tiny.run_well({{"1", {{"class_type", "Look"}, {"inputs", Json::object()}}}});
+  CHECK(inference);
+  CHECK_FALSE(c10::InferenceMode::is_enabled());
 }

@@ -5,7 +5,7 @@
 #include <set>
 
 #include "distorch/base/error.h"
-#include "distorch/base/interrupt.h"
+#include "distorch/base/run_token.h"
 #include "tests/sampling/closed_form.h"
 #include "tests/support/dump.h"
 
@@ -110,13 +110,13 @@ TEST_CASE(
       CHECK(steps[i] == static_cast<int>(i));
     }
     int seen = 0;
+    RunScope run(std::make_shared<RunToken>());
     CHECK_THROWS_AS(run_ksampler(model, settings, {at::zeros({1, 4, 8, 8})}, positive(), negative(),
                                  [&](const StepEvent&) {
                                    ++seen;
-                                   request_interrupt();
+                                   current_run()->interrupt();
                                  }),
                     Error);
-    clear_interrupt();
     CHECK(seen == 1);
   }
 }

@@ -213,11 +213,12 @@ TEST_CASE("calibration: operations of a run, block by block, cost what its profi
   toy::Folder folder;
   toy::Model model(3, 64);
   StreamedModel streamed(model.manifest(), folder.write(model), {.name = "toy"});
+  toy::Model fresh(3, 64);
   const auto forward = [&](at::Device device) {
     auto x = at::empty({16, 64}, at::TensorOptions().device(device));
-    model.forward(x + 1);
+    fresh.forward(x + 1);
   };
-  const auto operations = operations_of(streamed, forward);
+  const auto operations = operations_of(streamed, fresh.manifest(), forward);
   REQUIRE(operations.blocks.size() == 3);
   CHECK(operations.outside.size() == 1);
   CHECK((operations.blocks[0] == operations.blocks[2]));
@@ -225,7 +226,7 @@ TEST_CASE("calibration: operations of a run, block by block, cost what its profi
   CHECK(operations.blocks[0][0].flops == 2.0 * 16 * 64 * 64);
   auto device = hidden_device();
   device.issue_s = 8e-6;
-  const auto profile = profile_model(streamed, device, forward);
+  const auto profile = profile_model(streamed, fresh.manifest(), device, forward);
   double total = seconds_of(device, count_kernels(operations.outside));
   for (std::size_t i = 0; i < 3; ++i) {
     const auto block = seconds_of(device, count_kernels(operations.blocks[i]));

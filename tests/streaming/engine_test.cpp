@@ -33,8 +33,9 @@ struct Known {
     needs.key = "5";
     needs.steps = steps;
     needs.profile = [this](const RigDevice& compute) {
-      return profile_model(*weights, compute, [this](at::Device device) {
-        model.forward(at::empty({5, width}, at::TensorOptions().device(device)));
+      toy::Model fresh(blocks, width);
+      return profile_model(*weights, fresh.manifest(), compute, [&](at::Device device) {
+        fresh.forward(at::empty({5, width}, at::TensorOptions().device(device)));
       });
     };
     return needs;

@@ -69,9 +69,11 @@ double predicted_step(const Rig& rig, toy::Folder& folder, const std::vector<Blo
   toy::Model model(blocks, width);
   StreamedModel streamed(model.manifest(), folder.write(model),
                          {.name = "toy", .compute = "sim:0"});
-  auto profile = profile_model(streamed, *rig.find("sim:0"), [&](at::Device device) {
-    model.forward(at::empty({rows, width}, at::TensorOptions().device(device)));
-  });
+  toy::Model fresh(blocks, width);
+  auto profile =
+      profile_model(streamed, fresh.manifest(), *rig.find("sim:0"), [&](at::Device device) {
+        fresh.forward(at::empty({rows, width}, at::TensorOptions().device(device)));
+      });
   auto system = placement::system_of(rig, "sim:0");
   placement::Model planned{.name = "toy"};
   std::vector<Home> planned_homes;

@@ -7,6 +7,8 @@
 #include "distorch/device/device.h"
 #include "tests/streaming/toy_model.h"
 #include "tests/support/devices.h"
+#include "tests/support/faults.h"
+#include "tests/support/poison.h"
 
 using namespace distorch;
 using namespace distorch::streaming;
@@ -65,5 +67,144 @@ TEST_CASE(
                      (steps - settled) * model.total_file_bytes()) <= most);
       CHECK(ring->unforeseen_bytes() == unforeseen);
     }
+  }
+}
+
+namespace {
+
+/// A file of `count` equal blocks, and a ring for them.
+struct Subject {
+  static constexpr std::int64_t rows = 16, width = 64;
+
+  Subject(int count, RingOptions options, std::vector<std::int64_t> shape = {rows, width},
+          bool channels_last = false) {
+    weights::Scope root(manifest);
+    for (int i = 0; i < count; ++i) (root / "blocks" / i).block().weight("weight", shape);
+    model = std::make_unique<StreamedModel>(
+        manifest, folder.write(manifest, 64, at::kFloat),
+        StreamedOptions{.name = "toy", .compute = device::name_of(options.compute)});
+    for (int i = 0; i < count; ++i) {
+      std::vector<int> items;
+      if (channels_last) items.push_back(0);
+      blocks.push_back({i, &model->layout(i), {}, items});
+    }
+    options.slots = 2;
+    options.lane = "lane";
+    ring = make_ring(blocks, options);
+  }
+
+  /// The block's values as they lie in the ring.
+  at::Tensor values(const Lease& lease, int block) const {
+    const auto& item = model->layout(block).items[0];
+    if (!lease.places().empty())
+      return at::from_blob(const_cast<std::byte*>(lease.places()[0]), item.stored.shape).clone();
+    return view_item(lease.bytes(), item).cpu();
+  }
+  bool right(const Lease& lease, int block) const {
+    return at::equal(values(lease, block),
+                     weights::mapped_tensor(model->layout(block).items[0].stored));
+  }
+
+  weights::Manifest manifest;
+  toy::Folder folder;
+  std::unique_ptr<StreamedModel> model;
+  std::vector<RingBlock> blocks;
+  std::unique_ptr<Ring> ring;
+};
+
+RingOptions options_for(const std::string& compute, bool registered) {
+  RingOptions options;
+  options.compute = device::to_torch(compute);
+  options.registered = registered;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("a fill that failed does not count: the block is fetched again, what is wrong is told") {
+  for (std::string compute : {"cpu", "sim:0"}) {
+    CAPTURE(compute);
+    sim::install(test::small_rig());
+    int failed = 0;
+    for (int nth = 1; nth < 40; ++nth) {
+      Subject subject(6, options_for(compute, false));
+      const auto unused = subject.ring->position();
+      test::fail_call(test::Call::Read, nth);
+      for (int step = 0; step < 3; ++step)
+        for (int i = 0; i < 6; ++i) {
+          try {
+            auto lease = subject.ring->pin(i);
+            CHECK(subject.right(lease, i));
+          } catch (const Error& error) {
+            CHECK(error.kind() == ErrorKind::Format);
+            CHECK(error.where() == (subject.folder.path() / "toy.safetensors").string());
+            CHECK(subject.ring->position().fresh.empty());
+            CHECK(subject.ring->position().last_filled == unused.last_filled);
+          }
+        }
+      if (!test::call_pending(test::Call::Read)) ++failed;
+      test::fail_call(test::Call::Read, 0);
+    }
+    CHECK(failed >= 18);
+    // What nobody needs yet may be out of order; what is needed must not be.
+    Subject subject(6, options_for(compute, false));
+    test::fail_call(test::Call::Read, 1);
+    CHECK_THROWS_AS(auto lease = subject.ring->pin(3), Error);
+  }
+}
+
+TEST_CASE("copies of a ring that fail are told or made good, and the next ones are right") {
+  for (bool registered : {true, false})
+    for (int nth = 1; nth < 20; ++nth) {
+      sim::install(test::small_rig());
+      Subject subject(6, options_for("sim:0", registered));
+      sim::fail_copy(0, nth);
+      int told = 0;
+      for (int step = 0; step < 3; ++step)
+        for (int i = 0; i < 6; ++i) {
+          try {
+            auto lease = subject.ring->pin(i);
+            // Reading back is a copy, too, and may be the one that fails.
+            bool right = subject.right(lease, i);
+            CHECK(right);
+          } catch (const c10::Error& error) {
+            ++told;
+            CHECK(std::string(error.what()).find("sim:0: a copy") == 0);
+          }
+        }
+      CHECK(told <= 1);
+      CHECK_FALSE(sim::fault_pending(0));
+    }
+}
+
+TEST_CASE("a place is not overwritten while a block that was given up is laid out in it") {
+  sim::install(test::small_rig());
+  for (bool registered : {true, false}) {
+    Subject subject(8, options_for("sim:0", registered), {8, 8, 3, 3}, true);
+    CHECK_NOTHROW([&] {
+      for (int step = 0; step < 4; ++step)
+        for (int i : {0, 5, 2, 7, 1, 4}) auto lease = subject.ring->pin((i + 3 * step) % 8);
+    }());
+  }
+}
+
+TEST_CASE("a ring that is fed by a device has neither staging buffers nor a thread") {
+  sim::install(test::small_rig());
+  Subject subject(4, options_for("sim:0", true));
+  for (auto& block : subject.blocks) {
+    block.donor = at::empty({block.layout->slot_bytes},
+                            at::TensorOptions().dtype(at::kByte).device(at::Device("sim:1")));
+    block.donor.narrow(0, 0, block.layout->runs[0].size_bytes)
+        .copy_(weights::mapped_tensor(block.layout->items[0].stored).view(-1).view(at::kByte));
+  }
+  subject.ring.reset();
+  auto threads = test::thread_count();
+  auto registered = sim::registered_bytes();
+  auto ring = make_ring(subject.blocks, options_for("sim:0", false));
+  CHECK(sim::registered_bytes() == registered);
+  CHECK(test::thread_count() == threads);
+  for (int i = 0; i < 4; ++i) {
+    auto lease = ring->pin(i);
+    CHECK(subject.right(lease, i));
   }
 }

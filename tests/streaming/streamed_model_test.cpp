@@ -4,8 +4,11 @@
 #include <fstream>
 
 #include "distorch/base/error.h"
+#include "distorch/device/kind.h"
 #include "distorch/device/sim/sim.h"
 #include "tests/streaming/toy_model.h"
+#include "tests/support/faults.h"
+#include "tests/support/poison.h"
 
 using namespace distorch;
 using namespace distorch::streaming;
@@ -68,6 +71,7 @@ TEST_CASE("sim: every placement gives the bits of the resident one, also without
     CHECK(at::equal(run_with(folder, all(How::Streamed, "disk"), "sim:0"), plain));
     CHECK(at::equal(run_with(folder, all(How::Streamed, "sim:1"), "sim:0"), plain));
     CHECK(at::equal(run_with(folder, all(How::OnDonor, "sim:1"), "sim:0"), plain));
+    CHECK(at::equal(run_with(folder, all(How::OnDonor, "cpu"), "sim:0"), plain));
     std::vector<BlockHome> mixed;
     const BlockHome kinds[] = {{How::Resident, "sim:0"},
                                {How::Streamed, "cpu"},
@@ -81,25 +85,25 @@ TEST_CASE("sim: every placement gives the bits of the resident one, also without
 
 TEST_CASE("each wait of the ring is needed: the race check catches its removal") {
   toy::Folder folder;
-  auto run = [&](RingWaits waits, bool registered) {
+  auto run = [&](sim::Waits lost, bool registered) {
     sim::install(toy::rig(1, std::int64_t{1} << 22), sim::Mode::Exec);
     // Room for the two staging buffers, not for the file.
     sim::refuse_registration_after(registered ? -1 : 4 * block_bytes);
     toy::Model model(blocks, width);
     StreamedModel streamed(model.manifest(), folder.write(model),
-                           {.name = "toy", .compute = "sim:0", .waits = waits});
-    streamed.load(all(How::Streamed, "cpu"));
+                           {.name = "toy", .compute = "sim:0"});
     auto x = input().to(at::Device("sim:0"));
+    sim::lose_waits(lost);
+    streamed.load(all(How::Streamed, "cpu"));
     for (int step = 0; step < 2; ++step) x = model.forward(x);
     x.cpu();
   };
-  CHECK_NOTHROW(run({}, true));
-  CHECK_NOTHROW(run({}, false));
-  CHECK_THROWS(run({.copy_after_compute = false}, true));
-  CHECK_THROWS(run({.compute_after_copy = false}, true));
-  CHECK_THROWS(run({.copy_after_compute = false}, false));
-  CHECK_THROWS(run({.compute_after_copy = false}, false));
-  CHECK_THROWS(run({.host_after_copy = false}, false));
+  for (bool registered : {true, false}) {
+    CHECK_NOTHROW(run(sim::Waits::None, registered));
+    for (auto lost : {sim::Waits::OfComputeForOthers, sim::Waits::OfOthersForCompute})
+      CHECK_THROWS_WITH(run(lost, registered), doctest::Contains("a race"));
+  }
+  CHECK_THROWS_WITH(run(sim::Waits::OfHostForEvents, false), doctest::Contains("a race"));
   sim::refuse_registration_after(-1);
 }
 
@@ -119,6 +123,129 @@ TEST_CASE("out of memory: weights make room and the block is repeated") {
   CHECK(at::equal(model.forward(model.forward(x)).cpu(), plain));
   CHECK(std::any_of(streamed.homes().begin(), streamed.homes().end(),
                     [](const BlockHome& home) { return home.how == How::Streamed; }));
+}
+
+TEST_CASE("out of memory: a block is repeated as long as something makes way, a little each time") {
+  toy::Folder folder;
+  auto plain = expected(folder);
+  sim::install(toy::rig(1, 20 * block_bytes), sim::Mode::Exec);
+  toy::Model model(blocks, width);
+  StreamedModel streamed(model.manifest(), folder.write(model),
+                         {.name = "toy", .compute = "sim:0"});
+  streamed.load(all(How::Resident, "sim:0"));
+  auto x = input().to(at::Device("sim:0"));
+  // Others hold all that is left, and give it back in pieces that are too small by themselves.
+  std::vector<at::Tensor> others;
+  auto options = at::TensorOptions().dtype(at::kByte).device(at::Device("sim:0"));
+  while (sim::memory(0).in_use + 1024 <= sim::memory(0).total)
+    others.push_back(at::empty({1024}, options));
+  int asked = 0;
+  streamed.make_room = [&](const std::string& device, std::int64_t) {
+    CHECK(device == "sim:0");
+    ++asked;
+    if (others.empty()) return false;
+    others.pop_back();
+    return true;
+  };
+  CHECK(at::equal(model.forward(model.forward(x)).cpu(), plain));
+  CHECK(asked >= 4);
+}
+
+TEST_CASE("out of memory between blocks and around a recorded step makes room as within a block") {
+  toy::Folder folder;
+  for (bool recorded : {false, true})
+    for (int nth = 1; nth < 60; ++nth) {
+      sim::install(toy::rig(1, 40 * block_bytes), sim::Mode::Exec);
+      toy::Model model(blocks, width);
+      StreamedModel streamed(model.manifest(), folder.write(model),
+                             {.name = "toy", .compute = "sim:0"});
+      streamed.load(all(How::Resident, "sim:0"));
+      streamed.record_steps(recorded);
+      streamed.make_room = [&](const std::string&, std::int64_t bytes) {
+        return streamed.shrink(bytes) > 0;
+      };
+      auto x = input().to(at::Device("sim:0"));
+      auto step = [&] {
+        return streamed
+            .step({x},
+                  [&](const std::vector<at::Tensor>& in) { return model.forward(in[0] * 0.5) * 2; })
+            .cpu();
+      };
+      auto want = step();
+      sim::fail_allocation(0, nth);
+      for (int i = 0; i < 3; ++i) CHECK(at::equal(step(), want));
+      CHECK_FALSE(sim::fault_pending(0));
+    }
+}
+
+TEST_CASE("uploads are finished also where the first block never runs") {
+  toy::Folder folder;
+  sim::install(toy::rig(1, std::int64_t{1} << 22), sim::Mode::Exec);
+  toy::Model model(blocks, width);
+  StreamedModel streamed(model.manifest(), folder.write(model),
+                         {.name = "toy", .compute = "sim:0", .upload_from_bytes = 0});
+  auto threads = test::thread_count();
+  streamed.load(all(How::Resident, "sim:0"));
+  auto x = input().to(at::Device("sim:0"));
+  // Its second half alone, as a decoder runs.
+  for (int block = blocks / 2; block < blocks; ++block)
+    streamed.run(block, {x}, [](const weights::Tensors& in) { return in; });
+  CHECK(test::threads_back_to(threads));
+  CHECK(sim::registered_bytes() == 0);
+}
+
+TEST_CASE("a failed upload leaves the model unloaded, and the next load brings everything") {
+  toy::Folder folder;
+  auto plain = expected(folder);
+  sim::install(toy::rig(1, std::int64_t{1} << 22), sim::Mode::Exec);
+  toy::Model model(blocks, width);
+  StreamedModel streamed(model.manifest(), folder.write(model),
+                         {.name = "toy", .compute = "sim:0", .upload_from_bytes = 0});
+  auto x = input().to(at::Device("sim:0"));
+  auto step = [&] {
+    streamed.load(all(How::Resident, "sim:0"));
+    return model.forward(model.forward(x)).cpu();
+  };
+  for (int nth = 1; nth <= 2 * blocks; ++nth) {
+    test::fail_call(test::Call::Read, nth);
+    CHECK_THROWS_WITH_AS(step(), doctest::Contains("toy.safetensors"), Error);
+    CHECK_FALSE(streamed.loaded());
+    CHECK(streamed.device_bytes("sim:0") == 0);
+    CHECK(at::equal(step(), plain));
+    streamed.unload();
+  }
+}
+
+TEST_CASE("a replay whose block comes to lie elsewhere is noticed") {
+  // Keeps what is done aside, as a recorder of real operations does.
+  struct Recorder final : device::Recorder {
+    void aside(const std::function<void()>& action) override {
+      actions.push_back(action);
+      action();
+    }
+    std::vector<std::function<void()>> actions;
+  };
+  toy::Folder folder;
+  sim::install(toy::rig(1, std::int64_t{1} << 22), sim::Mode::Exec);
+  toy::Model model(blocks, width);
+  StreamedModel streamed(model.manifest(), folder.write(model),
+                         {.name = "toy", .compute = "sim:0"});
+  streamed.load(all(How::Streamed, "cpu"));
+  auto x = input().to(at::Device("sim:0"));
+  for (int i = 0; i < 4; ++i) model.forward(x);
+  Recorder recorder;
+  {
+    device::RecorderScope scope(recorder);
+    model.forward(x);
+  }
+  // Two steps later a nine of two slots lies as it did.
+  model.forward(x);
+  for (const auto& action : recorder.actions) CHECK_NOTHROW(action());
+  // A step that leaves blocks out shifts the places of those that follow.
+  for (int block : {0, 3, 4})
+    streamed.run(block, {x}, [](const weights::Tensors& in) { return in; });
+  CHECK_THROWS_AS(for (const auto& action : recorder.actions) action(), Moved);
+  streamed.unload();
 }
 
 TEST_CASE("a donor that vanishes ends the run with its name") {

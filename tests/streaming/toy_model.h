@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "distorch/formats/safetensors.h"
 #include "distorch/streaming/streamed_model.h"
 #include "distorch/weights/checkpoint.h"
+#include "distorch/weights/lora.h"
 
 namespace toy {
 
@@ -32,8 +34,10 @@ class Model {
     for (const auto& layer : layers_)
       x = layer.block.run1({x}, [&](const weights::Tensors& in) {
         auto y = at::linear(in[0], layer.weight.dense(), layer.bias.dense());
-        for (const auto& patch : layer.weight.patches())
-          y = y + at::linear(at::linear(in[0], patch.down), patch.up) * patch.scale;
+        for (const auto& lora : layer.weight.adapters()) {
+          auto low = at::linear(in[0], lora.part(weights::Part::Down));
+          y = y + at::linear(low, lora.part(weights::Part::Up)) * lora.strength;
+        }
         return in[0] + at::tanh(y);
       });
     return x;
@@ -72,27 +76,71 @@ class Folder {
   /// `width`: over how many values a result sums.
   weights::Checkpoint write(weights::Manifest& manifest, std::int64_t width, at::ScalarType dtype,
                             const std::string& name = "toy.safetensors") {
-    std::vector<at::Tensor> kept;
-    std::vector<formats::TensorToWrite> list;
+    std::vector<std::pair<std::string, at::Tensor>> tensors;
     auto generator = at::make_generator<at::CPUGeneratorImpl>(7);
     for (const auto& weight : manifest.weights()) {
       auto values = at::randn(weight.shape, generator) / std::sqrt(static_cast<double>(width));
-      kept.push_back(values.to(dtype).contiguous());
-      auto type = dtype == at::kFloat  ? formats::DType::F32
-                  : dtype == at::kHalf ? formats::DType::F16
-                                       : formats::DType::BF16;
+      tensors.emplace_back(weight.name, values.to(dtype));
+    }
+    return write(tensors, name);
+  }
+
+  weights::Checkpoint write(const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                            const std::string& name) {
+    using formats::DType;
+    const std::map<at::ScalarType, DType> types = {{at::kFloat, DType::F32},
+                                                   {at::kHalf, DType::F16},
+                                                   {at::kBFloat16, DType::BF16},
+                                                   {at::kByte, DType::U8},
+                                                   {at::kChar, DType::I8},
+                                                   {at::kFloat8_e4m3fn, DType::F8_E4M3},
+                                                   {at::kFloat8_e5m2, DType::F8_E5M2}};
+    std::vector<at::Tensor> kept;
+    std::vector<formats::TensorToWrite> list;
+    for (const auto& [tensor_name, values] : tensors) {
+      kept.push_back(values.contiguous());
       list.push_back(
-          {weight.name,
-           type,
-           weight.shape,
+          {tensor_name,
+           types.at(values.scalar_type()),
+           values.sizes().vec(),
            {static_cast<const std::byte*>(kept.back().const_data_ptr()), kept.back().nbytes()}});
     }
     formats::write_safetensors(path_ / name, list);
+    return open(name);
+  }
+
+  /// A LoRA of this rank on every matrix of a Model, its factors seeded and 0.1 large.
+  std::shared_ptr<const std::vector<weights::NamedAdapter>> write_lora(
+      Model& model, std::int64_t rank, const std::string& name = "lora.safetensors") {
+    std::vector<at::Tensor> kept;
+    std::vector<formats::TensorToWrite> list;
+    std::map<std::string, std::string> names;
+    auto generator = at::make_generator<at::CPUGeneratorImpl>(11);
+    auto add = [&](const std::string& tensor, std::vector<std::int64_t> shape) {
+      kept.push_back(at::randn(shape, generator) * 0.1);
+      list.push_back(
+          {tensor,
+           formats::DType::F32,
+           shape,
+           {static_cast<const std::byte*>(kept.back().const_data_ptr()), kept.back().nbytes()}});
+    };
+    for (const auto& weight : model.manifest().weights()) {
+      if (weight.shape.size() != 2) continue;
+      add(weight.name + ".lora_A.weight", {rank, model.width()});
+      add(weight.name + ".lora_B.weight", {model.width(), rank});
+      names[weight.name] = weight.name;
+    }
+    formats::write_safetensors(path_ / name, list);
+    return std::make_shared<const std::vector<weights::NamedAdapter>>(
+        weights::match_lora(open(name), names, model.manifest()).adapters);
+  }
+
+ private:
+  weights::Checkpoint open(const std::string& name) const {
     return weights::Checkpoint(
         std::make_shared<formats::TensorFile>(formats::open_tensor_file(path_ / name)));
   }
 
- private:
   std::filesystem::path path_;
 };
 

@@ -1,6 +1,8 @@
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <filesystem>
+#include <fstream>
 
 #include "distorch/base/error.h"
 #include "distorch/formats/safetensors.h"
@@ -33,6 +35,16 @@ class TensorFolder {
     formats::write_safetensors(path_ / name, list);
     return Checkpoint(
         std::make_shared<formats::TensorFile>(formats::open_tensor_file(path_ / name)));
+  }
+
+  /// Writes zeros over the last bytes of a file, in place: its size stays, its time does not.
+  void overwrite(const std::string& name) {
+    auto path = path_ / name;
+    auto time = std::filesystem::last_write_time(path);
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-8, std::ios::end).write("\0\0\0\0\0\0\0\0", 8);
+    file.close();
+    std::filesystem::last_write_time(path, time + std::chrono::seconds(1));
   }
 
  private:
@@ -96,20 +108,63 @@ TEST_CASE("lora: spellings, alpha, leftovers") {
                                              {"unet.b.lora_A.weight", at::ones({2, 3, 1, 1})},
                                              {"unet.b.lora_B.weight", at::ones({4, 2, 1, 1})},
                                              {"stranger", at::ones({1})}});
+  Manifest model;
+  auto scope = Scope(model).block("only");
+  scope.weight("a.weight", {4, 3});
+  scope.weight("b.weight", {4, 3});
   auto lora = match_lora(
-      file, {{"lora_unet_a", "a.weight"}, {"unet.b", "b.weight"}, {"lora_unet_none", "none"}});
-  REQUIRE(lora.patches.size() == 2);
-  CHECK(lora.patches[0].weight == "a.weight");
-  CHECK(lora.patches[0].patch.scale == 0.5);
+      file, {{"lora_unet_a", "a.weight"}, {"unet.b", "b.weight"}, {"lora_unet_none", "none"}},
+      model);
+  REQUIRE(lora.adapters.size() == 2);
+  CHECK(lora.adapters[0].weight == "a.weight");
+  CHECK(lora.adapters[0].alpha == 1.0);
+  CHECK_FALSE(lora.adapters[1].alpha.has_value());
   CHECK(lora.unknown == std::vector<std::string>{"stranger"});
-  auto patch = fit_patch(lora.patches[1], {4, 3}, 2.0, at::kFloat, at::kCPU);
-  CHECK(patch.up.sizes() == at::IntArrayRef({4, 2}));
-  CHECK(patch.scale == 2.0);
-  CHECK_THROWS_AS(fit_patch(lora.patches[0], {5, 3}, 1.0, at::kFloat, at::kCPU), Error);
+  CHECK(lora.left_out.empty());
+  CHECK(lora.adapters[1].size_bytes() == (4 + 3) * 2 * 4);
+  auto adapter = read_adapter(lora.adapters[1], at::kCPU);
+  CHECK(adapter.part(Part::Up).sizes() == at::IntArrayRef({4, 2, 1, 1}));
+  CHECK_FALSE(adapter.part(Part::Mid).defined());
 }
 
-TEST_CASE("lora: adapters that are no low-rank sums are refused by name") {
+TEST_CASE("lora: what does not fit the model, and endings that nobody knows, are said") {
   TensorFolder folder;
-  auto file = folder.write("d.safetensors", {{"lora_unet_a.dora_scale", at::ones({4})}});
-  CHECK_THROWS_AS(match_lora(file, {{"lora_unet_a", "a.weight"}}), Error);
+  auto file = folder.write("m.safetensors", {{"a.lora_up.weight", at::ones({4, 2})},
+                                             {"a.lora_down.weight", at::ones({2, 5})},
+                                             {"b.lora_magnitude_vector", at::ones({4})},
+                                             {"c.lora_up.weight", at::ones({4, 2})}});
+  Manifest model;
+  auto scope = Scope(model).block("only");
+  for (const char* name : {"a.weight", "b.weight"}) scope.weight(name, {4, 3});
+  auto lora = match_lora(file, {{"a", "a.weight"}, {"b", "b.weight"}, {"c", "c.weight"}}, model);
+  CHECK(lora.adapters.empty());
+  CHECK(lora.unknown == std::vector<std::string>{"c.lora_up.weight"});
+  REQUIRE(lora.left_out.size() == 2);
+  CHECK(lora.left_out[0] ==
+        "the adapter of 'a.weight' has tensors of shape [4, 2], [2, 5], which do not make a change "
+        "of a weight of shape [4, 3]");
+  CHECK(lora.left_out[1] ==
+        "'b.lora_magnitude_vector' belongs to 'b.weight', but no kind of adapter that distorch "
+        "knows has a tensor '.lora_magnitude_vector'");
+  scope.weight("c.weight", {4, 3});
+  CHECK_THROWS_WITH_AS(match_lora(file, {{"c", "c.weight"}}, model),
+                       doctest::Contains("has 'c.lora_up.weight' but not 'c.lora_down.weight'"),
+                       Error);
+}
+
+TEST_CASE("lora: a file that is overwritten in place is not believed") {
+  TensorFolder folder;
+  std::map<std::string, at::Tensor> tensors{{"a.lora_up.weight", at::ones({4, 2})},
+                                            {"a.lora_down.weight", at::ones({2, 3})},
+                                            {"a.alpha", at::full({}, 1.0f)}};
+  auto file = folder.write("o.safetensors", tensors);
+  Manifest model;
+  Scope(model).block("only").weight("a.weight", {4, 3});
+  auto lora = match_lora(file, {{"a", "a.weight"}}, model);
+  REQUIRE(lora.adapters.size() == 1);
+  CHECK(at::equal(read_adapter(lora.adapters[0], at::kCPU).part(Part::Up), at::ones({4, 2})));
+  folder.overwrite("o.safetensors");
+  auto changed = doctest::Contains("was truncated or replaced while in use");
+  CHECK_THROWS_WITH_AS(read_adapter(lora.adapters[0], at::kCPU), changed, Error);
+  CHECK_THROWS_WITH_AS(match_lora(file, {{"a", "a.weight"}}, model), changed, Error);
 }

@@ -49,6 +49,7 @@ void copy_host(const at::Tensor& from, const at::Tensor& to, bool non_blocking) 
   const auto& host_tensor = upload ? from : to;
   const int index = device_tensor.device().index();
   machine().require(index);
+  machine().about_to_copy(index);
   const auto side = host_side(host_tensor, !upload);
   const int stream = machine().current_stream(index);
   const auto* label = label_of(upload ? "copy to device" : "copy to host");
@@ -86,6 +87,8 @@ void copy_across(const at::Tensor& from, const at::Tensor& to) {
   const int source = from.device().index(), target = to.device().index();
   machine().require(source);
   machine().require(target);
+  machine().about_to_copy(source);
+  machine().about_to_copy(target);
   const int stream = machine().current_stream(source), other = machine().current_stream(target);
   machine().wait(stream, machine().record(other));
   const auto* label = label_of("copy between devices");

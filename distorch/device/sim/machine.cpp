@@ -110,6 +110,8 @@ c10::StreamId Machine::new_stream_id(int device) {
 
 std::string Machine::stream_name(int stream) const { return stream_names_[stream]; }
 
+bool Machine::is_default(int stream) { return stream_of(stream_devices_[stream], 0) == stream; }
+
 // --- memory ---
 
 void Machine::out_of_memory(const DeviceState& device, std::int64_t bytes) const {
@@ -290,12 +292,15 @@ void Machine::use(int stream, const std::string* label, const std::vector<Use>& 
 
 SimEvent Machine::record(int stream) {
   std::lock_guard lock(mutex_);
-  return {timeline_.record(stream), order_.clock(stream), this};
+  return {timeline_.record(stream), order_.clock(stream), this, stream};
 }
 
 void Machine::wait(int stream, const SimEvent& event) {
   std::lock_guard lock(mutex_);
   if (!event.mark || event.of != this) return;
+  const bool by_default = is_default(stream), for_default = is_default(event.stream);
+  if (lost_ == Waits::OfComputeForOthers && by_default && !for_default) return;
+  if (lost_ == Waits::OfOthersForCompute && !by_default && for_default) return;
   timeline_.wait(stream, event.mark);
   order_.stream_waits(stream, event.clock);
 }
@@ -308,7 +313,7 @@ void Machine::finish(int stream) {
 
 void Machine::finish(const SimEvent& event) {
   std::lock_guard lock(mutex_);
-  if (!event.mark || event.of != this) return;
+  if (!event.mark || event.of != this || lost_ == Waits::OfHostForEvents) return;
   timeline_.finish(*event.mark);
   order_.host_waits(event.clock);
 }
@@ -458,6 +463,28 @@ void Machine::fail_device(int device) {
 void Machine::fail_allocation(int device, std::int64_t nth) {
   std::lock_guard lock(mutex_);
   devices_.at(device).fail_in = nth;
+}
+
+void Machine::fail_copy(int device, std::int64_t nth) {
+  std::lock_guard lock(mutex_);
+  devices_.at(device).fail_copy_in = nth;
+}
+
+void Machine::about_to_copy(int device) {
+  std::lock_guard lock(mutex_);
+  auto& left = devices_.at(device).fail_copy_in;
+  const bool fails = left > 0 && --left == 0;
+  TORCH_CHECK(!fails, devices_[device].name, ": a copy over its link failed");
+}
+
+bool Machine::fault_pending(int device) {
+  std::lock_guard lock(mutex_);
+  return devices_.at(device).fail_in > 0 || devices_[device].fail_copy_in > 0;
+}
+
+void Machine::lose_waits(Waits which) {
+  std::lock_guard lock(mutex_);
+  lost_ = which;
 }
 
 }  // namespace distorch::sim

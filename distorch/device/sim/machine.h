@@ -56,6 +56,7 @@ struct SimEvent {
   std::shared_ptr<Mark> mark;
   Clock clock;
   const Machine* of = nullptr;
+  int stream = -1;
 };
 
 struct CopyJob {
@@ -126,6 +127,11 @@ class Machine : public std::enable_shared_from_this<Machine> {
   void limit_memory(int device, std::int64_t bytes);
   void fail_device(int device);
   void fail_allocation(int device, std::int64_t nth);
+  void fail_copy(int device, std::int64_t nth);
+  bool fault_pending(int device);
+  void lose_waits(Waits which);
+  /// Before a copy over a link of the device: where it is the one that is to fail.
+  void about_to_copy(int device);
 
  private:
   struct Ghost {  // freed memory that another stream may still use
@@ -144,7 +150,8 @@ class Machine : public std::enable_shared_from_this<Machine> {
     Memory memory;
     Work work;
     bool failed = false;
-    std::int64_t fail_in = 0;  // allocations until one fails; 0: none
+    std::int64_t fail_in = 0;       // allocations until one fails; 0: none
+    std::int64_t fail_copy_in = 0;  // copies until one fails; 0: none
     std::map<c10::StreamId, int> streams;
     c10::StreamId next_stream = 1;
     std::list<Ghost> ghosts;
@@ -159,6 +166,7 @@ class Machine : public std::enable_shared_from_this<Machine> {
                          const Access& earlier) const;
   [[noreturn]] void out_of_memory(const DeviceState& device, std::int64_t bytes) const;
   std::string stream_name(int stream) const;
+  bool is_default(int stream);
   int route(const std::string& from, const std::string& to);
   std::string rig_name(const std::string& sim_name) const;
 
@@ -168,6 +176,7 @@ class Machine : public std::enable_shared_from_this<Machine> {
   std::vector<DeviceState> devices_;
   Timeline timeline_;
   Order order_;
+  Waits lost_ = Waits::None;
   AccessLog host_log_;  // uses of page-locked host memory, by address
   std::vector<std::string> stream_names_;
   std::vector<int> stream_devices_;

@@ -116,5 +116,8 @@ void reset_peak(int device) { machine().reset_peak(device); }
 void limit_memory(int device, std::int64_t bytes) { machine().limit_memory(device, bytes); }
 void fail_device(int device) { machine().fail_device(device); }
 void fail_allocation(int device, std::int64_t nth) { machine().fail_allocation(device, nth); }
+void fail_copy(int device, std::int64_t nth) { machine().fail_copy(device, nth); }
+bool fault_pending(int device) { return machine().fault_pending(device); }
+void lose_waits(Waits which) { machine().lose_waits(which); }
 
 }  // namespace distorch::sim

@@ -155,6 +155,20 @@ void fail_device(int device);
 /// The n-th allocation from now (1 = the next) on the device fails once with an out-of-memory
 /// error.
 void fail_allocation(int device, std::int64_t nth);
+/// The n-th copy from now over a link into or out of the device fails once, with torch's error that
+/// names the device, and moves nothing.
+void fail_copy(int device, std::int64_t nth);
+/// Whether an allocation or copy that is to fail is still to come.
+bool fault_pending(int device);
+/// From now until the next install, waits of this kind do nothing: what the race check has to
+/// notice.
+enum class Waits {
+  None,
+  OfComputeForOthers,  // of a device's default stream for other streams
+  OfOthersForCompute,  // of other streams for a default stream
+  OfHostForEvents
+};
+void lose_waits(Waits which);
 /// Registration is refused once more than `bytes` would be registered (0: always; negative: never).
 void refuse_registration_after(std::int64_t bytes);
 

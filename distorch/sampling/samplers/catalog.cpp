@@ -2,7 +2,7 @@
 #include <fmt/ranges.h>
 
 #include "distorch/base/error.h"
-#include "distorch/base/interrupt.h"
+#include "distorch/base/run_token.h"
 #include "distorch/sampling/samplers.h"
 
 namespace distorch::sampling {

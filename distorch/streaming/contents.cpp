@@ -1,0 +1,171 @@
+#include "distorch/streaming/contents.h"
+
+#include <map>
+
+namespace distorch::streaming {
+
+std::int64_t dense_bytes(const weights::Stored& stored, at::ScalarType dtype) {
+  constexpr std::int64_t alignment = 64;
+  auto bytes =
+      c10::multiply_integers(stored.shape) * static_cast<std::int64_t>(c10::elementSize(dtype));
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
+bool Contents::is_as_computed(const weights::Stored& stored) const {
+  return !stored.encoding && weights::to_torch(stored) == options_.dtype;
+}
+
+Contents::Contents(weights::Manifest& manifest, const weights::Checkpoint& checkpoint,
+                   Options options)
+    : manifest_(manifest), options_(std::move(options)), blocks_(manifest.blocks().size()) {
+  weights::check_complete(manifest_, checkpoint, options_.name);
+  const auto& declared = manifest_.weights();
+  for (std::size_t i = 0; i < declared.size(); ++i)
+    if (const auto* stored = checkpoint.find(declared[i].name))
+      blocks_[declared[i].block].stored.emplace_back(static_cast<int>(i), *stored);
+  for (auto& block : blocks_) {
+    std::vector<weights::Stored> tensors;
+    for (const auto& [weight, stored] : block.stored) {
+      for (auto& tensor : weights::tensors_of(stored)) tensors.push_back(std::move(tensor));
+      block.needs_conversion = block.needs_conversion || !is_as_computed(stored);
+      block.converted_bytes += dense_bytes(stored, options_.dtype);
+    }
+    block.weights = lay_out(tensors);
+    block.all = block.weights;
+    if (!options_.channels_last) continue;
+    const auto& items = block.weights.items;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      const auto& shape = items[i].stored.shape;
+      if (is_as_computed(items[i].stored) && shape.size() == 4 && shape[2] * shape[3] > 1)
+        block.channels_last.push_back(static_cast<int>(i));
+    }
+  }
+  manifest_.compute_in(options_.dtype);
+}
+
+BlockValues Contents::values(int block, const std::vector<at::Tensor>& tensors) const {
+  BlockValues values;
+  const auto* next = tensors.data();
+  for (const auto& [weight, stored] : blocks_[block].stored) {
+    auto& slot = values.emplace_back(SlotValue{weight, {}, nullptr, {}});
+    if (stored.encoding)
+      slot.packed = std::make_shared<quant::Packed>(weights::packed_from(stored, next));
+    else
+      slot.value = *next;
+    next += weights::tensors_of(stored).size();
+  }
+  return values;
+}
+
+std::vector<int> Contents::set_loras(const std::vector<LoraUse>& loras) {
+  auto same_files = [](const LoraUse& a, const LoraUse& b) {
+    return a.key == b.key && a.adapters == b.adapters;
+  };
+  if (std::equal(loras.begin(), loras.end(), loras_.begin(), loras_.end(), same_files)) {
+    loras_ = loras;
+    return {};
+  }
+  std::map<std::string, std::pair<int, int>> places;  // weight -> block, place in it
+  const auto& declared = manifest_.weights();
+  for (std::size_t block = 0; block < blocks_.size(); ++block)
+    for (std::size_t place = 0; place < blocks_[block].stored.size(); ++place)
+      places[declared[blocks_[block].stored[place].first].name] = {static_cast<int>(block),
+                                                                   static_cast<int>(place)};
+  std::vector<std::vector<LoraPart>> adapters(blocks_.size());
+  std::vector<std::vector<weights::Stored>> tensors(blocks_.size());
+  for (std::size_t lora = 0; lora < loras.size(); ++lora)
+    for (const auto& named : *loras[lora].adapters) {
+      auto at = places.find(named.weight);
+      if (at == places.end()) continue;
+      auto [block, place] = at->second;
+      adapters[block].push_back({place, lora, &named});
+      for (const auto& [part, stored] : named.parts) tensors[block].push_back(stored);
+    }
+  std::vector<Layout> added(blocks_.size()), all(blocks_.size());
+  std::vector<int> changed;
+  for (std::size_t block = 0; block < blocks_.size(); ++block) {
+    if (tensors[block].empty() && blocks_[block].adapters.empty()) continue;
+    added[block] = lay_out(tensors[block]);
+    all[block] = joined(blocks_[block].weights, added[block]);
+    changed.push_back(static_cast<int>(block));
+  }
+  for (int block : changed) {
+    blocks_[block].adapters = std::move(adapters[block]);
+    blocks_[block].loras = std::move(added[block]);
+    blocks_[block].all = std::move(all[block]);
+  }
+  loras_ = loras;
+  return changed;
+}
+
+BlockValues Contents::with_loras(int block, BlockValues values, const at::Tensor* first) const {
+  for (auto& slot : values) slot.adapters.clear();
+  for (const auto& [place, lora, named] : blocks_[block].adapters) {
+    std::vector<at::Tensor> parts(first, first + named->parts.size());
+    first += named->parts.size();
+    auto adapter = weights::make_adapter(*named, parts, loras_[lora].strength);
+    if (!adapter.is_nothing()) values[place].adapters.push_back(std::move(adapter));
+  }
+  return values;
+}
+
+BlockValues Contents::converted(BlockValues values) const {
+  for (auto& slot : values) {
+    std::optional<at::MemoryFormat> format;
+    if (options_.channels_last && manifest_.weights()[slot.weight].shape.size() == 4)
+      format = at::MemoryFormat::ChannelsLast;
+    if (slot.packed) {
+      slot.value = quant::decode(*slot.packed, options_.dtype);
+      if (format) slot.value = slot.value.contiguous(*format);
+      slot.packed = nullptr;
+    } else if (slot.value.scalar_type() != options_.dtype) {
+      slot.value = slot.value.to(options_.dtype, false, false, format);
+    }
+  }
+  return values;
+}
+
+BlockValues Contents::converted_into(const at::Tensor& memory, int block,
+                                     const BlockValues& values) const {
+  auto result = values;
+  std::int64_t offset = 0;
+  for (std::size_t i = 0; i < result.size(); ++i) {
+    const auto& stored = blocks_[block].stored[i].second;
+    const auto& shape = stored.shape;
+    auto bytes = dense_bytes(stored, options_.dtype);
+    auto room = memory.narrow(0, offset, bytes)
+                    .view(options_.dtype)
+                    .narrow(0, 0, c10::multiply_integers(shape));
+    auto value = options_.channels_last && shape.size() == 4
+                     ? room.view({shape[0], shape[2], shape[3], shape[1]}).permute({0, 3, 1, 2})
+                     : room.view(shape);
+    auto& slot = result[i];
+    value.copy_(slot.packed ? quant::decode(*slot.packed, options_.dtype) : slot.value);
+    slot.value = std::move(value);
+    slot.packed = nullptr;
+    for (const auto& part : weights::tensors_of(stored))
+      part.file->mapping()->dont_need(part.range());
+    offset += bytes;
+  }
+  return result;
+}
+
+void Contents::fill_slots(const BlockValues& values) const {
+  for (const auto& [weight, value, packed, adapters] : values) {
+    auto& slot = manifest_.slot(weight);
+    slot.value = value;
+    slot.packed = packed;
+    slot.adapters = adapters;
+  }
+}
+
+void Contents::clear_slots(int block) const {
+  for (const auto& [weight, stored] : blocks_[block].stored) {
+    auto& slot = manifest_.slot(weight);
+    slot.value = at::Tensor();
+    slot.packed = nullptr;
+    slot.adapters.clear();
+  }
+}
+
+}  // namespace distorch::streaming

@@ -1,0 +1,113 @@
+#pragma once
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "distorch/streaming/layout.h"
+#include "distorch/weights/checkpoint.h"
+#include "distorch/weights/lora.h"
+#include "distorch/weights/manifest.h"
+
+namespace distorch::streaming {
+
+/// A LoRA on a model: the adapters of its file (which `key` stands for) that fit the model, and the
+/// strength to apply.
+struct LoraUse {
+  std::string key;
+  std::shared_ptr<const std::vector<weights::NamedAdapter>> adapters;
+  double strength = 1.0;
+  bool operator==(const LoraUse&) const = default;
+};
+
+/// What the slot of one weight holds while its block runs: a plain tensor or packed numbers, and
+/// what LoRAs add.
+struct SlotValue {
+  int weight = 0;  // index into Manifest::weights()
+  at::Tensor value;
+  std::shared_ptr<const quant::Packed> packed;
+  std::vector<weights::Adapter> adapters;
+};
+using BlockValues = std::vector<SlotValue>;
+
+/// What the blocks of a model consist of: which stretches of which files, how they lie together in
+/// memory, and what the model's slots hold once they are there. A block's own weights and what
+/// LoRAs add to it are laid out apart, as a LoRA comes and goes while the weights stay. Touches no
+/// device.
+class Contents {
+ public:
+  struct Options {
+    std::string name;                   // for messages
+    at::ScalarType dtype = at::kFloat;  // that the model computes in
+    bool channels_last = false;         // 4-D weights are wanted laid out so
+  };
+  /// Error(MissingWeight) or Error(Shape) naming every fault when the file lacks something the
+  /// manifest declares.
+  Contents(weights::Manifest& manifest, const weights::Checkpoint& checkpoint, Options options);
+
+  const Options& options() const { return options_; }
+  weights::Manifest& manifest() const { return manifest_; }
+  std::size_t block_count() const { return blocks_.size(); }
+  /// The block's own weights; what LoRAs add to them; both in one slot, weights first.
+  const Layout& weights_of(int block) const { return blocks_[block].weights; }
+  const Layout& loras_of(int block) const { return blocks_[block].loras; }
+  const Layout& all_of(int block) const { return blocks_[block].all; }
+
+  /// The LoRAs from now on. Returns the blocks whose layouts changed: none where only strengths
+  /// did. Strong guarantee: an exception leaves everything as it was.
+  std::vector<int> set_loras(const std::vector<LoraUse>& loras);
+  const std::vector<LoraUse>& loras() const { return loras_; }
+  /// The block's weights (as indices into Manifest::weights()) and how each is stored.
+  const std::vector<std::pair<int, weights::Stored>>& stored(int block) const {
+    return blocks_[block].stored;
+  }
+  /// Items of weights_of(), which all_of() has at the same places, that are laid out as
+  /// channels-last where they lie: convolutions that are stored in the dtype that the model
+  /// computes in.
+  const std::vector<int>& channels_last(int block) const { return blocks_[block].channels_last; }
+  /// Whether some of the block's weights are other than plain numbers of that dtype.
+  bool needs_conversion(int block) const { return blocks_[block].needs_conversion; }
+  /// Bytes of the block's weights as plain numbers of that dtype.
+  std::int64_t converted_bytes(int block) const { return blocks_[block].converted_bytes; }
+
+  /// What the slots hold, from the tensors of weights_of() in the order of view_items(), without
+  /// LoRAs.
+  BlockValues values(int block, const std::vector<at::Tensor>& tensors) const;
+  /// The same with them, from the tensors of loras_of(), `first` being the first of them.
+  BlockValues with_loras(int block, BlockValues values, const at::Tensor* first) const;
+  /// The same as plain numbers of the model's dtype, newly made where they are not that already.
+  BlockValues converted(BlockValues values) const;
+  /// The same in one piece of host memory of converted_bytes() (uint8).
+  BlockValues converted_into(const at::Tensor& memory, int block, const BlockValues& values) const;
+
+  void fill_slots(const BlockValues& values) const;
+  void clear_slots(int block) const;
+
+ private:
+  /// One adapter of one LoRA, for the `place`-th weight of its block.
+  struct LoraPart {
+    int place = 0;
+    std::size_t lora = 0;  // index into loras_
+    const weights::NamedAdapter* named = nullptr;
+  };
+  struct Block {
+    std::vector<std::pair<int, weights::Stored>> stored;
+    Layout weights, loras, all;
+    std::vector<LoraPart> adapters;  // in the order of loras_of()
+    std::vector<int> channels_last;
+    bool needs_conversion = false;
+    std::int64_t converted_bytes = 0;
+  };
+  bool is_as_computed(const weights::Stored& stored) const;
+
+  weights::Manifest& manifest_;
+  Options options_;
+  std::vector<Block> blocks_;
+  std::vector<LoraUse> loras_;
+};
+
+/// Bytes of a weight as plain numbers of `dtype`; whole multiples of what ATen aligns CPU tensors
+/// to, by which kernels choose their path.
+std::int64_t dense_bytes(const weights::Stored& stored, at::ScalarType dtype);
+
+}  // namespace distorch::streaming

@@ -1,0 +1,195 @@
+#include "distorch/streaming/model_rings.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "distorch/base/log.h"
+#include "distorch/device/device.h"
+#include "distorch/device/memory.h"
+#include "distorch/device/streams.h"
+
+namespace distorch::streaming {
+
+using placement::How;
+
+namespace {
+
+constexpr std::int64_t page = 4096;  // registration works in whole pages
+/// Stretches that lie this near are registered as one: a call costs more than the pages between.
+constexpr std::int64_t near_bytes = std::int64_t{1} << 20;
+
+using Stretches = std::map<std::shared_ptr<const formats::TensorFile>,
+                           std::vector<std::pair<std::int64_t, std::int64_t>>>;
+
+/// The stretches of files that blocks which stream from RAM lie in.
+Stretches streamed_stretches(const Contents& contents, const std::vector<BlockHome>& homes) {
+  Stretches by_file;
+  for (std::size_t block = 0; block < homes.size(); ++block)
+    if (homes[block].how == How::Streamed && homes[block].device == "cpu")
+      for (const auto& run : contents.all_of(static_cast<int>(block)).runs)
+        by_file[run.file].emplace_back(run.file_offset / page * page,
+                                       (run.file_offset + run.size_bytes + page - 1) / page * page);
+  for (auto& [file, list] : by_file) {
+    std::sort(list.begin(), list.end());
+    std::vector<std::pair<std::int64_t, std::int64_t>> merged;
+    for (const auto& [begin, end] : list) {
+      if (merged.empty() || begin > merged.back().second + near_bytes)
+        merged.emplace_back(begin, end);
+      else
+        merged.back().second = std::max(merged.back().second, end);
+    }
+    list = std::move(merged);
+  }
+  return by_file;
+}
+
+}  // namespace
+
+ModelRings::ModelRings(const Contents& contents, const Residence& residence, Options options)
+    : contents_(contents),
+      residence_(residence),
+      options_(std::move(options)),
+      compute_(device::to_torch(options_.compute)),
+      values_(contents.block_count()) {}
+
+/// Registers what the rings read from RAM, no more: registering costs time by the page.
+void ModelRings::register_streamed() {
+  if (!device::has_streams(compute_)) return;
+  auto before = std::exchange(registered_, {});  // kept until what is still needed is taken over
+  all_registered_ = true;
+  for (const auto& [file, list] : streamed_stretches(contents_, residence_.homes())) {
+    auto bytes = file->mapping()->bytes();
+    for (const auto& [begin, end] : list) {
+      // The last page of the file counts as a whole one.
+      auto pieces = device::register_shared(bytes.data() + begin, end - begin, {compute_});
+      if (pieces.empty()) {
+        all_registered_ = false;
+        return;
+      }
+      registered_.insert(registered_.end(), pieces.begin(), pieces.end());
+    }
+  }
+}
+
+int ModelRings::slots_of(const std::string& donor) const {
+  auto slots = slots_.find(donor);
+  return slots == slots_.end() ? options_.slots : slots->second;
+}
+
+bool ModelRings::limit_slots(int most) {
+  bool fewer = false;
+  for (const auto& home : residence_.homes()) {
+    if (home.how != How::Streamed || slots_of(home.device) <= most) continue;
+    slots_[home.device] = most;
+    fewer = true;
+  }
+  return fewer;
+}
+
+void ModelRings::make() {
+  drop();
+  register_streamed();
+  const auto& homes = residence_.homes();
+  std::map<std::string, std::vector<RingBlock>> by_donor;
+  for (int block = 0; block < static_cast<int>(homes.size()); ++block)
+    if (homes[block].how == How::Streamed)
+      by_donor[homes[block].device].push_back({block, &contents_.all_of(block),
+                                               residence_.donor(block),
+                                               contents_.channels_last(block)});
+  try {
+    for (auto& [donor, blocks] : by_donor) {
+      RingOptions ring;
+      ring.compute = compute_;
+      ring.lane = donor + " -> " + options_.compute;
+      ring.slots = std::min<int>(slots_of(donor), static_cast<int>(blocks.size()));
+      ring.registered = all_registered_ && donor != "disk";
+      for (const auto& piece : registered_)
+        ring.seams.push_back(static_cast<const std::byte*>(piece->start()));
+      ring.keep_cached = donor != "disk";
+      rings_[donor] = make_that_fits(std::move(blocks), ring);
+    }
+  } catch (...) {
+    drop();
+    throw;
+  }
+}
+
+/// An allocator's memory has holes that no plan knows of: one slot is slower, not an error.
+std::unique_ptr<Ring> ModelRings::make_that_fits(std::vector<RingBlock> blocks, RingOptions ring) {
+  for (;;) {
+    try {
+      return make_ring(blocks, ring);
+    } catch (const std::exception& error) {
+      if (!device::is_out_of_memory(error) || ring.slots == 1) throw;
+    }
+    device::empty_cache(compute_);
+    try {
+      return make_ring(blocks, ring);
+    } catch (const std::exception& error) {
+      if (!device::is_out_of_memory(error)) throw;
+    }
+    log::info("{}: only one slot fits for {}", options_.name, ring.lane);
+    ring.slots = 1;
+  }
+}
+
+/// The values hold a ring's memory too.
+void ModelRings::drop() {
+  rings_.clear();
+  forget_values();
+}
+
+void ModelRings::clear() {
+  drop();
+  slots_.clear();
+  registered_.clear();
+  all_registered_ = false;
+}
+
+BlockValues ModelRings::values_in(int block, const std::vector<at::Tensor>& tensors) const {
+  auto own = contents_.weights_of(block).items.size();
+  return contents_.with_loras(block, contents_.values(block, tensors), tensors.data() + own);
+}
+
+const BlockValues& ModelRings::values_at(int block, const Lease& lease) {
+  const auto& layout = contents_.all_of(block);
+  if (const auto& places = lease.places(); !places.empty())
+    return passing_ = values_in(block, view_items(places, layout));
+  auto bytes = lease.bytes();
+  auto& values = values_[block][bytes.const_data_ptr()];
+  if (values.empty())
+    values = values_in(block, laid_out_items(bytes, layout, contents_.channels_last(block)));
+  return values;
+}
+
+void ModelRings::forget_values() {
+  for (auto& by_address : values_) by_address.clear();
+  passing_.clear();
+}
+
+std::string ModelRings::positions() const {
+  std::string text;
+  for (const auto& [donor, ring] : rings_) {
+    auto at = ring->position();
+    text += fmt::format("ring {} {} {}:", at.last_pinned, at.last_filled, at.round);
+    for (const auto& [index, offset] : at.fresh) text += fmt::format(" {}@{}", index, offset);
+    for (int successor : at.successors) text += fmt::format(" {}", successor);
+  }
+  return text;
+}
+
+std::int64_t ModelRings::held_bytes() const {
+  std::int64_t bytes = 0;
+  for (const auto& [donor, ring] : rings_) bytes += ring->capacity_bytes();
+  return bytes;
+}
+
+std::int64_t ModelRings::copied_bytes() const {
+  std::int64_t bytes = 0;
+  for (const auto& [donor, ring] : rings_) bytes += ring->copied_bytes();
+  return bytes;
+}
+
+}  // namespace distorch::streaming

@@ -1,0 +1,67 @@
+#pragma once
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "distorch/device/registered.h"
+#include "distorch/streaming/contents.h"
+#include "distorch/streaming/residence.h"
+#include "distorch/streaming/ring.h"
+
+namespace distorch::streaming {
+
+/// The rings of one model, one for each donor that some of its blocks stream from.
+class ModelRings {
+ public:
+  struct Options {
+    std::string name;  // for the log
+    std::string compute;
+    int slots = 2;  // where no plan asks for another number
+  };
+  ModelRings(const Contents& contents, const Residence& residence, Options options);
+
+  /// Slots by donor, as a plan asks for them; kept until it is called again.
+  void set_slots(const std::map<std::string, int>& slots) { slots_ = slots; }
+  const std::map<std::string, int>& slots() const { return slots_; }
+  /// Makes a ring for every donor of the residence's homes; none is left after an exception. Where
+  /// the wanted slots find no room, cached memory is given back first, then one slot has to do.
+  void make();
+  /// Frees them and their memory.
+  void drop();
+  /// Forgets also what is registered of files.
+  void clear();
+  /// At most so many slots each from the next make() on; false where no ring has more.
+  bool limit_slots(int most);
+
+  Ring& of(const std::string& donor) const { return *rings_.at(donor); }
+  /// The values of a block whose bytes lie there: made once for each place.
+  const BlockValues& values_at(int block, const Lease& lease);
+  /// Adapters have changed: values are made anew.
+  void forget_values();
+  /// Where the rings stand: it decides which places the blocks of the next step get.
+  std::string positions() const;
+  std::int64_t held_bytes() const;
+  /// Bytes copied through them so far.
+  std::int64_t copied_bytes() const;
+
+ private:
+  void register_streamed();
+  BlockValues values_in(int block, const std::vector<at::Tensor>& tensors) const;
+  std::unique_ptr<Ring> make_that_fits(std::vector<RingBlock> blocks, RingOptions ring);
+  int slots_of(const std::string& donor) const;
+
+  const Contents& contents_;
+  const Residence& residence_;
+  Options options_;
+  at::Device compute_;
+  std::map<std::string, int> slots_;
+  std::map<std::string, std::unique_ptr<Ring>> rings_;      // by donor
+  std::vector<std::map<const void*, BlockValues>> values_;  // by block and address
+  BlockValues passing_;  // of a block that lies in the file's mapping
+  std::vector<std::shared_ptr<const device::RegisteredRange>> registered_;
+  bool all_registered_ = false;
+};
+
+}  // namespace distorch::streaming
