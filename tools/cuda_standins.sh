@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Lets Python import the CUDA build of torch without NVIDIA's libraries (about 3 GB), on a machine that has no GPU to use
 # them: one small library under all their names defines every function that torch links to and never calls on a CPU. A
-# call ends the process. Nothing of distorch needs it; the peers of `make bench` do.
+# call ends the process. Nothing of distorch needs it; the peers of `make bench` do, and ctest's cuda_module, which loads
+# libdistorch_cuda.so behind torch's CUDA library.
 #   tools/cuda_standins.sh TORCH_LIB_FOLDER OUT_FOLDER      then: LD_LIBRARY_PATH=OUT_FOLDER python -c 'import torch'
 set -euo pipefail
 export LC_ALL=C

@@ -12,6 +12,8 @@ programs=("$build/bin/distorch" "$build"/bin/bench_gpu_{streaming,opening,sd15,c
 for program in "${programs[@]}"; do
   strip -o ".gpu/bin/$(basename "$program")" "$program"
 done
+# Found by the programs in lib beside their folder.
+strip -o .gpu/lib/libdistorch_cuda.so "$build/lib/libdistorch_cuda.so"
 cp .deps/tokenizers/clip/* .gpu/tokenizers/
 # Everything the programs link to, apart from torch's own libraries and those that every system has.
 ldd .gpu/bin/* | awk '/=> \//{print $1, $3}' | sort -u | while read -r name path; do

@@ -38,12 +38,15 @@ install_packages() {
     fail "apt-get could not install: ${missing[*]}"
 }
 
-# What libtorch_cpu needs beside itself on a machine without a GPU; with an NVIDIA driver pip resolves all dependencies.
+# What libtorch_cpu needs beside itself on a machine without a GPU, and the headers that the module for NVIDIA devices is
+# compiled against (nvidia-cuda-runtime); with an NVIDIA driver pip resolves all dependencies.
 install_torch() {
   if [ -n "${TORCH_DIR:-}" ]; then
     [ -f "$TORCH_DIR/lib/libtorch_cpu.so" ] || fail "TORCH_DIR=$TORCH_DIR holds no lib/libtorch_cpu.so"
     grep -qs "2\.11" "$TORCH_DIR/version.py" || fail "TORCH_DIR=$TORCH_DIR is not torch 2.11 (see its version.py)"
     mkdir -p .deps && ln -sfn "$TORCH_DIR" .deps/torch
+    compgen -G "$TORCH_DIR/../nvidia/*/include/cuda_runtime_api.h" >/dev/null || [ ! -f "$TORCH_DIR/lib/libtorch_cuda.so" ] ||
+      say "no cuda_runtime_api.h beside $TORCH_DIR (package nvidia-cuda-runtime): the build will have no NVIDIA devices"
     return
   fi
   [ -f .deps/torch/lib/libtorch_cpu.so ] && return

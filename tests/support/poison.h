@@ -96,7 +96,7 @@ inline int poison_stride() {
 /// there were.
 inline int poison(const std::function<std::unique_ptr<Scene>()>& make, int stride = 1) {
   stride *= poison_stride();
-  at::set_num_threads(1);  // sharing work of this size takes longer than doing it
+  at::set_num_threads(1);              // sharing work of this size takes longer than doing it
   at::Tensor want = make()->prompt();  // threads that stay are there from now on
   REQUIRE(want.isfinite().all().item<bool>());
   const int threads = thread_count();

@@ -180,9 +180,8 @@ bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stre
   constexpr int usual_shared = 48 << 10;
   const auto* element = element_of(weight.element_size());
   const int device = stream.device_index();
-  const auto on = native(stream);
   const auto bytes = static_cast<std::int64_t>(weight.nbytes()) / weight.size(0);
-  if (!element || !on.known) return false;
+  if (!element) return false;
   auto* function = kernel(device, channels_last, element);
   if (!function) return false;
   c10::DeviceGuard guard(stream.device());
@@ -211,7 +210,7 @@ at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
   const auto stream = current_stream(x.device());
   auto* sums_of = kernel(x.device().index(), group_sums, kind);
   auto* apply = kernel(x.device().index(), group_apply, kind);
-  if (!sums_of || !apply || !native(stream).known) return {};
+  if (!sums_of || !apply) return {};
   // Whole groups a block of threads, as many as divide their number and fit into half its threads.
   std::int64_t together = options.groups;
   while (together > 1 && (together * half > most_threads / 2 || options.groups % together != 0))

@@ -4,8 +4,6 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
-#include <cmath>
-
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/device/cuda/libraries.h"
@@ -16,25 +14,6 @@
 // NVIDIA devices, found at run time: the driver by its library, torch's CUDA half from beside
 // torch_cpu.
 namespace distorch::device {
-namespace torch_abi {
-
-// The part of c10::cuda::CUDACachingAllocator::CUDAAllocator that sets the share of the device's
-// memory which torch may take. Its header needs the CUDA toolkit, so the functions stand here in
-// the order of torch 2.11; whoever calls checks by reading back.
-// Not in the anonymous namespace: a class that nothing here derives from would let the compiler
-// take its functions for never implemented.
-class FractionSetter : public c10::DeviceAllocator {
- public:
-  virtual void* raw_alloc(std::size_t) = 0;
-  virtual void* raw_alloc_with_stream(std::size_t, void*) = 0;
-  virtual void raw_delete(void*) = 0;
-  virtual void init(int) = 0;
-  virtual double get_fraction(c10::DeviceIndex) = 0;
-  virtual void set_fraction(double, c10::DeviceIndex) = 0;
-};
-
-}  // namespace torch_abi
-
 namespace {
 
 using namespace cuda;
@@ -53,10 +32,17 @@ bool load_torch_cuda() {
   return false;
 }
 
+bool load_module() {
+  const auto problem = open_module(module_files());
+  if (problem.empty()) return true;
+  log::warn_once("an NVIDIA driver is present, but its devices are not used: " + problem);
+  return false;
+}
+
 int usable_devices() {
   static const int count = [] {
     const int n = driver().devices();
-    return n > 0 && load_torch_cuda() ? n : 0;
+    return n > 0 && load_torch_cuda() && load_module() ? n : 0;
   }();
   return count;
 }
@@ -121,7 +107,7 @@ class CudaKind final : public Kind {
     use.reserved = stats.reserved_bytes[kAll].current;
     c10::DeviceGuard guard(cuda_device(index));
     std::size_t free = 0, total = 0;
-    if (runtime().mem_info && runtime().mem_info(&free, &total) == 0) {
+    if (module().memory(free, total) == 0) {
       use.free = static_cast<std::int64_t>(free);
       use.total = static_cast<std::int64_t>(total);
     }
@@ -134,52 +120,40 @@ class CudaKind final : public Kind {
   void empty_cache() override { allocator().emptyCache(); }
 
   void limit_memory(int index, std::int64_t bytes) override {
-    auto& setter = static_cast<torch_abi::FractionSetter&>(allocator());
-    const auto device = static_cast<c10::DeviceIndex>(index);
-    const double fraction =
+    allocator();  // must be there
+    const double share =
         bytes > 0 ? static_cast<double>(bytes) / static_cast<double>(memory(index).total) : 1.0;
-    setter.set_fraction(fraction, device);
-    if (std::abs(setter.get_fraction(device) - fraction) > 1e-6)
-      log::warn_once("this version of torch does not let the memory of a CUDA device be limited");
+    module().limit_share(index, share);
   }
 
   std::optional<std::string> register_host(void* start, std::int64_t bytes,
                                            bool read_only) override {
-    constexpr unsigned kPortable = 1, kReadOnly = 8;
     if (usable_devices() == 0) return "no NVIDIA device";
-    if (!runtime().host_register || !runtime().host_unregister)
-      return "the CUDA runtime offers no registration";
     at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
-    const int error = runtime().host_register(start, static_cast<std::size_t>(bytes),
-                                              kPortable | (read_only ? kReadOnly : 0));
+    const int error = module().register_host(start, static_cast<std::size_t>(bytes), read_only);
     if (error == 0) return std::nullopt;
-    runtime().forget_error();
-    return runtime().text_of(error);
+    module().forget_error();
+    return module().text_of(error);
   }
 
   void unregister_host(void* start) noexcept override {
-    if (runtime().host_unregister && runtime().host_unregister(start) != 0)
-      runtime().forget_error();
+    if (module().unregister_host(start) != 0) module().forget_error();
   }
 
   // Without torch's bookkeeping of host memory that it did not lock itself.
   bool copy_from_host(void* to, const void* from, std::int64_t bytes,
                       const c10::Stream& stream) override {
-    const auto on = native(stream);
-    if (!on.known || !runtime().copy_async) return false;
-    constexpr int kHostToDevice = 1;
     c10::DeviceGuard guard(stream.device());
     const int error =
-        runtime().copy_async(to, from, static_cast<std::size_t>(bytes), kHostToDevice, on.stream);
+        module().copy_from_host(to, from, static_cast<std::size_t>(bytes), module().stream(stream));
     if (error == 0) return true;
-    runtime().forget_error();
+    module().forget_error();
     throw Error(ErrorKind::Internal, name_of(stream.device()),
-                "a copy from host memory failed: " + runtime().text_of(error));
+                "a copy from host memory failed: " + module().text_of(error));
   }
 
   bool copy_from_host(const std::vector<HostCopy>& copies, const c10::Stream& stream) override {
-    const auto on = native(stream);
-    if (!driver().copy_batch || !on.known) return false;
+    if (!driver().copy_batch) return false;
     std::vector<std::uint64_t> to, from;
     std::vector<std::size_t> bytes;
     for (const auto& copy : copies) {
@@ -193,13 +167,13 @@ class CudaKind final : public Kind {
     // Where the driver refuses, the copies are made one by one, and tell what is wrong.
     return in_context([&] {
              return driver().copy_batch(to.data(), from.data(), bytes.data(), bytes.size(),
-                                        &attributes, &first, 1, on.stream);
+                                        &attributes, &first, 1, module().stream(stream));
            }) == 0;
   }
 
   // Not everywhere: Windows' driver, below WSL too, may lack it.
   bool can_count(void* word, const c10::Stream& stream) override {
-    return driver().write_value && driver().wait_value && native(stream).known &&
+    return driver().write_value && driver().wait_value &&
            on_counter(driver().write_value, word, 0, stream) == 0 &&
            on_counter(driver().wait_value, word, 0, stream) == 0;
   }
@@ -225,7 +199,7 @@ class CudaKind final : public Kind {
                         const void* word, std::uint32_t count, const c10::Stream& stream) {
     c10::DeviceGuard guard(stream.device());
     return in_context([&] {
-      return function(native(stream).stream, reinterpret_cast<std::uintptr_t>(word), count, 0);
+      return function(module().stream(stream), reinterpret_cast<std::uintptr_t>(word), count, 0);
     });
   }
   static void check(int error, const c10::Stream& stream) {

@@ -1,12 +1,13 @@
 #pragma once
-#include <c10/core/Stream.h>
 #include <dlfcn.h>
 
 #include <cstdint>
 #include <string>
 
-// NVIDIA's libraries, found at run time: nothing of CUDA is needed to build. Functions are looked
-// up by name and their signatures stand here. For device/cuda only.
+#include "distorch/device/cuda/module.h"
+
+// NVIDIA's driver, found at run time: its functions are looked up by name and their signatures
+// stand here. What goes through torch's own CUDA code is in module.h. For device/cuda only.
 namespace distorch::device::cuda {
 
 /// Null where the library is null or lacks it.
@@ -49,43 +50,15 @@ struct Driver {
 };
 const Driver& driver();
 
-/// The runtime that torch itself is linked to.
-struct Runtime {
-  int (*host_register)(void*, std::size_t, unsigned) = nullptr;
-  int (*host_unregister)(void*) = nullptr;
-  int (*mem_info)(std::size_t*, std::size_t*) = nullptr;
-  int (*copy_async)(void*, const void*, std::size_t, int, void*) = nullptr;
-  int (*last_error)() = nullptr;
-  const char* (*error_text)(int) = nullptr;
-
-  Runtime();
-  /// Or torch finds an error that was dealt with at its next launch.
-  void forget_error() const {
-    if (last_error) last_error();
-  }
-  std::string text_of(int error) const;
-  /// Makes the current device's context the thread's, in which the driver works: a thread that has
-  /// not called the runtime yet has none. False where that fails.
-  bool enter_context() const;
-};
-const Runtime& runtime();
-
 /// The error code of a call to the driver, which is made once more where the thread had no context.
 template <class Call>
 int in_context(const Call& call) {
   constexpr int kNoContext = 201;
   const int error = call();
-  return error == kNoContext && runtime().enter_context() ? call() : error;
+  return error == kNoContext && module().enter_context() == 0 ? call() : error;
 }
 
 /// The folder of torch's libraries; empty where that cannot be told.
 std::string torch_folder();
-
-/// The runtime's stream behind a stream of torch; `known` false where torch does not tell.
-struct NativeStream {
-  void* stream = nullptr;
-  bool known = false;
-};
-NativeStream native(const c10::Stream& stream);
 
 }  // namespace distorch::device::cuda

@@ -164,7 +164,7 @@ void* kernel(int device, const KernelSource& source, const std::string& defines)
   if (!is_new) return at->second;
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   c10::DeviceGuard guard({c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device)});
-  runtime().enter_context();
+  module().enter_context();
   try {
     at->second = made(device, source, defines);
   } catch (const Error& error) {
@@ -176,10 +176,10 @@ void* kernel(int device, const KernelSource& source, const std::string& defines)
 void launch(const KernelSource& source, void* function, const Extent& blocks, const Extent& threads,
             std::int64_t shared_bytes, const c10::Stream& stream, void** arguments) {
   c10::DeviceGuard guard(stream.device());
-  const auto on = native(stream);
   const int error = in_context([&] {
     return driver().launch(function, blocks.x, blocks.y, blocks.z, threads.x, threads.y, threads.z,
-                           static_cast<unsigned>(shared_bytes), on.stream, arguments, nullptr);
+                           static_cast<unsigned>(shared_bytes), module().stream(stream), arguments,
+                           nullptr);
   });
   if (error != 0)
     throw Error(ErrorKind::Internal, name_of(stream.device()),

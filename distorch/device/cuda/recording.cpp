@@ -17,53 +17,6 @@
 namespace distorch::device::cuda {
 namespace {
 
-// at::cuda::CUDAGraph of torch 2.11, whose header needs the CUDA toolkit: its functions by their
-// names in libtorch_cuda, an object as memory that is larger than it.
-struct TorchGraph {
-  using Pool = std::pair<unsigned long long, unsigned long long>;
-  static constexpr std::size_t size_bytes = 1024;
-
-  void (*construct)(void*, bool) = look<decltype(construct)>("C1Eb");
-  void (*destroy)(void*) = look<decltype(destroy)>("D1Ev");
-  void (*begin)(void*, Pool,
-                int) = look<decltype(begin)>("13capture_beginESt4pairIyyE21cudaStreamCaptureMode");
-  void (*end)(void*) = look<decltype(end)>("11capture_endEv");
-  void (*replay)(void*) = look<decltype(replay)>("6replayEv");
-  Pool (*pool)(void*) = look<decltype(pool)>("4poolEv");
-
-  bool complete() const { return construct && destroy && begin && end && replay && pool; }
-
- private:
-  template <class Function>
-  static Function look(const char* name) {
-    return reinterpret_cast<Function>(
-        dlsym(RTLD_DEFAULT, (std::string("_ZN2at4cuda9CUDAGraph") + name).c_str()));
-  }
-};
-
-const TorchGraph& torch_graph() {
-  static const TorchGraph one;
-  return one;
-}
-
-class Graph {
- public:
-  Graph() { torch_graph().construct(memory_, false); }
-  ~Graph() { torch_graph().destroy(memory_); }
-  Graph(const Graph&) = delete;
-  Graph& operator=(const Graph&) = delete;
-  void begin(TorchGraph::Pool pool) {
-    constexpr int kThisThread = 1;  // other threads may go on using the device
-    torch_graph().begin(memory_, pool, kThisThread);
-  }
-  void end() { torch_graph().end(memory_); }
-  void replay() { torch_graph().replay(memory_); }
-  TorchGraph::Pool pool() { return torch_graph().pool(memory_); }
-
- private:
-  alignas(64) unsigned char memory_[TorchGraph::size_bytes] = {};
-};
-
 // The stream that records, one per device and thread: libraries keep a workspace for each stream
 // that they have worked on.
 c10::Stream recording_stream(c10::Device device) {
@@ -129,7 +82,7 @@ class GraphRecording final : public Recording, public Recorder {
   };
 
   void begin() {
-    parts_.push_back({std::make_unique<Graph>(), false, {}});
+    parts_.push_back({module().graph(), false, {}});
     auto& graph = *parts_.back().graph;
     on_stream_.emplace(stream_);  // the default stream cannot be recorded
     try {
@@ -142,14 +95,14 @@ class GraphRecording final : public Recording, public Recorder {
 
   // Whether operations were issued since begin(); true where the driver cannot tell.
   bool something_issued() const {
-    const auto stream = native(stream_);
-    if (!driver().capture_info || !stream.known) return true;
+    if (!driver().capture_info) return true;
     int status = 0;
     std::uint64_t id = 0;
     void* graph = nullptr;
     const void* last = nullptr;
     std::size_t count = 0;
-    return driver().capture_info(stream.stream, &status, &id, &graph, &last, &count) != 0 ||
+    return driver().capture_info(module().stream(stream_), &status, &id, &graph, &last, &count) !=
+               0 ||
            count > 0;
   }
 
@@ -172,7 +125,7 @@ class GraphRecording final : public Recording, public Recorder {
   c10::Device device_;
   c10::Stream stream_;
   std::optional<c10::StreamGuard> on_stream_;  // while operations are recorded
-  TorchGraph::Pool pool_{0, 0};
+  Graph::Pool pool_{0, 0};
   std::vector<Part> parts_;
 };
 
@@ -180,20 +133,16 @@ class GraphRecording final : public Recording, public Recorder {
 
 std::unique_ptr<Recording> record(c10::Device device, const std::function<at::Tensor()>& body,
                                   const Recording* beside) {
-  if (!torch_graph().complete()) {
-    log::warn_once("this version of torch offers no CUDA graphs; steps are issued one by one");
-    return nullptr;
-  }
   c10::DeviceGuard guard(device);
   auto recording =
       std::make_unique<GraphRecording>(device, static_cast<const GraphRecording*>(beside));
   try {
     recording->record(body);
   } catch (const Error& error) {
-    runtime().forget_error();
+    module().forget_error();
     throw;  // what the body itself finds wrong
   } catch (const std::exception& error) {
-    runtime().forget_error();
+    module().forget_error();
     log::warn_once(fmt::format(
         "a step could not be recorded and is issued operation by operation: {}", error.what()));
     return nullptr;
