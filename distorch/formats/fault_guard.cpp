@@ -20,33 +20,37 @@ struct Guard {
   sigjmp_buf back;
 };
 
-// Read inside the handler: a plain pointer without a constructor, so that access is one load.
-thread_local Guard* current_guard = nullptr;
+// Read inside the handler: a plain pointer without a constructor in memory that every thread has
+// from its start, also where this code was loaded late, so that access is one load.
+[[gnu::tls_model("initial-exec")]] thread_local Guard* current_guard = nullptr;
 
 std::atomic<FaultWatch*> watches{nullptr};
 std::mutex watches_mutex;  // for those who add and remove; the handler only reads
 struct sigaction previous_action;
 std::uintptr_t page_size = 4096;
 
-FaultWatch* watch_of(std::uintptr_t address) {
-  for (auto* w = watches.load(std::memory_order_acquire); w != nullptr; w = w->next) {
-    auto begin = w->begin.load(std::memory_order_acquire);
-    if (begin != 0 && address >= begin && address < w->end.load(std::memory_order_acquire))
-      return w;
-  }
-  return nullptr;
+/// Puts zeros from the faulting page to the end of the mapping: a file that was cut short has lost
+/// all of that, a disk that fails answers slowly, and what is computed is not believed anyway.
+/// mmap is a plain system call, safe here.
+bool replace_by_zeros(const WatchedPlace& place, std::uintptr_t address) {
+  auto page = address & ~(page_size - 1);
+  // Noted before, so that nobody sees a zero unnoted, and after, so that who mends at this moment
+  // does not take away the note of zeros that come after his mending.
+  note_lost_pages(*place.watch, page);
+  auto* at = reinterpret_cast<void*>(page);
+  bool done = ::mmap(at, place.end - page, PROT_READ,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == at;
+  note_lost_pages(*place.watch, page);
+  return done;
 }
 
-/// Puts zeros from the faulting page to the end of the mapping: a file that was cut short has lost
-/// all of that, and one fault a page would take minutes on a large file. mmap is a plain system
-/// call, safe here.
-bool replace_by_zeros(FaultWatch& watch, std::uintptr_t address) {
-  auto page = address & ~(page_size - 1);
-  auto size = watch.end.load(std::memory_order_acquire) - page;
-  watch.lost_pages.store(true, std::memory_order_release);
-  auto* at = reinterpret_cast<void*>(page);
-  return ::mmap(at, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-                0) == at;
+/// Changes a row so that the handler meets it before or after, never between.
+void set_row(FaultWatch& row, std::uintptr_t begin, std::uintptr_t end) {
+  row.generation.fetch_add(1, std::memory_order_acq_rel);
+  std::atomic_thread_fence(std::memory_order_release);
+  row.begin.store(begin, std::memory_order_relaxed);
+  row.end.store(end, std::memory_order_relaxed);
+  row.generation.fetch_add(1, std::memory_order_release);
 }
 
 void call_previous(int signal, siginfo_t* info, void* context) {
@@ -71,8 +75,9 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
     siglongjmp(guard->back, 1);
   }
   // <= 0: sent by kill(), no address
-  auto* watch = info->si_code > 0 ? watch_of(address) : nullptr;
-  if (watch == nullptr || !replace_by_zeros(*watch, address)) call_previous(signal, info, context);
+  auto place = info->si_code > 0 ? watched_place(address) : WatchedPlace{};
+  if (place.watch == nullptr || !replace_by_zeros(place, address))
+    call_previous(signal, info, context);
   errno = saved_errno;
 }
 
@@ -116,9 +121,8 @@ FaultWatch* watch_faults(const void* begin, std::size_t size) {
   while (row != nullptr && row->begin.load() != 0) row = row->next;
   bool fresh = row == nullptr;
   if (fresh) row = new FaultWatch;
-  row->lost_pages.store(false);
-  row->end.store(end);
-  row->begin.store(first, std::memory_order_release);
+  forget_lost_pages(*row);
+  set_row(*row, first, end);
   if (fresh) {
     row->next = watches.load();
     watches.store(row, std::memory_order_release);
@@ -128,8 +132,31 @@ FaultWatch* watch_faults(const void* begin, std::size_t size) {
 
 void unwatch_faults(FaultWatch* watch) {
   std::lock_guard lock(watches_mutex);
-  watch->begin.store(0);
-  watch->end.store(0);
+  set_row(*watch, 0, 0);
+}
+
+WatchedPlace watched_place(std::uintptr_t address) {
+  for (auto* w = watches.load(std::memory_order_acquire); w != nullptr; w = w->next) {
+    auto before = w->generation.load(std::memory_order_acquire);
+    auto begin = w->begin.load(std::memory_order_relaxed);
+    auto end = w->end.load(std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    bool whole = before % 2 == 0 && w->generation.load(std::memory_order_relaxed) == before;
+    if (whole && begin != 0 && address >= begin && address < end) return {w, end};
+  }
+  return {};
+}
+
+void note_lost_pages(FaultWatch& watch, std::uintptr_t from) {
+  auto known = watch.lost_from.load(std::memory_order_relaxed);
+  while (from < known && !watch.lost_from.compare_exchange_weak(known, from)) {
+  }
+  watch.lost_pages.store(true, std::memory_order_release);
+}
+
+std::uintptr_t forget_lost_pages(FaultWatch& watch) {
+  watch.lost_pages.store(false, std::memory_order_release);
+  return watch.lost_from.exchange(~std::uintptr_t{0});
 }
 
 bool guarded_copy(void* to, const void* from, std::size_t size) {

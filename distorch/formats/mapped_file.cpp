@@ -106,7 +106,11 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
 }
 
 MappedFile::MappedFile(std::filesystem::path path, int descriptor, FileIdentity identity)
-    : path_(std::move(path)), descriptor_(descriptor), identity_(identity) {
+    : path_(std::move(path)),
+      descriptor_(descriptor),
+      identity_(identity),
+      sample_(sample()),
+      same_since_(identity.modified) {
   if (identity_.size == 0) return;
   void* data = ::mmap(nullptr, identity_.size, PROT_READ, MAP_SHARED, descriptor_, 0);
   if (data == MAP_FAILED) {
@@ -136,20 +140,55 @@ std::span<const std::byte> MappedFile::bytes(ByteRange range) const {
   return bytes().subspan(range.offset, range.size);
 }
 
-void MappedFile::throw_changed() const {
+void MappedFile::throw_lost() const {
   struct stat s {};
-  std::string now;
-  if (::fstat(descriptor_, &s) == 0 && static_cast<std::uint64_t>(s.st_size) != identity_.size)
-    now = fmt::format(" ({} bytes then, {} now)", identity_.size, s.st_size);
-  throw Error(ErrorKind::Format, path_.string(), "was truncated or replaced while in use" + now);
+  bool known = ::fstat(descriptor_, &s) == 0;
+  if (known && static_cast<std::uint64_t>(s.st_size) != identity_.size)
+    throw Error(ErrorKind::Format, path_.string(),
+                fmt::format("was truncated or replaced while in use ({} bytes then, {} now)",
+                            identity_.size, s.st_size));
+  if (known && !same_content(identity_from(s).modified))
+    throw Error(ErrorKind::Format, path_.string(), "was truncated or replaced while in use");
+  throw Error(ErrorKind::Format, path_.string(),
+              "could not be read (the disk or the network failed); the next use tries again");
+}
+
+bool MappedFile::lost(ByteRange range) const {
+  if (watch_ == nullptr || !watch_->lost_pages.load(std::memory_order_acquire)) return false;
+  auto end = reinterpret_cast<std::uintptr_t>(data_) + range.offset + range.size;
+  return range.size > 0 && end > watch_->lost_from.load(std::memory_order_acquire);
+}
+
+std::optional<Digest> MappedFile::sample() const {
+  constexpr std::size_t beginning = std::size_t{1} << 16, page = 4096, pages = 16;
+  std::string bytes;
+  auto take = [&](std::size_t offset, std::size_t size) {
+    size = std::min(size, identity_.size - offset);
+    auto before = bytes.size();
+    bytes.resize(before + size);
+    auto got = ::pread(descriptor_, bytes.data() + before, size, static_cast<off_t>(offset));
+    return got == static_cast<ssize_t>(size);
+  };
+  bool whole = take(0, beginning);
+  if (identity_.size > beginning) {
+    auto rest = identity_.size - beginning;
+    for (std::size_t i = 1; i <= pages; ++i)
+      whole = whole && take(beginning + (rest > page ? (rest - page) / pages * i : 0), page);
+  }
+  return whole ? std::optional(digest(bytes)) : std::nullopt;
+}
+
+bool MappedFile::same_content(std::int64_t modified) const {
+  if (modified == same_since_.load(std::memory_order_acquire)) return true;
+  std::lock_guard lock(mutex_);
+  if (!sample_ || sample() != sample_) return false;
+  same_since_.store(modified, std::memory_order_release);
+  return true;
 }
 
 void MappedFile::read(std::size_t offset, std::span<std::byte> to) const {
   auto from = bytes({offset, to.size()});
-  if (!guarded_copy(to.data(), from.data(), from.size())) {
-    watch_->lost_pages.store(true);
-    throw_changed();
-  }
+  if (!guarded_copy(to.data(), from.data(), from.size()) || lost({offset, to.size()})) throw_lost();
 }
 
 void MappedFile::probe(ByteRange range) const {
@@ -158,28 +197,45 @@ void MappedFile::probe(ByteRange range) const {
   auto pages = whole_pages(range, true);
 #ifdef MADV_POPULATE_READ
   // One system call instead of a touch a page; kernels before 5.14 answer EINVAL.
-  if (::madvise(const_cast<std::byte*>(data_) + pages.offset, pages.size, MADV_POPULATE_READ) == 0)
-    return;
+  bool there =
+      ::madvise(const_cast<std::byte*>(data_) + pages.offset, pages.size, MADV_POPULATE_READ) == 0;
+#else
+  bool there = false;
 #endif
-  if (!guarded_touch(part.data(), part.size())) {
-    watch_->lost_pages.store(true);
-    throw_changed();
-  }
+  if (!there && !guarded_touch(part.data(), part.size())) throw_lost();
+  if (lost(range)) throw_lost();
 }
 
 bool MappedFile::unchanged() const {
-  if (watch_ != nullptr && watch_->lost_pages.load(std::memory_order_acquire)) return false;
+  if (lost({0, size()})) return false;
   struct stat s {};
-  return ::fstat(descriptor_, &s) == 0 && identity_from(s) == identity_;
+  return ::fstat(descriptor_, &s) == 0 && static_cast<std::uint64_t>(s.st_size) == identity_.size &&
+         same_content(identity_from(s).modified);
 }
 
 void MappedFile::check() const {
-  if (!unchanged()) throw_changed();
+  if (!unchanged()) throw_lost();
 }
 
 bool MappedFile::is_current() const {
   struct stat s {};
   return unchanged() && ::stat(path_.c_str(), &s) == 0 && identity_from(s) == identity_;
+}
+
+void MappedFile::refresh() const {
+  if (!lost({0, size()})) return;
+  std::lock_guard lock(mutex_);
+  struct stat s {};
+  if (::fstat(descriptor_, &s) != 0 || static_cast<std::uint64_t>(s.st_size) < identity_.size)
+    return;
+  auto begin = reinterpret_cast<std::uintptr_t>(data_);
+  auto from = forget_lost_pages(*watch_);
+  if (from >= begin + size()) return;
+  auto* at = reinterpret_cast<void*>(from);
+  auto bytes = begin + size() - from;
+  if (::mmap(at, bytes, PROT_READ, MAP_SHARED | MAP_FIXED, descriptor_,
+             static_cast<off_t>(from - begin)) != at)
+    note_lost_pages(*watch_, from);
 }
 
 void MappedFile::will_need(ByteRange range) const { advise(data_, size(), range, MADV_WILLNEED); }

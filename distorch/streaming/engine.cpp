@@ -451,6 +451,7 @@ std::string loras_key(const std::vector<LoraUse>& loras) {
 }  // namespace
 
 void Engine::prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds& needs) {
+  model->checkpoint().refresh_files();
   auto& own = entry(*model);
   own.used = ++clock_;
   own.steps = needs.steps;

@@ -150,6 +150,14 @@ void Checkpoint::rename(const std::string& from, const std::string& to) {
   tensors_.insert(std::move(node));
 }
 
+void Checkpoint::refresh_files() const {
+  const formats::TensorFile* last = nullptr;
+  for (const auto& [name, stored] : tensors_) {
+    if (stored.file.get() != last) stored.file->mapping()->refresh();
+    last = stored.file.get();
+  }
+}
+
 std::int64_t Checkpoint::size_bytes() const {
   std::int64_t total = 0;
   for (const auto& [name, stored] : tensors_) total += stored.size_bytes;

@@ -62,6 +62,8 @@ class Checkpoint {
   const std::map<std::string, Stored>& tensors() const { return tensors_; }
   /// The file it was opened from, for messages.
   const std::string& path() const { return path_; }
+  /// MappedFile::refresh() of every file its tensors lie in.
+  void refresh_files() const;
   /// Bytes of all tensors.
   std::int64_t size_bytes() const;
   /// The dtype that most bytes have; F32 where there is none.

@@ -8,12 +8,14 @@
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <numeric>
 #include <thread>
 #include <vector>
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
+#include "distorch/formats/fault_guard.h"
 
 using namespace distorch;
 using namespace distorch::formats;
@@ -35,7 +37,27 @@ struct File {
   }
   ~File() { std::filesystem::remove(path); }
   void cut(std::size_t to) const { std::filesystem::resize_file(path, to); }
+  /// The same file (inode) with its content, and this time of modification.
+  void restore(std::filesystem::file_time_type time) const {
+    {
+      std::ofstream out(path, std::ios::binary);
+      for (std::size_t i = 0; i < size; ++i) out.put(static_cast<char>(i % 251));
+    }
+    std::filesystem::last_write_time(path, time);
+  }
 };
+
+std::string sentence_of(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const Error& e) {
+    return e.sentence();
+  }
+  return "no error";
+}
+
+const char* const unreadable =
+    "could not be read (the disk or the network failed); the next use tries again";
 
 std::size_t sum(std::span<const std::byte> bytes) {
   std::size_t total = 0;
@@ -155,6 +177,127 @@ TEST_CASE("mapped file: bytes used in place read as zeros after a cut, and check
   CHECK(sum(again->bytes()) == sum(untouched->bytes()));
   again->check();
   untouched->check();
+}
+
+// Pages that are gone for a while look the same however they went: here a cut that is undone, with
+// size and time as they were, stands for a disk that failed.
+TEST_CASE("mapped file: after an I/O error the next use has the bytes again") {
+  File file;
+  auto map = MappedFile::open(file.path);
+  auto whole = sum(map->bytes());
+  auto time = std::filesystem::last_write_time(file.path);
+  file.cut(8192);
+  CHECK(sum(map->bytes().subspan(8192)) == 0);
+  file.restore(time);
+  // What was lost in place stays lost until the next use: the result is not to be believed.
+  CHECK(sentence_of([&] { map->check(); }) == unreadable);
+  std::vector<std::byte> copy(size);
+  CHECK(sentence_of([&] { map->read(0, copy); }) == unreadable);
+  CHECK(sentence_of([&] { map->probe({0, size}); }) == unreadable);
+  map->read(0, std::span(copy).first(8192));
+  CHECK_FALSE(map->is_current());
+
+  map->refresh();
+  map->check();
+  CHECK(map->is_current());
+  CHECK(sum(map->bytes()) == whole);
+  map->read(0, copy);
+  CHECK(sum(copy) == whole);
+  map->probe({0, size});
+  CHECK(MappedFile::open(file.path) == map);
+}
+
+TEST_CASE("mapped file: a read that failed leaves nothing behind") {
+  File file;
+  auto map = MappedFile::open(file.path);
+  auto whole = sum(map->bytes());
+  auto time = std::filesystem::last_write_time(file.path);
+  file.cut(8192);
+  std::vector<std::byte> copy(size);
+  CHECK_THROWS_AS(map->read(0, copy), Error);
+  CHECK_THROWS_AS(map->probe({0, size}), Error);
+  file.restore(time);
+  map->read(0, copy);
+  CHECK(sum(copy) == whole);
+  map->check();
+  map->refresh();  // nothing to do
+  CHECK(sum(map->bytes()) == whole);
+}
+
+TEST_CASE("mapped file: pages may be lost and come back again and again") {
+  File file;
+  auto map = MappedFile::open(file.path);
+  auto whole = sum(map->bytes());
+  auto time = std::filesystem::last_write_time(file.path);
+  for (std::size_t left : {65536, 4096, 262144}) {
+    file.cut(left);
+    CHECK(sum(map->bytes()) < whole);
+    map->refresh();  // too short: the zeros stay, and so does the error
+    CHECK(sentence_of([&] { map->check(); }).find("was truncated or replaced") == 0);
+    file.restore(time);
+    map->refresh();
+    map->check();
+    CHECK(sum(map->bytes()) == whole);
+  }
+}
+
+TEST_CASE("mapped file: a touched file is the same in a run and another one for the next") {
+  File file;
+  auto map = MappedFile::open(file.path);
+  auto later = std::filesystem::last_write_time(file.path) + std::chrono::seconds(5);
+  std::filesystem::last_write_time(file.path, later);
+  map->check();
+  CHECK(map->unchanged());
+  CHECK_FALSE(map->is_current());
+  CHECK(MappedFile::open(file.path) != map);
+  // The same content written anew, in place, is no change either.
+  file.restore(later + std::chrono::seconds(5));
+  map->check();
+}
+
+TEST_CASE("mapped file: other weights behind the same header are noticed") {
+  File file;
+  auto map = MappedFile::open(file.path);
+  auto time = std::filesystem::last_write_time(file.path);
+  {
+    std::fstream out(file.path, std::ios::in | std::ios::out | std::ios::binary);
+    out.seekp(100'000);
+    out << std::string(size - 100'000, 'w');
+  }
+  std::filesystem::last_write_time(file.path, time + std::chrono::seconds(1));
+  CHECK(sentence_of([&] { map->check(); }) == "was truncated or replaced while in use");
+}
+
+TEST_CASE("mapped file: the fault handler never takes one mapping's begin and another's end") {
+  auto low = std::uintptr_t{1} << 40, high = low + (1 << 20);
+  auto* row = watch_faults(reinterpret_cast<void*>(low), 4096);
+  CHECK(watched_place(low + 100).watch == row);
+  CHECK(watched_place(low + 100).end == low + 4096);
+  // What a handler sees that interrupts the change from the lower mapping to the higher one: taken
+  // together the numbers claim the gap between them.
+  row->generation.fetch_add(1);
+  row->end.store(high + 4096);
+  CHECK(watched_place(low + 8192).watch == nullptr);
+  row->begin.store(high);
+  row->generation.fetch_add(1);
+  CHECK(watched_place(low + 100).watch == nullptr);
+  CHECK(watched_place(high + 100).watch == row);
+  // The same with a thread that changes the row all the time.
+  std::atomic<bool> done{false};
+  std::size_t wrong = 0;
+  std::thread reader([&] {
+    while (!done.load(std::memory_order_relaxed))
+      if (watched_place(low + 8192).watch != nullptr) ++wrong;
+  });
+  for (int i = 0; i < 20'000; ++i) {
+    unwatch_faults(row);
+    row = watch_faults(reinterpret_cast<void*>(i % 2 == 0 ? high : low), 4096);
+  }
+  done.store(true);
+  reader.join();
+  CHECK(wrong == 0);
+  unwatch_faults(row);
+  CHECK(watched_place(low + 100).watch == nullptr);
 }
 
 TEST_CASE("mapped file: faults of several threads at once") {

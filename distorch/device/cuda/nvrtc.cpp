@@ -141,7 +141,7 @@ void* made(int device, const KernelSource& source, const std::string& defines) {
   const auto key =
       fmt::format("{}{} {} {}.{} {}", source.before, source.text, target, major, minor, defines);
   const auto path =
-      cache_folder() / "kernels" / (source.name + ("-" + hex(digest(key)) + ".cubin"));
+      cache_folder() / "kernels" / fmt::format("{}-{}.cubin", source.name, hex(digest(key)));
   if (auto* function = loaded(kept_in(path), source.name)) return function;
   const auto binary = compiled(source, options);
   try {
