@@ -18,21 +18,31 @@ const std::uint8_t* data_of(std::string_view bytes) {
   return reinterpret_cast<const std::uint8_t*>(bytes.data());
 }
 
-Image first_frame(std::string_view bytes, const WebPBitstreamFeatures& features,
-                  const std::string& where) {
+/// The frames of an animation on its canvas.
+void animation(std::string_view bytes, const WebPBitstreamFeatures& features,
+               const std::string& where, const TakeFrame& take) {
   WebPAnimDecoderOptions options;
   WebPAnimDecoderOptionsInit(&options);
   options.color_mode = MODE_RGBA;
   WebPData data{data_of(bytes), bytes.size()};
   std::unique_ptr<WebPAnimDecoder, decltype(&WebPAnimDecoderDelete)> decoder(
       WebPAnimDecoderNew(&data, &options), WebPAnimDecoderDelete);
-  std::uint8_t* frame = nullptr;
-  int time = 0;
-  if (!decoder || WebPAnimDecoderGetNext(decoder.get(), &frame, &time) == 0)
+  FrameBudget budget(where);
+  bool any = false;
+  while (decoder && WebPAnimDecoderHasMoreFrames(decoder.get()) != 0) {
+    budget.add(static_cast<std::uint64_t>(features.width),
+               static_cast<std::uint64_t>(features.height));
+    std::uint8_t* frame = nullptr;
+    int time = 0;
+    if (WebPAnimDecoderGetNext(decoder.get(), &frame, &time) == 0)
+      throw Error(ErrorKind::Format, where, "is a WebP animation with a broken frame");
+    auto image = blank_image(features.width, features.height, 4);
+    std::copy_n(frame, image.pixels.size(), image.pixels.data());
+    any = true;
+    if (!take(features.has_alpha != 0 ? std::move(image) : to_rgb(std::move(image)))) return;
+  }
+  if (!any)
     throw Error(ErrorKind::Format, where, "is a WebP animation whose first frame is broken");
-  auto image = blank_image(features.width, features.height, 4);
-  std::copy_n(frame, image.pixels.size(), image.pixels.data());
-  return features.has_alpha != 0 ? image : to_rgb(std::move(image));
 }
 
 }  // namespace
@@ -41,7 +51,7 @@ bool is_webp(std::string_view bytes) {
   return bytes.size() >= 12 && bytes.starts_with("RIFF") && bytes.substr(8, 4) == "WEBP";
 }
 
-Image decode_webp(std::string_view bytes, const std::string& where) {
+void decode_webp_frames(std::string_view bytes, const std::string& where, const TakeFrame& take) {
   WebPBitstreamFeatures features;
   if (auto status = WebPGetFeatures(data_of(bytes), bytes.size(), &features);
       status != VP8_STATUS_OK)
@@ -49,13 +59,22 @@ Image decode_webp(std::string_view bytes, const std::string& where) {
                 fmt::format("is a broken WebP (libwebp status {})", static_cast<int>(status)));
   check_size(static_cast<std::uint64_t>(features.width),
              static_cast<std::uint64_t>(features.height), where);
-  if (features.has_animation != 0) return first_frame(bytes, features, where);
+  if (features.has_animation != 0) return animation(bytes, features, where, take);
   auto image = blank_image(features.width, features.height, features.has_alpha != 0 ? 4 : 3);
   auto decode = image.channels == 4 ? WebPDecodeRGBAInto : WebPDecodeRGBInto;
   if (decode(data_of(bytes), bytes.size(), image.pixels.data(), image.pixels.size(),
              static_cast<int>(image.row_bytes())) == nullptr)
     throw Error(ErrorKind::Format, where, "is a broken WebP: its pixels cannot be decoded");
-  return image;
+  take(std::move(image));
+}
+
+Image decode_webp(std::string_view bytes, const std::string& where) {
+  Image first;
+  decode_webp_frames(bytes, where, [&](Image frame) {
+    first = std::move(frame);
+    return false;
+  });
+  return first;
 }
 
 std::string encode_webp(const Image& image, float quality) {

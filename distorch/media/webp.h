@@ -3,7 +3,7 @@
 #include <string>
 #include <string_view>
 
-#include "distorch/media/image.h"
+#include "distorch/media/frames.h"
 
 namespace distorch::media {
 
@@ -12,6 +12,9 @@ bool is_webp(std::string_view bytes);
 /// 8-bit RGB, or RGBA where the file says it has alpha; of an animation the first frame on its
 /// canvas. No EXIF turn here.
 Image decode_webp(std::string_view bytes, const std::string& where);
+
+/// The same, every frame of an animation.
+void decode_webp_frames(std::string_view bytes, const std::string& where, const TakeFrame& take);
 
 /// Lossy, `quality` 0..100. Gray is written as RGB.
 std::string encode_webp(const Image& image, float quality = 90);

@@ -24,7 +24,8 @@ namespace {
 
 // What distorch/media reads.
 std::vector<std::string> picture_names(const Settings& settings) {
-  return input_names(settings, {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp"});
+  return input_names(settings, {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif",
+                                ".bmp", ".dib", ".tif", ".tiff", ".avif"});
 }
 
 /// 8-bit pixels as float32 [H, W, C] 0..1.
@@ -37,15 +38,27 @@ Tensor to_tensor(const media::Image& image) {
 // A picture without alpha has this mask: nothing is marked.
 Tensor empty_mask() { return at::zeros({1, 64, 64}); }
 
+// Every frame of an animation and every page becomes one image of the batch, with a mask each:
+// where one of them has alpha, the others have masks of its size.
 void run_load(Call& call) {
-  auto picture = media::read_image(annotated_path(call.text("image"), call.context<Settings>()));
-  auto pixels = to_tensor(picture);
-  auto mask = picture.channels == 4 ? (1.0 - pixels.select(2, 3)).unsqueeze(0) : empty_mask();
-  auto rgb = picture.channels == 1 ? pixels.expand({-1, -1, 3}) : pixels.narrow(2, 0, 3);
-  call.out(0, Value::of("IMAGE", rgb.unsqueeze(0).contiguous()));
-  call.out(1, Value::of("MASK", mask.contiguous()));
+  auto frames = media::read_frames(annotated_path(call.text("image"), call.context<Settings>()));
+  auto count = static_cast<std::int64_t>(frames.size());
+  bool alpha = std::any_of(frames.begin(), frames.end(),
+                           [](const media::Image& frame) { return frame.channels == 4; });
+  auto image = at::empty({count, frames[0].height, frames[0].width, 3});
+  auto mask = alpha ? at::zeros({count, frames[0].height, frames[0].width})
+                    : empty_mask().repeat({count, 1, 1});
+  for (std::int64_t i = 0; i < count; ++i) {
+    auto frame = std::move(frames[static_cast<std::size_t>(i)]);
+    auto pixels = to_tensor(frame);
+    image[i].copy_(frame.channels == 1 ? pixels.expand({-1, -1, 3}) : pixels.narrow(2, 0, 3));
+    if (frame.channels == 4) mask[i].copy_(1.0 - pixels.select(2, 3));
+  }
+  call.out(0, Value::of("IMAGE", image));
+  call.out(1, Value::of("MASK", mask));
 }
 
+// Of the first frame, as ComfyUI does.
 void run_load_mask(Call& call) {
   auto picture = media::read_image(annotated_path(call.text("image"), call.context<Settings>()));
   auto pixels = to_tensor(picture);
