@@ -1,6 +1,7 @@
 #include "distorch/placement/ring_layout.h"
 
 #include <cstddef>
+#include <numeric>
 
 namespace distorch::placement {
 namespace {
@@ -27,7 +28,8 @@ std::int64_t last_offset(std::int64_t size, std::int64_t capacity, const Place& 
 
 void pack_ring(const std::vector<std::int64_t>& sizes, std::int64_t capacity, RingLayout& layout) {
   const auto n = sizes.size();
-  layout.rounds = n % 2 == 1 && n > 1 ? 2 : 1;
+  const auto total = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
+  layout.rounds = n % 2 == 1 && n > 1 && total > capacity ? 2 : 1;
   const auto entries = n * static_cast<std::size_t>(layout.rounds);
   layout.offsets.assign(entries, 0);
   layout.after.resize(entries);

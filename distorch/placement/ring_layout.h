@@ -16,7 +16,8 @@ struct RingLayout {
 };
 
 /// Places blocks one behind the other and from the start again where the next does not fit, so that
-/// small blocks share the room of one large slot. Blocks of one size get capacity / size slots; in
+/// small blocks share the room of one large slot. Where there is room for all, each keeps its own
+/// place. Blocks of one size get capacity / size slots; in
 /// a buffer of at least twice the largest no block waits for the one just before it. `capacity`
 /// must hold the largest. Fills `layout`, whose memory is used again.
 void pack_ring(const std::vector<std::int64_t>& sizes, std::int64_t capacity, RingLayout& layout);

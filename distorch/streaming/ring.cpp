@@ -91,13 +91,14 @@ void Ring::start_fill(int index) {
   round_ = (round_ + (index <= last_filled_ ? 1 : 0)) % layout_.rounds;
   last_filled_ = index;
   std::uint64_t latest = 0;
+  const auto begin = place.offset, end = place.offset + state.size_bytes;
   for (int other = 0; other < static_cast<int>(blocks_.size()); ++other)
     if (blocks_[other].released > latest &&
-        overlaps(blocks_[other], place.offset, place.offset + state.size_bytes)) {
+        (overlaps(blocks_[other], begin, end) || overlapped(blocks_[other], begin, end))) {
       latest = blocks_[other].released;
       place.freed_last = other;
     }
-  state.offset = place.offset;
+  state.former_offset = std::exchange(state.offset, place.offset);
   state.leased = false;
   state.fill = fill(place, state.block);
   state.fresh = true;

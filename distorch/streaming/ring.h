@@ -130,6 +130,8 @@ class Ring {
   struct State {
     RingBlock block;
     std::int64_t size_bytes = 0, offset = 0;
+    // Where it lay in the round before, which the device may still read.
+    std::int64_t former_offset = 0;
     int successor = 0;
     bool leased = false;
     bool fresh = false;             // filled or being filled, not used yet
@@ -147,6 +149,9 @@ class Ring {
   std::int64_t next_offset(int index) const;
   bool overlaps(const State& state, std::int64_t begin, std::int64_t end) const {
     return state.offset < end && begin < state.offset + state.size_bytes;
+  }
+  bool overlapped(const State& state, std::int64_t begin, std::int64_t end) const {
+    return state.former_offset < end && begin < state.former_offset + state.size_bytes;
   }
 
   std::vector<State> blocks_;

@@ -12,6 +12,7 @@
 
 using namespace distorch;
 using namespace distorch::streaming;
+using placement::How;
 
 TEST_CASE(
     "a ring is back where it stood after a few steps and fetches nothing twice, whatever the sizes "
@@ -207,4 +208,34 @@ TEST_CASE("a ring that is fed by a device has neither staging buffers nor a thre
     auto lease = ring->pin(i);
     CHECK(subject.right(lease, i));
   }
+}
+
+TEST_CASE("a ring with more room than its odd number of blocks needs waits for who reads a place") {
+  // Blocks of these widths: rings count in slots of the largest.
+  const std::vector<std::int64_t> rows = {512, 64, 64, 64, 64, 64, 64};
+  constexpr std::int64_t inner = 64;
+  sim::install(toy::rig(1, std::int64_t{1} << 24), sim::Mode::Exec);
+  weights::Manifest manifest;
+  std::vector<std::pair<weights::Block, weights::Weight>> layers;
+  weights::Scope root(manifest);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    auto scope = (root / "blocks" / static_cast<std::int64_t>(i)).block();
+    layers.emplace_back(weights::Block(scope), scope.weight("weight", {rows[i], inner}));
+  }
+  toy::Folder folder;
+  auto checkpoint = folder.write(manifest, inner, at::kFloat);
+  StreamedModel streamed(manifest, checkpoint, {.name = "uneven", .compute = "sim:0"});
+  auto run = [&](How how, const std::string& home, int slots) {
+    streamed.load(std::vector<BlockHome>(rows.size(), {how, home}), {{home, slots}});
+    auto x = at::ones({2048, inner}).to(at::Device("sim:0"));
+    for (int step = 0; step < 5; ++step)
+      for (const auto& [block, weight] : layers)
+        x = block.run1({x}, [&, w = &weight](const weights::Tensors& in) {
+          return at::tanh(at::linear(in[0], w->dense()).narrow(1, 0, inner));
+        });
+    return x.cpu();
+  };
+  auto wanted = run(How::Resident, "sim:0", 2);
+  for (int slots = 1; slots <= 7; ++slots)
+    CHECK(at::equal(run(How::Streamed, "cpu", slots), wanted));
 }
