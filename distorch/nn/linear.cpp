@@ -1,6 +1,7 @@
 #include "distorch/nn/linear.h"
 
 #include "distorch/nn/patch.h"
+#include "distorch/quant/fp8.h"
 
 namespace distorch::nn {
 namespace {
@@ -21,6 +22,10 @@ at::Tensor Linear::operator()(const at::Tensor& x) const { return linear(x, weig
 
 at::Tensor linear(const at::Tensor& x, const weights::Weight& weight, const weights::Weight& bias) {
   auto added = optional_value(bias);
+  if (weight.adapters().empty())
+    if (auto numbers = weight.for_fast_product())
+      if (auto y = quant::fast_linear(x, *numbers, added.value_or(at::Tensor())); y.defined())
+        return y;
   auto y = weight.packed() ? quant::linear(x, *weight.packed(), added.value_or(at::Tensor()))
                            : at::linear(x, matrix(weight.dense()), added);
   for (const auto& adapter : weight.adapters()) {

@@ -4,15 +4,31 @@
 
 namespace distorch::streaming {
 
+namespace {
+
+// What ATen aligns CPU tensors to, by which kernels choose their path.
+constexpr std::int64_t value_alignment = 64;
+
+}  // namespace
+
 std::int64_t dense_bytes(const weights::Stored& stored, at::ScalarType dtype) {
-  constexpr std::int64_t alignment = 64;
   auto bytes =
       c10::multiply_integers(stored.shape) * static_cast<std::int64_t>(c10::elementSize(dtype));
-  return (bytes + alignment - 1) / alignment * alignment;
+  return (bytes + value_alignment - 1) / value_alignment * value_alignment;
 }
 
+/// Whether conversion leaves it as it is.
 bool Contents::is_as_computed(const weights::Stored& stored) const {
-  return !stored.encoding && weights::to_torch(stored) == options_.dtype;
+  if (stored.encoding) return options_.kept_in.has_value();
+  return weights::to_torch(stored) == rest_dtype();
+}
+
+std::int64_t Contents::converted_bytes_of(const weights::Stored& stored) const {
+  if (!stored.encoding || !options_.kept_in) return dense_bytes(stored, rest_dtype());
+  std::int64_t bytes = 0;
+  for (const auto& tensor : weights::tensors_of(stored))
+    bytes += dense_bytes(tensor, weights::to_torch(tensor));
+  return bytes;
 }
 
 Contents::Contents(weights::Manifest& manifest, const weights::Checkpoint& checkpoint,
@@ -28,11 +44,11 @@ Contents::Contents(weights::Manifest& manifest, const weights::Checkpoint& check
     for (const auto& [weight, stored] : block.stored) {
       for (auto& tensor : weights::tensors_of(stored)) tensors.push_back(std::move(tensor));
       block.needs_conversion = block.needs_conversion || !is_as_computed(stored);
-      block.converted_bytes += dense_bytes(stored, options_.dtype);
+      block.converted_bytes += converted_bytes_of(stored);
     }
     block.weights = lay_out(tensors);
     block.all = block.weights;
-    if (!options_.channels_last) continue;
+    if (!options_.channels_last || options_.kept_in) continue;
     const auto& items = block.weights.items;
     for (std::size_t i = 0; i < items.size(); ++i) {
       const auto& shape = items[i].stored.shape;
@@ -40,7 +56,7 @@ Contents::Contents(weights::Manifest& manifest, const weights::Checkpoint& check
         block.channels_last.push_back(static_cast<int>(i));
     }
   }
-  manifest_.compute_in(options_.dtype);
+  manifest_.compute_with(arithmetic());
 }
 
 BlockValues Contents::values(int block, const std::vector<at::Tensor>& tensors) const {
@@ -114,12 +130,12 @@ BlockValues Contents::converted(BlockValues values) const {
     std::optional<at::MemoryFormat> format;
     if (options_.channels_last && manifest_.weights()[slot.weight].shape.size() == 4)
       format = at::MemoryFormat::ChannelsLast;
-    if (slot.packed) {
+    if (slot.packed && !options_.kept_in) {
       slot.value = quant::decode(*slot.packed, options_.dtype);
       if (format) slot.value = slot.value.contiguous(*format);
       slot.packed = nullptr;
-    } else if (slot.value.scalar_type() != options_.dtype) {
-      slot.value = slot.value.to(options_.dtype, false, false, format);
+    } else if (!slot.packed && slot.value.scalar_type() != rest_dtype()) {
+      slot.value = slot.value.to(rest_dtype(), false, false, format);
     }
   }
   return values;
@@ -129,25 +145,41 @@ BlockValues Contents::converted_into(const at::Tensor& memory, int block,
                                      const BlockValues& values) const {
   auto result = values;
   std::int64_t offset = 0;
-  for (std::size_t i = 0; i < result.size(); ++i) {
-    const auto& stored = blocks_[block].stored[i].second;
-    const auto& shape = stored.shape;
-    auto bytes = dense_bytes(stored, options_.dtype);
-    auto room = memory.narrow(0, offset, bytes)
-                    .view(options_.dtype)
-                    .narrow(0, 0, c10::multiply_integers(shape));
+  // A tensor of these numbers in the next stretch of the memory.
+  auto next = [&](const at::Tensor& numbers, at::ScalarType dtype) {
+    const auto shape = numbers.sizes().vec();
+    auto bytes = numbers.numel() * static_cast<std::int64_t>(c10::elementSize(dtype));
+    auto room = memory.narrow(0, offset, bytes).view(dtype);
     auto value = options_.channels_last && shape.size() == 4
                      ? room.view({shape[0], shape[2], shape[3], shape[1]}).permute({0, 3, 1, 2})
                      : room.view(shape);
+    value.copy_(numbers);
+    offset += (bytes + value_alignment - 1) / value_alignment * value_alignment;
+    return value;
+  };
+  for (std::size_t i = 0; i < result.size(); ++i) {
     auto& slot = result[i];
-    value.copy_(slot.packed ? quant::decode(*slot.packed, options_.dtype) : slot.value);
-    slot.value = std::move(value);
-    slot.packed = nullptr;
-    for (const auto& part : weights::tensors_of(stored))
+    if (slot.packed && options_.kept_in) {
+      auto packed = *slot.packed;
+      packed.values = next(packed.values, packed.values.scalar_type());
+      for (auto& part : packed.parts)
+        if (part.defined()) part = next(part.reshape({-1}), part.scalar_type()).view(part.sizes());
+      slot.packed = std::make_shared<quant::Packed>(std::move(packed));
+    } else {
+      slot.value =
+          next(slot.packed ? quant::decode(*slot.packed, rest_dtype()) : slot.value, rest_dtype());
+      slot.packed = nullptr;
+    }
+    for (const auto& part : weights::tensors_of(blocks_[block].stored[i].second))
       part.file->mapping()->dont_need(part.range());
-    offset += bytes;
   }
   return result;
+}
+
+weights::Arithmetic Contents::arithmetic() const {
+  return {.dtype = options_.dtype,
+          .kept_in = options_.kept_in,
+          .fast_products = options_.fast_products};
 }
 
 void Contents::fill_slots(const BlockValues& values) const {

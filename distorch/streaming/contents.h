@@ -39,13 +39,18 @@ class Contents {
   struct Options {
     std::string name;                   // for messages
     at::ScalarType dtype = at::kFloat;  // that the model computes in
-    bool channels_last = false;         // 4-D weights are wanted laid out so
+    // What its plain numbers are rounded to, and rest as once they are converted; nothing: `dtype`.
+    std::optional<at::ScalarType> kept_in;
+    bool fast_products = false;  // see weights::Arithmetic
+    bool channels_last = false;  // 4-D weights are wanted laid out so
   };
   /// Error(MissingWeight) or Error(Shape) naming every fault when the file lacks something the
   /// manifest declares.
   Contents(weights::Manifest& manifest, const weights::Checkpoint& checkpoint, Options options);
 
   const Options& options() const { return options_; }
+  /// How the model's layers compute.
+  weights::Arithmetic arithmetic() const;
   weights::Manifest& manifest() const { return manifest_; }
   std::size_t block_count() const { return blocks_.size(); }
   /// The block's own weights; what LoRAs add to them; both in one slot, weights first.
@@ -65,9 +70,9 @@ class Contents {
   /// channels-last where they lie: convolutions that are stored in the dtype that the model
   /// computes in.
   const std::vector<int>& channels_last(int block) const { return blocks_[block].channels_last; }
-  /// Whether some of the block's weights are other than plain numbers of that dtype.
+  /// Whether some of the block's weights are other than what converted() makes of them.
   bool needs_conversion(int block) const { return blocks_[block].needs_conversion; }
-  /// Bytes of the block's weights as plain numbers of that dtype.
+  /// Bytes of the block's weights once they are converted.
   std::int64_t converted_bytes(int block) const { return blocks_[block].converted_bytes; }
 
   /// What the slots hold, from the tensors of weights_of() in the order of view_items(), without
@@ -75,7 +80,8 @@ class Contents {
   BlockValues values(int block, const std::vector<at::Tensor>& tensors) const;
   /// The same with them, from the tensors of loras_of(), `first` being the first of them.
   BlockValues with_loras(int block, BlockValues values, const at::Tensor* first) const;
-  /// The same as plain numbers of the model's dtype, newly made where they are not that already.
+  /// The same as plain numbers of the dtype that the model computes in, or that they are to be kept
+  /// in, newly made where they are not that already. Packed ones stay packed where it is the latter.
   BlockValues converted(BlockValues values) const;
   /// The same in one piece of host memory of converted_bytes() (uint8).
   BlockValues converted_into(const at::Tensor& memory, int block, const BlockValues& values) const;
@@ -99,6 +105,8 @@ class Contents {
     std::int64_t converted_bytes = 0;
   };
   bool is_as_computed(const weights::Stored& stored) const;
+  at::ScalarType rest_dtype() const { return options_.kept_in.value_or(options_.dtype); }
+  std::int64_t converted_bytes_of(const weights::Stored& stored) const;
 
   weights::Manifest& manifest_;
   Options options_;

@@ -41,7 +41,7 @@ class DrySource final : public weights::WeightSource {
     profile_.flops.assign(blocks, 0);
     profile_.activation_bytes.assign(blocks, 0);
     profile_.used.assign(blocks, false);
-    manifest.compute_in(model.options().dtype);
+    manifest.compute_with(model.contents().arithmetic());
     for (std::size_t block = 0; block < blocks; ++block)
       for (auto& slot : hollow_values(model, static_cast<int>(block), device)) {
         auto& to = manifest.slot(slot.weight);

@@ -38,6 +38,8 @@ StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint ch
       contents_(manifest, checkpoint_,
                 {.name = options_.name,
                  .dtype = options_.dtype,
+                 .kept_in = options_.kept_in,
+                 .fast_products = options_.fast_products,
                  .channels_last = options_.channels_last}),
       residence_(contents_,
                  {.compute = options_.compute, .upload_from_bytes = options_.upload_from_bytes}),

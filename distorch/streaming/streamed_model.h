@@ -17,6 +17,8 @@ struct StreamedOptions {
   std::string name;                   // for messages and tables: the file's stem
   std::string compute = "cpu";        // the device that computes
   at::ScalarType dtype = at::kFloat;  // of the arithmetic; layers convert weights stored otherwise
+  std::optional<at::ScalarType> kept_in;  // see Contents::Options
+  bool fast_products = false;             // see weights::Arithmetic
   int slots = 2;
   bool channels_last = false;  // lay out resident and converted 4-D weights for such convolutions
   std::int64_t upload_from_bytes = std::int64_t{64} << 20;  // less is copied at once by one thread

@@ -1,6 +1,7 @@
 #include "distorch/weights/manifest.h"
 
 #include "distorch/base/error.h"
+#include "distorch/quant/fp8.h"
 
 namespace distorch::weights {
 
@@ -17,12 +18,12 @@ Weight Manifest::declare(Declared weight) {
   return Weight(&slots_.back());
 }
 
-void Manifest::compute_in(at::ScalarType dtype) {
-  for (auto& slot : slots_) slot.dtype = dtype;
+void Manifest::compute_with(const Arithmetic& arithmetic) {
+  for (auto& slot : slots_) slot.arithmetic = arithmetic;
 }
 
 at::ScalarType Weight::dtype() const {
-  if (slot_->dtype) return *slot_->dtype;
+  if (slot_->arithmetic.dtype) return *slot_->arithmetic.dtype;
   return slot_->packed ? at::kFloat : slot_->value.scalar_type();
 }
 
@@ -32,8 +33,23 @@ at::Tensor Weight::dense(std::optional<at::MemoryFormat> format) const {
     auto value = quant::decode(*slot_->packed, dtype());
     return format ? value.contiguous(*format) : value;
   }
-  if (!slot_->value.defined() || slot_->value.scalar_type() == dtype()) return slot_->value;
-  return slot_->value.to(dtype(), false, false, format);
+  const auto& value = slot_->value;
+  const auto& kept_in = slot_->arithmetic.kept_in;
+  if (!value.defined()) return value;
+  if (kept_in && value.scalar_type() != *kept_in)
+    return value.to(*kept_in).to(dtype(), false, false, format);
+  if (value.scalar_type() == dtype()) return value;
+  return value.to(dtype(), false, false, format);
+}
+
+std::optional<quant::Packed> Weight::for_fast_product() const {
+  if (!slot_ || !slot_->arithmetic.fast_products) return {};
+  if (slot_->packed) return *slot_->packed;
+  auto kept = slot_->value;
+  if (!kept.defined() || kept.dim() != 2) return {};
+  const auto wanted = slot_->arithmetic.kept_in.value_or(kept.scalar_type());
+  if (wanted != at::kFloat8_e4m3fn) return {};
+  return quant::Packed{&quant::float8_e4m3fn(), kept.to(wanted), {{}, {}}, kept.sizes().vec()};
 }
 
 WeightSource& Manifest::source() const {

@@ -16,13 +16,22 @@
 
 namespace distorch::weights {
 
+/// How a model computes with its weights, whatever they are stored as.
+struct Arithmetic {
+  std::optional<at::ScalarType> dtype;  // nothing: that of the stored numbers
+  /// Numbers are rounded to this type on their way to `dtype`: what a user asked them to be kept
+  /// in, so that a picture does not depend on whether they were.
+  std::optional<at::ScalarType> kept_in;
+  /// Products of 8-bit numbers where the device has them (quant/fp8.h).
+  bool fast_products = false;
+};
+
 /// Where a layer finds its weight while its block runs: `value` or `packed`, as the file has the
 /// numbers or converted once; neither between runs.
 struct Slot {
   at::Tensor value;  // [shape], any dtype, on the device where the block runs
   std::shared_ptr<const quant::Packed> packed;
-  // What the model computes in; nothing: what the value is of.
-  std::optional<at::ScalarType> dtype;
+  Arithmetic arithmetic;
   std::vector<std::int64_t> shape;
   std::vector<Adapter> adapters;  // applied by the layer at run time, in order
 };
@@ -48,6 +57,9 @@ class Weight {
   /// converted or decoded for this call (as `format`, where that is asked for); undefined for an
   /// absent optional weight.
   at::Tensor dense(std::optional<at::MemoryFormat> format = {}) const;
+  /// The numbers as 8-bit ones with their scales, where a layer may multiply with them as they are
+  /// (Arithmetic::fast_products); nothing elsewhere.
+  std::optional<quant::Packed> for_fast_product() const;
   /// What lies in the slot, for layers that use it as it is; null where it is a plain tensor.
   const quant::Packed* packed() const { return slot_ ? slot_->packed.get() : nullptr; }
   const std::vector<Adapter>& adapters() const { return slot_->adapters; }
@@ -87,8 +99,8 @@ class Manifest {
   const std::vector<Declared>& weights() const { return weights_; }
   const std::vector<std::string>& blocks() const { return blocks_; }
   Slot& slot(std::size_t weight) { return slots_[weight]; }
-  /// What the model computes in, whatever its weights are stored as.
-  void compute_in(at::ScalarType dtype);
+  /// How the model computes from now on.
+  void compute_with(const Arithmetic& arithmetic);
 
   void attach(WeightSource* source) { source_ = source; }
   WeightSource& source() const;

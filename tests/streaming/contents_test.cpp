@@ -102,6 +102,53 @@ TEST_CASE("packed weights rest and travel as the file has them unless they are t
   CHECK(streamed.device_bytes("sim:0") <= 2 * (stored + rounding));
 }
 
+TEST_CASE(
+    "weights that are to be kept in 8 bits: the same numbers wherever they rest, half the bytes") {
+  toy::Folder folder;
+  toy::Model model(blocks, width);
+  auto file = folder.write(model, at::kBFloat16);
+  std::vector<std::pair<std::string, at::Tensor>> rounded;
+  for (const auto& [name, stored] : file.tensors())
+    rounded.emplace_back(name,
+                         weights::mapped_tensor(stored).to(at::kFloat8_e4m3fn).to(at::kFloat));
+  auto wanted =
+      run(folder.write(rounded, "rounded.safetensors"), all(How::Resident, "cpu"), "cpu", false);
+  auto kept = [&](const BlockHome& home, const std::string& compute, bool converted) {
+    toy::Model other(blocks, width);
+    StreamedModel streamed(other.manifest(), file,
+                           {.name = "toy", .compute = compute, .kept_in = at::kFloat8_e4m3fn});
+    streamed.rest_converted(converted);
+    streamed.load(std::vector<BlockHome>(blocks, home));
+    if (converted && home.how == How::Resident && compute != "cpu")
+      CHECK(streamed.device_bytes(compute) <= blocks * (width * width + width + 3 * 512));
+    auto x = at::ones({3, width}).to(at::Device(compute));
+    return other.forward(other.forward(x)).cpu();
+  };
+  for (bool converted : {false, true}) {
+    CHECK(at::equal(kept({How::Resident, "cpu"}, "cpu", converted), wanted));
+    CHECK(at::equal(kept({How::Streamed, "disk"}, "cpu", converted), wanted));
+    sim::install(toy::rig(2, std::int64_t{1} << 22), sim::Mode::Exec);
+    for (const auto& home : {BlockHome{How::Resident, "sim:0"}, BlockHome{How::Streamed, "cpu"},
+                             BlockHome{How::OnDonor, "sim:1"}})
+      CHECK(at::equal(kept(home, "sim:0", converted), wanted));
+  }
+}
+
+TEST_CASE("packed weights of a model that is kept in 8 bits stay packed, converted or not") {
+  toy::Folder folder;
+  Packed8 files(folder, true);
+  toy::Model model(blocks, width);
+  for (bool converted : {false, true}) {
+    StreamedModel streamed(model.manifest(), files.packed,
+                           {.name = "toy", .kept_in = at::kFloat8_e4m3fn});
+    streamed.rest_converted(converted);
+    streamed.load(all(How::Resident, "cpu"));
+    auto x = at::ones({3, width});
+    model.forward(x);
+    CHECK(streamed.resident_bytes(0) < 2 * (width * width + width * 4));
+  }
+}
+
 TEST_CASE("a marker of an unknown way of packing is refused with the weight's name") {
   toy::Folder folder;
   std::string text = R"({"format": "quasi8"})";
