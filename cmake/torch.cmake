@@ -7,20 +7,29 @@ if(NOT TORCH_DIR)
     set(TORCH_DIR "${CMAKE_SOURCE_DIR}/.deps/torch")
   endif()
 endif()
-get_filename_component(TORCH_DIR "${TORCH_DIR}" REALPATH)
+get_filename_component(torch_link "${TORCH_DIR}" ABSOLUTE BASE_DIR "${CMAKE_SOURCE_DIR}")
+get_filename_component(TORCH_DIR "${torch_link}" REALPATH)
 if(NOT EXISTS "${TORCH_DIR}/lib/libtorch_cpu.so")
   message(FATAL_ERROR
     "libtorch was not found in ${TORCH_DIR}. Run tools/setup.sh (or `make build`), "
     "or set TORCH_DIR to the folder of an installed torch 2.11 package.")
 endif()
 
-file(MAKE_DIRECTORY "${CMAKE_BINARY_DIR}/torch_include")
+# Programs find libtorch through a link in the build folder, relative to where they lie themselves
+# ($ORIGIN/../torch/lib). The link is relative too where torch is the checkout's own, so that a checkout may be moved.
+cmake_path(IS_PREFIX CMAKE_SOURCE_DIR "${torch_link}" NORMALIZE torch_is_ours)
+if(torch_is_ours)
+  file(RELATIVE_PATH torch_link "${CMAKE_BINARY_DIR}" "${torch_link}")
+endif()
+file(CREATE_LINK "${torch_link}" "${CMAKE_BINARY_DIR}/torch" SYMBOLIC)
+set(CMAKE_BUILD_RPATH_USE_ORIGIN ON)
 foreach(name c10 torch_cpu)
   add_library(torch::${name} SHARED IMPORTED GLOBAL)
-  set_target_properties(torch::${name} PROPERTIES IMPORTED_LOCATION "${TORCH_DIR}/lib/lib${name}.so")
+  set_target_properties(torch::${name} PROPERTIES IMPORTED_LOCATION "${CMAKE_BINARY_DIR}/torch/lib/lib${name}.so")
 endforeach()
 add_library(torch::torch INTERFACE IMPORTED GLOBAL)
 # Only torch's own headers: the wheel also carries a fmt that must not shadow the system's.
+file(MAKE_DIRECTORY "${CMAKE_BINARY_DIR}/torch_include")
 foreach(folder ATen c10 torch)
   file(CREATE_LINK "${TORCH_DIR}/include/${folder}" "${CMAKE_BINARY_DIR}/torch_include/${folder}" SYMBOLIC)
 endforeach()
@@ -29,4 +38,3 @@ target_include_directories(torch::torch SYSTEM INTERFACE "${CMAKE_BINARY_DIR}/to
 # linker must not insist on resolving them itself.
 target_link_options(torch::torch INTERFACE -Wl,--unresolved-symbols=ignore-in-shared-libs)
 target_link_libraries(torch::torch INTERFACE torch::torch_cpu torch::c10)
-set(CMAKE_BUILD_RPATH "${TORCH_DIR}/lib")

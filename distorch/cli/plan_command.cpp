@@ -57,19 +57,19 @@ const char* word_for(placement::How how) {
 }
 
 /// Bytes and blocks by device and way of use.
-struct Part {
+struct Held {
   std::int64_t bytes = 0;
   int blocks = 0;
 };
-std::map<std::pair<int, placement::How>, Part> parts_of(const Priced& priced) {
-  std::map<std::pair<int, placement::How>, Part> parts;
+std::map<std::pair<int, placement::How>, Held> held_of(const Priced& priced) {
+  std::map<std::pair<int, placement::How>, Held> held_by_device;
   const auto& run = *priced.run;
   for (std::size_t i = 0; i < run.placement.blocks.size(); ++i) {
-    auto& part = parts[{run.placement.blocks[i].device, run.placement.blocks[i].how}];
-    part.bytes += run.blocks.blocks[i].bytes;
-    ++part.blocks;
+    auto& held = held_by_device[{run.placement.blocks[i].device, run.placement.blocks[i].how}];
+    held.bytes += run.blocks.blocks[i].bytes;
+    ++held.blocks;
   }
-  return parts;
+  return held_by_device;
 }
 
 Json as_json(const Priced& priced) {
@@ -90,11 +90,11 @@ Json as_json(const Priced& priced) {
             {"expert_string", placement::expert_string(run.system, run.blocks, run.placement)},
             {"best_step_s", priced.best_step_s},
             {"best_expert_string", placement::expert_string(run.system, run.blocks, priced.best)}};
-  for (const auto& [key, part] : parts_of(priced))
+  for (const auto& [key, held] : held_of(priced))
     json["devices"].push_back({{"device", run.system.devices[key.first].name},
                                {"how", word_for(key.second)},
-                               {"bytes", part.bytes},
-                               {"blocks", part.blocks}});
+                               {"bytes", held.bytes},
+                               {"blocks", held.blocks}});
   for (const auto& lane : priced.report.lanes)
     json["lanes"].push_back({{"lane", lane.name}, {"busy_s", lane.busy_s}, {"bytes", lane.bytes}});
   return json;
@@ -110,9 +110,9 @@ void print(const Priced& priced) {
              human_bytes(static_cast<double>(run.blocks.bytes())), run.blocks.blocks.size(),
              run.steps, run.steps == 1 ? "" : "s");
   std::vector<std::vector<std::string>> rows{{"  weights", "size", "blocks", "how"}};
-  for (const auto& [key, part] : parts_of(priced))
+  for (const auto& [key, held] : held_of(priced))
     rows.push_back({"  " + run.system.devices[key.first].name,
-                    human_bytes(static_cast<double>(part.bytes)), std::to_string(part.blocks),
+                    human_bytes(static_cast<double>(held.bytes)), std::to_string(held.blocks),
                     word_for(key.second)});
   fmt::print("{}", format_table(rows, {1, 2}));
   rows = {{"  lane", "busy in a step", "carries"}};

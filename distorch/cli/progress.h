@@ -11,7 +11,7 @@ enum class Reporting {
   Bar,   // a progress bar with ETA on standard error where that is a terminal, one line a node
          // elsewhere
   Json,  // every event as one JSON line on standard output
-  Quiet  // only what was written
+  Quiet  // only what was written, and errors
 };
 
 /// Shows a run. The names of pictures written go to standard output, one a line (Bar and Quiet);

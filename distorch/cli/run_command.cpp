@@ -1,6 +1,7 @@
 #include <memory>
 
 #include "distorch/base/atomic_file.h"
+#include "distorch/base/log.h"
 #include "distorch/cli/commands.h"
 #include "distorch/cli/machine_options.h"
 #include "distorch/cli/progress.h"
@@ -18,6 +19,7 @@ struct Options {
 };
 
 int run(const Options& options) {
+  if (options.quiet) log::set_up("error");
   auto text = workflow_text(options.workflow);
   auto rig = install_rig(options.machine);
   auto app = make_app(options.machine, std::move(rig), false);
@@ -52,7 +54,8 @@ void add_run_command(CLI::App& app, Action& chosen) {
   command->add_option("--profile", options->profile,
                       "Write a trace for Perfetto or chrome://tracing");
   command->add_flag("--json", options->json, "Events as JSON lines on standard output");
-  command->add_flag("--quiet", options->quiet, "No progress, only the names of what was written");
+  command->add_flag("--quiet", options->quiet,
+                    "Print only the names of what was written, and errors");
   command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
 }
 

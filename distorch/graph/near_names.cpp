@@ -3,24 +3,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <vector>
+
+#include "distorch/base/text.h"
 
 namespace distorch::graph {
 namespace {
 
 constexpr std::size_t kLongest = 200;
 
-std::string lower(std::string_view text) {
-  std::string result(text.substr(0, kLongest));
-  for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return result;
-}
+std::string folded(std::string_view text) { return lower(text.substr(0, kLongest)); }
 
 }  // namespace
 
 int edit_distance(std::string_view a_text, std::string_view b_text) {
-  std::string a = lower(a_text), b = lower(b_text);
+  std::string a = folded(a_text), b = folded(b_text);
   std::vector<int> before(b.size() + 1), previous(b.size() + 1), row(b.size() + 1);
   for (std::size_t j = 0; j <= b.size(); ++j) previous[j] = static_cast<int>(j);
   for (std::size_t i = 1; i <= a.size(); ++i) {
@@ -39,11 +36,11 @@ int edit_distance(std::string_view a_text, std::string_view b_text) {
 
 std::vector<std::string> near_names(std::string_view word,
                                     const std::vector<std::string>& candidates, std::size_t count) {
-  std::string wanted = lower(word);
+  std::string wanted = folded(word);
   std::vector<std::pair<int, std::string>> found;
   for (auto& candidate : candidates) {
     int distance = edit_distance(word, candidate);
-    std::string name = lower(candidate);
+    std::string name = folded(candidate);
     bool inside =
         wanted.size() >= 3 && name.size() >= 3 &&
         (name.find(wanted) != std::string::npos || wanted.find(name) != std::string::npos);

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 
+#include "distorch/base/text.h"
 #include "distorch/graph/json_text.h"
 #include "distorch/graph/near_names.h"
 #include "distorch/graph/validation.h"
@@ -13,12 +13,6 @@ namespace distorch::graph {
 namespace {
 
 constexpr std::size_t kListed = 30;
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
 
 std::string member(const Json& node, const char* name) {
   if (!node.is_object() || !node.contains(name) || !node[name].is_string()) return "";

@@ -107,20 +107,20 @@ std::string replace_placeholders(
 }
 
 std::string choose_dynamic(const std::string& text, std::uint64_t seed, bool* chose) {
-  struct Block {
+  struct Choice {
     std::vector<std::string> done;
     std::string current;
   };
   std::string source = without_comments(text);
   Chooser chooser(seed);
-  std::vector<Block> stack(1);
+  std::vector<Choice> stack(1);
   bool several = false;
   auto close = [&] {
-    Block block = std::move(stack.back());
+    Choice choice = std::move(stack.back());
     stack.pop_back();
-    block.done.push_back(std::move(block.current));
-    several = several || block.done.size() > 1;
-    stack.back().current += block.done[chooser.below(block.done.size())];
+    choice.done.push_back(std::move(choice.current));
+    several = several || choice.done.size() > 1;
+    stack.back().current += choice.done[chooser.below(choice.done.size())];
   };
   for (std::size_t i = 0; i < source.size(); ++i) {
     char c = source[i];

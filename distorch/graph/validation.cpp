@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "distorch/base/log.h"
 #include "distorch/graph/json_text.h"
 #include "distorch/graph/near_names.h"
 #include "distorch/graph/widgets.h"
@@ -50,6 +51,14 @@ int compare(const Json& a, const Json& b) {
     return wide(a) < wide(b) ? -1 : wide(a) > wide(b);
   double x = a.get<double>(), y = b.get<double>();
   return x < y ? -1 : x > y;
+}
+
+// A file's name as Windows writes it, SD15\model.safetensors, with the slashes of other systems.
+Json with_slashes(const Json& value) {
+  if (!value.is_string()) return value;
+  std::string text = value.get<std::string>();
+  std::replace(text.begin(), text.end(), '\\', '/');
+  return text;
 }
 
 class Validator {
@@ -303,7 +312,7 @@ class Validator {
     return true;
   }
 
-  void check_list(NodeState& state, const Input& input, const Json& value) {
+  void check_list(NodeState& state, const Input& input, Json& value) {
     if (!input.is_list() || (input.options.is_object() && input.options.contains("remote"))) return;
     const Json list = input.choices.read();
     bool several = input.options.is_object() && input.options.contains("multiselect") &&
@@ -312,6 +321,12 @@ class Validator {
       return std::find(list.begin(), list.end(), one) != list.end();
     };
     if (several ? std::all_of(value.begin(), value.end(), known) : known(value)) return;
+    if (Json path = with_slashes(value); known(path)) {
+      log::warn_once(fmt::format("{} is written as on Windows and read as {}", python_repr(value),
+                                 python_repr(path)));
+      value = std::move(path);
+      return;
+    }
     bool longer = list.size() > kLongList;
     Problem problem = on_input(state, input, "value_not_in_list", "Value not in list");
     problem.details =

@@ -49,7 +49,7 @@ struct ValidateOptions {
 };
 
 /// Checks a prompt ({id: {class_type, inputs}}) and converts constants in place ("32" -> 32 for
-/// INT, {"__value__"} is unwrapped), so that what is executed, cached and stored is what was
+/// INT, {"__value__"} is unwrapped, a path of Windows becomes the choice with slashes), so that what is executed, cached and stored is what was
 /// checked. Looks at each output node and everything it needs, and reports every problem found.
 /// Never throws for bad prompts.
 Validation validate(Json& prompt, const Catalog& catalog, const ValidateOptions& options = {});

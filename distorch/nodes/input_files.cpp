@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "distorch/base/error.h"
+#include "distorch/base/log.h"
+#include "distorch/base/text.h"
 #include "distorch/graph/near_names.h"
 
 namespace distorch::nodes {
@@ -23,9 +25,14 @@ fs::path annotated_path(const std::string& name, const Settings& settings) {
   annotated("[input]", settings.input_folder);
   annotated("[output]", settings.output_folder);
   annotated("[temp]", settings.temp_folder);
+  std::error_code error;
+  bool windows = plain.find('\\') != std::string::npos && !fs::exists(folder / plain, error);
+  if (windows) std::replace(plain.begin(), plain.end(), '\\', '/');
   auto relative = fs::path(plain).lexically_normal();
   if (relative.is_absolute() || (!relative.empty() && *relative.begin() == ".."))
     throw Error(ErrorKind::Usage, name, fmt::format("leads out of the folder {}", folder.string()));
+  if (windows && fs::exists(folder / relative, error))
+    log::warn_once(fmt::format("'{}' is written as on Windows and read as '{}'", name, plain));
   return folder / relative;
 }
 
@@ -49,9 +56,7 @@ std::vector<std::string> input_names(const Settings& settings,
        entry.increment(error)) {
     std::error_code ignored;
     if (!entry->is_regular_file(ignored)) continue;
-    auto extension = entry->path().extension().string();
-    std::transform(extension.begin(), extension.end(), extension.begin(),
-                   [](unsigned char c) { return std::tolower(c); });
+    auto extension = lower(entry->path().extension().string());
     if (extensions.empty() ||
         std::find(extensions.begin(), extensions.end(), extension) != extensions.end())
       names.push_back(entry->path().filename().string());

@@ -8,7 +8,8 @@
 namespace distorch::nodes {
 
 /// The file that a loader's name means: "a.png" or "sub/a.png" in the input folder, "a.png
-/// [output]", "[temp]" and "[input]" in the one that is named. Error(Usage) for a name that leads
+/// [output]", "[temp]" and "[input]" in the one that is named; "sub\a.png", as Windows writes it, is
+/// "sub/a.png" where there is no file of that very name. Error(Usage) for a name that leads
 /// out of its folder.
 std::filesystem::path annotated_path(const std::string& name, const Settings& settings);
 

@@ -10,6 +10,7 @@
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
+#include "distorch/base/text.h"
 #include "distorch/graph/near_names.h"
 
 namespace distorch::nodes {
@@ -70,12 +71,6 @@ std::string current_name(const std::string& type) {
   if (type == "unet") return "diffusion_models";
   if (type == "clip") return "text_encoders";
   return type;
-}
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  return text;
 }
 
 // "a/b.safetensors" and "a\b.safetensors" are the same; ".." cannot leave the folder.
@@ -249,7 +244,7 @@ std::vector<Path> ModelFolders::folders(const std::string& type) const {
   return found ? found->folders : std::vector<Path>{};
 }
 
-bool ModelFolders::fresh(const Listing& listing, const Type& type) const {
+bool ModelFolders::up_to_date(const Listing& listing, const Type& type) const {
   std::error_code error;
   for (const auto& [folder, time] : listing.folders)
     if (fs::last_write_time(folder, error) != time || error) return false;
@@ -263,7 +258,7 @@ std::vector<std::string> ModelFolders::list(const std::string& type) const {
   if (!found) return {};
   std::lock_guard lock(*mutex_);
   auto& listing = listings_[current_name(type)];
-  if (!listing.folders.empty() && fresh(listing, *found)) return listing.names;
+  if (!listing.folders.empty() && up_to_date(listing, *found)) return listing.names;
   std::set<std::string> names;
   listing.folders.clear();
   for (const auto& folder : found->folders)

@@ -52,7 +52,7 @@ class ModelFolders {
     std::map<Path, std::filesystem::file_time_type> folders;
   };
   const Type* type_of(const std::string& name) const;
-  bool fresh(const Listing& listing, const Type& type) const;
+  bool up_to_date(const Listing& listing, const Type& type) const;
 
   std::map<std::string, Type> types_;
   mutable std::map<std::string, Listing> listings_;

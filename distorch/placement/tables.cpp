@@ -139,6 +139,11 @@ std::string expert_string(const System& system, const Model& model, const Placem
   return text;
 }
 
+std::string summary(const System& system, const Model& model, const Placement& placement) {
+  return fmt::format("{} in {} blocks on {}", human_bytes(static_cast<double>(model.bytes())),
+                     model.blocks.size(), system.devices[placement.compute].name);
+}
+
 std::string tables(const System& system, const Model& model, const Placement& placement) {
   return virtual_memory(system, placement) + allocations(system, placement) + layers(model) +
          assignments(system, placement) + line() + "v2 Expert String " +

@@ -11,7 +11,11 @@ namespace distorch::placement {
 /// the same bytes again, within one block.
 std::string expert_string(const System& system, const Model& model, const Placement& placement);
 
-/// What every run logs: device | role | original | total | virtual, then device | VRAM | share |
+/// "1.60 GiB in 26 blocks on cuda:0": what a run logs of a model whose blocks are all on its compute
+/// device.
+std::string summary(const System& system, const Model& model, const Placement& placement);
+
+/// What a run logs of a split model: device | role | original | total | virtual, then device | VRAM | share |
 /// model | dist %, then layer type | count | MB | %, then device | layers | MB | %, and the line
 /// "v2 Expert String ...". MB and GB here are powers of 1024, as in the original.
 std::string tables(const System& system, const Model& model, const Placement& placement);

@@ -450,6 +450,14 @@ std::string loras_key(const std::vector<LoraUse>& loras) {
 
 }  // namespace
 
+/// One line for a model that rests whole on its compute device, the tables for one that is split.
+void Engine::log_placement(const Entry& own, const StreamedModel& model) const {
+  if (!all_resident(own.placement)) return log::info("\n{}", tables_of(model));
+  log::info("{}: {}", model.options().name,
+            placement::summary(own.system, own.plan_model, own.placement));
+  log::debug("\n{}", tables_of(model));
+}
+
 void Engine::prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds& needs) {
   model->checkpoint().refresh_files();
   auto& own = entry(*model);
@@ -475,7 +483,7 @@ void Engine::prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds
     planned_runs_.push_back(std::move(run));
     return;
   }
-  if (options_.log_tables) log::info("\n{}", tables_of(*model));
+  if (options_.log_tables) log_placement(own, *model);
 }
 
 bool Engine::make_room(const std::string& device, std::int64_t bytes, StreamedModel* user) {

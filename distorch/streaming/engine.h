@@ -141,6 +141,7 @@ class Engine {
   bool plan_together(Entry& entry, StreamedModel& model);
   void adopt(Entry& entry, StreamedModel& model);
   void plan_alone(Entry& entry, StreamedModel& model);
+  void log_placement(const Entry& entry, const StreamedModel& model) const;
   std::int64_t held_bytes(const Entry& entry, const StreamedModel& model,
                           const std::string& device) const;
   bool in_place(const Entry& entry, const StreamedModel& model) const;

@@ -37,6 +37,25 @@ Problem problem_with(const char* input, Json value) {
 
 }  // namespace
 
+TEST_CASE("validation: a choice written as a path of Windows is read with slashes") {
+  Catalog all = fake_catalog();
+  all.add(
+      {.name = "Load",
+       .inputs = {choice("file", {"SD15/model.ckpt", "odd\\name"}), graph::link("image", "IMAGE")},
+       .output_node = true,
+       .run = [](Call&) {}});
+  auto checked = [&](Json file) {
+    Json prompt = prompt_of(R"({"1": {"class_type": "Image", "inputs": {"name": "a.png"}},
+      "2": {"class_type": "Load", "inputs": {"image": ["1", 0]}}})");
+    prompt["2"]["inputs"]["file"] = std::move(file);
+    bool clean = validate(prompt, all).clean();
+    return std::pair(clean, prompt["2"]["inputs"]["file"]);
+  };
+  CHECK(checked("SD15\\model.ckpt") == std::pair(true, Json("SD15/model.ckpt")));
+  CHECK(checked("odd\\name") == std::pair(true, Json("odd\\name")));
+  CHECK_FALSE(checked("SD15\\other.ckpt").first);
+}
+
 TEST_CASE("validation: a good prompt is clean and its constants are converted in place") {
   Json prompt = good();
   prompt["2"]["inputs"]["steps"] = "32";

@@ -51,6 +51,13 @@ v2 Expert String cuda:0,0.0833;cpu,0.0312
 )");
 }
 
+TEST_CASE("summary: one line for a model that is not split") {
+  auto system = two_cards();
+  auto model = even_model(4, gib(1), 0.1);
+  auto placement = plan(system, model, parse_full_allocation("cuda:0,4gb"), Order::Tail);
+  CHECK(summary(system, model, placement) == "4.00 GiB in 4 blocks on cuda:0");
+}
+
 TEST_CASE("tables: the expert string gives the same placement again, within one block") {
   Random random(3);
   int checked = 0;
