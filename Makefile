@@ -3,7 +3,7 @@
 #   make test      build and run all tests
 #   make bench     measure and write build/bench/*.json
 #   make format    format the sources     make lint   clang-tidy + formatter check + include order
-#   make sanitize  the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make sanitize  tests under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer
 BUILD ?= build/release
 NINJA = ninja -C $(BUILD)
 export CCACHE_DIR ?= $(CURDIR)/.cache/ccache

@@ -7,8 +7,9 @@
 
 set(DISTORCH_WARNINGS -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers)
 if(DISTORCH_SANITIZE)
-  add_compile_options(-fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize=vptr)
-  add_link_options(-fsanitize=address,undefined)
+  # vptr: libtorch's classes have no type information that it could look at.
+  add_compile_options(-fsanitize=${DISTORCH_SANITIZE} -fno-omit-frame-pointer -fno-sanitize=vptr)
+  add_link_options(-fsanitize=${DISTORCH_SANITIZE})
 endif()
 if(DISTORCH_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)

@@ -7,7 +7,7 @@ tools/setup.sh "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev" >/dev/null
 build=build/fuzz
 [ -f "$build/build.ninja" ] ||
   cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_COMPILER=clang++ \
-    -DDISTORCH_FUZZ=ON -DDISTORCH_SANITIZE=ON >/dev/null
+    -DDISTORCH_FUZZ=ON -DDISTORCH_SANITIZE=address,undefined >/dev/null
 ninja -C "$build" fuzzers
 mkdir -p "$build/crashes"
 for program in "$build"/bin/*_fuzz; do

@@ -170,6 +170,11 @@ void Residence::finish() {
   uploads_.clear();
 }
 
+bool Residence::upload_failed() const {
+  return std::any_of(uploads_.begin(), uploads_.end(),
+                     [](const auto& entry) { return entry.second->failed(); });
+}
+
 /// Loads these blocks, and of others what LoRAs add.
 void Residence::load(const std::vector<int>& blocks, const std::vector<int>& loras, int& current) {
   std::int64_t bytes = 0;

@@ -56,7 +56,8 @@ class Residence {
   void arrived(int block);
   /// The same for all, and no thread is at work any more.
   void finish();
-  bool uploading() const { return !uploads_.empty(); }
+  /// Whether blocks that are on their way will never arrive: clear() is to be called.
+  bool upload_failed() const;
   /// What the slots of a resident block or of one on a donor hold; arrived() before that.
   const BlockValues& values(int block) const { return states_[block].values; }
   /// The bytes of a block that streams from a donor accelerator (uint8).

@@ -87,6 +87,8 @@ void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
     rings_.forget_values();
     return;
   }
+  // Who reads weights looks at layouts until the end.
+  wait_for_weights([&] { residence_.finish(); });
   drop_leases();
   rings_.drop();
   residence_.loras_changed(contents_.set_loras(loras));
@@ -192,20 +194,22 @@ std::int64_t StreamedModel::shrink(std::int64_t bytes) {
 
 // --- running
 
-/// What cannot be brought leaves the model unloaded; who interrupts wants to go on later.
-void StreamedModel::unload_unless_interrupted(const std::exception& error) {
-  const auto* ours = dynamic_cast<const Error*>(&error);
-  if (!device::is_out_of_memory(error) && (!ours || ours->kind() != ErrorKind::Interrupted))
-    unload();
+/// Waits for weights that are on their way, by `wait`. What cannot be brought leaves the model
+/// unloaded; who interrupts or makes room goes on later.
+void StreamedModel::wait_for_weights(const std::function<void()>& wait) {
+  try {
+    wait();
+  } catch (const std::exception& error) {
+    const auto* ours = dynamic_cast<const Error*>(&error);
+    bool later =
+        device::is_out_of_memory(error) || (ours && ours->kind() == ErrorKind::Interrupted);
+    if (!later || residence_.upload_failed()) unload();
+    throw;
+  }
 }
 
 Tensors StreamedModel::run_resident(int block, const Tensors& inputs, const Body& body) {
-  try {
-    residence_.arrived(block);
-  } catch (const std::exception& error) {
-    unload_unless_interrupted(error);
-    throw;
-  }
+  wait_for_weights([&] { residence_.arrived(block); });
   auto results = body(inputs);
   if (compute_.is_cpu() && !(residence_.converted() && contents_.needs_conversion(block)))
     for (const auto& run : contents_.all_of(block).runs) run.file->mapping()->check();
@@ -291,7 +295,7 @@ Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
   if (!loaded() || residence_.stale())
     throw Error(ErrorKind::Internal, options_.name, "was run before its weights were placed");
   const auto& name = manifest().blocks()[block];
-  if (block == began_with_) residence_.finish();
+  if (block == began_with_) wait_for_weights([&] { residence_.finish(); });
   if (began_with_ < 0) began_with_ = block;
   device::Place place(name);
   Traced traced(options_.compute + " compute", name, device::current_stream(compute_));
@@ -338,7 +342,7 @@ at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
       result = forward(inputs);
       return;
     }
-    if (began_with_ >= 0) residence_.finish();
+    if (began_with_ >= 0) wait_for_weights([&] { residence_.finish(); });
     try {
       result = recorder_.run(
           inputs,

@@ -111,7 +111,7 @@ class StreamedModel final : public weights::WeightSource {
   void drop_leases();
   void make_rings_fit();
   void offload_down_to(std::int64_t bytes);
-  void unload_unless_interrupted(const std::exception& error);
+  void wait_for_weights(const std::function<void()>& wait);
   void with_room(int block, const std::function<void()>& action);
   weights::Tensors run_resident(int block, const weights::Tensors& inputs,
                                 const weights::Body& body);

@@ -99,6 +99,11 @@ void Upload::wait(int block) {
   pending_.erase(block);
 }
 
+bool Upload::failed() const {
+  std::lock_guard lock(mutex_);
+  return failure_ != nullptr;
+}
+
 bool Upload::take(Piece& piece) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return stop_ || closed_ || !coming_.empty(); });

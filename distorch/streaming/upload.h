@@ -46,6 +46,8 @@ class Upload {
   /// The device's current stream waits for the block's bytes; the host until they have been read.
   /// Error(Format) where a file no longer has them; after a failure no block arrives any more.
   void wait(int block);
+  /// Whether something went wrong, so that what has not arrived never will.
+  bool failed() const;
 
  private:
   struct Coming {
@@ -84,7 +86,7 @@ class Upload {
   c10::Device device_;
   UploadOptions options_;
   c10::Stream stream_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Coming> coming_;
   std::map<int, Pending> pending_;
