@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "distorch/device/kind.h"
+#include "distorch/device/memory.h"
 
 // The CPU and its RAM, within what the cgroup of this process leaves of it.
 namespace distorch::device {
@@ -29,7 +30,9 @@ std::optional<std::int64_t> number_in(const std::string& path) {
 }
 
 struct Cgroup {
-  std::optional<std::int64_t> limit, used, reclaimable;
+  std::optional<std::int64_t> limit, used;
+  std::optional<std::int64_t> reclaimable;  // file pages that were not used lately
+  std::int64_t file_pages = 0;              // all of them: what the kernel takes before it kills
 };
 
 void tighten(Cgroup& into, const Cgroup& level) {
@@ -37,14 +40,25 @@ void tighten(Cgroup& into, const Cgroup& level) {
   if (!into.limit || *level.limit - *level.used < *into.limit - *into.used) into = level;
 }
 
+/// The same keys of memory.stat in both versions, but for a prefix: "" or "total_".
+Cgroup level_of(const std::string& folder, const char* limit, const char* used,
+                const std::string& prefix) {
+  const auto stat = folder + "memory.stat";
+  Cgroup level{number_in(folder + limit), number_in(folder + used)};
+  if (!level.limit || !level.used) return level;
+  level.reclaimable = number_after(stat, prefix + "inactive_file");
+  level.file_pages =
+      level.reclaimable.value_or(0) + number_after(stat, prefix + "active_file").value_or(0);
+  return level;
+}
+
 // The tightest limit on the way from this process's group to the root of its hierarchy.
 Cgroup tightest(std::string group, const std::string& root, const char* limit, const char* used,
-                const char* file_key) {
+                const char* prefix) {
   Cgroup found;
   for (;;) {
     const auto folder = root + (group == "/" ? "" : group) + "/";
-    tighten(found, {number_in(folder + limit), number_in(folder + used),
-                    number_after(folder + "memory.stat", file_key)});
+    tighten(found, level_of(folder, limit, used, prefix));
     const auto slash = group.find_last_of('/');
     if (group.size() <= 1 || slash == std::string::npos) return found;
     group = slash == 0 ? "/" : group.substr(0, slash);
@@ -61,10 +75,10 @@ Cgroup cgroup_memory() {
                group = line.substr(second + 1);
     if (controllers.empty())
       tighten(found,
-              tightest(group, "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"));
+              tightest(group, "/sys/fs/cgroup", "memory.max", "memory.current", ""));
     else if (controllers.find("memory") != std::string::npos)
       tighten(found, tightest(group, "/sys/fs/cgroup/memory", "memory.limit_in_bytes",
-                              "memory.usage_in_bytes", "total_inactive_file"));
+                              "memory.usage_in_bytes", "total_"));
   }
   return found;
 }
@@ -128,6 +142,16 @@ class CpuKind final : public Kind {
 };
 
 }  // namespace
+
+std::int64_t host_room() {
+  const auto system = [](const char* key) {
+    return number_after("/proc/meminfo", key).value_or(0) * 1024;
+  };
+  auto room = system("MemAvailable:") + system("SwapFree:");
+  const auto group = cgroup_memory();
+  if (group.limit) room = std::min(room, *group.limit - *group.used + group.file_pages);
+  return std::max<std::int64_t>(room, 0);
+}
 
 Kind& cpu_kind() {
   static CpuKind kind;

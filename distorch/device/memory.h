@@ -29,6 +29,11 @@ void empty_cache(c10::Device device);
 /// asked for.
 void limit_memory(c10::Device device, std::int64_t bytes);
 
+/// Bytes of RAM that this process can still take before the kernel would have to kill: what is free
+/// or can be had by dropping clean file pages, in the system (with its swap) and in each cgroup
+/// around the process. Never negative.
+std::int64_t host_room();
+
 /// True for torch's out-of-memory errors of any device, std::bad_alloc and Error(OutOfMemory).
 bool is_out_of_memory(const std::exception& error);
 

@@ -10,6 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include "distorch/base/error.h"
+#include "distorch/device/memory.h"
+
 using distorch::device::HostPool;
 
 namespace {
@@ -86,4 +89,61 @@ TEST_CASE("host pool: without a range it has no room and owns nothing") {
   int other = 0;
   CHECK(pool.take(1) == nullptr);
   CHECK_FALSE(pool.owns(&other));
+}
+
+TEST_CASE("host pool: it does not grow beyond what the machine can give") {
+  std::int64_t room = 40 * kMiB;
+  int asked = 0;
+  HostPool pool({.range_bytes = 512 * kMiB, .kept_bytes = 0, .room = [&] {
+                   ++asked;
+                   return room;
+                 }});
+  const auto refused = [&](std::size_t bytes) {
+    try {
+      pool.take(bytes);
+    } catch (const distorch::Error& error) {
+      CHECK(error.kind() == distorch::ErrorKind::OutOfMemory);
+      CHECK(distorch::device::is_out_of_memory(error));
+      return true;
+    }
+    return false;
+  };
+  auto* first = static_cast<char*>(pool.take(20 * kMiB));
+  REQUIRE(first);
+  // Not touched yet: the system still counts its memory as free, the pool does not.
+  CHECK(refused(30 * kMiB));
+  const auto reach = pool.reach();
+  std::memset(first, 1, 20 * kMiB);
+  room -= 20 * kMiB;  // now the system knows
+  CHECK(refused(30 * kMiB));
+  CHECK(pool.reach() == reach);
+  auto* second = pool.take(15 * kMiB);
+  CHECK(second);
+  // Memory that it holds is given out again without asking.
+  pool.give_back(first);
+  const auto before = asked;
+  CHECK(pool.take(20 * kMiB) == first);
+  CHECK(asked == before);
+  // After an error it works on, and uses what others have freed.
+  room = 400 * kMiB;
+  CHECK(pool.take(300 * kMiB));
+}
+
+TEST_CASE("host pool: the system is not asked for every block") {
+  int asked = 0;
+  HostPool pool({.range_bytes = 1024 * kMiB, .room = [&] {
+                   ++asked;
+                   return std::int64_t{8} << 30;
+                 }});
+  for (int i = 0; i < 1000; ++i) pool.take(kMiB / 2);
+  CHECK(asked > 0);
+  CHECK(asked < 10);
+}
+
+TEST_CASE("host room: there is some, and no more than the machine has") {
+  const auto room = distorch::device::host_room();
+  const auto pages = static_cast<std::int64_t>(::sysconf(_SC_PHYS_PAGES));
+  CHECK(room > 0);
+  // Swap may come on top, but not so much of it.
+  CHECK(room < 4 * pages * static_cast<std::int64_t>(::sysconf(_SC_PAGESIZE)));
 }
