@@ -74,8 +74,7 @@ Cgroup cgroup_memory() {
     const auto controllers = line.substr(first + 1, second - first - 1),
                group = line.substr(second + 1);
     if (controllers.empty())
-      tighten(found,
-              tightest(group, "/sys/fs/cgroup", "memory.max", "memory.current", ""));
+      tighten(found, tightest(group, "/sys/fs/cgroup", "memory.max", "memory.current", ""));
     else if (controllers.find("memory") != std::string::npos)
       tighten(found, tightest(group, "/sys/fs/cgroup/memory", "memory.limit_in_bytes",
                               "memory.usage_in_bytes", "total_"));

@@ -3,8 +3,8 @@
 
 namespace distorch::device {
 
-/// What a thread hands on to threads that work for it: the simulated machine that its sim devices
-/// are, and whether it is in inference mode. Capture it where the work is given, enter it where the
+/// What a thread hands on to threads that work for it: the run that it works for, the simulated
+/// machine that its sim devices are, and whether it is in inference mode. Capture it where the work is given, enter it where the
 /// work is done; whatever else workers should inherit from those that start them belongs here.
 /// Streams and the current device are not inherited: each thread begins with its default ones.
 class ThreadState {

@@ -6,6 +6,7 @@
 
 #include <thread>
 
+#include "distorch/base/run_token.h"
 #include "distorch/device/work_log.h"
 #include "tests/support/devices.h"
 
@@ -18,10 +19,15 @@ const c10::Device kFirst(c10::DeviceType::PrivateUse1, 0);
 struct Seen {
   bool dry = false, inference = false;
   int devices = 0;
+  std::string run;
   bool operator==(const Seen&) const = default;
 };
 
-Seen seen() { return {sim::dry(), c10::InferenceMode::is_enabled(), sim::device_count()}; }
+Seen seen() {
+  const auto run = current_run();
+  return {sim::dry(), c10::InferenceMode::is_enabled(), sim::device_count(),
+          run ? run->prompt_id() : "none"};
+}
 
 Seen seen_by_worker(const device::ThreadState& state) {
   Seen inside, after;
@@ -42,17 +48,19 @@ Seen seen_by_worker(const device::ThreadState& state) {
 
 TEST_CASE("thread state: a worker has the simulated machine and the mode of who gave it work") {
   sim::install(test::small_rig(1));
-  CHECK(seen_by_worker(device::ThreadState::capture()) == Seen{false, false, 1});
+  CHECK(seen_by_worker(device::ThreadState::capture()) == Seen{false, false, 1, "none"});
   sim::DryScope dry(test::small_rig(3));
+  RunScope run(std::make_shared<RunToken>("first"));
   c10::InferenceMode inference;
   const auto state = device::ThreadState::capture();
-  CHECK(seen_by_worker(state) == Seen{true, true, 3});
+  CHECK(seen_by_worker(state) == Seen{true, true, 3, "first"});
   {
     // What was captured is kept, whatever the thread does meanwhile.
     sim::DryScope other(test::small_rig(2));
     c10::InferenceMode off(false);
-    CHECK(seen_by_worker(state) == Seen{true, true, 3});
-    CHECK(seen_by_worker(device::ThreadState::capture()) == Seen{true, false, 2});
+    RunScope other_run(std::make_shared<RunToken>("second"));
+    CHECK(seen_by_worker(state) == Seen{true, true, 3, "first"});
+    CHECK(seen_by_worker(device::ThreadState::capture()) == Seen{true, false, 2, "second"});
   }
 }
 
