@@ -48,8 +48,8 @@ at::ScalarType unet_dtype(const Settings& settings, const device::DeviceInfo& de
 }
 
 at::ScalarType vae_dtype(const Settings& settings, const device::DeviceInfo& device) {
-  if (auto dtype = asked(settings, settings.vae_dtype)) return possible(*dtype, device, "VAE");
-  return fast_type(device);
+  if (settings.vae_dtype) return possible(*settings.vae_dtype, device, "VAE");
+  return settings.force_fp32 ? at::kFloat : fast_type(device);
 }
 
 at::ScalarType text_dtype(const Settings& settings, const device::DeviceInfo& device) {

@@ -34,7 +34,8 @@ struct Settings {
 ///
 /// - UNet: on accelerators the file's where it is fp16 or bf16, else bf16; on CPUs bf16 where they
 ///   are fast at it, else float32.
-/// - VAE: bf16 on accelerators and on CPUs that are fast at it, else float32.
+/// - VAE: bf16 on accelerators and on CPUs that are fast at it, else float32; float16 only where
+///   the VAE's own option says so (--force-fp16 does not), for SDXL's overflows in it.
 /// - Text encoders: float32.
 ///
 /// A simulated device is as its host, but computes a float32 UNet in float32.

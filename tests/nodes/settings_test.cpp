@@ -49,7 +49,7 @@ std::string unet_row(const std::string& options, const device::DeviceInfo& devic
 
 TEST_CASE("dtype of a UNet: stored dtype x device x options, the whole table") {
   struct Row {
-    const char *options, *plain_cpu, *fast_cpu, *gpu;
+    std::string options, plain_cpu, fast_cpu, gpu;
   };
   const Row rows[] = {
       {"", "f32 f32 f32 f32", "bf16 bf16 bf16 bf16", "bf16 f16 bf16 bf16"},
@@ -86,12 +86,12 @@ TEST_CASE("dtype of a UNet: a simulated device is as its host, but keeps float32
 
 TEST_CASE("dtypes of a VAE and of text encoders: device x options") {
   struct Row {
-    const char *options, *vae, *text;  // on a plain CPU, a fast one and a GPU
+    std::string options, vae, text;  // on a plain CPU, a fast one and a GPU
   };
   const Row rows[] = {
       {"", "f32 bf16 bf16", "f32 f32 f32"},
       {"--force-fp32", "f32 f32 f32", "f32 f32 f32"},
-      {"--force-fp16", "f32 bf16 f16", "f32 f32 f32"},
+      {"--force-fp16", "f32 bf16 bf16", "f32 f32 f32"},
       {"--fp32-vae --force-fp16", "f32 f32 f32", "f32 f32 f32"},
       {"--bf16-vae", "bf16 bf16 bf16", "f32 f32 f32"},
       {"--fp16-vae", "f32 bf16 f16", "f32 f32 f32"},
