@@ -177,21 +177,25 @@ std::string header_text(const std::vector<TensorToWrite>& tensors,
     if (text.size() > 1) text += ',';
     text += fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
                         Json(t.name).dump(), name_of(t.dtype), fmt::join(t.shape, ","), at,
-                        at + t.bytes.size());
-    at += t.bytes.size();
+                        at + bytes_to_write(t));
+    at += bytes_to_write(t);
   }
   text += '}';
   text.resize((text.size() + 7) / 8 * 8, ' ');
   return text;
 }
 
+void check_size(const TensorToWrite& t, std::size_t given, const std::string& where) {
+  if (bytes_to_write(t) != given)
+    throw Error(ErrorKind::Internal, where,
+                fmt::format("'{}' of shape [{}] takes {} bytes, {} were given", t.name,
+                            fmt::join(t.shape, ", "), bytes_to_write(t), given));
+}
+
 void check_before_writing(const std::vector<TensorToWrite>& tensors, const std::string& where) {
   std::unordered_set<std::string_view> names;
   for (const auto& t : tensors) {
-    if (bytes_to_write(t) != t.bytes.size())
-      throw Error(ErrorKind::Internal, where,
-                  fmt::format("'{}' of shape [{}] takes {} bytes, {} were given", t.name,
-                              fmt::join(t.shape, ", "), bytes_to_write(t), t.bytes.size()));
+    if (!t.make) check_size(t, t.bytes.size(), where);
     if (!names.insert(t.name).second)
       throw Error(ErrorKind::Internal, where, fmt::format("'{}' was given twice", t.name));
   }
@@ -211,8 +215,11 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
   AtomicFile file(path);
   file.write(prefix);
   file.write(header);
-  for (const auto& t : tensors)
-    file.write({reinterpret_cast<const char*>(t.bytes.data()), t.bytes.size()});
+  for (const auto& t : tensors) {
+    auto bytes = t.make ? t.make() : t.bytes;
+    if (t.make) check_size(t, bytes.size(), path.string());
+    file.write({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  }
   file.commit();
 }
 

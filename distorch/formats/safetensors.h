@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,12 +32,14 @@ TensorFile read_safetensors(const std::filesystem::path& path);
 SafetensorsHeader parse_safetensors(std::span<const std::byte> head, std::size_t file_size,
                                     const std::string& where);
 
-/// One tensor to be written; `bytes` must live until the call returns.
+/// One tensor to be written: `bytes`, which must live until the call returns, or what `make` gives
+/// when its turn comes, which must live until the next one's, so that not all are in memory at once.
 struct TensorToWrite {
   std::string name;
   DType dtype = DType::F32;
   std::vector<std::int64_t> shape;
   std::span<const std::byte> bytes;
+  std::function<std::span<const std::byte>()> make;
 };
 
 /// Writes a file that appears whole or not at all, laid out as the official writer does: wide types

@@ -7,6 +7,7 @@
 #include "distorch/models/clip/recipes.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
+#include "distorch/models/sdxl/family.h"
 #include "distorch/models/vae/autoencoder.h"
 
 namespace distorch::models {
@@ -17,6 +18,8 @@ const std::vector<FamilyKind>& families() {
   static const std::vector<FamilyKind> list = {
       {"SD1.x", sd1::detect},
       {"SD2.x", sd2::detect},
+      {"SDXL", sdxl::detect},
+      {"SDXL refiner", sdxl::detect_refiner},
   };
   return list;
 }

@@ -7,6 +7,10 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_loader_nodes(catalog, app);
   add_multigpu_nodes(catalog, app);
   add_conditioning_nodes(catalog);
+  add_sized_prompt_nodes(catalog);
+  add_advanced_model_nodes(catalog);
+  add_model_patch_nodes(catalog);
+  add_model_merging_nodes(catalog);
   add_latent_nodes(catalog);
   add_latent_file_nodes(catalog, app);
   add_vae_nodes(catalog);

@@ -41,12 +41,9 @@ const ConditioningItem& first_of(Call& call) {
 }
 
 void run_text_encode(Call& call) {
-  const auto& clip = call.get<Clip>("clip");
-  if (!clip.loaded)
-    throw Error(
-        ErrorKind::Usage, call.place(),
-        "the checkpoint that 'clip' comes from holds no text encoder; load one with CLIPLoader");
-  out(call, 0, encode_prompts(clip, {call.text("text"), {}}, call.context<ModelCache>()));
+  out(call, 0,
+      encode_prompts(text_encoders_of(call, "clip"), {call.text("text"), {}},
+                     call.context<ModelCache>()));
 }
 
 void run_last_layer(Call& call) {

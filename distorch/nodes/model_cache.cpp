@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "distorch/base/error.h"
 #include "distorch/device/device.h"
@@ -62,16 +63,50 @@ std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path,
   auto streamed = options(path, "", placement.compute);
   streamed.dtype = unet_dtype(settings_, engine_.describe(streamed.compute), part.main_dtype());
   streamed.channels_last = true;
-  auto& slot = open_[key_of(identity(path), "unet", streamed, placement)];
+  auto key = key_of(identity(path), "unet", streamed, placement);
+  auto& slot = open_[key];
   if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
 
   auto loaded = std::make_shared<LoadedDiffusion>();
+  loaded->identity = key;
+  loaded->placement = placement;
   loaded->make = [family] { return family->make_network(); };
   loaded->network = loaded->make();
   loaded->sampling = family->sampling();
   loaded->lora_names = family->lora_names(loaded->network->manifest());
   stream(*loaded, part, streamed, placement, true);
   loaded->family = std::move(family);
+  slot = loaded;
+  return loaded;
+}
+
+std::shared_ptr<LoadedDiffusion> ModelCache::mixed(const std::shared_ptr<LoadedDiffusion>& first,
+                                                   const std::shared_ptr<LoadedDiffusion>& second,
+                                                   const Mix& mix) {
+  auto key = fmt::format("mix {} {} of {} and {}", mix.first, mix.second, first->identity,
+                         second->identity);
+  auto& slot = open_[key];
+  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
+
+  auto loaded = std::make_shared<LoadedDiffusion>();
+  loaded->identity = key;
+  loaded->placement = first->placement;
+  loaded->family = first->family;
+  loaded->sampling = first->sampling;
+  loaded->lora_names = first->lora_names;
+  loaded->make = first->make;
+  loaded->network = loaded->make();
+  auto streamed = first->weights->options();
+  // A plan needs sizes only, which are the first one's.
+  auto part = first->weights->checkpoint();
+  if (!engine_.plan_only()) {
+    streamed.name += " mixed with " + second->weights->options().name;
+    auto file = settings_.temp_folder / "mixed" /
+                fmt::format("{}-{}.safetensors", ::getpid(), ++mixed_count_);
+    loaded->file_guard = write_mixed(file, part, second->weights->checkpoint(), mix);
+    part = Checkpoint(this->file(file));
+  }
+  stream(*loaded, part, streamed, loaded->placement, true);
   slot = loaded;
   return loaded;
 }

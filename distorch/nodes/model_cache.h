@@ -6,6 +6,7 @@
 #include <string>
 
 #include "distorch/formats/tensor_file.h"
+#include "distorch/nodes/mixed_weights.h"
 #include "distorch/nodes/model_folders.h"
 #include "distorch/nodes/settings.h"
 #include "distorch/nodes/values.h"
@@ -29,6 +30,13 @@ class ModelCache {
 
   /// The diffusion model of a checkpoint or of a file of its own.
   std::shared_ptr<LoadedDiffusion> diffusion(const Path& file, const Placement& placement);
+  /// A model with the weights of two mixed, otherwise as the first one and placed as it is. They are
+  /// mixed tensor by tensor into a file of the first one's types in the temporary folder, which
+  /// rests and streams like any other and goes with the model. A weight that the other has not, or
+  /// in another shape, stays the first one's, with a warning.
+  std::shared_ptr<LoadedDiffusion> mixed(const std::shared_ptr<LoadedDiffusion>& first,
+                                         const std::shared_ptr<LoadedDiffusion>& second,
+                                         const Mix& mix);
   /// The text encoders of a whole checkpoint; null where it has none.
   std::shared_ptr<LoadedText> text(const Path& checkpoint, const Placement& placement);
   /// Text encoders in files of their own, of a type that models::text_recipe knows.
@@ -61,6 +69,7 @@ class ModelCache {
   streaming::Engine& engine_;
   std::map<std::string, std::weak_ptr<void>> open_;
   std::shared_ptr<models::Vocabularies> vocabularies_;
+  int mixed_count_ = 0;
 };
 
 }  // namespace distorch::nodes

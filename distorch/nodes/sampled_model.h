@@ -41,7 +41,7 @@ class SampledModel final : public sampling::X0Model {
   int latent_dimensions() const override { return format().dimensions; }
 
  private:
-  const models::LatentFormat& format() const { return model_.loaded->family->latent(); }
+  const models::LatentFormat& format() const { return model_.latent_format(); }
 
   Model model_;
   at::Device device_;

@@ -91,7 +91,7 @@ void sample(Call& call, KSamplerSettings settings) {
                   {shape, settings.steps, settings.cfg, positive, negative});
   if (call.context<streaming::Engine>().plan_only())
     return call.out(0, Value::of("LATENT", std::move(latent)));
-  StepReport report(call, model.loaded->family->latent());
+  StepReport report(call, model.latent_format());
   latent.samples =
       sampling::run_ksampler(sampled, settings, latent, positive, negative, std::ref(report));
   call.out(0, Value::of("LATENT", std::move(latent)));

@@ -144,6 +144,16 @@ Tensor load_embedding(const std::string& name, const std::string& key, ModelCach
   }
 }
 
+const Clip& text_encoders_of(const graph::Call& call, const std::string& input) {
+  const auto& clip = call.get<Clip>(input);
+  if (!clip.loaded)
+    throw Error(ErrorKind::Usage, call.place(),
+                fmt::format("the checkpoint that '{}' comes from holds no text encoder; load one "
+                            "with CLIPLoader",
+                            input));
+  return clip;
+}
+
 const std::string& Prompts::of(const std::string& encoder) const {
   auto at = by_encoder.find(encoder);
   return at == by_encoder.end() ? all : at->second;

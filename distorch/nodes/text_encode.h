@@ -2,6 +2,7 @@
 #include <map>
 #include <string>
 
+#include "distorch/graph/call.h"
 #include "distorch/nodes/model_cache.h"
 #include "distorch/nodes/values.h"
 
@@ -13,6 +14,9 @@ struct Prompts {
   std::map<std::string, std::string> by_encoder;
   const std::string& of(const std::string& encoder) const;
 };
+
+/// The CLIP at an input. Error(Usage) where the checkpoint that it comes from has no text encoder.
+const Clip& text_encoders_of(const graph::Call& call, const std::string& input);
 
 /// Prompts as one conditioning, all on the CPU in float32: every encoder of the clip makes its
 /// states, and they are joined as the model wants them. A prompt of fewer chunks than another

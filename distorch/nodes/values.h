@@ -12,6 +12,7 @@
 #include "distorch/sampling/conditioning.h"
 #include "distorch/sampling/guidance_stages.h"
 #include "distorch/sampling/ksampler.h"
+#include "distorch/streaming/engine.h"
 #include "distorch/streaming/streamed_model.h"
 
 /// What travels over the links of a workflow. Every value is immutable and cheap to copy:
@@ -40,6 +41,10 @@ struct Loaded {
 
 /// A diffusion model that is open.
 struct LoadedDiffusion : Loaded<models::Network> {
+  std::string identity;  // of its weights and where they go
+  streaming::PlacementRequest placement;
+  /// Removes a file of mixed weights with the model; empty for others.
+  std::shared_ptr<const void> file_guard;
   std::shared_ptr<const models::Family> family;
   std::shared_ptr<const sampling::ModelSampling> sampling;
 };
@@ -49,8 +54,14 @@ struct Model {
   std::vector<streaming::LoraUse> loras;
   /// Noise levels in place of the loaded model's own; null: none.
   std::shared_ptr<const sampling::ModelSampling> sampling;
+  /// A latent format in place of the family's.
+  std::optional<models::LatentFormat> latent;
   std::vector<sampling::GuidanceStage> guidance;
   models::Patches patches;
+
+  const models::LatentFormat& latent_format() const {
+    return latent ? *latent : loaded->family->latent();
+  }
 };
 
 /// A text encoder that is open.

@@ -51,6 +51,13 @@ class DiscreteSampling : public ModelSampling {
     if (settings.zero_terminal_snr) {
       sigmas = rescaled_to_zero_snr(sigmas);
     }
+    if (settings.distilled_timesteps > 0) {
+      stride_ = settings.timesteps / settings.distilled_timesteps;
+      const std::int64_t first =
+          settings.timesteps - 1 - (settings.distilled_timesteps - 1) * stride_;
+      const at::Tensor kept = at::arange(first, settings.timesteps, stride_, at::kLong);
+      sigmas = sigmas.to(at::kFloat).index_select(0, kept);
+    }
     sigmas_ = to_sigmas(sigmas);
     log_sigmas_ = sigmas.log().to(at::kFloat);
   }
@@ -60,11 +67,14 @@ class DiscreteSampling : public ModelSampling {
   at::Tensor timestep(const at::Tensor& sigma) const override {
     at::Tensor wanted = sigma.log().to(at::kCPU, at::kFloat).reshape({1, -1});
     at::Tensor distance = (wanted - log_sigmas_.unsqueeze(1)).abs();
-    return distance.argmin(0).reshape(sigma.sizes()).to(sigma.device());
+    const at::Tensor index = distance.argmin(0) * stride_ + (stride_ - 1);
+    return index.reshape(sigma.sizes()).to(sigma.device());
   }
 
   at::Tensor sigma(const at::Tensor& timestep) const override {
-    at::Tensor t = timestep.to(at::kCPU, at::kFloat).clamp(0, log_sigmas_.size(0) - 1.0);
+    at::Tensor t = timestep.to(at::kCPU, at::kFloat);
+    t = ((t - static_cast<double>(stride_ - 1)) / static_cast<double>(stride_))
+            .clamp(0, log_sigmas_.size(0) - 1.0);
     at::Tensor flat = t.reshape({-1});
     at::Tensor low = log_sigmas_.index_select(0, flat.floor().to(at::kLong));
     at::Tensor high = log_sigmas_.index_select(0, flat.ceil().to(at::kLong));
@@ -86,7 +96,8 @@ class DiscreteSampling : public ModelSampling {
   }
 
  private:
-  at::Tensor log_sigmas_;  // [N] float32, rounded from float64 logarithms
+  at::Tensor log_sigmas_;    // [N] float32, rounded from float64 logarithms
+  std::int64_t stride_ = 1;  // timesteps from one level to the next
 };
 
 class ContinuousEdmSampling : public ModelSampling {
@@ -113,6 +124,20 @@ class ContinuousEdmSampling : public ModelSampling {
     const double high = std::log(static_cast<double>(sigma_max()));
     return std::exp((high - low) * (1.0 - percent) + low);
   }
+};
+
+class ContinuousVSampling : public ContinuousEdmSampling {
+ public:
+  ContinuousVSampling(double sigma_min, double sigma_max)
+      : ContinuousEdmSampling(Prediction::V, sigma_min, sigma_max, 1.0) {}
+  using ModelSampling::sigma;
+  using ModelSampling::timestep;
+
+  at::Tensor timestep(const at::Tensor& sigma) const override { return sigma.atan() / kPi * 2; }
+  at::Tensor sigma(const at::Tensor& timestep) const override { return (timestep * kPi / 2).tan(); }
+
+ private:
+  static constexpr double kPi = 3.14159265358979323846;
 };
 
 class FlowSampling : public ModelSampling {
@@ -182,7 +207,7 @@ float ModelSampling::sigma(float timestep) const {
 }
 
 at::Tensor ModelSampling::calculate_input(const at::Tensor& sigma, const at::Tensor& x) const {
-  if (is_flow()) {
+  if (is_flow() || prediction_ == Prediction::ImgToImg) {
     return x;
   }
   const at::Tensor s = against(sigma, x.dim());
@@ -195,7 +220,9 @@ at::Tensor ModelSampling::calculate_denoised(const at::Tensor& sigma, const at::
   switch (prediction_) {
     case Prediction::Eps:
     case Prediction::Flow: return x - output * s;
-    case Prediction::X0: return output;
+    case Prediction::X0:
+    case Prediction::ImgToImg: return output;
+    case Prediction::Lcm: return consistent(sigma, x - output * s, x);
     case Prediction::V:
     case Prediction::Edm: break;
   }
@@ -204,6 +231,16 @@ at::Tensor ModelSampling::calculate_denoised(const at::Tensor& sigma, const at::
   const at::Tensor kept = x * data_squared / total;
   const at::Tensor predicted = output * s * sigma_data_ / total.sqrt();
   return prediction_ == Prediction::V ? kept - predicted : kept + predicted;
+}
+
+// Source: Luo et al. 2023; ComfyUI comfy_extras/nodes_model_advanced.py, LCM.
+at::Tensor ModelSampling::consistent(const at::Tensor& sigma, const at::Tensor& x0,
+                                     const at::Tensor& x) const {
+  constexpr double kData = 0.5;
+  constexpr double kTimestepScale = 10.0;
+  const at::Tensor t = against(timestep(sigma), x.dim()) * kTimestepScale;
+  const at::Tensor total = t * t + kData * kData;
+  return x0 * (t / total.sqrt()) + x * (kData * kData / total);
 }
 
 at::Tensor ModelSampling::noise_scaling(const at::Tensor& sigma, const at::Tensor& noise,
@@ -237,6 +274,10 @@ std::shared_ptr<const ModelSampling> continuous_edm_sampling(Prediction predicti
                                                              double sigma_min, double sigma_max,
                                                              double sigma_data) {
   return std::make_shared<ContinuousEdmSampling>(prediction, sigma_min, sigma_max, sigma_data);
+}
+
+std::shared_ptr<const ModelSampling> continuous_v_sampling(double sigma_min, double sigma_max) {
+  return std::make_shared<ContinuousVSampling>(sigma_min, sigma_max);
 }
 
 std::shared_ptr<const ModelSampling> flow_sampling(double shift, double multiplier) {

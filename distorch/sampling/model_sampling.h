@@ -12,11 +12,14 @@ using Sigmas = std::vector<float>;
 
 /// What a network's output means. Source: ComfyUI comfy/model_sampling.py.
 enum class Prediction {
-  Eps,   // the noise; x = x0 + sigma * noise
-  V,     // velocity between data and noise (SD 2.x 768)
-  Edm,   // Karras et al. 2022, with sigma_data
-  X0,    // the clean latent itself
-  Flow,  // x = (1 - sigma) * x0 + sigma * noise, output is noise - x0 (SD3, FLUX)
+  Eps,  // the noise; x = x0 + sigma * noise
+  V,    // velocity between data and noise (SD 2.x 768)
+  Edm,  // Karras et al. 2022, with sigma_data
+  X0,   // the clean latent itself
+  // The clean latent, mixed with x the more the lower the noise (consistency models); eps before.
+  Lcm,
+  ImgToImg,  // the clean latent, from x as it is
+  Flow,      // x = (1 - sigma) * x0 + sigma * noise, output is noise - x0 (SD3, FLUX)
 };
 
 /// A model's noise levels and the arithmetic between noise, latent and network output.
@@ -63,6 +66,8 @@ class ModelSampling {
   Sigmas sigmas_;
 
  private:
+  at::Tensor consistent(const at::Tensor& sigma, const at::Tensor& x0, const at::Tensor& x) const;
+
   Prediction prediction_;
   double sigma_data_;
 };
@@ -75,13 +80,19 @@ struct DiscreteSettings {
   double linear_end = 0.012;
   int timesteps = 1000;
   bool zero_terminal_snr = false;
+  /// A model distilled to so many of the timesteps knows only these, evenly spaced from the last;
+  /// 0: all.
+  int distilled_timesteps = 0;
 };
 std::shared_ptr<const ModelSampling> discrete_sampling(const DiscreteSettings& settings = {});
 
-/// Noise levels evenly spaced in log sigma; prediction is Edm or V, timestep is log(sigma)/4.
+/// Noise levels evenly spaced in log sigma; prediction is Edm, V or Eps, timestep is log(sigma)/4.
 std::shared_ptr<const ModelSampling> continuous_edm_sampling(Prediction prediction,
                                                              double sigma_min, double sigma_max,
                                                              double sigma_data);
+
+/// The same levels with prediction V; timestep is the angle atan(sigma) · 2/pi.
+std::shared_ptr<const ModelSampling> continuous_v_sampling(double sigma_min, double sigma_max);
 
 /// SD3 and kin: sigma = shift * t / (1 + (shift - 1) * t), timestep = sigma * multiplier.
 std::shared_ptr<const ModelSampling> flow_sampling(double shift, double multiplier = 1000.0);

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-VARIANTS = ["CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader"]
+VARIANTS = ["CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "DualCLIPLoader", "VAELoader"]
 NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGPU" for n in VARIANTS),
          "DeviceSelectorMultiGPU", "CheckpointLoaderAdvancedMultiGPU", "CheckpointLoaderAdvancedDisTorch2MultiGPU",
          "LoraLoader", "LoraLoaderModelOnly", "CLIPTextEncode", "CLIPSetLastLayer",
@@ -21,7 +21,10 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "VAEEncode", "VAEEncodeForInpaint", "VAEEncodeTiled", "VAEDecode", "VAEDecodeTiled",
          "LoadImage", "LoadImageMask", "SaveImage", "PreviewImage", "ImageScale", "ImageScaleBy", "ImageInvert",
          "ImageBatch", "EmptyImage", "SolidMask", "InvertMask", "ImageToMask", "MaskToImage",
-         "KSampler", "KSamplerAdvanced",
+         "KSampler", "KSamplerAdvanced", "CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner",
+         "ModelSamplingDiscrete", "ModelSamplingContinuousEDM", "ModelSamplingContinuousV", "ModelSamplingSD3",
+         "ModelSamplingAuraFlow", "ModelSamplingFlux", "RescaleCFG", "FreeU", "FreeU_V2",
+         "ModelMergeSimple", "ModelMergeAdd", "ModelMergeSubtract",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
 
 PROSE = {"description", "tooltip", "output_tooltips"}

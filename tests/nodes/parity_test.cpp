@@ -61,3 +61,4 @@ TEST_CASE("any device: VAE nodes give ComfyUI's numbers") { compare("nodes_vae")
 TEST_CASE("any device: prompt nodes give ComfyUI's numbers") { compare("nodes_encode"); }
 TEST_CASE("any device: sampling nodes give ComfyUI's numbers") { compare("nodes_sample"); }
 TEST_CASE("any device: LoRA nodes give ComfyUI's numbers") { compare("nodes_lora"); }
+TEST_CASE("any device: SDXL's nodes give ComfyUI's numbers") { compare("nodes_sdxl"); }

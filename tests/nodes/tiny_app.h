@@ -41,7 +41,8 @@ inline void write_tensors(const fs::path& path, const std::map<std::string, at::
   formats::write_safetensors(path, list);
 }
 
-/// A model folder with checkpoints/tiny_sd1.safetensors and tiny_sd2.safetensors, made once.
+/// A model folder with checkpoints/tiny_sd1.safetensors, tiny_sd2, tiny_sdxl, tiny_sdxl_b and
+/// tiny_refiner, made once.
 inline const fs::path& tiny_models() {
   static const TemporaryFolder folder("models");
   static const bool made = [] {
@@ -50,6 +51,14 @@ inline const fs::path& tiny_models() {
                   tiny_tensors({"unet_sd1", "vae", "clip_l"}));
     write_tensors(folder.path() / "checkpoints" / "tiny_sd2.safetensors",
                   tiny_tensors({"unet_sd2", "vae", "clip_h"}));
+    write_tensors(folder.path() / "checkpoints" / "tiny_sdxl.safetensors",
+                  tiny_tensors({"unet_sdxl", "vae", "text_sdxl"}));
+    write_tensors(folder.path() / "checkpoints" / "tiny_refiner.safetensors",
+                  tiny_tensors({"unet_refiner", "vae", "clip_g"}));
+    // Another checkpoint of SDXL's shapes.
+    auto other = tiny_tensors({"unet_sdxl", "vae", "text_sdxl"});
+    for (auto& [name, tensor] : other) tensor = tiny_weight("b." + name, tensor.sizes().vec());
+    write_tensors(folder.path() / "checkpoints" / "tiny_sdxl_b.safetensors", other);
     return true;
   }();
   (void)made;

@@ -1,14 +1,16 @@
 """Runs API-format workflows in-process with ComfyUI's own node classes on the tiny models.
 
-ComfyUI knows SD 1.x and 2.x only at their real widths, so the narrow configurations are added to its list, and
-CheckpointLoaderSimple of "tiny_sd1.safetensors" / "tiny_sd2.safetensors" builds the seeded weights.
+ComfyUI knows these models only at their real widths, so the narrow configurations are added to its list, and
+CheckpointLoaderSimple of "tiny_sd1.safetensors" ("tiny_sd2", "tiny_sdxl", "tiny_sdxl_b", "tiny_refiner") builds the seeded weights.
 """
+import importlib
 import os
 
 import comfy_env
 
 comfy_env.import_comfy()
 import torch
+import comfy.clip_model
 import comfy.model_management
 import comfy.sd
 import comfy.supported_models as supported
@@ -30,7 +32,35 @@ class TinySD20(supported.SD20):
     unet_config = {**supported.SD20.unet_config, "context_dim": 128, "model_channels": 64}
 
 
-supported.models[:0] = [TinySD15, TinySD20]
+class TinySDXL(supported.SDXL):
+    unet_config = {**supported.SDXL.unet_config, "context_dim": 128, "model_channels": 64,
+                   "transformer_depth": [0, 0, 2, 2, 3, 3]}
+
+
+class TinyRefiner(supported.SDXLRefiner):
+    unet_config = {**supported.SDXLRefiner.unet_config, "context_dim": 64, "model_channels": 64,
+                   "transformer_depth": [0, 0, 2, 2, 2, 2, 0, 0]}
+
+
+supported.models[:0] = [TinySD15, TinySD20, TinySDXL, TinyRefiner]
+
+# Narrow encoders project to the real width: by it the second vector of a UNet is told.
+_text_model = comfy.clip_model.CLIPTextModel.__init__
+
+
+def text_model(self, config, dtype, device, operations):
+    _text_model(self, config, dtype, device, operations)
+    if "projection" in config:
+        self.text_projection = operations.Linear(config["hidden_size"], config["projection"], bias=False,
+                                                 dtype=dtype, device=device)
+
+
+comfy.clip_model.CLIPTextModel.__init__ = text_model
+
+for module in ("nodes_freelunch", "nodes_model_advanced", "nodes_model_merging"):
+    nodes.NODE_CLASS_MAPPINGS.update(importlib.import_module("comfy_extras." + module).NODE_CLASS_MAPPINGS)
+_clip_sdxl = importlib.import_module("comfy_extras.nodes_clip_sdxl")
+nodes.NODE_CLASS_MAPPINGS.update({n: getattr(_clip_sdxl, n) for n in ("CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner")})
 
 VAE_CONFIG = {"params": {"embed_dim": 4, "ddconfig": {
     "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 32,
@@ -42,15 +72,23 @@ def text_config(width):
             "intermediate_size": width * 4}
 
 
+def other(shapes):
+    """Another checkpoint of the same shapes."""
+    return {name: tiny.weight("b." + name, shape) for name, shape in shapes.items()}
+
+
 def checkpoint(name):
     """MODEL, CLIP, VAE of a tiny checkpoint, everything in float32."""
-    if name == "tiny_sd1.safetensors":
-        shapes, text = {**tiny.unet(**tiny.UNET_SD1), **tiny.clip_l()}, ("clip_l", 64)
-    else:
-        shapes, text = {**tiny.unet(**tiny.UNET_SD2), **tiny.clip_h()}, ("clip_h", 128)
-    options = {"dtype": torch.float32, f"{text[0]}_model_config": text_config(text[1])}
+    g = {**text_config(64), "projection": 1280}
+    shapes, texts = {
+        "tiny_sd1": ({**tiny.unet(**tiny.UNET_SD1), **tiny.clip_l()}, {"clip_l": text_config(64)}),
+        "tiny_sd2": ({**tiny.unet(**tiny.UNET_SD2), **tiny.clip_h()}, {"clip_h": text_config(128)}),
+        "tiny_sdxl": ({**tiny.unet(**tiny.UNET_SDXL), **tiny.sdxl_texts()}, {"clip_l": text_config(64), "clip_g": g}),
+        "tiny_refiner": ({**tiny.unet(**tiny.UNET_REFINER), **tiny.refiner_text()}, {"clip_g": g}),
+    }[name.split(".")[0].removesuffix("_b")]
+    options = {"dtype": torch.float32, **{f"{k}_model_config": v for k, v in texts.items()}}
     model, clip, _, _ = comfy.sd.load_state_dict_guess_config(
-        tiny.weights(shapes), output_vae=False,
+        other(shapes) if "_b." in name else tiny.weights(shapes), output_vae=False,
         embedding_directory=folder_paths.get_folder_paths("embeddings"), te_model_options=options)
     vae = {k.split("first_stage_model.")[1]: tiny.weight(k, s) for k, s in tiny.vae().items()}
     return model, clip, comfy.sd.VAE(sd=vae, config=VAE_CONFIG, dtype=torch.float32)
@@ -75,7 +113,10 @@ def run(workflow):
             else:
                 cls = nodes.NODE_CLASS_MAPPINGS[node["class_type"]]
                 with torch.inference_mode():
-                    results[node_id] = getattr(cls(), cls.FUNCTION)(**args)
+                    if hasattr(cls, "execute"):
+                        results[node_id] = cls.execute(**args).args
+                    else:
+                        results[node_id] = getattr(cls(), cls.FUNCTION)(**args)
         return results[node_id][slot]
 
     return value

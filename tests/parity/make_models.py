@@ -1,4 +1,4 @@
-"""unet_sd1.*, unet_sd2.*, vae.*, clip_l.*, clip_h.*: diffusers and transformers on the tiny models."""
+"""unet_*.*, vae.*, clip_l.*, clip_h.*, clip_g.*: diffusers and transformers on the tiny models."""
 import re
 
 import torch
@@ -27,6 +27,7 @@ def unet_state(shapes):
     res = {"in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj",
            "out_layers.0": "norm2", "out_layers.3": "conv2", "skip_connection": "conv_shortcut"}
     fixed = {"time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
+             "label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2",
              "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out"}
     state = {}
     for name, shape in shapes.items():
@@ -53,13 +54,28 @@ def unet_state(shapes):
     return state
 
 
-def dump_unet(file, config, heads):
+# Heights, widths, crops from the top and left, then target sizes (base) or an aesthetic score (refiner).
+NUMBERS = {6: [[768, 512, 8, 16, 1024, 896], [1024, 1024, 0, 0, 640, 1152]], 5: [[768, 512, 8, 16, 6], [512, 1024, 0, 4, 2.5]]}
+
+
+def unet_model(config, heads):
     c, mult = config["channels"], config["mult"]
-    shapes = tiny.unet(**config)
-    model = UNet2DConditionModel(
+    more, depth = {}, config.get("depth", (1, 1, 1, 0))
+    if config.get("vector"):
+        more = dict(addition_embed_type="text_time", addition_time_embed_dim=256,
+                    projection_class_embeddings_input_dim=config["vector"],
+                    transformer_layers_per_block=[d or config["middle"] for d in depth])
+    down = ["CrossAttnDownBlock2D" if d else "DownBlock2D" for d in depth]
+    up = ["CrossAttnUpBlock2D" if d else "UpBlock2D" for d in reversed(depth)]
+    return UNet2DConditionModel(
         sample_size=8, block_out_channels=[c * m for m in mult], layers_per_block=2,
-        cross_attention_dim=config["context"], attention_head_dim=heads,
-        use_linear_projection=config["linear_projection"])
+        cross_attention_dim=config["context"], attention_head_dim=heads, down_block_types=down, up_block_types=up,
+        use_linear_projection=config["linear_projection"], **more)
+
+
+def dump_unet(file, config, heads):
+    shapes = tiny.unet(**config)
+    model = unet_model(config, heads)
     load(model, unet_state(shapes))
     seen = {}
 
@@ -84,14 +100,22 @@ def dump_unet(file, config, heads):
             last.register_forward_hook(keep(f"output_blocks.{3 * level + j}"))
 
     out = {}
+    vector = config.get("vector", 0)
     cases = {"main": ([2, 4, 8, 16], 77, [999.0, 42.0]), "odd": ([1, 4, 10, 14], 77, [500.0]),
              "long": ([2, 4, 8, 8], 154, [0.0, 731.0])}
+    if vector:
+        cases["main"] = ([1, 4, 8, 8], 77, [999.0])
     for k, (name, (shape, tokens, timesteps)) in enumerate(cases.items()):
         x = seeded(shape, 100 + k)
         context = seeded([shape[0], tokens, config["context"]], 200 + k)
         t = torch.tensor(timesteps)
+        added = None
+        if vector:
+            numbers = torch.tensor(NUMBERS[(vector - 1280) // 256])[:shape[0]]
+            added = {"text_embeds": seeded([shape[0], 1280], 300 + k), "time_ids": numbers}
+            out.update({f"{name}/pooled": added["text_embeds"], f"{name}/numbers": numbers.float()})
         with torch.no_grad():
-            y = model(x, t, encoder_hidden_states=context).sample
+            y = model(x, t, encoder_hidden_states=context, added_cond_kwargs=added).sample
         out.update({f"{name}/x": x, f"{name}/timesteps": t, f"{name}/context": context,
                     f"{name}/out": y})
         if name == "main":
@@ -160,9 +184,9 @@ IDS = [[49406, 736, 2368, 49407], [49406] + [320 + 601 * i for i in range(75)] +
        [49406, 49407]]
 
 
-def dump_clip(file, shapes, state, width, activation, pad):
+def dump_clip(file, shapes, state, width, activation, pad, projection=None):
     config = CLIPTextConfig(
-        hidden_size=width, intermediate_size=width * 4, num_hidden_layers=3, projection_dim=width,
+        hidden_size=width, intermediate_size=width * 4, num_hidden_layers=3, projection_dim=projection or width,
         num_attention_heads=width // 64, hidden_act=activation, eos_token_id=49407,
         bos_token_id=49406, pad_token_id=pad, vocab_size=49408)
     model = load(CLIPTextModelWithProjection(config), state)
@@ -177,7 +201,7 @@ def dump_clip(file, shapes, state, width, activation, pad):
                "penultimate": r.hidden_states[-2], "penultimate_normed": norm(r.hidden_states[-2])}
         for i, h in enumerate(r.hidden_states):
             out[f"layers.{i - 1}" if i else "embeddings"] = h[:2]
-        if file == "clip_h":
+        if file != "clip_l":
             out["pooled_projected"] = r.text_embeds
     print(file, "std", float(r.last_hidden_state.std()))
     save(file, out, {"config": {"width": width, "layers": 3, "heads": width // 64,
@@ -190,7 +214,16 @@ def dump_clips():
     state["text_projection.weight"] = torch.eye(64)
     dump_clip("clip_l", shapes, state, 64, "quick_gelu", 49407)
 
-    shapes, state = tiny.clip_h(), {}
+    shapes = tiny.clip_h()
+    dump_clip("clip_h", shapes, open_clip_state(shapes, "cond_stage_model.model."), 128, "gelu", 0)
+    shapes = tiny.refiner_text()
+    dump_clip("clip_g", shapes, open_clip_state(shapes, "conditioner.embedders.0.model."), 64, "gelu", 0, 1280)
+    save("text_sdxl", None, tiny.manifest(tiny.sdxl_texts()))  # names only: the same encoders together
+
+
+def open_clip_state(shapes, prefix):
+    """OpenCLIP names -> transformers names."""
+    state = {}
     parts = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1",
              "mlp.c_proj": "mlp.fc2", "attn.out_proj": "self_attn.out_proj"}
     fixed = {"positional_embedding": "text_model.embeddings.position_embedding.weight",
@@ -198,7 +231,7 @@ def dump_clips():
              "ln_final.weight": "text_model.final_layer_norm.weight",
              "ln_final.bias": "text_model.final_layer_norm.bias"}
     for name, shape in shapes.items():
-        value, short = tiny.weight(name, shape), name.split("cond_stage_model.model.")[1]
+        value, short = tiny.weight(name, shape), name.split(prefix)[1]
         if short == "text_projection":
             state["text_projection.weight"] = value.T.contiguous()
         elif short in fixed:
@@ -212,11 +245,13 @@ def dump_clips():
             else:
                 part, tail = rest.rsplit(".", 1)
                 state[f"{base}{parts[part]}.{tail}"] = value
-    dump_clip("clip_h", shapes, state, 128, "gelu", 0)
+    return state
 
 
 if __name__ == "__main__":
     dump_unet("unet_sd1", tiny.UNET_SD1, 8)
     dump_unet("unet_sd2", tiny.UNET_SD2, [1, 1, 2, 2])
+    dump_unet("unet_sdxl", tiny.UNET_SDXL, [1, 2, 4])
+    dump_unet("unet_refiner", tiny.UNET_REFINER, [1, 2, 2, 2])
     dump_vae()
     dump_clips()

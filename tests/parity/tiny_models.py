@@ -1,4 +1,4 @@
-"""Names, shapes and seeded weights of the tiny SD 1.x / SD 2.x models, in original checkpoint names.
+"""Names, shapes and seeded weights of the tiny SD 1.x, 2.x and XL models, in original checkpoint names.
 
 README.md, 'Tiny models', states the rule; C++ tests make the same weights from the manifests.
 """
@@ -45,9 +45,14 @@ class Names:
         self.add(name + ".bias", n)
 
 
-def unet(channels, mult, context, linear_projection, prefix="model.diffusion_model."):
+def unet(channels, mult, context, linear_projection, depth=(1, 1, 1, 0), middle=1, vector=0, in_channels=4,
+         prefix="model.diffusion_model."):
+    """depth: transformer blocks by level; vector: width of the second conditioning."""
     n = Names(prefix)
     time = channels * 4
+    if vector:
+        n.linear("label_emb.0.0", time, vector)
+        n.linear("label_emb.0.2", time, time)
     n.linear("time_embed.0", time, channels)
     n.linear("time_embed.2", time, time)
 
@@ -60,29 +65,29 @@ def unet(channels, mult, context, linear_projection, prefix="model.diffusion_mod
         if into != out:
             n.conv(name + ".skip_connection", out, into, 1)
 
-    def transformer(name, c):
+    def transformer(name, c, blocks):
         n.norm(name + ".norm", c)
         for proj in (".proj_in", ".proj_out"):
             n.linear(name + proj, c, c) if linear_projection else n.conv(name + proj, c, c, 1)
-        b = name + ".transformer_blocks.0"
-        for attn, kv in ((".attn1", c), (".attn2", context)):
-            n.linear(b + attn + ".to_q", c, c, bias=False)
-            n.linear(b + attn + ".to_k", c, kv, bias=False)
-            n.linear(b + attn + ".to_v", c, kv, bias=False)
-            n.linear(b + attn + ".to_out.0", c, c)
-        n.linear(b + ".ff.net.0.proj", c * 8, c)
-        n.linear(b + ".ff.net.2", c, c * 4)
-        for i in (1, 2, 3):
-            n.norm(f"{b}.norm{i}", c)
+        for b in (f"{name}.transformer_blocks.{i}" for i in range(blocks)):
+            for attn, kv in ((".attn1", c), (".attn2", context)):
+                n.linear(b + attn + ".to_q", c, c, bias=False)
+                n.linear(b + attn + ".to_k", c, kv, bias=False)
+                n.linear(b + attn + ".to_v", c, kv, bias=False)
+                n.linear(b + attn + ".to_out.0", c, c)
+            n.linear(b + ".ff.net.0.proj", c * 8, c)
+            n.linear(b + ".ff.net.2", c, c * 4)
+            for i in (1, 2, 3):
+                n.norm(f"{b}.norm{i}", c)
 
-    n.conv("input_blocks.0.0", channels, 4, 3)
+    n.conv("input_blocks.0.0", channels, in_channels, 3)
     skips, c, block = [channels], channels, 1
     for level, m in enumerate(mult):
         for _ in range(2):
             res(f"input_blocks.{block}.0", c, channels * m)
             c = channels * m
-            if level < 3:
-                transformer(f"input_blocks.{block}.1", c)
+            if depth[level]:
+                transformer(f"input_blocks.{block}.1", c, depth[level])
             skips.append(c)
             block += 1
         if level < len(mult) - 1:
@@ -90,17 +95,17 @@ def unet(channels, mult, context, linear_projection, prefix="model.diffusion_mod
             skips.append(c)
             block += 1
     res("middle_block.0", c, c)
-    transformer("middle_block.1", c)
+    transformer("middle_block.1", c, middle)
     res("middle_block.2", c, c)
     block = 0
     for level in reversed(range(len(mult))):
         for i in range(3):
             res(f"output_blocks.{block}.0", c + skips.pop(), channels * mult[level])
             c = channels * mult[level]
-            if level < 3:
-                transformer(f"output_blocks.{block}.1", c)
+            if depth[level]:
+                transformer(f"output_blocks.{block}.1", c, depth[level])
             if level and i == 2:
-                n.conv(f"output_blocks.{block}.{2 if level < 3 else 1}.conv", c, c, 3)
+                n.conv(f"output_blocks.{block}.{2 if depth[level] else 1}.conv", c, c, 3)
             block += 1
     n.norm("out.0", channels)
     n.conv("out.2", 4, channels, 3)
@@ -167,7 +172,8 @@ def clip_l(width=64, layers=3, prefix="cond_stage_model.transformer.text_model."
     return n.shapes
 
 
-def clip_h(width=128, layers=3, prefix="cond_stage_model.model."):
+def clip_h(width=128, layers=3, prefix="cond_stage_model.model.", projection=None):
+    """OpenCLIP names, as H of SD 2.x and G of SDXL have them."""
     n = Names(prefix)
     n.add("positional_embedding", 77, width)
     n.add("token_embedding.weight", 49408, width)
@@ -181,12 +187,27 @@ def clip_h(width=128, layers=3, prefix="cond_stage_model.model."):
         n.linear(b + "mlp.c_fc", width * 4, width)
         n.linear(b + "mlp.c_proj", width, width * 4)
     n.norm("ln_final", width)
-    n.add("text_projection", width, width)
+    n.add("text_projection", width, projection or width)
     return n.shapes
 
 
 UNET_SD1 = dict(channels=32, mult=(1, 2, 4, 4), context=64, linear_projection=False)
 UNET_SD2 = dict(channels=64, mult=(1, 1, 2, 2), context=128, linear_projection=True)
+# Vectors are as wide as the real ones: by their widths the two are told.
+UNET_SDXL = dict(channels=64, mult=(1, 2, 4), context=128, linear_projection=True, depth=(0, 2, 3), middle=3,
+                 vector=1280 + 6 * 256)
+UNET_REFINER = dict(channels=64, mult=(1, 2, 2, 2), context=64, linear_projection=True, depth=(0, 2, 2, 0), middle=2,
+                    vector=1280 + 5 * 256)
+
+
+def sdxl_texts():
+    """CLIP-L and OpenCLIP-G as an SDXL checkpoint has them."""
+    return {**clip_l(prefix="conditioner.embedders.0.transformer.text_model."),
+            **clip_h(64, prefix="conditioner.embedders.1.model.", projection=1280)}
+
+
+def refiner_text():
+    return clip_h(64, prefix="conditioner.embedders.0.model.", projection=1280)
 
 
 def manifest(shapes):

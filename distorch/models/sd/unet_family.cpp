@@ -64,14 +64,4 @@ std::optional<bool> has_linear_projection(const Checkpoint& unet) {
   return {};
 }
 
-// Values as published with the family; source of the preview's factors: ComfyUI
-// comfy/latent_formats.py.
-LatentFormat sd_latent() {
-  return {.scale_factor = 0.18215,
-          .rgb_factors = {{0.3512, 0.2297, 0.3227},
-                          {0.3250, 0.4974, 0.2350},
-                          {-0.2829, 0.1762, 0.2721},
-                          {-0.2120, -0.2616, -0.7177}}};
-}
-
 }  // namespace distorch::models::sd

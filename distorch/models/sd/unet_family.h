@@ -35,7 +35,4 @@ weights::Checkpoint unet_tensors(const weights::Checkpoint& below);
 /// where there is none.
 std::optional<bool> has_linear_projection(const weights::Checkpoint& unet);
 
-/// Of the VAE that SD 1.x and 2.x share.
-LatentFormat sd_latent();
-
 }  // namespace distorch::models::sd

@@ -1,6 +1,7 @@
 #include "distorch/models/sd1/family.h"
 
 #include "distorch/models/clip/recipes.h"
+#include "distorch/models/latent_formats.h"
 #include "distorch/models/sd/unet_family.h"
 
 namespace distorch::models::sd1 {
@@ -11,7 +12,7 @@ namespace {
 
 class Sd1 : public sd::UNetFamily {
  public:
-  explicit Sd1(Checkpoint unet) : UNetFamily(std::move(unet), sd::sd_latent()) {}
+  explicit Sd1(Checkpoint unet) : UNetFamily(std::move(unet), sd_latent()) {}
   std::string name() const override { return "SD1.x"; }
   TextRecipe text(const Checkpoint& file) const override {
     return clip::single_recipe(clip::text_part(file), clip::TextKind::ClipL);

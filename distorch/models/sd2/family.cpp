@@ -1,6 +1,7 @@
 #include "distorch/models/sd2/family.h"
 
 #include "distorch/models/clip/recipes.h"
+#include "distorch/models/latent_formats.h"
 #include "distorch/models/sd/unet_family.h"
 
 namespace distorch::models::sd2 {
@@ -11,7 +12,7 @@ namespace {
 
 class Sd2 : public sd::UNetFamily {
  public:
-  explicit Sd2(Checkpoint unet) : UNetFamily(std::move(unet), sd::sd_latent()) {}
+  explicit Sd2(Checkpoint unet) : UNetFamily(std::move(unet), sd_latent()) {}
   std::string name() const override { return "SD2.x"; }
   std::shared_ptr<const sampling::ModelSampling> sampling() const override {
     // Only the text-to-image models come in two kinds.

@@ -1,0 +1,14 @@
+#pragma once
+#include "distorch/models/family.h"
+
+/// Latent formats that more than one place needs. Values as published with the models; source of the
+/// previews' factors: ComfyUI comfy/latent_formats.py.
+namespace distorch::models {
+
+/// Of the VAE that SD 1.x and 2.x share.
+LatentFormat sd_latent();
+LatentFormat sdxl_latent();
+/// Playground 2.5, which has SDXL's VAE but its own scale by channel.
+LatentFormat playground_latent();
+
+}  // namespace distorch::models
