@@ -1,8 +1,8 @@
 #include "distorch/nodes/mixed_weights.h"
 
 #include "distorch/base/error.h"
-#include "distorch/base/interrupt.h"
 #include "distorch/base/log.h"
+#include "distorch/base/run_token.h"
 #include "distorch/formats/safetensors.h"
 
 namespace distorch::nodes {
@@ -31,6 +31,10 @@ std::shared_ptr<const void> write_mixed(const std::filesystem::path& file, const
   for (const auto& [name, stored] : one.tensors()) {
     const auto* second = other.find(name);
     if (second && second->shape != stored.shape) second = nullptr;
+    for (const auto* packed : {&stored, second})
+      if (packed && packed->encoding)
+        throw Error(ErrorKind::Usage, packed->file->mapping()->path().string(),
+                    "holds packed weights, which cannot be mixed");
     alone += second == nullptr;
     list.push_back({.name = name,
                     .dtype = stored.dtype,

@@ -18,14 +18,18 @@ at::Tensor rescaled(const RescaleCfg& stage, const GuidanceInputs& in) {
   const at::Tensor sigma = in.sigma.view(shape);
   const at::Tensor total = sigma * sigma + 1.0;
   const at::Tensor x = in.x / total;
+  // The reference passes noises, x - x0, and rounds there: at high noise levels that can be seen.
+  const auto rounded = [&](const at::Tensor& x0) { return in.x - (in.x - x0); };
   // A clean latent as the velocity that would have led to it.
-  const auto velocity = [&](const at::Tensor& x0) { return (x - x0) * total.sqrt() / sigma; };
+  const auto velocity = [&](const at::Tensor& x0) {
+    return (x - rounded(x0)) * total.sqrt() / sigma;
+  };
   const at::Tensor cond = velocity(in.cond);
   const at::Tensor uncond = velocity(in.uncond);
   const at::Tensor guided = uncond + (cond - uncond) * in.cfg;
   const at::Tensor corrected = guided * (spread(cond) / spread(guided));
   const at::Tensor mixed = corrected * stage.multiplier + guided * (1.0 - stage.multiplier);
-  return x - mixed * sigma / total.sqrt();
+  return rounded(x - mixed * sigma / total.sqrt());
 }
 
 }  // namespace
