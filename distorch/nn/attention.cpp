@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "distorch/device/device.h"
+
 namespace distorch::nn {
 namespace {
 
@@ -19,8 +21,8 @@ Tensor split_heads(const Tensor& x, std::int64_t heads) {
 // The scores are rounded to bfloat16 once; the softmax itself computes in float32.
 bool prefers_slices(const Tensor& q, const Tensor& k, const AttentionOptions& options) {
   constexpr std::int64_t worthwhile = 512 * 512;  // scores of one head
-  return q.is_cpu() && q.scalar_type() == at::kBFloat16 && !options.causal &&
-         !options.mask.defined() && q.size(1) * k.size(1) >= worthwhile;
+  return device::computes_as_cpu(q.device()) && q.scalar_type() == at::kBFloat16 &&
+         !options.causal && !options.mask.defined() && q.size(1) * k.size(1) >= worthwhile;
 }
 
 // q [Lq, D], k and v [Lk, D] of one head -> out [Lq, D].

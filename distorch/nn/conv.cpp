@@ -1,5 +1,6 @@
 #include "distorch/nn/conv.h"
 
+#include "distorch/device/device.h"
 #include "distorch/nn/linear.h"
 #include "distorch/nn/patch.h"
 
@@ -8,7 +9,8 @@ namespace {
 
 at::Tensor conv(const at::Tensor& x, const at::Tensor& weight,
                 const std::optional<at::Tensor>& bias, const ConvOptions& o) {
-  if (x.is_cpu()) return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding});
+  if (device::computes_as_cpu(x.device()))
+    return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding});
   // On accelerators always channels-last, whatever comes: where a weight rests must not choose the
   // kernel. Resident ones are laid out like this once for all (streaming/streamed_loading.cpp).
   constexpr auto layout = at::MemoryFormat::ChannelsLast;

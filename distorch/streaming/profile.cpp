@@ -138,7 +138,7 @@ double unpack_seconds(const StreamedModel& model, int block, const RigDevice& co
 
 Profile profile_model(const StreamedModel& model, weights::Manifest& fresh,
                       const RigDevice& compute, const std::function<void(at::Device)>& forward) {
-  sim::DryScope scope(dry_rig(compute));
+  sim::DryScope scope(dry_rig(compute), {.plans_cpu = model.options().compute == "cpu"});
   auto device = at::Device(c10::DeviceType::PrivateUse1, 0);
   DrySource source(model, fresh, device, false);
   auto weights = sim::memory(0).in_use;
@@ -171,7 +171,7 @@ bool recording_pays(double issue_s, double step_s) {
 
 RunOperations operations_of(const StreamedModel& model, weights::Manifest& fresh,
                             const std::function<void(at::Device)>& forward) {
-  sim::DryScope scope(dry_rig({}));
+  sim::DryScope scope(dry_rig({}), {.plans_cpu = model.options().compute == "cpu"});
   auto device = at::Device(c10::DeviceType::PrivateUse1, 0);
   DrySource source(model, fresh, device, true);
   sim::trace(true);

@@ -461,3 +461,41 @@ TEST_CASE("sim: a 14B-size video transformer runs dry in no time and no memory")
   CHECK(seconds > flops / 990e12);
   CHECK(device::memory_use(at::kCPU).in_use - rss_before < (std::int64_t{16} << 20));
 }
+
+TEST_CASE("sim: attention holds its scores where CUDA has no fused kernel for it") {
+  c10::InferenceMode inference;
+  sim::install(test::small_rig());
+  struct Case {
+    at::ScalarType dtype;
+    std::int64_t width;
+    bool mask, causal, fused;
+  };
+  constexpr std::int64_t heads = 4, queries = 64, keys = 128;
+  for (const auto& c :
+       {Case{at::kFloat, 16, false, false, true},
+        Case{at::kFloat, 18, false, false, false},  // not whole 16 bytes
+        Case{at::kFloat, 16, true, false, true}, Case{at::kHalf, 18, false, false, true},
+        Case{at::kHalf, 18, true, false, false},
+        Case{at::kHalf, 18, false, true, false},  // causal, and not square
+        Case{at::kBFloat16, 320, false, false, true}, Case{at::kDouble, 16, false, false, false}})
+    for (bool dry : {false, true}) {
+      CAPTURE(c10::toString(c.dtype));
+      CAPTURE(c.width);
+      CAPTURE(dry);
+      std::optional<sim::DryScope> scope;
+      if (dry) scope.emplace();
+      const auto options = at::TensorOptions().device(c10::Device("sim:0")).dtype(c.dtype);
+      auto q = at::zeros({1, heads, queries, c.width}, options);
+      auto k = at::zeros({1, heads, keys, c.width}, options), v = k.clone();
+      std::optional<at::Tensor> mask;
+      if (c.mask) mask = at::zeros({1, 1, queries, keys}, options);
+      sim::reset_peak(0);
+      const auto before = sim::memory(0).in_use;
+      auto y = at::scaled_dot_product_attention(q, k, v, mask, 0, c.causal);
+      const auto beside = sim::memory(0).peak - before - static_cast<std::int64_t>(y.nbytes());
+      // In float32: the scores twice, and copies of query and key, of the value too unless float32.
+      const auto copies = (q.numel() + k.numel() * (c.dtype == at::kFloat ? 1 : 2)) * 4;
+      CHECK(beside == (c.fused ? 0 : 2 * heads * queries * keys * 4 + copies));
+      CHECK(y.sizes() == q.sizes());
+    }
+}

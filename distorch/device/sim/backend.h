@@ -52,6 +52,9 @@ class Operation {
   void on(int device);
   /// Call after the inputs, before computing: the race check.
   void begin();
+  /// Memory of the device that the operation needs beside its tensors while it runs. Throws
+  /// c10::OutOfMemoryError.
+  void hold(std::int64_t bytes) { beside_ = machine().reserve(device_, bytes); }
   /// A result: adopted, or the input whose memory it is.
   at::Tensor output(const at::Tensor& result);
   /// Call after the outputs: the clock. The tensors' bytes are added and the dtype is filled in
@@ -79,6 +82,7 @@ class Operation {
   std::vector<Use> uses_;
   std::vector<Use> results_;
   std::vector<at::Tensor> outputs_;
+  std::unique_ptr<Block> beside_;
 };
 
 /// Kind and arithmetic of an operation by its name, from all its arguments and from the tensors

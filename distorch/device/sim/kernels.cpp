@@ -159,20 +159,79 @@ struct AttentionOptions {
   bool grouped;
 };
 
+struct Attention {
+  at::Tensor q, k, v;  // [..., L, E]
+  Maybe mask;
+  AttentionOptions options;
+
+  std::vector<int64_t> output_sizes() const {
+    auto sizes = q.sizes().vec();
+    sizes.back() = v.size(-1);
+    return sizes;
+  }
+  double scores() const {
+    return static_cast<double>(q.numel()) / static_cast<double>(q.size(-1)) *
+           static_cast<double>(k.size(-2));
+  }
+};
+
+/// What becomes of it: whether one kernel does it, and how its result lies in memory.
+struct AttentionPath {
+  bool fused = true;
+  at::Tensor result;  // on Meta
+};
+
 // The CPU's fused kernel leaves its result in memory as the query is, the plain one as [B, H, L,
 // E].
-at::Tensor dry_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                         const Maybe& mask, const AttentionOptions& o) {
-  TORCH_CHECK(q.dim() >= 2 && q.size(-1) == k.size(-1) && k.size(-2) == v.size(-2),
-              "attention: query ", q.sizes(), ", key ", k.sizes(), " and value ", v.sizes(),
-              " do not fit together");
-  auto sizes = q.sizes().vec();
-  sizes.back() = v.size(-1);
-  const Maybe hollow_mask = defined(mask) ? Maybe(hollow(*mask)) : std::nullopt;
+AttentionPath path_on_cpu(const Attention& a) {
+  const auto& o = a.options;
+  const Maybe mask = a.mask ? Maybe(hollow(*a.mask)) : std::nullopt;
   const bool fused =
-      q.dim() == 4 && at::_fused_sdp_choice(hollow(q), hollow(k), hollow(v), hollow_mask, o.dropout,
-                                            o.causal, o.scale, o.grouped) != 0;
-  return fused ? at::empty_like(q) : at::empty(sizes, meta(q.scalar_type()));
+      a.q.dim() == 4 && at::_fused_sdp_choice(hollow(a.q), hollow(a.k), hollow(a.v), mask,
+                                              o.dropout, o.causal, o.scale, o.grouped) != 0;
+  const auto options = meta(a.q.scalar_type());
+  return {true, fused ? at::empty_like(a.q, options) : at::empty(a.output_sizes(), options)};
+}
+
+// As CUDA chooses, all its fused kernels being allowed (source: torch, ATen/native/transformers/
+// cuda/sdp_utils.cpp). Numbers of 2 bytes without a mask go to one that takes heads up to 256 wide
+// and lays its result out as the query; others to one that wants heads of whole 16 bytes and
+// leaves positions before heads. Where neither will, there are matrix products and a softmax.
+AttentionPath path_on_cuda(const Attention& a) {
+  const auto options = meta(a.q.scalar_type());
+  const auto width = a.q.size(-1), value_width = a.v.size(-1);
+  const auto whole = 16 / static_cast<int64_t>(a.q.element_size());
+  const bool small = a.q.scalar_type() == at::kHalf || a.q.scalar_type() == at::kBFloat16;
+  const bool dense = a.q.dim() == 4 && a.q.stride(-1) == 1 && a.k.stride(-1) == 1 &&
+                     a.v.stride(-1) == 1 && a.q.numel() > 0 && a.k.numel() > 0;
+  const bool square = !a.options.causal || a.q.size(-2) == a.k.size(-2);
+  if (dense && small && !a.mask && square && width <= 256 && width == value_width)
+    return {true, at::empty_like(a.q, options)};
+  if (dense && (small || a.q.scalar_type() == at::kFloat) && width % whole == 0 &&
+      value_width % whole == 0) {
+    auto sizes = a.output_sizes();
+    std::swap(sizes[1], sizes[2]);
+    return {true, at::empty(sizes, options).transpose(1, 2)};
+  }
+  return {false, at::empty(a.output_sizes(), options)};
+}
+
+/// Without a fused kernel, in float32: what lies beside the arguments and the result, and what is
+/// read and written there.
+struct PlainCost {
+  double held_bytes, moved_bytes;
+};
+PlainCost plain_cost(const Attention& a) {
+  constexpr double item = 4;
+  const auto bytes = [](const at::Tensor& t) { return item * static_cast<double>(t.numel()); };
+  const auto scores = item * a.scores();
+  // Scaled copies of query and key; the value is copied where it is of another dtype.
+  auto copies = bytes(a.q) + bytes(a.k);
+  if (a.v.scalar_type() != at::kFloat) copies += bytes(a.v);
+  const bool masked = a.mask || a.options.causal;
+  // The scores are written, masked in place, and read by the softmax, whose result is another such
+  // matrix.
+  return {copies + 2 * scores, 2 * copies + (masked ? 6 : 4) * scores};
 }
 
 at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
@@ -183,16 +242,30 @@ at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::T
   auto q = operation.input(query), k = operation.input(key), v = operation.input(value);
   Maybe m = defined(mask) ? Maybe(operation.input(*mask)) : std::nullopt;
   operation.begin();
-  auto y = operation.is_dry()
-               ? dry_attention(q, k, v, m, {dropout, causal, scale, grouped})
-               : at::scaled_dot_product_attention(q, k, v, m, dropout, causal, scale, grouped);
+  TORCH_CHECK(q.dim() >= 2 && q.size(-1) == k.size(-1) && k.size(-2) == v.size(-2),
+              "attention: query ", q.sizes(), ", key ", k.sizes(), " and value ", v.sizes(),
+              " do not fit together");
+  const Attention whole{q, k, v, m, {dropout, causal, scale, grouped}};
+  const auto path = machine().options().plans_cpu ? path_on_cpu(whole) : path_on_cuda(whole);
+  PlainCost plain{};
+  if (!path.fused) {
+    plain = plain_cost(whole);
+    operation.hold(static_cast<std::int64_t>(plain.held_bytes));
+  }
+  auto y = path.result;
+  if (!operation.is_dry()) {
+    auto values = at::scaled_dot_product_attention(q, k, v, m, dropout, causal, scale, grouped);
+    if (values.strides() != y.strides())
+      values = at::empty_strided(y.sizes(), y.strides(), values.options()).copy_(values);
+    y = values;
+  }
   auto result = operation.output(y);
-  const auto pairs = static_cast<double>(query.numel()) / static_cast<double>(query.size(-1)) *
-                     static_cast<double>(key.size(-2));
-  operation.end({.kind = KernelKind::Attention,
-                 .flops = 2.0 * pairs * static_cast<double>(query.size(-1) + value.size(-1)) *
-                          (causal ? 0.5 : 1.0),
-                 .depth = static_cast<double>(query.size(-1))});
+  operation.end(
+      {.kind = KernelKind::Attention,
+       .bytes = plain.moved_bytes,
+       .flops = 2.0 * whole.scores() * static_cast<double>(query.size(-1) + value.size(-1)) *
+                (causal && path.fused ? 0.5 : 1.0),
+       .depth = static_cast<double>(query.size(-1))});
   return result;
 }
 

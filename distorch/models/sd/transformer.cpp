@@ -1,5 +1,6 @@
 #include "distorch/models/sd/transformer.h"
 
+#include "distorch/device/device.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 
@@ -49,7 +50,7 @@ Tensor TransformerBlock::operator()(const Tensor& x, const Tensor& context) cons
   // Rows are independent, and 8 times as wide in between: a CPU, which gains nothing from more at
   // once, keeps only some of them that wide.
   auto rows = y.view({-1, y.size(-1)});
-  for (const auto& part : rows.split(y.is_cpu() ? 1024 : rows.size(0)))
+  for (const auto& part : rows.split(device::computes_as_cpu(y.device()) ? 1024 : rows.size(0)))
     part.add_(ff_out_(nn::geglu(ff_in_(norm3_(part)))));
   return y;
 }
