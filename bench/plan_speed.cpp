@@ -152,7 +152,7 @@ Outcome plan_video(const std::filesystem::path& file) {
                    at::empty({1, config.text_tokens, config.text}, options));
       });
     };
-    engine.prepare(model, needs);
+    auto use = engine.prepare(model, needs);
     return outcome_of(engine);
   });
 }

@@ -32,7 +32,8 @@ class Model {
     model.prepare(app_.engine, {{1, 4, cells, cells}, 20, 7.0, none, none});
     input_ =
         models::blank_inputs(loaded_->network->inputs(), {batch, {cells, cells}, tokens}, at::kCPU);
-    for (const auto& [name, tensor] : models::Inputs(input_).tensors())
+    const auto blank = input_;
+    for (const auto& [name, tensor] : blank.tensors())
       input_.set(name, name == "timestep" ? at::full_like(tensor, 500.0) : at::randn_like(tensor));
   }
 

@@ -23,12 +23,15 @@ class RunToken {
   bool interrupted() const noexcept { return interrupted_.load(std::memory_order_relaxed); }
   /// The run also stops once this moment has passed.
   void set_deadline(Clock::time_point when) noexcept;
+  /// Said by whoever ran it: nothing of it happens any more, though somebody may still hold it.
+  void end() noexcept { ended_.store(true, std::memory_order_relaxed); }
+  bool ended() const noexcept { return ended_.load(std::memory_order_relaxed); }
   /// Throws Error(Interrupted) where the run is to stop.
   void throw_if_stopped() const;
 
  private:
   std::string prompt_id_;
-  std::atomic<bool> interrupted_{false};
+  std::atomic<bool> interrupted_{false}, ended_{false};
   std::atomic<Clock::rep> deadline_{Clock::duration::max().count()};
   static_assert(std::atomic<bool>::is_always_lock_free, "signal handlers write the flag");
 };

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <iostream>
 #include <memory>
@@ -87,6 +88,7 @@ Json as_json(const Priced& priced) {
             {"activation_bytes", run.placement.activation_bytes},
             {"ring_bytes", run.placement.ring_bytes()},
             {"others_bytes", run.others_bytes},
+            {"gave_way", run.gave_way},
             {"expert_string", placement::expert_string(run.system, run.blocks, run.placement)},
             {"best_step_s", priced.best_step_s},
             {"best_expert_string", placement::expert_string(run.system, run.blocks, priced.best)}};
@@ -135,6 +137,7 @@ void print(const Priced& priced) {
              run.others_bytes
                  ? ", other models " + human_bytes(static_cast<double>(run.others_bytes))
                  : "");
+  if (!run.gave_way.empty()) fmt::print("  unloads   {}\n", fmt::join(run.gave_way, ", "));
   fmt::print("  this is   {}\n", placement::expert_string(run.system, run.blocks, run.placement));
   if (priced.best_step_s < priced.report.step_s * 0.995)
     fmt::print("  better    {}: {} a step\n",

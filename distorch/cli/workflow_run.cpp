@@ -44,7 +44,6 @@ Workflow::Workflow(nodes::App& app, const std::string& text, const std::string& 
 }
 
 graph::RunResult Workflow::run(graph::EventSink& sink) {
-  app_.begin_prompt();
   graph::Executor executor(catalog_);
   graph::RunRequest request;
   request.prompt = prompt_;

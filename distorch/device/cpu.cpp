@@ -7,6 +7,7 @@
 
 #include "distorch/device/kind.h"
 #include "distorch/device/memory.h"
+#include "distorch/device/registered.h"
 
 // The CPU and its RAM, within what the cgroup of this process leaves of it.
 namespace distorch::device {
@@ -125,6 +126,10 @@ class CpuKind final : public Kind {
     }
     use.in_use = use.reserved = number_after("/proc/self/status", "VmRSS:").value_or(0) * 1024;
     use.peak = number_after("/proc/self/status", "VmHWM:").value_or(0) * 1024;
+    const auto anonymous = number_after("/proc/self/status", "RssAnon:");
+    const auto shared = number_after("/proc/self/status", "RssShmem:");
+    // Where the kernel does not tell them apart nothing is taken to be given back.
+    use.own = (anonymous.value_or(0) + shared.value_or(0)) * 1024 + registered_file_bytes();
     return use;
   }
 

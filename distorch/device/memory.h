@@ -16,6 +16,9 @@ struct MemoryUse {
   std::int64_t peak = 0;  // highest in_use since start or reset_peak
   // held from the system by the caching allocator; = in_use where there is none
   std::int64_t reserved = 0;
+  // of the CPU: how much more would be free if this process held nothing. Pages of mapped files are
+  // among the free ones already, unless they are page-locked.
+  std::int64_t own = 0;
 };
 
 MemoryUse memory_use(c10::Device device);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <utility>
 
@@ -29,7 +30,11 @@ std::int64_t whole_pages(std::int64_t bytes) {
   return (bytes + page - 1) / page * page;
 }
 
+std::atomic<std::int64_t> file_bytes{0};
+
 }  // namespace
+
+std::int64_t registered_file_bytes() { return file_bytes.load(); }
 
 RegisteredRange::RegisteredRange(const void* start, std::int64_t bytes,
                                  const std::vector<c10::Device>& devices, Access access)
@@ -50,12 +55,18 @@ RegisteredRange::RegisteredRange(const void* start, std::int64_t bytes,
                     *refused));
     return;
   }
+  if (types_.empty() || access != Access::ReadOnly) return;
+  file_bytes_ = bytes;
+  file_bytes += bytes;
 }
 
 RegisteredRange::~RegisteredRange() { release(); }
 
 RegisteredRange::RegisteredRange(RegisteredRange&& other) noexcept
-    : start_(other.start_), bytes_(other.bytes_), types_(std::exchange(other.types_, {})) {}
+    : start_(other.start_),
+      bytes_(other.bytes_),
+      types_(std::exchange(other.types_, {})),
+      file_bytes_(std::exchange(other.file_bytes_, 0)) {}
 
 RegisteredRange& RegisteredRange::operator=(RegisteredRange&& other) noexcept {
   if (this == &other) return *this;
@@ -63,10 +74,12 @@ RegisteredRange& RegisteredRange::operator=(RegisteredRange&& other) noexcept {
   start_ = other.start_;
   bytes_ = other.bytes_;
   types_ = std::exchange(other.types_, {});
+  file_bytes_ = std::exchange(other.file_bytes_, 0);
   return *this;
 }
 
 void RegisteredRange::release() noexcept {
+  file_bytes -= std::exchange(file_bytes_, 0);
   for (auto type : types_) kind_of(type).unregister_host(const_cast<void*>(start_));
   types_.clear();
 }

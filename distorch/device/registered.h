@@ -39,7 +39,12 @@ class RegisteredRange {
   const void* start_ = nullptr;
   std::int64_t bytes_ = 0;
   std::vector<c10::DeviceType> types_;
+  std::int64_t file_bytes_ = 0;  // counted by registered_file_bytes()
 };
+
+/// Bytes of file mappings (registered ReadOnly) that are registered now: page-locked, so that the
+/// system cannot use their pages for anything else.
+std::int64_t registered_file_bytes();
 
 /// Registers [start, start + bytes), which whole pages must make up, together with others who asked
 /// for parts of the same memory: what they registered is shared, not registered twice (which

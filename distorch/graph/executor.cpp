@@ -541,13 +541,15 @@ class Run : public CallListener {
 };
 
 RunResult Executor::run(const RunRequest& request, EventSink& sink) {
-  RunScope scope(request.token ? request.token : std::make_shared<RunToken>(request.prompt_id));
+  auto token = request.token ? request.token : std::make_shared<RunToken>(request.prompt_id);
+  RunScope scope(token);
   RunResult result;
   auto work = [&] { result = Run(*this, request, sink).go(); };
   if (request.context)
     request.context->enter(work);
   else
     work();
+  token->end();
   return result;
 }
 

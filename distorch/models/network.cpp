@@ -108,7 +108,7 @@ Inputs blank_inputs(const InputSpecs& specs, const CallSizes& sizes, at::Device 
   return inputs;
 }
 
-void check_inputs(const InputSpecs& specs, const Inputs& inputs) {
+void check_inputs(const InputSpecs& specs, const Inputs& inputs, const std::string& network) {
   for (const auto& spec : specs) {
     auto wants = [&] {
       return spec.shape.empty()
@@ -117,14 +117,14 @@ void check_inputs(const InputSpecs& specs, const Inputs& inputs) {
     };
     if (!inputs.has(spec.name)) {
       if (spec.optional) continue;
-      throw Error(ErrorKind::Shape, "diffusion model", wants() + ", got none");
+      throw Error(ErrorKind::Shape, network, wants() + ", got none");
     }
     const auto& tensor = inputs[spec.name];
     if (spec.shape.empty() != !tensor.defined())
-      throw Error(ErrorKind::Shape, "diffusion model",
+      throw Error(ErrorKind::Shape, network,
                   wants() + (tensor.defined() ? ", got a tensor" : ", got a number"));
     if (!tensor.defined() || fits(spec, tensor.sizes())) continue;
-    throw Error(ErrorKind::Shape, "diffusion model",
+    throw Error(ErrorKind::Shape, network,
                 fmt::format("{}, got [{}]: it belongs to another model", wants(),
                             fmt::join(tensor.sizes(), ", ")));
   }

@@ -107,7 +107,8 @@ Inputs blank_inputs(const InputSpecs& specs, const CallSizes& sizes, at::Device 
 
 /// Error(Shape) that names the input and says what was expected and what came, where an input is
 /// missing, of another number of dimensions or of another fixed size.
-void check_inputs(const InputSpecs& specs, const Inputs& inputs);
+void check_inputs(const InputSpecs& specs, const Inputs& inputs,
+                  const std::string& network = "diffusion model");
 
 /// The tensors in the order of the specs, undefined where there is none: what a recording takes.
 std::vector<at::Tensor> in_order(const InputSpecs& specs, const Inputs& inputs);

@@ -1,6 +1,7 @@
 #include "distorch/nn/conv.h"
 
 #include "distorch/device/device.h"
+#include "distorch/nn/adapters/chain.h"
 #include "distorch/nn/linear.h"
 #include "distorch/nn/patch.h"
 
@@ -18,10 +19,45 @@ at::Tensor conv(const at::Tensor& x, const at::Tensor& weight,
                     {o.padding, o.padding});
 }
 
-// The factors of a 1x1 convolution may be stored as matrices.
-at::Tensor kernel_of(const at::Tensor& factor) {
-  return factor.dim() == 2 ? factor.unsqueeze(-1).unsqueeze(-1) : factor;
-}
+/// An image's channels are dimension 1.
+class ConvProducts final : public Products {
+ public:
+  explicit ConvProducts(ConvOptions options) : options_(options) {}
+
+  at::Tensor with(const at::Tensor& x, const weights::Weight& weight,
+                  const std::optional<at::Tensor>& bias) const override {
+    // Converted weights are laid out for the input in the same pass.
+    return conv(x, weight.dense(x.suggest_memory_format()), bias, options_);
+  }
+  at::Tensor whole(const at::Tensor& x, const at::Tensor& kernel) const override {
+    auto own = options_.kernel;
+    return conv(x, kernel.reshape({kernel.size(0), -1, own, own}), std::nullopt, options_);
+  }
+  at::Tensor mix_in(const at::Tensor& x, const at::Tensor& matrix) const override {
+    return conv(x, matrix.reshape({matrix.size(0), -1, 1, 1}), std::nullopt, pointwise);
+  }
+  at::Tensor mix_out(const at::Tensor& y, const at::Tensor& matrix) const override {
+    return mix_in(y, matrix);
+  }
+  at::Tensor scale_in(const at::Tensor& x, const at::Tensor& factors) const override {
+    return x * factors.view({-1, 1, 1});
+  }
+  at::Tensor scale_out(const at::Tensor& y, const at::Tensor& factors) const override {
+    return scale_in(y, factors);
+  }
+  at::Tensor split_in(const at::Tensor& x, std::int64_t groups) const override {
+    return x.reshape({x.size(0) * groups, x.size(1) / groups, x.size(2), x.size(3)});
+  }
+  at::Tensor join_out(const at::Tensor& y, const at::Tensor& matrix) const override {
+    auto groups = matrix.size(1), images = y.size(0) / groups;
+    auto flat = y.contiguous().view({images, groups, y.size(1) * y.size(2) * y.size(3)});
+    return at::matmul(matrix, flat).view({images, -1, y.size(2), y.size(3)});
+  }
+  std::int64_t channels() const override { return 1; }
+
+ private:
+  ConvOptions options_;
+};
 
 }  // namespace
 
@@ -34,23 +70,10 @@ at::Tensor Conv2d::operator()(const at::Tensor& x) const {
   bool is_pointwise = options_.kernel == 1 && options_.stride == 1 && options_.padding == 0;
   if (is_pointwise && x.is_contiguous(at::MemoryFormat::ChannelsLast))
     return to_image(linear(to_tokens(x), weight_, bias_), x.size(2), x.size(3));
-  // Converted weights are laid out for the input in the same pass.
-  auto y = conv(x, weight_.dense(x.suggest_memory_format()), optional_value(bias_), options_);
-  for (const auto& adapter : weight_.adapters()) y.add_(change(x, adapter), scale_of(adapter));
-  return y;
-}
-
-at::Tensor Conv2d::change(const at::Tensor& x, const weights::Adapter& adapter) const {
-  auto part = [&](weights::Part which) { return part_of(adapter, which, x.scalar_type()); };
-  if (auto value = part(weights::Part::Value); value.defined())
-    return conv(x, value.view(weight_.shape()), std::nullopt, options_);
-  auto down = kernel_of(part(weights::Part::Down)), up = kernel_of(part(weights::Part::Up));
-  auto mid = part(weights::Part::Mid);
-  if (!mid.defined())
-    return conv(conv(x, down, std::nullopt, options_), up, std::nullopt, pointwise);
-  // The three-factor form keeps the kernel in the middle, between two 1x1 convolutions.
-  auto inner = conv(conv(x, down, std::nullopt, pointwise), mid, std::nullopt, options_);
-  return conv(inner, up, std::nullopt, pointwise);
+  ConvProducts products(options_);
+  auto bias = optional_value(bias_);
+  if (weight_.adapters().empty()) return products.with(x, weight_, bias);
+  return Chain(weight_).product(x, products, bias);
 }
 
 at::Tensor to_tokens(const at::Tensor& image) {

@@ -13,8 +13,8 @@ struct ConvOptions {
 
 /// 2-D convolution: x [B, in, H, W] -> [B, out, (H + 2·padding - kernel) / stride + 1, ...], memory
 /// format kept. Declares `weight` [out, in, kernel, kernel] and `bias` [out]. A 1x1 convolution of
-/// a channels-last input runs as a matrix product without a copy. Patches of the weight are added
-/// as convolutions of low rank.
+/// a channels-last input runs as a matrix product without a copy. Adapters are applied
+/// while it runs (adapters/chain.h).
 class Conv2d {
  public:
   Conv2d(const weights::Scope& scope, std::int64_t in, std::int64_t out, ConvOptions options = {});
@@ -23,8 +23,6 @@ class Conv2d {
   at::ScalarType dtype() const { return weight_.dtype(); }
 
  private:
-  at::Tensor change(const at::Tensor& x, const weights::Adapter& adapter) const;
-
   ConvOptions options_;
   weights::Weight weight_, bias_;
 };

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "distorch/nn/patch.h"
+#include "distorch/nn/adapters/chain.h"
 
 namespace distorch::nn {
 
@@ -10,11 +10,17 @@ Embedding::Embedding(const weights::Scope& scope, std::int64_t count, std::int64
     : weight_(scope.weight("weight", {count, width})) {}
 
 at::Tensor Embedding::operator()(const at::Tensor& ids) const {
-  return at::embedding(patched(weight_), ids);
+  if (weight_.adapters().empty()) return at::embedding(weight_.dense(), ids);
+  auto sizes = ids.sizes().vec();
+  sizes.push_back(weight_.shape()[1]);
+  return Chain(weight_).rows(ids.flatten()).view(sizes);
 }
 
 at::Tensor Embedding::first(std::int64_t count) const {
-  return patched(weight_).narrow(0, 0, count);
+  if (weight_.adapters().empty()) return weight_.dense().narrow(0, 0, count);
+  auto device = weight_.dense().device();
+  return Chain(weight_).rows(
+      at::arange(count, at::TensorOptions().dtype(at::kLong).device(device)));
 }
 
 at::Tensor timestep_embedding(const at::Tensor& timesteps, std::int64_t width) {

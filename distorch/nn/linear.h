@@ -6,8 +6,8 @@
 namespace distorch::nn {
 
 /// y = x · Wᵀ + b on the last dimension: x [..., in] -> [..., out].
-/// Declares `weight` [out, in] and, with bias, `bias` [out]. Patches of the weight are added as
-/// scale · up(mid(down(x))), so that the weight itself is never copied.
+/// Declares `weight` [out, in] and, with bias, `bias` [out]. Adapters are applied
+/// while it runs (adapters/chain.h), so that the weight itself is never copied.
 class Linear {
  public:
   Linear(const weights::Scope& scope, std::int64_t in, std::int64_t out, bool bias = true);

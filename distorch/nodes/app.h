@@ -22,8 +22,6 @@ struct App {
   /// Settings, ModelFolders, Engine, ModelCache and App itself, by type. Nodes that run with it are
   /// in torch's inference mode.
   graph::Context context();
-  /// Before each prompt: models that the prompt uses are evicted last.
-  void begin_prompt() { engine.begin_prompt(); }
 
   Settings settings;
   ModelFolders folders;

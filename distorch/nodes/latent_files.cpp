@@ -52,7 +52,7 @@ void run_load(Call& call) {
   const auto* stored = file.find(kSamples);
   if (!stored)
     throw Error(ErrorKind::Format, path.string(), "is no latent: it has no tensor 'latent_tensor'");
-  auto samples = weights::mapped_tensor(*stored).to(at::kFloat, false, true);
+  auto samples = weights::read_tensor(*stored).to(at::kFloat);
   if (samples.dim() < 4)
     throw Error(ErrorKind::Shape, path.string(),
                 "holds no latent of batch, channels, height and width");

@@ -194,6 +194,13 @@ bool is_text_name(const std::string& name) {
          name.starts_with("te1.") || name.starts_with("te2.");
 }
 
+/// Whether adapters do something at that strength: a replacement does whatever the strength.
+bool act(const std::vector<weights::NamedAdapter>& adapters, double strength) {
+  return std::any_of(adapters.begin(), adapters.end(), [&](const weights::NamedAdapter& adapter) {
+    return strength != 0 || adapter.kind == weights::AdapterKind::Replacement;
+  });
+}
+
 /// Adds a LoRA to a model and, where `clip` is given, to its text encoder.
 void apply_lora(Call& call, Model& model, double strength_model, Clip* clip, double strength_clip) {
   auto& models = call.context<ModelCache>();
@@ -204,14 +211,12 @@ void apply_lora(Call& call, Model& model, double strength_model, Clip* clip, dou
   for (const auto& [name, stored] : file.tensors())
     if (clip || !is_text_name(name)) unknown.insert(name);
   auto on_model = adapters_of(file, key, *model.loaded, unknown);
-  if (strength_model != 0 && !on_model->empty())
-    model.loras.push_back({key, on_model, strength_model});
+  if (act(*on_model, strength_model)) model.loras.push_back({key, on_model, strength_model});
   for (std::size_t i = 0; clip && clip->loaded && i < clip->loaded->encoders.size(); ++i) {
     auto& encoder = *clip->loaded->encoders[i];
     clip->loras.resize(clip->loaded->encoders.size());
     auto on_text = adapters_of(file, key, encoder, unknown);
-    if (strength_clip != 0 && !on_text->empty())
-      clip->loras[i].push_back({key, on_text, strength_clip});
+    if (act(*on_text, strength_clip)) clip->loras[i].push_back({key, on_text, strength_clip});
   }
   if (unknown.empty()) return;
   std::vector<std::string> examples(

@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include "distorch/base/error.h"
+#include "distorch/base/log.h"
 #include "distorch/device/device.h"
 #include "distorch/models/catalog.h"
+#include "distorch/models/control/control.h"
 
 namespace distorch::nodes {
 
@@ -174,6 +176,81 @@ std::shared_ptr<LoadedVae> ModelCache::vae(const Path& path, const Placement& pl
   stream(*loaded, found.part, streamed, placement, false);
   slot = loaded;
   return loaded;
+}
+
+std::shared_ptr<LoadedControl> ModelCache::open_control(const Path& path,
+                                                        const std::string& identity,
+                                                        const Checkpoint& part,
+                                                        const Placement& placement) {
+  auto make = [part] { return models::control::make_control(part); };
+  auto network = make();
+  auto streamed = options(path, "ControlNet", placement.compute);
+  // An adapter runs once and is small: nothing is gained by another dtype.
+  bool steps = !network->inputs().empty();
+  streamed.dtype =
+      steps ? unet_dtype(settings_, engine_.describe(streamed.compute), part.main_dtype())
+            : at::kFloat;
+  streamed.channels_last = true;
+  auto& slot = open_[key_of(identity, "control", streamed, placement)];
+  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedControl>(open);
+
+  auto loaded = std::make_shared<LoadedControl>();
+  loaded->make = make;
+  loaded->network = std::move(network);
+  // The published networks that want this are told by their names alone, as in ComfyUI.
+  auto name = path.stem().string();
+  loaded->averaged = steps && (name.ends_with("_shuffle") || name.ends_with("_shuffle_fp16"));
+  stream(*loaded, part, streamed, placement, steps);
+  slot = loaded;
+  return loaded;
+}
+
+std::shared_ptr<LoadedControl> ModelCache::control(const Path& path, const Placement& placement) {
+  Checkpoint whole(file(path));
+  if (models::control::stored_as(whole) != models::control::Stored::Whole) return nullptr;
+  auto part = models::control::control_part(whole);
+  return open_control(path, identity(path), part.empty() ? whole : part, placement);
+}
+
+std::shared_ptr<LoadedControl> ModelCache::control_over(const ControlOverlay& overlay,
+                                                        const LoadedDiffusion& unet) {
+  Checkpoint whole(file(overlay.path));
+  auto merged = models::control::control_over(whole, unet.family->diffusion());
+  // Which UNet's bytes are below is part of what it is.
+  auto below =
+      fmt::format("{}|{}", identity(overlay.path), identity(unet.family->diffusion().path()));
+  auto loaded = open_control(overlay.path, below, merged.part, overlay.placement);
+  if (!loaded->changes.empty()) return loaded;
+  std::map<std::string, std::string> names;
+  for (const auto& name : merged.from_unet) {
+    loaded->from_unet.insert(name);
+    if (name.ends_with(".weight")) names[name.substr(0, name.rfind('.'))] = name;
+  }
+  auto matched = weights::match_lora(merged.changes, names, loaded->network->manifest());
+  for (const auto& sentence : matched.left_out)
+    log::warn_once(fmt::format("{}: {}", overlay.path.filename().string(), sentence));
+  loaded->changes = {
+      {below,
+       std::make_shared<const std::vector<weights::NamedAdapter>>(std::move(matched.adapters)),
+       1.0}};
+  return loaded;
+}
+
+std::vector<streaming::LoraUse> LoadedControl::loras_over(
+    const std::vector<streaming::LoraUse>& unet) {
+  std::vector<streaming::LoraUse> result;
+  for (const auto& lora : unet) {
+    auto& slot = loras[lora.key];
+    if (!slot) {
+      auto adapters = std::make_shared<std::vector<weights::NamedAdapter>>();
+      for (const auto& adapter : *lora.adapters)
+        if (from_unet.count(adapter.weight)) adapters->push_back(adapter);
+      slot = std::move(adapters);
+    }
+    if (!slot->empty()) result.push_back({lora.key, slot, lora.strength});
+  }
+  result.insert(result.end(), changes.begin(), changes.end());
+  return result;
 }
 
 }  // namespace distorch::nodes

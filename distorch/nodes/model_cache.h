@@ -44,6 +44,13 @@ class ModelCache {
                                    const Placement& placement);
   /// The autoencoder; null where the file has none.
   std::shared_ptr<LoadedVae> vae(const Path& file, const Placement& placement);
+  /// A ControlNet or T2I-adapter; null where the file holds changes to a UNet's weights instead.
+  /// Error(Format) where it holds neither.
+  std::shared_ptr<LoadedControl> control(const Path& file, const Placement& placement);
+  /// The same of a file with changes to a UNet's weights (low-rank factors or differences), over
+  /// those of `unet`.
+  std::shared_ptr<LoadedControl> control_over(const ControlOverlay& overlay,
+                                              const LoadedDiffusion& unet);
   /// An opened file, shared while anybody uses it.
   std::shared_ptr<const formats::TensorFile> file(const Path& path);
 
@@ -59,6 +66,9 @@ class ModelCache {
                                      const std::string& compute) const;
   std::shared_ptr<LoadedText> open_text(const models::TextRecipe& recipe, const Path& path,
                                         const std::string& identity, const Placement& placement);
+  std::shared_ptr<LoadedControl> open_control(const Path& path, const std::string& identity,
+                                              const weights::Checkpoint& part,
+                                              const Placement& placement);
   template <class Loaded>
   void stream(Loaded& loaded, const weights::Checkpoint& part,
               const streaming::StreamedOptions& streamed, const Placement& placement,

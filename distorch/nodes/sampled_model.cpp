@@ -63,23 +63,32 @@ const sampling::ModelSampling& SampledModel::sampling() const {
 void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
   auto& loaded = *model_.loaded;
   auto sizes = sizes_of(shape);
+  control_.emplace(format().downscale, shape.latent.at(0));
+  control_->add(shape.positive);
+  control_->add(shape.negative);
   planned_cells_ = sizes.batch * cells_of(shape.latent) / shape.latent.at(0);
   streaming::RunNeeds needs;
-  needs.key = fmt::format("{}x{} tokens {} {}", sizes.batch, fmt::join(sizes.cells, "x"),
-                          sizes.tokens, model_.patches.key());
+  needs.key =
+      fmt::format("{}x{} tokens {} {} {}", sizes.batch, fmt::join(sizes.cells, "x"), sizes.tokens,
+                  model_.patches.key(), fmt::join(control_->input_names(), " "));
   needs.steps = shape.steps;
   needs.loras = model_.loras;
   needs.profile = [&](const RigDevice& compute) {
     auto fresh = loaded.make();
     return streaming::profile_model(
         *loaded.weights, fresh->manifest(), compute, [&](at::Device device) {
-          fresh->apply(models::blank_inputs(fresh->inputs(), sizes, device), model_.patches);
+          fresh->apply(
+              models::blank_inputs(fresh->inputs(), sizes, device, control_->input_names()),
+              model_.patches);
         });
   };
-  engine.prepare(loaded.weights, needs);
+  auto wanted = control_->wanted(sizes, shape.steps);
+  wanted.insert(wanted.begin(), {loaded.weights, needs});
+  uses_ = engine.prepare(wanted);
 }
 
-Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedInputs& inputs) {
+Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedInputs& inputs,
+                           const sampling::CallFacts& facts) {
   auto& loaded = *model_.loaded;
   const auto& specs = loaded.network->inputs();
   models::Inputs call;
@@ -91,6 +100,11 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
   auto network = [&](const Tensor& scaled, const Tensor& timestep) {
     call.set("x", scaled);
     call.set("timestep", timestep);
+    if (facts.control) {
+      const auto& use = static_cast<const ControlUse&>(*facts.control);
+      auto residuals = control_->residuals(use, {x.sizes(), call, sampling(), facts});
+      for (const auto& [name, value] : residuals.tensors()) call.set(name, value.to(device_));
+    }
     return loaded.weights->step(
         models::in_order(specs, call),
         [&](const std::vector<Tensor>& tensors) {

@@ -1,4 +1,5 @@
 #pragma once
+#include "distorch/nodes/control.h"
 #include "distorch/nodes/values.h"
 #include "distorch/sampling/guidance.h"
 #include "distorch/streaming/engine.h"
@@ -17,19 +18,22 @@ struct RunShape {
 /// A diffusion model of any family as sampling sees one: x and sigmas are float32, the network
 /// computes in its own dtype, on the device that its weights are streamed to. Latents outside are
 /// the VAE's, inside they are in the family's format. What the network is called with follows from
-/// its inputs (models/network.h), what they hold from the family.
+/// its inputs (models/network.h), what they hold from the family. ControlNets run inside a step and
+/// give the network more inputs.
 class SampledModel final : public sampling::X0Model {
  public:
   explicit SampledModel(const Model& model);
 
-  /// Brings the model's weights into place for the run; the plan is made with a dry run of one
+  /// Brings the model's weights, and those of the ControlNets that its conditionings use, into place
+  /// and keeps them there for as long as this object lives; the plans are made with dry runs of one
   /// call.
   void prepare(streaming::Engine& engine, const RunShape& shape);
 
   const sampling::ModelSampling& sampling() const override;
   at::Device device() const override { return device_; }
   at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma,
-                   const sampling::BatchedInputs& inputs) override;
+                   const sampling::BatchedInputs& inputs,
+                   const sampling::CallFacts& facts) override;
   sampling::ModelInputs encode(const sampling::ConditioningItem& item,
                                const sampling::EncodeContext& context) const override;
   /// No call is larger than the one that was planned for.
@@ -44,7 +48,9 @@ class SampledModel final : public sampling::X0Model {
   const models::LatentFormat& format() const { return model_.latent_format(); }
 
   Model model_;
+  std::optional<ControlRun> control_;
   at::Device device_;
+  std::vector<streaming::Engine::Use> uses_;
   std::int64_t planned_cells_ = 0;  // product of all sizes but the channels; 0: not planned
 };
 

@@ -76,8 +76,9 @@ std::vector<std::int64_t> latent_shape(const sampling::X0Model& model, const at:
 
 void sample(Call& call, KSamplerSettings settings) {
   const auto& model = call.get<Model>("model");
-  const auto& positive = call.get<Conditioning>("positive");
-  const auto& negative = call.get<Conditioning>("negative");
+  auto& models = call.context<ModelCache>();
+  auto positive = with_open_controls(call.get<Conditioning>("positive"), model, models);
+  auto negative = with_open_controls(call.get<Conditioning>("negative"), model, models);
   auto latent = call.get<Latent>("latent_image");
   settings.sampler = call.text("sampler_name");
   settings.scheduler = call.text("scheduler");

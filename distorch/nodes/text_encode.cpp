@@ -40,7 +40,7 @@ Tensor bundled(const weights::Checkpoint& file, const std::string& suffix) {
   std::vector<Tensor> rows;
   for (const auto& [name, stored] : file.tensors())
     if (name.starts_with("bundle_emb.") && name.ends_with(suffix))
-      rows.push_back(weights::mapped_tensor(stored));
+      rows.push_back(weights::read_tensor(stored));
   return rows.empty() ? Tensor() : at::cat(rows);
 }
 
@@ -115,7 +115,7 @@ TextStates encode(LoadedEncoder& encoder, const TokenBatch& batch,
                                       fresh->encode(blank, layer, device);
                                     });
   };
-  engine.prepare(encoder.weights, needs);
+  auto use = engine.prepare(encoder.weights, needs);
   if (engine.plan_only())
     return {at::zeros({1, batch.chunks * batch.ids.size(1), encoder.network->width()}),
             at::zeros({1, encoder.network->pooled_width()})};
@@ -128,17 +128,22 @@ TextStates encode(LoadedEncoder& encoder, const TokenBatch& batch,
 Tensor load_embedding(const std::string& name, const std::string& key, ModelCache& models) {
   auto path = find_embedding(name, models.folders());
   if (!path) return {};
+  std::shared_ptr<const formats::TensorFile> opened;
   try {
-    weights::Checkpoint file(models.file(*path));
+    opened = models.file(*path);
+    weights::Checkpoint file(opened);
     Tensor vectors;
-    if (const auto* stored = file.find(key)) vectors = weights::mapped_tensor(*stored);
+    if (const auto* stored = file.find(key)) vectors = weights::read_tensor(*stored);
     if (!vectors.defined()) vectors = bundled(file, ".string_to_param.*");
     if (!vectors.defined()) vectors = bundled(file, "." + key);
     if (!vectors.defined() && !file.empty())
-      vectors = weights::mapped_tensor(file.tensors().begin()->second);
+      vectors = weights::read_tensor(file.tensors().begin()->second);
     if (!vectors.defined() || vectors.numel() == 0 || vectors.dim() == 0) return {};
     return vectors.to(at::kFloat).reshape({-1, vectors.size(-1)});
   } catch (const Error& problem) {
+    // A file that nobody can read is left out, as in ComfyUI; one that changes while it is read is
+    // a fault of this run.
+    if (opened && !opened->mapping()->unchanged()) throw;
     log::warn_once(fmt::format("embedding '{}' is left out: {}", name, problem.what()));
     return {};
   }

@@ -43,7 +43,7 @@ at::Device VaeCoding::device() const {
   return device::to_torch(loaded_.weights->options().compute);
 }
 
-void VaeCoding::prepare(bool decode, at::IntArrayRef shape) {
+streaming::Engine::Use VaeCoding::prepare(bool decode, at::IntArrayRef shape) {
   streaming::RunNeeds needs;
   needs.key = fmt::format("{} {}", decode ? "decode" : "encode", fmt::join(shape, "x"));
   needs.profile = [&](const RigDevice& compute) {
@@ -57,7 +57,7 @@ void VaeCoding::prepare(bool decode, at::IntArrayRef shape) {
             fresh->encode_mean(input);
         });
   };
-  engine_.prepare(loaded_.weights, needs);
+  return engine_.prepare(loaded_.weights, needs);
 }
 
 /// What decode() and encode() give where nothing is computed: the shape counts.
@@ -73,7 +73,7 @@ Tensor VaeCoding::decode(const Tensor& latent) {
   return whole_or_tiled(
       "decoding",
       [&] {
-        prepare(true, {1, latent.size(1), latent.size(2), latent.size(3)});
+        auto use = prepare(true, {1, latent.size(1), latent.size(2), latent.size(3)});
         if (engine_.plan_only()) return blank_image(latent);
         std::vector<Tensor> images;
         for (const auto& one : latent.split(1)) {
@@ -88,8 +88,8 @@ Tensor VaeCoding::decode(const Tensor& latent) {
 Tensor VaeCoding::decode_tiled(const Tensor& latent, const TileSize& tile,
                                const TileProgress& progress) {
   // The widest of the three passes: two tiles long, half a tile high.
-  prepare(true, {1, latent.size(1), std::min(latent.size(2), tile.height),
-                 std::min(latent.size(3), tile.width)});
+  auto use = prepare(true, {1, latent.size(1), std::min(latent.size(2), tile.height),
+                            std::min(latent.size(3), tile.width)});
   if (engine_.plan_only()) return blank_image(latent);
   return to_image(models::vae::decode_tiled(*loaded_.network, latent.to(device()), tile, progress));
 }
@@ -114,7 +114,7 @@ Tensor VaeCoding::encode(const Tensor& image) {
   return whole_or_tiled(
       "encoding",
       [&] {
-        prepare(false, {1, 3, pixels.size(2), pixels.size(3)});
+        auto use = prepare(false, {1, 3, pixels.size(2), pixels.size(3)});
         if (engine_.plan_only()) return blank_latent(pixels);
         std::vector<Tensor> latents;
         for (const auto& one : pixels.split(1)) {
@@ -130,8 +130,8 @@ Tensor VaeCoding::encode(const Tensor& image) {
 Tensor VaeCoding::encode_tiled(const Tensor& image, const TileSize& tile,
                                const TileProgress& progress) {
   auto pixels = pixels_of(image);
-  prepare(false,
-          {1, 3, std::min(pixels.size(2), tile.height), std::min(pixels.size(3), tile.width)});
+  auto use = prepare(
+      false, {1, 3, std::min(pixels.size(2), tile.height), std::min(pixels.size(3), tile.width)});
   if (engine_.plan_only()) return blank_latent(pixels);
   return models::vae::encode_tiled(*loaded_.network, pixels.contiguous().to(device()), tile,
                                    progress)

@@ -31,7 +31,7 @@ class VaeCoding {
   at::Tensor pixels_of(const at::Tensor& image) const;
   at::Tensor blank_image(const at::Tensor& latent) const;
   at::Tensor blank_latent(const at::Tensor& pixels) const;
-  void prepare(bool decode, at::IntArrayRef shape);
+  streaming::Engine::Use prepare(bool decode, at::IntArrayRef shape);
 
   LoadedVae& loaded_;
   streaming::Engine& engine_;

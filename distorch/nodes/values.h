@@ -1,12 +1,15 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "distorch/models/control/control.h"
 #include "distorch/models/family.h"
 #include "distorch/models/patches.h"
 #include "distorch/sampling/conditioning.h"
@@ -18,6 +21,7 @@
 /// What travels over the links of a workflow. Every value is immutable and cheap to copy:
 ///
 /// - MODEL: Model; CLIP: Clip; VAE: Vae; CONDITIONING: sampling::Conditioning
+/// - CONTROL_NET: ControlNet (control.h)
 /// - LATENT: sampling::Latent, samples [B, C, h, w] or [B, C, T, h, w] float32 on the CPU, as the VAE
 ///   gives them
 /// - IMAGE: at::Tensor [B, H, W, C] float32 0..1 on the CPU
@@ -25,7 +29,7 @@
 /// - INT, FLOAT, STRING, BOOLEAN: graph::Json (graph::Value::constant)
 namespace distorch::nodes {
 
-/// Matched patches by LoRA file, so that a file is read once for a model.
+/// Matched adapters by LoRA file, so that a file is read once for a model.
 using LoraCache = std::map<std::string, std::shared_ptr<const std::vector<weights::NamedAdapter>>>;
 
 /// A network that is open: its layers, its weights wherever they rest, its names in LoRA files.
@@ -62,6 +66,25 @@ struct Model {
   const models::LatentFormat& latent_format() const {
     return latent ? *latent : loaded->family->latent();
   }
+};
+
+/// A ControlNet or T2I-adapter that is open.
+struct LoadedControl : Loaded<models::control::ControlNetwork> {
+  /// Of each residual only its mean over the picture counts.
+  bool averaged = false;
+  /// Weights that are a UNet's, and how the network's file changes them.
+  std::set<std::string> from_unet;
+  std::vector<streaming::LoraUse> changes;
+
+  /// The LoRAs of the UNet, as far as they concern weights that this network has from it, and its
+  /// own changes to those.
+  std::vector<streaming::LoraUse> loras_over(const std::vector<streaming::LoraUse>& unet);
+};
+
+/// A file that holds changes to a UNet's weights instead of a ControlNet's own.
+struct ControlOverlay {
+  std::filesystem::path path;
+  streaming::PlacementRequest placement;
 };
 
 /// A text encoder that is open.

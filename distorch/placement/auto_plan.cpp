@@ -332,16 +332,22 @@ std::optional<Placement> try_plan(const System& system, const Model& model, Byte
 
 namespace {
 
-// Weights of every model that may stay resident side by side; empty where not even the smallest
-// parts fit. What hides the transfers of the model with the most steps comes first, then whatever
-// else there is room for.
-std::vector<Bytes> share_residency(const System& system, const std::vector<Use>& uses) {
+// What every model may have on the compute device while all stay there side by side.
+struct Shares {
+  std::vector<Bytes> resident, ring;
+  Bytes activations = 0;  // the largest: one model runs at a time
+};
+
+// Nothing where not even the smallest parts fit. What hides the transfers of the model with the
+// most steps comes first, then whatever else there is room for. `slots`: of rings.
+std::optional<Shares> share_residency(const System& system, const std::vector<Use>& uses,
+                                      int slots) {
   LinkClock clock(system.links, system.roots);
   double bytes_per_s = 0;
   for (const Donor& donor : donors_of(system, clock)) bytes_per_s += donor.bytes_per_s;
   const Bytes budget = system.devices[system.compute].budget_bytes;
-  std::vector<Bytes> weights, resident, hidden;
-  Bytes whole = 0, reserve = 0, quiet = 0, stay = 0;
+  Shares shares;
+  std::vector<Bytes> weights, stay, hidden;
   for (const Use& use : uses) {
     const auto pinned = pinned_blocks(use.model);
     Bytes pinned_bytes = 0, largest = 0;
@@ -353,43 +359,65 @@ std::vector<Bytes> share_residency(const System& system, const std::vector<Use>&
       largest = pinned[i] ? largest : std::max(largest, block.bytes);
     }
     weights.push_back(use.model.bytes());
-    whole += weights.back();
-    stay += pinned_bytes;
-    resident.push_back(pinned_bytes);
+    stay.push_back(pinned_bytes);
     hidden.push_back(std::max(
         pinned_bytes, weights.back() - static_cast<Bytes>(std::min(9e18, seconds * bytes_per_s))));
-    quiet = std::max(quiet, use.model.activation_bytes);
-    reserve = std::max(reserve, use.model.activation_bytes + 2 * largest);
+    shares.ring.push_back(slots * largest);
+    shares.activations = std::max(shares.activations, use.model.activation_bytes);
   }
-  if (whole + quiet <= budget) return weights;
-  Bytes left = budget - reserve - stay;
-  if (left < 0) return {};
+  const auto sum = [](const std::vector<Bytes>& bytes) {
+    return std::accumulate(bytes.begin(), bytes.end(), Bytes{0});
+  };
+  if (sum(weights) + shares.activations <= budget) {
+    shares.resident = weights;
+    shares.ring.assign(uses.size(), 0);
+    return shares;
+  }
   std::vector<std::size_t> order(uses.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(),
                    [&](auto a, auto b) { return uses[a].steps > uses[b].steps; });
-  for (const auto* goal : {&hidden, &weights}) {
-    for (std::size_t m : order) {
-      Bytes more = std::clamp<Bytes>((*goal)[m] - resident[m], 0, left);
-      resident[m] += more;
-      left -= more;
+  // Whoever is resident as a whole needs no ring: its share goes to the others.
+  for (bool again = true; again;) {
+    again = false;
+    shares.resident = stay;
+    Bytes left = budget - shares.activations - sum(stay) - sum(shares.ring);
+    if (left < 0) return std::nullopt;
+    for (const auto* goal : {&hidden, &weights}) {
+      for (std::size_t m : order) {
+        Bytes more = std::clamp<Bytes>((*goal)[m] - shares.resident[m], 0, left);
+        shares.resident[m] += more;
+        left -= more;
+      }
+    }
+    for (std::size_t m = 0; m < uses.size(); ++m) {
+      if (shares.resident[m] < weights[m] || shares.ring[m] == 0) continue;
+      shares.ring[m] = 0;
+      again = true;
     }
   }
-  return resident;
+  return shares;
 }
 
-std::optional<AutoPlan> side_by_side(const System& system, const std::vector<Use>& uses) {
-  auto resident = share_residency(system, uses);
-  if (resident.empty()) return std::nullopt;
+std::optional<AutoPlan> side_by_side(const System& system, const std::vector<Use>& uses,
+                                     int slots) {
+  auto shares = share_residency(system, uses, slots);
+  if (!shares) return std::nullopt;
   AutoPlan plan;
   System now = system;
   for (std::size_t m = 0; m < uses.size(); ++m) {
-    Bytes others = std::accumulate(resident.begin(), resident.end(), Bytes{0}) - resident[m];
+    Bytes others = 0;
+    for (std::size_t k = 0; k < uses.size(); ++k)
+      others += k == m ? 0 : shares->resident[k] + shares->ring[k];
     now.devices[system.compute].budget_bytes = system.devices[system.compute].budget_bytes - others;
     double step = 0;
-    auto placement = try_plan(now, uses[m].model, resident[m], &step);
+    auto model = uses[m].model;
+    model.activation_bytes = shares->activations;
+    auto placement = try_plan(now, model, shares->resident[m], &step);
     if (!placement) return std::nullopt;
-    resident[m] = placement->bytes[system.compute];
+    placement->activation_bytes = uses[m].model.activation_bytes;
+    shares->resident[m] = placement->bytes[system.compute];
+    shares->ring[m] = placement->ring_bytes();
     for (std::size_t d = 0; d < now.devices.size(); ++d) {
       if (static_cast<int>(d) != system.compute) now.devices[d].budget_bytes -= placement->bytes[d];
     }
@@ -397,6 +425,13 @@ std::optional<AutoPlan> side_by_side(const System& system, const std::vector<Use
     plan.placements.push_back(std::move(*placement));
   }
   return plan;
+}
+
+std::optional<AutoPlan> side_by_side(const System& system, const std::vector<Use>& uses) {
+  for (int slots : {2, 1}) {
+    if (auto plan = side_by_side(system, uses, slots)) return plan;
+  }
+  return std::nullopt;
 }
 
 // Each model has the device for itself; its resident part comes over the fastest link when its turn
@@ -422,11 +457,25 @@ AutoPlan one_by_one(const System& system, const std::vector<Use>& uses) {
 
 }  // namespace
 
+namespace {
+
+std::vector<Use> with_seconds(const std::vector<Use>& asked, int compute) {
+  std::vector<Use> uses;
+  for (const Use& use : asked) uses.push_back({with_seconds(use.model, compute), use.steps});
+  return uses;
+}
+
+}  // namespace
+
+std::optional<AutoPlan> plan_side_by_side(const System& asked_system,
+                                          const std::vector<Use>& uses) {
+  const System system = reachable(asked_system);
+  return side_by_side(system, with_seconds(uses, system.compute));
+}
+
 AutoPlan auto_plan(const System& asked_system, const std::vector<Use>& asked_uses) {
   const System system = reachable(asked_system);
-  std::vector<Use> uses;
-  for (const Use& use : asked_uses)
-    uses.push_back({with_seconds(use.model, system.compute), use.steps});
+  const auto uses = with_seconds(asked_uses, system.compute);
   auto together = side_by_side(system, uses);
   if (together && uses.size() == 1) return *together;
   auto apart = one_by_one(system, uses);

@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <vector>
 
 #include "distorch/placement/placement.h"
@@ -21,12 +22,14 @@ struct Use {
 /// Several models in the order of use.
 struct AutoPlan {
   std::vector<Placement> placements;  // one per use
-  /// True: all resident parts stay on their devices side by side, peak = all resident + the largest
-  /// (ring + activations). False: they do not fit; each model has the device for itself and its
+  /// True: all stay on their devices side by side, peak = all resident parts + all rings + the
+  /// largest activations. False: they do not fit; each model has the device for itself and its
   /// resident part is loaded when its turn comes.
   bool kept = true;
   double total_s = 0;  // steps and, when not kept, loads
 };
 AutoPlan auto_plan(const System& system, const std::vector<Use>& uses);
+/// The same for models that have to be in place all at once; nothing where they do not fit so.
+std::optional<AutoPlan> plan_side_by_side(const System& system, const std::vector<Use>& uses);
 
 }  // namespace distorch::placement

@@ -4,19 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "distorch/placement/placement.h"
+#include "distorch/placement/timeline_chain.h"
 
 namespace distorch::placement {
-
-/// A bar of the drawing. Times in seconds from the start of the first step.
-struct Interval {
-  enum class Kind { Compute, Copy, Activation, Wait };
-  int lane = 0;  // index into Report::lanes
-  Kind kind = Kind::Compute;
-  int block = 0;
-  int step = 0;
-  double start_s = 0, end_s = 0;
-};
 
 struct Lane {
   std::string name;        // "cuda:0" (compute) or "cpu -> cuda:0" (link)
@@ -56,30 +46,29 @@ class Timeline {
   Report report(const Placement& placement, int recorded = 2);
 
  private:
-  struct Stage;  // one thing the compute chain does: move the activation, wait for a copy, compute
-  struct Ring;
-  struct Run;
   bool prepare(const Placement& placement);
-  int route(int from, int to);
   bool uncontended();
   double run_alone();
-  double run_events(Run& run);
-  void start_copies(double now);
-  void begin_stage(Run& run);
-  void end_transfer(Run& run, int transfer);
-  bool end_stage(Run& run);
-  double bound_s() const;
+  double run_events(ChainRun& run);
   void fill_lanes(Report& report);
 
   const System& system_;
   const Model& model_;
   LinkClock clock_;
-  std::vector<int> routes_;  // [from * devices + to]: LinkClock's number, -1 none, -2 not asked yet
-  std::vector<Stage> stages_;
-  std::vector<Ring> rings_;
+  Chain chain_;
   std::vector<double> release_;
   std::int64_t effort_ = 0;
   std::map<std::vector<int>, bool> alone_;  // sets of routes -> nothing shared
 };
+
+/// A model on one of several compute devices that run at the same time: a copy of the same model, or
+/// another one. The placement says which device computes.
+struct Replica {
+  const Model* model = nullptr;
+  const Placement* placement = nullptr;
+};
+/// Seconds of a steady step of each while all run, by the rules of Timeline: links and roots that
+/// several stream over are shared. Infinity for all where one cannot run as its placement wants.
+std::vector<double> steps_together(const System& system, const std::vector<Replica>& replicas);
 
 }  // namespace distorch::placement

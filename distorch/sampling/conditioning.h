@@ -3,11 +3,21 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 namespace distorch::sampling {
+
+/// What steers the network beside the text while a conditioning counts (ControlNets). Nodes make it
+/// and the model reads it; sampling asks only which conditionings may share a call.
+class Control {
+ public:
+  virtual ~Control() = default;
+  /// Whether both say the same: the same networks, hints, strengths, ranges.
+  virtual bool equals(const Control& other) const = 0;
+};
 
 /// A box of the latent, one entry a dimension (height, width; with frames before them for video).
 /// fraction: parts of the latent's size; otherwise latent cells.
@@ -29,6 +39,9 @@ struct ConditioningItem {
   bool set_area_to_bounds = false;      // compute only the box around the mask
   std::optional<double> start_percent;  // 0 = first step, 1 = last
   std::optional<double> end_percent;
+  std::shared_ptr<const Control> control;  // null: none
+  /// Negative items without a control of their own take this one's.
+  bool control_for_negative = false;
   /// Anything else a model family reads: "guidance", "width", ... and "concat_latent_image", ...
   std::map<std::string, double> numbers;
   std::map<std::string, at::Tensor> tensors;

@@ -37,6 +37,7 @@ struct Task {
   at::Tensor weight;
   std::optional<Box> box;  // within the latent
   ModelInputs inputs;      // with the batch of x
+  const Control* control;
 };
 
 // The part of an item's box that lies in a latent of `dims`.
@@ -144,8 +145,13 @@ bool fit_together(const ModelInput& a, const ModelInput& b) {
   return a.value.sizes() == b.value.sizes();
 }
 
+bool same_control(const Control* a, const Control* b) {
+  return a == b || (a != nullptr && b != nullptr && a->equals(*b));
+}
+
 bool fit_together(const Task& a, const Task& b) {
-  if (a.x.sizes() != b.x.sizes() || a.inputs.size() != b.inputs.size()) {
+  if (a.x.sizes() != b.x.sizes() || a.inputs.size() != b.inputs.size() ||
+      !same_control(a.control, b.control)) {
     return false;
   }
   for (const auto& [name, input] : a.inputs) {
@@ -197,8 +203,8 @@ std::vector<Task> tasks_at(const std::vector<const std::vector<PreparedItem>*>& 
       }
       const std::optional<Box> box = item.box ? std::optional(clip(*item.box, dims)) : std::nullopt;
       const at::Tensor part = crop(x, box, 2);
-      tasks.push_back(
-          {list, part, weight_of(item, box, part, dims), box, inputs_for(item, box, x.size(0))});
+      tasks.push_back({list, part, weight_of(item, box, part, dims), box,
+                       inputs_for(item, box, x.size(0)), item.control.get()});
     }
   }
   return tasks;
@@ -285,7 +291,8 @@ std::vector<at::Tensor> predict_each(X0Model& model,
       parts.push_back(tasks[index].x);
     }
     const auto count = static_cast<std::int64_t>(chosen.size());
-    const at::Tensor result = model.apply(at::cat(parts), per_item(x, sigma, count), join(batch));
+    const at::Tensor result = model.apply(at::cat(parts), per_item(x, sigma, count), join(batch),
+                                          {sigma, count, batch.front()->control});
     const std::vector<at::Tensor> pieces = result.chunk(count);
     for (std::size_t k = 0; k < batch.size(); ++k) {
       const Task& task = *batch[k];

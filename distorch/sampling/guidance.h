@@ -42,6 +42,13 @@ struct EncodeContext {
   bool positive = true;
 };
 
+/// What the host knows about a call.
+struct CallFacts {
+  float sigma = 0;                 // of all rows
+  std::int64_t conditionings = 1;  // that lie behind each other in the batch, each for all pictures
+  const Control* control = nullptr;  // of all of them; null: none
+};
+
 /// A diffusion model as this folder sees it; `models` implements it, tests use closed forms.
 class X0Model {
  public:
@@ -51,7 +58,7 @@ class X0Model {
   /// x [B, C, ...] float32, sigma [B] float32, both on device() -> x0 [B, C, ...] float32.
   /// One call is one pass over the weights: cond and uncond come together in B.
   virtual at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma,
-                           const BatchedInputs& inputs) = 0;
+                           const BatchedInputs& inputs, const CallFacts& facts) = 0;
 
   /// Network inputs of one conditioning, on device(). Default: "c_crossattn" from cross_attn.
   virtual ModelInputs encode(const ConditioningItem& item, const EncodeContext& context) const;
@@ -89,14 +96,17 @@ struct PreparedItem {
   double mask_strength = 1.0;
   std::optional<float> sigma_start;  // counts while sigma <= sigma_start
   std::optional<float> sigma_end;    // and sigma >= sigma_end
+  std::shared_ptr<const Control> control;
+  bool control_for_negative = false;
 };
 struct PreparedConditioning {
   std::vector<PreparedItem> positive;
   std::vector<PreparedItem> negative;
 };
 
-/// Resolves areas, masks and time ranges, encodes through the model, and gives every item with an
-/// area a partner of the same area on the other side. Source: ComfyUI comfy/samplers.py,
+/// Resolves areas, masks and time ranges, encodes through the model, gives every item with an area a
+/// partner of the same area on the other side, and the positive's controls to the negative where
+/// they say so. Source: ComfyUI comfy/samplers.py,
 /// process_conds.
 PreparedConditioning prepare_conditioning(const X0Model& model, const Conditioning& positive,
                                           const Conditioning& negative, EncodeContext context);

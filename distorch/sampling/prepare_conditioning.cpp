@@ -101,6 +101,8 @@ PreparedItem prepare(const X0Model& model, const ConditioningItem& item,
     out.sigma_end = static_cast<float>(model.sampling().percent_to_sigma(*item.end_percent));
   }
   out.inputs = model.encode(item, context);
+  out.control = item.control;
+  out.control_for_negative = item.control_for_negative;
   return out;
 }
 
@@ -146,6 +148,29 @@ void add_partner(const PreparedItem& item, std::vector<PreparedItem>& others) {
   others.push_back(std::move(partner));
 }
 
+// A control set on the positive alone (the older node does) counts for the negative too, as long as
+// no negative item has one: the k-th goes to the k-th item, beginning again at the end. Items with
+// an area are left out on both sides.
+void share_controls(const std::vector<PreparedItem>& positive,
+                    std::vector<PreparedItem>& negative) {
+  std::vector<PreparedItem*> takers;
+  for (PreparedItem& item : negative) {
+    if (item.box) {
+      continue;
+    }
+    if (item.control) {
+      return;
+    }
+    takers.push_back(&item);
+  }
+  std::size_t given = 0;
+  for (const PreparedItem& item : positive) {
+    if (!item.box && item.control && item.control_for_negative && !takers.empty()) {
+      takers[given++ % takers.size()]->control = item.control;
+    }
+  }
+}
+
 }  // namespace
 
 PreparedConditioning prepare_conditioning(const X0Model& model, const Conditioning& positive,
@@ -165,6 +190,7 @@ PreparedConditioning prepare_conditioning(const X0Model& model, const Conditioni
   for (std::size_t i = 0; i < out.negative.size(); ++i) {
     add_partner(out.negative[i], out.positive);
   }
+  share_controls(out.positive, out.negative);
   return out;
 }
 

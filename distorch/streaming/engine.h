@@ -1,16 +1,17 @@
 #pragma once
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
-#include <optional>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
-#include "distorch/base/rig.h"
-#include "distorch/device/device.h"
-#include "distorch/device/measure.h"
+#include "distorch/base/run_token.h"
 #include "distorch/placement/auto_plan.h"
-#include "distorch/placement/plan.h"
+#include "distorch/streaming/machine.h"
+#include "distorch/streaming/model_plan.h"
 #include "distorch/streaming/profile.h"
 #include "distorch/streaming/streamed_model.h"
 
@@ -25,21 +26,6 @@ struct PlacementRequest {
   bool operator==(const PlacementRequest&) const = default;
 };
 
-enum class PlacementMode { Auto, Spread, Tail };
-
-struct EngineOptions {
-  std::string default_device;                   // "" = the first accelerator, else cpu
-  std::map<std::string, std::int64_t> budgets;  // --memory cuda:0=10GiB
-  PlacementMode mode = PlacementMode::Auto;     // --placement: Tail is DisTorch2's order
-  // --placement "cuda:0,2gb;cpu,*" for every model; "" = as the loader says
-  std::string override_allocation;
-  std::map<std::string, std::string> device_map;  // --device-map
-  bool strict_devices = false;
-  bool log_tables = true;
-  std::optional<Rig> rig;  // the machine that sim devices imitate
-  bool plan_only = false;  // plan for `rig` (or this machine), load and run nothing
-};
-
 /// One preparation of a model, as `distorch plan` reports it.
 struct PlannedRun {
   std::string model, compute;
@@ -48,7 +34,8 @@ struct PlannedRun {
   placement::System system;  // budgets less what other models hold
   placement::Model blocks;
   placement::Placement placement;
-  std::int64_t others_bytes = 0;  // held by other models on the compute device meanwhile
+  std::int64_t others_bytes = 0;      // held by other models on the compute device meanwhile
+  std::vector<std::string> gave_way;  // models that were loaded and had to go for this one
 };
 
 /// What a run of a model will need.
@@ -62,49 +49,73 @@ struct RunNeeds {
 };
 
 /// All models of a process and the memory they may use: plans where weights rest, loads, evicts.
-/// Promises: no device is used beyond its budget; nothing is evicted that is not in the way; a
-/// model that the same prompt still uses goes last.
+/// Promises: no device is used beyond its budget; nothing is evicted that is not in the way, and
+/// nothing that is in use; a model that a running prompt has used goes last. For any number of
+/// threads: one model runs while others are planned and loaded.
 class Engine {
- public:
-  explicit Engine(EngineOptions options = {});
+  struct Entry;
 
-  const EngineOptions& options() const { return options_; }
-  /// The present device that stands for a requested one ("" = default), warning once where it was
-  /// replaced.
-  std::string device_for(const std::string& requested);
-  /// The machine as planners see it, with `compute` to compute on and budgets applied.
-  placement::System system(const std::string& compute) const;
-  /// Speeds of a device for profiles: of the simulated rig, of a known accelerator, or a cautious
-  /// guess.
-  RigDevice speeds(const std::string& device) const;
-  /// The devices there are: of this machine, or of the rig that is planned for.
-  std::vector<device::DeviceInfo> devices() const;
-  /// One of them. Error(Usage) that names what there is.
-  device::DeviceInfo describe(const std::string& device) const;
+ public:
+  /// A model in use: it is in place, nobody else may move, evict or run it for as long as this
+  /// object lives. Move-only; must not outlive the engine, and the model has to be kept by others.
+  class [[nodiscard]] Use {
+   public:
+    Use() = default;
+    ~Use();
+    Use(Use&& other) noexcept;
+    Use& operator=(Use&& other) noexcept;
+    explicit operator bool() const { return entry_ != nullptr; }
+
+   private:
+    friend class Engine;
+    Use(Engine* engine, std::shared_ptr<Entry> entry);
+    Engine* engine_ = nullptr;
+    std::shared_ptr<Entry> entry_;
+  };
+
+  /// A model and what its run will need.
+  struct Wanted {
+    std::shared_ptr<StreamedModel> model;
+    RunNeeds needs;
+  };
+
+  explicit Engine(EngineOptions options = {}) : machine_(std::move(options)) {}
+
+  const EngineOptions& options() const { return machine_.options(); }
+  const Machine& machine() const { return machine_; }
+  std::string device_for(const std::string& requested) { return machine_.device_for(requested); }
+  placement::System system(const std::string& compute) const { return machine_.system(compute); }
+  RigDevice speeds(const std::string& device) const { return machine_.speeds(device); }
+  std::vector<device::DeviceInfo> devices() const { return machine_.devices(); }
+  device::DeviceInfo describe(const std::string& device) const { return machine_.describe(device); }
   /// True when nothing is loaded or run: nodes then give values of the right shape instead.
-  bool plan_only() const { return options_.plan_only; }
-  /// What was planned, in order.
+  bool plan_only() const { return options().plan_only; }
+  /// What was planned, in order. Not while another thread plans.
   const std::vector<PlannedRun>& planned_runs() const { return planned_runs_; }
 
   /// Makes the engine know a model; it is forgotten when the model dies. Models that run in
-  /// `many_steps` (diffusion models) share the memory left when several are in use at once.
+  /// `many_steps` (diffusion models) share the memory left when several are in use in turn.
   void add(const std::shared_ptr<StreamedModel>& model, const PlacementRequest& request,
            bool many_steps);
-  /// Brings a model into place for a run: plans, makes room, loads. Cheap when nothing changed.
-  /// Errors: OutOfMemory, Usage (impossible allocation).
-  void prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds& needs);
-  /// Models used since then are evicted after all others.
-  void begin_prompt();
-  /// Gives all weights back.
+  /// Brings a model into place for a run and keeps it there until the Use ends: plans, makes room,
+  /// loads. Cheap when nothing changed. Waits while another thread uses the model. A refused plan
+  /// leaves everything as it was; a load that failed leaves the model unloaded.
+  /// Errors: OutOfMemory, Usage (impossible allocation), Interrupted.
+  Use prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds& needs);
+  /// The same for models that run within each other's steps (a ControlNet in that of a diffusion
+  /// model): all in place at once, on one compute device, planned freely. The first comes first
+  /// where PlannedRuns are listed.
+  std::vector<Use> prepare(const std::vector<Wanted>& wanted);
+  /// Gives back all weights that are not in use.
   void unload_all();
 
-  /// The plan made by the last prepare() of a model; tables for the log (placement/tables.h).
+  /// The plan made by the last prepare() of a model; null where none was made.
   const placement::Placement* placement_of(const StreamedModel& model) const;
-  /// Text of the three DisTorch2 tables and the expert string of the model's plan; "" where none
-  /// was made.
+  /// Text of the three DisTorch2 tables and the expert string of the model's plan
+  /// (placement/tables.h); "" where none was made.
   std::string tables_of(const StreamedModel& model) const;
-  /// Frees at least `bytes` on a device if it can: idle models first, then weights of `user`
-  /// itself.
+  /// Frees at least `bytes` on a device if it can: idle models first, then what others manage
+  /// (ForeignMemory), then weights of `user` itself. What anybody uses stays.
   bool make_room(const std::string& device, std::int64_t bytes, StreamedModel* user);
 
  private:
@@ -119,41 +130,62 @@ class Engine {
     placement::Model plan_model;
     placement::Placement placement;
     bool planned = false;
-    bool in_place = false;   // plan_only: would be loaded now
-    std::uint64_t used = 0;  // when, counted in prepare() calls
+    bool in_place = false;        // plan_only: would be loaded now
+    std::uint64_t used = 0;       // when, counted in prepare() calls
+    std::weak_ptr<RunToken> run;  // the last prompt that used it
+    int uses = 0;                 // Use objects
+    std::thread::id user;         // of the thread that made them
   };
-  using Bytes = std::map<std::string, std::int64_t>;
+  /// A model that is being prepared.
+  struct Draft {
+    std::shared_ptr<Entry> entry;
+    std::shared_ptr<StreamedModel> model;
+    std::string key;
+    Profile profile;
+    placement::Model described;
+  };
+  using Entries = std::vector<std::shared_ptr<Entry>>;
 
-  Entry& entry(const StreamedModel& model);
-  const Entry* find(const StreamedModel& model) const;
-  placement::System system_without(const std::string& compute, const Bytes& taken) const;
-  /// The model for planners, with the block times of `profile` (of one run on the compute device).
-  placement::Model describe(const StreamedModel& model, const placement::System& system,
-                            const Profile& profile) const;
-  /// Whether its steps are recorded (step_recorder.h): then the host's time does not count.
-  bool records(const Entry& entry, const StreamedModel& model) const;
-  bool records_this(const Entry& entry, const StreamedModel& model) const;
-  Profile timed(const Entry& entry, const StreamedModel& model) const;
-  placement::Allocation allocation_of(const Entry& entry, const StreamedModel& model);
-  /// A plan beside what others hold; `all_resident` tells whether nothing had to be offloaded.
-  placement::Placement plan_beside(Entry& entry, StreamedModel& model, const Bytes& taken);
-  std::vector<Entry*> partners(Entry& entry);
-  bool plan_together(Entry& entry, StreamedModel& model);
-  void adopt(Entry& entry, StreamedModel& model);
-  void plan_alone(Entry& entry, StreamedModel& model);
-  void log_placement(const Entry& entry, const StreamedModel& model) const;
-  std::int64_t held_bytes(const Entry& entry, const StreamedModel& model,
-                          const std::string& device) const;
-  bool in_place(const Entry& entry, const StreamedModel& model) const;
-  bool ready(const Entry& entry, const StreamedModel& model) const;
-  Bytes taken_by_others(const StreamedModel& model) const;
-  bool evict_one(const StreamedModel* keep, bool also_current_prompt, const std::string& device);
+  std::shared_ptr<Entry> find(const StreamedModel& model) const;
+  bool free_plan(const Entry& entry) const;
+  bool in_place(const Entry& entry) const;
+  std::int64_t held_bytes(const Entry& entry, const std::string& device) const;
+  Entries others_in_place(const std::vector<Draft>& drafts) const;
+  std::vector<Holder> holders(const Entries& others, const placement::System& system,
+                              const std::vector<Draft>& partners) const;
 
-  EngineOptions options_;
-  std::vector<Entry> entries_;
+  void claim(const std::vector<Wanted>& wanted, std::unique_lock<std::mutex>& lock,
+             std::vector<Use>& uses, std::vector<Draft>& drafts);
+  void release(Entry& entry);
+  bool unchanged(const std::vector<Draft>& drafts) const;
+  bool fits_again(const std::vector<Draft>& drafts);
+  void describe_needs(const Draft& draft, const RunNeeds& needs) const;
+
+  bool records(const Entry& entry, const Profile& profile, const StreamedModel& model) const;
+  Profile timed(const Entry& entry, const Profile& profile, const StreamedModel& model) const;
+  std::vector<Draft> partners_of(const std::vector<Draft>& drafts,
+                                 const placement::System& system) const;
+  void plan(std::vector<Draft>& drafts);
+  void drop_recordings(const PlanRequest& request, const Entries& others);
+  void accept(const Draft& draft, const placement::System& system,
+              const placement::Placement& placement);
+  void bring(const Draft& draft, const std::vector<Draft>& keep);
+  void bring_partner(const Draft& draft, const std::vector<Draft>& keep);
+  std::int64_t growth(const Draft& draft) const;
+  void load(Entry& entry, StreamedModel& model);
+  void evict(Entry& entry, const std::string& device);
+  bool evict_one(const std::vector<const StreamedModel*>& keep, const std::string& device);
+  bool free_some(const std::vector<const StreamedModel*>& keep, const std::string& device,
+                 std::int64_t bytes);
+  void log_placement(const Entry& entry) const;
+  void report(const std::vector<Draft>& drafts, const std::vector<std::string>& gave_way);
+
+  Machine machine_;
+  mutable std::mutex mutex_;
+  std::condition_variable released_;
+  Entries entries_;
   std::vector<PlannedRun> planned_runs_;
-  std::optional<device::LinkTable> links_;
-  std::uint64_t clock_ = 0, prompt_begin_ = 0;
+  std::uint64_t clock_ = 0;
 };
 
 }  // namespace distorch::streaming

@@ -73,9 +73,11 @@ RigDevice known_speeds(const device::DeviceInfo& info) {
   return speeds;
 }
 
-std::int64_t default_budget(const device::DeviceInfo& info, const device::MemoryUse& use) {
-  auto ours = std::max(use.in_use, use.reserved);
-  auto reachable = info.accelerator ? use.free + ours : info.free_bytes + use.in_use;
+std::int64_t default_budget(const device::DeviceInfo& info, const device::MemoryUse& use,
+                            std::int64_t foreign_bytes) {
+  auto ours = info.accelerator ? std::max(use.in_use, use.reserved) : use.own;
+  auto free = info.accelerator ? use.free : info.free_bytes;
+  auto reachable = free + std::max<std::int64_t>(0, ours - foreign_bytes);
   auto reserve = info.accelerator ? static_cast<std::int64_t>(0.5 * GiB)
                                   : static_cast<std::int64_t>(1.0 * GiB);
   return std::clamp<std::int64_t>(std::min(info.total_bytes, reachable) - reserve, 0,

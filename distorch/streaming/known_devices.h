@@ -15,8 +15,10 @@ KernelSpeeds typical_kernels();
 RigDevice known_speeds(const device::DeviceInfo& info);
 
 /// What of a device weights and activations may use when the user set no budget: what other
-/// programs leave, less a reserve for the driver and fragmentation.
-std::int64_t default_budget(const device::DeviceInfo& info, const device::MemoryUse& use);
+/// programs leave, less a reserve for the driver and fragmentation. `foreign_bytes`: memory of this
+/// process that is not ours to use.
+std::int64_t default_budget(const device::DeviceInfo& info, const device::MemoryUse& use,
+                            std::int64_t foreign_bytes = 0);
 
 /// Links between the devices of a system: measured ones first, then those of the rig that sim
 /// devices imitate, else common speeds of each kind of link.

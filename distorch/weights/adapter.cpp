@@ -34,9 +34,8 @@ class Fit {
     auto up = of(Part::Up), down = of(Part::Down);
     if (!has(Part::Mid)) return product(up, down) == whole_;
     const auto& mid = parts_.at(Part::Mid);
-    return mid.size() == weight_.size() && mid.size() > 1 && mid[0] == up.columns &&
-           mid[1] == down.rows && mid[0] == mid[1] && down.columns == in_ &&
-           matrix(mid).columns / mid[1] == kernel_ && up.rows == whole_.rows;
+    return mid.size() > 1 && mid[0] == up.columns && mid[1] == down.rows && mid[0] == mid[1] &&
+           down.columns == in_ && matrix(mid).columns / mid[1] == kernel_ && up.rows == whole_.rows;
   }
 
   bool hadamard() const {

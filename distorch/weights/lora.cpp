@@ -129,10 +129,6 @@ class Matcher {
       if (alpha) named.alpha = read_tensor(*alpha).to(at::kDouble).item<double>();
       if (magnitude) named.parts[Part::Magnitude] = *magnitude;
     }
-    if ((named.kind != AdapterKind::LowRank && named.kind != AdapterKind::Difference) ||
-        named.parts.count(Part::Magnitude) || !named.reshape.empty())
-      throw Error(ErrorKind::Format, file_.path(),
-                  fmt::format("holds '{}': this kind of adapter is not supported", base));
     auto weight = named.weight;
     found_[weight] = std::move(named);
   }

@@ -52,6 +52,13 @@ std::optional<quant::Packed> Weight::for_fast_product() const {
   return quant::Packed{&quant::float8_e4m3fn(), kept.to(wanted), {{}, {}}, kept.sizes().vec()};
 }
 
+at::Tensor Weight::rows(std::int64_t first, std::int64_t count) const {
+  if (slot_->packed) return quant::decode(slot_->packed->rows(first, count), dtype());
+  auto part = slot_->value.narrow(0, first, count);
+  if (const auto& kept_in = slot_->arithmetic.kept_in) part = part.to(*kept_in);
+  return part.to(dtype());
+}
+
 WeightSource& Manifest::source() const {
   if (!source_)
     throw Error(ErrorKind::Internal, blocks_.empty() ? "model" : blocks_.front(),

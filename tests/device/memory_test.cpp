@@ -3,6 +3,10 @@
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 #include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdio>
 
 #include "distorch/base/error.h"
 #include "distorch/device/measure.h"
@@ -71,4 +75,20 @@ TEST_CASE("any device: the links of the device can be measured") {
   CHECK(table.find("cpu", name)->gbps > table.find("cpu", name)->pageable_gbps);
   CHECK(table.find(name, "cpu")->gbps > 0);
   CHECK(table.find("cpu", name)->latency_s < 1e-3);
+}
+
+TEST_CASE("the CPU's own memory leaves out pages of mapped files") {
+  constexpr std::int64_t size = 48 * kMiB;
+  std::FILE* file = std::tmpfile();
+  REQUIRE(file);
+  REQUIRE(::ftruncate(::fileno(file), size) == 0);
+  void* mapped = ::mmap(nullptr, size, PROT_READ, MAP_SHARED | MAP_POPULATE, ::fileno(file), 0);
+  REQUIRE(mapped != MAP_FAILED);
+  auto with = memory_use(at::kCPU);
+  CHECK(with.own > 0);
+  CHECK(with.in_use - with.own >= size);
+  auto held = at::ones({size}, at::kByte);
+  CHECK(memory_use(at::kCPU).own - with.own >= size - kMiB);
+  ::munmap(mapped, size);
+  std::fclose(file);
 }

@@ -53,6 +53,7 @@ TEST_CASE(
   auto target = at::empty({file.bytes}, at::TensorOptions().dtype(at::kByte).device(device));
   auto stream = new_stream(device);
   synchronize(device);
+  const auto before = registered_file_bytes();
   {
     RegisteredRange range(file.start, file.bytes, {device, c10::Device(at::kCPU)});
     REQUIRE(range);
@@ -61,9 +62,11 @@ TEST_CASE(
     RegisteredRange moved = std::move(range);
     CHECK(moved);
     CHECK_FALSE(range);
+    CHECK(registered_file_bytes() == before + file.bytes);
     if (device.type() == c10::DeviceType::PrivateUse1) CHECK(sim::registered_bytes() == file.bytes);
   }
   if (device.type() == c10::DeviceType::PrivateUse1) CHECK(sim::registered_bytes() == 0);
+  CHECK(registered_file_bytes() == before);
   CHECK(at::equal(target.cpu(), file.tensor()));
 }
 

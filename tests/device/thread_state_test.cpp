@@ -6,6 +6,7 @@
 
 #include <thread>
 
+#include "distorch/base/error.h"
 #include "distorch/base/run_token.h"
 #include "distorch/device/work_log.h"
 #include "tests/support/devices.h"
@@ -62,6 +63,22 @@ TEST_CASE("thread state: a worker has the simulated machine and the mode of who 
     CHECK(seen_by_worker(state) == Seen{true, true, 3, "first"});
     CHECK(seen_by_worker(device::ThreadState::capture()) == Seen{true, false, 2, "second"});
   }
+}
+
+TEST_CASE("thread state: a worker works for the run of who gave it work") {
+  auto run = std::make_shared<RunToken>("seven");
+  device::ThreadState state;
+  {
+    RunScope scope(run);
+    state = device::ThreadState::capture();
+  }
+  CHECK(current_run() == nullptr);
+  run->interrupt();
+  std::thread([&] {
+    device::ThreadState::Scope inherited(state);
+    CHECK(current_run() == run);
+    CHECK_THROWS_AS(throw_if_interrupted(), Error);
+  }).join();
 }
 
 TEST_CASE("work log: simulated devices list what they have done since it was switched on") {

@@ -9,13 +9,16 @@ import json
 import os
 import sys
 
-VARIANTS = ["CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "DualCLIPLoader", "VAELoader"]
+VARIANTS = ["CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "DualCLIPLoader", "VAELoader", "ControlNetLoader",
+            "DiffControlNetLoader"]
 NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGPU" for n in VARIANTS),
          "DeviceSelectorMultiGPU", "CheckpointLoaderAdvancedMultiGPU", "CheckpointLoaderAdvancedDisTorch2MultiGPU",
          "LoraLoader", "LoraLoaderModelOnly", "CLIPTextEncode", "CLIPSetLastLayer",
          "ConditioningCombine", "ConditioningConcat", "ConditioningAverage", "ConditioningSetArea",
          "ConditioningSetAreaPercentage", "ConditioningSetAreaStrength", "ConditioningSetMask",
          "ConditioningSetTimestepRange", "ConditioningZeroOut", "InpaintModelConditioning",
+         "SetUnionControlNetType", "ControlNetApply", "ControlNetApplyAdvanced", "ControlNetInpaintingAliMamaApply",
+         "ControlNetApplySD3",
          "EmptyLatentImage", "LatentUpscale", "LatentUpscaleBy", "LatentFromBatch", "RepeatLatentBatch",
          "SetLatentNoiseMask", "SaveLatent", "LoadLatent",
          "VAEEncode", "VAEEncodeForInpaint", "VAEEncodeTiled", "VAEDecode", "VAEDecodeTiled",

@@ -1,6 +1,6 @@
 #include <fstream>
 
-#include "tests/nodes/tiny_app.h"
+#include "tests/nodes/tiny_controls.h"
 #include "tests/support/devices.h"
 
 using namespace distorch;
@@ -61,4 +61,11 @@ TEST_CASE("any device: VAE nodes give ComfyUI's numbers") { compare("nodes_vae")
 TEST_CASE("any device: prompt nodes give ComfyUI's numbers") { compare("nodes_encode"); }
 TEST_CASE("any device: sampling nodes give ComfyUI's numbers") { compare("nodes_sample"); }
 TEST_CASE("any device: LoRA nodes give ComfyUI's numbers") { compare("nodes_lora"); }
+TEST_CASE("any device: every kind of adapter gives ComfyUI's numbers through the nodes") {
+  compare("nodes_adapters");
+}
 TEST_CASE("any device: SDXL's nodes give ComfyUI's numbers") { compare("nodes_sdxl"); }
+TEST_CASE("any device: ControlNet nodes give ComfyUI's numbers") {
+  write_tiny_controls();
+  compare("nodes_control");
+}

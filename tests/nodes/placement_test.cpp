@@ -78,7 +78,7 @@ Json workflow(const Case& one, const std::string& compute) {
         {"inputs",
          {{"model", {"1", 0}},
           {"clip", {"1", 1}},
-          {"lora_name", "kohya.safetensors"},
+          {"lora_name", "all_kinds.safetensors"},
           {"strength_model", 0.8},
           {"strength_clip", 0.0}}}}},
       {"5",

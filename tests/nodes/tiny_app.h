@@ -116,7 +116,6 @@ class TinyApp {
     struct Silent : graph::EventSink {
       void send(const graph::Event&) override {}
     } silent;
-    app.begin_prompt();
     graph::RunRequest request;
     request.prompt = std::move(prompt);
     request.outputs = result.validation.good_outputs;
@@ -150,6 +149,8 @@ class TinyApp {
  private:
   static streaming::EngineOptions quiet(streaming::EngineOptions options) {
     options.log_tables = false;
+    // What an earlier case installed is no device of this one.
+    if (options.default_device.empty() && !options.rig) options.default_device = "cpu";
     return options;
   }
   TemporaryFolder folder_;

@@ -99,6 +99,49 @@ def write_loras():
     save(t, "kohya_sd2.safetensors")
 
 
+def write_adapters():
+    """Every kind of adapter but plain LoRA, on layers that kohya.safetensors changes too and on others."""
+    t = {}
+
+    def put(name, **parts):
+        for key, shape in parts.items():
+            if isinstance(shape, (tuple, list)):
+                g = torch.Generator().manual_seed(sum(map(ord, name + key)))
+                value = torch.randn(*shape, generator=g) * 0.1
+                t[f"{name}.{key}"] = value.abs() + 0.8 if key == "dora_scale" else value
+            else:
+                t[f"{name}.{key}"] = torch.tensor(float(shape))
+
+    block = "_transformer_blocks_0_"
+    down, mid = "lora_unet_down_blocks_0_attentions_1", "lora_unet_mid_block_attentions_0"
+    put(down + block + "attn1_to_q", hada_w1_a=(32, 3), hada_w1_b=(3, 32), hada_w2_a=(32, 3), hada_w2_b=(3, 32), alpha=2)
+    put(down + block + "attn2_to_k", lokr_w1=(4, 8), lokr_w2_a=(8, 2), lokr_w2_b=(2, 8), alpha=1)
+    put(down + block + "ff_net_2", **{"a1.weight": (128, 2), "a2.weight": (2, 128), "b1.weight": (32, 2),
+                                      "b2.weight": (2, 128), "alpha": 1})
+    put(down + "_proj_in", oft_blocks=(8, 4, 4), alpha=0)
+    put(down + "_proj_out", **{"lora_up.weight": (32, 4, 1, 1), "lora_down.weight": (4, 32, 1, 1), "alpha": 2,
+                               "dora_scale": (1, 32, 1, 1)})
+    put(mid + block + "attn1_to_v", **{"lora_up.weight": (128, 4), "lora_down.weight": (4, 128), "dora_scale": (128, 1)})
+    put(mid + block + "attn1_to_out_0", oft_blocks=(3, 16, 8, 8), alpha=1)
+    put(mid + block + "norm1", w_norm=(128,), b_norm=(128,))
+    put("lora_unet_up_blocks_1_resnets_0_conv1", hada_w1_a=(2, 128), hada_w1_b=(2, 256), hada_t1=(2, 2, 3, 3),
+        hada_w2_a=(2, 128), hada_w2_b=(2, 256), hada_t2=(2, 2, 3, 3), alpha=2)
+    put("lora_unet_up_blocks_2_upsamplers_0_conv", lokr_w1=(4, 4), lokr_w2=(16, 16, 3, 3))
+    put("lora_unet_down_blocks_1_downsamplers_0_conv", **{
+        "lora_up.weight": (64, 2, 1, 1), "lora_down.weight": (2, 64, 1, 1), "lora_mid.weight": (2, 2, 3, 3),
+        "dora_scale": (1, 64, 1, 1)})
+    put("lora_unet_down_blocks_2_resnets_0_time_emb_proj", diff=(128, 128), diff_b=(128,))
+    put("diffusion_model.middle_block.0.emb_layers.1", set_weight=(128, 128))
+    put("diffusion_model.middle_block.0.in_layers.2.bias", diff=(128,))
+    text = "lora_te_text_model_encoder_layers_"
+    put(text + "0_self_attn_q_proj", **{"lora_up.weight": (64, 4), "lora_down.weight": (4, 64), "dora_scale": (1, 64)})
+    put(text + "1_self_attn_v_proj", hada_w1_a=(64, 3), hada_w1_b=(3, 64), hada_w2_a=(64, 3), hada_w2_b=(3, 64))
+    put(text + "2_mlp_fc1", oft_blocks=(32, 8, 8))
+    put("text_encoders.clip_l.transformer.text_model.embeddings.position_embedding",
+        **{"lora_up.weight": (77, 1), "lora_down.weight": (1, 64), "dora_scale": (1, 64)})
+    safetensors.torch.save_file(t, os.path.join(HERE, "loras", "all_kinds.safetensors"))
+
+
 class Cases:
     def __init__(self, file):
         self.file, self.list, self.tensors = file, [], {}
@@ -383,12 +426,31 @@ def lora_cases():
     cases.save()
 
 
+def adapter_cases():
+    cases = Cases("nodes_adapters")
+    files = {"all_kinds": [("all_kinds.safetensors", 1.0, 1.0)],
+             "all_kinds_0.7_0.4": [("all_kinds.safetensors", 0.7, 0.4)],
+             "then_kohya": [("all_kinds.safetensors", 0.8, 0.9), ("kohya.safetensors", 0.6, 0.5)],
+             "kohya_first": [("kohya.safetensors", 0.6, 0.5), ("all_kinds.safetensors", 0.8, 0.9)]}
+    for name, loras in files.items():
+        g = Sampling(SD1)
+        for file, strength, text_strength in loras:
+            load = g.add("LoraLoader", model=g.model, clip=g.clip, lora_name=file, strength_model=strength,
+                         strength_clip=text_strength)
+            g.model, g.clip = load, slot(load, 1)
+        text = g.text(SHORT)
+        latent = g.sample(positive=text, latent=g.add("EmptyLatentImage", width=96, height=64, batch_size=1))
+        cases.add(name, g, cond=(text, "cond"), latent=(latent, "latent"))
+    cases.save()
+
+
 if __name__ == "__main__":
     logging.disable(logging.INFO)  # keep the warnings: a LoRA key that is not loaded would be one
     write_inputs()
     write_loras()
+    write_adapters()
     embedding = torch.randn(2, 64, generator=torch.Generator().manual_seed(64)) * 0.2
     safetensors.torch.save_file({"emb_params": embedding}, os.path.join(HERE, "embeddings", "w64.safetensors"))
     comfy_nodes.check_against_dumps()
-    for step in (image_cases, vae_cases, encode_cases, sample_cases, lora_cases):
+    for step in (image_cases, vae_cases, encode_cases, sample_cases, lora_cases, adapter_cases):
         step()

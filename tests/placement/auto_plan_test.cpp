@@ -14,6 +14,16 @@ using namespace distorch::placement;
 
 namespace {
 
+/// Of models that are in place side by side, one of which runs at a time.
+std::int64_t peak_of_all(const AutoPlan& plan) {
+  std::int64_t held = 0, activations = 0;
+  for (const auto& placement : plan.placements) {
+    held += placement.bytes[placement.compute] + placement.ring_bytes();
+    activations = std::max(activations, placement.activation_bytes);
+  }
+  return held + activations;
+}
+
 void check_budgets(const System& system, const Model& model, const Placement& placement) {
   CHECK(placement.peak_bytes() <= system.devices[system.compute].budget_bytes);
   std::vector<std::int64_t> bytes(system.devices.size(), 0);
@@ -161,17 +171,48 @@ TEST_CASE("auto: several models share the budget by their steps, peak of all wit
                            {even_model(40, gib(0.4), 0.02), 30}};
   for (Use& use : uses) use.model.activation_bytes = gib(1);
   auto plan = auto_plan(system, uses);
-  std::int64_t resident = 0, most = 0;
-  for (auto& placement : plan.placements) {
-    resident += placement.bytes[0];
-    most = std::max(most, placement.ring_bytes() + placement.activation_bytes);
-  }
-  if (plan.kept) CHECK(resident + most <= gib(20));
+  if (plan.kept) CHECK(peak_of_all(plan) <= gib(20));
   CHECK(plan.placements[1].bytes[0] > plan.placements[0].bytes[0]);
   double alone = 0;  // each with everything streamed
   for (const Use& use : uses)
     alone += use.steps * std::max(0.0, static_cast<double>(use.model.bytes()) / 10e9);
   CHECK(plan.total_s < alone);
+}
+
+TEST_CASE("auto: models side by side keep their rings, also those that do not run") {
+  Random random(11);
+  int found = 0, streaming = 0;
+  for (int round = 0; round < 40; ++round) {
+    CAPTURE(round);
+    System system;
+    system.devices = {{"cuda:0", gib(24), gib(random.real(2, 20))}, {"cpu", gib(256), gib(256)}};
+    system.links = {{"cpu", "cuda:0", 10e9}};
+    std::vector<Use> uses;
+    for (int i = random.whole(2, 3); i > 0; --i) {
+      auto model = even_model(random.whole(4, 30), gib(random.real(0.1, 0.6)), 0.02);
+      model.activation_bytes = gib(random.real(0.1, 1));
+      uses.push_back({model, 20});
+    }
+    auto plan = plan_side_by_side(system, uses);
+    if (!plan) continue;
+    ++found;
+    CHECK(peak_of_all(*plan) <= system.devices[0].budget_bytes);
+    int rings = 0;
+    for (auto& placement : plan->placements) rings += placement.ring_bytes() > 0 ? 1 : 0;
+    streaming += rings > 1 ? 1 : 0;
+  }
+  CHECK(found > 20);
+  CHECK(streaming > 10);
+}
+
+TEST_CASE("auto: models that do not even fit with one slot each are no plan side by side") {
+  System system;
+  system.devices = {{"cuda:0", gib(24), gib(2.5)}, {"cpu", gib(256), gib(256)}};
+  system.links = {{"cpu", "cuda:0", 10e9}};
+  std::vector<Use> uses = {{even_model(4, gib(1), 0.1), 10}, {even_model(4, gib(1), 0.1), 10}};
+  REQUIRE(plan_side_by_side(system, uses));
+  system.devices[0].budget_bytes = gib(1.9);
+  CHECK_FALSE(plan_side_by_side(system, uses));
 }
 
 TEST_CASE("auto: the same input gives the same answer") {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "distorch/placement/baselines.h"
 #include "machines.h"
 
 using namespace distorch;
@@ -161,4 +162,53 @@ TEST_CASE(
     }
     CHECK(clean);
   }
+}
+
+TEST_CASE("timeline: replicas that stream from one root halve each other, others do not") {
+  for (bool shared : {false, true}) {
+    CAPTURE(shared);
+    System system;
+    system.devices = {{"cuda:0", gib(24), gib(24)},
+                      {"cuda:1", gib(24), gib(24)},
+                      {"cuda:2", gib(24), gib(24)},
+                      {"cpu", gib(64), gib(64)}};
+    if (shared) system.roots = {{"pcie", 10e9}};
+    for (const char* card : {"cuda:0", "cuda:1", "cuda:2"})
+      system.links.push_back({"cpu", card, 10e9, 0, true, shared ? "pcie" : ""});
+    auto model = even_model(10, gib(1), 0.01);  // copies take ten times as long as the work
+    for (Block& block : model.blocks) block.seconds = {0.01, 0.01, 0.01};
+    std::vector<Placement> placements;
+    for (int card : {0, 1, 2}) {
+      System own = system;
+      own.compute = card;
+      Home home = card == 2 ? Home{2, How::Resident} : Home{3, How::Streamed};
+      placements.push_back(make_placement(own, model, std::vector<Home>(10, home)));
+    }
+    const double alone = steps_together(system, {{&model, &placements[0]}})[0];
+    CHECK(alone == doctest::Approx(static_cast<double>(model.bytes()) / 10e9));
+    auto steps = steps_together(
+        system, {{&model, &placements[0]}, {&model, &placements[1]}, {&model, &placements[2]}});
+    CHECK(steps[0] == doctest::Approx(shared ? 2 * alone : alone));
+    CHECK(steps[1] == doctest::Approx(shared ? 2 * alone : alone));
+    CHECK(steps[2] == doctest::Approx(0.1));
+  }
+}
+
+TEST_CASE("timeline: a replica alone is what the clock of one model says") {
+  Random random(5);
+  int compared = 0;
+  for (int round = 0; round < 60; ++round) {
+    CAPTURE(round);
+    System system = random_system(random);
+    Model model = random_model(random, system);
+    for (const Named& other : baselines(system, model)) {
+      Timeline clock(system, model);
+      const double step = clock.step_s(other.placement);
+      if (step == LinkClock::kNever || model.blocks.empty()) continue;
+      CHECK(steps_together(system, {{&model, &other.placement}})[0] ==
+            doctest::Approx(step).epsilon(1e-6));
+      ++compared;
+    }
+  }
+  CHECK(compared > 50);
 }

@@ -19,7 +19,7 @@ class ClosedForm : public sampling::X0Model {
   const sampling::ModelSampling& sampling() const override { return *sampling_; }
   at::Device device() const override { return at::kCPU; }
   at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma,
-                   const sampling::BatchedInputs& inputs) override {
+                   const sampling::BatchedInputs& inputs, const sampling::CallFacts&) override {
     batches.push_back(x.size(0));
     const at::Tensor s = sigma.view({-1, 1, 1, 1});
     const at::Tensor c = inputs.at("c_crossattn").value.select(1, 0).unsqueeze(-1).unsqueeze(-1);

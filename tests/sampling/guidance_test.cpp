@@ -61,15 +61,35 @@ PreparedItem prepared(std::vector<float> constants) {
 // Answers with the inputs it was given, so that a test sees what reached the network.
 class Recorder : public ClosedForm {
  public:
-  at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma,
-                   const BatchedInputs& inputs) override {
+  at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma, const BatchedInputs& inputs,
+                   const CallFacts& facts) override {
     calls.push_back(inputs);
     sigmas.push_back(sigma);
+    seen.push_back(facts);
     return at::zeros_like(x);
   }
   std::vector<BatchedInputs> calls;
   std::vector<at::Tensor> sigmas;
+  std::vector<CallFacts> seen;
 };
+
+// Two are equal where their numbers are.
+class NumberedControl : public Control {
+ public:
+  explicit NumberedControl(int number) : number(number) {}
+  bool equals(const Control& other) const override {
+    return static_cast<const NumberedControl&>(other).number == number;
+  }
+  const int number;
+};
+
+std::shared_ptr<const Control> control(int number) {
+  return std::make_shared<NumberedControl>(number);
+}
+
+int number_of(const Control* control) {
+  return control == nullptr ? -1 : static_cast<const NumberedControl*>(control)->number;
+}
 
 constexpr float kSigma = 3.0f;
 
@@ -202,7 +222,8 @@ TEST_CASE("guidance: an area outside the latent, or of unequal numbers, is refus
 TEST_CASE("guidance: a video latent takes areas and masks of two dimensions for all frames") {
   class Video : public ClosedForm {
    public:
-    at::Tensor apply(const at::Tensor& x, const at::Tensor&, const BatchedInputs&) override {
+    at::Tensor apply(const at::Tensor& x, const at::Tensor&, const BatchedInputs&,
+                     const CallFacts&) override {
       shapes.push_back(x.sizes().vec());
       return at::ones_like(x);
     }
@@ -259,4 +280,62 @@ TEST_CASE("masks: any size and batch becomes the latent's") {
   CHECK(fit_mask(at::zeros({2, 1, 8, 8}), {2, 16, 3, 8, 8}).sizes() ==
         at::IntArrayRef({2, 16, 3, 8, 8}));
   CHECK_THROWS_AS(fit_mask(at::zeros({5}), {3, 4, 8, 6}), Error);
+}
+
+TEST_CASE("guidance: conditionings share a call only where their controls are equal") {
+  Recorder model;
+  const at::Tensor x = at::zeros({2, 4, 8, 8});
+  auto steered = [](std::vector<float> constants, int number) {
+    PreparedItem item = prepared(std::move(constants));
+    item.control = control(number);
+    return item;
+  };
+  const std::vector<PreparedItem> cond = {steered({1, 2, 3, 4}, 7), steered({1, 1, 1, 1}, 8)};
+  const std::vector<PreparedItem> uncond = {steered({0, 0, 0, 0}, 7), prepared({2, 2, 2, 2})};
+  predict_each(model, {&cond, &uncond}, x, kSigma);
+  REQUIRE(model.seen.size() == 3);
+  CHECK(number_of(model.seen[0].control) == 7);
+  CHECK(model.seen[0].conditionings == 2);
+  CHECK(model.seen[0].sigma == kSigma);
+  CHECK(number_of(model.seen[1].control) == 8);
+  CHECK(model.seen[1].conditionings == 1);
+  CHECK(number_of(model.seen[2].control) == -1);
+}
+
+TEST_CASE("guidance: a control for the negative as well goes to items that have none") {
+  ClosedForm model;
+  const EncodeContext context = {at::zeros({1, 4, 8, 8})};
+  auto numbers = [](const std::vector<PreparedItem>& items) {
+    std::vector<int> out;
+    for (const PreparedItem& item : items) {
+      out.push_back(number_of(item.control.get()));
+    }
+    return out;
+  };
+  auto both = [&](const Conditioning& cond, const Conditioning& uncond) {
+    return numbers(prepare_conditioning(model, cond, uncond, context).negative);
+  };
+  using Numbers = std::vector<int>;
+  Conditioning cond = positive();
+  Conditioning uncond = negative();
+  cond[0].control = control(1);
+  CHECK(both(cond, uncond) == Numbers{-1});
+  cond[0].control_for_negative = true;
+  CHECK(both(cond, uncond) == Numbers{1});
+  CHECK(both(cond, {}).empty());
+
+  // The k-th to the k-th, again from the start: of two for one the last counts.
+  cond.push_back(cond[0]);
+  cond[1].control = control(2);
+  CHECK(both(cond, uncond) == Numbers{2});
+  uncond.insert(uncond.end(), 2, uncond[0]);
+  CHECK(both(cond, uncond) == Numbers{1, 2, -1});
+
+  // Items with an area neither give nor take; the partner of such an item has its control.
+  cond[0].area = Area{{4, 4}, {0, 0}};
+  CHECK(both(cond, uncond) == Numbers{2, -1, -1, 1});
+
+  // One that has its own keeps all as they are.
+  uncond[2].control = control(5);
+  CHECK(both(cond, uncond) == Numbers{-1, -1, 5, 1});
 }

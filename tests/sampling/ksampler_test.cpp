@@ -142,9 +142,9 @@ TEST_CASE("ksampler: cfg 1 does not compute the negative, CFG++ does; a pair is 
 TEST_CASE("ksampler: a latent that becomes NaN is named with its step") {
   class Breaks : public ClosedForm {
    public:
-    at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma,
-                     const BatchedInputs& inputs) override {
-      at::Tensor out = ClosedForm::apply(x, sigma, inputs);
+    at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma, const BatchedInputs& inputs,
+                     const CallFacts& facts) override {
+      at::Tensor out = ClosedForm::apply(x, sigma, inputs, facts);
       if (batches.size() == 3) {
         out[0][1][2][3] = std::numeric_limits<float>::quiet_NaN();
       }

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "distorch/base/error.h"
+#include "distorch/base/run_token.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/sim/sim.h"
 #include "distorch/streaming/engine.h"
@@ -117,7 +118,7 @@ class TwoModels final : public test::Scene {
   }
 
   at::Tensor prompt() override {
-    engine_.begin_prompt();
+    RunScope run(std::make_shared<RunToken>());
     prepare(text_, {});
     auto context = text_.model->forward(x_);
     prepare(network_, loras_);

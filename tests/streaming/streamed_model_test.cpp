@@ -72,6 +72,7 @@ TEST_CASE("sim: every placement gives the bits of the resident one, also without
     CHECK(at::equal(run_with(folder, all(How::Streamed, "sim:1"), "sim:0"), plain));
     CHECK(at::equal(run_with(folder, all(How::OnDonor, "sim:1"), "sim:0"), plain));
     CHECK(at::equal(run_with(folder, all(How::OnDonor, "cpu"), "sim:0"), plain));
+    CHECK(at::equal(run_with(folder, all(How::OnDonor, "sim:1"), "cpu"), plain));
     std::vector<BlockHome> mixed;
     const BlockHome kinds[] = {{How::Resident, "sim:0"},
                                {How::Streamed, "cpu"},

@@ -21,6 +21,9 @@ std::string without_index(const std::string& base) {
 
 LoraNames unet_lora_names(const UNetConfig& config, const weights::Manifest& manifest) {
   auto names = prefixed_lora_names(manifest, {"lora_unet_", "diffusion_model."});
+  // What is no "...weight" is named as a whole.
+  for (const auto& weight : manifest.weights())
+    if (!weight.name.ends_with(".weight")) names["diffusion_model." + weight.name] = weight.name;
   std::set<std::string> declared;
   for (const auto& [spelled, weight] : names) declared.insert(weight);
   for (const auto& [theirs, ours] : diffusers_names(config)) {

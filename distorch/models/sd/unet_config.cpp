@@ -144,25 +144,31 @@ std::int64_t UNetConfig::heads(std::int64_t width) const {
   return linear_projection ? std::max<std::int64_t>(1, width / 64) : 8;
 }
 
-UNetConfig unet_config(const Checkpoint& unet) {
+UNetConfig encoder_config(const Checkpoint& encoder) {
   UNetConfig config;
-  config.model_channels = size_of(unet, "input_blocks.0.0.weight", 0);
-  config.in_channels = size_of(unet, "input_blocks.0.0.weight", 1);
-  config.out_channels = size_of(unet, "out.2.weight", 0);
-  config.time_width = size_of(unet, "time_embed.0.weight", 0);
-  if (unet.has("label_emb.0.0.weight"))
-    config.vector_width = size_of(unet, "label_emb.0.0.weight", 1);
-  read_down(unet, config);
-  read_middle(unet, config);
-  read_up(unet, config);
-  read_attention(unet, config);
+  config.model_channels = size_of(encoder, "input_blocks.0.0.weight", 0);
+  config.in_channels = size_of(encoder, "input_blocks.0.0.weight", 1);
+  config.out_channels = 0;
+  config.time_width = size_of(encoder, "time_embed.0.weight", 0);
+  if (encoder.has("label_emb.0.0.weight"))
+    config.vector_width = size_of(encoder, "label_emb.0.0.weight", 1);
+  read_down(encoder, config);
+  read_middle(encoder, config);
+  read_attention(encoder, config);
   constexpr std::int64_t norm_groups = 32;
   for (auto channels : config.channels)
     if (channels % norm_groups != 0 || channels % config.heads(channels) != 0)
       throw Error(
-          ErrorKind::Shape, unet.path(),
+          ErrorKind::Shape, encoder.path(),
           fmt::format("holds a UNet with {} channels at one level, which is no multiple of 32",
                       channels));
+  return config;
+}
+
+UNetConfig unet_config(const Checkpoint& unet) {
+  auto config = encoder_config(unet);
+  config.out_channels = size_of(unet, "out.2.weight", 0);
+  read_up(unet, config);
   return config;
 }
 
@@ -172,8 +178,7 @@ bool predicts_velocity(const Checkpoint& unet) {
   const auto* bias =
       unet.find(fmt::format("output_blocks.{}.1.transformer_blocks.0.norm1.bias", last));
   if (!bias || !bias->file || bias->size_bytes == 0) return false;
-  return weights::mapped_tensor(*bias).to(at::kFloat).std(/*unbiased=*/false).item<double>() >
-         limit;
+  return weights::read_tensor(*bias).to(at::kFloat).std(/*unbiased=*/false).item<double>() > limit;
 }
 
 std::map<std::string, std::string> diffusers_names(const UNetConfig& config) {

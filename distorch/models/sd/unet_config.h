@@ -38,6 +38,10 @@ struct UNetConfig {
 /// detect_unet_config.
 UNetConfig unet_config(const weights::Checkpoint& unet);
 
+/// The same of a network that has only the way down and the middle (ControlNets): out_channels is
+/// 0, depth_out empty.
+UNetConfig encoder_config(const weights::Checkpoint& encoder);
+
 /// Whether an SD 2.x UNet of 4 input channels predicts velocity: the spread of one norm's bias
 /// tells the two trained models apart (> 0.09; source: ComfyUI comfy/supported_models.py, SD20).
 /// Reads that one small tensor.

@@ -12,7 +12,14 @@ at::Tensor matrix_of(const at::Tensor& kernel) {
 at::Tensor LinearProducts::with(const at::Tensor& x, const weights::Weight& weight,
                                 const std::optional<at::Tensor>& bias) const {
   if (weight.packed()) return quant::linear(x, *weight.packed(), bias.value_or(at::Tensor()));
-  return at::linear(x, matrix_of(weight.dense()), bias);
+  if (kernel_ == 1) return at::linear(x, matrix_of(weight.dense()), bias);
+  // Kernels are laid out in several ways, so that a matrix of them is a copy: of some rows at a time.
+  constexpr std::int64_t step = 256;
+  std::vector<at::Tensor> parts;
+  for (std::int64_t first = 0, out = weight.shape()[0]; first < out; first += step)
+    parts.push_back(at::linear(x, matrix_of(weight.rows(first, std::min(step, out - first)))));
+  auto y = at::cat(parts, -1);
+  return bias ? y.add_(*bias) : y;
 }
 
 at::Tensor LinearProducts::whole(const at::Tensor& x, const at::Tensor& kernel) const {

@@ -1,0 +1,56 @@
+#include <fmt/format.h>
+
+#include "distorch/base/error.h"
+#include "distorch/models/control/control_net.h"
+
+namespace distorch::models::control {
+namespace {
+
+using weights::Checkpoint;
+
+std::int64_t size_of(const Checkpoint& c, const std::string& name, std::size_t dim) {
+  const auto& shape = c.shape(name);
+  if (dim < shape.size() && shape[dim] > 0) return shape[dim];
+  throw Error(ErrorKind::Shape, c.path(),
+              fmt::format("'{}' has not the {} dimensions it should have", name, dim + 1));
+}
+
+void rename_both(Checkpoint& c, const std::string& from, const std::string& to) {
+  for (const char* end : {".weight", ".bias"}) c.rename(from + end, to + end);
+}
+
+}  // namespace
+
+ControlNetConfig control_net_config(const Checkpoint& c) {
+  constexpr int hint_convolutions = 8;
+  ControlNetConfig config;
+  config.encoder = sd::encoder_config(c);
+  config.hint_widths.push_back(size_of(c, "input_hint_block.0.weight", 1));
+  for (int i = 0; i < hint_convolutions; ++i)
+    config.hint_widths.push_back(size_of(c, fmt::format("input_hint_block.{}.weight", 2 * i), 0));
+  if (c.has("control_add_embedding.linear_1.weight")) {
+    config.types = size_of(c, "task_embedding", 0);
+    config.type_width = size_of(c, "task_embedding", 1);
+    config.type_layers = c.count("transformer_layes.");
+  }
+  return config;
+}
+
+Checkpoint with_original_names(const Checkpoint& part) {
+  if (!part.has("controlnet_cond_embedding.conv_in.weight")) return part;
+  auto renamed = sd::with_original_names(part);
+  auto hidden = part.count("controlnet_cond_embedding.blocks.");
+  rename_both(renamed, "controlnet_cond_embedding.conv_in", "input_hint_block.0");
+  for (int i = 0; i < hidden; ++i)
+    rename_both(renamed, fmt::format("controlnet_cond_embedding.blocks.{}", i),
+                fmt::format("input_hint_block.{}", 2 * (i + 1)));
+  rename_both(renamed, "controlnet_cond_embedding.conv_out",
+              fmt::format("input_hint_block.{}", 2 * (hidden + 1)));
+  for (int i = 0; i < part.count("controlnet_down_blocks."); ++i)
+    rename_both(renamed, fmt::format("controlnet_down_blocks.{}", i),
+                fmt::format("zero_convs.{}.0", i));
+  rename_both(renamed, "controlnet_mid_block", "middle_block_out.0");
+  return renamed;
+}
+
+}  // namespace distorch::models::control

@@ -1,0 +1,56 @@
+#include "distorch/streaming/described_model.h"
+
+#include <algorithm>
+
+namespace distorch::streaming {
+
+using placement::DeviceKind;
+
+namespace {
+
+/// How often longer a block takes on each device than on the compute device, from their speeds; -1:
+/// cannot run there.
+std::vector<double> slowness(const placement::System& system, at::ScalarType dtype,
+                             const Machine& machine) {
+  auto name = std::string(dtype == at::kFloat ? "float32" : "bfloat16");
+  std::vector<double> ratio(system.devices.size(), -1);
+  auto own = machine.speeds(system.devices[system.compute].name).flops(name);
+  for (std::size_t i = 0; i < system.devices.size(); ++i) {
+    if (static_cast<int>(i) == system.compute)
+      ratio[i] = 1;
+    else if (placement::kind_of(system.devices[i].name) == DeviceKind::Accelerator)
+      if (auto other = machine.speeds(system.devices[i].name).flops(name); other > 0 && own > 0)
+        ratio[i] = own / other;
+  }
+  return ratio;
+}
+
+}  // namespace
+
+placement::Model describe(const StreamedModel& model, const placement::System& system,
+                          const Profile& profile, const Machine& machine) {
+  placement::Model described;
+  described.name = model.options().name;
+  described.activation_bytes = profile.peak_activation_bytes;
+  auto ratio = slowness(system, model.options().dtype, machine);
+  bool on_host = placement::kind_of(system.devices[system.compute].name) == DeviceKind::Host;
+  for (std::size_t i = 0; i < model.block_count(); ++i) {
+    placement::Block block;
+    block.name = const_cast<StreamedModel&>(model).manifest().blocks()[i];
+    block.type = block.name.substr(0, block.name.find('.'));
+    auto index = static_cast<int>(i);
+    // In place in the mapping a block costs the CPU no memory of its own, but its pages must stay.
+    block.bytes = on_host || model.rests_converted()
+                      ? std::max(model.file_bytes(index), model.resident_bytes(index))
+                      : model.file_bytes(index);
+    double seconds = i < profile.seconds.size() ? profile.seconds[i] : 0;
+    for (double r : ratio) block.seconds.push_back(r < 0 ? -1 : seconds * r);
+    if (i < profile.unpack_s.size()) block.unpack_s = profile.unpack_s[i];
+    if (i < profile.activation_bytes.size()) block.activation_bytes = profile.activation_bytes[i];
+    block.pinned = block.bytes == 0;
+    described.blocks.push_back(std::move(block));
+  }
+  return described;
+}
+
+}  // namespace distorch::streaming

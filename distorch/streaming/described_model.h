@@ -1,0 +1,14 @@
+#pragma once
+#include "distorch/placement/placement.h"
+#include "distorch/streaming/machine.h"
+#include "distorch/streaming/profile.h"
+#include "distorch/streaming/streamed_model.h"
+
+namespace distorch::streaming {
+
+/// A model as planners see it, with the block times of `profile` (of one run on the system's
+/// compute device); on other accelerators in proportion to their speed.
+placement::Model describe(const StreamedModel& model, const placement::System& system,
+                          const Profile& profile, const Machine& machine);
+
+}  // namespace distorch::streaming

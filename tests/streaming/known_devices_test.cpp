@@ -1,0 +1,55 @@
+#include "distorch/streaming/known_devices.h"
+
+#include <doctest/doctest.h>
+
+#include "distorch/base/units.h"
+
+using namespace distorch;
+using namespace distorch::streaming;
+
+namespace {
+
+std::int64_t gib(double count) { return static_cast<std::int64_t>(count * GiB); }
+
+}  // namespace
+
+TEST_CASE("default budget of an accelerator: what others leave, less half a GiB") {
+  device::DeviceInfo info;
+  info.accelerator = true;
+  info.total_bytes = gib(24);
+  device::MemoryUse use;
+  use.free = gib(20);
+  CHECK(default_budget(info, use) == gib(19.5));
+  // What this process holds, in tensors or in its cache, it may use again.
+  use.free = gib(8);
+  use.in_use = gib(10);
+  use.reserved = gib(12);
+  CHECK(default_budget(info, use) == gib(19.5));
+  use.free = gib(24);
+  CHECK(default_budget(info, use) == gib(23.5));
+  use = {};
+  CHECK(default_budget(info, use) == 0);
+}
+
+TEST_CASE("default budget: memory of this process that others manage is not ours") {
+  device::DeviceInfo info;
+  info.accelerator = true;
+  info.total_bytes = gib(24);
+  device::MemoryUse use;
+  use.free = gib(8);
+  use.reserved = gib(12);
+  CHECK(default_budget(info, use, gib(5)) == gib(14.5));
+  CHECK(default_budget(info, use, gib(50)) == gib(7.5));
+}
+
+TEST_CASE("default budget of the CPU: pages of mapped files are counted once") {
+  device::DeviceInfo info;
+  info.total_bytes = gib(32);
+  info.free_bytes = gib(20);  // what the system calls available: with all clean pages of files
+  device::MemoryUse use;
+  use.in_use = gib(10);  // the resident set: 8 GiB of it are pages of the model's file
+  use.own = gib(2);
+  CHECK(default_budget(info, use) == gib(21));
+  use.own = gib(14);
+  CHECK(default_budget(info, use) == gib(31));
+}
