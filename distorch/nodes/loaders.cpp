@@ -126,14 +126,9 @@ void run_checkpoint(Call& call) {
 }
 
 void run_unet(Call& call) {
-  if (auto dtype = call.text("weight_dtype"); dtype != "default")
-    log::warn_once(fmt::format(
-        "weight_dtype {} is left aside: weights stay as the file has them (choose a precision with "
-        "--bf16-unet, --fp16-unet, --fp32-unet)",
-        dtype));
   auto path = call.context<ModelFolders>().get("diffusion_models", call.text("unet_name"));
   call.out(0, Value::of("MODEL", Model{.loaded = call.context<ModelCache>().diffusion(
-                                           path, placement_of(call))}));
+                                           path, placement_of(call), call.text("weight_dtype"))}));
 }
 
 void run_clip(Call& call) {

@@ -29,7 +29,9 @@ class ModelCache {
   using Placement = streaming::PlacementRequest;
 
   /// The diffusion model of a checkpoint or of a file of its own.
-  std::shared_ptr<LoadedDiffusion> diffusion(const Path& file, const Placement& placement);
+  /// `weight_dtype`: as UNETLoader names it; Error(Usage) for another name.
+  std::shared_ptr<LoadedDiffusion> diffusion(const Path& file, const Placement& placement,
+                                             const std::string& weight_dtype = "default");
   /// A model with the weights of two mixed, otherwise as the first one and placed as it is. They are
   /// mixed tensor by tensor into a file of the first one's types in the temporary folder, which
   /// rests and streams like any other and goes with the model. A weight that the other has not, or

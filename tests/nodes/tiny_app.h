@@ -32,10 +32,16 @@ class TemporaryFolder {
 };
 
 inline void write_tensors(const fs::path& path, const std::map<std::string, at::Tensor>& tensors) {
+  using formats::DType;
+  const std::map<at::ScalarType, DType> types = {{at::kFloat, DType::F32},
+                                                 {at::kHalf, DType::F16},
+                                                 {at::kByte, DType::U8},
+                                                 {at::kFloat8_e4m3fn, DType::F8_E4M3},
+                                                 {at::kFloat8_e5m2, DType::F8_E5M2}};
   std::vector<formats::TensorToWrite> list;
   for (const auto& [name, tensor] : tensors)
     list.push_back({name,
-                    formats::DType::F32,
+                    types.at(tensor.scalar_type()),
                     tensor.sizes().vec(),
                     {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
   formats::write_safetensors(path, list);
