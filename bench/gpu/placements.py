@@ -143,8 +143,8 @@ class Runs:
         args = self.args
         folder = os.path.join(args.out, args.label + "_" + re.sub(r"\W+", "_", name))
         shutil.rmtree(folder, ignore_errors=True)
-        command = ["run", os.path.join(args.out, f"{args.label}_workflow.json"), "--models", args.models, "--output", folder,
-                   "--force-fp32", "--quiet", "--set", f"{args.loader}.ckpt_name={args.checkpoint}"]
+        command = ["--log-level", "debug", "run", os.path.join(args.out, f"{args.label}_workflow.json"), "--models", args.models, "--output", folder,
+                   "--force-fp32", "--set", f"{args.loader}.ckpt_name={args.checkpoint}"]
         for one in args.set:
             command += ["--set", one]
         if args.tokenizers:

@@ -11,6 +11,9 @@ namespace {
 
 // All that ComfyUI's own attention kernels disagree about is below 1e-5.
 constexpr double tolerance = 1e-4;
+// A GPU rounds in another order, and two of SDXL's cases (LCM and rescaled guidance at the noise of
+// a zero terminal SNR) multiply that a hundred times: 1.4e-3 on an H200.
+constexpr double tolerance_of_sdxl_on_gpus = 5e-3;
 
 at::Tensor tensor_of(const graph::Value& value, const std::string& kind) {
   if (kind == "image" || kind == "mask") return value.as<at::Tensor>();
@@ -33,6 +36,8 @@ void compare(const std::string& name) {
   TinyApp tiny(options);
   Dump dump(name);
   auto cases = Json::parse(std::ifstream(parity_folder() / (name + ".json")))["cases"];
+  const bool gpu = options.default_device.starts_with("cuda");
+  const double limit = gpu && name == "nodes_sdxl" ? tolerance_of_sdxl_on_gpus : tolerance;
   double worst = 0;
   for (const auto& one : cases) {
     auto title = one["name"].get<std::string>();
@@ -47,7 +52,7 @@ void compare(const std::string& name) {
       INFO(key);
       REQUIRE(got.sizes() == wanted.sizes());
       auto error = largest_difference(got, wanted);
-      CHECK(error <= tolerance);
+      CHECK(error <= limit);
       worst = std::max(worst, error);
     }
   }
