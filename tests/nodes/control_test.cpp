@@ -106,7 +106,7 @@ TEST_CASE("ControlNet and UNet stream together under one budget") {
     }
   }
   MESSAGE("weights " << whole << ", largest block " << largest);
-  for (auto budget : {2 * whole, 3 * whole / 4}) {
+  for (auto budget : {2 * whole, 3 * whole / 4, whole / 2}) {
     CAPTURE(budget);
     TinyApp tiny(on("sim:0", budget));
     sim::reset_peak(0);
