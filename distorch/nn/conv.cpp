@@ -13,7 +13,7 @@ at::Tensor conv(const at::Tensor& x, const at::Tensor& weight,
   if (device::computes_as_cpu(x.device()))
     return at::conv2d(x, weight, bias, {o.stride, o.stride}, {o.padding, o.padding});
   // On accelerators always channels-last, whatever comes: where a weight rests must not choose the
-  // kernel. Resident ones are laid out like this once for all (streaming/streamed_loading.cpp).
+  // kernel. Resident ones are laid out like this once for all (streaming/residence.cpp).
   constexpr auto layout = at::MemoryFormat::ChannelsLast;
   return at::conv2d(x.contiguous(layout), weight.contiguous(layout), bias, {o.stride, o.stride},
                     {o.padding, o.padding});
