@@ -18,31 +18,6 @@ bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
-/// Checkpoint, two prompts, a small latent, two steps; the result in node 5.
-Json sampling_prompt(const std::string& checkpoint = "tiny_sd1.safetensors") {
-  return {
-      {"1", {{"class_type", "CheckpointLoaderSimple"}, {"inputs", {{"ckpt_name", checkpoint}}}}},
-      {"2",
-       {{"class_type", "CLIPTextEncode"}, {"inputs", {{"text", "a cat"}, {"clip", {"1", 1}}}}}},
-      {"3", {{"class_type", "CLIPTextEncode"}, {"inputs", {{"text", ""}, {"clip", {"1", 1}}}}}},
-      {"4",
-       {{"class_type", "EmptyLatentImage"},
-        {"inputs", {{"width", 64}, {"height", 64}, {"batch_size", 1}}}}},
-      {"5",
-       {{"class_type", "KSampler"},
-        {"inputs",
-         {{"model", {"1", 0}},
-          {"positive", {"2", 0}},
-          {"negative", {"3", 0}},
-          {"latent_image", {"4", 0}},
-          {"seed", 1},
-          {"steps", 4},
-          {"cfg", 2.0},
-          {"sampler_name", "euler"},
-          {"scheduler", "normal"},
-          {"denoise", 1.0}}}}}};
-}
-
 Json with_picture(Json prompt) {
   prompt["6"] = {{"class_type", "VAEDecode"},
                  {"inputs", {{"samples", {"5", 0}}, {"vae", {"1", 2}}}}};

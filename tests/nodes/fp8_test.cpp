@@ -16,32 +16,12 @@ using Tensors = std::map<std::string, at::Tensor>;
 const std::string kUnet = "model.diffusion_model.";
 
 /// Samples with the UNet of `file` (in diffusion_models/), prompts of tiny_sd1.
-Json prompt_of(const std::string& file, const std::string& weight_dtype,
-               const std::string& checkpoint = "tiny_sd1.safetensors") {
-  return {
-      {"1", {{"class_type", "CheckpointLoaderSimple"}, {"inputs", {{"ckpt_name", checkpoint}}}}},
-      {"2",
-       {{"class_type", "CLIPTextEncode"}, {"inputs", {{"text", "a cat"}, {"clip", {"1", 1}}}}}},
-      {"3", {{"class_type", "CLIPTextEncode"}, {"inputs", {{"text", ""}, {"clip", {"1", 1}}}}}},
-      {"4",
-       {{"class_type", "EmptyLatentImage"},
-        {"inputs", {{"width", 64}, {"height", 64}, {"batch_size", 1}}}}},
-      {"9",
-       {{"class_type", "UNETLoader"},
-        {"inputs", {{"unet_name", file}, {"weight_dtype", weight_dtype}}}}},
-      {"5",
-       {{"class_type", "KSampler"},
-        {"inputs",
-         {{"model", {"9", 0}},
-          {"positive", {"2", 0}},
-          {"negative", {"3", 0}},
-          {"latent_image", {"4", 0}},
-          {"seed", 1},
-          {"steps", 3},
-          {"cfg", 2.0},
-          {"sampler_name", "euler"},
-          {"scheduler", "normal"},
-          {"denoise", 1.0}}}}}};
+Json prompt_of(const std::string& file, const std::string& weight_dtype) {
+  auto prompt = sampling_prompt();
+  prompt["9"] = {{"class_type", "UNETLoader"},
+                 {"inputs", {{"unet_name", file}, {"weight_dtype", weight_dtype}}}};
+  prompt["5"]["inputs"]["model"] = {"9", 0};
+  return prompt;
 }
 
 at::Tensor latent_of(TinyApp& tiny, const Json& prompt) {

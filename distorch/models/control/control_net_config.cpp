@@ -1,19 +1,12 @@
 #include <fmt/format.h>
 
-#include "distorch/base/error.h"
 #include "distorch/models/control/control_net.h"
+#include "distorch/models/tensor_size.h"
 
 namespace distorch::models::control {
 namespace {
 
 using weights::Checkpoint;
-
-std::int64_t size_of(const Checkpoint& c, const std::string& name, std::size_t dim) {
-  const auto& shape = c.shape(name);
-  if (dim < shape.size() && shape[dim] > 0) return shape[dim];
-  throw Error(ErrorKind::Shape, c.path(),
-              fmt::format("'{}' has not the {} dimensions it should have", name, dim + 1));
-}
 
 void rename_both(Checkpoint& c, const std::string& from, const std::string& to) {
   for (const char* end : {".weight", ".bias"}) c.rename(from + end, to + end);

@@ -5,18 +5,12 @@
 #include <array>
 
 #include "distorch/base/error.h"
+#include "distorch/models/tensor_size.h"
 
 namespace distorch::models::sd {
 namespace {
 
 using weights::Checkpoint;
-
-std::int64_t size_of(const Checkpoint& c, const std::string& name, std::size_t dim) {
-  const auto& shape = c.shape(name);
-  if (dim < shape.size() && shape[dim] > 0) return shape[dim];
-  throw Error(ErrorKind::Shape, c.path(),
-              fmt::format("'{}' has not the {} dimensions it should have", name, dim + 1));
-}
 
 // Transformer blocks behind the residual block at `stage`; 0 where there is no attention.
 std::int64_t depth_at(const Checkpoint& c, const std::string& stage) {

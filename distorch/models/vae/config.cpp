@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "distorch/base/error.h"
+#include "distorch/models/tensor_size.h"
 
 namespace distorch::models::vae {
 namespace {
@@ -74,13 +75,6 @@ void give_attention_kernels(Checkpoint& part) {
       stored.shape.insert(stored.shape.end(), {1, 1});
       part.add(name, stored);
     }
-}
-
-std::int64_t size_of(const Checkpoint& c, const std::string& name, std::size_t dim) {
-  const auto& shape = c.shape(name);
-  if (dim < shape.size() && shape[dim] > 0) return shape[dim];
-  throw Error(ErrorKind::Shape, c.path(),
-              fmt::format("'{}' has not the {} dimensions it should have", name, dim + 1));
 }
 
 }  // namespace

@@ -1,0 +1,17 @@
+#include "distorch/models/tensor_size.h"
+
+#include <fmt/format.h>
+
+#include "distorch/base/error.h"
+
+namespace distorch::models {
+
+std::int64_t size_of(const weights::Checkpoint& checkpoint, const std::string& name,
+                     std::size_t dim) {
+  const auto& shape = checkpoint.shape(name);
+  if (dim < shape.size() && shape[dim] > 0) return shape[dim];
+  throw Error(ErrorKind::Shape, checkpoint.path(),
+              fmt::format("'{}' has not the {} dimensions it should have", name, dim + 1));
+}
+
+}  // namespace distorch::models

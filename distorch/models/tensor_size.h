@@ -1,0 +1,14 @@
+#pragma once
+#include <string>
+
+#include "distorch/weights/checkpoint.h"
+
+namespace distorch::models {
+
+/// One dimension of a tensor, for configurations that are read off shapes. Errors:
+/// Error(MissingWeight) where there is no such tensor, Error(Shape) naming it where it has not that
+/// dimension or none of it.
+std::int64_t size_of(const weights::Checkpoint& checkpoint, const std::string& name,
+                     std::size_t dim);
+
+}  // namespace distorch::models
