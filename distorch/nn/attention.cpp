@@ -11,18 +11,13 @@ namespace {
 
 using at::Tensor;
 
-// [B, L, H·D] -> [B, H, L, D] without a copy.
-Tensor split_heads(const Tensor& x, std::int64_t heads) {
-  return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
-}
-
 // ATen's kernel for the CPU takes twice as long as matrix products and softmax on slices that stay
 // in the cache (measured on Zen 5 with 4096 positions: 0.33 s against 0.67 s of processor time).
 // The scores are rounded to bfloat16 once; the softmax itself computes in float32.
-bool prefers_slices(const Tensor& q, const Tensor& k, const AttentionOptions& options) {
+bool prefers_slices(const Tensor& q, const Tensor& k, const Tensor& mask, bool causal) {
   constexpr std::int64_t worthwhile = 512 * 512;  // scores of one head
-  return device::computes_as_cpu(q.device()) && q.scalar_type() == at::kBFloat16 &&
-         !options.causal && !options.mask.defined() && q.size(1) * k.size(1) >= worthwhile;
+  return device::computes_as_cpu(q.device()) && q.scalar_type() == at::kBFloat16 && !causal &&
+         !mask.defined() && q.size(1) * k.size(1) >= worthwhile;
 }
 
 // q [Lq, D], k and v [Lk, D] of one head -> out [Lq, D].
@@ -31,14 +26,15 @@ void attend_slice(const Tensor& q, const Tensor& k, const Tensor& v, double scal
   out.copy_(at::mm(at::_softmax(scores, -1, /*half_to_float=*/false), v));
 }
 
-Tensor attention_in_slices(const Tensor& q, const Tensor& k, const Tensor& v, std::int64_t heads) {
+// q, k, v [B, L, H, D] -> [B, Lq, H·D].
+Tensor attention_in_slices(const Tensor& q, const Tensor& k, const Tensor& v) {
   constexpr std::int64_t scores_per_thread = 1 << 20;  // 2 MiB: about a core's cache
   auto out = at::empty(q.sizes(), q.options());
-  auto qs = split_heads(q, heads), ks = split_heads(k, heads), vs = split_heads(v, heads);
-  auto outs = split_heads(out, heads);
-  auto length = q.size(1);
+  auto qs = q.transpose(1, 2), ks = k.transpose(1, 2), vs = v.transpose(1, 2);
+  auto outs = out.transpose(1, 2);
+  auto length = q.size(1), heads = q.size(2);
   auto rows = std::max<std::int64_t>(16, scores_per_thread * at::get_num_threads() / k.size(1));
-  auto scale = 1.0 / std::sqrt(static_cast<double>(q.size(2) / heads));
+  auto scale = 1.0 / std::sqrt(static_cast<double>(q.size(3)));
   for (std::int64_t b = 0; b < q.size(0); ++b)
     for (std::int64_t h = 0; h < heads; ++h)
       for (std::int64_t first = 0; first < length; first += rows) {
@@ -46,21 +42,37 @@ Tensor attention_in_slices(const Tensor& q, const Tensor& k, const Tensor& v, st
         attend_slice(qs[b][h].narrow(0, first, count), ks[b][h], vs[b][h], scale,
                      outs[b][h].narrow(0, first, count));
       }
-  return out;
+  return out.flatten(2);
+}
+
+// x [B, L, H, D] with each head `times` times, one after the other.
+Tensor repeated_heads(const Tensor& x, std::int64_t times) {
+  if (times == 1) return x;
+  return x.unsqueeze(3)
+      .expand({x.size(0), x.size(1), x.size(2), times, x.size(3)})
+      .reshape({x.size(0), x.size(1), x.size(2) * times, x.size(3)});
 }
 
 }  // namespace
 
+Tensor attend(const Tensor& q, const Tensor& keys, const Tensor& values, const Tensor& mask,
+              bool causal) {
+  auto k = repeated_heads(keys, q.size(2) / keys.size(2));
+  auto v = repeated_heads(values, q.size(2) / values.size(2));
+  if (prefers_slices(q, k, mask, causal)) return attention_in_slices(q, k, v);
+  auto out = at::scaled_dot_product_attention(
+      q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
+      mask.defined() ? std::optional<Tensor>(mask) : std::nullopt, 0.0, causal);
+  // A view where the kernel writes positions before heads.
+  return out.transpose(1, 2).reshape({q.size(0), q.size(1), q.size(2) * q.size(3)});
+}
+
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v,
                  const AttentionOptions& options) {
-  if (prefers_slices(q, k, options)) return attention_in_slices(q, k, v, options.heads);
-  std::optional<Tensor> mask;
-  if (options.mask.defined()) mask = options.mask;
-  auto out =
-      at::scaled_dot_product_attention(split_heads(q, options.heads), split_heads(k, options.heads),
-                                       split_heads(v, options.heads), mask, 0.0, options.causal);
-  return out.transpose(1, 2).reshape(
-      q.sizes());  // a view where the kernel writes positions before heads
+  const auto heads = [&](const Tensor& x) {
+    return x.view({x.size(0), x.size(1), options.heads, x.size(2) / options.heads});
+  };
+  return attend(heads(q), heads(k), heads(v), options.mask, options.causal);
 }
 
 }  // namespace distorch::nn

@@ -17,4 +17,10 @@ struct AttentionOptions {
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const AttentionOptions& options);
 
+/// The same of heads that were prepared one by one: q [B, Lq, H, D], k and v [B, Lk, Hk, D] ->
+/// [B, Lq, H·D]. Where there are fewer heads of keys than of queries, H / Hk neighbouring ones of the
+/// queries share one. Strides are free as long as a head's numbers lie together.
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const at::Tensor& mask = {}, bool causal = false);
+
 }  // namespace distorch::nn

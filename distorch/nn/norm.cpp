@@ -1,6 +1,7 @@
 #include "distorch/nn/norm.h"
 
 #include "distorch/device/group_norm.h"
+#include "distorch/device/token_ops.h"
 #include "distorch/nn/patch.h"
 
 namespace distorch::nn {
@@ -21,6 +22,21 @@ LayerNorm::LayerNorm(const weights::Scope& scope, std::int64_t width, double eps
 
 at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
   return at::layer_norm(x, weight_.shape(), patched(weight_), patched(bias_), eps_);
+}
+
+RmsNorm::RmsNorm(const weights::Scope& scope, std::int64_t width, double eps, std::string_view name)
+    : eps_(eps), weight_(scope.weight(name, {width})) {}
+
+at::Tensor RmsNorm::operator()(const at::Tensor& x) const {
+  return device::rms_norm(x, patched(weight_), eps_);
+}
+
+at::Tensor RmsNorm::heads(const at::Tensor& x, const RopeTable& rope) const {
+  return device::prepared_heads(x, {.weight = patched(weight_), .eps = eps_, .rope = &rope});
+}
+
+at::Tensor layer_norm(const at::Tensor& x, double eps) {
+  return at::layer_norm(x, {x.size(-1)}, {}, {}, eps);
 }
 
 }  // namespace distorch::nn

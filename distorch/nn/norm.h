@@ -1,6 +1,9 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <string_view>
+
+#include "distorch/nn/rope.h"
 #include "distorch/weights/manifest.h"
 
 namespace distorch::nn {
@@ -34,5 +37,23 @@ class LayerNorm {
   double eps_;
   weights::Weight weight_, bias_;
 };
+
+/// Divides by the root mean square over the last dimension of x [..., width], then multiplies by the
+/// weight [width] declared as `name`; computes in float32. Source: Zhang and Sennrich 2019.
+class RmsNorm {
+ public:
+  RmsNorm(const weights::Scope& scope, std::int64_t width, double eps = 1e-6,
+          std::string_view name = "weight");
+  at::Tensor operator()(const at::Tensor& x) const;
+  /// The same of the heads x [B, L, H, width], turned by their positions (rope.h) in the same pass.
+  at::Tensor heads(const at::Tensor& x, const RopeTable& rope) const;
+
+ private:
+  double eps_;
+  weights::Weight weight_;
+};
+
+/// Normalises over the last dimension, without weights.
+at::Tensor layer_norm(const at::Tensor& x, double eps = 1e-6);
 
 }  // namespace distorch::nn

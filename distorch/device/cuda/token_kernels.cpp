@@ -1,0 +1,246 @@
+#include "distorch/device/cuda/token_kernels.h"
+
+#include <ATen/ATen.h>
+
+#include "distorch/device/cuda/nvrtc.h"
+#include "distorch/device/streams.h"
+
+namespace distorch::device::cuda {
+namespace {
+
+// How numbers are read and written, and the sum of a number over all threads of a row: threads of
+// one row lie side by side (x), rows of a block of threads one behind the other (y).
+constexpr const char* numbers = R"(
+#if KIND == 0
+typedef float Number;
+__device__ float up(float f) { return f; }
+__device__ float down(float f) { return f; }
+#elif KIND == 1
+typedef unsigned short Number;
+__device__ float up(unsigned short h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
+__device__ unsigned short down(float f) { unsigned short h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f)); return h; }
+#else
+typedef unsigned short Number;
+__device__ float up(unsigned short b) { return __uint_as_float((unsigned)b << 16); }
+__device__ unsigned short down(float f) {
+  const unsigned u = __float_as_uint(f);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;
+  return (unsigned short)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+#endif
+struct alignas(2 * sizeof(Number)) Pair { Number x, y; };
+struct alignas(4 * sizeof(Number)) Quad { Number v[4]; };
+
+__device__ float row_sum(float value, float* partial) {
+  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
+  const int warps = blockDim.x / 32;
+  if (warps == 1) return value;
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
+  __syncthreads();
+  float sum = 0;
+  for (int i = 0; i < warps; ++i) sum += partial[i];
+  __syncthreads();
+  return sum;
+}
+)";
+
+// One block of threads a row; each thread keeps its quads of the row in registers.
+constexpr KernelSource modulated{"modulated_norm", R"(
+extern "C" __global__ void modulated_norm(const Number* x, Number* y, const Number* shift,
+                                          const Number* scale, int length, int width,
+                                          long long x_batch, long long x_row,
+                                          long long shift_batch, long long shift_row,
+                                          long long scale_batch, long long scale_row, float eps) {
+  __shared__ float partial[32];
+  constexpr int most = 8;
+  const int token = blockIdx.x, b = token / length, l = token % length;
+  const Quad* from = (const Quad*)(x + b * x_batch + l * x_row);
+  const Quad* shifts = (const Quad*)(shift + b * shift_batch + l * shift_row);
+  const Quad* scales = (const Quad*)(scale + b * scale_batch + l * scale_row);
+  Quad* to = (Quad*)(y + (long long)token * width);
+  const int quads = width / 4;
+  float kept[most][4];
+  float sum = 0;
+#pragma unroll
+  for (int k = 0; k < most; ++k) {
+    const int i = threadIdx.x + k * blockDim.x;
+    if (i < quads) {
+      const Quad q = from[i];
+      for (int j = 0; j < 4; ++j) sum += kept[k][j] = up(q.v[j]);
+    }
+  }
+  const float mean = row_sum(sum, partial) / width;
+  float squares = 0;
+#pragma unroll
+  for (int k = 0; k < most; ++k)
+    if (threadIdx.x + k * blockDim.x < quads)
+      for (int j = 0; j < 4; ++j) {
+        kept[k][j] -= mean;
+        squares += kept[k][j] * kept[k][j];
+      }
+  const float factor = rsqrtf(row_sum(squares, partial) / width + eps);
+#pragma unroll
+  for (int k = 0; k < most; ++k) {
+    const int i = threadIdx.x + k * blockDim.x;
+    if (i < quads) {
+      const Quad a = shifts[i], m = scales[i];
+      Quad out;
+      for (int j = 0; j < 4; ++j)
+        out.v[j] = down(kept[k][j] * factor * (1.0f + up(m.v[j])) + up(a.v[j]));
+      to[i] = out;
+    }
+  }
+}
+)",
+                                 numbers};
+
+// A row is one head of one token. The pair i is (2i, 2i + 1) or, with halves, (i, i + width / 2).
+constexpr KernelSource prepare{"heads", R"(
+extern "C" __global__ void heads(const Number* x, Number* y, const Number* weight,
+                                 const float* cosines, const float* sines, long long rows,
+                                 int length, int count, int width, long long x_batch,
+                                 long long x_row, long long x_head, long long table_batch,
+                                 float eps, int norm, int halves) {
+  __shared__ float partial[32];
+  const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+  if (row >= rows) return;
+  const int h = row % count;
+  const long long token = row / count;
+  const int l = token % length;
+  const long long b = token / length;
+  const Number* from = x + b * x_batch + l * x_row + h * x_head;
+  Number* to = y + row * width;
+  const int half = width / 2;
+  float factor = 1.0f;
+  if (norm) {
+    float squares = 0;
+    for (int i = threadIdx.x; i < half; i += blockDim.x) {
+      const Pair p = ((const Pair*)from)[i];
+      const float u = up(p.x), v = up(p.y);
+      squares += u * u + v * v;
+    }
+    factor = rsqrtf(row_sum(squares, partial) / width + eps);
+  }
+  const float* c = cosines ? cosines + b * table_batch + (long long)l * half : nullptr;
+  const float* s = sines ? sines + b * table_batch + (long long)l * half : nullptr;
+  for (int i = threadIdx.x; i < half; i += blockDim.x) {
+    const int at = halves ? i : 2 * i, partner = halves ? i + half : 2 * i + 1;
+    float u, v;
+    if (halves) {
+      u = up(from[at]);
+      v = up(from[partner]);
+    } else {
+      const Pair p = ((const Pair*)from)[i];
+      u = up(p.x);
+      v = up(p.y);
+    }
+    u *= factor;
+    v *= factor;
+    if (weight) {
+      u *= up(weight[at]);
+      v *= up(weight[partner]);
+    }
+    if (c) {
+      const float turned = u * c[i] - v * s[i];
+      v = u * s[i] + v * c[i];
+      u = turned;
+    }
+    if (halves) {
+      to[at] = down(u);
+      to[partner] = down(v);
+    } else {
+      ((Pair*)to)[i] = Pair{down(u), down(v)};
+    }
+  }
+}
+)",
+                               numbers};
+
+const char* kind_of(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat: return "-DKIND=0";
+    case at::kHalf: return "-DKIND=1";
+    case at::kBFloat16: return "-DKIND=2";
+    default: return nullptr;
+  }
+}
+
+/// Whether rows can be read so many numbers at a time.
+bool aligned(const at::Tensor& x, std::int64_t numbers) {
+  if (x.stride(-1) != 1) return false;
+  for (std::int64_t d = 0; d + 1 < x.dim(); ++d)
+    if (x.size(d) > 1 && x.stride(d) % numbers != 0) return false;
+  return reinterpret_cast<std::uintptr_t>(x.const_data_ptr()) %
+             (static_cast<std::size_t>(numbers) * x.element_size()) ==
+         0;
+}
+
+/// What a row's index is multiplied with; 0 where one row is for all.
+long long step_of(const at::Tensor& x, std::int64_t dim) {
+  return x.size(dim) == 1 ? 0 : x.stride(dim);
+}
+
+}  // namespace
+
+at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
+                          double eps) {
+  constexpr int quads_a_thread = 8, most_threads = 512;
+  const auto width = x.size(-1);
+  const char* kind = kind_of(x.scalar_type());
+  if (!kind || x.dim() != 3 || x.numel() == 0 || width % 4 != 0 ||
+      width > 4 * quads_a_thread * most_threads || !aligned(x, 4))
+    return {};
+  for (const auto* part : {&shift, &scale})
+    if (part->scalar_type() != x.scalar_type() || part->dim() != 3 || part->size(-1) != width ||
+        !aligned(*part, 4))
+      return {};
+  auto* function = kernel(x.device().index(), modulated, kind);
+  if (!function) return {};
+  auto y = at::empty(x.sizes(), x.options());
+  unsigned threads = 32;
+  while (threads < most_threads && width > 8 * static_cast<std::int64_t>(threads)) threads *= 2;
+  const void *from = x.const_data_ptr(), *a = shift.const_data_ptr(), *m = scale.const_data_ptr();
+  void* to = y.mutable_data_ptr();
+  int length = static_cast<int>(x.size(1)), w = static_cast<int>(width);
+  long long steps[] = {step_of(x, 0),     step_of(x, 1),     step_of(shift, 0),
+                       step_of(shift, 1), step_of(scale, 0), step_of(scale, 1)};
+  float e = static_cast<float>(eps);
+  void* arguments[] = {&from,     &to,       &a,        &m,        &length,   &w, &steps[0],
+                       &steps[1], &steps[2], &steps[3], &steps[4], &steps[5], &e};
+  launch(modulated, function, {static_cast<unsigned>(x.size(0) * x.size(1))}, {threads}, 0,
+         current_stream(x.device()), arguments);
+  return y;
+}
+
+at::Tensor heads(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& cos,
+                 const at::Tensor& sin, double eps, bool norm, bool halves) {
+  constexpr std::int64_t wide = 512;
+  const char* kind = kind_of(x.scalar_type());
+  const auto width = x.size(-1);
+  if (!kind || x.dim() != 4 || x.numel() == 0 || width % 2 != 0 || !aligned(x, 2)) return {};
+  if (weight.defined() && (weight.scalar_type() != x.scalar_type() || !weight.is_contiguous()))
+    return {};
+  auto* function = kernel(x.device().index(), prepare, kind);
+  if (!function) return {};
+  auto y = at::empty(x.sizes(), x.options());
+  const void *from = x.const_data_ptr(), *w = weight.defined() ? weight.const_data_ptr() : nullptr,
+             *c = cos.defined() ? cos.const_data_ptr() : nullptr,
+             *s = sin.defined() ? sin.const_data_ptr() : nullptr;
+  void* to = y.mutable_data_ptr();
+  long long rows = x.size(0) * x.size(1) * x.size(2);
+  int length = static_cast<int>(x.size(1)), count = static_cast<int>(x.size(2));
+  int each = static_cast<int>(width), n = norm, in_halves = halves;
+  long long steps[] = {step_of(x, 0), step_of(x, 1), step_of(x, 2),
+                       cos.defined() ? step_of(cos, 0) : 0};
+  float e = static_cast<float>(eps);
+  void* arguments[] = {&from,     &to,    &w,    &c,        &s,        &rows,
+                       &length,   &count, &each, &steps[0], &steps[1], &steps[2],
+                       &steps[3], &e,     &n,    &in_halves};
+  // A narrow row is one warp's, with eight of them in a block; a wide row is a block's.
+  const Extent threads = width <= wide ? Extent{32, 8} : Extent{256, 1};
+  launch(prepare, function, {static_cast<unsigned>((rows + threads.y - 1) / threads.y)}, threads, 0,
+         current_stream(x.device()), arguments);
+  return y;
+}
+
+}  // namespace distorch::device::cuda

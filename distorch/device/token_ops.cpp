@@ -1,0 +1,174 @@
+#include "distorch/device/token_ops.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <vector>
+
+#include "distorch/device/cuda/token_kernels.h"
+#include "distorch/device/device.h"
+#include "distorch/device/operators.h"
+
+namespace distorch::device {
+namespace {
+
+using at::Tensor;
+using Maybe = const std::optional<Tensor>&;
+
+KernelWork cost(c10::ArrayRef<c10::IValue>) { return {.kind = KernelKind::Normalization}; }
+
+Tensor modulated_by_torch(const Tensor& x, const Tensor& shift, const Tensor& scale, double eps) {
+  auto y = at::layer_norm(x, {x.size(-1)}, {}, {}, eps);
+  return y.mul_(scale + 1).add_(shift);
+}
+
+Tensor modulated_on_cpu(const Tensor& x, const Tensor& shift, const Tensor& scale, double eps) {
+  return modulated_by_torch(x.contiguous(), shift, scale, eps);
+}
+
+Tensor modulated_on_cuda(const Tensor& x, const Tensor& shift, const Tensor& scale, double eps) {
+  auto y = cuda::modulated_norm(x, shift, scale, eps);
+  return y.defined() ? y : modulated_by_torch(x, shift, scale, eps);
+}
+
+Tensor modulated_shape(const Tensor& x, const Tensor&, const Tensor&, double) {
+  return at::empty(x.sizes(), x.options());
+}
+
+const auto& modulated_operator() {
+  static const auto op =
+      define({.schema = "modulated_norm(Tensor x, Tensor shift, Tensor scale, float eps) -> Tensor",
+              .cpu = torch::CppFunction(&modulated_on_cpu),
+              .cuda = torch::CppFunction(&modulated_on_cuda),
+              .meta = torch::CppFunction(&modulated_shape),
+              .cost = cost})
+          .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, double)>();
+  return op;
+}
+
+/// One head: `from` [D] -> `to` [D]. `row` has room for D numbers.
+template <typename Number>
+void prepare_head(const Number* from, Number* to, float* row, std::int64_t width,
+                  const float* weight, const float* cos, const float* sin, const HeadOptions& how,
+                  bool halves) {
+  float squares = 0;
+  for (std::int64_t i = 0; i < width; ++i) {
+    row[i] = static_cast<float>(from[i]);
+    squares += row[i] * row[i];
+  }
+  if (how.norm) {
+    auto factor =
+        1.0f / std::sqrt(squares / static_cast<float>(width) + static_cast<float>(how.eps));
+    for (std::int64_t i = 0; i < width; ++i) row[i] *= factor;
+  }
+  if (weight)
+    for (std::int64_t i = 0; i < width; ++i) row[i] *= weight[i];
+  if (cos) {
+    const std::int64_t step = halves ? 1 : 2, partner = halves ? width / 2 : 1;
+    for (std::int64_t i = 0; i < width / 2; ++i) {
+      auto& a = row[i * step];
+      auto& b = row[i * step + partner];
+      const auto turned = a * cos[i] - b * sin[i];
+      b = a * sin[i] + b * cos[i];
+      a = turned;
+    }
+  }
+  for (std::int64_t i = 0; i < width; ++i) to[i] = static_cast<Number>(row[i]);
+}
+
+Tensor heads_on_cpu(const Tensor& given, Maybe weight, Maybe cos, Maybe sin, double eps, bool norm,
+                    bool halves) {
+  auto x = given.stride(-1) == 1 ? given : given.contiguous();
+  auto y = at::empty(x.sizes(), x.options());
+  const HeadOptions how{.norm = norm, .eps = eps};
+  const auto length = x.size(1), heads = x.size(2), width = x.size(3);
+  auto w = weight ? weight->to(at::kFloat).contiguous() : Tensor();
+  const auto* w_data = w.defined() ? w.const_data_ptr<float>() : nullptr;
+  const auto* cos_data = cos ? cos->const_data_ptr<float>() : nullptr;
+  const auto* sin_data = sin ? sin->const_data_ptr<float>() : nullptr;
+  const auto table_batch = cos && cos->size(0) > 1 ? length * width / 2 : 0;
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "heads", [&] {
+    const auto* from = x.const_data_ptr<scalar_t>();
+    auto* to = y.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, x.size(0) * length, 16, [&](std::int64_t begin, std::int64_t end) {
+      std::vector<float> row(static_cast<std::size_t>(width));
+      for (auto token = begin; token < end; ++token) {
+        const auto b = token / length, l = token % length;
+        const auto at = b * table_batch + l * (width / 2);
+        for (std::int64_t h = 0; h < heads; ++h)
+          prepare_head(from + b * x.stride(0) + l * x.stride(1) + h * x.stride(2),
+                       to + (token * heads + h) * width, row.data(), width, w_data,
+                       cos_data ? cos_data + at : nullptr, sin_data ? sin_data + at : nullptr, how,
+                       halves);
+      }
+    });
+  });
+  return y;
+}
+
+Tensor heads_by_torch(const Tensor& x, Maybe weight, Maybe cos, Maybe sin, double eps, bool norm,
+                      bool halves) {
+  auto y = x.to(at::kFloat);
+  if (norm) y = y * at::rsqrt(y.square().mean(-1, /*keepdim=*/true) + eps);
+  if (weight) y = y * weight->to(at::kFloat);
+  if (cos) {
+    auto c = cos->unsqueeze(2), s = sin->unsqueeze(2);
+    auto half = x.size(-1) / 2;
+    auto pairs = halves ? y.unflatten(-1, {2, half}).transpose(-1, -2) : y.unflatten(-1, {half, 2});
+    auto a = pairs.select(-1, 0), b = pairs.select(-1, 1);
+    y = at::stack({a * c - b * s, a * s + b * c}, halves ? -2 : -1).flatten(-2);
+  }
+  return y.to(x.scalar_type()).contiguous();
+}
+
+Tensor heads_on_cuda(const Tensor& x, Maybe weight, Maybe cos, Maybe sin, double eps, bool norm,
+                     bool halves) {
+  auto y = cuda::heads(x, weight.value_or(Tensor()), cos.value_or(Tensor()), sin.value_or(Tensor()),
+                       eps, norm, halves);
+  return y.defined() ? y : heads_by_torch(x, weight, cos, sin, eps, norm, halves);
+}
+
+Tensor heads_shape(const Tensor& x, Maybe, Maybe, Maybe, double, bool, bool) {
+  return at::empty(x.sizes(), x.options());
+}
+
+const auto& heads_operator() {
+  static const auto op =
+      define({.schema = "heads(Tensor x, Tensor? weight, Tensor? cos, Tensor? sin, float eps, "
+                        "bool norm, bool halves) -> Tensor",
+              .cpu = torch::CppFunction(&heads_on_cpu),
+              .cuda = torch::CppFunction(&heads_on_cuda),
+              .meta = torch::CppFunction(&heads_shape),
+              .cost = cost})
+          .typed<Tensor(const Tensor&, Maybe, Maybe, Maybe, double, bool, bool)>();
+  return op;
+}
+
+}  // namespace
+
+Tensor modulated_norm(const Tensor& x, const Tensor& shift, const Tensor& scale, double eps) {
+  return modulated_operator().call(x, shift, scale, eps);
+}
+
+Tensor prepared_heads(const Tensor& x, const HeadOptions& options) {
+  const auto maybe = [](const Tensor& tensor) {
+    return tensor.defined() ? std::optional<Tensor>(tensor) : std::nullopt;
+  };
+  std::optional<Tensor> cos, sin;
+  if (options.rope) {
+    cos = options.rope->cos.contiguous();
+    sin = options.rope->sin.contiguous();
+  }
+  return heads_operator().call(x, maybe(options.weight), cos, sin, options.eps, options.norm,
+                               options.rope && options.rope->halves);
+}
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  const auto width = x.size(-1);
+  auto rows = x.reshape({1, -1, 1, width});
+  return prepared_heads(rows, {.weight = weight, .eps = eps}).view(x.sizes());
+}
+
+}  // namespace distorch::device

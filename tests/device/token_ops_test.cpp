@@ -1,0 +1,125 @@
+#include "distorch/device/token_ops.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <c10/core/InferenceMode.h>
+#include <doctest/doctest.h>
+
+#include "tests/support/devices.h"
+
+using namespace distorch;
+using namespace distorch::device;
+using at::Tensor;
+
+namespace {
+
+constexpr auto kDouble = at::kDouble;
+
+double relative(const Tensor& got, const Tensor& wanted) {
+  REQUIRE(got.sizes() == wanted.sizes());
+  return ((got.cpu().to(kDouble) - wanted).norm() / wanted.norm()).item<double>();
+}
+
+/// The heads by their definition, in float64.
+Tensor by_definition(const Tensor& x, const Tensor& weight, double eps, bool norm,
+                     const RopeTable* rope) {
+  auto y = x.to(kDouble);
+  if (norm) y = y / (y.square().mean(-1, true) + eps).sqrt();
+  if (weight.defined()) y = y * weight.to(kDouble);
+  if (!rope) return y;
+  const auto half = x.size(-1) / 2;
+  auto index = at::arange(half);
+  auto first = rope->halves ? index : index * 2,
+       second = rope->halves ? index + half : index * 2 + 1;
+  auto c = rope->cos.to(kDouble).unsqueeze(2), s = rope->sin.to(kDouble).unsqueeze(2);
+  auto a = y.index_select(-1, first), b = y.index_select(-1, second);
+  auto out = at::empty_like(y);
+  out.index_copy_(-1, first, a * c - b * s);
+  out.index_copy_(-1, second, a * s + b * c);
+  return out;
+}
+
+const std::vector<std::pair<at::ScalarType, double>> kTypes = {
+    {at::kFloat, 1e-6}, {at::kHalf, 1e-3}, {at::kBFloat16, 8e-3}};
+
+}  // namespace
+
+TEST_CASE("any device: a modulated norm of tokens, with one or many rows of shift and scale") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(6);
+  for (auto [dtype, tolerance] : kTypes)
+    for (std::int64_t width : {64, 3072, 5120, 18, 20000})
+      for (std::int64_t rows : {1, 7})
+        for (std::int64_t batch : {1, 2}) {
+          CAPTURE(c10::toString(dtype));
+          CAPTURE(width);
+          CAPTURE(rows);
+          auto whole = (at::randn({2, 9, width}, generator) * 3 + 1).to(dtype);
+          // A slice of a longer sequence: rows are not one after the other over the batch.
+          auto x = whole.narrow(1, 1, 7);
+          auto shift = at::randn({batch, rows, width}, generator).to(dtype);
+          auto scale = at::randn({batch, rows, width}, generator).to(dtype);
+          auto wanted =
+              at::layer_norm(x.to(kDouble), {width}, {}, {}, 1e-6) * (1 + scale.to(kDouble)) +
+              shift.to(kDouble);
+          auto there = whole.to(device).narrow(1, 1, 7);
+          auto y = modulated_norm(there, shift.to(device), scale.to(device), 1e-6);
+          CHECK((y.scalar_type() == dtype));
+          CHECK(y.is_contiguous());
+          CHECK(relative(y, wanted) < tolerance);
+        }
+}
+
+TEST_CASE("any device: heads are normalised and turned by their positions") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(7);
+  for (auto [dtype, tolerance] : kTypes)
+    for (std::int64_t width : {16, 128, 640})
+      for (bool halves : {false, true})
+        for (std::int64_t batch : {1, 2}) {
+          CAPTURE(c10::toString(dtype));
+          CAPTURE(width);
+          CAPTURE(halves);
+          // Queries, keys and values of one product side by side: heads are slices of its rows.
+          auto product = at::randn({2, 11, 3 * 3 * width}, generator).to(dtype);
+          const auto heads_of = [&](const Tensor& all) {
+            return all.view({2, 11, 3, 3, width}).select(2, 1);
+          };
+          auto weight = (at::randn({width}, generator) + 1).to(dtype);
+          auto angles = at::randn({batch, 11, width / 2}, generator) * 3;
+          const RopeTable rope{angles.cos(), angles.sin(), halves};
+          const RopeTable rope_there{rope.cos.to(device), rope.sin.to(device), halves};
+          auto there = heads_of(product.to(device));
+          for (bool norm : {false, true})
+            for (bool turned : {false, true})
+              for (bool weighted : {false, true}) {
+                if (!norm && !turned) continue;
+                auto w = weighted ? weight : Tensor();
+                auto wanted =
+                    by_definition(heads_of(product), w, 1e-5, norm, turned ? &rope : nullptr);
+                auto y = prepared_heads(there, {.weight = weighted ? weight.to(device) : Tensor(),
+                                                .norm = norm,
+                                                .eps = 1e-5,
+                                                .rope = turned ? &rope_there : nullptr});
+                CHECK((y.scalar_type() == dtype));
+                CHECK(relative(y, wanted) < tolerance);
+              }
+        }
+}
+
+TEST_CASE("any device: an RMS norm keeps the shape") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(8);
+  for (auto [dtype, tolerance] : kTypes)
+    for (std::int64_t width : {48, 3840, 7}) {
+      auto x = at::randn({3, 5, width}, generator).to(dtype);
+      auto weight = at::randn({width}, generator).to(dtype);
+      auto y = rms_norm(x.to(device), weight.to(device), 1e-6);
+      CHECK(relative(y, by_definition(x, weight, 1e-6, true, nullptr)) < tolerance);
+      CHECK(relative(rms_norm(x.to(device), {}, 1e-6), by_definition(x, {}, 1e-6, true, nullptr)) <
+            tolerance);
+    }
+}
