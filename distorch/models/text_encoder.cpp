@@ -2,9 +2,41 @@
 
 namespace distorch::models {
 
+Vocabularies::Vocabularies(std::filesystem::path folder, std::vector<std::filesystem::path> more)
+    : folder_(std::move(folder)), places_{folder_, folder_.parent_path()} {
+  places_.insert(places_.end(), more.begin(), more.end());
+}
+
+/// The first place's folder `kind` that has one of the files; the usual one where none has.
+std::filesystem::path Vocabularies::find(const std::string& kind,
+                                         const std::vector<std::string>& files) const {
+  std::error_code code;
+  for (const auto& place : places_)
+    for (const auto& file : files)
+      if (std::filesystem::exists(place / kind / file, code)) return place / kind;
+  return folder_.parent_path() / kind;
+}
+
 std::shared_ptr<const tokenizers::ClipBpe> Vocabularies::clip() {
   if (!clip_) clip_ = tokenizers::ClipBpe::load(folder_ / "bpe_simple_vocab_16e6.txt.gz");
   return clip_;
+}
+
+std::shared_ptr<const tokenizers::Unigram> Vocabularies::t5(const at::Tensor& own,
+                                                            const std::string& path) {
+  auto& slot = t5_[own.defined() ? path : ""];
+  if (slot) return slot;
+  if (!own.defined())
+    return slot = tokenizers::Unigram::load(find("t5", {"tokenizer.json", "spiece.model"}));
+  auto bytes = own.contiguous();
+  std::string_view model(static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes());
+  return slot = std::make_shared<tokenizers::Unigram>(tokenizers::read_sentencepiece(model, path),
+                                                      path);
+}
+
+std::shared_ptr<const tokenizers::QwenBpe> Vocabularies::qwen() {
+  if (!qwen_) qwen_ = tokenizers::QwenBpe::load(find("qwen", {"qwen.tiktoken"}));
+  return qwen_;
 }
 
 TextStates joined(const TextRecipe::Join& join, const std::vector<TextStates>& states) {

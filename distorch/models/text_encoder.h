@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +11,8 @@
 
 #include "distorch/models/lora_names.h"
 #include "distorch/tokenizers/clip_bpe.h"
+#include "distorch/tokenizers/qwen_bpe.h"
+#include "distorch/tokenizers/unigram.h"
 #include "distorch/weights/checkpoint.h"
 #include "distorch/weights/manifest.h"
 
@@ -18,13 +21,23 @@ namespace distorch::models {
 /// The vocabularies of tokenizers, each read when it is first needed.
 class Vocabularies {
  public:
-  /// `folder` holds bpe_simple_vocab_16e6.txt.gz.
-  explicit Vocabularies(std::filesystem::path folder) : folder_(std::move(folder)) {}
+  /// `folder` holds bpe_simple_vocab_16e6.txt.gz. The other vocabularies are looked for in folders
+  /// called "t5" and "qwen" beside or below it, then below each of `more`.
+  explicit Vocabularies(std::filesystem::path folder, std::vector<std::filesystem::path> more = {});
   std::shared_ptr<const tokenizers::ClipBpe> clip();
+  /// `own`: the SentencePiece model that the encoder's file carries (a byte tensor); undefined: it
+  /// has none.
+  std::shared_ptr<const tokenizers::Unigram> t5(const at::Tensor& own, const std::string& path);
+  std::shared_ptr<const tokenizers::QwenBpe> qwen();
 
  private:
+  std::filesystem::path find(const std::string& kind, const std::vector<std::string>& files) const;
+
   std::filesystem::path folder_;
+  std::vector<std::filesystem::path> places_;
   std::shared_ptr<const tokenizers::ClipBpe> clip_;
+  std::map<std::string, std::shared_ptr<const tokenizers::Unigram>> t5_;  // by file, "": ours
+  std::shared_ptr<const tokenizers::QwenBpe> qwen_;
 };
 
 /// A vector that stands in place of a token's embedding (textual inversion).

@@ -23,7 +23,8 @@ class ModelCache {
       : settings_(settings),
         folders_(folders),
         engine_(engine),
-        vocabularies_(std::make_shared<models::Vocabularies>(settings.tokenizer_folder)) {}
+        vocabularies_(std::make_shared<models::Vocabularies>(settings.tokenizer_folder,
+                                                             settings.more_tokenizers)) {}
 
   using Path = std::filesystem::path;
   using Placement = streaming::PlacementRequest;

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <vector>
 
 #include "distorch/device/device.h"
 #include "distorch/formats/dtype.h"
@@ -27,6 +28,8 @@ struct Settings {
   bool previews = true;           // pictures of the latent while sampling
   /// Holds bpe_simple_vocab_16e6.txt.gz.
   std::filesystem::path tokenizer_folder = "assets/tokenizers";
+  /// Hold the other vocabularies in folders "t5" and "qwen", beside those next to tokenizer_folder.
+  std::vector<std::filesystem::path> more_tokenizers;
 };
 
 /// The dtype a part computes in on a device, for a file whose weights are mostly `stored`. Warns

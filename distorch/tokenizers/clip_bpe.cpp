@@ -4,9 +4,9 @@
 #include <zlib.h>
 
 #include <algorithm>
-#include <queue>
 
 #include "distorch/base/error.h"
+#include "distorch/tokenizers/bpe_merge.h"
 #include "distorch/tokenizers/clip_text.h"
 #include "distorch/tokenizers/unicode.h"
 
@@ -56,22 +56,6 @@ std::string spelling(int byte, int position) {
   append_character(text, position < 188 ? byte : 256 + position - 188);  // 188 bytes are printable
   return text;
 }
-
-std::uint64_t pair_key(int left, int right) {
-  return static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint64_t>(right);
-}
-
-/// One merge that may be done: lowest token first (tokens are numbered by rank), then from the
-/// left.
-struct Candidate {
-  int merged;
-  std::size_t left;
-  int left_token;
-  int right_token;
-  bool operator>(const Candidate& other) const {
-    return std::pair(merged, left) > std::pair(other.merged, other.left);
-  }
-};
 
 /// Length of the contraction at the start of lower-case `text`, 0 if there is none.
 std::size_t contraction(std::string_view text) {
@@ -152,39 +136,11 @@ std::shared_ptr<const ClipBpe> ClipBpe::load(const std::filesystem::path& vocabu
 }
 
 void ClipBpe::encode_word(std::string_view word, std::vector<int>& ids) const {
-  // Tokens as a linked list over the positions of their first bytes, merges from a heap: n log n,
-  // because a prompt may be one endless word.
-  std::vector<int> token;
-  for (char c : word) token.push_back(byte_token_[static_cast<unsigned char>(c)]);
-  token.back() += byte_tokens;
-  auto count = token.size();
-  std::vector<std::size_t> next(count), previous(count);
-  for (std::size_t i = 0; i < count; ++i) next[i] = i + 1, previous[i] = i - 1;
-  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates;
-  auto consider = [&](std::size_t left) {
-    if (next[left] >= count) return;
-    auto found = merges_.find(pair_key(token[left], token[next[left]]));
-    if (found != merges_.end())
-      candidates.push({found->second, left, token[left], token[next[left]]});
-  };
-  for (std::size_t i = 0; i < count; ++i) consider(i);
-  while (!candidates.empty()) {
-    auto best = candidates.top();
-    candidates.pop();
-    auto left = best.left;
-    // Overtaken by an earlier merge? Merged positions hold -1.
-    if (token[left] != best.left_token || next[left] >= count ||
-        token[next[left]] != best.right_token)
-      continue;
-    auto right = next[left];
-    token[left] = best.merged;
-    token[right] = -1;
-    next[left] = next[right];
-    if (next[left] < count) previous[next[left]] = left;
-    if (left > 0) consider(previous[left]);
-    consider(left);
-  }
-  for (std::size_t i = 0; i < count; i = next[i]) ids.push_back(token[i]);
+  std::vector<int> bytes;
+  for (char c : word) bytes.push_back(byte_token_[static_cast<unsigned char>(c)]);
+  bytes.back() += byte_tokens;
+  auto tokens = merged(std::move(bytes), merges_);
+  ids.insert(ids.end(), tokens.begin(), tokens.end());
 }
 
 void ClipBpe::encode_plain(std::string_view text, std::vector<int>& ids) const {

@@ -101,4 +101,6 @@ std::vector<WeightedText> parse_prompt(std::string_view prompt) {
   return result;
 }
 
+std::vector<WeightedText> unweighted(std::string_view prompt) { return {{unescaped(prompt), 1.0}}; }
+
 }  // namespace distorch::tokenizers

@@ -20,4 +20,7 @@ struct WeightedText {
 /// token_weights.
 std::vector<WeightedText> parse_prompt(std::string_view prompt);
 
+/// A prompt whose parentheses mean nothing, as one stretch; escapes are resolved all the same.
+std::vector<WeightedText> unweighted(std::string_view prompt);
+
 }  // namespace distorch::tokenizers

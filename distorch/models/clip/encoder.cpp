@@ -79,7 +79,7 @@ class ClipEncoder : public TextEncoder {
                     at::Device device) const override;
 
  private:
-  tokenizers::ClipTokenizerOptions tokenizer_options() const {
+  tokenizers::PromptTokenizerOptions tokenizer_options() const {
     return model_.config().kind == TextKind::ClipL ? tokenizers::clip_l_options
                                                    : tokenizers::clip_h_options;
   }

@@ -1,6 +1,7 @@
-#include "distorch/tokenizers/clip_tokenizer.h"
+#include "distorch/tokenizers/prompt_tokenizer.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "distorch/tokenizers/prompt.h"
 #include "distorch/tokenizers/unicode.h"
@@ -43,14 +44,10 @@ std::string_view without_commas(std::string_view name) {
 
 }  // namespace
 
-ClipTokenizer::ClipTokenizer(std::shared_ptr<const ClipBpe> vocabulary,
-                             ClipTokenizerOptions options)
-    : vocabulary_(std::move(vocabulary)), options_(options) {}
-
 /// Adds the embedding whose name begins `words` and returns the text that is left behind the name.
-std::string ClipTokenizer::take_embedding(std::string_view words, float weight,
-                                          const EmbeddingLookup& lookup, PromptTokens& result,
-                                          std::vector<Group>& groups) const {
+std::string PromptTokenizer::take_embedding(std::string_view words, float weight,
+                                            const EmbeddingLookup& lookup, PromptTokens& result,
+                                            std::vector<Group>& groups) const {
   auto parts = split_words(words);
   std::string name(parts[0]), left = joined(parts, 1);
   auto rows = lookup(name);
@@ -77,8 +74,9 @@ std::string ClipTokenizer::take_embedding(std::string_view words, float weight,
   return left;
 }
 
-void ClipTokenizer::add_stretch(std::string_view text, float weight, const EmbeddingLookup& lookup,
-                                PromptTokens& result, std::vector<Group>& groups) const {
+void PromptTokenizer::add_stretch(std::string_view text, float weight,
+                                  const EmbeddingLookup& lookup, PromptTokens& result,
+                                  std::vector<Group>& groups) const {
   for (auto part : cut_at_embeddings(text)) {
     if (part.empty()) continue;
     std::string plain(part);
@@ -88,20 +86,26 @@ void ClipTokenizer::add_stretch(std::string_view text, float weight, const Embed
       if (plain.empty()) continue;
     }
     Group group;
-    for (int id : vocabulary_->encode(plain)) group.push_back({.id = id, .weight = weight});
+    for (int id : encode_(plain)) group.push_back({.id = id, .weight = weight});
     groups.push_back(std::move(group));
   }
 }
 
-std::vector<std::vector<Token>> ClipTokenizer::to_chunks(const std::vector<Group>& groups) const {
-  // the last place is the end token's
-  auto full = static_cast<std::size_t>(options_.max_length - 1);
-  std::vector<std::vector<Token>> chunks = {{Token{.id = ClipBpe::start_token}}};
-  auto close = [&] {
-    auto& chunk = chunks.back();
-    chunk.push_back({.id = ClipBpe::end_token});
-    chunk.resize(static_cast<std::size_t>(options_.max_length), Token{.id = options_.padding});
-  };
+std::vector<Token> PromptTokenizer::opened() const {
+  return options_.start ? std::vector<Token>{Token{.id = *options_.start}} : std::vector<Token>{};
+}
+
+void PromptTokenizer::close(std::vector<Token>& chunk) const {
+  if (options_.end) chunk.push_back({.id = *options_.end});
+  auto length = static_cast<std::size_t>(options_.max_length.value_or(options_.min_length));
+  if (chunk.size() < length) chunk.resize(length, Token{.id = options_.padding});
+}
+
+std::vector<std::vector<Token>> PromptTokenizer::to_chunks(const std::vector<Group>& groups) const {
+  auto full = options_.max_length ? static_cast<std::size_t>(*options_.max_length)
+                                  : std::numeric_limits<std::size_t>::max();
+  if (options_.end) --full;
+  std::vector<std::vector<Token>> chunks = {opened()};
   for (std::size_t g = 0; g < groups.size(); ++g) {
     const auto& group = groups[g];
     bool may_be_cut = group.size() >= static_cast<std::size_t>(options_.longest_kept_word);
@@ -114,18 +118,20 @@ std::vector<std::vector<Token>> ClipTokenizer::to_chunks(const std::vector<Group
       }
       done += taken;
       if (taken == left) break;
-      close();
-      chunks.push_back({Token{.id = ClipBpe::start_token}});
+      close(chunks.back());
+      chunks.push_back(opened());
     }
   }
-  close();
+  close(chunks.back());
   return chunks;
 }
 
-PromptTokens ClipTokenizer::tokenize(std::string_view prompt, const EmbeddingLookup& lookup) const {
+PromptTokens PromptTokenizer::tokenize(std::string_view prompt,
+                                       const EmbeddingLookup& lookup) const {
   PromptTokens result;
   std::vector<Group> groups;
-  for (const auto& [text, weight] : parse_prompt(prompt))
+  auto stretches = options_.weights ? parse_prompt(prompt) : unweighted(prompt);
+  for (const auto& [text, weight] : stretches)
     add_stretch(text, static_cast<float>(weight), lookup, result, groups);
   result.chunks = to_chunks(groups);
   return result;
