@@ -61,6 +61,7 @@ class Family {
   virtual VaePart vae(const weights::Checkpoint& file) const = 0;
   /// The value of one of the network's inputs (Source::Conditioning) for one conditioning, in
   /// context.noise's batch where it has one, on any device. Neither value nor number: there is none.
+  /// Also asked with a context without data (at::kMeta), before a run, for the shape alone.
   virtual sampling::ModelInput encode(const InputSpec& spec, const sampling::ConditioningItem& item,
                                       const sampling::EncodeContext& context) const = 0;
 };

@@ -21,6 +21,8 @@ std::string words(const InputSpec& spec) {
       case Extent::Of::Tokens: dims.push_back("tokens"); break;
       case Extent::Of::Cells:
         dims.push_back(extent.value == 1 ? "cells" : fmt::format("cells/{}", extent.value));
+        break;
+      case Extent::Of::Any: dims.push_back("any"); break;
     }
   return fmt::format("[{}]", fmt::join(dims, ", "));
 }
@@ -90,20 +92,26 @@ std::vector<std::int64_t> shape_of(const InputSpec& spec, const CallSizes& sizes
       case Extent::Of::Tokens: shape.push_back(sizes.tokens); break;
       case Extent::Of::Cells:
         for (auto cells : sizes.cells) shape.push_back((cells + extent.value - 1) / extent.value);
+        break;
+      case Extent::Of::Any: shape.push_back(1); break;
     }
   return shape;
 }
 
 Inputs blank_inputs(const InputSpecs& specs, const CallSizes& sizes, at::Device device,
-                    const std::set<std::string>& optional) {
+                    const std::set<std::string>& optional, const KnownInputs& known) {
   Inputs inputs;
   for (const auto& spec : specs) {
-    if (spec.optional && !optional.count(spec.name)) continue;
+    auto shape = known.shapes.find(spec.name);
+    auto number = known.numbers.find(spec.name);
+    bool told = shape != known.shapes.end() || number != known.numbers.end();
+    if (spec.optional && !told && !optional.count(spec.name)) continue;
     if (spec.shape.empty())
-      inputs.set_number(spec.name, 1.0);
+      inputs.set_number(spec.name, number == known.numbers.end() ? 1.0 : number->second);
     else
-      inputs.set(spec.name, at::empty(shape_of(spec, sizes),
-                                      at::TensorOptions().device(device).dtype(spec.dtype)));
+      inputs.set(spec.name,
+                 at::empty(shape == known.shapes.end() ? shape_of(spec, sizes) : shape->second,
+                           at::TensorOptions().device(device).dtype(spec.dtype)));
   }
   return inputs;
 }

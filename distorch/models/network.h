@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -29,6 +30,7 @@ struct Extent {
     Batch,
     Tokens,
     Cells,  // stands for all dimensions of the latent, each divided by `value`, rounded up
+    Any,    // told by the conditioning alone
   };
   Of of = Of::Number;
   std::int64_t value = 1;
@@ -37,6 +39,7 @@ struct Extent {
   static constexpr Extent batch() { return {Of::Batch, 1}; }
   static constexpr Extent tokens() { return {Of::Tokens, 1}; }
   static constexpr Extent cells(std::int64_t each = 1) { return {Of::Cells, each}; }
+  static constexpr Extent any() { return {Of::Any, 1}; }
 };
 
 /// What a network wants to be called with. From the one list of these come the encoding of
@@ -97,13 +100,19 @@ class Network {
   virtual at::Tensor apply(const Inputs& inputs, const Patches& patches = {}) const = 0;
 };
 
-/// The shape of an input in a call of these sizes.
+/// The shape of an input in a call of these sizes; 1 in each place that the sizes do not tell.
 std::vector<std::int64_t> shape_of(const InputSpec& spec, const CallSizes& sizes);
 
+/// Inputs of a call before their values are known.
+struct KnownInputs {
+  std::map<std::string, std::vector<std::int64_t>> shapes;
+  std::map<std::string, double> numbers;
+};
+
 /// Inputs without values for a dry run: all that the network must have, and the optional ones whose
-/// names are in `optional`.
+/// names are in `optional` or that are known. What is known is taken as it is.
 Inputs blank_inputs(const InputSpecs& specs, const CallSizes& sizes, at::Device device,
-                    const std::set<std::string>& optional = {});
+                    const std::set<std::string>& optional = {}, const KnownInputs& known = {});
 
 /// Error(Shape) that names the input and says what was expected and what came, where an input is
 /// missing, of another number of dimensions or of another fixed size.

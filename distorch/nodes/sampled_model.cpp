@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <numeric>
-
 #include "distorch/device/device.h"
 #include "distorch/streaming/profile.h"
 
@@ -19,36 +17,12 @@ using sampling::ModelInputs;
 
 namespace {
 
-/// Number of tokens of the largest call: prompts of unequal lengths are repeated to a common one,
-/// up to four times.
-std::int64_t common_tokens(const RunShape& shape) {
-  std::int64_t shortest = 0, longest = 0, common = 1;
-  for (const auto* list : {&shape.positive, &shape.negative})
-    for (const auto& item : *list) {
-      if (!item.cross_attn.defined()) continue;
-      auto tokens = item.cross_attn.size(1);
-      shortest = shortest == 0 ? tokens : std::min(shortest, tokens);
-      longest = std::max(longest, tokens);
-      if (common < (std::int64_t{1} << 40)) common = std::lcm(common, tokens);
-    }
-  if (longest == 0) return 77;
-  return common <= 4 * shortest ? common : longest;
-}
-
 /// Batch times all cells: what memory grows with.
 std::int64_t cells_of(at::IntArrayRef shape) {
   std::int64_t product = 1;
   for (std::size_t d = 0; d < shape.size(); ++d)
     if (d != 1) product *= shape[d];
   return product;
-}
-
-models::CallSizes sizes_of(const RunShape& shape) {
-  models::CallSizes sizes;
-  sizes.batch = shape.latent.at(0) * (shape.cfg == 1.0 ? 1 : 2);
-  sizes.cells.assign(shape.latent.begin() + 2, shape.latent.end());
-  sizes.tokens = common_tokens(shape);
-  return sizes;
 }
 
 }  // namespace
@@ -62,27 +36,29 @@ const sampling::ModelSampling& SampledModel::sampling() const {
 
 void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
   auto& loaded = *model_.loaded;
-  auto sizes = sizes_of(shape);
+  auto call = plan_call(loaded.network->inputs(), shape,
+                        [this](const ConditioningItem& item, const EncodeContext& context) {
+                          return encode_anywhere(item, context);
+                        });
   control_.emplace(format().downscale, shape.latent.at(0));
   control_->add(shape.positive);
   control_->add(shape.negative);
-  planned_cells_ = sizes.batch * cells_of(shape.latent) / shape.latent.at(0);
+  planned_cells_ = call.sizes.batch * cells_of(shape.latent) / shape.latent.at(0);
   streaming::RunNeeds needs;
-  needs.key =
-      fmt::format("{}x{} tokens {} {} {}", sizes.batch, fmt::join(sizes.cells, "x"), sizes.tokens,
-                  model_.patches.key(), fmt::join(control_->input_names(), " "));
+  needs.key = fmt::format("{} {} {}", call.key(), model_.patches.key(),
+                          fmt::join(control_->input_names(), " "));
   needs.steps = shape.steps;
   needs.loras = model_.loras;
   needs.profile = [&](const RigDevice& compute) {
     auto fresh = loaded.make();
     return streaming::profile_model(
         *loaded.weights, fresh->manifest(), compute, [&](at::Device device) {
-          fresh->apply(
-              models::blank_inputs(fresh->inputs(), sizes, device, control_->input_names()),
-              model_.patches);
+          fresh->apply(models::blank_inputs(fresh->inputs(), call.sizes, device,
+                                            control_->input_names(), call.known),
+                       model_.patches);
         });
   };
-  auto wanted = control_->wanted(sizes, shape.steps);
+  auto wanted = control_->wanted(call.sizes, shape.steps);
   wanted.insert(wanted.begin(), {loaded.weights, needs});
   uses_ = engine.prepare(wanted);
 }
@@ -115,15 +91,22 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
   return sampling::predict_x0(sampling(), x, sigma, network);
 }
 
-ModelInputs SampledModel::encode(const ConditioningItem& item, const EncodeContext& context) const {
+ModelInputs SampledModel::encode_anywhere(const ConditioningItem& item,
+                                          const EncodeContext& context) const {
   ModelInputs inputs;
   for (const auto& spec : model_.loaded->network->inputs()) {
     if (spec.source != InputSpec::Source::Conditioning) continue;
     auto input = model_.loaded->family->encode(spec, item, context);
-    if (!input.defined()) continue;
-    if (input.value.defined()) input.value = input.value.to(device_, spec.dtype);
-    inputs[spec.name] = std::move(input);
+    if (input.defined()) inputs[spec.name] = std::move(input);
   }
+  return inputs;
+}
+
+ModelInputs SampledModel::encode(const ConditioningItem& item, const EncodeContext& context) const {
+  auto inputs = encode_anywhere(item, context);
+  for (const auto& spec : model_.loaded->network->inputs())
+    if (auto input = inputs.find(spec.name); input != inputs.end() && input->second.value.defined())
+      input->second.value = input->second.value.to(device_, spec.dtype);
   return inputs;
 }
 

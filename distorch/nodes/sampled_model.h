@@ -1,19 +1,11 @@
 #pragma once
 #include "distorch/nodes/control.h"
+#include "distorch/nodes/planned_call.h"
 #include "distorch/nodes/values.h"
 #include "distorch/sampling/guidance.h"
 #include "distorch/streaming/engine.h"
 
 namespace distorch::nodes {
-
-/// What a run of a diffusion model will look like, known before its first step.
-struct RunShape {
-  std::vector<std::int64_t> latent;  // [B, C, h, w] or [B, C, T, h, w]
-  int steps = 1;
-  double cfg = 1;
-  const sampling::Conditioning& positive;
-  const sampling::Conditioning& negative;
-};
 
 /// A diffusion model of any family as sampling sees one: x and sigmas are float32, the network
 /// computes in its own dtype, on the device that its weights are streamed to. Latents outside are
@@ -26,7 +18,7 @@ class SampledModel final : public sampling::X0Model {
 
   /// Brings the model's weights, and those of the ControlNets that its conditionings use, into place
   /// and keeps them there for as long as this object lives; the plans are made with dry runs of one
-  /// call.
+  /// call, which has the inputs that the conditionings are encoded to.
   void prepare(streaming::Engine& engine, const RunShape& shape);
 
   const sampling::ModelSampling& sampling() const override;
@@ -46,6 +38,9 @@ class SampledModel final : public sampling::X0Model {
 
  private:
   const models::LatentFormat& format() const { return model_.latent_format(); }
+  /// What the family makes of a conditioning, wherever it puts it.
+  sampling::ModelInputs encode_anywhere(const sampling::ConditioningItem& item,
+                                        const sampling::EncodeContext& context) const;
 
   Model model_;
   std::optional<ControlRun> control_;

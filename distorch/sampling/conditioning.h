@@ -45,6 +45,10 @@ struct ConditioningItem {
   /// Anything else a model family reads: "guidance", "width", ... and "concat_latent_image", ...
   std::map<std::string, double> numbers;
   std::map<std::string, at::Tensor> tensors;
+  std::map<std::string, std::string> texts;  // "reference_latents_method", ...
+  /// Pictures that the model looks at beside the one it makes, in order, of any sizes: [B, C, h, w]
+  /// in the scale of a LATENT.
+  std::vector<at::Tensor> reference_latents;
 };
 
 /// What the CONDITIONING type of a workflow carries.

@@ -150,17 +150,8 @@ bool same_control(const Control* a, const Control* b) {
 }
 
 bool fit_together(const Task& a, const Task& b) {
-  if (a.x.sizes() != b.x.sizes() || a.inputs.size() != b.inputs.size() ||
-      !same_control(a.control, b.control)) {
-    return false;
-  }
-  for (const auto& [name, input] : a.inputs) {
-    const auto other = b.inputs.find(name);
-    if (other == b.inputs.end() || !fit_together(input, other->second)) {
-      return false;
-    }
-  }
-  return true;
+  return a.x.sizes() == b.x.sizes() && same_control(a.control, b.control) &&
+         fit_together(a.inputs, b.inputs);
 }
 
 // Attention over a text repeated whole gives what attention over the text gives.
@@ -236,6 +227,19 @@ std::vector<std::size_t> next_batch(const X0Model& model, const std::vector<Task
 }
 
 }  // namespace
+
+bool fit_together(const ModelInputs& a, const ModelInputs& b) {
+  if (a.size() != b.size()) {
+    return false;
+  }
+  for (const auto& [name, input] : a) {
+    const auto other = b.find(name);
+    if (other == b.end() || !fit_together(input, other->second)) {
+      return false;
+    }
+  }
+  return true;
+}
 
 at::Tensor repeat_to(const at::Tensor& tensor, std::int64_t count, std::int64_t dim) {
   const std::int64_t have = tensor.size(dim);
