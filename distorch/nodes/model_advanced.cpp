@@ -1,4 +1,3 @@
-#include "distorch/base/error.h"
 #include "distorch/models/latent_formats.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/values.h"
@@ -43,8 +42,8 @@ void run_discrete(Call& call) {
 void run_continuous_edm(Call& call) {
   auto name = call.text("sampling");
   if (name == "cosmos_rflow")
-    throw Error(ErrorKind::Usage, call.place(),
-                "'cosmos_rflow' belongs to models that are not supported yet");
+    return out_with(
+        call, sampling::cosmos_flow_sampling(call.number("sigma_min"), call.number("sigma_max")));
   auto prediction = prediction_of(name);
   auto model = call.get<Model>("model");
   model.sampling = sampling::continuous_edm_sampling(prediction, call.number("sigma_min"),
@@ -59,6 +58,7 @@ void run_continuous_v(Call& call) {
            sampling::continuous_v_sampling(call.number("sigma_min"), call.number("sigma_max")));
 }
 
+void run_cascade(Call& call) { out_with(call, sampling::cascade_sampling(call.number("shift"))); }
 void run_sd3(Call& call) { out_with(call, sampling::flow_sampling(call.number("shift"))); }
 void run_aura_flow(Call& call) {
   out_with(call, sampling::flow_sampling(call.number("shift"), 1.0));
@@ -117,6 +117,7 @@ void add_advanced_model_nodes(graph::Catalog& catalog) {
       "ModelSamplingContinuousV",
       {choice("sampling", {"v_prediction"}), sigma("sigma_max", 500.0), sigma("sigma_min", 0.03)},
       run_continuous_v));
+  catalog.add(changes_model("ModelSamplingStableCascade", {shift("shift", 2.0)}, run_cascade));
   catalog.add(changes_model("ModelSamplingSD3", {shift("shift", 3.0)}, run_sd3));
   catalog.add(changes_model("ModelSamplingAuraFlow", {shift("shift", 1.73)}, run_aura_flow));
   catalog.add(changes_model(

@@ -140,6 +140,66 @@ class ContinuousVSampling : public ContinuousEdmSampling {
   static constexpr double kPi = 3.14159265358979323846;
 };
 
+class CosmosFlowSampling : public ContinuousEdmSampling {
+ public:
+  CosmosFlowSampling(double sigma_min, double sigma_max)
+      : ContinuousEdmSampling(Prediction::CosmosFlow, sigma_min, sigma_max, 1.0) {}
+  using ModelSampling::sigma;
+  using ModelSampling::timestep;
+
+  at::Tensor timestep(const at::Tensor& sigma) const override { return sigma / (sigma + 1); }
+  at::Tensor sigma(const at::Tensor& timestep) const override {
+    const double highest = sigma_max();
+    return at::where(timestep >= highest / (highest + 1), highest, timestep / (1 - timestep));
+  }
+};
+
+// Source: ComfyUI comfy/model_sampling.py, StableCascadeSampling; Nichol and Dhariwal 2021 for the
+// cosine schedule.
+class CascadeSampling : public ModelSampling {
+ public:
+  explicit CascadeSampling(double shift)
+      : ModelSampling(Prediction::Eps, 1.0),
+        shift_(shift),
+        first_(signal_at(at::zeros({}, at::kFloat)).item().toDouble()) {
+    constexpr int kLevels = 10000;
+    sigmas_ = to_sigmas(sigma(at::arange(1, kLevels + 1, at::kLong) / kLevels));
+  }
+  using ModelSampling::sigma;
+  using ModelSampling::timestep;
+
+  at::Tensor timestep(const at::Tensor& sigma) const override {
+    const at::Tensor signal = 1 / (sigma * sigma + 1);
+    return (signal * first_).sqrt().acos() / (kPi / 2) * (1 + kOffset) - kOffset;
+  }
+  at::Tensor sigma(const at::Tensor& timestep) const override {
+    at::Tensor signal = signal_at(timestep) / first_;
+    if (shift_ != 1.0) {
+      signal = ((signal / (1 - signal)).log() - 2 * std::log(shift_)).sigmoid();
+    }
+    signal = signal.clamp(kLeastSignal, 1 - kLeastSignal);
+    return ((1 - signal) / signal).sqrt();
+  }
+  double percent_to_sigma(double percent) const override {
+    if (percent <= 0.0) {
+      return kBeforeEverything;
+    }
+    return percent >= 1.0 ? 0.0 : ModelSampling::sigma(static_cast<float>(1.0 - percent));
+  }
+
+ private:
+  static constexpr double kPi = 3.14159265358979323846;
+  static constexpr double kOffset = 8e-3;
+  static constexpr double kLeastSignal = 1e-4;
+
+  static at::Tensor signal_at(const at::Tensor& t) {
+    return ((t + kOffset) / (1 + kOffset) * (kPi / 2)).cos().square();
+  }
+
+  double shift_;
+  double first_;  // signal_at(0)
+};
+
 class FlowSampling : public ModelSampling {
  public:
   FlowSampling(double shift, double multiplier)
@@ -211,6 +271,9 @@ at::Tensor ModelSampling::calculate_input(const at::Tensor& sigma, const at::Ten
     return x;
   }
   const at::Tensor s = against(sigma, x.dim());
+  if (prediction_ == Prediction::CosmosFlow) {
+    return x / (s + 1);
+  }
   return x / (s * s + sigma_data_ * sigma_data_).sqrt();
 }
 
@@ -223,6 +286,7 @@ at::Tensor ModelSampling::calculate_denoised(const at::Tensor& sigma, const at::
     case Prediction::X0:
     case Prediction::ImgToImg: return output;
     case Prediction::Lcm: return consistent(sigma, x - output * s, x);
+    case Prediction::CosmosFlow: return (x - output * s) / (s + 1);
     case Prediction::V:
     case Prediction::Edm: break;
   }
@@ -248,6 +312,9 @@ at::Tensor ModelSampling::noise_scaling(const at::Tensor& sigma, const at::Tenso
   const at::Tensor s = against(sigma, noise.dim());
   if (is_flow()) {
     return s * noise + (1.0 - s) * latent;
+  }
+  if (prediction_ == Prediction::CosmosFlow) {
+    return noise * s + latent;
   }
   return noise * (max_denoise ? at::sqrt(1.0 + s * s) : s) + latent;
 }
@@ -278,6 +345,14 @@ std::shared_ptr<const ModelSampling> continuous_edm_sampling(Prediction predicti
 
 std::shared_ptr<const ModelSampling> continuous_v_sampling(double sigma_min, double sigma_max) {
   return std::make_shared<ContinuousVSampling>(sigma_min, sigma_max);
+}
+
+std::shared_ptr<const ModelSampling> cosmos_flow_sampling(double sigma_min, double sigma_max) {
+  return std::make_shared<CosmosFlowSampling>(sigma_min, sigma_max);
+}
+
+std::shared_ptr<const ModelSampling> cascade_sampling(double shift) {
+  return std::make_shared<CascadeSampling>(shift);
 }
 
 std::shared_ptr<const ModelSampling> flow_sampling(double shift, double multiplier) {

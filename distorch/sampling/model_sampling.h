@@ -20,6 +20,8 @@ enum class Prediction {
   Lcm,
   ImgToImg,  // the clean latent, from x as it is
   Flow,      // x = (1 - sigma) * x0 + sigma * noise, output is noise - x0 (SD3, FLUX)
+  // The same on levels t = sigma / (sigma + 1); x is x0 + sigma * noise outside the network.
+  CosmosFlow,
 };
 
 /// A model's noise levels and the arithmetic between noise, latent and network output.
@@ -96,6 +98,13 @@ std::shared_ptr<const ModelSampling> continuous_v_sampling(double sigma_min, dou
 
 /// SD3 and kin: sigma = shift * t / (1 + (shift - 1) * t), timestep = sigma * multiplier.
 std::shared_ptr<const ModelSampling> flow_sampling(double shift, double multiplier = 1000.0);
+
+/// Rectified flow on the levels of continuous_edm_sampling; timestep is sigma / (sigma + 1).
+std::shared_ptr<const ModelSampling> cosmos_flow_sampling(double sigma_min, double sigma_max);
+
+/// Stable Cascade: noise levels of a cosine schedule whose signal-to-noise ratio is divided by
+/// shift squared; prediction Eps, timestep 0..1.
+std::shared_ptr<const ModelSampling> cascade_sampling(double shift);
 
 /// FLUX: sigma = e^shift / (e^shift + 1/t - 1), timestep = sigma.
 std::shared_ptr<const ModelSampling> flux_sampling(double shift = 1.15);

@@ -26,7 +26,7 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "ImageBatch", "EmptyImage", "SolidMask", "InvertMask", "ImageToMask", "MaskToImage",
          "KSampler", "KSamplerAdvanced", "CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner",
          "ModelSamplingDiscrete", "ModelSamplingContinuousEDM", "ModelSamplingContinuousV", "ModelSamplingSD3",
-         "ModelSamplingAuraFlow", "ModelSamplingFlux", "RescaleCFG", "FreeU", "FreeU_V2",
+         "ModelSamplingAuraFlow", "ModelSamplingFlux", "ModelSamplingStableCascade", "EmptySD3LatentImage", "RescaleCFG", "FreeU", "FreeU_V2",
          "ModelMergeSimple", "ModelMergeAdd", "ModelMergeSubtract",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
 

@@ -45,6 +45,36 @@ TEST_CASE("model sampling: tables, percentages and timesteps of the reference") 
   }
 }
 
+TEST_CASE("model sampling: models that a workflow can switch to, as ComfyUI's classes have them") {
+  const std::map<std::string, std::shared_ptr<const ModelSampling>> models = {
+      {"flow_1000_3", flow_sampling(3.0)},   {"flow_1_1.73", flow_sampling(1.73, 1.0)},
+      {"flow_1_6", flow_sampling(6.0, 1.0)}, {"flow_1000_1", flow_sampling(1.0)},
+      {"flux_0.7", flux_sampling(0.7)},      {"cascade_1", cascade_sampling(1.0)},
+      {"cascade_2", cascade_sampling(2.0)},  {"cosmos", cosmos_flow_sampling(0.01, 80.0)}};
+  const Dump dump = load_dump("model_sampling");
+  const auto facts = load_manifest("model_sampling").at("models");
+  CHECK(facts.size() == models.size());
+  const at::Tensor x = dump.at("x"), output = dump.at("output"), some = dump.at("some");
+  for (const auto& [name, model] : models) {
+    CAPTURE(name);
+    auto close = [&](const at::Tensor& got, const char* what) {
+      CAPTURE(what);
+      CHECK(at::allclose(got, dump.at(name + "/" + what), 1e-4, 1e-5));
+    };
+    CHECK(model->sigmas().size() == facts.at(name).at("count").get<std::size_t>());
+    at::Tensor table = as_tensor(model->sigmas());
+    close(table.size(0) > 1000 ? table.slice(0, 0, std::nullopt, 10) : table, "table");
+    for (const auto& [percent, sigma] : facts.at(name).at("percent_to_sigma").items())
+      CHECK(model->percent_to_sigma(std::stod(percent)) ==
+            doctest::Approx(sigma.get<double>()).epsilon(1e-4));
+    close(model->timestep(dump.at("sigmas")), "timestep");
+    close(model->sigma(model->timestep(some)), "sigma");
+    close(model->calculate_input(some, x), "input");
+    close(model->calculate_denoised(some, output, x), "denoised");
+    close(model->noise_scaling(some, output, x), "noised");
+  }
+}
+
 TEST_CASE(
     "model sampling: discrete timesteps are the nearest levels, in between goes by logarithm") {
   auto model = discrete_sampling();
