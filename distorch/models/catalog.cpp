@@ -7,8 +7,10 @@
 #include "distorch/models/clip/recipes.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
+#include "distorch/models/sd3/family.h"
 #include "distorch/models/sdxl/family.h"
 #include "distorch/models/vae/autoencoder.h"
+#include "distorch/models/z_image/family.h"
 
 namespace distorch::models {
 
@@ -20,6 +22,9 @@ const std::vector<FamilyKind>& families() {
       {"SD2.x", sd2::detect},
       {"SDXL", sdxl::detect},
       {"SDXL refiner", sdxl::detect_refiner},
+      {"SD3", sd3::detect},
+      {"Z-Image", z_image::detect},
+      {"Lumina 2", z_image::detect_lumina},
   };
   return list;
 }

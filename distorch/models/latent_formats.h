@@ -10,5 +10,9 @@ LatentFormat sd_latent();
 LatentFormat sdxl_latent();
 /// Playground 2.5, which has SDXL's VAE but its own scale by channel.
 LatentFormat playground_latent();
+/// Of SD3's VAE, 16 channels.
+LatentFormat sd3_latent();
+/// Of FLUX.1's VAE, 16 channels.
+LatentFormat flux_latent();
 
 }  // namespace distorch::models
