@@ -1,0 +1,125 @@
+#include <fstream>
+
+#include "distorch/device/sim/sim.h"
+#include "tests/nodes/tiny_app.h"
+#include "tests/support/devices.h"
+
+using namespace distorch;
+using namespace distorch::test;
+using graph::Json;
+using graph::Value;
+
+/// SD3, Z-Image and Lumina 2 through the nodes: tests/parity/nodes_dit.json.
+namespace {
+
+sampling::Conditioning conditioning_of(const graph::Call& call) {
+  auto name = call.text("name");
+  sampling::ConditioningItem item;
+  item.cross_attn = tiny_weight(name, {1, call.integer("tokens"), 48});
+  item.pooled_output = tiny_weight(name + " pooled", {1, 32});
+  return {item};
+}
+
+at::Tensor latent_of(const graph::Call& call) {
+  std::vector<std::int64_t> shape = {call.integer("batch"), 16, call.integer("height"),
+                                     call.integer("width")};
+  auto name = call.text("name");
+  return name.empty() ? at::zeros(shape) : tiny_weight(name, shape);
+}
+
+/// The tiny models as files, and nodes that make seeded inputs (tests/parity/make_nodes_dit.py).
+class DitApp : public TinyApp {
+ public:
+  explicit DitApp(streaming::EngineOptions engine = {}) : TinyApp(std::move(engine), "dit") {
+    fs::create_directories(folder() / "diffusion_models");
+    for (std::string name : {"sd3_medium", "sd3_large", "sd3_dual", "z_image", "lumina2"})
+      write_tensors(folder() / "diffusion_models" / ("tiny_" + name + ".safetensors"),
+                    tiny_tensors({name}));
+    app.folders.add("diffusion_models", folder() / "diffusion_models");
+    catalog.add({.name = "TinyConditioning",
+                 .inputs = {graph::text("name"), graph::integer("tokens")},
+                 .outputs = {"CONDITIONING"},
+                 .run = [](graph::Call& call) {
+                   call.out(0, Value::of("CONDITIONING", conditioning_of(call)));
+                 }});
+    catalog.add({.name = "TinyLatent",
+                 .inputs = {graph::text("name"), graph::integer("batch"), graph::integer("height"),
+                            graph::integer("width")},
+                 .outputs = {"LATENT"},
+                 .run = [](graph::Call& call) {
+                   call.out(0, Value::of("LATENT", sampling::Latent{latent_of(call), {}, {}}));
+                 }});
+  }
+
+  at::Tensor latent(const Json& one) {
+    return value_of(one["workflow"], one["latent"]).as<sampling::Latent>().samples;
+  }
+};
+
+Json cases() { return Json::parse(std::ifstream(parity_folder() / "nodes_dit.json"))["cases"]; }
+
+/// The diffusion model computed on sim:0 with its weights where `allocation` says.
+Json split(Json workflow, const std::string& allocation) {
+  for (auto& [id, node] : workflow.items())
+    if (node["class_type"] == "UNETLoader") {
+      node["class_type"] = "UNETLoaderDisTorch2MultiGPU";
+      auto& inputs = node["inputs"];
+      inputs["compute_device"] = "sim:0";
+      inputs["virtual_vram_gb"] = 0.0;
+      inputs["donor_device"] = "cpu";
+      inputs["expert_mode_allocations"] = allocation;
+      inputs["eject_models"] = true;
+    }
+  return workflow;
+}
+
+}  // namespace
+
+TEST_CASE("SD3, Z-Image, Lumina 2: whole workflows give ComfyUI's latents") {
+  DitApp tiny;
+  Dump dump("nodes_dit");
+  for (const auto& one : cases()) {
+    auto title = one["name"].get<std::string>();
+    INFO(title);
+    CHECK(difference(tiny.latent(one), dump[title]) < 1e-4);
+  }
+}
+
+TEST_CASE("SD3, Z-Image, Lumina 2: split over devices, the same bits") {
+  sim::install(small_rig(), sim::Mode::Exec);
+  streaming::EngineOptions options;
+  options.rig = small_rig();
+  Dump dump("nodes_dit");
+  for (auto one : cases()) {
+    auto title = one["name"].get<std::string>();
+    if (!title.ends_with("_text") && !title.starts_with("lora_")) continue;
+    auto workflow = one["workflow"];
+    at::Tensor whole;
+    for (const char* allocation : {"sim:0,100%", "cpu,*", "sim:0,200kb;sim:1,200kb;cpu,*"}) {
+      INFO(title << " " << allocation);
+      DitApp tiny(options);
+      one["workflow"] = split(workflow, allocation);
+      auto latent = tiny.latent(one);
+      if (!whole.defined()) whole = latent;
+      CHECK(at::equal(latent, whole));
+    }
+    CHECK(difference(whole, dump[title]) < 1e-4);
+  }
+}
+
+TEST_CASE("SD3: conditionings of another model are told, with what would fit") {
+  DitApp tiny;
+  auto one = cases()[0];
+  auto& workflow = one["workflow"];
+  workflow["90"] = {{"class_type", "CheckpointLoaderSimple"},
+                    {"inputs", {{"ckpt_name", "tiny_sd1.safetensors"}}}};
+  workflow["91"] = {{"class_type", "CLIPTextEncode"},
+                    {"inputs", {{"text", "a cat"}, {"clip", {"90", 1}}}}};
+  for (auto& [id, node] : workflow.items())
+    if (node["class_type"] == "KSampler") node["inputs"]["positive"] = {"91", 0};
+  workflow["keep"] = {{"class_type", "Keep"}, {"inputs", {{"value", one["latent"]}}}};
+  auto error = tiny.run(workflow).error;
+  CAPTURE(error);
+  CHECK(error.find("takes a text conditioning ('context') of [batch, tokens, 48]") !=
+        std::string::npos);
+}

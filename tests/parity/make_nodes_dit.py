@@ -1,0 +1,157 @@
+"""nodes_dit.*: whole workflows on the tiny MM-DiTs and Next-DiTs, run by ComfyUI's own nodes (0.33), and loras/{sd3,z_image}_*.
+
+UNETLoader takes the tiny models by name; TinyConditioning and TinyLatent (C++: tests/nodes/dit_test.cpp) make seeded inputs.
+"""
+import json
+import os
+
+import comfy_env
+
+comfy_env.import_comfy()
+
+import torch
+
+torch.use_deterministic_algorithms(False)
+
+import comfy.model_patcher
+import comfy.sd
+import comfy.supported_models as supported
+import nodes
+import safetensors.torch
+from comfy_extras import nodes_model_advanced
+
+import tiny_models as tiny
+
+CPU = torch.device("cpu")
+SD3 = dict(in_channels=16, patch_size=2, input_size=None, depth=2, num_blocks=3, adm_in_channels=32, num_patches=64,
+           pos_embed_max_size=8, pos_embed_scaling_factor=None,
+           context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": 48, "out_features": 128}})
+DIT = dict(image_model="lumina2", patch_size=2, in_channels=16, n_refiner_layers=2, n_layers=2, qk_norm=True, cap_feat_dim=48,
+           axes_lens=[300, 512, 512], multiple_of=32)
+MODELS = {
+    "sd3_medium": (supported.SD3, SD3), "sd3_large": (supported.SD3, {**SD3, "qk_norm": "rms"}),
+    "sd3_dual": (supported.SD3, {**SD3, "qk_norm": "rms", "x_block_self_attn_layers": [0, 1]}),
+    "z_image": (supported.ZImage, dict(DIT, dim=256, n_heads=4, n_kv_heads=4, axes_dims=[16, 24, 24], rope_theta=256.0,
+                                       ffn_dim_multiplier=1.0, z_image_modulation=True, time_scale=1000.0, pad_tokens_multiple=32)),
+    "lumina2": (supported.Lumina2, dict(DIT, dim=96, n_heads=4, n_kv_heads=2, axes_dims=[8, 8, 8], rope_theta=10000.0,
+                                        ffn_dim_multiplier=2.0)),
+}
+
+
+def load_model(unet_name, weight_dtype):
+    name = unet_name.split(".")[0].removeprefix("tiny_")
+    kind, settings = MODELS[name]
+    config = kind(dict(settings))
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, "")
+    with open(os.path.join(comfy_env.HERE, name + ".json"), encoding="utf-8") as f:
+        shapes = json.load(f)["tensors"]
+    model.diffusion_model.load_state_dict({n: tiny.weight(n, s) for n, s in shapes.items()})
+    return comfy.model_patcher.ModelPatcher(model.eval(), load_device=CPU, offload_device=CPU)
+
+
+def load_lora(model, lora_name, strength_model):
+    lora = safetensors.torch.load_file(os.path.join(comfy_env.HERE, "loras", lora_name))
+    return comfy.sd.load_lora_for_models(model, None, lora, strength_model, 0)[0]
+
+
+LOADERS = {
+    "UNETLoader": load_model,
+    "LoraLoaderModelOnly": load_lora,
+    "TinyConditioning": lambda name, tokens: [[tiny.weight(name, [1, tokens, 48]),
+                                              {"pooled_output": tiny.weight(name + " pooled", [1, 32])}]],
+    "TinyLatent": lambda name, batch, height, width: {
+        "samples": tiny.weight(name, [batch, 16, height, width]) * (1.0 if name else 0.0)},
+}
+NODES = {**nodes.NODE_CLASS_MAPPINGS, **nodes_model_advanced.NODE_CLASS_MAPPINGS}
+
+
+def run(workflow):
+    results = {}
+
+    def value(node_id, slot):
+        if node_id not in results:
+            node = workflow[node_id]
+            args = {k: value(*v) if isinstance(v, list) else v for k, v in node["inputs"].items()}
+            with torch.inference_mode():
+                if node["class_type"] in LOADERS:
+                    results[node_id] = (LOADERS[node["class_type"]](**args),)
+                else:
+                    cls = NODES[node["class_type"]]
+                    results[node_id] = cls.execute(**args).args if hasattr(cls, "execute") else getattr(cls(), cls.FUNCTION)(**args)
+        return results[node_id][slot]
+
+    return value
+
+
+class Graph:
+    def __init__(self, model):
+        self.nodes = {}
+        self.model = self.add("UNETLoader", unet_name=f"tiny_{model}.safetensors", weight_dtype="default")
+
+    def add(self, class_type, **inputs):
+        self.nodes[str(len(self.nodes) + 1)] = {"class_type": class_type, "inputs": inputs}
+        return [str(len(self.nodes)), 0]
+
+    def sample(self, positive=("cat", 9), negative=("dog", 9), latent=("", 1), model=None, **more):
+        text = lambda name, tokens: self.add("TinyConditioning", name=name, tokens=tokens)
+        inputs = {"seed": 5, "steps": 4, "cfg": 3.5, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0, **more}
+        return self.add("KSampler", model=model or self.model, positive=text(*positive), negative=text(*negative),
+                        latent_image=self.add("TinyLatent", name=latent[0], batch=latent[1], height=8, width=10), **inputs)
+
+
+def pairs(layers, key, up, down, alpha=None):
+    out = {}
+    for name, (rows, columns) in layers.items():
+        out[key(name) + up], out[key(name) + down] = tiny.weight(name + " up", [rows, 4]), tiny.weight(name + " down", [4, columns])
+        if alpha:
+            out[key(name) + ".alpha"] = torch.tensor(alpha)
+    return out
+
+
+def write_loras():
+    """Fused queries, keys and values in original and in kohya's names; apart from each other in those of diffusers."""
+    save = lambda t, name: safetensors.torch.save_file(t, os.path.join(comfy_env.HERE, "loras", name + ".safetensors"))
+    kohya = (".lora_up.weight", ".lora_down.weight", 2.0)
+    peft = (".lora_B.weight", ".lora_A.weight")
+    fused = {"joint_blocks.0.x_block.attn.qkv": (384, 128), "joint_blocks.1.context_block.mlp.fc1": (512, 128),
+             "joint_blocks.2.x_block.adaLN_modulation.1": (768, 128), "context_embedder": (128, 48)}
+    save(pairs(fused, lambda n: "lora_unet_" + n.replace(".", "_"), *kohya), "sd3_kohya")
+    save(pairs(fused, lambda n: "diffusion_model." + n, *peft), "sd3_plain")
+    apart = {"transformer_blocks.0.attn.to_q": (128, 128), "transformer_blocks.0.attn.to_v": (128, 128),
+             "transformer_blocks.1.attn.add_k_proj": (128, 128), "transformer_blocks.1.attn.to_out.0": (128, 128),
+             "transformer_blocks.2.ff.net.2": (128, 512)}
+    save(pairs(apart, lambda n: "transformer." + n, *peft), "sd3_diffusers")
+    fused = {"layers.0.attention.qkv": (768, 256), "layers.1.feed_forward.w2": (256, 256), "noise_refiner.0.attention.out": (256, 256)}
+    save(pairs(fused, lambda n: "lora_unet_" + n.replace(".", "_"), *kohya), "z_image_kohya")
+    apart = {"layers.0.attention.to_q": (256, 256), "layers.0.attention.to_v": (256, 256), "layers.1.attention.to_out.0": (256, 256),
+             "context_refiner.1.attention.to_k": (256, 256), "layers.1.adaLN_modulation.0": (1024, 256)}
+    save(pairs(apart, lambda n: "diffusion_model." + n, *peft), "z_image_diffusers")
+
+
+def cases():
+    for model in MODELS:
+        g = Graph(model)
+        yield model + "_text", g, g.sample()
+        g = Graph(model)
+        yield model + "_lengths", g, g.sample(negative=("dog", 34), sampler_name="dpmpp_2m", scheduler="sgm_uniform")
+        g = Graph(model)
+        yield model + "_batch", g, g.sample(latent=("start", 2), denoise=0.6)
+    g = Graph("sd3_medium")
+    yield "sd3_shift", g, g.sample(model=g.add("ModelSamplingSD3", model=g.model, shift=1.5))
+    g = Graph("z_image")
+    yield "z_image_shift", g, g.sample(model=g.add("ModelSamplingAuraFlow", model=g.model, shift=5.0), cfg=1.0)
+    for name in ("sd3_kohya", "sd3_plain", "z_image_kohya"):
+        g = Graph("z_image" if name.startswith("z") else "sd3_dual")
+        yield "lora_" + name, g, g.sample(model=g.add("LoraLoaderModelOnly", model=g.model, lora_name=name + ".safetensors",
+                                                      strength_model=0.9))
+
+
+if __name__ == "__main__":
+    write_loras()
+    tensors, described = {}, []
+    for name, g, latent in cases():
+        tensors[name] = run(g.nodes)(*latent)["samples"]
+        described.append({"name": name, "workflow": g.nodes, "latent": latent})
+        print(name, list(tensors[name].shape), float(tensors[name].std()))
+    comfy_env.save("nodes_dit", tensors, {"cases": described})
