@@ -1,4 +1,4 @@
-// Fits a rig to steps that bench_gpu_streaming and bench_gpu_sd15 have measured; needs no
+// Fits a rig to steps that bench_gpu_streaming and bench_gpu_network have measured; needs no
 // accelerator.
 //   bench_gpu_calibrate --targets FILE[,FILE...] --out rig.yaml [--label NAME]
 #include <fmt/format.h>

@@ -4,7 +4,8 @@
 #   bench/gpu/run_all.sh            the real thing, cuda:0
 #   TINY=1 bench/gpu/run_all.sh     the same steps at toy sizes on the simulated accelerator, to test this script
 # With a second accelerator: allocations and streaming from its memory too; DONORS_ONLY=1 streams from there alone.
-# PARTS picks some: "correct streaming opening sd15 peers compile"
+# PARTS picks some: "correct streaming opening sd15 peers compile", and further networks at full size: "sdxl flux qwen_image sd35 z_image";
+# COMPILE names the network that torch.compile is timed on (sd15).
 cd "$(dirname "$0")/../.." || exit 1
 LIMIT=${LIMIT:-540}
 PARTS=${PARTS:-correct streaming opening sd15 peers compile}
@@ -61,6 +62,15 @@ pictures() {
     --library-path "$TORCH/lib:$PWD/.gpu/lib" --tokenizers "$TOKENIZERS" --device $DEVICE "${PICTURES[@]}" "$@"
   grep -a "^$label" "$LOG" | grep -av "equal to the resident run"
 }
+# network MODEL SECONDS SECONDS: diffusers' time and ours for one network
+NETWORKS=${NETWORKS:-/dev/shm}
+network() {
+  try "$2" $PYTHON $HERE/peer_network.py "$1" "$NETWORKS/$1" "${THEIRS[@]}" &&
+    ours "$3" bench_gpu_network --folder "$NETWORKS/$1" --label "$1" --device $DEVICE --out "$WORK" "${OURS[@]}"
+  mkdir -p "$WORK/$1" && cp "$NETWORKS/$1/peer.json" "$WORK/$1/"
+  [ "$1" = "${COMPILE:-sd15}" ] || rm -rf "${NETWORKS:?}/$1"
+  collect
+}
 collect() {
   $PYTHON $HERE/summary.py "$WORK" "$OUT" >"$WORK/table.txt" 2>>"$LOG"
   [ -f "$WORK/rig.yaml" ] && cp "$WORK/rig.yaml" "$OUT/"
@@ -113,10 +123,14 @@ if wants opening; then
 fi
 if wants sd15; then
   say "SD 1.5"
-  try 70 $PYTHON $HERE/peer_sd15.py "$WORK/sd15" "${THEIRS[@]}"
-  ours 150 bench_gpu_sd15 --folder "$WORK/sd15" --device $DEVICE --out "$WORK" "${OURS[@]}"
-  collect
+  network sd15 70 150
 fi
+for MODEL in sdxl flux qwen_image sd35 z_image; do
+  if wants $MODEL; then
+    say "$MODEL"
+    network $MODEL 150 240
+  fi
+done
 if wants peers; then
   say "peers of streaming"
   try 130 $PYTHON $HERE/peer_streaming.py "$FILE" --out "$WORK" --facts "$WORK/streaming_facts.json" --seconds 100 "${THEIRS[@]}"
@@ -124,11 +138,14 @@ if wants peers; then
 fi
 if wants compile; then
   say "torch.compile"
-  [ -f "$WORK/sd15/peer.json" ] || try 70 $PYTHON $HERE/peer_sd15.py "$WORK/sd15" "${THEIRS[@]}"
+  MODEL=${COMPILE:-sd15}
+  [ -f "$NETWORKS/$MODEL/weights.safetensors" ] || try 150 $PYTHON $HERE/peer_network.py $MODEL "$NETWORKS/$MODEL" "${THEIRS[@]}"
   EACH=$(((LIMIT - SECONDS - 30) / 2)) # of each of two sizes
   [ $EACH -gt 240 ] && EACH=240
   [ $EACH -lt 30 ] && echo "no time left for: torch.compile" | tee -a "$LOG"
-  [ $EACH -ge 30 ] && try $((2 * EACH + 15)) $PYTHON $HERE/peer_sd15.py "$WORK/sd15" --compile $EACH "${THEIRS[@]}"
+  [ $EACH -ge 30 ] && try $((2 * EACH + 15)) $PYTHON $HERE/peer_network.py $MODEL "$NETWORKS/$MODEL" --compile $EACH "${THEIRS[@]}"
+  mkdir -p "$WORK/$MODEL" && cp "$NETWORKS/$MODEL/peer.json" "$WORK/$MODEL/"
+  rm -rf "${NETWORKS:?}/$MODEL"
   grep -a "^torch.compile" "$LOG"
   collect
 fi

@@ -4,7 +4,8 @@ import json
 import os
 import sys
 
-LISTS = ["placements_demo.json", "placements_sd15.json", "streaming.json", "peer_streaming.json", "ways.json", "opening.json", "peer_opening.json", "sd15.json"]
+NETWORKS = ["sd15", "sdxl", "flux", "qwen_image", "sd35", "z_image"]
+LISTS = ["placements_demo.json", "placements_sd15.json", "streaming.json", "peer_streaming.json", "ways.json", "opening.json", "peer_opening.json"] + [name + ".json" for name in NETWORKS]
 
 
 def read(path):
@@ -20,12 +21,14 @@ def main(folder, out):
     for name in LISTS:
         for entry in read(os.path.join(folder, name)) or []:
             entries.append(dict(entry, part=name[:-5]))
-    sd15 = {entry["name"]: entry["ours"] for entry in entries if entry["part"] == "sd15"}
-    peer = read(os.path.join(folder, "sd15", "peer.json")) or {}
-    for size, seconds in peer.get("compiled", {}).items():
-        ours = sd15.get(f"SD 1.5 step, {size} px, batch 2 / diffusers eager")
-        entries.append({"part": "sd15", "name": f"SD 1.5 step, {size} px, batch 2 / torch.compile", "ours": ours, "peer": seconds,
-                        "unit": "s", "ratio": ours / seconds if ours else None, "compile_s": peer["compile_s"][size]})
+    for network in NETWORKS:
+        ours_by_name = {entry["name"]: entry["ours"] for entry in entries if entry["part"] == network}
+        peer = read(os.path.join(folder, network, "peer.json")) or {}
+        for size, seconds in peer.get("compiled", {}).items():
+            name = f"{peer['title']} step, {size} px, batch {peer['batch']} / "
+            ours = ours_by_name.get(name + "diffusers eager")
+            entries.append({"part": network, "name": name + "torch.compile", "ours": ours, "peer": seconds,
+                            "unit": "s", "ratio": ours / seconds if ours else None, "compile_s": peer["compile_s"][size]})
     text = ["| what | ours | compared with | unit | ratio |", "|---|---|---|---|---|"]
     number = lambda value: "" if value is None else f"{value:.4g}"
     for e in entries:

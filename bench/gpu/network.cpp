@@ -1,10 +1,9 @@
-// The UNet of Stable Diffusion 1.5 in float16, a CFG pair (batch 2), beside diffusers on the same
-// weights and inputs.
-//   bench_gpu_sd15 --folder DIR [--device cuda:0] [--out FOLDER] [--tiny 1] [--rig FILE]
-// DIR holds what peer_sd15.py left: unet.safetensors, case_512.safetensors (x, timestep, context,
-// out), ..., peer.json. Writes sd15.json (results), calibration_sd15.json (what was measured for
-// the fit) and rig.yaml: fitted to this model and, where calibration_flux.json is in FOLDER, to
-// that.
+// The diffusion network of a model at full size, beside diffusers on the same weights and inputs.
+//   bench_gpu_network --folder DIR --label sdxl [--device cuda:0] [--out FOLDER] [--rig FILE]
+// DIR holds what peer_network.py left: weights.safetensors, case_1024.safetensors (the network's
+// inputs by name, "out"), ..., peer.json (title, dtype, sizes, seconds of a step). Writes LABEL.json
+// (results), calibration_LABEL.json (what was measured for the fit) and rig.yaml: fitted to this
+// model and, where calibration_flux.json is in FOLDER, to that.
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
@@ -48,10 +47,23 @@ Step read_step(const std::filesystem::path& folder, const std::string& name, c10
   auto get = [&](const char* key) { return weights::mapped_tensor(*file.find(key)).to(device); };
   Step step;
   step.name = name;
-  step.input = {
-      {"x", get("x")}, {"timestep", get("timestep").to(at::kFloat)}, {"context", get("context")}};
+  for (const auto& [key, stored] : file.tensors()) {
+    if (key == "out") continue;
+    if (stored.shape.empty())
+      step.input.set_number(key, get(key.c_str()).item<double>());
+    else
+      step.input.set(key, get(key.c_str()));
+  }
   step.wanted = get("out").cpu().to(at::kFloat);
   return step;
+}
+
+/// What the inputs of a call take on the device, as its allocator rounds.
+std::int64_t bytes_of(const models::Inputs& input) {
+  std::int64_t bytes = 0;
+  for (const auto& [name, tensor] : input.tensors())
+    bytes += (static_cast<std::int64_t>(tensor.nbytes()) + 511) / 512 * 512;
+  return bytes;
 }
 
 double relative_error(const at::Tensor& got, const at::Tensor& wanted) {
@@ -64,6 +76,7 @@ models::Inputs shapes_of(const models::Inputs& input, c10::Device device) {
   models::Inputs copy;
   for (const auto& [name, tensor] : input.tensors())
     copy.set(name, at::empty(tensor.sizes(), tensor.options().device(device)));
+  for (const auto& [name, number] : input.numbers()) copy.set_number(name, number);
   return copy;
 }
 
@@ -86,15 +99,16 @@ double issue_seconds(c10::Device device, const std::function<void()>& forward) {
 /// Blocks and steps of the resident model as the fit wants them.
 std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& model,
                                                    const models::Family& family,
-                                                   models::Network& unet, c10::Device device,
+                                                   models::Network& network, c10::Device device,
+                                                   const std::string& label,
                                                    const std::vector<Step>& steps) {
   std::vector<streaming::StepTarget> targets;
   for (const auto& step : steps) {
-    auto forward = [&] { unet.apply(step.input); };
+    auto forward = [&] { network.apply(step.input); };
     auto fresh = family.make_network();
     auto operations = streaming::operations_of(
         model, fresh->manifest(), [&](at::Device on) { fresh->apply(shapes_of(step.input, on)); });
-    targets.push_back(streaming::make_target("sd15 " + step.name, step.resident_s, operations,
+    targets.push_back(streaming::make_target(label + " " + step.name, step.resident_s, operations,
                                              time_blocks(model, device, 9, forward),
                                              model.manifest().blocks()));
   }
@@ -102,11 +116,12 @@ std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& mod
 }
 
 /// A step as users' steps run: recorded where all weights are resident.
-at::Tensor step_of(streaming::StreamedModel& model, models::Network& unet,
+at::Tensor step_of(streaming::StreamedModel& model, models::Network& network,
                    const models::Inputs& input) {
-  return model.step(models::in_order(unet.inputs(), input), [&](const std::vector<at::Tensor>& in) {
-    return unet.apply(models::from_order(unet.inputs(), in, input));
-  });
+  return model.step(models::in_order(network.inputs(), input),
+                    [&](const std::vector<at::Tensor>& in) {
+                      return network.apply(models::from_order(network.inputs(), in, input));
+                    });
 }
 
 int run(const Args& args) {
@@ -114,19 +129,22 @@ int run(const Args& args) {
   auto name = args.get("--device", "cuda:0");
   device::list_devices();
   auto device = device::to_torch(name);
-  Results results(out / "sd15.json");
+  Results results(out / (args.get("--label") + ".json"));
   Json peer;
   std::ifstream(folder / "peer.json") >> peer;
 
-  auto family = models::detect_family(open(folder / "unet.safetensors"));
+  const auto label = args.get("--label"), title = peer.at("title").get<std::string>();
+  auto family = models::detect_family(open(folder / "weights.safetensors"));
   const auto& checkpoint = family->diffusion();
-  auto unet = family->make_network();
+  auto network = family->make_network();
   streaming::StreamedOptions options;
-  options.name = "sd15";
+  options.name = label;
   options.compute = name;
-  options.dtype = device.is_cuda() ? at::kHalf : at::kFloat;
+  options.dtype = peer.at("dtype") == "float32"    ? at::kFloat
+                  : peer.at("dtype") == "bfloat16" ? at::kBFloat16
+                                                   : at::kHalf;
   options.channels_last = true;
-  streaming::StreamedModel model(unet->manifest(), checkpoint, options);
+  streaming::StreamedModel model(network->manifest(), checkpoint, options);
   model.load(
       std::vector<streaming::BlockHome>(model.block_count(), {placement::How::Resident, name}));
   device::synchronize(device);
@@ -134,37 +152,37 @@ int run(const Args& args) {
   std::vector<Step> steps;
   for (const auto& size : peer.at("sizes")) steps.push_back(read_step(folder, size, device));
   for (auto& step : steps) {
-    auto result = unet->apply(step.input);
+    auto result = network->apply(step.input);
     step.bits = result_bits(step.name, result);
     step.issued_s = time_calls(device, {.warm_ups = 3, .calls = 8, .rounds = 5},
-                               [&] { unet->apply(step.input); });
+                               [&] { network->apply(step.input); });
     model.record_steps(true);
-    for (int i = 0; i < 3; ++i) result = step_of(model, *unet, step.input);
-    results.add("bits of the recorded step equal to the issued one, SD 1.5 " + step.name + " px",
+    for (int i = 0; i < 3; ++i) result = step_of(model, *network, step.input);
+    results.add(fmt::format("bits of the recorded step equal to the issued one, {} {} px", title,
+                            step.name),
                 result_bits(step.name, result) == step.bits ? 1 : 0, 1, "");
     step.resident_s = time_calls(device, {.warm_ups = 3, .calls = 8, .rounds = 5},
-                                 [&] { step_of(model, *unet, step.input); });
+                                 [&] { step_of(model, *network, step.input); });
     fmt::print("recordings hold {:.1f} MB\n",
                static_cast<double>(model.device_bytes(name) - model.total_file_bytes()) / 1e6);
     model.record_steps(false);
     auto eager = peer.at("eager").at(step.name).get<double>();
-    results.add("SD 1.5 step, recorded / issued one by one, " + step.name + " px", step.resident_s,
-                step.issued_s, "s");
-    results.add(fmt::format("SD 1.5 step, {} px, batch 2 / diffusers eager", step.name),
+    results.add(fmt::format("{} step, recorded / issued one by one, {} px", title, step.name),
+                step.resident_s, step.issued_s, "s");
+    results.add(fmt::format("{} step, {} px, batch {} / diffusers eager", title, step.name,
+                            step.input["x"].size(0)),
                 step.resident_s, eager, "s",
                 {{"relative_difference", relative_error(result, step.wanted)}});
     fmt::print("relative difference to diffusers: {:.2e}\n", relative_error(result, step.wanted));
-    results.add("SD 1.5 step issued by the host / step, " + step.name + " px",
-                time_issue(device, 1, [&] { unet->apply(step.input); }), step.issued_s, "s");
+    results.add(fmt::format("{} step issued by the host / step, {} px", title, step.name),
+                time_issue(device, 1, [&] { network->apply(step.input); }), step.issued_s, "s");
   }
   device::synchronize(device);
   device::empty_cache(device);
-  for (auto& step : steps) unet->apply(step.input);
+  for (auto& step : steps) network->apply(step.input);
   device::synchronize(device);
   std::int64_t given_bytes = 0;
-  for (const auto& step : steps)
-    given_bytes +=
-        static_cast<std::int64_t>(step.input["x"].nbytes() + step.input["context"].nbytes() + 512);
+  for (const auto& step : steps) given_bytes += bytes_of(step.input);
   auto library_bytes = device::memory_use(device).in_use - model.device_bytes(name) - given_bytes;
   auto link = measure_link(model, device);
 
@@ -174,13 +192,13 @@ int run(const Args& args) {
       fresh->apply(shapes_of(step.input, on));
     });
   };
-  auto targets = measure_targets(model, *family, *unet, device, steps);
+  auto targets = measure_targets(model, *family, *network, device, label, steps);
   auto before = measured_before(out, name, link);
   auto& speeds = before.rig.devices[0];
   const auto& first = steps.front();
-  speeds.issue_s = issue_seconds(device, [&] { unet->apply(first.input); }) /
+  speeds.issue_s = issue_seconds(device, [&] { network->apply(first.input); }) /
                    static_cast<double>(profile(first, speeds).operations);
-  write_calibration(out / "calibration_sd15.json", {before.rig, targets});
+  write_calibration(out / ("calibration_" + label + ".json"), {before.rig, targets});
   targets.insert(targets.begin(), before.steps.begin(), before.steps.end());
   fit_and_tell(speeds, targets);
   write_file(out / "rig.yaml", rig_text(before.rig));
@@ -189,7 +207,7 @@ int run(const Args& args) {
                 streaming::predict(speeds, target), target.seconds, "s",
                 {{"calibrated_on_this", true}});
   for (const auto& step : steps)
-    results.add("predicted / measured step, resident, SD 1.5 " + step.name,
+    results.add(fmt::format("predicted / measured step, resident, {} {}", title, step.name),
                 profile(step, speeds).total_s, step.resident_s, "s",
                 {{"calibrated_on_this", true}});
 
@@ -197,9 +215,7 @@ int run(const Args& args) {
   for (const auto& step : steps)
     for (double share : {1.0, 0.5}) {
       const auto profiled = profile(step, speeds);
-      const auto other_bytes = library_bytes + given_bytes -
-                               static_cast<std::int64_t>(step.input["x"].nbytes() +
-                                                         step.input["context"].nbytes() + 512);
+      const auto other_bytes = library_bytes + given_bytes - bytes_of(step.input);
       const auto described = [&](bool recorded) {
         return describe(model, recorded ? profiled : streaming::host_bound(profiled), other_bytes);
       };
@@ -211,25 +227,25 @@ int run(const Args& args) {
       const bool chosen =
           records && streaming::recording_pays(profiled.issue_s, clock.report(placement, 0).step_s);
       for (bool recorded : {chosen, !chosen}) {
-        Case one{fmt::format("SD 1.5 {} px, {:.0f} % offloaded{}", step.name, share * 100,
+        Case one{fmt::format("{} {} px, {:.0f} % offloaded{}", title, step.name, share * 100,
                              recorded == chosen ? ""
                              : recorded         ? ", recorded instead"
                                                 : ", issued instead"),
                  step.resident_s,
                  step.bits,
                  {.warm_ups = 6, .calls = 12, .rounds = 5},
-                 [&] { return step_of(model, *unet, step.input); },
+                 [&] { return step_of(model, *network, step.input); },
                  recorded == chosen};
         model.record_steps(recorded);
         measure(one, model, system, described(recorded), placement, results);
       }
       model.record_steps(false);
       load(model, system, placement);
-      for (int i = 0; i < 4; ++i) unet->apply(step.input);
+      for (int i = 0; i < 4; ++i) network->apply(step.input);
       device::synchronize(device);
       streaming::Trace trace;
-      for (int i = 0; i < 2; ++i) unet->apply(step.input);
-      write_file(out / fmt::format("trace_sd15_{}_{:.0f}.json", step.name, share * 100),
+      for (int i = 0; i < 2; ++i) network->apply(step.input);
+      write_file(out / fmt::format("trace_{}_{}_{:.0f}.json", label, step.name, share * 100),
                  trace.to_json());
     }
   return 0;
@@ -244,7 +260,7 @@ int main(int argc, char** argv) {
     if (auto rig = args.get("--rig"); !rig.empty()) sim::install(read_rig(rig), sim::Mode::Exec);
     return run(args);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_gpu_sd15: {}\n", error.what());
+    fmt::print(stderr, "bench_gpu_network: {}\n", error.what());
     return 1;
   }
 }
