@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include "distorch/base/error.h"
-#include "distorch/models/clip/recipes.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
 #include "distorch/models/sd3/family.h"
@@ -43,9 +42,11 @@ std::shared_ptr<const Family> detect_family(const Checkpoint& file) {
   if (auto family = find_family(file)) return family;
   std::vector<std::string> names;
   for (const auto& kind : families()) names.push_back(kind.name);
+  auto encoder = encoder_title(file);
   throw Error(
       ErrorKind::Format, file.path(),
-      fmt::format("holds no diffusion model of a known family ({})", fmt::join(names, ", ")));
+      fmt::format("holds no diffusion model of a known family ({}){}", fmt::join(names, ", "),
+                  encoder.empty() ? "" : "; it holds the text encoder " + encoder));
 }
 
 VaePart find_vae(const Checkpoint& file) {
@@ -54,15 +55,6 @@ VaePart find_vae(const Checkpoint& file) {
   return {part, [config = vae::vae_config(part)]() -> std::unique_ptr<VaeNetwork> {
             return std::make_unique<vae::Autoencoder>(config);
           }};
-}
-
-TextRecipe find_text(const Checkpoint& file) {
-  auto part = clip::text_part(file);
-  return part.empty() ? TextRecipe{} : clip::single_recipe(part, clip::detect_text_kind(part));
-}
-
-TextRecipe text_recipe(const std::vector<Checkpoint>& files, const std::string& type) {
-  return clip::recipe_of_files(files, type);
 }
 
 }  // namespace distorch::models

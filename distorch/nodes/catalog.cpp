@@ -5,9 +5,11 @@ namespace distorch::nodes {
 void add_all(graph::Catalog& catalog, App& app) {
   add_sampling_nodes(catalog);
   add_loader_nodes(catalog, app);
+  add_text_loader_nodes(catalog, app);
   add_multigpu_nodes(catalog, app);
   add_conditioning_nodes(catalog);
   add_sized_prompt_nodes(catalog);
+  add_qwen_edit_nodes(catalog);
   add_advanced_model_nodes(catalog);
   add_sd3_nodes(catalog);
   add_model_patch_nodes(catalog);

@@ -10,9 +10,11 @@ void add_all(graph::Catalog& catalog, App& app);
 
 // One line a category; each has a file of that name.
 void add_loader_nodes(graph::Catalog& catalog, App& app);
+void add_text_loader_nodes(graph::Catalog& catalog, App& app);
 void add_multigpu_nodes(graph::Catalog& catalog, App& app);
 void add_conditioning_nodes(graph::Catalog& catalog);
 void add_sized_prompt_nodes(graph::Catalog& catalog);
+void add_qwen_edit_nodes(graph::Catalog& catalog);
 void add_advanced_model_nodes(graph::Catalog& catalog);
 void add_sd3_nodes(graph::Catalog& catalog);
 void add_model_patch_nodes(graph::Catalog& catalog);

@@ -131,21 +131,6 @@ void run_unet(Call& call) {
                                            path, placement_of(call), call.text("weight_dtype"))}));
 }
 
-void run_clip(Call& call) {
-  auto path = call.context<ModelFolders>().get("text_encoders", call.text("clip_name"));
-  auto loaded = call.context<ModelCache>().text({path}, call.text("type"), placement_of(call));
-  call.out(0, Value::of("CLIP", Clip{.loaded = std::move(loaded)}));
-}
-
-void run_dual_clip(Call& call) {
-  const auto& folders = call.context<ModelFolders>();
-  auto loaded =
-      call.context<ModelCache>().text({folders.get("text_encoders", call.text("clip_name1")),
-                                       folders.get("text_encoders", call.text("clip_name2"))},
-                                      call.text("type"), placement_of(call));
-  call.out(0, Value::of("CLIP", Clip{.loaded = std::move(loaded)}));
-}
-
 std::vector<std::string> vae_names(const ModelFolders& folders) {
   auto names = folders.list("vae");
   names.push_back("pixel_space");
@@ -305,47 +290,6 @@ void add_loader_nodes(graph::Catalog& catalog, App& app) {
                    .run = run_unet,
                    .change_key = when_replaced(app, {{"diffusion_models", "unet_name"}}),
                });
-  add_placed_loader(
-      catalog,
-      {
-          .name = "CLIPLoader",
-          .display_name = "Load CLIP",
-          .category = "advanced/loaders",
-          .description = "Opens a text encoder from a file of its own. The type says which models "
-                         "it speaks to.",
-          .inputs = {choice("clip_name", files("text_encoders")),
-                     choice("type",
-                            {"stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi",
-                             "ltxv", "pixart", "cosmos", "lumina2", "wan", "hidream", "chroma",
-                             "ace", "omnigen2", "qwen_image", "hunyuan_image"}),
-                     graph::optional(
-                         choice("device", {"default", "cpu"}, {.extra = {{"advanced", true}}}))},
-          .outputs = {"CLIP"},
-          .run = run_clip,
-          .change_key = when_replaced(app, {{"text_encoders", "clip_name"}}),
-      },
-      true);
-  add_placed_loader(
-      catalog,
-      {
-          .name = "DualCLIPLoader",
-          .display_name = "DualCLIPLoader",
-          .category = "advanced/loaders",
-          .description =
-              "Loads the two text encoders of a model from files of their own. Type sdxl "
-              "takes CLIP-L and OpenCLIP-G in either order.",
-          .inputs = {choice("clip_name1", files("text_encoders")),
-                     choice("clip_name2", files("text_encoders")),
-                     choice("type",
-                            {"sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image"}),
-                     graph::optional(
-                         choice("device", {"default", "cpu"}, {.extra = {{"advanced", true}}}))},
-          .outputs = {"CLIP"},
-          .run = run_dual_clip,
-          .change_key = when_replaced(
-              app, {{"text_encoders", "clip_name1"}, {"text_encoders", "clip_name2"}}),
-      },
-      true);
   add_placed_loader(catalog, {
                                  .name = "VAELoader",
                                  .display_name = "Load VAE",

@@ -24,11 +24,20 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "VAEEncode", "VAEEncodeForInpaint", "VAEEncodeTiled", "VAEDecode", "VAEDecodeTiled",
          "LoadImage", "LoadImageMask", "SaveImage", "PreviewImage", "ImageScale", "ImageScaleBy", "ImageInvert",
          "ImageBatch", "EmptyImage", "SolidMask", "InvertMask", "ImageToMask", "MaskToImage",
-         "KSampler", "KSamplerAdvanced", "CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner",
+         "KSampler", "KSamplerAdvanced", "CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner", "CLIPTextEncodeSD3",
+         "TextEncodeQwenImageEdit", "TextEncodeQwenImageEditPlus",
+         "TripleCLIPLoader", "QuadrupleCLIPLoader",
+         *(n + s for n in ("TripleCLIPLoader", "QuadrupleCLIPLoader") for s in ("MultiGPU", "DisTorch2MultiGPU")),
          "ModelSamplingDiscrete", "ModelSamplingContinuousEDM", "ModelSamplingContinuousV", "ModelSamplingSD3",
          "ModelSamplingAuraFlow", "ModelSamplingFlux", "ModelSamplingStableCascade", "EmptySD3LatentImage", "RescaleCFG", "FreeU", "FreeU_V2",
          "ModelMergeSimple", "ModelMergeAdd", "ModelMergeSubtract",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
+
+# What newer versions know beyond 0.3.64.
+TYPES = {"CLIPLoader": ["flux2", "ovis", "longcat_image", "cogvideox", "lens", "pixeldit", "ideogram4", "boogu", "krea2", "joyimage", "mage", "minimax"],
+         "DualCLIPLoader": ["hunyuan_video_15", "kandinsky5", "kandinsky5_image", "ltxv", "newbie", "ace"]}
+# The add-on shows these without the inputs that it adds: the newer schema of the loaders hides them. Ours have those of CLIPLoader's.
+HIDDEN = ["TripleCLIPLoader", "QuadrupleCLIPLoader"]
 
 PROSE = {"description", "tooltip", "output_tooltips"}
 
@@ -41,6 +50,19 @@ def without_prose(value):
 
 with open(sys.argv[1], encoding="utf-8") as f:
     everything = json.load(f)
+for name, types in TYPES.items():
+    for ending in ("", "MultiGPU", "DisTorch2MultiGPU"):
+        choices = everything[name + ending]["input"]["required"]["type"][0]
+        choices += [t for t in types if t not in choices]
+for name in HIDDEN:
+    for ending in ("MultiGPU", "DisTorch2MultiGPU"):
+        model = everything["CLIPLoader" + ending]
+        files = list(everything[name]["input"]["required"])
+        variant = json.loads(json.dumps(model))
+        variant["input"]["required"] = {f: [[]] for f in files}
+        variant["input_order"]["required"] = files
+        variant["name"] = variant["display_name"] = name + ending
+        everything[name + ending] = variant
 target = os.path.join(os.path.dirname(os.path.abspath(__file__)), "object_info_reference.json")
 with open(target, "w", encoding="utf-8") as f:
     f.write("{\n" + ",\n".join(f"{json.dumps(n)}: {json.dumps(without_prose(everything[n]))}" for n in NODES) + "\n}\n")
