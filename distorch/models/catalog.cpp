@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include "distorch/base/error.h"
+#include "distorch/models/causal_vae/autoencoder.h"
 #include "distorch/models/clip/recipes.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
@@ -49,6 +50,10 @@ std::shared_ptr<const Family> detect_family(const Checkpoint& file) {
 }
 
 VaePart find_vae(const Checkpoint& file) {
+  if (auto part = causal_vae::part_of(file); !part.empty())
+    return {part, [config = causal_vae::config_of(part)]() -> std::unique_ptr<VaeNetwork> {
+              return std::make_unique<causal_vae::CausalAutoencoder>(config);
+            }};
   auto part = vae::vae_part(file);
   if (part.empty()) return {};
   return {part, [config = vae::vae_config(part)]() -> std::unique_ptr<VaeNetwork> {
