@@ -3,8 +3,8 @@
 
 #include <filesystem>
 #include <optional>
-#include <vector>
 #include <string>
+#include <vector>
 
 #include "distorch/device/device.h"
 #include "distorch/formats/dtype.h"
