@@ -137,6 +137,28 @@ std::shared_ptr<LoadedDiffusion> ModelCache::mixed(const std::shared_ptr<LoadedD
   return loaded;
 }
 
+std::shared_ptr<LoadedDiffusion> ModelCache::patched(const std::shared_ptr<LoadedDiffusion>& model,
+                                                     const Checkpoint& patch,
+                                                     const std::string& patch_identity) {
+  auto key = fmt::format("patch {} of {}", patch_identity, model->identity);
+  auto& slot = open_[key];
+  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
+
+  auto loaded = std::make_shared<LoadedDiffusion>();
+  loaded->identity = key;
+  loaded->placement = model->placement;
+  loaded->family = models::with_patch(*model->family, patch);
+  loaded->sampling = model->sampling;
+  loaded->make = [family = loaded->family] { return family->make_network(); };
+  loaded->network = loaded->make();
+  loaded->lora_names = loaded->family->lora_names(loaded->network->manifest());
+  auto streamed = model->weights->options();
+  streamed.name += " with " + Path(patch.path()).stem().string();
+  stream(*loaded, loaded->family->diffusion(), streamed, loaded->placement, true);
+  slot = loaded;
+  return loaded;
+}
+
 std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& recipe,
                                                   const Path& path, const std::string& identity,
                                                   const Placement& placement) {

@@ -40,6 +40,11 @@ class ModelCache {
   std::shared_ptr<LoadedDiffusion> mixed(const std::shared_ptr<LoadedDiffusion>& first,
                                          const std::shared_ptr<LoadedDiffusion>& second,
                                          const Mix& mix);
+  /// A model with one more patch (models/model_patch.h), otherwise as it is. Error(Usage) naming both
+  /// files where they do not go together.
+  std::shared_ptr<LoadedDiffusion> patched(const std::shared_ptr<LoadedDiffusion>& model,
+                                           const weights::Checkpoint& patch,
+                                           const std::string& patch_identity);
   /// The text encoders of a whole checkpoint; null where it has none.
   std::shared_ptr<LoadedText> text(const Path& checkpoint, const Placement& placement);
   /// Text encoders in files of their own, of a type that models::text_recipe knows.

@@ -1,5 +1,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/catalog.h"
+#include "distorch/models/model_patch.h"
+#include "distorch/models/qwen_image/control_net.h"
 #include "distorch/models/qwen_image/family.h"
 #include "distorch/models/qwen_image/transformer.h"
 #include "tests/models/tiny.h"
@@ -163,4 +165,82 @@ TEST_CASE("Qwen-Image: conditionings become inputs in the noise's batch") {
   item.reference_latents = {at::zeros({1, 4, 8, 8})};
   CHECK_THROWS_WITH_AS(family->encode(find(reference_name(0)), item, context),
                        doctest::Contains("VAE of this model"), Error);
+}
+
+TEST_CASE("Qwen-Image: ControlNets as ComfyUI's, of pictures and for inpainting") {
+  for (std::string name : {"qwen_control", "qwen_control_inpaint"}) {
+    CAPTURE(name);
+    TemporaryCheckpoint file(tiny_tensors({name}));
+    auto part = control::control_part(*file);
+    REQUIRE_FALSE(part.empty());
+    auto net = control::make_control(part);
+    check_complete(net->manifest(), part, "ControlNet");
+    TwiceSource source(net->manifest(), part, at::kFloat);
+    Dump dump(name);
+    bool masked = name == "qwen_control_inpaint";
+    CHECK(net->hint().latent);
+    CHECK(net->hint().masked == masked);
+    auto hint = masked ? at::cat({dump["hint"], dump["keep"]}, 1) : dump["hint"];
+    auto inputs = net->encode(hint, {});
+    inputs.set("x", dump["x"]);
+    inputs.set("timestep", at::tensor({0.7, 0.2}, at::kFloat));
+    inputs.set("context", dump["text"]);
+    auto residuals = net->residuals(net->apply(inputs), dump["x"].sizes());
+    CHECK(residuals.tensors().size() == 60);
+    CHECK(net->places().size() == 60);
+    CHECK(difference(residuals[residual_name(0)], dump["out/0"]) < 1e-4);
+    CHECK(difference(residuals[residual_name(29)], dump["out/0"]) < 1e-4);
+    CHECK(difference(residuals[residual_name(30)], dump["out/30"]) < 1e-4);
+    CHECK_THROWS_WITH_AS(net->encode(at::zeros({1, 4, 6, 10}), {}),
+                         doctest::Contains("VAE of Qwen-Image"), Error);
+    inputs.set("x", at::zeros({2, 16, 1, 8, 8}));
+    CHECK_THROWS_WITH_AS(net->apply(inputs), doctest::Contains("one picture"), Error);
+  }
+}
+
+TEST_CASE("Qwen-Image: model patches behind every block, one beside another") {
+  auto all = tiny_tensors({"qwen_patch"});
+  auto below = [&](const std::string& prefix) {
+    std::map<std::string, Tensor> tensors;
+    for (const auto& [name, tensor] : all)
+      if (name.starts_with(prefix)) tensors[name.substr(prefix.size())] = tensor;
+    return tensors;
+  };
+  TemporaryCheckpoint main(tiny_tensors({"qwen_image"})), plain(below("plain.")),
+      masked(below("masked."));
+  CHECK(patch_picture(*plain).channels == 16);
+  CHECK_FALSE(patch_picture(*plain).masked);
+  CHECK(patch_picture(*masked).masked);
+  auto family = with_patch(*with_patch(*detect_family(*main), *plain), *masked);
+  auto net = family->make_network();
+  check_complete(net->manifest(), family->diffusion(), "diffusion model");
+  TwiceSource source(net->manifest(), family->diffusion(), at::kFloat);
+  Dump dump("qwen_patch");
+  auto format = family->latent();
+  Inputs inputs = {{"x", dump["x"]},
+                   {"timestep", at::tensor({0.7, 0.2}, at::kFloat)},
+                   {"context", dump["text"]}};
+  auto add_pictures = [&](Inputs& given) {
+    given.set(patch_input(0), format.into_network(dump["plain"]));
+    auto hint = dump["masked"];
+    given.set(patch_input(1),
+              at::cat({format.into_network(hint.narrow(1, 0, 16)), hint.narrow(1, 16, 1)}, 1));
+    given.set_number(patch_strength_input(0), 0.8);
+    given.set_number(patch_strength_input(1), -0.5);
+  };
+  add_pictures(inputs);
+  CHECK(difference(net->apply(inputs), dump["out"]) < 1e-4);
+  Inputs more = {{"x", dump["x"].narrow(0, 0, 1)},
+                 {"timestep", at::tensor({0.7}, at::kFloat)},
+                 {"context", dump["text"].narrow(0, 0, 1)},
+                 {reference_name(0), dump["reference"]}};
+  add_pictures(more);
+  CHECK(difference(net->apply(more), dump["out/reference"]) < 1e-4);
+  CHECK(detect_family(family->diffusion())
+            ->lora_names(net->manifest())
+            .count("transformer_blocks.0.attn.to_q"));
+  CHECK_THROWS_WITH_AS(patch_picture(*main), doctest::Contains("no model patch"), Error);
+  TemporaryCheckpoint other(tiny_tensors({"unet_sd1"}));
+  CHECK_THROWS_WITH_AS(with_patch(*detect_family(*other), *plain), doctest::Contains("is a SD1.x"),
+                       Error);
 }

@@ -27,6 +27,7 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "KSampler", "KSamplerAdvanced", "CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner",
          "ModelSamplingDiscrete", "ModelSamplingContinuousEDM", "ModelSamplingContinuousV", "ModelSamplingSD3",
          "ModelSamplingAuraFlow", "ModelSamplingFlux", "ModelSamplingStableCascade", "EmptySD3LatentImage", "RescaleCFG", "FreeU", "FreeU_V2",
+         "ModelPatchLoader", "QwenImageDiffsynthControlnet",
          "ModelMergeSimple", "ModelMergeAdd", "ModelMergeSubtract",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
 

@@ -26,6 +26,9 @@ Config config_of(const weights::Checkpoint& part) {
                             "not go together",
                             c.width, head));
   c.heads = c.width / head;
+  for (int i = 0; i < part.count("model_patch."); ++i)
+    c.patch_channels.push_back(size_of(part, fmt::format("model_patch.{}.img_in.weight", i), 1) /
+                               (kPatch * kPatch));
   c.picture_kind = part.has("time_text_embed.addition_t_embedding.weight");
   if (c.picture_kind)
     c.references = ReferenceMethod::NegativeIndex;

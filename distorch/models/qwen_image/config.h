@@ -26,6 +26,9 @@ struct Config {
   bool picture_kind = false;
   ReferenceMethod references = ReferenceMethod::Index;  // where the conditioning says nothing
 
+  /// Channels of the picture's latent of each model patch (block_patch.h) that runs with it.
+  std::vector<std::int64_t> patch_channels;
+
   std::int64_t head_width() const { return width / heads; }
   /// Numbers of a head that turn with the token's time, row and column.
   std::vector<std::int64_t> axes() const;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "distorch/models/model_patch.h"
+#include "distorch/models/qwen_image/block_patch.h"
 #include "distorch/models/qwen_image/embedding.h"
 #include "distorch/models/qwen_image/tokens.h"
 #include "distorch/nn/modulation.h"
@@ -54,6 +56,23 @@ InputSpecs specs_of(const Config& c) {
                      at::kFloat,
                      true,
                      Source::Control});
+  for (std::size_t i = 0; i < c.patch_channels.size(); ++i) {
+    auto index = static_cast<int>(i);
+    specs.push_back({patch_input(index),
+                     "picture of a model patch",
+                     Kind::Regular,
+                     {batch, Extent::number(c.patch_channels[i]), Extent::cells()},
+                     at::kFloat,
+                     true,
+                     Source::Control});
+    specs.push_back({patch_strength_input(index),
+                     "strength of a model patch",
+                     Kind::Constant,
+                     {},
+                     at::kFloat,
+                     true,
+                     Source::Control});
+  }
   return specs;
 }
 
@@ -94,6 +113,13 @@ bool is_skipped(const Patches& patches, std::size_t block) {
   return patches.skipped.count(fmt::format("double_blocks.{}", block)) != 0;
 }
 
+/// A patch with its picture of this call.
+struct PatchUse {
+  const BlockPatch& patch;
+  Tensor embedded;
+  double strength;
+};
+
 /// A block that is left out leaves the tokens as they are, but for a residual behind it.
 Streams passed_on(const Streams& x, const Tensor& residual) {
   if (!residual.defined()) return x;
@@ -112,10 +138,26 @@ struct Transformer::Parts {
     for (std::int64_t i = 0; i < c.layers; ++i)
       blocks.emplace_back((root / "transformer_blocks" / i).block(), c);
     out.emplace(root.block("out"), c);
+    for (std::size_t i = 0; i < c.patch_channels.size(); ++i)
+      patches.emplace_back(root / "model_patch" / static_cast<std::int64_t>(i), c,
+                           c.patch_channels[i]);
   }
+
+  std::vector<PatchUse> patches_of(const Inputs& inputs) const {
+    std::vector<PatchUse> uses;
+    for (std::size_t i = 0; i < patches.size(); ++i) {
+      auto index = static_cast<int>(i);
+      if (const auto& picture = inputs[patch_input(index)]; picture.defined())
+        uses.push_back({patches[i], patches[i].embed(picture),
+                        inputs.number(patch_strength_input(index), 1.0)});
+    }
+    return uses;
+  }
+
   Embedding in;
   std::vector<JointBlock> blocks;
   std::optional<Exit> out;
+  std::vector<BlockPatch> patches;
 };
 
 Transformer::Transformer(const Config& config)
@@ -155,10 +197,16 @@ Tensor Transformer::apply(const Inputs& inputs, const Patches& patches) const {
   context.text_positions =
       nn::rope_table(text_positions(x.sizes(), streams.text.size(1), x.device()), axes, 10000.0);
   context.mask = score_mask(inputs["attention_mask"], tokens.size(1), streams.text.scalar_type());
+  auto uses = parts_->patches_of(inputs);
   for (std::size_t i = 0; i < parts_->blocks.size(); ++i) {
     const auto& residual = inputs[residual_name(static_cast<int>(i))];
-    streams = is_skipped(patches, i) ? passed_on(streams, residual)
-                                     : parts_->blocks[i].forward(streams, context, residual);
+    // Patches see the tokens without a ControlNet's residual.
+    bool apart = !uses.empty() || is_skipped(patches, i);
+    if (!is_skipped(patches, i))
+      streams = parts_->blocks[i].forward(streams, context, apart ? Tensor() : residual);
+    for (const auto& use : uses)
+      streams.image = use.patch.forward(i, streams.image, use.embedded, use.strength);
+    if (apart) streams = passed_on(streams, residual);
   }
   auto picture = streams.image.narrow(1, 0, own);
   return to_latent(parts_->out->forward(picture, time.narrow(0, 0, x.size(0))), x.sizes());
