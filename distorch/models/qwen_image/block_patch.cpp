@@ -26,9 +26,14 @@ BlockPatch::BlockPatch(const weights::Scope& scope, const Config& c, std::int64_
 
 BlockPatch::BlockPatch(const weights::Scope& scope, const weights::Scope& entry, const Config& c,
                        std::int64_t latent_channels)
-    : block_(entry), in_(entry, latent_channels * kPatch * kPatch, c.width) {
-  for (std::int64_t i = 0; i < c.layers; ++i)
-    layers_.emplace_back((scope / "controlnet_blocks" / i).block(), c.width);
+    : scope_(scope),
+      width_(c.width),
+      block_(entry),
+      in_(entry, latent_channels * kPatch * kPatch, c.width) {}
+
+void BlockPatch::add_layer() {
+  auto index = static_cast<std::int64_t>(layers_.size());
+  layers_.emplace_back((scope_ / "controlnet_blocks" / index).block(), width_);
 }
 
 Tensor BlockPatch::embed(const Tensor& latent) const {

@@ -18,7 +18,11 @@ namespace distorch::models::qwen_image {
 /// QwenImageBlockWiseControlNet.
 class BlockPatch {
  public:
+  /// Declares what embeds the picture; add_layer() declares the rest, so that its blocks lie among
+  /// the transformer's in the order of execution.
   BlockPatch(const weights::Scope& scope, const Config& config, std::int64_t latent_channels);
+  /// The layer behind the next of the transformer's blocks.
+  void add_layer();
 
   /// latent [1 or B, channels, T, h, w] of the picture, in the network's scale -> tokens
   /// [1 or B, n, width].
@@ -38,6 +42,8 @@ class BlockPatch {
     nn::Linear in, out;
   };
 
+  weights::Scope scope_;
+  std::int64_t width_;
   weights::Block block_;
   nn::Linear in_;
   std::vector<Layer> layers_;

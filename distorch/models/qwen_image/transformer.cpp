@@ -135,12 +135,14 @@ std::string residual_name(int block) { return fmt::format("control_block.{}", bl
 
 struct Transformer::Parts {
   Parts(const Scope& root, const Config& c) : in(root.block("in"), c) {
-    for (std::int64_t i = 0; i < c.layers; ++i)
-      blocks.emplace_back((root / "transformer_blocks" / i).block(), c);
-    out.emplace(root.block("out"), c);
     for (std::size_t i = 0; i < c.patch_channels.size(); ++i)
       patches.emplace_back(root / "model_patch" / static_cast<std::int64_t>(i), c,
                            c.patch_channels[i]);
+    for (std::int64_t i = 0; i < c.layers; ++i) {
+      blocks.emplace_back((root / "transformer_blocks" / i).block(), c);
+      for (auto& patch : patches) patch.add_layer();
+    }
+    out.emplace(root.block("out"), c);
   }
 
   std::vector<PatchUse> patches_of(const Inputs& inputs) const {
