@@ -15,4 +15,7 @@ LatentFormat sd3_latent();
 /// Of FLUX.1's VAE, 16 channels.
 LatentFormat flux_latent();
 
+/// Wan 2.1 and Qwen-Image: 16 channels with frames.
+LatentFormat wan21_latent();
+
 }  // namespace distorch::models

@@ -9,6 +9,7 @@
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/device/device.h"
+#include "distorch/models/taesd/autoencoder.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/placement/allocation_string.h"
 #include "distorch/weights/lora.h"
@@ -133,8 +134,20 @@ void run_unet(Call& call) {
 
 std::vector<std::string> vae_names(const ModelFolders& folders) {
   auto names = folders.list("vae");
+  auto approximate = folders.list("vae_approx");
+  auto there = [&](const std::string& start) {
+    return std::any_of(approximate.begin(), approximate.end(),
+                       [&](const std::string& name) { return name.starts_with(start); });
+  };
+  for (const auto& name : models::taesd::names())
+    if (there(name + "_encoder.") && there(name + "_decoder.")) names.push_back(name);
   names.push_back("pixel_space");
   return names;
+}
+
+bool is_small_vae(const std::string& name) {
+  const auto& names = models::taesd::names();
+  return std::find(names.begin(), names.end(), name) != names.end();
 }
 
 void run_vae(Call& call) {
@@ -142,6 +155,13 @@ void run_vae(Call& call) {
   const auto& folders = call.context<ModelFolders>();
   if (name == "pixel_space" && !folders.find("vae", name))
     throw Error(ErrorKind::Usage, call.place(), "models that work on pixels are not supported yet");
+  if (is_small_vae(name) && !folders.find("vae", name)) {
+    auto small = call.context<ModelCache>().small_vae(name, placement_of(call));
+    if (!small)
+      throw Error(ErrorKind::MissingFile, name + "_decoder",
+                  "is not there; " + folders.searched("vae_approx"));
+    return call.out(0, Value::of("VAE", Vae{small}));
+  }
   auto path = folders.get("vae", name);
   auto loaded = call.context<ModelCache>().vae(path, placement_of(call));
   if (!loaded)

@@ -9,6 +9,7 @@
 #include "distorch/device/device.h"
 #include "distorch/models/catalog.h"
 #include "distorch/models/control/control.h"
+#include "distorch/models/taesd/autoencoder.h"
 
 namespace distorch::nodes {
 
@@ -136,6 +137,28 @@ std::shared_ptr<LoadedDiffusion> ModelCache::mixed(const std::shared_ptr<LoadedD
   return loaded;
 }
 
+std::shared_ptr<LoadedDiffusion> ModelCache::patched(const std::shared_ptr<LoadedDiffusion>& model,
+                                                     const Checkpoint& patch,
+                                                     const std::string& patch_identity) {
+  auto key = fmt::format("patch {} of {}", patch_identity, model->identity);
+  auto& slot = open_[key];
+  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
+
+  auto loaded = std::make_shared<LoadedDiffusion>();
+  loaded->identity = key;
+  loaded->placement = model->placement;
+  loaded->family = models::with_patch(*model->family, patch);
+  loaded->sampling = model->sampling;
+  loaded->make = [family = loaded->family] { return family->make_network(); };
+  loaded->network = loaded->make();
+  loaded->lora_names = loaded->family->lora_names(loaded->network->manifest());
+  auto streamed = model->weights->options();
+  streamed.name += " with " + Path(patch.path()).stem().string();
+  stream(*loaded, loaded->family->diffusion(), streamed, loaded->placement, true);
+  slot = loaded;
+  return loaded;
+}
+
 std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& recipe,
                                                   const Path& path, const std::string& identity,
                                                   const Placement& placement) {
@@ -184,21 +207,45 @@ std::shared_ptr<LoadedText> ModelCache::text(const std::vector<Path>& paths,
   return open_text(models::text_recipe(files, type), paths.front(), identities, placement);
 }
 
-std::shared_ptr<LoadedVae> ModelCache::vae(const Path& path, const Placement& placement) {
-  auto found = models::find_vae(Checkpoint(file(path)));
-  if (found.empty()) return nullptr;
+std::shared_ptr<LoadedVae> ModelCache::open_vae(const models::VaePart& vae, const Path& path,
+                                                const std::string& identity,
+                                                const Placement& placement) {
   auto streamed = options(path, "VAE", settings_.cpu_vae ? "cpu" : placement.compute);
   streamed.dtype = vae_dtype(settings_, engine_.describe(streamed.compute));
   streamed.channels_last = true;
-  auto& slot = open_[key_of(identity(path), "vae", streamed, placement)];
+  auto& slot = open_[key_of(identity, "vae", streamed, placement)];
   if (auto open = slot.lock()) return std::static_pointer_cast<LoadedVae>(open);
 
   auto loaded = std::make_shared<LoadedVae>();
-  loaded->make = found.make;
+  loaded->make = vae.make;
   loaded->network = loaded->make();
-  stream(*loaded, found.part, streamed, placement, false);
+  stream(*loaded, vae.part, streamed, placement, false);
   slot = loaded;
   return loaded;
+}
+
+std::shared_ptr<LoadedVae> ModelCache::vae(const Path& path, const Placement& placement) {
+  auto found = models::find_vae(Checkpoint(file(path)));
+  return found.empty() ? nullptr : open_vae(found, path, identity(path), placement);
+}
+
+std::shared_ptr<LoadedVae> ModelCache::small_vae(const std::string& name,
+                                                 const Placement& placement) {
+  auto find = [&](const char* half) -> std::optional<Path> {
+    for (const auto& one : folders_.list("vae_approx"))
+      if (one.starts_with(name + half)) return folders_.find("vae_approx", one);
+    return {};
+  };
+  auto decoder = find("_decoder."), encoder = find("_encoder.");
+  if (!decoder) return nullptr;
+  models::VaePart vae;
+  vae.part = models::taesd::joined(encoder ? Checkpoint(file(*encoder)) : Checkpoint(),
+                                   Checkpoint(file(*decoder)));
+  vae.make = [config = models::taesd::config_of(vae.part, name)] {
+    return std::make_unique<models::taesd::Autoencoder>(config);
+  };
+  auto both = identity(*decoder) + "|" + (encoder ? identity(*encoder) : "");
+  return open_vae(vae, *decoder, name + "|" + both, placement);
 }
 
 std::shared_ptr<LoadedControl> ModelCache::open_control(const Path& path,

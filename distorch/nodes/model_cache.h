@@ -40,6 +40,11 @@ class ModelCache {
   std::shared_ptr<LoadedDiffusion> mixed(const std::shared_ptr<LoadedDiffusion>& first,
                                          const std::shared_ptr<LoadedDiffusion>& second,
                                          const Mix& mix);
+  /// A model with one more patch (models/model_patch.h), otherwise as it is. Error(Usage) naming both
+  /// files where they do not go together.
+  std::shared_ptr<LoadedDiffusion> patched(const std::shared_ptr<LoadedDiffusion>& model,
+                                           const weights::Checkpoint& patch,
+                                           const std::string& patch_identity);
   /// The text encoders of a whole checkpoint; null where it has none.
   std::shared_ptr<LoadedText> text(const Path& checkpoint, const Placement& placement);
   /// Text encoders in files of their own, of a type that models::text_recipe knows.
@@ -47,6 +52,9 @@ class ModelCache {
                                    const Placement& placement);
   /// The autoencoder; null where the file has none.
   std::shared_ptr<LoadedVae> vae(const Path& file, const Placement& placement);
+  /// One of the small ones that stand in for a model's own (models::taesd::names()), from two files
+  /// of vae_approx; null where that has no decoder of it. Without an encoder it only decodes.
+  std::shared_ptr<LoadedVae> small_vae(const std::string& name, const Placement& placement);
   /// A ControlNet or T2I-adapter; null where the file holds changes to a UNet's weights instead.
   /// Error(Format) where it holds neither.
   std::shared_ptr<LoadedControl> control(const Path& file, const Placement& placement);
@@ -69,6 +77,8 @@ class ModelCache {
                                      const std::string& compute) const;
   std::shared_ptr<LoadedText> open_text(const models::TextRecipe& recipe, const Path& path,
                                         const std::string& identity, const Placement& placement);
+  std::shared_ptr<LoadedVae> open_vae(const models::VaePart& vae, const Path& path,
+                                      const std::string& identity, const Placement& placement);
   std::shared_ptr<LoadedControl> open_control(const Path& path, const std::string& identity,
                                               const weights::Checkpoint& part,
                                               const Placement& placement);

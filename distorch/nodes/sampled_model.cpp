@@ -40,9 +40,11 @@ void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
                         [this](const ConditioningItem& item, const EncodeContext& context) {
                           return encode_anywhere(item, context);
                         });
-  control_.emplace(format().downscale, shape.latent.at(0));
-  control_->add(shape.positive);
-  control_->add(shape.negative);
+  control_.emplace(engine, format().downscale, shape.latent.at(0));
+  control_->add(shape.positive, shape.latent);
+  control_->add(shape.negative, shape.latent);
+  patch_run_.emplace(model_, engine, device_);
+  patch_run_->add_to(call.known, shape.latent);
   planned_cells_ = call.sizes.batch * cells_of(shape.latent) / shape.latent.at(0);
   streaming::RunNeeds needs;
   needs.key = fmt::format("{} {} {}", call.key(), model_.patches.key(),
@@ -63,6 +65,12 @@ void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
   uses_ = engine.prepare(wanted);
 }
 
+void SampledModel::add_patches(models::Inputs& call, at::IntArrayRef x) {
+  const auto& inputs = patch_run_->inputs(x);
+  for (const auto& [name, value] : inputs.tensors()) call.set(name, value);
+  for (const auto& [name, value] : inputs.numbers()) call.set_number(name, value);
+}
+
 Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedInputs& inputs,
                            const sampling::CallFacts& facts) {
   auto& loaded = *model_.loaded;
@@ -76,6 +84,7 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
   auto network = [&](const Tensor& scaled, const Tensor& timestep) {
     call.set("x", scaled);
     call.set("timestep", timestep);
+    if (!model_.patch_uses.empty()) add_patches(call, x.sizes());
     if (facts.control) {
       const auto& use = static_cast<const ControlUse&>(*facts.control);
       auto residuals = control_->residuals(use, {x.sizes(), call, sampling(), facts});

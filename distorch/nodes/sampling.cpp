@@ -3,6 +3,7 @@
 #include "distorch/base/error.h"
 #include "distorch/media/image.h"
 #include "distorch/nodes/catalog.h"
+#include "distorch/nodes/previewer.h"
 #include "distorch/nodes/sampled_model.h"
 #include "distorch/sampling/ksampler.h"
 
@@ -26,12 +27,12 @@ namespace {
 class StepReport {
  public:
   StepReport(Call& call, const models::LatentFormat& format)
-      : call_(call), format_(format), previews_(call.context<Settings>().previews) {}
+      : call_(call), preview_(call.context<ModelCache>(), format) {}
 
   void operator()(const sampling::StepEvent& event) {
     auto now = Clock::now();
     bool last = event.step + 1 >= event.total;
-    if (previews_ && !last && (event.step == 0 || now - shown_ >= interval)) {
+    if (preview_.active() && !last && (event.step == 0 || now - shown_ >= interval)) {
       shown_ = now;
       show(event.denoised);
     }
@@ -43,7 +44,7 @@ class StepReport {
   static constexpr auto interval = std::chrono::milliseconds(250);
 
   void show(const at::Tensor& denoised) {
-    auto pixels = preview_pixels(format_, denoised);
+    auto pixels = preview_(denoised);
     media::Image image;
     image.height = static_cast<int>(pixels.size(0));
     image.width = static_cast<int>(pixels.size(1));
@@ -54,8 +55,7 @@ class StepReport {
   }
 
   Call& call_;
-  const models::LatentFormat& format_;
-  bool previews_;
+  Previewer preview_;
   Clock::time_point shown_{};
 };
 

@@ -11,6 +11,7 @@
 
 #include "distorch/models/control/control.h"
 #include "distorch/models/family.h"
+#include "distorch/models/model_patch.h"
 #include "distorch/models/patches.h"
 #include "distorch/sampling/conditioning.h"
 #include "distorch/sampling/guidance_stages.h"
@@ -22,6 +23,7 @@
 ///
 /// - MODEL: Model; CLIP: Clip; VAE: Vae; CONDITIONING: sampling::Conditioning
 /// - CONTROL_NET: ControlNet (control.h)
+/// - MODEL_PATCH: ModelPatch (model_patch.h)
 /// - LATENT: sampling::Latent, samples [B, C, h, w] or [B, C, T, h, w] float32 on the CPU, as the VAE
 ///   gives them
 /// - IMAGE: at::Tensor [B, H, W, C] float32 0..1 on the CPU
@@ -53,6 +55,22 @@ struct LoadedDiffusion : Loaded<models::Network> {
   std::shared_ptr<const sampling::ModelSampling> sampling;
 };
 
+using LoadedVae = Loaded<models::VaeNetwork>;
+
+/// `loaded` is null where a checkpoint holds no autoencoder.
+struct Vae {
+  std::shared_ptr<LoadedVae> loaded;
+};
+
+/// What one of the model patches of a MODEL looks at (model_patch.h).
+struct PatchUse {
+  Vae vae;
+  at::Tensor image;  // [B, H, W, 3] 0..1 on the CPU
+  at::Tensor keep;   // [B, 1, H, W], 1 = keep; undefined: all
+  double strength = 1.0;
+  models::PatchPicture picture;
+};
+
 struct Model {
   std::shared_ptr<LoadedDiffusion> loaded;
   std::vector<streaming::LoraUse> loras;
@@ -62,6 +80,8 @@ struct Model {
   std::optional<models::LatentFormat> latent;
   std::vector<sampling::GuidanceStage> guidance;
   models::Patches patches;
+  /// By the patches that the loaded model has, in order.
+  std::vector<PatchUse> patch_uses;
 
   const models::LatentFormat& latent_format() const {
     return latent ? *latent : loaded->family->latent();
@@ -104,13 +124,6 @@ struct Clip {
   /// By encoder; a shorter list: the others have none.
   std::vector<std::vector<streaming::LoraUse>> loras;
   std::optional<int> layer;  // of CLIPSetLastLayer
-};
-
-using LoadedVae = Loaded<models::VaeNetwork>;
-
-/// `loaded` is null where a checkpoint holds no autoencoder.
-struct Vae {
-  std::shared_ptr<LoadedVae> loaded;
 };
 
 }  // namespace distorch::nodes

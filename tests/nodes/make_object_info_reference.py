@@ -30,6 +30,7 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          *(n + s for n in ("TripleCLIPLoader", "QuadrupleCLIPLoader") for s in ("MultiGPU", "DisTorch2MultiGPU")),
          "ModelSamplingDiscrete", "ModelSamplingContinuousEDM", "ModelSamplingContinuousV", "ModelSamplingSD3",
          "ModelSamplingAuraFlow", "ModelSamplingFlux", "ModelSamplingStableCascade", "EmptySD3LatentImage", "RescaleCFG", "FreeU", "FreeU_V2",
+         "ModelPatchLoader", "QwenImageDiffsynthControlnet",
          "ModelMergeSimple", "ModelMergeAdd", "ModelMergeSubtract",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
 
