@@ -201,6 +201,22 @@ std::shared_ptr<LoadedVae> ModelCache::vae(const Path& path, const Placement& pl
   return loaded;
 }
 
+std::shared_ptr<LoadedUpscale> ModelCache::upscale(const Path& path, const Placement& placement) {
+  auto found = models::upscale::find_upscale(Checkpoint(file(path)));
+  auto streamed = options(path, "upscaler", placement.compute);
+  streamed.dtype = at::kFloat;
+  streamed.channels_last = true;
+  auto& slot = open_[key_of(identity(path), "upscale", streamed, placement)];
+  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedUpscale>(open);
+
+  auto loaded = std::make_shared<LoadedUpscale>();
+  loaded->make = found.make;
+  loaded->network = loaded->make();
+  stream(*loaded, found.part, streamed, placement, false);
+  slot = loaded;
+  return loaded;
+}
+
 std::shared_ptr<LoadedControl> ModelCache::open_control(const Path& path,
                                                         const std::string& identity,
                                                         const Checkpoint& part,

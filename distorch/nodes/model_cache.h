@@ -9,6 +9,7 @@
 #include "distorch/nodes/mixed_weights.h"
 #include "distorch/nodes/model_folders.h"
 #include "distorch/nodes/settings.h"
+#include "distorch/nodes/upscale.h"
 #include "distorch/nodes/values.h"
 #include "distorch/streaming/engine.h"
 
@@ -54,6 +55,8 @@ class ModelCache {
   /// those of `unet`.
   std::shared_ptr<LoadedControl> control_over(const ControlOverlay& overlay,
                                               const LoadedDiffusion& unet);
+  /// A model that enlarges pictures. Error(Format) where the file holds none that is known.
+  std::shared_ptr<LoadedUpscale> upscale(const Path& file, const Placement& placement);
   /// An opened file, shared while anybody uses it.
   std::shared_ptr<const formats::TensorFile> file(const Path& path);
 

@@ -34,7 +34,7 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "LatentInterpolate", "LatentConcat", "LatentCut", "LatentBatch", "LatentBatchSeedBehavior", "LatentFlip",
          "LatentRotate", "LatentCrop", "LatentBlend", "StringConcatenate", "StringSubstring", "StringLength",
          "CaseConverter", "StringTrim", "StringReplace", "StringContains", "StringCompare", "RegexMatch",
-         "RegexExtract", "RegexReplace", "PreviewAny", "SolidMask", "InvertMask", "ImageToMask", "MaskToImage",
+         "RegexExtract", "RegexReplace", "PreviewAny", "UpscaleModelLoader", "ImageUpscaleWithModel", "SolidMask", "InvertMask", "ImageToMask", "MaskToImage",
          "KSampler", "KSamplerAdvanced", "CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner",
          "ModelSamplingDiscrete", "ModelSamplingContinuousEDM", "ModelSamplingContinuousV", "ModelSamplingSD3",
          "ModelSamplingAuraFlow", "ModelSamplingFlux", "ModelSamplingStableCascade", "EmptySD3LatentImage", "RescaleCFG", "FreeU", "FreeU_V2",
