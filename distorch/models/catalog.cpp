@@ -7,7 +7,11 @@
 #include "distorch/models/clip/recipes.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
+<<<<<<< HEAD
 #include "distorch/models/sd3/family.h"
+=======
+#include "distorch/models/sd2/unclip.h"
+>>>>>>> 32b3f0f (CLIP vision, style models (Redux, T2I adapter), unCLIP conditioning and SD 2.1 unCLIP checkpoints)
 #include "distorch/models/sdxl/family.h"
 #include "distorch/models/vae/autoencoder.h"
 #include "distorch/models/z_image/family.h"
@@ -20,6 +24,7 @@ const std::vector<FamilyKind>& families() {
   static const std::vector<FamilyKind> list = {
       {"SD1.x", sd1::detect},
       {"SD2.x", sd2::detect},
+      {"SD2.1 unCLIP", sd2::detect_unclip},
       {"SDXL", sdxl::detect},
       {"SDXL refiner", sdxl::detect_refiner},
       {"SD3", sd3::detect},

@@ -23,6 +23,7 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_image_resize_nodes(catalog);
   add_image_batch_nodes(catalog);
   add_image_filter_nodes(catalog);
+  add_clip_vision_nodes(catalog, app);
   add_upscale_nodes(catalog, app);
   add_compositing_nodes(catalog);
   add_mask_nodes(catalog);

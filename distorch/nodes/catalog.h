@@ -28,6 +28,7 @@ void add_image_transform_nodes(graph::Catalog& catalog);
 void add_image_resize_nodes(graph::Catalog& catalog);
 void add_image_batch_nodes(graph::Catalog& catalog);
 void add_image_filter_nodes(graph::Catalog& catalog);
+void add_clip_vision_nodes(graph::Catalog& catalog, App& app);
 void add_upscale_nodes(graph::Catalog& catalog, App& app);
 void add_compositing_nodes(graph::Catalog& catalog);
 void add_mask_nodes(graph::Catalog& catalog);
