@@ -7,11 +7,8 @@
 #include "distorch/models/clip/recipes.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
-<<<<<<< HEAD
-#include "distorch/models/sd3/family.h"
-=======
 #include "distorch/models/sd2/unclip.h"
->>>>>>> 32b3f0f (CLIP vision, style models (Redux, T2I adapter), unCLIP conditioning and SD 2.1 unCLIP checkpoints)
+#include "distorch/models/sd3/family.h"
 #include "distorch/models/sdxl/family.h"
 #include "distorch/models/vae/autoencoder.h"
 #include "distorch/models/z_image/family.h"
