@@ -8,6 +8,7 @@
 #include "distorch/models/qwen_image/family.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
+#include "distorch/models/sd2/unclip.h"
 #include "distorch/models/sd3/family.h"
 #include "distorch/models/sdxl/family.h"
 #include "distorch/models/taesd/autoencoder.h"
@@ -22,6 +23,7 @@ const std::vector<FamilyKind>& families() {
   static const std::vector<FamilyKind> list = {
       {"SD1.x", sd1::detect},
       {"SD2.x", sd2::detect},
+      {"SD2.1 unCLIP", sd2::detect_unclip},
       {"SDXL", sdxl::detect},
       {"SDXL refiner", sdxl::detect_refiner},
       {"SD3", sd3::detect},

@@ -248,6 +248,55 @@ std::shared_ptr<LoadedVae> ModelCache::small_vae(const std::string& name,
   return open_vae(vae, *decoder, name + "|" + both, placement);
 }
 
+std::shared_ptr<LoadedUpscale> ModelCache::upscale(const Path& path, const Placement& placement) {
+  auto found = models::upscale::find_upscale(Checkpoint(file(path)));
+  auto streamed = options(path, "upscaler", placement.compute);
+  streamed.dtype = at::kFloat;
+  streamed.channels_last = true;
+  auto& slot = open_[key_of(identity(path), "upscale", streamed, placement)];
+  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedUpscale>(open);
+
+  auto loaded = std::make_shared<LoadedUpscale>();
+  loaded->make = found.make;
+  loaded->network = loaded->make();
+  stream(*loaded, found.part, streamed, placement, false);
+  slot = loaded;
+  return loaded;
+}
+
+std::shared_ptr<LoadedVision> ModelCache::vision(const Path& path, const Placement& placement) {
+  auto part = models::clip_vision::vision_part(Checkpoint(file(path)));
+  if (part.empty()) return nullptr;
+  auto streamed = options(path, "picture encoder", placement.compute);
+  streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
+  auto& slot = open_[key_of(identity(path), "vision", streamed, placement)];
+  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedVision>(open);
+
+  auto loaded = std::make_shared<LoadedVision>();
+  loaded->make = [config = models::clip_vision::vision_config(part)] {
+    return std::make_unique<models::clip_vision::VisionModel>(config);
+  };
+  loaded->network = loaded->make();
+  stream(*loaded, part, streamed, placement, false);
+  slot = loaded;
+  return loaded;
+}
+
+std::shared_ptr<LoadedStyle> ModelCache::style(const Path& path, const Placement& placement) {
+  auto found = models::clip_vision::find_style(Checkpoint(file(path)));
+  auto streamed = options(path, "style", placement.compute);
+  streamed.dtype = at::kFloat;
+  auto& slot = open_[key_of(identity(path), "style", streamed, placement)];
+  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedStyle>(open);
+
+  auto loaded = std::make_shared<LoadedStyle>();
+  loaded->make = found.make;
+  loaded->network = loaded->make();
+  stream(*loaded, found.part, streamed, placement, false);
+  slot = loaded;
+  return loaded;
+}
+
 std::shared_ptr<LoadedControl> ModelCache::open_control(const Path& path,
                                                         const std::string& identity,
                                                         const Checkpoint& part,

@@ -6,9 +6,11 @@
 #include <string>
 
 #include "distorch/formats/tensor_file.h"
+#include "distorch/nodes/clip_vision.h"
 #include "distorch/nodes/mixed_weights.h"
 #include "distorch/nodes/model_folders.h"
 #include "distorch/nodes/settings.h"
+#include "distorch/nodes/upscale.h"
 #include "distorch/nodes/values.h"
 #include "distorch/streaming/engine.h"
 
@@ -62,6 +64,12 @@ class ModelCache {
   /// those of `unet`.
   std::shared_ptr<LoadedControl> control_over(const ControlOverlay& overlay,
                                               const LoadedDiffusion& unet);
+  /// A model that enlarges pictures. Error(Format) where the file holds none that is known.
+  std::shared_ptr<LoadedUpscale> upscale(const Path& file, const Placement& placement);
+  /// A picture encoder; null where the file has none.
+  std::shared_ptr<LoadedVision> vision(const Path& file, const Placement& placement);
+  /// A style model. Error(Format) where the file holds none.
+  std::shared_ptr<LoadedStyle> style(const Path& file, const Placement& placement);
   /// An opened file, shared while anybody uses it.
   std::shared_ptr<const formats::TensorFile> file(const Path& path);
 

@@ -147,10 +147,13 @@ class Cases:
         self.file, self.list, self.tensors = file, [], {}
 
     def add(self, name, graph, **outputs):
-        """outputs: NAME=(reference, kind). kind: image, mask, latent, noise_mask, cond, pooled."""
+        """outputs: NAME=(reference, kind). kind: image, mask, latent, noise_mask, cond, pooled, value (a number or text)."""
         value, described = run(graph.nodes), {}
         for key, (reference, kind) in outputs.items():
             v = value(*reference)
+            if kind == "value":
+                described[key] = {"node": reference, "kind": kind, "value": v}
+                continue
             if kind in ("latent", "noise_mask"):
                 v = v["samples" if kind == "latent" else "noise_mask"]
             elif kind == "cond":
