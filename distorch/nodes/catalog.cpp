@@ -4,6 +4,9 @@ namespace distorch::nodes {
 
 void add_all(graph::Catalog& catalog, App& app) {
   add_sampling_nodes(catalog);
+  add_custom_sampling_nodes(catalog);
+  add_sampler_nodes(catalog);
+  add_sigma_nodes(catalog);
   add_loader_nodes(catalog, app);
   add_multigpu_nodes(catalog, app);
   add_conditioning_nodes(catalog);

@@ -25,6 +25,9 @@ void add_image_nodes(graph::Catalog& catalog);
 void add_image_file_nodes(graph::Catalog& catalog, App& app);
 void add_mask_nodes(graph::Catalog& catalog);
 void add_sampling_nodes(graph::Catalog& catalog);
+void add_custom_sampling_nodes(graph::Catalog& catalog);
+void add_sampler_nodes(graph::Catalog& catalog);
+void add_sigma_nodes(graph::Catalog& catalog);
 void add_primitive_nodes(graph::Catalog& catalog);
 
 }  // namespace distorch::nodes

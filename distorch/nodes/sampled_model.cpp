@@ -31,7 +31,7 @@ SampledModel::SampledModel(const Model& model)
     : model_(model), device_(device::to_torch(model.loaded->weights->options().compute)) {}
 
 const sampling::ModelSampling& SampledModel::sampling() const {
-  return model_.sampling ? *model_.sampling : *model_.loaded->sampling;
+  return model_.noise_levels();
 }
 
 void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
@@ -43,6 +43,7 @@ void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
   control_.emplace(format().downscale, shape.latent.at(0));
   control_->add(shape.positive);
   control_->add(shape.negative);
+  if (shape.third) control_->add(*shape.third);
   planned_cells_ = call.sizes.batch * cells_of(shape.latent) / shape.latent.at(0);
   streaming::RunNeeds needs;
   needs.key = fmt::format("{} {} {}", call.key(), model_.patches.key(),

@@ -63,6 +63,9 @@ struct Model {
   std::vector<sampling::GuidanceStage> guidance;
   models::Patches patches;
 
+  const sampling::ModelSampling& noise_levels() const {
+    return sampling ? *sampling : *loaded->sampling;
+  }
   const models::LatentFormat& latent_format() const {
     return latent ? *latent : loaded->family->latent();
   }

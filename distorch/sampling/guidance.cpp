@@ -226,6 +226,8 @@ std::vector<std::size_t> next_batch(const X0Model& model, const std::vector<Task
   return together;
 }
 
+bool is_one(double number) { return std::abs(number - 1.0) <= 1e-9; }
+
 }  // namespace
 
 bool fit_together(const ModelInputs& a, const ModelInputs& b) {
@@ -313,8 +315,8 @@ std::vector<at::Tensor> predict_each(X0Model& model,
   return sums;
 }
 
-CfgDenoiser::CfgDenoiser(X0Model& model, PreparedConditioning conditioning, double cfg)
-    : model_(model), conditioning_(std::move(conditioning)), cfg_(cfg) {}
+CfgDenoiser::CfgDenoiser(X0Model& model, PreparedConditioning conditioning, GuiderRule rule)
+    : model_(model), conditioning_(std::move(conditioning)), rule_(rule) {}
 
 at::Tensor CfgDenoiser::operator()(const at::Tensor& x, float sigma) {
   return predict(x, sigma, false).denoised;
@@ -324,21 +326,81 @@ GuidedPair CfgDenoiser::with_uncond(const at::Tensor& x, float sigma) {
   return predict(x, sigma, true);
 }
 
-GuidedPair CfgDenoiser::predict(const at::Tensor& x, float sigma, bool need_uncond) {
-  const bool without = std::abs(cfg_ - 1.0) <= 1e-9 && !need_uncond;
-  std::vector<const std::vector<PreparedItem>*> lists = {&conditioning_.positive};
-  if (!without) {
-    lists.push_back(&conditioning_.negative);
+std::vector<at::Tensor> CfgDenoiser::estimates(
+    const at::Tensor& x, float sigma, const std::vector<const std::vector<PreparedItem>*>& lists) {
+  std::vector<const std::vector<PreparedItem>*> wanted;
+  for (const auto* list : lists) {
+    if (list != nullptr) {
+      wanted.push_back(list);
+    }
   }
-  std::vector<at::Tensor> each = predict_each(model_, lists, x, sigma);
-  if (without && !guidance) {
-    return {each[0], {}};
+  std::vector<at::Tensor> each = predict_each(model_, wanted, x, sigma);
+  for (std::size_t i = 0; i < lists.size(); ++i) {
+    if (lists[i] == nullptr) {
+      each.insert(each.begin() + static_cast<std::ptrdiff_t>(i), at::Tensor());
+    }
   }
-  const at::Tensor uncond = without ? at::zeros_like(x) : each[1];
+  return each;
+}
+
+at::Tensor CfgDenoiser::guided(const at::Tensor& x, float sigma, const at::Tensor& cond,
+                               const at::Tensor& uncond, double cfg) const {
   if (guidance) {
-    return {guidance({x, per_item(x, sigma), each[0], uncond, cfg_}), uncond};
+    return guidance(
+        {x, per_item(x, sigma), cond, uncond.defined() ? uncond : at::zeros_like(x), cfg});
   }
-  return {uncond + (each[0] - uncond) * cfg_, uncond};
+  return uncond.defined() ? uncond + (cond - uncond) * cfg : cond;
+}
+
+GuidedPair CfgDenoiser::predict(const at::Tensor& x, float sigma, bool need_uncond) {
+  switch (rule_.kind) {
+    case GuiderRule::Kind::PerpNeg: return predict_perpendicular(x, sigma, need_uncond);
+    case GuiderRule::Kind::Cfg: break;
+    default: return predict_dual(x, sigma, need_uncond);
+  }
+  const bool without = is_one(rule_.cfg) && !need_uncond;
+  const std::vector<at::Tensor> each =
+      estimates(x, sigma, {&conditioning_.positive, without ? nullptr : &conditioning_.negative});
+  return {guided(x, sigma, each[0], each[1], rule_.cfg), each[1]};
+}
+
+GuidedPair CfgDenoiser::predict_dual(const at::Tensor& x, float sigma, bool need_uncond) {
+  const auto& c = conditioning_;
+  if (rule_.kind == GuiderRule::Kind::NestedDual) {
+    const std::vector<at::Tensor> each = estimates(x, sigma, {&c.negative, &c.third, &c.positive});
+    const at::Tensor inner = guided(x, sigma, each[2], each[1], rule_.cfg);
+    return {each[0] + (inner - each[0]) * rule_.second_cfg, each[1]};
+  }
+  const bool no_negative = is_one(rule_.second_cfg) && !need_uncond;
+  const bool no_third = no_negative && is_one(rule_.cfg);
+  const std::vector<at::Tensor> each = estimates(
+      x, sigma, {no_negative ? nullptr : &c.negative, no_third ? nullptr : &c.third, &c.positive});
+  if (no_third && !guidance) {
+    return {each[2], {}};
+  }
+  const at::Tensor third = no_third ? at::zeros_like(x) : each[1];
+  return {guided(x, sigma, third, each[0], rule_.second_cfg) + (each[2] - third) * rule_.cfg,
+          each[0]};
+}
+
+GuidedPair CfgDenoiser::predict_perpendicular(const at::Tensor& x, float sigma, bool need_uncond) {
+  const auto& c = conditioning_;
+  const bool no_negative = std::abs(rule_.second_cfg) <= 1e-9 && !need_uncond;
+  if (no_negative && is_one(rule_.cfg)) {
+    return {estimates(x, sigma, {&c.positive})[0], {}};
+  }
+  const std::vector<at::Tensor> each =
+      estimates(x, sigma, {&c.positive, no_negative ? nullptr : &c.negative, &c.third});
+  const at::Tensor& empty = each[2];
+  const at::Tensor towards = each[0] - empty;
+  if (no_negative) {
+    return {empty + towards * rule_.cfg, {}};
+  }
+  const at::Tensor away = each[1] - empty;
+  // The part of `away` that does not lie along `towards`, over the whole batch as one vector.
+  const at::Tensor along = (away * towards).sum() / towards.square().sum() * towards;
+  const at::Tensor change = towards - (away - along) * rule_.second_cfg;
+  return {empty + change * rule_.cfg, each[1]};
 }
 
 InpaintDenoiser::InpaintDenoiser(CfgDenoiser& inner, Kept kept)

@@ -102,6 +102,31 @@ struct PreparedItem {
 struct PreparedConditioning {
   std::vector<PreparedItem> positive;
   std::vector<PreparedItem> negative;
+  std::vector<PreparedItem> third;
+};
+
+/// How the estimates of a run's conditionings become one.
+struct GuiderRule {
+  enum class Kind {
+    Cfg,         // negative + (positive - negative) · cfg
+    Dual,        // third against negative with second_cfg, plus (positive - third) · cfg
+    NestedDual,  // positive against third with cfg, and that against negative with second_cfg
+    PerpNeg,     // third is the empty prompt; the negative counts as far as it is perpendicular to
+                 // the positive, second_cfg times
+  };
+  Kind kind = Kind::Cfg;
+  double cfg = 8.0;
+  double second_cfg = 1.0;
+  GuiderRule() = default;
+  GuiderRule(double plain) : cfg(plain) {}
+  GuiderRule(Kind k, double first, double second) : kind(k), cfg(first), second_cfg(second) {}
+};
+
+/// The conditionings of a run and the rule over them.
+struct Guider {
+  GuiderRule rule;
+  Conditioning positive, negative;
+  Conditioning third;  // of rules over three
 };
 
 /// Resolves areas, masks and time ranges, encodes through the model, gives every item with an area a
@@ -109,7 +134,8 @@ struct PreparedConditioning {
 /// they say so. Source: ComfyUI comfy/samplers.py,
 /// process_conds.
 PreparedConditioning prepare_conditioning(const X0Model& model, const Conditioning& positive,
-                                          const Conditioning& negative, EncodeContext context);
+                                          const Conditioning& negative, EncodeContext context,
+                                          const Conditioning& third = {});
 
 /// x0 of each list: the weighted mean over its items where they count, 0 where none does. Items of
 /// all lists that fit together run in one call. Source: ComfyUI comfy/samplers.py, calc_cond_batch.
@@ -127,10 +153,11 @@ struct GuidanceInputs {
 };
 using GuidanceFunction = std::function<at::Tensor(const GuidanceInputs&)>;
 
-/// Classifier-free guidance over prepared conditionings. With cfg 1 the negative is not computed.
+/// Guidance over prepared conditionings. What counts for nothing (the negative with cfg 1) is not
+/// computed.
 class CfgDenoiser : public Denoiser {
  public:
-  CfgDenoiser(X0Model& model, PreparedConditioning conditioning, double cfg);
+  CfgDenoiser(X0Model& model, PreparedConditioning conditioning, GuiderRule rule);
 
   at::Tensor operator()(const at::Tensor& x, float sigma) override;
   GuidedPair with_uncond(const at::Tensor& x, float sigma) override;
@@ -141,10 +168,17 @@ class CfgDenoiser : public Denoiser {
 
  private:
   GuidedPair predict(const at::Tensor& x, float sigma, bool need_uncond);
+  GuidedPair predict_dual(const at::Tensor& x, float sigma, bool need_uncond);
+  GuidedPair predict_perpendicular(const at::Tensor& x, float sigma, bool need_uncond);
+  /// Estimates of the lists; zeros for those that are null.
+  std::vector<at::Tensor> estimates(const at::Tensor& x, float sigma,
+                                    const std::vector<const std::vector<PreparedItem>*>& lists);
+  at::Tensor guided(const at::Tensor& x, float sigma, const at::Tensor& cond,
+                    const at::Tensor& uncond, double cfg) const;
 
   X0Model& model_;
   PreparedConditioning conditioning_;
-  double cfg_;
+  GuiderRule rule_;
 };
 
 /// Keeps a latent where the mask is 0: that part is set to the latent with noise before every

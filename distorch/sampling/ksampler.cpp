@@ -97,12 +97,13 @@ at::Tensor fix_empty_latent_channels(const X0Model& model, const at::Tensor& giv
   return latent;
 }
 
-at::Tensor run_sampler(X0Model& model, const SampleRequest& request, const Conditioning& positive,
-                       const Conditioning& negative, const StepCallback& on_step) {
+SampleResult run_sampler(X0Model& model, const SampleRequest& request, const Guider& guider,
+                         const StepCallback& on_step) {
   check_latent(request.latent_image, request.label);
   if (request.sigmas.empty()) {
-    return request.latent_image;
+    return {request.latent_image, {}};
   }
+  const Sampler& sampler = *request.sampler.sampler;
   const Sigmas& sigmas = request.sigmas;
   const ModelSampling& sampling = model.sampling();
   const at::Tensor start_noise = request.noise.to(model.device());
@@ -115,24 +116,26 @@ at::Tensor run_sampler(X0Model& model, const SampleRequest& request, const Condi
     mask = fit_mask(request.noise_mask, latent.sizes()).to(model.device());
   }
   const EncodeContext encode = {start_noise, latent, mask, request.seed};
-  CfgDenoiser guided(model, prepare_conditioning(model, positive, negative, encode), request.cfg);
+  CfgDenoiser guided(
+      model, prepare_conditioning(model, guider.positive, guider.negative, encode, guider.third),
+      guider.rule);
   guided.guidance = request.guidance;
   std::optional<InpaintDenoiser> inpaint;
   if (mask.defined()) {
     const at::Tensor kept_noise =
-        request.sampler->fresh_inpaint_noise
+        sampler.fresh_inpaint_noise
             ? prepare_noise(request.noise, request.seed + 1).to(model.device())
             : start_noise;
     inpaint.emplace(guided, InpaintDenoiser::Kept{mask, latent, kept_noise});
   }
 
-  FiniteWatch watch(request.label, std::string(request.sampler->name),
-                    static_cast<int>(sigmas.size()) - 1);
+  FiniteWatch watch(request.label, std::string(sampler.name), static_cast<int>(sigmas.size()) - 1);
   SamplerContext context;
   context.seed = request.seed;
-  context.eta = request.eta;
-  context.s_noise = request.s_noise;
+  context.options = request.sampler.options;
+  at::Tensor denoised;
   context.on_step = [&](const StepEvent& event) {
+    denoised = event.denoised;
     watch.look(event.step, event.denoised);
     if (on_step) {
       on_step(event);
@@ -141,10 +144,13 @@ at::Tensor run_sampler(X0Model& model, const SampleRequest& request, const Condi
   const bool highest = starts_at_highest_level(sampling, sigmas.front());
   const at::Tensor x = sampling.noise_scaling(sigmas.front(), start_noise, latent, highest);
   Denoiser& denoiser = inpaint ? static_cast<Denoiser&>(*inpaint) : guided;
-  at::Tensor result = request.sampler->sample(denoiser, x, sigmas, context);
+  at::Tensor result = sampler.sample(denoiser, x, sigmas, context);
   result = sampling.inverse_noise_scaling(sigmas.back(), result);
   watch.finish(result);
-  return model.process_latent_out(result.to(at::kFloat)).to(at::kCPU);
+  const auto as_latent = [&](const at::Tensor& x) {
+    return model.process_latent_out(x.to(at::kFloat)).to(at::kCPU);
+  };
+  return {as_latent(result), denoised.defined() ? as_latent(denoised) : denoised};
 }
 
 at::Tensor run_ksampler(X0Model& model, const KSamplerSettings& settings, const Latent& latent,
@@ -152,8 +158,7 @@ at::Tensor run_ksampler(X0Model& model, const KSamplerSettings& settings, const 
                         const StepCallback& on_step) {
   check_latent(latent.samples, settings.label);
   SampleRequest request;
-  request.sampler = &find_sampler(settings.sampler);
-  request.cfg = settings.cfg;
+  request.sampler = {&find_sampler(settings.sampler), {}};
   request.seed = settings.seed;
   request.guidance = settings.guidance;
   request.label = settings.label;
@@ -170,7 +175,7 @@ at::Tensor run_ksampler(X0Model& model, const KSamplerSettings& settings, const 
   request.sigmas = cut(ksampler_sigmas(model.sampling(), settings.sampler, settings.scheduler,
                                        settings.steps, settings.denoise),
                        settings);
-  return run_sampler(model, request, positive, negative, on_step);
+  return run_sampler(model, request, {settings.cfg, positive, negative, {}}, on_step).samples;
 }
 
 }  // namespace distorch::sampling

@@ -57,10 +57,17 @@ def text_model(self, config, dtype, device, operations):
 
 comfy.clip_model.CLIPTextModel.__init__ = text_model
 
-for module in ("nodes_freelunch", "nodes_model_advanced", "nodes_model_merging"):
+for module in ("nodes_freelunch", "nodes_model_advanced", "nodes_model_merging", "nodes_custom_sampler"):
     nodes.NODE_CLASS_MAPPINGS.update(importlib.import_module("comfy_extras." + module).NODE_CLASS_MAPPINGS)
-_clip_sdxl = importlib.import_module("comfy_extras.nodes_clip_sdxl")
-nodes.NODE_CLASS_MAPPINGS.update({n: getattr(_clip_sdxl, n) for n in ("CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner")})
+
+
+def add_newer_nodes(module, *names):
+    """Nodes of the newer schema are in no list; their class has their name."""
+    module = importlib.import_module("comfy_extras." + module)
+    nodes.NODE_CLASS_MAPPINGS.update({n: getattr(module, n) for n in names})
+
+
+add_newer_nodes("nodes_clip_sdxl", "CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner")
 
 VAE_CONFIG = {"params": {"embed_dim": 4, "ddconfig": {
     "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 32,

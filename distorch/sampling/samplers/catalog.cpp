@@ -10,6 +10,7 @@ namespace distorch::sampling {
 // One line a sampler: its function, defined in the file of its family ...
 SamplerFunction sample_euler;
 SamplerFunction sample_euler_cfg_pp;
+SamplerFunction sample_euler_cfg_pp_alternative;
 SamplerFunction sample_euler_ancestral;
 SamplerFunction sample_euler_ancestral_cfg_pp;
 SamplerFunction sample_heun;
@@ -112,6 +113,11 @@ const Sampler& find_sampler(std::string_view name) {
   }
   throw Error(ErrorKind::Usage, "sampler",
               fmt::format("'{}' is not one of {}", name, fmt::join(sampler_names(), ", ")));
+}
+
+const Sampler& alternative_euler_cfg_pp() {
+  static const Sampler sampler = {"euler_cfg_pp_alternative", sample_euler_cfg_pp_alternative};
+  return sampler;
 }
 
 void SamplerContext::report(const StepEvent& event) const {

@@ -1,0 +1,210 @@
+#include "distorch/base/error.h"
+#include "distorch/nodes/catalog.h"
+#include "distorch/nodes/values.h"
+
+namespace distorch::nodes {
+
+using graph::boolean;
+using graph::Call;
+using graph::choice;
+using graph::integer;
+using graph::link;
+using graph::number;
+using graph::Value;
+using sampling::SamplerOptions;
+
+namespace {
+
+void out_sampler(Call& call, const sampling::Sampler& sampler, SamplerOptions options = {}) {
+  call.out(0, Value::of("SAMPLER", sampling::ChosenSampler{&sampler, std::move(options)}));
+}
+
+void out_sampler(Call& call, const char* name, SamplerOptions options) {
+  out_sampler(call, sampling::find_sampler(name), std::move(options));
+}
+
+SamplerOptions noise_options(Call& call) {
+  SamplerOptions options;
+  options.eta = call.number("eta");
+  options.s_noise = call.number("s_noise");
+  return options;
+}
+
+/// All there is to say about these is how much noise they add. All noise is drawn on the CPU,
+/// whatever "noise_device" says.
+template <const char* const& kName>
+void run_noisy(Call& call) {
+  out_sampler(call, kName, noise_options(call));
+}
+const char* const kEulerAncestral = "euler_ancestral";
+const char* const kEulerAncestralCfgPp = "euler_ancestral_cfg_pp";
+const char* const k2sAncestral = "dpmpp_2s_ancestral";
+const char* const k3mSde = "dpmpp_3m_sde";
+
+void run_select(Call& call) {
+  out_sampler(call, sampling::find_sampler(call.text("sampler_name")));
+}
+
+void run_2m_sde(Call& call) {
+  bool heun = call.text("solver_type") == "heun";
+  out_sampler(call, heun ? "dpmpp_2m_sde_heun" : "dpmpp_2m_sde", noise_options(call));
+}
+
+void run_sde(Call& call) {
+  auto options = noise_options(call);
+  options.inner_part = call.number("r");
+  if (!(options.inner_part > 0))
+    throw Error(ErrorKind::Usage, call.place(), "r must be above 0: it divides the step");
+  out_sampler(call, "dpmpp_sde", options);
+}
+
+void run_lms(Call& call) {
+  SamplerOptions options;
+  options.lms_order = static_cast<int>(call.integer("order"));
+  out_sampler(call, "lms", options);
+}
+
+void run_adaptive(Call& call) {
+  auto options = noise_options(call);
+  options.adaptive = {.order = static_cast<int>(call.integer("order")),
+                      .relative = call.number("rtol"),
+                      .absolute = call.number("atol"),
+                      .first_step = call.number("h_init"),
+                      .proportional = call.number("pcoeff"),
+                      .integral = call.number("icoeff"),
+                      .derivative = call.number("dcoeff"),
+                      .safety = call.number("accept_safety")};
+  out_sampler(call, "dpm_adaptive", options);
+}
+
+void run_er_sde(Call& call) {
+  auto kind = call.text("solver_type");
+  auto eta = call.number("eta");
+  SamplerOptions options;
+  options.s_noise = call.number("s_noise");
+  options.er_sde.stages = static_cast<int>(call.integer("max_stage"));
+  bool ode = kind == "ODE" || (kind == "Reverse-time SDE" && eta == 0);
+  if (ode) {
+    eta = 0;
+    options.s_noise = 0.0;
+  }
+  if (kind != "ER-SDE") options.er_sde.power = eta + 1;
+  out_sampler(call, "er_sde", options);
+}
+
+void run_sa_solver(Call& call) {
+  const auto& sampling = call.get<Model>("model").noise_levels();
+  auto options = noise_options(call);
+  options.sa_solver = {
+      .noisy_from = sampling.percent_to_sigma(call.number("sde_start_percent")),
+      .noisy_to = sampling.percent_to_sigma(call.number("sde_end_percent")),
+      .predictor_order = static_cast<int>(call.integer("predictor_order")),
+      .corrector_order = static_cast<int>(call.integer("corrector_order")),
+      .evaluate_twice = call.boolean("use_pece"),
+      .simple_order_2 = call.boolean("simple_order_2"),
+  };
+  out_sampler(call, "sa_solver", options);
+}
+
+void run_seeds_2(Call& call) {
+  auto options = noise_options(call);
+  options.inner_part = call.number("r");
+  options.second_phi = call.text("solver_type") == "phi_2";
+  out_sampler(call, "seeds_2", options);
+}
+
+void run_euler_cfg_pp(Call& call) {
+  bool alternative = call.text("version") == "alternative";
+  out_sampler(call, alternative ? sampling::alternative_euler_cfg_pp()
+                                : sampling::find_sampler("euler_cfg_pp"));
+}
+
+graph::Input fine(const char* name, double usual, double most = 100.0) {
+  return number(name, {.def = usual, .min = 0.0, .max = most, .step = 0.01, .round = false});
+}
+
+graph::NodeType sampler(const char* name, std::vector<graph::Input> inputs, void (*run)(Call&)) {
+  return {.name = name,
+          .category = "sampling/custom_sampling/samplers",
+          .python_module = "comfy_extras.nodes_custom_sampler",
+          .inputs = std::move(inputs),
+          .outputs = {"SAMPLER"},
+          .run = run};
+}
+
+void add_newer(graph::Catalog& catalog) {
+  catalog.add({.name = "SamplerEulerCFGpp",
+               .display_name = "SamplerEulerCFG++",
+               .category = "_for_testing",
+               .python_module = "comfy_extras.nodes_advanced_samplers",
+               .inputs = {choice("version", {"regular", "alternative"})},
+               .outputs = {"SAMPLER"},
+               .experimental = true,
+               .newer_schema = true,
+               .run = run_euler_cfg_pp});
+  auto advanced = [](const char* name, double usual, double least, double most) {
+    return number(name, {.def = usual,
+                         .min = least,
+                         .max = most,
+                         .step = 0.01,
+                         .round = false,
+                         .extra = {{"advanced", true}}});
+  };
+  catalog.add(
+      {.name = "SamplerSEEDS2",
+       .category = "model/sampling/samplers",
+       .python_module = "comfy_extras.nodes_custom_sampler",
+       .inputs = {choice("solver_type", {"phi_1", "phi_2"}), advanced("eta", 1.0, 0.0, 100.0),
+                  advanced("s_noise", 1.0, 0.0, 100.0), advanced("r", 0.5, 0.01, 1.0)},
+       .outputs = {"SAMPLER"},
+       .newer_schema = true,
+       .run = run_seeds_2});
+}
+
+}  // namespace
+
+void add_sampler_nodes(graph::Catalog& catalog) {
+  const auto eta = fine("eta", 1.0), s_noise = fine("s_noise", 1.0);
+  const auto device = choice("noise_device", {"gpu", "cpu"});
+  const auto any = graph::Json::object();
+  catalog.add(
+      sampler("KSamplerSelect", {choice("sampler_name", sampling::sampler_names())}, run_select));
+  catalog.add(sampler("SamplerEulerAncestral", {eta, s_noise}, run_noisy<kEulerAncestral>));
+  auto cfg_pp =
+      sampler("SamplerEulerAncestralCFGPP", {fine("eta", 1.0, 1.0), fine("s_noise", 1.0, 10.0)},
+              run_noisy<kEulerAncestralCfgPp>);
+  cfg_pp.display_name = "SamplerEulerAncestralCFG++";
+  catalog.add(std::move(cfg_pp));
+  catalog.add(sampler("SamplerLMS", {integer("order", {.def = 4, .min = 1, .max = 100})}, run_lms));
+  catalog.add(sampler("SamplerDPMPP_3M_SDE", {eta, s_noise, device}, run_noisy<k3mSde>));
+  catalog.add(sampler("SamplerDPMPP_2M_SDE",
+                      {choice("solver_type", {"midpoint", "heun"}), eta, s_noise, device},
+                      run_2m_sde));
+  catalog.add(sampler("SamplerDPMPP_SDE", {eta, s_noise, fine("r", 0.5), device}, run_sde));
+  catalog.add(sampler("SamplerDPMPP_2S_Ancestral", {eta, s_noise}, run_noisy<k2sAncestral>));
+  catalog.add(
+      sampler("SamplerDPMAdaptative",
+              {integer("order", {.def = 3, .min = 2, .max = 3}), fine("rtol", 0.05),
+               fine("atol", 0.0078), fine("h_init", 0.05), fine("pcoeff", 0.0), fine("icoeff", 1.0),
+               fine("dcoeff", 0.0), fine("accept_safety", 0.81), fine("eta", 0.0), s_noise},
+              run_adaptive));
+  catalog.add(
+      sampler("SamplerER_SDE",
+              {choice("solver_type", {"ER-SDE", "Reverse-time SDE", "ODE"}, {.combo = true}),
+               integer("max_stage", {.def = 3, .min = 1, .max = 3}), eta, s_noise},
+              run_er_sde));
+  auto percent = [](const char* name, double usual) {
+    return number(name, {.def = usual, .min = 0.0, .max = 1.0, .step = 0.001});
+  };
+  catalog.add(
+      sampler("SamplerSASolver",
+              {link("model", "MODEL", {.extra = any}), fine("eta", 1.0, 10.0),
+               percent("sde_start_percent", 0.2), percent("sde_end_percent", 0.8), s_noise,
+               integer("predictor_order", {.def = 3, .min = 1, .max = 6}),
+               integer("corrector_order", {.def = 4, .min = 0, .max = 6}),
+               boolean("use_pece", {.extra = any}), boolean("simple_order_2", {.extra = any})},
+              run_sa_solver));
+  add_newer(catalog);
+}
+
+}  // namespace distorch::nodes
