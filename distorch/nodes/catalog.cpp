@@ -14,6 +14,7 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_advanced_model_nodes(catalog);
   add_sd3_nodes(catalog);
   add_model_patch_nodes(catalog);
+  add_guidance_nodes(catalog);
   add_model_merging_nodes(catalog);
   add_controlnet_nodes(catalog, app);
   add_latent_nodes(catalog);

@@ -16,6 +16,7 @@ void add_sized_prompt_nodes(graph::Catalog& catalog);
 void add_advanced_model_nodes(graph::Catalog& catalog);
 void add_sd3_nodes(graph::Catalog& catalog);
 void add_model_patch_nodes(graph::Catalog& catalog);
+void add_guidance_nodes(graph::Catalog& catalog);
 void add_model_merging_nodes(graph::Catalog& catalog);
 void add_controlnet_nodes(graph::Catalog& catalog, App& app);
 void add_latent_nodes(graph::Catalog& catalog);

@@ -46,7 +46,7 @@ void sample(Call& call, const ModelGuider& guider, const NoiseChoice& noise, std
   request.noise = noise_for(latent, noise);
   request.latent_image = latent.samples;
   request.noise_mask = latent.noise_mask;
-  request.guidance = sampling::guidance_of(guider.model.guidance);
+  request.stages = guider.model.guidance;
   request.label = call.place();
   StepReport report(call, guider.model.latent_format());
   auto result = sampling::run_sampler(run.model(), request, run.guider(), std::ref(report));

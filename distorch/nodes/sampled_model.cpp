@@ -30,9 +30,7 @@ std::int64_t cells_of(at::IntArrayRef shape) {
 SampledModel::SampledModel(const Model& model)
     : model_(model), device_(device::to_torch(model.loaded->weights->options().compute)) {}
 
-const sampling::ModelSampling& SampledModel::sampling() const {
-  return model_.noise_levels();
-}
+const sampling::ModelSampling& SampledModel::sampling() const { return model_.noise_levels(); }
 
 void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
   auto& loaded = *model_.loaded;
@@ -74,6 +72,12 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
       call.set_number(name, *input.number);
     else
       call.set(name, input.value);
+  auto patches = model_.patches;
+  if (facts.change) {
+    const auto& [skipped, identity_attention] = *facts.change;
+    patches.skipped.insert(skipped.begin(), skipped.end());
+    patches.identity_attention.insert(identity_attention.begin(), identity_attention.end());
+  }
   auto network = [&](const Tensor& scaled, const Tensor& timestep) {
     call.set("x", scaled);
     call.set("timestep", timestep);
@@ -85,11 +89,11 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
     return loaded.weights->step(
         models::in_order(specs, call),
         [&](const std::vector<Tensor>& tensors) {
-          return loaded.network->apply(models::from_order(specs, tensors, call), model_.patches);
+          return loaded.network->apply(models::from_order(specs, tensors, call), patches);
         },
-        models::inputs_key(call) + model_.patches.key());
+        models::inputs_key(call) + patches.key());
   };
-  return sampling::predict_x0(sampling(), x, sigma, network);
+  return sampling::predict_x0(sampling(), x, sigma, facts, network);
 }
 
 ModelInputs SampledModel::encode_anywhere(const ConditioningItem& item,

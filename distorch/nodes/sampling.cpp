@@ -24,7 +24,7 @@ void sample(Call& call, KSamplerSettings settings) {
   settings.steps = static_cast<int>(call.integer("steps"));
   settings.cfg = call.number("cfg");
   settings.label = call.place();
-  settings.guidance = sampling::guidance_of(model.guidance);
+  settings.stages = model.guidance;
   PreparedRun run(
       call,
       {model,

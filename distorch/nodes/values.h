@@ -41,14 +41,14 @@ struct Loaded {
   std::shared_ptr<streaming::StreamedModel> weights;  // points into network
   models::LoraNames lora_names;
   LoraCache loras;
-};
-
-/// A diffusion model that is open.
-struct LoadedDiffusion : Loaded<models::Network> {
   std::string identity;  // of its weights and where they go
   streaming::PlacementRequest placement;
   /// Removes a file of mixed weights with the model; empty for others.
   std::shared_ptr<const void> file_guard;
+};
+
+/// A diffusion model that is open.
+struct LoadedDiffusion : Loaded<models::Network> {
   std::shared_ptr<const models::Family> family;
   std::shared_ptr<const sampling::ModelSampling> sampling;
 };
@@ -60,7 +60,7 @@ struct Model {
   std::shared_ptr<const sampling::ModelSampling> sampling;
   /// A latent format in place of the family's.
   std::optional<models::LatentFormat> latent;
-  std::vector<sampling::GuidanceStage> guidance;
+  sampling::GuidanceStages guidance;
   models::Patches patches;
 
   const sampling::ModelSampling& noise_levels() const {

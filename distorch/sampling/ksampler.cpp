@@ -5,8 +5,11 @@
 #include <cmath>
 
 #include "distorch/base/error.h"
+#include "distorch/base/log.h"
 #include "distorch/sampling/batch.h"
+#include "distorch/sampling/guidance_pipeline.h"
 #include "distorch/sampling/noise.h"
+#include "distorch/sampling/step_cache.h"
 
 namespace distorch::sampling {
 namespace {
@@ -84,6 +87,35 @@ void check_latent(const at::Tensor& latent, const std::string& label) {
   }
 }
 
+// The rule of PerpNegGuider, where a node put its prompt on the model and the guider is plain.
+Guider with_perpendicular_negative(const Guider& guider, const GuidanceStages& stages) {
+  const auto* stage = last_of<PerpendicularNegative>(stages);
+  if (stage == nullptr || guider.rule.kind != GuiderRule::Kind::Cfg) {
+    return guider;
+  }
+  return {{GuiderRule::Kind::PerpNeg, guider.rule.cfg, stage->scale},
+          guider.positive,
+          guider.negative,
+          *stage->empty};
+}
+
+// The mask of differential diffusion: cells join in as the timestep falls below their grey value.
+std::function<at::Tensor(const at::Tensor&, float)> changing_mask(const GuidanceStages& stages,
+                                                                  const Sigmas& sigmas,
+                                                                  const ModelSampling& sampling) {
+  const auto* stage = last_of<DifferentialMask>(stages);
+  if (stage == nullptr) {
+    return {};
+  }
+  const float first = sampling.timestep(sigmas.front());
+  const float last = sampling.timestep(std::max(sampling.sigma_min(), sigmas.back()));
+  return [=, &sampling, strength = stage->strength](const at::Tensor& mask, float sigma) {
+    const float threshold = (sampling.timestep(sigma) - last) / (first - last);
+    const at::Tensor binary = (mask >= threshold).to(mask.scalar_type());
+    return strength > 0 && strength < 1 ? binary * strength + mask * (1 - strength) : binary;
+  };
+}
+
 }  // namespace
 
 at::Tensor fix_empty_latent_channels(const X0Model& model, const at::Tensor& given) {
@@ -116,17 +148,25 @@ SampleResult run_sampler(X0Model& model, const SampleRequest& request, const Gui
     mask = fit_mask(request.noise_mask, latent.sizes()).to(model.device());
   }
   const EncodeContext encode = {start_noise, latent, mask, request.seed};
+  const Guider rules = with_perpendicular_negative(guider, request.stages);
+  Guidance guidance(request.stages);
+  RunState state = {request.stages.empty() ? nullptr : &guidance};
+  std::optional<StepCache> cache;
+  if (const auto* cached = last_of<CachedSteps>(request.stages)) {
+    cache.emplace(*cached, sampling);
+    (cached->kind == CachedSteps::Kind::Easy ? state.network_cache : state.result_cache) = &*cache;
+  }
   CfgDenoiser guided(
-      model, prepare_conditioning(model, guider.positive, guider.negative, encode, guider.third),
-      guider.rule);
-  guided.guidance = request.guidance;
+      model, prepare_conditioning(model, rules.positive, rules.negative, encode, rules.third),
+      rules.rule, state);
   std::optional<InpaintDenoiser> inpaint;
   if (mask.defined()) {
     const at::Tensor kept_noise =
         sampler.fresh_inpaint_noise
             ? prepare_noise(request.noise, request.seed + 1).to(model.device())
             : start_noise;
-    inpaint.emplace(guided, InpaintDenoiser::Kept{mask, latent, kept_noise});
+    inpaint.emplace(guided, InpaintDenoiser::Kept{mask, latent, kept_noise,
+                                                  changing_mask(request.stages, sigmas, sampling)});
   }
 
   FiniteWatch watch(request.label, std::string(sampler.name), static_cast<int>(sigmas.size()) - 1);
@@ -147,6 +187,10 @@ SampleResult run_sampler(X0Model& model, const SampleRequest& request, const Gui
   at::Tensor result = sampler.sample(denoiser, x, sigmas, context);
   result = sampling.inverse_noise_scaling(sigmas.back(), result);
   watch.finish(result);
+  if (cache) {
+    log::info("{}: {} of {} steps were told from earlier ones", request.label, cache->skipped(),
+              sigmas.size() - 1);
+  }
   const auto as_latent = [&](const at::Tensor& x) {
     return model.process_latent_out(x.to(at::kFloat)).to(at::kCPU);
   };
@@ -160,7 +204,7 @@ at::Tensor run_ksampler(X0Model& model, const KSamplerSettings& settings, const 
   SampleRequest request;
   request.sampler = {&find_sampler(settings.sampler), {}};
   request.seed = settings.seed;
-  request.guidance = settings.guidance;
+  request.stages = settings.stages;
   request.label = settings.label;
   request.noise_mask = latent.noise_mask;
   request.latent_image = fix_empty_latent_channels(model, latent.samples);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "distorch/sampling/guidance.h"
+#include "distorch/sampling/guidance_stages.h"
 #include "distorch/sampling/samplers.h"
 #include "distorch/sampling/schedules.h"
 
@@ -34,7 +35,7 @@ struct KSamplerSettings {
   std::optional<int> start_step;
   std::optional<int> last_step;
   bool force_full_denoise = false;
-  GuidanceFunction guidance;  // empty: the plain formula
+  GuidanceStages stages;  // what nodes changed about the model's sampling
 
   std::string label = "KSampler";  // `where` of errors: the node, as the user knows it
 };
@@ -56,7 +57,7 @@ struct SampleRequest {
   at::Tensor noise;         // shape of latent_image, CPU
   at::Tensor latent_image;  // LATENT scale
   at::Tensor noise_mask;    // undefined: everywhere
-  GuidanceFunction guidance;
+  GuidanceStages stages;
   std::string label = "SamplerCustom";
 };
 struct SampleResult {

@@ -71,6 +71,8 @@ TEST_CASE("any device: VAE nodes give ComfyUI's numbers") { compare("nodes_vae")
 TEST_CASE("any device: prompt nodes give ComfyUI's numbers") { compare("nodes_encode"); }
 TEST_CASE("any device: sampling nodes give ComfyUI's numbers") { compare("nodes_sample"); }
 TEST_CASE("any device: custom sampling gives ComfyUI's numbers") { compare("nodes_custom"); }
+TEST_CASE("any device: guidance nodes give ComfyUI's numbers") { compare("nodes_guidance"); }
+TEST_CASE("any device: merges give ComfyUI's numbers") { compare("nodes_merge"); }
 TEST_CASE("any device: LoRA nodes give ComfyUI's numbers") { compare("nodes_lora"); }
 TEST_CASE("any device: every kind of adapter gives ComfyUI's numbers through the nodes") {
   compare("nodes_adapters");

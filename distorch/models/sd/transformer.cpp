@@ -34,6 +34,8 @@ Tensor Attention::operator()(const Tensor& x, const Tensor& context) const {
   return out_(nn::attention(q_(x), k_(context), v_(context), {.heads = heads_}));
 }
 
+Tensor Attention::identity(const Tensor& x) const { return out_(v_(x)); }
+
 TransformerBlock::TransformerBlock(const Scope& s, const TransformerWidths& w)
     : norm1_(s / "norm1", w.channels),
       norm2_(s / "norm2", w.channels),
@@ -43,9 +45,9 @@ TransformerBlock::TransformerBlock(const Scope& s, const TransformerWidths& w)
       ff_in_(s / "ff" / "net" / 0 / "proj", w.channels, 8 * w.channels),
       ff_out_(s / "ff" / "net" / 2, 4 * w.channels, w.channels) {}
 
-Tensor TransformerBlock::operator()(const Tensor& x, const Tensor& context) const {
+Tensor TransformerBlock::operator()(const Tensor& x, const Tensor& context, Attend attend) const {
   auto h = norm1_(x);
-  auto y = self_(h, h).add_(x);
+  auto y = (attend == Attend::Identity ? self_.identity(h) : self_(h, h)).add_(x);
   y = text_(norm2_(y), context).add_(y);
   // Rows are independent, and 8 times as wide in between: a CPU, which gains nothing from more at
   // once, keeps only some of them that wide.
@@ -80,14 +82,14 @@ SpatialTransformer::SpatialTransformer(const std::vector<Scope>& blocks, const T
       }()),
       out_(blocks.back() / "proj_out", w.channels, w.linear_projection) {}
 
-Tensor SpatialTransformer::forward(const Tensor& x, const Tensor& context) const {
+Tensor SpatialTransformer::forward(const Tensor& x, const Tensor& context, Attend attend) const {
   auto tokens = x;  // an image before the first part, [B, h·w, C] after it
   for (std::size_t d = 0; d < parts_.size(); ++d) {
     bool is_first = d == 0, is_last = d + 1 == parts_.size();
     Tensors inputs = {tokens, context, is_last && !is_first ? x : Tensor()};
     tokens = parts_[d].block.run1(inputs, [&](const Tensors& in) {
       auto h = is_first ? in_(nn::to_tokens(norm_(in[0]))) : in[0];
-      h = parts_[d].layer(h, in[1]);
+      h = parts_[d].layer(h, in[1], attend);
       if (!is_last) return h;
       const auto& image = is_first ? in[0] : in[2];
       return nn::to_image(out_(h), image.size(2), image.size(3)).add_(image);

@@ -144,7 +144,10 @@ Tensor UNet::apply(const Inputs& inputs, const Patches& patches, const Probe& pr
   auto embedded = encoder.time.forward(inputs["timestep"], inputs["vector"], inputs["context"]);
   const auto &emb = embedded[0], &context = embedded[1];
   see("time_embed", emb);
-  auto attends = [&](const Stage& stage) { return !patches.skipped.count(stage.name); };
+  auto attends = [&](const Stage& stage) {
+    if (patches.skipped.count(stage.name)) return Attend::Skip;
+    return patches.identity_attention.count(stage.name) ? Attend::Identity : Attend::Usual;
+  };
 
   auto h =
       with_control(encoder.entry.forward(inputs["x"], inputs["concat"]), inputs, "control_input.0");
