@@ -111,6 +111,17 @@ void run_skip_layers_simple(Call& call) {
                                                 .sigma_end = sigma_at(call, "end_percent")});
 }
 
+template <bool kTriangle>
+void run_frames(Call& call) {
+  out_with(call, sampling::FrameGuidance{.least = call.number("min_cfg"), .triangle = kTriangle});
+}
+
+void run_override(Call& call) {
+  out_with(call, sampling::CfgOverride{.cfg = call.number("cfg"),
+                                       .sigma_start = sigma_at(call, "start_percent"),
+                                       .sigma_end = sigma_at(call, "end_percent")});
+}
+
 void run_apply_operation(Call& call) {
   auto latent = call.get<sampling::Latent>("samples");
   latent.samples =
@@ -229,6 +240,25 @@ void add_formulas(graph::Catalog& catalog) {
                                   {optional(fine("strength", 1.0, 0.0, 1.0))}, run_differential))));
 }
 
+void add_scales(graph::Catalog& catalog) {
+  catalog.add(shown_as(
+      "CFG Override",
+      patch("CFGOverride", "model/sampling/guiders", "nodes_custom_sampler",
+            {number("cfg", {.def = 1.0, .min = 0.0, .max = 100.0, .step = 0.1, .round = 0.01}),
+             percent("start_percent", 0.0), percent("end_percent", 1.0)},
+            run_override)));
+  auto video = [&](const char* name, void (*run)(Call&)) {
+    auto type = patch(
+        name, "sampling/video_models", "nodes_video_model",
+        {number("min_cfg", {.def = 1.0, .min = 0.0, .max = 100.0, .step = 0.5, .round = 0.01})},
+        run);
+    type.newer_schema = false;
+    catalog.add(std::move(type));
+  };
+  video("VideoLinearCFGGuidance", run_frames<false>);
+  video("VideoTriangleCFGGuidance", run_frames<true>);
+}
+
 void add_changed_networks(graph::Catalog& catalog) {
   const char* const guidance = "advanced/guidance";
   const auto scale = number("scale", {.def = 3.0, .min = 0.0, .max = 10.0, .step = 0.1});
@@ -286,6 +316,7 @@ void add_operations(graph::Catalog& catalog) {
 }  // namespace
 
 void add_guidance_nodes(graph::Catalog& catalog) {
+  add_scales(catalog);
   add_formulas(catalog);
   add_changed_networks(catalog);
   add_operations(catalog);

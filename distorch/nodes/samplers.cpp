@@ -1,5 +1,6 @@
 #include "distorch/base/error.h"
 #include "distorch/nodes/catalog.h"
+#include "distorch/nodes/resize.h"
 #include "distorch/nodes/values.h"
 
 namespace distorch::nodes {
@@ -119,6 +120,39 @@ void run_euler_cfg_pp(Call& call) {
                                 : sampling::find_sampler("euler_cfg_pp"));
 }
 
+void run_lcm(Call& call) {
+  SamplerOptions options;
+  options.s_noise = call.number("s_noise");
+  options.lcm = {.s_noise_end = call.number("s_noise_end"), .clip = call.number("noise_clip_std")};
+  out_sampler(call, "lcm", options);
+}
+
+/// A method of resize() as a sampler takes it.
+template <const char* const& kMethod>
+at::Tensor resize_by(const at::Tensor& latent, std::int64_t width, std::int64_t height) {
+  return resize(latent, {.width = width, .height = height, .method = kMethod});
+}
+const char* const kBislerp = "bislerp";
+const char* const kNearest = "nearest-exact";
+const char* const kBilinear = "bilinear";
+const char* const kArea = "area";
+const char* const kBicubic = "bicubic";
+
+void run_lcm_upscale(Call& call) {
+  static const std::map<std::string, decltype(&resize_by<kArea>)> methods = {
+      {kBislerp, resize_by<kBislerp>},
+      {kNearest, resize_by<kNearest>},
+      {kBilinear, resize_by<kBilinear>},
+      {kArea, resize_by<kArea>},
+      {kBicubic, resize_by<kBicubic>}};
+  SamplerOptions options;
+  options.upscale.ratio = call.number("scale_ratio");
+  if (auto steps = call.integer("scale_steps"); steps >= 0)
+    options.upscale.steps = static_cast<int>(steps);
+  options.upscale.resize = methods.at(call.text("upscale_method"));
+  out_sampler(call, sampling::lcm_upscale(), options);
+}
+
 graph::Input fine(const char* name, double usual, double most = 100.0) {
   return number(name, {.def = usual, .min = 0.0, .max = most, .step = 0.01, .round = false});
 }
@@ -142,6 +176,27 @@ void add_newer(graph::Catalog& catalog) {
                .experimental = true,
                .newer_schema = true,
                .run = run_euler_cfg_pp});
+  catalog.add(
+      {.name = "SamplerLCMUpscale",
+       .category = "sampling/custom_sampling/samplers",
+       .python_module = "comfy_extras.nodes_advanced_samplers",
+       .inputs = {number("scale_ratio", {.def = 1.0, .min = 0.1, .max = 20.0, .step = 0.01}),
+                  integer("scale_steps", {.def = -1, .min = -1, .max = 1000, .step = 1}),
+                  choice("upscale_method", {kBislerp, kNearest, kBilinear, kArea, kBicubic})},
+       .outputs = {"SAMPLER"},
+       .newer_schema = true,
+       .run = run_lcm_upscale});
+  auto plain = [](const char* name, double usual, double most) {
+    return number(name, {.def = usual, .min = 0.0, .max = most, .step = 0.01});
+  };
+  catalog.add({.name = "SamplerLCM",
+               .category = "model/sampling/samplers",
+               .python_module = "comfy_extras.nodes_advanced_samplers",
+               .inputs = {plain("s_noise", 1.0, 64.0), plain("s_noise_end", 1.0, 64.0),
+                          plain("noise_clip_std", 0.0, 10.0)},
+               .outputs = {"SAMPLER"},
+               .newer_schema = true,
+               .run = run_lcm});
   auto advanced = [](const char* name, double usual, double least, double most) {
     return number(name, {.def = usual,
                          .min = least,

@@ -98,6 +98,11 @@ void run_ltxv(Call& call) {
   out_sigmas(call, sampling::ltxv_sigmas(steps_of(call), shift));
 }
 
+void run_flux2(Call& call) {
+  out_sigmas(call,
+             sampling::flux2_sigmas(steps_of(call), call.integer("width"), call.integer("height")));
+}
+
 void out_both(Call& call, std::pair<Sigmas, Sigmas> parts) {
   out_sigmas(call, std::move(parts.first), 0);
   out_sigmas(call, std::move(parts.second), 1);
@@ -255,6 +260,13 @@ void add_sigma_nodes(graph::Catalog& catalog) {
            run_percent_to_sigma);
   percent.outputs = {{"FLOAT", "sigma_value"}};
   catalog.add(std::move(percent));
+  auto side = [](const char* name) {
+    return integer(name, {.def = 1024, .min = 16, .max = 16384, .step = 1});
+  };
+  auto flux2 = newer("Flux2Scheduler", "nodes_flux",
+                     {steps(20, 1, 4096), side("width"), side("height")}, run_flux2);
+  flux2.category = "model/sampling/schedulers";
+  catalog.add(std::move(flux2));
   catalog.add({.name = "ManualSigmas",
                .category = "model/sampling/sigmas",
                .python_module = "comfy_extras.nodes_custom_sampler",

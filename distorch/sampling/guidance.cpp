@@ -402,9 +402,14 @@ GuidedPair CfgDenoiser::compute(const at::Tensor& x, float sigma, bool need_unco
   }
 }
 
+double CfgDenoiser::cfg_at(float sigma) const {
+  return state_.guidance != nullptr ? state_.guidance->cfg_at(sigma, rule_.cfg) : rule_.cfg;
+}
+
 GuidedPair CfgDenoiser::predict_plain(const at::Tensor& x, float sigma, bool need_uncond) {
   const auto& c = conditioning_;
-  const Items* negative = is_one(rule_.cfg) && !need_uncond ? nullptr : &c.negative;
+  const double cfg = cfg_at(sigma);
+  const Items* negative = is_one(cfg) && !need_uncond ? nullptr : &c.negative;
   const auto* skipped =
       state_.guidance != nullptr ? state_.guidance->skipped_for_negative(sigma) : nullptr;
   std::vector<at::Tensor> each;
@@ -416,13 +421,13 @@ GuidedPair CfgDenoiser::predict_plain(const at::Tensor& x, float sigma, bool nee
   }
   if (state_.guidance != nullptr) {
     const bool has_uncond = each[1].defined() && !negative->empty();
-    GuidanceStep step = {.x = x, .sigma = sigma, .cfg = rule_.cfg, .cond = each[0]};
+    GuidanceStep step = {.x = x, .sigma = sigma, .cfg = cfg, .cond = each[0]};
     step.has_uncond = has_uncond;
     step.uncond = each[1].defined() ? each[1] : at::zeros_like(x);
     state_.guidance->before(step);
     each = {step.cond, step.uncond};
   }
-  return {guided(x, sigma, each[0], each[1], rule_.cfg, c.positive), each[1]};
+  return {guided(x, sigma, each[0], each[1], cfg, c.positive), each[1]};
 }
 
 GuidedPair CfgDenoiser::predict_dual(const at::Tensor& x, float sigma, bool need_uncond) {
@@ -443,8 +448,9 @@ GuidedPair CfgDenoiser::predict_dual(const at::Tensor& x, float sigma, bool need
 
 GuidedPair CfgDenoiser::predict_perpendicular(const at::Tensor& x, float sigma, bool need_uncond) {
   const auto& c = conditioning_;
+  const double cfg = cfg_at(sigma);
   const bool no_negative = std::abs(rule_.second_cfg) <= 1e-9 && !need_uncond;
-  if (no_negative && is_one(rule_.cfg)) {
+  if (no_negative && is_one(cfg)) {
     return {estimates(x, sigma, {&c.positive})[0], {}};
   }
   const std::vector<at::Tensor> each =
@@ -452,13 +458,13 @@ GuidedPair CfgDenoiser::predict_perpendicular(const at::Tensor& x, float sigma, 
   const at::Tensor& empty = each[2];
   const at::Tensor towards = each[0] - empty;
   if (no_negative) {
-    return {empty + towards * rule_.cfg, {}};
+    return {empty + towards * cfg, {}};
   }
   const at::Tensor away = each[1] - empty;
   // The part of `away` that does not lie along `towards`, over the whole batch as one vector.
   const at::Tensor along = (away * towards).sum() / towards.square().sum() * towards;
   const at::Tensor change = towards - (away - along) * rule_.second_cfg;
-  return {empty + change * rule_.cfg, each[1]};
+  return {empty + change * cfg, each[1]};
 }
 
 InpaintDenoiser::InpaintDenoiser(CfgDenoiser& inner, Kept kept)

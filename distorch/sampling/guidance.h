@@ -188,6 +188,7 @@ class CfgDenoiser : public Denoiser {
   using Items = std::vector<PreparedItem>;
 
   GuidedPair predict(const at::Tensor& x, float sigma, bool need_uncond);
+  double cfg_at(float sigma) const;
   GuidedPair compute(const at::Tensor& x, float sigma, bool need_uncond);
   GuidedPair predict_plain(const at::Tensor& x, float sigma, bool need_uncond);
   GuidedPair predict_dual(const at::Tensor& x, float sigma, bool need_uncond);

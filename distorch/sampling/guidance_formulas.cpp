@@ -96,6 +96,22 @@ at::Tensor renormed(const RenormCfg& stage, const GuidanceStep& step) {
   return step.x - (step.x - out);
 }
 
+at::Tensor by_frame(const FrameGuidance& stage, const GuidanceStep& step) {
+  const std::int64_t count = step.x.size(0);
+  const auto options = step.x.options().dtype(at::kFloat);
+  at::Tensor scale = at::linspace(stage.least, step.cfg, count, options);
+  if (stage.triangle) {
+    const at::Tensor part = at::linspace(0, 1, count, options);
+    scale = 2 * (part - (part + 0.5).floor()).abs() * (step.cfg - stage.least) + stage.least;
+  }
+  std::vector<std::int64_t> shape(static_cast<std::size_t>(step.x.dim()), 1);
+  shape[0] = count;
+  // The reference passes noises, x - x0.
+  const at::Tensor cond = step.x - step.cond;
+  const at::Tensor uncond = step.x - step.uncond;
+  return step.x - (uncond + scale.view(shape) * (cond - uncond));
+}
+
 at::Tensor normed(const CfgNorm& stage, const GuidanceStep& step) {
   constexpr double kLittle = 1e-8;
   const at::IntArrayRef channels = {1};

@@ -16,6 +16,8 @@ at::Tensor scaled(const FrequencyScaling& stage, const at::Tensor& guidance);
 at::Tensor rescaled(const RescaleCfg& stage, const GuidanceStep& step);
 at::Tensor renormed(const RenormCfg& stage, const GuidanceStep& step);
 
+at::Tensor by_frame(const FrameGuidance& stage, const GuidanceStep& step);
+
 at::Tensor normed(const CfgNorm& stage, const GuidanceStep& step);
 at::Tensor zero_star(const GuidanceStep& step);
 at::Tensor mahiro(const GuidanceStep& step);

@@ -14,7 +14,8 @@ template <class... Functions>
 Overloads(Functions...) -> Overloads<Functions...>;
 
 bool replaces_formula(const GuidanceStage& stage) {
-  return std::holds_alternative<RescaleCfg>(stage) || std::holds_alternative<RenormCfg>(stage);
+  return std::holds_alternative<RescaleCfg>(stage) || std::holds_alternative<RenormCfg>(stage) ||
+         std::holds_alternative<FrameGuidance>(stage);
 }
 
 bool comes_after(const GuidanceStage& stage) {
@@ -96,6 +97,7 @@ void Guidance::combine(GuidanceStep& step) const {
     std::visit(Overloads{
                    [&](const RescaleCfg& one) { step.denoised = formulas::rescaled(one, step); },
                    [&](const RenormCfg& one) { step.denoised = formulas::renormed(one, step); },
+                   [&](const FrameGuidance& one) { step.denoised = formulas::by_frame(one, step); },
                    [](const auto&) {},
                },
                stage);
@@ -123,6 +125,16 @@ bool Guidance::changes_result() const {
     }
   }
   return false;
+}
+
+double Guidance::cfg_at(float sigma, double cfg) const {
+  for (const GuidanceStage& stage : stages_) {
+    const auto* other = std::get_if<CfgOverride>(&stage);
+    if (other && between(sigma, other->sigma_start, other->sigma_end)) {
+      cfg = other->cfg;
+    }
+  }
+  return cfg;
 }
 
 const std::set<std::string>* Guidance::skipped_for_negative(float sigma) const {

@@ -33,6 +33,8 @@ class Guidance {
   void combine(GuidanceStep& step) const;
   /// Whether combine() does more than the plain formula.
   bool changes_result() const;
+  /// The scale of a run of scale `cfg`, at this noise level.
+  double cfg_at(float sigma, double cfg) const;
   /// What the negative is computed without at this noise level; null: nothing.
   const std::set<std::string>* skipped_for_negative(float sigma) const;
 

@@ -55,6 +55,13 @@ struct RenormCfg {
   bool operator==(const RenormCfg&) const = default;
 };
 
+/// Every picture of the batch (frame of a video) has a scale of its own, from `least` to the run's.
+struct FrameGuidance {
+  double least = 1.0;
+  bool triangle = false;  // up to the middle and down again
+  bool operator==(const FrameGuidance&) const = default;
+};
+
 // --- after the formula
 
 /// Every cell is at most as long as the positive's own.
@@ -99,6 +106,13 @@ struct PerturbedAttention {
 
 // --- beside the formula
 
+/// Another scale between two noise levels.
+struct CfgOverride {
+  double cfg = 1.0;
+  float sigma_start = 0, sigma_end = 0;
+  bool operator==(const CfgOverride&) const = default;
+};
+
 /// The rule of PerpNegGuider with this as empty prompt, where a run has the plain rule.
 struct PerpendicularNegative {
   std::shared_ptr<const Conditioning> empty;
@@ -123,9 +137,9 @@ struct CachedSteps {
 
 using GuidanceStage =
     std::variant<ProjectedGuidance, TangentialDamping, FrequencyScaling, GuidanceOperation,
-                 RescaleCfg, RenormCfg, CfgNorm, CfgZeroStar, EpsilonScaling, Mahiro, SkipLayers,
-                 SkipLayersOfNegative, PerturbedAttention, PerpendicularNegative, DifferentialMask,
-                 CachedSteps>;
+                 RescaleCfg, RenormCfg, FrameGuidance, CfgOverride, CfgNorm, CfgZeroStar,
+                 EpsilonScaling, Mahiro, SkipLayers, SkipLayersOfNegative, PerturbedAttention,
+                 PerpendicularNegative, DifferentialMask, CachedSteps>;
 using GuidanceStages = std::vector<GuidanceStage>;
 
 /// The last stage of a kind; null where there is none.

@@ -55,6 +55,22 @@ struct SamplerOptions {
     bool simple_order_2 = false;
     bool operator==(const SaSolver&) const = default;
   } sa_solver;
+  /// lcm: the factor on noise at the last step (unset: as at the first), and how many standard
+  /// deviations of it are kept (0: all).
+  struct Lcm {
+    std::optional<double> s_noise_end;
+    double clip = 0.0;
+    bool operator==(const Lcm&) const = default;
+  } lcm;
+  /// lcm_upscale: how much larger the latent becomes, in how many of the first steps (unset: half
+  /// of them), and by what.
+  struct Upscale {
+    double ratio = 2.0;
+    std::optional<int> steps;
+    at::Tensor (*resize)(const at::Tensor& latent, std::int64_t width,
+                         std::int64_t height) = nullptr;
+    bool operator==(const Upscale&) const = default;
+  } upscale;
   bool operator==(const SamplerOptions&) const = default;
 };
 
@@ -88,6 +104,8 @@ const Sampler& find_sampler(std::string_view name);
 /// direction of the difference between x and the negative's. Source: ComfyUI
 /// comfy_extras/nodes_advanced_samplers.py.
 const Sampler& alternative_euler_cfg_pp();
+/// Consistency sampling on a latent that grows; its noise goes on from the run's first draw.
+const Sampler& lcm_upscale();
 
 /// What the SAMPLER type of a workflow carries.
 struct ChosenSampler {

@@ -115,6 +115,22 @@ Sigmas ltxv_sigmas(int steps, const LtxvShift& shift) {
   return then_zero(values_of(levels));
 }
 
+Sigmas flux2_sigmas(int steps, std::int64_t width, std::int64_t height) {
+  constexpr double kMostTokens = 4300;  // beyond, the number of steps does not count
+  constexpr double kFewSteps = 10, kManySteps = 200;
+  const double tokens = std::nearbyint(static_cast<double>(width * height) / (16 * 16));
+  const double many = 0.00016927 * tokens + 0.45666666;
+  double exponent = many;
+  if (tokens <= kMostTokens) {
+    const double few = 8.73809524e-05 * tokens + 1.89833333;
+    const double slope = (many - few) / (kManySteps - kFewSteps);
+    exponent = slope * steps + (many - kManySteps * slope);
+  }
+  const double grown = std::exp(exponent);
+  const at::Tensor levels = ramp(1, 0, steps + 1).narrow(0, 0, steps);
+  return then_zero(values_of(grown / (grown + (1 / levels - 1))));
+}
+
 std::pair<Sigmas, Sigmas> split_sigmas(const Sigmas& sigmas, std::size_t step) {
   const auto at = [&](std::size_t n) {
     return sigmas.begin() + static_cast<std::ptrdiff_t>(std::min(n, sigmas.size()));

@@ -39,6 +39,10 @@ struct LtxvShift {
 };
 Sigmas ltxv_sigmas(int steps, const LtxvShift& shift);
 
+/// FLUX.2: the exponent of the shift grows with the picture (in tokens of 16 x 16 pixels) and, for
+/// small ones, with the number of steps.
+Sigmas flux2_sigmas(int steps, std::int64_t width, std::int64_t height);
+
 /// Levels that others found to be good for a family, interpolated in log sigma to another number of
 /// steps. denoise < 1: only the last of them; 0: none. The last level is 0.
 enum class Tabled { AlignYourSteps, OptimalSteps };

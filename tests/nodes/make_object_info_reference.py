@@ -39,12 +39,12 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "CFGNorm", "CFGZeroStar", "TCFG", "APG", "Epsilon Scaling", "RenormCFG", "Mahiro", "FreSca", "PerpNeg", "SkipLayerGuidanceSD3",
          "SkipLayerGuidanceDiT", "SkipLayerGuidanceDiTSimple", "PerturbedAttentionGuidance", "DifferentialDiffusion", "EasyCache",
          "LazyCache", "LatentApplyOperation", "LatentApplyOperationCFG", "LatentOperationTonemapReinhard", "LatentOperationSharpen",
-         "UNetLoaderLP", "ModelMergeBlocks", "ModelMergeSD1", "ModelMergeSD2", "ModelMergeSDXL", "ModelMergeSD3_2B",
+         "VideoLinearCFGGuidance", "VideoTriangleCFGGuidance", "SamplerLCMUpscale", "UNetLoaderLP", "ModelMergeBlocks", "ModelMergeSD1", "ModelMergeSD2", "ModelMergeSDXL", "ModelMergeSD3_2B",
          "ModelMergeAuraflow", "ModelMergeFlux1", "ModelMergeSD35_Large", "ModelMergeMochiPreview", "ModelMergeLTXV",
          "ModelMergeCosmos7B", "ModelMergeCosmos14B", "ModelMergeWAN2_1", "ModelMergeCosmosPredict2_2B",
          "ModelMergeCosmosPredict2_14B", "ModelMergeQwenImage", "CLIPMergeSimple", "CLIPMergeAdd", "CLIPMergeSubtract",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
-NEWER = ["SamplerSEEDS2", "ManualSigmas"]
+NEWER = ["SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride"]
 
 PROSE = {"description", "tooltip", "output_tooltips"}
 

@@ -72,6 +72,7 @@ TEST_CASE("any device: prompt nodes give ComfyUI's numbers") { compare("nodes_en
 TEST_CASE("any device: sampling nodes give ComfyUI's numbers") { compare("nodes_sample"); }
 TEST_CASE("any device: custom sampling gives ComfyUI's numbers") { compare("nodes_custom"); }
 TEST_CASE("any device: guidance nodes give ComfyUI's numbers") { compare("nodes_guidance"); }
+TEST_CASE("any device: nodes that came later give ComfyUI's numbers") { compare("nodes_newer"); }
 TEST_CASE("any device: merges give ComfyUI's numbers") { compare("nodes_merge"); }
 TEST_CASE("any device: LoRA nodes give ComfyUI's numbers") { compare("nodes_lora"); }
 TEST_CASE("any device: every kind of adapter gives ComfyUI's numbers through the nodes") {

@@ -57,17 +57,18 @@ def text_model(self, config, dtype, device, operations):
 
 comfy.clip_model.CLIPTextModel.__init__ = text_model
 
-for module in ("nodes_freelunch", "nodes_model_advanced", "nodes_model_merging", "nodes_custom_sampler"):
-    nodes.NODE_CLASS_MAPPINGS.update(importlib.import_module("comfy_extras." + module).NODE_CLASS_MAPPINGS)
+
+def add_nodes(*modules):
+    """The nodes of modules under comfy_extras; those of the newer schema are in no list there."""
+    for name in modules:
+        module = importlib.import_module("comfy_extras." + name)
+        nodes.NODE_CLASS_MAPPINGS.update(getattr(module, "NODE_CLASS_MAPPINGS", {}))
+        for value in vars(module).values():
+            if isinstance(value, type) and "define_schema" in vars(value):
+                nodes.NODE_CLASS_MAPPINGS[value.define_schema().node_id] = value
 
 
-def add_newer_nodes(module, *names):
-    """Nodes of the newer schema are in no list; their class has their name."""
-    module = importlib.import_module("comfy_extras." + module)
-    nodes.NODE_CLASS_MAPPINGS.update({n: getattr(module, n) for n in names})
-
-
-add_newer_nodes("nodes_clip_sdxl", "CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner")
+add_nodes("nodes_freelunch", "nodes_model_advanced", "nodes_model_merging", "nodes_custom_sampler", "nodes_clip_sdxl", "nodes_mask")
 
 VAE_CONFIG = {"params": {"embed_dim": 4, "ddconfig": {
     "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 32,

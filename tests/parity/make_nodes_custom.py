@@ -1,18 +1,11 @@
 """nodes_custom.*: custom sampling (samplers with options, guiders, schedulers, noise) by ComfyUI's own node classes."""
-import importlib
 import logging
 
 import comfy_nodes
 from comfy_nodes import slot
 from make_nodes import NEGATIVE, SD1, SHORT, Cases, Sampling
 
-comfy_nodes.add_newer_nodes("nodes_align_your_steps", "AlignYourStepsScheduler")
-comfy_nodes.add_newer_nodes("nodes_optimalsteps", "OptimalStepsScheduler")
-comfy_nodes.add_newer_nodes("nodes_gits", "GITSScheduler")
-comfy_nodes.add_newer_nodes("nodes_lt", "LTXVScheduler")
-comfy_nodes.add_newer_nodes("nodes_advanced_samplers", "SamplerEulerCFGpp")
-comfy_nodes.add_newer_nodes("nodes_perpneg", "PerpNegGuider")
-comfy_nodes.nodes.NODE_CLASS_MAPPINGS["SolidMask"] = importlib.import_module("comfy_extras.nodes_mask").SolidMask
+comfy_nodes.add_nodes("nodes_align_your_steps", "nodes_optimalsteps", "nodes_gits", "nodes_lt", "nodes_advanced_samplers", "nodes_perpneg")
 
 
 class Custom(Sampling):
@@ -130,6 +123,9 @@ def samplers(cases):
     case("cfg_pp_alternative", "SamplerEulerCFGpp", version="alternative")
     case("cfg_pp_alternative_cfg1", "SamplerEulerCFGpp", version="alternative", cfg=1.0)
     case("cfg_pp", "SamplerEulerCFGpp", version="regular")
+    for method in ("bislerp", "bicubic", "nearest-exact"):
+        case(f"lcm_upscale_{method}", "SamplerLCMUpscale", scale_ratio=1.7, scale_steps=-1, upscale_method=method)
+    case("lcm_upscale_steps", "SamplerLCMUpscale", scale_ratio=1.5, scale_steps=3, upscale_method="area")
 
 
 def runs(cases):

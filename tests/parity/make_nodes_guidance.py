@@ -1,5 +1,4 @@
 """nodes_guidance.*: nodes that change guidance, masks and steps of a MODEL, and latent operations, by ComfyUI's own node classes."""
-import importlib
 import logging
 
 import comfy_nodes
@@ -7,16 +6,8 @@ from comfy_nodes import slot
 from make_nodes import Cases
 from make_nodes_custom import Custom
 
-for module, names in {"nodes_cfg": ["CFGNorm", "CFGZeroStar"], "nodes_tcfg": ["TCFG"], "nodes_apg": ["APG"], "nodes_lumina2": ["RenormCFG"],
-                      "nodes_mahiro": ["Mahiro"], "nodes_fresca": ["FreSca"], "nodes_perpneg": ["PerpNeg"],
-                      "nodes_pag": ["PerturbedAttentionGuidance"], "nodes_differential_diffusion": ["DifferentialDiffusion"],
-                      "nodes_latent": ["LatentApplyOperation", "LatentApplyOperationCFG", "LatentOperationTonemapReinhard",
-                                       "LatentOperationSharpen"]}.items():
-    comfy_nodes.add_newer_nodes(module, *names)
-MAP = comfy_nodes.nodes.NODE_CLASS_MAPPINGS
-MAP["Epsilon Scaling"] = importlib.import_module("comfy_extras.nodes_eps").EpsilonScaling
-_cache = importlib.import_module("comfy_extras.nodes_easycache")
-MAP.update(EasyCache=_cache.EasyCacheNode, LazyCache=_cache.LazyCacheNode)
+comfy_nodes.add_nodes("nodes_cfg", "nodes_tcfg", "nodes_apg", "nodes_lumina2", "nodes_mahiro", "nodes_fresca", "nodes_perpneg", "nodes_pag",
+                      "nodes_differential_diffusion", "nodes_latent", "nodes_eps", "nodes_easycache", "nodes_video_model")
 
 
 def patched(cases):
@@ -53,6 +44,8 @@ def patched(cases):
     for name in ("zero_star", "tcfg", "fresca"):
         case(name + "_two", [kinds[name]], batch=2)
         case(name + "_flow", [kinds[name]], flow=True)
+    for node in ("VideoLinearCFGGuidance", "VideoTriangleCFGGuidance"):
+        case(node, [(node, dict(min_cfg=1.5))], batch=3)
     case("many", [kinds["tcfg"], kinds["apg"], ("RescaleCFG", dict(multiplier=0.6)), kinds["renorm"], kinds["norm"], kinds["epsilon"]])
     case("many_other_order", [kinds["renorm"], ("RescaleCFG", dict(multiplier=0.6)), kinds["epsilon"], kinds["zero_star"], kinds["fresca"]])
 
@@ -88,7 +81,6 @@ def operations(cases):
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    MAP["ImageToMask"] = importlib.import_module("comfy_extras.nodes_mask").ImageToMask
     cases = Cases("nodes_guidance")
     for part in (patched, masks, operations):
         part(cases)

@@ -1,5 +1,4 @@
 """nodes_merge.*: merges by blocks, and of text encoders, of the tiny SDXL and another of its shapes, by ComfyUI's own node classes."""
-import importlib
 import logging
 
 import comfy_nodes
@@ -8,8 +7,7 @@ from make_nodes import NEGATIVE, SHORT, Cases
 from make_nodes_sdxl import BASE, XL
 
 OTHER = "tiny_sdxl_b.safetensors"
-comfy_nodes.nodes.NODE_CLASS_MAPPINGS.update(
-    importlib.import_module("comfy_extras.nodes_model_merging_model_specific").NODE_CLASS_MAPPINGS)
+comfy_nodes.add_nodes("nodes_model_merging_model_specific")
 
 
 def sdxl_ratios():

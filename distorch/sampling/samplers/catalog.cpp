@@ -30,6 +30,7 @@ SamplerFunction sample_dpmpp_2m_sde_heun;
 SamplerFunction sample_dpmpp_3m_sde;
 SamplerFunction sample_ddpm;
 SamplerFunction sample_lcm;
+SamplerFunction sample_lcm_upscale;
 SamplerFunction sample_ipndm;
 SamplerFunction sample_ipndm_v;
 SamplerFunction sample_deis;
@@ -117,6 +118,11 @@ const Sampler& find_sampler(std::string_view name) {
 
 const Sampler& alternative_euler_cfg_pp() {
   static const Sampler sampler = {"euler_cfg_pp_alternative", sample_euler_cfg_pp_alternative};
+  return sampler;
+}
+
+const Sampler& lcm_upscale() {
+  static const Sampler sampler = {"lcm_upscale", sample_lcm_upscale};
   return sampler;
 }
 
