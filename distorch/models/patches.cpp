@@ -12,6 +12,7 @@ std::string Patches::key() const {
   if (!skipped.empty()) key += fmt::format("skip({})", fmt::join(skipped, ","));
   if (!identity_attention.empty())
     key += fmt::format("identity({})", fmt::join(identity_attention, ","));
+  if (!attention_map.empty()) key += fmt::format("map({})", attention_map);
   return key;
 }
 

@@ -26,6 +26,9 @@ struct Patches {
   std::set<std::string> skipped;
   /// Parts whose self-attention gives its values as they are: of a UNet the transformers of stages.
   std::set<std::string> identity_attention;
+  /// The part up to which the network runs, only to say how much attention each place gets there:
+  /// of a UNet "middle_block"; [B, 1, h, w] comes back in place of the prediction. "": none.
+  std::string attention_map;
 
   bool operator==(const Patches&) const = default;
   bool empty() const { return *this == Patches{}; }

@@ -58,6 +58,11 @@ void run_perturbed(Call& call) {
   out_with(call, sampling::PerturbedAttention{.scale = call.number("scale")});
 }
 
+void run_self_attention(Call& call) {
+  out_with(call, sampling::SelfAttention{.scale = call.number("scale"),
+                                         .blur = call.number("blur_sigma")});
+}
+
 void run_differential(Call& call) {
   out_with(call, sampling::DifferentialMask{call.number("strength")});
 }
@@ -279,6 +284,12 @@ void add_changed_networks(graph::Catalog& catalog) {
       patch("PerturbedAttentionGuidance", "model_patches/unet", "nodes_pag",
             {number("scale", {.def = 3.0, .min = 0.0, .max = 100.0, .step = 0.01, .round = 0.01})},
             run_perturbed));
+  catalog.add(experimental(
+      shown_as("Self-Attention Guidance",
+               patch("SelfAttentionGuidance", "_for_testing", "nodes_sag",
+                     {fine("scale", 0.5, -2.0, 5.0),
+                      number("blur_sigma", {.def = 2.0, .min = 0.0, .max = 10.0, .step = 0.1})},
+                     run_self_attention))));
   using Kind = sampling::CachedSteps::Kind;
   const std::vector<graph::Input> cache = {
       fine("reuse_threshold", 0.2, 0.0, 3.0), fine("start_percent", 0.15, 0.0, 1.0),

@@ -74,9 +74,11 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
       call.set(name, input.value);
   auto patches = model_.patches;
   if (facts.change) {
-    const auto& [skipped, identity_attention] = *facts.change;
-    patches.skipped.insert(skipped.begin(), skipped.end());
-    patches.identity_attention.insert(identity_attention.begin(), identity_attention.end());
+    const auto& change = *facts.change;
+    patches.skipped.insert(change.skipped.begin(), change.skipped.end());
+    patches.identity_attention.insert(change.identity_attention.begin(),
+                                      change.identity_attention.end());
+    patches.attention_map = change.attention_map;
   }
   auto network = [&](const Tensor& scaled, const Tensor& timestep) {
     call.set("x", scaled);
@@ -93,6 +95,8 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
         },
         models::inputs_key(call) + patches.key());
   };
+  if (!patches.attention_map.empty())
+    return network(sampling().calculate_input(sigma, x), sampling().timestep(sigma).to(at::kFloat));
   return sampling::predict_x0(sampling(), x, sigma, facts, network);
 }
 

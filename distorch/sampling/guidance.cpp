@@ -387,9 +387,19 @@ at::Tensor CfgDenoiser::guided(const at::Tensor& x, float sigma, const at::Tenso
     return uncond.defined() ? uncond + (cond - uncond) * cfg : cond;
   }
   GuidanceStep step = {.x = x, .sigma = sigma, .cfg = cfg, .cond = cond};
-  step.has_uncond = uncond.defined();
-  step.uncond = step.has_uncond ? uncond : at::zeros_like(x);
+  step.has_uncond = uncond.defined() && !conditioning_.negative.empty();
+  step.uncond = uncond.defined() ? uncond : at::zeros_like(x);
   step.ask = [&](const NetworkChange& change) { return estimates(x, sigma, {&asked}, &change)[0]; };
+  step.ask_negative = [&](const at::Tensor& other) {
+    return estimates(other, sigma, {&conditioning_.negative})[0];
+  };
+  step.attention_map = [&] {
+    NetworkChange change;
+    change.attention_map = "middle_block";
+    const PreparedItem& item = conditioning_.negative.front();
+    const CallFacts facts = {sigma, 1, item.control.get(), &change, nullptr, {&item}};
+    return model_.apply(x, per_item(x, sigma), inputs_for(item, std::nullopt, x.size(0)), facts);
+  };
   state_.guidance->combine(step);
   return step.denoised;
 }
@@ -409,12 +419,14 @@ double CfgDenoiser::cfg_at(float sigma) const {
 GuidedPair CfgDenoiser::predict_plain(const at::Tensor& x, float sigma, bool need_uncond) {
   const auto& c = conditioning_;
   const double cfg = cfg_at(sigma);
+  need_uncond = need_uncond || (state_.guidance != nullptr && state_.guidance->needs_negative());
   const Items* negative = is_one(cfg) && !need_uncond ? nullptr : &c.negative;
   const auto* skipped =
       state_.guidance != nullptr ? state_.guidance->skipped_for_negative(sigma) : nullptr;
   std::vector<at::Tensor> each;
   if (skipped != nullptr && negative != nullptr && !negative->empty()) {
-    const NetworkChange change = {*skipped, {}};
+    NetworkChange change;
+    change.skipped = *skipped;
     each = {estimates(x, sigma, {&c.positive})[0], estimates(x, sigma, {negative}, &change)[0]};
   } else {
     each = estimates(x, sigma, {&c.positive, negative});

@@ -51,6 +51,9 @@ class StepCache;
 struct NetworkChange {
   std::set<std::string> skipped;
   std::set<std::string> identity_attention;
+  /// Where not empty, the call gives how much attention each place gets in this block, [B, 1, h, w],
+  /// in place of x0.
+  std::string attention_map;
 };
 
 /// What the host knows about a call.

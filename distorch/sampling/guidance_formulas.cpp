@@ -112,6 +112,24 @@ at::Tensor by_frame(const FrameGuidance& stage, const GuidanceStep& step) {
   return step.x - (uncond + scale.view(shape) * (cond - uncond));
 }
 
+at::Tensor blurred(const SelfAttention& stage, const at::Tensor& x0, const at::Tensor& map) {
+  constexpr std::int64_t kSize = 9, kReach = kSize / 2;
+  const auto options = x0.options().dtype(at::kFloat);
+  at::Tensor line = at::linspace(-kReach, kReach, kSize, options);
+  // No blur at all is a bell of no width.
+  line = stage.blur > 0 ? (-0.5 * (line / stage.blur).square()).exp() : (line == 0).to(at::kFloat);
+  line = line / line.sum();
+  const std::int64_t channels = x0.size(1);
+  const at::Tensor kernels =
+      (line.unsqueeze(1) * line.unsqueeze(0)).expand({channels, 1, kSize, kSize});
+  const at::Tensor padded = at::reflection_pad2d(x0, {kReach, kReach, kReach, kReach});
+  const at::Tensor soft = at::conv2d(padded, kernels, {}, at::IntArrayRef{1}, at::IntArrayRef{0},
+                                     at::IntArrayRef{1}, channels);
+  const at::Tensor marked = (map > 1.0).to(at::kFloat);
+  const at::Tensor mask = at::upsample_nearest2d(marked, at::IntArrayRef{x0.size(2), x0.size(3)});
+  return soft * mask + x0 * (1.0 - mask);
+}
+
 at::Tensor normed(const CfgNorm& stage, const GuidanceStep& step) {
   constexpr double kLittle = 1e-8;
   const at::IntArrayRef channels = {1};

@@ -18,6 +18,9 @@ at::Tensor renormed(const RenormCfg& stage, const GuidanceStep& step);
 
 at::Tensor by_frame(const FrameGuidance& stage, const GuidanceStep& step);
 
+/// x0 blurred where a map [B, 1, h, w] is above its mean of 1.
+at::Tensor blurred(const SelfAttention& stage, const at::Tensor& x0, const at::Tensor& map);
+
 at::Tensor normed(const CfgNorm& stage, const GuidanceStep& step);
 at::Tensor zero_star(const GuidanceStep& step);
 at::Tensor mahiro(const GuidanceStep& step);

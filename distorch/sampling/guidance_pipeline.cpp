@@ -22,7 +22,8 @@ bool comes_after(const GuidanceStage& stage) {
   return std::holds_alternative<CfgNorm>(stage) || std::holds_alternative<CfgZeroStar>(stage) ||
          std::holds_alternative<EpsilonScaling>(stage) || std::holds_alternative<Mahiro>(stage) ||
          std::holds_alternative<SkipLayers>(stage) ||
-         std::holds_alternative<PerturbedAttention>(stage);
+         std::holds_alternative<PerturbedAttention>(stage) ||
+         std::holds_alternative<SelfAttention>(stage);
 }
 
 bool between(float sigma, float start, float end) { return sigma <= start && sigma >= end; }
@@ -47,6 +48,17 @@ at::Tensor perturbed(const PerturbedAttention& stage, const GuidanceStep& step) 
   NetworkChange change;
   change.identity_attention = {stage.block};
   return step.denoised + (step.cond - step.ask(change)) * stage.scale;
+}
+
+at::Tensor self_attended(const SelfAttention& stage, const GuidanceStep& step) {
+  constexpr std::int64_t kSmallest = 5;  // cells that blurring needs on a side
+  const bool small = step.x.size(-1) < kSmallest || step.x.size(-2) < kSmallest;
+  if (!step.has_uncond || step.x.dim() != 4 || small) {
+    return step.denoised;
+  }
+  const at::Tensor degraded = formulas::blurred(stage, step.uncond, step.attention_map());
+  const at::Tensor again = step.ask_negative(degraded + step.x - step.uncond);
+  return step.denoised + (degraded - again) * stage.scale;
 }
 
 }  // namespace
@@ -112,6 +124,7 @@ void Guidance::combine(GuidanceStep& step) const {
                    [&](const Mahiro&) { step.denoised = formulas::mahiro(step); },
                    [&](const SkipLayers& one) { step.denoised = without_layers(one, step); },
                    [&](const PerturbedAttention& one) { step.denoised = perturbed(one, step); },
+                   [&](const SelfAttention& one) { step.denoised = self_attended(one, step); },
                    [](const auto&) {},
                },
                stage);

@@ -20,6 +20,9 @@ struct GuidanceStep {
   at::Tensor denoised;  // once the formula was applied
   /// Asks the model about x once more: with the positive's conditionings, in a changed network.
   std::function<at::Tensor(const NetworkChange&)> ask;
+  /// The negative's estimate for another latent, and where its attention goes: [B, 1, h, w].
+  std::function<at::Tensor(const at::Tensor& x)> ask_negative;
+  std::function<at::Tensor()> attention_map;
 };
 
 /// Carries the stages of a MODEL out over one run. Some remember earlier steps.
@@ -31,6 +34,8 @@ class Guidance {
   void before(GuidanceStep& step);
   /// Puts them together (`denoised`), with everything that comes after that.
   void combine(GuidanceStep& step) const;
+  /// Whether the negative is needed even where the formula leaves it out.
+  bool needs_negative() const { return last_of<SelfAttention>(stages_) != nullptr; }
   /// Whether combine() does more than the plain formula.
   bool changes_result() const;
   /// The scale of a run of scale `cfg`, at this noise level.

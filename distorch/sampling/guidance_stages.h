@@ -96,6 +96,13 @@ struct SkipLayersOfNegative {
   float sigma_start = 0, sigma_end = 0;
   bool operator==(const SkipLayersOfNegative&) const = default;
 };
+/// Away from what the network says where the places that get most attention are blurred
+/// (arXiv:2210.00939).
+struct SelfAttention {
+  double scale = 0.5;
+  double blur = 2.0;  // standard deviation in cells
+  bool operator==(const SelfAttention&) const = default;
+};
 /// Away from what the network says where a block's self-attention gives its values as they are
 /// (arXiv:2403.17377).
 struct PerturbedAttention {
@@ -139,7 +146,7 @@ using GuidanceStage =
     std::variant<ProjectedGuidance, TangentialDamping, FrequencyScaling, GuidanceOperation,
                  RescaleCfg, RenormCfg, FrameGuidance, CfgOverride, CfgNorm, CfgZeroStar,
                  EpsilonScaling, Mahiro, SkipLayers, SkipLayersOfNegative, PerturbedAttention,
-                 PerpendicularNegative, DifferentialMask, CachedSteps>;
+                 SelfAttention, PerpendicularNegative, DifferentialMask, CachedSteps>;
 using GuidanceStages = std::vector<GuidanceStage>;
 
 /// The last stage of a kind; null where there is none.

@@ -37,7 +37,7 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "AlignYourStepsScheduler", "OptimalStepsScheduler", "GITSScheduler", "LTXVScheduler", "SplitSigmas", "SplitSigmasDenoise",
          "FlipSigmas", "SetFirstSigma", "ExtendIntermediateSigmas", "SamplingPercentToSigma",
          "CFGNorm", "CFGZeroStar", "TCFG", "APG", "Epsilon Scaling", "RenormCFG", "Mahiro", "FreSca", "PerpNeg", "SkipLayerGuidanceSD3",
-         "SkipLayerGuidanceDiT", "SkipLayerGuidanceDiTSimple", "PerturbedAttentionGuidance", "DifferentialDiffusion", "EasyCache",
+         "SkipLayerGuidanceDiT", "SkipLayerGuidanceDiTSimple", "PerturbedAttentionGuidance", "SelfAttentionGuidance", "DifferentialDiffusion", "EasyCache",
          "LazyCache", "LatentApplyOperation", "LatentApplyOperationCFG", "LatentOperationTonemapReinhard", "LatentOperationSharpen",
          "VideoLinearCFGGuidance", "VideoTriangleCFGGuidance", "SamplerLCMUpscale", "UNetLoaderLP", "ModelMergeBlocks", "ModelMergeSD1", "ModelMergeSD2", "ModelMergeSDXL", "ModelMergeSD3_2B",
          "ModelMergeAuraflow", "ModelMergeFlux1", "ModelMergeSD35_Large", "ModelMergeMochiPreview", "ModelMergeLTXV",

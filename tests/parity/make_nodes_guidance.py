@@ -6,7 +6,7 @@ from comfy_nodes import slot
 from make_nodes import Cases
 from make_nodes_custom import Custom
 
-comfy_nodes.add_nodes("nodes_cfg", "nodes_tcfg", "nodes_apg", "nodes_lumina2", "nodes_mahiro", "nodes_fresca", "nodes_perpneg", "nodes_pag",
+comfy_nodes.add_nodes("nodes_cfg", "nodes_tcfg", "nodes_apg", "nodes_lumina2", "nodes_mahiro", "nodes_fresca", "nodes_perpneg", "nodes_pag", "nodes_sag",
                       "nodes_differential_diffusion", "nodes_latent", "nodes_eps", "nodes_easycache", "nodes_video_model")
 
 
@@ -50,10 +50,15 @@ def patched(cases):
     case("many_other_order", [kinds["renorm"], ("RescaleCFG", dict(multiplier=0.6)), kinds["epsilon"], kinds["zero_star"], kinds["fresca"]])
 
     large = lambda g: g.add("EmptyLatentImage", width=192, height=128, batch_size=1)
+    for cfg, batch in ((4.0, 1), (1.0, 1), (4.0, 2)):
+        g = Custom()
+        g.model = g.add("SelfAttentionGuidance", model=g.model, scale=0.8, blur_sigma=1.5)
+        latent = g.add("EmptyLatentImage", width=192, height=128, batch_size=batch)
+        cases.add(f"sag_{cfg}_{batch}", g, latent=(g.run(guider=g.guider(cfg), latent=latent), "latent"))
     for kind in ("EasyCache", "LazyCache"):
         for threshold, start, end in ((0.3, 0.0, 1.0), (0.1, 0.2, 0.8), (3.0, 0.15, 0.95)):
             for sampler in ("euler", "dpmpp_2m", "dpmpp_sde"):
-                for flow in (False, True):
+                for flow in (False, True)[:1 if sampler == "dpmpp_2m" else 2]:
                     g = Custom(flow)
                     g.model = g.add(kind, model=g.model, reuse_threshold=threshold, start_percent=start, end_percent=end, verbose=False)
                     out = g.run(sampler=g.add("KSamplerSelect", sampler_name=sampler), latent=large(g), sigmas=g.sigmas(8))

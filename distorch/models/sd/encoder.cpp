@@ -82,6 +82,11 @@ Tensor Entry::forward(const Tensor& x, const Tensor& concat) const {
   });
 }
 
+Tensor Stage::received_attention(const Tensor& x, const Tensor& emb) const {
+  if (!transformer) return {};
+  return transformer->received_attention(res ? res->forward(x, {}, emb) : x);
+}
+
 Tensor Stage::forward(Tensor x, Tensor skip, const Tensor& emb, const Tensor& context,
                       Attend attend, const ResBlock::Edit& edit) const {
   if (res) x = res->forward(x, skip, emb, edit);

@@ -71,6 +71,9 @@ struct Stage {
   at::Tensor forward(at::Tensor x, at::Tensor skip, const at::Tensor& emb,
                      const at::Tensor& context, Attend attend = Attend::Usual,
                      const ResBlock::Edit& edit = {}) const;
+  /// What the tokens of its transformer attend to (SpatialTransformer::received_attention); without
+  /// a transformer an undefined tensor.
+  at::Tensor received_attention(const at::Tensor& x, const at::Tensor& emb) const;
 };
 
 ResBlock make_res_block(const weights::Scope& scope, const UNetConfig& config, std::int64_t in,

@@ -36,6 +36,22 @@ Tensor Attention::operator()(const Tensor& x, const Tensor& context) const {
 
 Tensor Attention::identity(const Tensor& x) const { return out_(v_(x)); }
 
+// One head after the other: its scores are the largest thing here.
+Tensor Attention::received(const Tensor& x) const {
+  auto heads_of = [&](const Tensor& t) {
+    return t.view({t.size(0), t.size(1), heads_, -1}).permute({2, 0, 1, 3}).to(at::kFloat);
+  };
+  auto q = heads_of(q_(x)), k = heads_of(k_(x));
+  auto scale = 1.0 / std::sqrt(static_cast<double>(q.size(-1)));
+  Tensor sum;
+  for (std::int64_t head = 0; head < heads_; ++head) {
+    auto scores = at::matmul(q[head], k[head].transpose(-2, -1)) * scale;
+    auto of_head = at::softmax(scores, -1).sum(1);
+    sum = sum.defined() ? sum + of_head : of_head;
+  }
+  return sum / static_cast<double>(heads_);
+}
+
 TransformerBlock::TransformerBlock(const Scope& s, const TransformerWidths& w)
     : norm1_(s / "norm1", w.channels),
       norm2_(s / "norm2", w.channels),
@@ -96,6 +112,14 @@ Tensor SpatialTransformer::forward(const Tensor& x, const Tensor& context, Atten
     });
   }
   return tokens;
+}
+
+Tensor SpatialTransformer::received_attention(const Tensor& x) const {
+  const auto& first = parts_.front();
+  return first.block.run1({x}, [&](const Tensors& in) {
+    auto received = first.layer.received_attention(in_(nn::to_tokens(norm_(in[0]))));
+    return received.view({in[0].size(0), 1, in[0].size(2), in[0].size(3)});
+  });
 }
 
 }  // namespace distorch::models::sd

@@ -33,6 +33,8 @@ class Attention {
   at::Tensor operator()(const at::Tensor& x, const at::Tensor& context) const;
   /// Where every token attends to itself alone: [B, L, C].
   at::Tensor identity(const at::Tensor& x) const;
+  /// How much of everybody's attention each token gets, mean over the heads: [B, L] float32.
+  at::Tensor received(const at::Tensor& x) const;
 
  private:
   std::int64_t heads_;
@@ -45,6 +47,8 @@ class TransformerBlock {
  public:
   TransformerBlock(const weights::Scope& scope, const TransformerWidths& widths);
   at::Tensor operator()(const at::Tensor& x, const at::Tensor& context, Attend attend) const;
+  /// Of its self-attention: [B, L, C] -> [B, L].
+  at::Tensor received_attention(const at::Tensor& x) const { return self_.received(norm1_(x)); }
 
  private:
   nn::LayerNorm norm1_, norm2_, norm3_;
@@ -58,6 +62,9 @@ class SpatialTransformer {
  public:
   SpatialTransformer(const weights::Scope& scope, const TransformerWidths& widths);
   at::Tensor forward(const at::Tensor& x, const at::Tensor& context, Attend attend) const;
+  /// How much attention each place gets in the first transformer block: [B, C, h, w] -> [B, 1, h,
+  /// w] float32.
+  at::Tensor received_attention(const at::Tensor& x) const;
 
  private:
   struct Part {

@@ -161,6 +161,13 @@ Tensor UNet::apply(const Inputs& inputs, const Patches& patches, const Probe& pr
   }
 
   const auto& middle = encoder.middle;
+  if (!patches.attention_map.empty()) {
+    auto map = patches.attention_map == middle.name ? middle.received_attention(h, emb) : Tensor();
+    if (!map.defined())
+      throw Error(ErrorKind::Usage, "Self-Attention Guidance",
+                  "this model has no attention in its middle that could be looked at");
+    return map;
+  }
   h = middle.forward(std::move(h), {}, emb, context, attends(middle));
   h = with_control(h, inputs, "control_middle");
   see(middle.name, h);
