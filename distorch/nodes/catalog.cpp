@@ -4,6 +4,9 @@ namespace distorch::nodes {
 
 void add_all(graph::Catalog& catalog, App& app) {
   add_sampling_nodes(catalog);
+  add_custom_sampling_nodes(catalog);
+  add_sampler_nodes(catalog);
+  add_sigma_nodes(catalog);
   add_loader_nodes(catalog, app);
   add_text_loader_nodes(catalog, app);
   add_multigpu_nodes(catalog, app);
@@ -14,6 +17,7 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_sd3_nodes(catalog);
   add_model_patch_nodes(catalog);
   add_picture_patch_nodes(catalog, app);
+  add_guidance_nodes(catalog);
   add_model_merging_nodes(catalog);
   add_controlnet_nodes(catalog, app);
   add_latent_nodes(catalog);

@@ -103,6 +103,12 @@ void add_placed_loader(graph::Catalog& catalog, graph::NodeType loader, bool tex
                     {.devices = device_choices(), .text_encoder = text_encoder});
 }
 
+void load_unet(Call& call, const std::string& weight_dtype) {
+  auto path = call.context<ModelFolders>().get("diffusion_models", call.text("unet_name"));
+  call.out(0, Value::of("MODEL", Model{.loaded = call.context<ModelCache>().diffusion(
+                                           path, placement_of(call), weight_dtype)}));
+}
+
 void load_checkpoint(Call& call, const CheckpointPlacement& placement) {
   auto& models = call.context<ModelCache>();
   auto path = call.context<ModelFolders>().get("checkpoints", call.text("ckpt_name"));
@@ -126,11 +132,7 @@ void run_checkpoint(Call& call) {
   load_checkpoint(call, {unet, others, others});
 }
 
-void run_unet(Call& call) {
-  auto path = call.context<ModelFolders>().get("diffusion_models", call.text("unet_name"));
-  call.out(0, Value::of("MODEL", Model{.loaded = call.context<ModelCache>().diffusion(
-                                           path, placement_of(call), call.text("weight_dtype"))}));
-}
+void run_unet(Call& call) { load_unet(call, call.text("weight_dtype")); }
 
 std::vector<std::string> vae_names(const ModelFolders& folders) {
   auto names = folders.list("vae");

@@ -109,8 +109,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path, const P
 std::shared_ptr<LoadedDiffusion> ModelCache::mixed(const std::shared_ptr<LoadedDiffusion>& first,
                                                    const std::shared_ptr<LoadedDiffusion>& second,
                                                    const Mix& mix) {
-  auto key = fmt::format("mix {} {} of {} and {}", mix.first, mix.second, first->identity,
-                         second->identity);
+  auto key = fmt::format("mix {} of {} and {}", mix.key(), first->identity, second->identity);
   auto& slot = open_[key];
   if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
 
@@ -123,15 +122,8 @@ std::shared_ptr<LoadedDiffusion> ModelCache::mixed(const std::shared_ptr<LoadedD
   loaded->make = first->make;
   loaded->network = loaded->make();
   auto streamed = first->weights->options();
-  // A plan needs sizes only, which are the first one's.
   auto part = first->weights->checkpoint();
-  if (!engine_.plan_only()) {
-    streamed.name += " mixed with " + second->weights->options().name;
-    auto file = settings_.temp_folder / "mixed" /
-                fmt::format("{}-{}.safetensors", ::getpid(), ++mixed_count_);
-    loaded->file_guard = write_mixed(file, part, second->weights->checkpoint(), mix);
-    part = Checkpoint(this->file(file));
-  }
+  loaded->file_guard = mix_into(part, streamed, *second->weights, mix);
   stream(*loaded, part, streamed, loaded->placement, true);
   slot = loaded;
   return loaded;
@@ -159,6 +151,57 @@ std::shared_ptr<LoadedDiffusion> ModelCache::patched(const std::shared_ptr<Loade
   return loaded;
 }
 
+std::shared_ptr<const void> ModelCache::mix_into(Checkpoint& part,
+                                                 streaming::StreamedOptions& streamed,
+                                                 const streaming::StreamedModel& second,
+                                                 const Mix& mix) {
+  if (engine_.plan_only()) return nullptr;
+  streamed.name += " mixed with " + second.options().name;
+  auto file = settings_.temp_folder / "mixed" /
+              fmt::format("{}-{}.safetensors", ::getpid(), ++mixed_count_);
+  auto guard = write_mixed(file, part, second.checkpoint(), mix);
+  part = Checkpoint(this->file(file));
+  return guard;
+}
+
+std::shared_ptr<LoadedText> ModelCache::mixed(const std::shared_ptr<LoadedText>& first,
+                                              const std::shared_ptr<LoadedText>& second,
+                                              const Mix& mix) {
+  auto text = std::make_shared<LoadedText>(*first);
+  bool any = false;
+  for (auto& encoder : text->encoders)
+    for (const auto& other : second->encoders)
+      if (other->name == encoder->name) {
+        encoder = mixed(encoder, *other, mix);
+        any = true;
+        break;
+      }
+  if (!any)
+    throw Error(ErrorKind::Usage, second->encoders.front()->weights->checkpoint().path(),
+                "holds no text encoder of a kind that the first CLIP has");
+  return text;
+}
+
+std::shared_ptr<LoadedEncoder> ModelCache::mixed(const std::shared_ptr<LoadedEncoder>& first,
+                                                 const LoadedEncoder& second, const Mix& mix) {
+  auto key = fmt::format("mix {} of {} and {}", mix.key(), first->identity, second.identity);
+  auto& slot = open_[key];
+  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedEncoder>(open);
+  auto loaded = std::make_shared<LoadedEncoder>();
+  loaded->name = first->name;
+  loaded->identity = key;
+  loaded->placement = first->placement;
+  loaded->lora_names = first->lora_names;
+  loaded->make = first->make;
+  loaded->network = loaded->make();
+  auto streamed = first->weights->options();
+  auto part = first->weights->checkpoint();
+  loaded->file_guard = mix_into(part, streamed, *second.weights, mix);
+  stream(*loaded, part, streamed, loaded->placement, false);
+  slot = loaded;
+  return loaded;
+}
+
 std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& recipe,
                                                   const Path& path, const std::string& identity,
                                                   const Placement& placement) {
@@ -170,13 +213,15 @@ std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& reci
         options(path, recipe.encoders.size() == 1 ? "text encoder" : "text encoder " + part.name,
                 placement.compute);
     streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
-    auto& slot =
-        open_[key_of(identity, fmt::format("text {} of {}", part.name, recipe.encoders.size()),
-                     streamed, placement)];
+    auto key = key_of(identity, fmt::format("text {} of {}", part.name, recipe.encoders.size()),
+                      streamed, placement);
+    auto& slot = open_[key];
     auto loaded = std::static_pointer_cast<LoadedEncoder>(slot.lock());
     if (!loaded) {
       loaded = std::make_shared<LoadedEncoder>();
       loaded->name = part.name;
+      loaded->identity = key;
+      loaded->placement = placement;
       loaded->make = [make = part.make, vocabularies = vocabularies_] {
         return make(vocabularies);
       };

@@ -47,6 +47,10 @@ class ModelCache {
   std::shared_ptr<LoadedDiffusion> patched(const std::shared_ptr<LoadedDiffusion>& model,
                                            const weights::Checkpoint& patch,
                                            const std::string& patch_identity);
+  /// The same for text encoders: those of the second's that the first has too, by their names.
+  /// Error(Usage) where there are none.
+  std::shared_ptr<LoadedText> mixed(const std::shared_ptr<LoadedText>& first,
+                                    const std::shared_ptr<LoadedText>& second, const Mix& mix);
   /// The text encoders of a whole checkpoint; null where it has none.
   std::shared_ptr<LoadedText> text(const Path& checkpoint, const Placement& placement);
   /// Text encoders in files of their own, of a type that models::text_recipe knows.
@@ -90,6 +94,13 @@ class ModelCache {
   std::shared_ptr<LoadedControl> open_control(const Path& path, const std::string& identity,
                                               const weights::Checkpoint& part,
                                               const Placement& placement);
+  std::shared_ptr<LoadedEncoder> mixed(const std::shared_ptr<LoadedEncoder>& first,
+                                       const LoadedEncoder& second, const Mix& mix);
+  /// Puts the mixed weights in place of `part`; what comes back goes with the model. A plan needs
+  /// sizes only, which are the first one's: nothing is written for one.
+  std::shared_ptr<const void> mix_into(weights::Checkpoint& part,
+                                       streaming::StreamedOptions& streamed,
+                                       const streaming::StreamedModel& second, const Mix& mix);
   template <class Loaded>
   void stream(Loaded& loaded, const weights::Checkpoint& part,
               const streaming::StreamedOptions& streamed, const Placement& placement,

@@ -43,14 +43,14 @@ struct Loaded {
   std::shared_ptr<streaming::StreamedModel> weights;  // points into network
   models::LoraNames lora_names;
   LoraCache loras;
-};
-
-/// A diffusion model that is open.
-struct LoadedDiffusion : Loaded<models::Network> {
   std::string identity;  // of its weights and where they go
   streaming::PlacementRequest placement;
   /// Removes a file of mixed weights with the model; empty for others.
   std::shared_ptr<const void> file_guard;
+};
+
+/// A diffusion model that is open.
+struct LoadedDiffusion : Loaded<models::Network> {
   std::shared_ptr<const models::Family> family;
   std::shared_ptr<const sampling::ModelSampling> sampling;
 };
@@ -78,11 +78,14 @@ struct Model {
   std::shared_ptr<const sampling::ModelSampling> sampling;
   /// A latent format in place of the family's.
   std::optional<models::LatentFormat> latent;
-  std::vector<sampling::GuidanceStage> guidance;
+  sampling::GuidanceStages guidance;
   models::Patches patches;
   /// By the patches that the loaded model has, in order.
   std::vector<PatchUse> patch_uses;
 
+  const sampling::ModelSampling& noise_levels() const {
+    return sampling ? *sampling : *loaded->sampling;
+  }
   const models::LatentFormat& latent_format() const {
     return latent ? *latent : loaded->family->latent();
   }

@@ -44,6 +44,20 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "ModelSamplingAuraFlow", "ModelSamplingFlux", "ModelSamplingStableCascade", "EmptySD3LatentImage", "RescaleCFG", "FreeU", "FreeU_V2",
          "ModelPatchLoader", "QwenImageDiffsynthControlnet",
          "ModelMergeSimple", "ModelMergeAdd", "ModelMergeSubtract",
+         "SamplerCustom", "SamplerCustomAdvanced", "BasicGuider", "CFGGuider", "DualCFGGuider", "PerpNegGuider", "RandomNoise",
+         "DisableNoise", "AddNoise", "KSamplerSelect", "SamplerEulerAncestral", "SamplerEulerAncestralCFGPP", "SamplerLMS",
+         "SamplerDPMPP_3M_SDE", "SamplerDPMPP_2M_SDE", "SamplerDPMPP_SDE", "SamplerDPMPP_2S_Ancestral", "SamplerDPMAdaptative",
+         "SamplerER_SDE", "SamplerSASolver", "SamplerEulerCFGpp", "BasicScheduler", "KarrasScheduler", "ExponentialScheduler",
+         "PolyexponentialScheduler", "LaplaceScheduler", "VPScheduler", "BetaSamplingScheduler", "SDTurboScheduler",
+         "AlignYourStepsScheduler", "OptimalStepsScheduler", "GITSScheduler", "LTXVScheduler", "SplitSigmas", "SplitSigmasDenoise",
+         "FlipSigmas", "SetFirstSigma", "ExtendIntermediateSigmas", "SamplingPercentToSigma",
+         "CFGNorm", "CFGZeroStar", "TCFG", "APG", "Epsilon Scaling", "RenormCFG", "Mahiro", "FreSca", "PerpNeg", "SkipLayerGuidanceSD3",
+         "SkipLayerGuidanceDiT", "SkipLayerGuidanceDiTSimple", "PerturbedAttentionGuidance", "SelfAttentionGuidance", "DifferentialDiffusion", "EasyCache",
+         "LazyCache", "LatentApplyOperation", "LatentApplyOperationCFG", "LatentOperationTonemapReinhard", "LatentOperationSharpen",
+         "VideoLinearCFGGuidance", "VideoTriangleCFGGuidance", "SamplerLCMUpscale", "UNetLoaderLP", "ModelMergeBlocks", "ModelMergeSD1", "ModelMergeSD2", "ModelMergeSDXL", "ModelMergeSD3_2B",
+         "ModelMergeAuraflow", "ModelMergeFlux1", "ModelMergeSD35_Large", "ModelMergeMochiPreview", "ModelMergeLTXV",
+         "ModelMergeCosmos7B", "ModelMergeCosmos14B", "ModelMergeWAN2_1", "ModelMergeCosmosPredict2_2B",
+         "ModelMergeCosmosPredict2_14B", "ModelMergeQwenImage", "CLIPMergeSimple", "CLIPMergeAdd", "CLIPMergeSubtract",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
 
 # What newer versions know beyond 0.3.64.
@@ -51,7 +65,7 @@ TYPES = {"CLIPLoader": ["flux2", "ovis", "longcat_image", "cogvideox", "lens", "
          "DualCLIPLoader": ["hunyuan_video_15", "kandinsky5", "kandinsky5_image", "ltxv", "newbie", "ace"]}
 # The add-on shows these without the inputs that it adds: the newer schema of the loaders hides them. Ours have those of CLIPLoader's.
 HIDDEN = ["TripleCLIPLoader", "QuadrupleCLIPLoader"]
-NEWER = ["ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
+NEWER = ["SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride", "ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
          "ComfyMathExpression", "ComfyNumberConvert", "SeedNode", "ResolutionSelector", "ResizeImageMaskNode",
          "ImageCropV2", "PrimitiveBoundingBox", "BatchImagesNode", "BatchMasksNode", "BatchLatentsNode", "ImageCompare",
          "LatentCutToBatch", "JsonExtractString"]

@@ -59,19 +59,16 @@ def text_model(self, config, dtype, device, operations):
 comfy.clip_model.CLIPTextModel.__init__ = text_model
 
 
-
 def register(name):
     """Adds the nodes of comfy_extras/nodes_NAME.py to ComfyUI's list, older and newer ones."""
     module = importlib.import_module("comfy_extras.nodes_" + name)
-    if hasattr(module, "NODE_CLASS_MAPPINGS"):
-        nodes.NODE_CLASS_MAPPINGS.update(module.NODE_CLASS_MAPPINGS)
-    else:
-        extension = asyncio.run(module.comfy_entrypoint())
-        for cls in asyncio.run(extension.get_node_list()):
-            nodes.NODE_CLASS_MAPPINGS[cls.define_schema().node_id] = cls
+    nodes.NODE_CLASS_MAPPINGS.update(getattr(module, "NODE_CLASS_MAPPINGS", {}))
+    for value in vars(module).values():
+        if isinstance(value, type) and "define_schema" in vars(value):
+            nodes.NODE_CLASS_MAPPINGS[value.define_schema().node_id] = value
 
 
-for extra in ("freelunch", "model_advanced", "model_merging", "clip_sdxl"):
+for extra in ("freelunch", "model_advanced", "model_merging", "custom_sampler", "clip_sdxl", "mask"):
     register(extra)
 
 VAE_CONFIG = {"params": {"embed_dim": 4, "ddconfig": {

@@ -1,4 +1,4 @@
-"""nodes_newer.*: nodes that ComfyUI 0.3.64 does not have, run by the classes of 0.33 (COMFYUI_DIR names a checkout of that)."""
+"""nodes_newer_basics.*: nodes that ComfyUI 0.3.64 does not have, run by the classes of 0.33 (COMFYUI_DIR names a checkout of that)."""
 from make_image_nodes import Small  # first: it stands in for the server
 import comfy_nodes
 from comfy_nodes import slot
@@ -78,7 +78,7 @@ def number_cases(cases):
 if __name__ == "__main__":
     for extra in EXTRAS:
         comfy_nodes.register(extra)
-    cases = Cases("nodes_newer")
+    cases = Cases("nodes_newer_basics")
     for step in (resize_cases, number_cases):
         step(cases)
     cases.save()

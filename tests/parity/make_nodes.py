@@ -147,7 +147,7 @@ class Cases:
         self.file, self.list, self.tensors = file, [], {}
 
     def add(self, name, graph, **outputs):
-        """outputs: NAME=(reference, kind). kind: image, mask, latent, noise_mask, cond, pooled, value (a number or text)."""
+        """outputs: NAME=(reference, kind). kind: image, mask, latent, noise_mask, cond, pooled, sigmas, value (a number or text), number."""
         value, described = run(graph.nodes), {}
         for key, (reference, kind) in outputs.items():
             v = value(*reference)
@@ -159,6 +159,8 @@ class Cases:
             elif kind == "cond":
                 assert len(v) == 1
                 v = v[0][0]
+            elif kind == "number":
+                v = torch.tensor([float(v)])
             elif kind == "pooled":
                 v = v[0][1]["pooled_output"]
             assert torch.isfinite(v).all(), name
