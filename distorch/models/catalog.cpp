@@ -5,6 +5,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/models/clip/recipes.h"
+#include "distorch/models/flux/family.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
 #include "distorch/models/sd3/family.h"
@@ -25,6 +26,8 @@ const std::vector<FamilyKind>& families() {
       {"SD3", sd3::detect},
       {"Z-Image", z_image::detect},
       {"Lumina 2", z_image::detect_lumina},
+      {"FLUX.1", flux::detect},
+      {"FLUX.2", flux::detect_second},
   };
   return list;
 }
