@@ -6,6 +6,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/causal_vae/autoencoder.h"
 #include "distorch/models/qwen_image/family.h"
+#include "distorch/models/flux/family.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
 #include "distorch/models/sd2/unclip.h"
@@ -30,6 +31,8 @@ const std::vector<FamilyKind>& families() {
       {"Z-Image", z_image::detect},
       {"Lumina 2", z_image::detect_lumina},
       {"Qwen-Image", qwen_image::detect},
+      {"FLUX.1", flux::detect},
+      {"FLUX.2", flux::detect_second},
   };
   return list;
 }

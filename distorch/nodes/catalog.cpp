@@ -13,6 +13,7 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_conditioning_nodes(catalog);
   add_sized_prompt_nodes(catalog);
   add_qwen_edit_nodes(catalog);
+  add_flux_nodes(catalog);
   add_advanced_model_nodes(catalog);
   add_sd3_nodes(catalog);
   add_model_patch_nodes(catalog);

@@ -15,6 +15,7 @@ void add_multigpu_nodes(graph::Catalog& catalog, App& app);
 void add_conditioning_nodes(graph::Catalog& catalog);
 void add_sized_prompt_nodes(graph::Catalog& catalog);
 void add_qwen_edit_nodes(graph::Catalog& catalog);
+void add_flux_nodes(graph::Catalog& catalog);
 void add_advanced_model_nodes(graph::Catalog& catalog);
 void add_sd3_nodes(graph::Catalog& catalog);
 void add_model_patch_nodes(graph::Catalog& catalog);

@@ -3,7 +3,6 @@
 ComfyUI knows these models only at their real widths, so the narrow configurations are added to its list, and
 CheckpointLoaderSimple of "tiny_sd1.safetensors" ("tiny_sd2", "tiny_sdxl", "tiny_sdxl_b", "tiny_refiner") builds the seeded weights.
 """
-import asyncio
 import importlib
 import os
 
