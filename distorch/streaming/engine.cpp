@@ -10,6 +10,7 @@
 #include "distorch/base/units.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
+#include "distorch/device/retry.h"
 #include "distorch/placement/tables.h"
 #include "distorch/placement/timeline.h"
 #include "distorch/streaming/described_model.h"
@@ -243,9 +244,16 @@ bool Engine::free_some(const std::vector<const StreamedModel*>& keep, const std:
 
 bool Engine::make_room(const std::string& device, std::int64_t bytes, StreamedModel* user) {
   std::lock_guard lock(mutex_);
+  device::RetryScope once;  // who fails in here cannot come back for more
   device::empty_cache(device::to_torch(device));
   if (free_some({user}, device, bytes)) return true;
-  return user && user->shrink(bytes) > 0;
+  if (user) return user->shrink(bytes) > 0;
+  for (const auto& entry : entries_)
+    if (auto model = entry->model.lock();
+        model && entry->uses > 0 && entry->user == std::this_thread::get_id() &&
+        model->options().compute == device && model->shrink(bytes) > 0)
+      return true;
+  return false;
 }
 
 // --- preparing
@@ -301,7 +309,8 @@ Engine::Use Engine::prepare(const std::shared_ptr<StreamedModel>& model, const R
 }
 
 std::vector<Engine::Use> Engine::prepare(const std::vector<Wanted>& wanted) {
-  std::vector<Use> uses;  // ends after the lock where something is thrown
+  device::RetryScope once;  // plans say what makes room here
+  std::vector<Use> uses;    // ends after the lock where something is thrown
   std::unique_lock lock(mutex_);
   std::vector<Draft> drafts;
   claim(wanted, lock, uses, drafts);

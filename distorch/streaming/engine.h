@@ -115,7 +115,8 @@ class Engine {
   /// (placement/tables.h); "" where none was made.
   std::string tables_of(const StreamedModel& model) const;
   /// Frees at least `bytes` on a device if it can: idle models first, then what others manage
-  /// (ForeignMemory), then weights of `user` itself. What anybody uses stays.
+  /// (ForeignMemory), then weights of `user` itself or, where it is null, of the models that this
+  /// thread uses. What anybody else uses stays.
   bool make_room(const std::string& device, std::int64_t bytes, StreamedModel* user);
 
  private:
