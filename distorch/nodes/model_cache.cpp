@@ -55,10 +55,9 @@ std::string ModelCache::identity(const Path& path) {
 
 std::shared_ptr<const formats::TensorFile> ModelCache::file(const Path& path) {
   auto key = identity(path);
-  auto& slot = open_[key];
-  if (auto open = slot.lock()) return std::static_pointer_cast<const formats::TensorFile>(open);
+  if (auto open = find_open<const formats::TensorFile>(key)) return open;
   auto opened = std::make_shared<formats::TensorFile>(formats::open_tensor_file(path));
-  slot = opened;
+  open_.keep(key, opened);
   return opened;
 }
 
@@ -89,8 +88,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path, const P
   streamed.channels_last = true;
   keep_in(weight_dtype, streamed);
   auto key = key_of(identity(path), "unet", streamed, placement);
-  auto& slot = open_[key];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
+  if (auto open = find_open<LoadedDiffusion>(key)) return open;
 
   auto loaded = std::make_shared<LoadedDiffusion>();
   loaded->identity = key;
@@ -101,7 +99,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path, const P
   loaded->lora_names = family->lora_names(loaded->network->manifest());
   stream(*loaded, part, streamed, placement, true);
   loaded->family = std::move(family);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -110,8 +108,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::mixed(const std::shared_ptr<LoadedD
                                                    const Mix& mix) {
   auto key = fmt::format("mix {} {} of {} and {}", mix.first, mix.second, first->identity,
                          second->identity);
-  auto& slot = open_[key];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
+  if (auto open = find_open<LoadedDiffusion>(key)) return open;
 
   auto loaded = std::make_shared<LoadedDiffusion>();
   loaded->identity = key;
@@ -132,7 +129,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::mixed(const std::shared_ptr<LoadedD
     part = Checkpoint(this->file(file));
   }
   stream(*loaded, part, streamed, loaded->placement, true);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -147,10 +144,9 @@ std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& reci
         options(path, recipe.encoders.size() == 1 ? "text encoder" : "text encoder " + part.name,
                 placement.compute);
     streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
-    auto& slot =
-        open_[key_of(identity, fmt::format("text {} of {}", part.name, recipe.encoders.size()),
-                     streamed, placement)];
-    auto loaded = std::static_pointer_cast<LoadedEncoder>(slot.lock());
+    auto key = key_of(identity, fmt::format("text {} of {}", part.name, recipe.encoders.size()),
+                      streamed, placement);
+    auto loaded = find_open<LoadedEncoder>(key);
     if (!loaded) {
       loaded = std::make_shared<LoadedEncoder>();
       loaded->name = part.name;
@@ -160,7 +156,7 @@ std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& reci
       loaded->network = loaded->make();
       loaded->lora_names = part.lora_names(loaded->network->manifest());
       stream(*loaded, part.part, streamed, placement, false);
-      slot = loaded;
+      open_.keep(key, loaded);
     }
     text->encoders.push_back(std::move(loaded));
   }
@@ -190,14 +186,14 @@ std::shared_ptr<LoadedVae> ModelCache::vae(const Path& path, const Placement& pl
   auto streamed = options(path, "VAE", settings_.cpu_vae ? "cpu" : placement.compute);
   streamed.dtype = vae_dtype(settings_, engine_.describe(streamed.compute));
   streamed.channels_last = true;
-  auto& slot = open_[key_of(identity(path), "vae", streamed, placement)];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedVae>(open);
+  auto key = key_of(identity(path), "vae", streamed, placement);
+  if (auto open = find_open<LoadedVae>(key)) return open;
 
   auto loaded = std::make_shared<LoadedVae>();
   loaded->make = found.make;
   loaded->network = loaded->make();
   stream(*loaded, found.part, streamed, placement, false);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -214,8 +210,8 @@ std::shared_ptr<LoadedControl> ModelCache::open_control(const Path& path,
       steps ? unet_dtype(settings_, engine_.describe(streamed.compute), part.main_dtype())
             : at::kFloat;
   streamed.channels_last = true;
-  auto& slot = open_[key_of(identity, "control", streamed, placement)];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedControl>(open);
+  auto key = key_of(identity, "control", streamed, placement);
+  if (auto open = find_open<LoadedControl>(key)) return open;
 
   auto loaded = std::make_shared<LoadedControl>();
   loaded->make = make;
@@ -224,7 +220,7 @@ std::shared_ptr<LoadedControl> ModelCache::open_control(const Path& path,
   auto name = path.stem().string();
   loaded->averaged = steps && (name.ends_with("_shuffle") || name.ends_with("_shuffle_fp16"));
   stream(*loaded, part, streamed, placement, steps);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -263,14 +259,15 @@ std::vector<streaming::LoraUse> LoadedControl::loras_over(
     const std::vector<streaming::LoraUse>& unet) {
   std::vector<streaming::LoraUse> result;
   for (const auto& lora : unet) {
-    auto& slot = loras[lora.key];
-    if (!slot) {
-      auto adapters = std::make_shared<std::vector<weights::NamedAdapter>>();
+    auto adapters = loras.find(lora.key);
+    if (!adapters) {
+      std::vector<weights::NamedAdapter> own;
       for (const auto& adapter : *lora.adapters)
-        if (from_unet.count(adapter.weight)) adapters->push_back(adapter);
-      slot = std::move(adapters);
+        if (from_unet.count(adapter.weight)) own.push_back(adapter);
+      adapters = std::make_shared<const std::vector<weights::NamedAdapter>>(std::move(own));
+      loras.keep(lora.key, adapters);
     }
-    if (!slot->empty()) result.push_back({lora.key, slot, lora.strength});
+    if (!adapters->empty()) result.push_back({lora.key, adapters, lora.strength});
   }
   result.insert(result.end(), changes.begin(), changes.end());
   return result;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "distorch/base/weak_cache.h"
 #include "distorch/formats/tensor_file.h"
 #include "distorch/nodes/mixed_weights.h"
 #include "distorch/nodes/model_folders.h"
@@ -63,6 +64,8 @@ class ModelCache {
   const Settings& settings() const { return settings_; }
   const ModelFolders& folders() const { return folders_; }
   streaming::Engine& engine() { return engine_; }
+  /// How many open files and models are remembered.
+  std::size_t size() const { return open_.size(); }
 
  private:
   streaming::StreamedOptions options(const Path& file, const std::string& part,
@@ -72,6 +75,10 @@ class ModelCache {
   std::shared_ptr<LoadedControl> open_control(const Path& path, const std::string& identity,
                                               const weights::Checkpoint& part,
                                               const Placement& placement);
+  template <class Thing>
+  std::shared_ptr<Thing> find_open(const std::string& key) const {
+    return std::static_pointer_cast<Thing>(std::const_pointer_cast<void>(open_.find(key)));
+  }
   template <class Loaded>
   void stream(Loaded& loaded, const weights::Checkpoint& part,
               const streaming::StreamedOptions& streamed, const Placement& placement,
@@ -80,7 +87,7 @@ class ModelCache {
   const Settings& settings_;
   const ModelFolders& folders_;
   streaming::Engine& engine_;
-  std::map<std::string, std::weak_ptr<void>> open_;
+  WeakCache<const void> open_;  // each of the type that its key is made for
   std::shared_ptr<models::Vocabularies> vocabularies_;
   int mixed_count_ = 0;
 };
