@@ -67,18 +67,13 @@ std::int64_t StreamedModel::device_bytes(const std::string& name) const {
 void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
   if (loras == contents_.loras()) return;
   drop_recordings();  // strengths are part of what was recorded
-  // Rings know layouts, which go.
-  bool other_files = !std::equal(loras.begin(), loras.end(), contents_.loras().begin(),
-                                 contents_.loras().end(), [](const LoraUse& a, const LoraUse& b) {
-                                   return a.key == b.key && a.adapters == b.adapters;
-                                 });
-  if (!other_files) {
+  if (contents_.other_strengths_only(loras)) {
     contents_.set_loras(loras);
     residence_.strengths_changed();
     rings_.forget_values();
     return;
   }
-  // Who reads weights looks at layouts until the end.
+  // Who reads weights looks at layouts until the end, and rings know them: they go.
   wait_for_weights([&] { residence_.finish(); });
   drop_leases();
   rings_.drop();
