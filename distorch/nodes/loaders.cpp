@@ -185,10 +185,11 @@ auto adapters_of(const weights::Checkpoint& file, const std::string& key, Loaded
         left_out.size(),
         fmt::join(std::span(left_out).first(std::min<std::size_t>(3, left_out.size())), "; "),
         left_out.size() > 3 ? "; ..." : ""));
-  auto& slot = loaded.loras[key];
-  if (!slot)
-    slot = std::make_shared<const std::vector<weights::NamedAdapter>>(std::move(matched.adapters));
-  return slot;
+  if (auto known = loaded.loras.find(key)) return known;
+  auto adapters =
+      std::make_shared<const std::vector<weights::NamedAdapter>>(std::move(matched.adapters));
+  loaded.loras.keep(key, adapters);
+  return adapters;
 }
 
 bool is_text_name(const std::string& name) {

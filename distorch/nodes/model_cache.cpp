@@ -56,10 +56,9 @@ std::string ModelCache::identity(const Path& path) {
 
 std::shared_ptr<const formats::TensorFile> ModelCache::file(const Path& path) {
   auto key = identity(path);
-  auto& slot = open_[key];
-  if (auto open = slot.lock()) return std::static_pointer_cast<const formats::TensorFile>(open);
+  if (auto open = find_open<const formats::TensorFile>(key)) return open;
   auto opened = std::make_shared<formats::TensorFile>(formats::open_tensor_file(path));
-  slot = opened;
+  open_.keep(key, opened);
   return opened;
 }
 
@@ -90,8 +89,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path, const P
   streamed.channels_last = true;
   keep_in(weight_dtype, streamed);
   auto key = key_of(identity(path), "unet", streamed, placement);
-  auto& slot = open_[key];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
+  if (auto open = find_open<LoadedDiffusion>(key)) return open;
 
   auto loaded = std::make_shared<LoadedDiffusion>();
   loaded->identity = key;
@@ -102,7 +100,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path, const P
   loaded->lora_names = family->lora_names(loaded->network->manifest());
   stream(*loaded, part, streamed, placement, true);
   loaded->family = std::move(family);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -110,8 +108,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::mixed(const std::shared_ptr<LoadedD
                                                    const std::shared_ptr<LoadedDiffusion>& second,
                                                    const Mix& mix) {
   auto key = fmt::format("mix {} of {} and {}", mix.key(), first->identity, second->identity);
-  auto& slot = open_[key];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
+  if (auto open = find_open<LoadedDiffusion>(key)) return open;
 
   auto loaded = std::make_shared<LoadedDiffusion>();
   loaded->identity = key;
@@ -125,7 +122,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::mixed(const std::shared_ptr<LoadedD
   auto part = first->weights->checkpoint();
   loaded->file_guard = mix_into(part, streamed, *second->weights, mix);
   stream(*loaded, part, streamed, loaded->placement, true);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -133,8 +130,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::patched(const std::shared_ptr<Loade
                                                      const Checkpoint& patch,
                                                      const std::string& patch_identity) {
   auto key = fmt::format("patch {} of {}", patch_identity, model->identity);
-  auto& slot = open_[key];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
+  if (auto open = find_open<LoadedDiffusion>(key)) return open;
 
   auto loaded = std::make_shared<LoadedDiffusion>();
   loaded->identity = key;
@@ -147,7 +143,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::patched(const std::shared_ptr<Loade
   auto streamed = model->weights->options();
   streamed.name += " with " + Path(patch.path()).stem().string();
   stream(*loaded, loaded->family->diffusion(), streamed, loaded->placement, true);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -185,8 +181,7 @@ std::shared_ptr<LoadedText> ModelCache::mixed(const std::shared_ptr<LoadedText>&
 std::shared_ptr<LoadedEncoder> ModelCache::mixed(const std::shared_ptr<LoadedEncoder>& first,
                                                  const LoadedEncoder& second, const Mix& mix) {
   auto key = fmt::format("mix {} of {} and {}", mix.key(), first->identity, second.identity);
-  auto& slot = open_[key];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedEncoder>(open);
+  if (auto open = find_open<LoadedEncoder>(key)) return open;
   auto loaded = std::make_shared<LoadedEncoder>();
   loaded->name = first->name;
   loaded->identity = key;
@@ -198,7 +193,7 @@ std::shared_ptr<LoadedEncoder> ModelCache::mixed(const std::shared_ptr<LoadedEnc
   auto part = first->weights->checkpoint();
   loaded->file_guard = mix_into(part, streamed, *second.weights, mix);
   stream(*loaded, part, streamed, loaded->placement, false);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -215,8 +210,7 @@ std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& reci
     streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
     auto key = key_of(identity, fmt::format("text {} of {}", part.name, recipe.encoders.size()),
                       streamed, placement);
-    auto& slot = open_[key];
-    auto loaded = std::static_pointer_cast<LoadedEncoder>(slot.lock());
+    auto loaded = find_open<LoadedEncoder>(key);
     if (!loaded) {
       loaded = std::make_shared<LoadedEncoder>();
       loaded->name = part.name;
@@ -228,7 +222,7 @@ std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& reci
       loaded->network = loaded->make();
       loaded->lora_names = part.lora_names(loaded->network->manifest());
       stream(*loaded, part.part, streamed, placement, false);
-      slot = loaded;
+      open_.keep(key, loaded);
     }
     text->encoders.push_back(std::move(loaded));
   }
@@ -258,14 +252,14 @@ std::shared_ptr<LoadedVae> ModelCache::open_vae(const models::VaePart& vae, cons
   auto streamed = options(path, "VAE", settings_.cpu_vae ? "cpu" : placement.compute);
   streamed.dtype = vae_dtype(settings_, engine_.describe(streamed.compute));
   streamed.channels_last = true;
-  auto& slot = open_[key_of(identity, "vae", streamed, placement)];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedVae>(open);
+  auto key = key_of(identity, "vae", streamed, placement);
+  if (auto open = find_open<LoadedVae>(key)) return open;
 
   auto loaded = std::make_shared<LoadedVae>();
   loaded->make = vae.make;
   loaded->network = loaded->make();
   stream(*loaded, vae.part, streamed, placement, false);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -298,14 +292,14 @@ std::shared_ptr<LoadedUpscale> ModelCache::upscale(const Path& path, const Place
   auto streamed = options(path, "upscaler", placement.compute);
   streamed.dtype = at::kFloat;
   streamed.channels_last = true;
-  auto& slot = open_[key_of(identity(path), "upscale", streamed, placement)];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedUpscale>(open);
+  auto key = key_of(identity(path), "upscale", streamed, placement);
+  if (auto open = find_open<LoadedUpscale>(key)) return open;
 
   auto loaded = std::make_shared<LoadedUpscale>();
   loaded->make = found.make;
   loaded->network = loaded->make();
   stream(*loaded, found.part, streamed, placement, false);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -314,8 +308,8 @@ std::shared_ptr<LoadedVision> ModelCache::vision(const Path& path, const Placeme
   if (part.empty()) return nullptr;
   auto streamed = options(path, "picture encoder", placement.compute);
   streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
-  auto& slot = open_[key_of(identity(path), "vision", streamed, placement)];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedVision>(open);
+  auto key = key_of(identity(path), "vision", streamed, placement);
+  if (auto open = find_open<LoadedVision>(key)) return open;
 
   auto loaded = std::make_shared<LoadedVision>();
   loaded->make = [config = models::clip_vision::vision_config(part)] {
@@ -323,7 +317,7 @@ std::shared_ptr<LoadedVision> ModelCache::vision(const Path& path, const Placeme
   };
   loaded->network = loaded->make();
   stream(*loaded, part, streamed, placement, false);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -331,14 +325,14 @@ std::shared_ptr<LoadedStyle> ModelCache::style(const Path& path, const Placement
   auto found = models::clip_vision::find_style(Checkpoint(file(path)));
   auto streamed = options(path, "style", placement.compute);
   streamed.dtype = at::kFloat;
-  auto& slot = open_[key_of(identity(path), "style", streamed, placement)];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedStyle>(open);
+  auto key = key_of(identity(path), "style", streamed, placement);
+  if (auto open = find_open<LoadedStyle>(key)) return open;
 
   auto loaded = std::make_shared<LoadedStyle>();
   loaded->make = found.make;
   loaded->network = loaded->make();
   stream(*loaded, found.part, streamed, placement, false);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -355,8 +349,8 @@ std::shared_ptr<LoadedControl> ModelCache::open_control(const Path& path,
       steps ? unet_dtype(settings_, engine_.describe(streamed.compute), part.main_dtype())
             : at::kFloat;
   streamed.channels_last = true;
-  auto& slot = open_[key_of(identity, "control", streamed, placement)];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedControl>(open);
+  auto key = key_of(identity, "control", streamed, placement);
+  if (auto open = find_open<LoadedControl>(key)) return open;
 
   auto loaded = std::make_shared<LoadedControl>();
   loaded->make = make;
@@ -365,7 +359,7 @@ std::shared_ptr<LoadedControl> ModelCache::open_control(const Path& path,
   auto name = path.stem().string();
   loaded->averaged = steps && (name.ends_with("_shuffle") || name.ends_with("_shuffle_fp16"));
   stream(*loaded, part, streamed, placement, steps);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -404,14 +398,15 @@ std::vector<streaming::LoraUse> LoadedControl::loras_over(
     const std::vector<streaming::LoraUse>& unet) {
   std::vector<streaming::LoraUse> result;
   for (const auto& lora : unet) {
-    auto& slot = loras[lora.key];
-    if (!slot) {
-      auto adapters = std::make_shared<std::vector<weights::NamedAdapter>>();
+    auto adapters = loras.find(lora.key);
+    if (!adapters) {
+      std::vector<weights::NamedAdapter> own;
       for (const auto& adapter : *lora.adapters)
-        if (from_unet.count(adapter.weight)) adapters->push_back(adapter);
-      slot = std::move(adapters);
+        if (from_unet.count(adapter.weight)) own.push_back(adapter);
+      adapters = std::make_shared<const std::vector<weights::NamedAdapter>>(std::move(own));
+      loras.keep(lora.key, adapters);
     }
-    if (!slot->empty()) result.push_back({lora.key, slot, lora.strength});
+    if (!adapters->empty()) result.push_back({lora.key, adapters, lora.strength});
   }
   result.insert(result.end(), changes.begin(), changes.end());
   return result;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "distorch/base/weak_cache.h"
 #include "distorch/formats/tensor_file.h"
 #include "distorch/nodes/clip_vision.h"
 #include "distorch/nodes/mixed_weights.h"
@@ -83,6 +84,8 @@ class ModelCache {
   const Settings& settings() const { return settings_; }
   const ModelFolders& folders() const { return folders_; }
   streaming::Engine& engine() { return engine_; }
+  /// How many open files and models are remembered.
+  std::size_t size() const { return open_.size(); }
 
  private:
   streaming::StreamedOptions options(const Path& file, const std::string& part,
@@ -101,6 +104,10 @@ class ModelCache {
   std::shared_ptr<const void> mix_into(weights::Checkpoint& part,
                                        streaming::StreamedOptions& streamed,
                                        const streaming::StreamedModel& second, const Mix& mix);
+  template <class Thing>
+  std::shared_ptr<Thing> find_open(const std::string& key) const {
+    return std::static_pointer_cast<Thing>(std::const_pointer_cast<void>(open_.find(key)));
+  }
   template <class Loaded>
   void stream(Loaded& loaded, const weights::Checkpoint& part,
               const streaming::StreamedOptions& streamed, const Placement& placement,
@@ -109,7 +116,7 @@ class ModelCache {
   const Settings& settings_;
   const ModelFolders& folders_;
   streaming::Engine& engine_;
-  std::map<std::string, std::weak_ptr<void>> open_;
+  WeakCache<const void> open_;  // each of the type that its key is made for
   std::shared_ptr<models::Vocabularies> vocabularies_;
   int mixed_count_ = 0;
 };

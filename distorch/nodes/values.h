@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "distorch/base/weak_cache.h"
 #include "distorch/models/control/control.h"
 #include "distorch/models/family.h"
 #include "distorch/models/model_patch.h"
@@ -31,8 +32,8 @@
 /// - INT, FLOAT, STRING, BOOLEAN: graph::Json (graph::Value::constant)
 namespace distorch::nodes {
 
-/// Matched adapters by LoRA file, so that a file is read once for a model.
-using LoraCache = std::map<std::string, std::shared_ptr<const std::vector<weights::NamedAdapter>>>;
+/// Matched adapters by LoRA file, so that what is used in several places exists once.
+using LoraCache = WeakCache<const std::vector<weights::NamedAdapter>>;
 
 /// A network that is open: its layers, its weights wherever they rest, its names in LoRA files.
 template <class Network>

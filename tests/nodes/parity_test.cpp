@@ -94,3 +94,8 @@ TEST_CASE("any device: ControlNet nodes give ComfyUI's numbers") {
   write_tiny_controls();
   compare("nodes_control");
 }
+TEST_CASE("any device: ControlNets, adapters and inpainting on SDXL give ComfyUI's numbers") {
+  write_tiny_controls();
+  write_tiny_inpaint();
+  compare("nodes_sdxl_control");
+}
