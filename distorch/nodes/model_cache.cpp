@@ -379,7 +379,7 @@ std::shared_ptr<LoadedControl> ModelCache::control_over(const ControlOverlay& ov
       fmt::format("{}|{}", identity(overlay.path), identity(unet.family->diffusion().path()));
   auto loaded = open_control(overlay.path, below, merged.part, overlay.placement);
   if (!loaded->changes.empty()) return loaded;
-  std::map<std::string, std::string> names;
+  models::LoraNames names;
   for (const auto& name : merged.from_unet) {
     loaded->from_unet.insert(name);
     if (name.ends_with(".weight")) names[name.substr(0, name.rfind('.'))] = name;
