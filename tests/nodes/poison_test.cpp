@@ -86,7 +86,7 @@ class Prompt final : public Scene {
 TEST_CASE("poison: a prompt from the checkpoint to the picture") {
   // A prompt has thousands of allocations: a part of them fails, prime to what repeats.
   int struck = poison([] { return std::make_unique<Prompt>(); }, 211);
-  CHECK(struck > 20);
+  CHECK(struck > 8);
 }
 
 TEST_CASE("memory that runs out once ends no prompt while another model is idle") {
@@ -112,5 +112,5 @@ TEST_CASE("memory that runs out once ends no prompt while another model is idle"
     sim::fail_allocation(0, 0);
     if (last) break;
   }
-  CHECK(struck > 20);
+  CHECK(struck > 8);
 }
