@@ -94,8 +94,7 @@ PictureSize kontext_size(double aspect) {
 
 void run_kontext_scale(Call& call) {
   const auto& image = call.get<Tensor>("image");
-  auto size =
-      kontext_size(static_cast<double>(image.size(2)) / static_cast<double>(image.size(1)));
+  auto size = kontext_size(static_cast<double>(image.size(2)) / static_cast<double>(image.size(1)));
   auto scaled = resize(image.movedim(-1, 1), {size.width, size.height, "lanczos", true});
   call.out(0, Value::of("IMAGE", scaled.movedim(1, -1)));
 }
@@ -142,12 +141,11 @@ void run_edit_conditioning(Call& call) {
 
 void run_empty_second(Call& call) {
   constexpr std::int64_t channels = 128, pixels = 16;  // of a side, a latent cell
-  call.out(0, Value::of("LATENT",
-                        Latent{at::zeros({call.integer("batch_size"), channels,
-                                          call.integer("height") / pixels,
-                                          call.integer("width") / pixels}),
-                               {},
-                               {}}));
+  call.out(0, Value::of("LATENT", Latent{at::zeros({call.integer("batch_size"), channels,
+                                                    call.integer("height") / pixels,
+                                                    call.integer("width") / pixels}),
+                                         {},
+                                         {}}));
 }
 
 constexpr const char* kFluxModule = "comfy_extras.nodes_flux";
@@ -222,8 +220,7 @@ void add_edit_nodes(graph::Catalog& catalog) {
           "Gives an editing model a picture to look at. Several in a row are several pictures, "
           "where the model knows that.",
       .python_module = "comfy_extras.nodes_edit_model",
-      .inputs = {link("conditioning", "CONDITIONING"),
-                 graph::optional(link("latent", "LATENT"))},
+      .inputs = {link("conditioning", "CONDITIONING"), graph::optional(link("latent", "LATENT"))},
       .outputs = {"CONDITIONING"},
       .newer_schema = true,
       .run = run_reference_latent,

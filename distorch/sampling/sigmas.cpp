@@ -107,7 +107,8 @@ Sigmas ltxv_sigmas(int steps, const LtxvShift& shift) {
   const double grown = std::exp(exponent);
   // At 0 the formula divides by 0: the last level stays 0.
   at::Tensor levels = ramp(1, 0, steps + 1).narrow(0, 0, steps);
-  levels = grown / (grown + (1 / levels - 1));
+  // The reference divides by way of the reciprocal: for one step the rounding keeps 0 / 0 away.
+  levels = (grown + (1 / levels - 1)).reciprocal() * grown;
   if (shift.stretch) {
     const at::Tensor removed = 1.0 - levels;
     levels = 1.0 - removed / (removed[steps - 1] / (1.0 - shift.terminal));

@@ -5,9 +5,14 @@ import comfy_nodes
 from comfy_nodes import slot
 from make_nodes import Cases
 from make_nodes_custom import Custom
+import comfy.k_diffusion.sampling as k_sampling
 
-for extra in ("flux",):
+for extra in ("flux", "easycache"):
     comfy_nodes.register(extra)
+
+# That version draws a sampler's own noise from the seed after the run's on a CPU; here it is drawn as 0.3.64 does.
+_default = k_sampling.default_noise_sampler
+k_sampling.default_noise_sampler = lambda x, seed=None: _default(x, None if seed is None else seed - 1)
 
 
 def main():
@@ -33,6 +38,14 @@ def main():
         g.model = g.add("CFGOverride", model=g.model, cfg=1.0, start_percent=0.3, end_percent=0.5)
         out = g.run(guider=g.guider(cfg))
         cases.add(f"override_{cfg}", g, latent=(out, "latent"), denoised=(slot(out, 1), "latent"))
+    for threshold, start, end in ((0.3, 0.0, 1.0), (0.1, 0.2, 0.8), (3.0, 0.15, 0.95)):
+        for sampler in ("euler", "dpmpp_sde"):
+            comfy_nodes._checkpoints.clear()  # what runs before leave on a MODEL reaches its later copies
+            g = Custom()
+            g.model = g.add("EasyCache", model=g.model, reuse_threshold=threshold, start_percent=start, end_percent=end, verbose=False)
+            latent = g.add("EmptyLatentImage", width=192, height=128, batch_size=1)
+            out = g.run(sampler=g.add("KSamplerSelect", sampler_name=sampler), latent=latent, sigmas=g.sigmas(8))
+            cases.add(f"easy_cache_{threshold}_{sampler}", g, latent=(out, "latent"))
     cases.save()
 
 
