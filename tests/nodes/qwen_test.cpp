@@ -30,8 +30,10 @@ Json split(Json workflow, const std::string& allocation) {
 
 }  // namespace
 
-TEST_CASE("Qwen-Image: whole workflows give ComfyUI's latents") {
-  QwenApp tiny;
+TEST_CASE("any device: Qwen-Image's workflows give ComfyUI's latents") {
+  streaming::EngineOptions options;
+  options.default_device = test_device_or("cpu");
+  QwenApp tiny(options);
   Dump dump("nodes_qwen");
   double worst = 0;
   for (const auto& one : qwen_cases()) {
