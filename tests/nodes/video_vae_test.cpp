@@ -15,12 +15,20 @@ class VaeApp : public TinyApp {
     fs::create_directories(folder() / "vae");
     write_tensors(folder() / "vae" / name, tensors);
     app.folders.add("vae", folder() / "vae");
-    catalog.add({.name = "GivenImage", .outputs = {"IMAGE"}, .run = [this](graph::Call& call) {
-                   call.out(0, graph::Value::of("IMAGE", given));
-                 }});
-    catalog.add({.name = "GivenLatent", .outputs = {"LATENT"}, .run = [this](graph::Call& call) {
-                   call.out(0, graph::Value::of("LATENT", sampling::Latent{given, {}, {}}));
-                 }});
+    // What is given changes from run to run.
+    auto always = [](const graph::Call&) { return std::optional<std::string>(); };
+    catalog.add(
+        {.name = "GivenImage",
+         .outputs = {"IMAGE"},
+         .run = [this](graph::Call& call) { call.out(0, graph::Value::of("IMAGE", given)); },
+         .change_key = always});
+    catalog.add({.name = "GivenLatent",
+                 .outputs = {"LATENT"},
+                 .run =
+                     [this](graph::Call& call) {
+                       call.out(0, graph::Value::of("LATENT", sampling::Latent{given, {}, {}}));
+                     },
+                 .change_key = always});
   }
 
   Json prompt(const std::string& node, Json inputs = Json::object()) const {
