@@ -122,6 +122,19 @@ TEST_CASE("Qwen-Image: found under every prefix, and which edition it is") {
   CHECK(parameters(Transformer(real).manifest()) == 20'430'401'088);
 }
 
+TEST_CASE("Qwen-Image: a whole checkpoint has its encoder and its VAE") {
+  std::map<std::string, Tensor> tensors;
+  for (const auto& [dump, prefix] : std::vector<std::pair<std::string, std::string>>{
+           {"qwen_image", "model.diffusion_model."}, {"causal_vae", "vae."}, {"text_qwen25", ""}})
+    for (const auto& [name, tensor] : tiny_tensors({dump})) tensors[prefix + name] = tensor;
+  TemporaryCheckpoint file(tensors);
+  auto family = detect_family(*file);
+  CHECK(family->name() == "Qwen-Image");
+  CHECK(family->text(*file).encoders.size() == 1);
+  CHECK(family->vae(*file).make()->shape().dimensions == 3);
+  CHECK(family->text(family->diffusion()).empty());
+}
+
 TEST_CASE("Qwen-Image: names of LoRA files") {
   Loaded l;
   auto names = detect_family(*l.file)->lora_names(l.net.manifest());

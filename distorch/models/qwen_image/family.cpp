@@ -6,6 +6,7 @@
 #include "distorch/models/catalog.h"
 #include "distorch/models/latent_formats.h"
 #include "distorch/models/qwen_image/transformer.h"
+#include "distorch/models/text_recipes.h"
 
 namespace distorch::models::qwen_image {
 
@@ -52,7 +53,9 @@ class QwenImage final : public Family {
     return prefixed_lora_names(network,
                                {"", "transformer.", "diffusion_model.", "lora_unet_", "lycoris_"});
   }
-  TextRecipe text(const Checkpoint& file) const override;
+  TextRecipe text(const Checkpoint& file) const override {
+    return checkpoint_recipe(file, "qwen_image");
+  }
   VaePart vae(const Checkpoint& file) const override { return find_vae(file); }
   ModelInput encode(const InputSpec& spec, const ConditioningItem& item,
                     const EncodeContext& context) const override;
@@ -65,8 +68,6 @@ class QwenImage final : public Family {
   Config config_;
   LatentFormat latent_ = wan21_latent();
 };
-
-TextRecipe QwenImage::text(const Checkpoint&) const { return {}; }
 
 ModelInput QwenImage::reference(const InputSpec& spec, const ConditioningItem& item,
                                 const EncodeContext& context, std::size_t index) const {
