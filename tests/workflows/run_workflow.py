@@ -1,5 +1,6 @@
-"""Runs a workflow as it is on narrow models with random weights, twice: as it places them on two simulated GPUs, and with everything on
-the first one. run_workflow.py DISTORCH MAKE_RANDOM_MODEL RIG WORKFLOW WIDTHxHEIGHT [--set NODE.INPUT=VALUE ...]
+"""Runs a workflow as it is on narrow models with random weights, twice: split over two simulated GPUs and RAM, and with everything on the
+first one. run_workflow.py DISTORCH MAKE_RANDOM_MODEL RIG WORKFLOW WIDTHxHEIGHT [--set NODE.INPUT=VALUE ...]
+A workflow that names devices is split as it says, another one by an allocation for all of its models.
 Passes where both runs succeed, the pictures have that size and the same pixels, and are not flat. Where the file is not there (those of
 others are not in the repository) it says so and exits with 77."""
 import os
@@ -43,8 +44,11 @@ def main(distorch, maker, rig, workflow, size, *more):
     with tempfile.TemporaryDirectory() as folder:
         models = os.path.join(folder, "models")
         print(run([maker, "--workflow", workflow, "--models", models, "--size", "tiny"]))
+        here = ["--device-map", "cuda:0=sim:0", "--device-map"]
+        names_devices = "cuda:1" in open(workflow).read()
+        split = [*here, "cuda:1=sim:1", *([] if names_devices else ["--placement", "sim:0,30%;sim:1,30%;cpu,40%"])]
         results = []
-        for name, options in {"split": [], "on one": ["--placement", "cuda:0,*", "--device-map", "cuda:1=cuda:0"]}.items():
+        for name, options in {"split": split, "one": [*here, "cuda:1=sim:0", "--placement", "sim:0,100%"]}.items():
             out = os.path.join(folder, name)
             run([distorch, "run", workflow, "--models", models, "--output", out, "--temp", os.path.join(folder, "temp"),
                  "--rig", rig, *options, *more])
