@@ -17,9 +17,15 @@ bool same_value(const Json& ours, const Json& theirs) {
   if (ours.is_number() && theirs.is_number() && ours.is_number_float() != theirs.is_number_float())
     return false;
   if (ours.is_object() && theirs.is_object()) {
-    if (ours.size() != theirs.size()) return false;
+    // Choices with inputs of their own bring the prose of those along.
+    auto facts = [](const Json& object) {
+      std::size_t count = 0;
+      for (auto& [key, value] : object.items()) count += !is_prose(key);
+      return count;
+    };
+    if (facts(ours) != facts(theirs)) return false;
     for (auto& [key, value] : theirs.items())
-      if (!ours.contains(key) || !same_value(ours[key], value)) return false;
+      if (!is_prose(key) && (!ours.contains(key) || !same_value(ours[key], value))) return false;
     return true;
   }
   if (ours.is_array() && theirs.is_array()) {

@@ -96,12 +96,12 @@ bool read_pixels(Session& s) {
   return true;
 }
 
-bool write_all(Session& s, int compression, int colour) {
+bool write_all(Session& s, int compression, int colour, int depth) {
   if (setjmp(png_jmpbuf(s.png)) != 0) return false;
   png_set_write_fn(s.png, &s, take_bytes, nothing_to_flush);
   png_set_compression_level(s.png, compression);
   png_set_IHDR(s.png, s.info, static_cast<png_uint_32>(s.image.width),
-               static_cast<png_uint_32>(s.image.height), 8, colour, PNG_INTERLACE_NONE,
+               static_cast<png_uint_32>(s.image.height), depth, colour, PNG_INTERLACE_NONE,
                PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
   png_set_text_compression_level(s.png, compression);
   if (!s.texts.empty())
@@ -170,26 +170,48 @@ Image decode_png(std::string_view bytes, const std::string& where) {
   return std::move(s.image);
 }
 
-std::string encode_png(const Image& image, const PngOptions& options) {
+namespace {
+
+/// Rows of `depth` bits a channel, the higher byte first; `image` gives the sizes and the bytes.
+std::string encode(Image image, int depth, const PngOptions& options) {
   Session s;
   s.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &s, on_error, on_warning);
   s.info = s.png != nullptr ? png_create_info_struct(s.png) : nullptr;
   if (s.info == nullptr) throw Error(ErrorKind::OutOfMemory, "PNG", "no memory for writing");
+  auto row = image.row_bytes() * static_cast<std::size_t>(depth / 8);
   if (image.width < 1 || image.height < 1 ||
-      image.pixels.size() != image.row_bytes() * static_cast<std::size_t>(image.height))
+      image.pixels.size() != row * static_cast<std::size_t>(image.height))
     throw Error(ErrorKind::Internal, "PNG",
                 fmt::format("{} x {} x {} with {} bytes is no image", image.height, image.width,
                             image.channels, image.pixels.size()));
   auto texts = options.texts;
   for (auto& text : texts) s.texts.push_back(libpng_text(text));
-  s.image = image;
-  point_rows(s);
-  int colour = image.channels == 1   ? PNG_COLOR_TYPE_GRAY
-               : image.channels == 3 ? PNG_COLOR_TYPE_RGB
-                                     : PNG_COLOR_TYPE_RGB_ALPHA;
-  if (!write_all(s, std::clamp(options.compression, 0, 9), colour))
+  s.image = std::move(image);
+  for (std::size_t y = 0; y < static_cast<std::size_t>(s.image.height); ++y)
+    s.rows.push_back(s.image.pixels.data() + y * row);
+  int colour = s.image.channels == 1   ? PNG_COLOR_TYPE_GRAY
+               : s.image.channels == 3 ? PNG_COLOR_TYPE_RGB
+                                       : PNG_COLOR_TYPE_RGB_ALPHA;
+  if (!write_all(s, std::clamp(options.compression, 0, 9), colour, depth))
     throw Error(ErrorKind::Internal, "PNG", s.message);
   return std::move(s.output);
+}
+
+}  // namespace
+
+std::string encode_png(const Image& image, const PngOptions& options) {
+  return encode(image, 8, options);
+}
+
+std::string encode_png16(std::span<const std::uint16_t> values, int width, int height, int channels,
+                         const PngOptions& options) {
+  Image image{width, height, channels, {}};
+  image.pixels.reserve(values.size() * 2);
+  for (auto value : values) {
+    image.pixels.push_back(static_cast<std::uint8_t>(value >> 8));
+    image.pixels.push_back(static_cast<std::uint8_t>(value & 0xFF));
+  }
+  return encode(std::move(image), 16, options);
 }
 
 void write_png(const std::filesystem::path& path, const Image& image, const PngOptions& options) {

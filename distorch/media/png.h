@@ -1,6 +1,7 @@
 #pragma once
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,10 @@ struct PngOptions {
 /// ComfyUI's page and Pillow read back (so write JSON with non-ASCII characters escaped); others
 /// become iTXt. Error(Usage) for a bad keyword.
 std::string encode_png(const Image& image, const PngOptions& options = {});
+
+/// The same with 16 bits a channel; `values` as Image::pixels lie.
+std::string encode_png16(std::span<const std::uint16_t> values, int width, int height, int channels,
+                         const PngOptions& options = {});
 
 /// encode_png() into a file that appears whole or not at all.
 void write_png(const std::filesystem::path& path, const Image& image,

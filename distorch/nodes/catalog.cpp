@@ -28,6 +28,7 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_image_nodes(catalog);
   add_image_file_nodes(catalog, app);
   add_image_transform_nodes(catalog);
+  add_image_save_nodes(catalog);
   add_image_resize_nodes(catalog);
   add_image_batch_nodes(catalog);
   add_image_filter_nodes(catalog);

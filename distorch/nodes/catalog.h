@@ -30,6 +30,7 @@ void add_vae_nodes(graph::Catalog& catalog);
 void add_image_nodes(graph::Catalog& catalog);
 void add_image_file_nodes(graph::Catalog& catalog, App& app);
 void add_image_transform_nodes(graph::Catalog& catalog);
+void add_image_save_nodes(graph::Catalog& catalog);
 void add_image_resize_nodes(graph::Catalog& catalog);
 void add_image_batch_nodes(graph::Catalog& catalog);
 void add_image_filter_nodes(graph::Catalog& catalog);

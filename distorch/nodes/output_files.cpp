@@ -79,7 +79,7 @@ std::int64_t next_number(const OutputPlace& place) {
        entry.increment(error)) {
     auto file = entry->path().filename().string();
     if (file.compare(0, begin.size(), begin) != 0) continue;
-    auto digits = file.substr(begin.size(), file.find('_', begin.size()) - begin.size());
+    auto digits = file.substr(begin.size(), file.find_first_of("_.", begin.size()) - begin.size());
     if (digits.empty() || digits.size() > 15 ||
         digits.find_first_not_of("0123456789") != std::string::npos)
       continue;
@@ -88,17 +88,19 @@ std::int64_t next_number(const OutputPlace& place) {
   return highest + 1;
 }
 
-std::string numbered(const std::string& name, std::int64_t number, const std::string& extension) {
-  return fmt::format("{}_{:05}_{}", name, number, extension);
+std::string numbered(const std::string& name, std::int64_t number, const std::string& extension,
+                     const std::string& behind) {
+  return fmt::format("{}_{:05}{}{}", name, number, behind, extension);
 }
 
 std::string write_numbered(const OutputPlace& place, const std::string& extension,
-                           const std::string& bytes) {
+                           const std::string& bytes, const std::string& behind) {
   auto number = next_number(place);
-  AtomicFile file(place.folder / numbered(place.name, number, extension));
+  AtomicFile file(place.folder / numbered(place.name, number, extension, behind));
   file.write(bytes);
-  while (!file.commit_if_absent(place.folder / numbered(place.name, number, extension))) ++number;
-  return numbered(place.name, number, extension);
+  while (!file.commit_if_absent(place.folder / numbered(place.name, number, extension, behind)))
+    ++number;
+  return numbered(place.name, number, extension, behind);
 }
 
 std::vector<media::Text> workflow_texts(const graph::Json& prompt,

@@ -24,16 +24,17 @@ struct OutputPlace {
 OutputPlace output_place(const std::string& prefix, const std::filesystem::path& output,
                          std::int64_t width = 0, std::int64_t height = 0);
 
-/// One above the highest N among files "<name>_N_..." of the folder; 1 where there is none.
+/// One above the highest N among files "<name>_N_..." and "<name>_N.<...>" of the folder; 1 where there is none.
 std::int64_t next_number(const OutputPlace& place);
 
-/// "<name>_00001_.png"
-std::string numbered(const std::string& name, std::int64_t number, const std::string& extension);
+/// "<name>_00001_.png": `behind` stands between number and extension.
+std::string numbered(const std::string& name, std::int64_t number, const std::string& extension,
+                     const std::string& behind = "_");
 
 /// Writes a file under the next free number of the place: under a temporary name first, then
 /// renamed without replacing any other file. Returns the file's name.
 std::string write_numbered(const OutputPlace& place, const std::string& extension,
-                           const std::string& bytes);
+                           const std::string& bytes, const std::string& behind = "_");
 
 /// The texts that make a file carry its workflow: "prompt", then every entry of extra_pnginfo; JSON
 /// in ASCII.

@@ -1,5 +1,7 @@
 #include "distorch/nodes/python_regex.h"
 
+#include <utility>
+
 #include "distorch/base/error.h"
 #include "distorch/nodes/python_text.h"
 #include "distorch/nodes/regex_program.h"

@@ -45,6 +45,15 @@ TEST_CASE("upscale: RealESRGAN with unshuffled pixels, at odd sizes too") {
 
 TEST_CASE("upscale: RealESRGAN compact") { compare("upscale_compact"); }
 
+TEST_CASE("upscale: SwinIR with every way back to pixels, at sizes that windows do not divide") {
+  for (const std::string kind : {"shuffle", "nearest", "direct", "repair"}) {
+    auto pixels = kind == "repair" ? 49 : 16;
+    compare("upscale_swinir_" + kind,
+            {{"layers.0.residual_group.blocks.0.attn.relative_position_index",
+              at::zeros({pixels, pixels})}});
+  }
+}
+
 TEST_CASE("upscale: a state that training averaged counts, a file of another kind is named") {
   std::map<std::string, at::Tensor> both;
   for (const auto& [name, tensor] : tiny_tensors({"upscale_compact"})) {

@@ -68,7 +68,7 @@ HIDDEN = ["TripleCLIPLoader", "QuadrupleCLIPLoader"]
 NEWER = ["SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride", "ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
          "ComfyMathExpression", "ComfyNumberConvert", "SeedNode", "ResolutionSelector", "ResizeImageMaskNode",
          "ImageCropV2", "PrimitiveBoundingBox", "BatchImagesNode", "BatchMasksNode", "BatchLatentsNode", "ImageCompare",
-         "LatentCutToBatch", "JsonExtractString"]
+         "LatentCutToBatch", "JsonExtractString", "SaveImageAdvanced"]
 PAGE_ONLY = ("is_input_list", "dev_only", "price_badge", "search_aliases", "essentials_category", "has_intermediate_output")
 
 PROSE = {"description", "tooltip", "output_tooltips"}

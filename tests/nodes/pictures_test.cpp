@@ -116,3 +116,29 @@ TEST_CASE("PreviewAny shows values of every kind") {
   CHECK(shown(Value::constant("text")) == "text");
   CHECK(shown(Value::of("IMAGE", at::zeros({1, 4, 6, 3}))) == "IMAGE [1, 4, 6, 3]");
 }
+
+TEST_CASE("SaveImageAdvanced writes PNGs of 8 and 16 bits and OpenEXR, numbered on") {
+  TinyApp tiny;
+  auto save = [&](const char* format, const char* depth) {
+    graph::Json prompt = {
+        {"1",
+         {{"class_type", "EmptyImage"},
+          {"inputs", {{"width", 3}, {"height", 2}, {"batch_size", 1}, {"color", 0x8040FF}}}}},
+        {"2",
+         {{"class_type", "SaveImageAdvanced"},
+          {"inputs",
+           {{"images", {"1", 0}},
+            {"filename_prefix", "x"},
+            {"format", format},
+            {"format.bit_depth", depth},
+            {"format.input_color_space", "sRGB"}}}}}};
+    tiny.run_well(prompt);
+  };
+  save("png", "8-bit");
+  save("png", "16-bit");
+  save("exr", "32-bit float");
+  auto output = tiny.folder() / "output";
+  CHECK(fs::exists(output / "x_00001.png"));
+  CHECK(fs::exists(output / "x_00002.png"));
+  CHECK(fs::exists(output / "x_00003.exr"));
+}

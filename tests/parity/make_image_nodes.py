@@ -216,6 +216,7 @@ def text_cases(cases):
             value(f"extract_{k}_{mode}", "RegexExtract", string=TEXT, regex_pattern=pattern, mode=mode, group_index=1, **flags)
         if pattern != "(":
             value(f"sub_{k}", "RegexReplace", string=TEXT, regex_pattern=pattern, replace=r"<\g<0>>\n", count=k % 3, **flags)
+    outputs["picture"] = (g.a, "image")  # a dump holds a tensor at least
     value("sub_groups", "RegexReplace", string="John Smith", regex_pattern=r"(?P<a>\w+) (\w+)", replace=r"\2, \g<a>")
     cases.add("texts", g, **outputs)
 

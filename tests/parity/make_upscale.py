@@ -4,6 +4,7 @@ import torch
 from spandrel import ModelLoader
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
+from spandrel.architectures.SwinIR import SwinIR
 
 import tiny_models as tiny
 
@@ -54,3 +55,10 @@ if __name__ == "__main__":
     dump("upscale_realesrgan", ESRGAN(in_nc=12, num_filters=16, num_blocks=2, scale=4, shuffle_factor=2),
          {"main": (8, 12), "odd": (7, 5)}, rename=esrgan_new(2, 2))
     dump("upscale_compact", Compact(num_feat=16, num_conv=3, upscale=4), {"main": (6, 7)})
+    buffers = ("relative_position_index", "attn_mask")
+    sizes = dict(img_size=16, embed_dim=16, depths=[2, 1], num_heads=[2, 4], mlp_ratio=2, window_size=4)
+    for name, more in (("shuffle", dict(upscale=2, upsampler="pixelshuffle")),
+                       ("nearest", dict(upscale=4, upsampler="nearest+conv", resi_connection="3conv")),
+                       ("direct", dict(upscale=3, upsampler="pixelshuffledirect")),
+                       ("repair", dict(upscale=1, upsampler="", window_size=7, img_size=21))):
+        dump("upscale_swinir_" + name, SwinIR(**{**sizes, **more}), {"main": (16, 20), "odd": (9, 13)}, fixed=buffers)

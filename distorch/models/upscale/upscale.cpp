@@ -6,6 +6,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/upscale/compact.h"
 #include "distorch/models/upscale/rrdb.h"
+#include "distorch/models/upscale/swin_ir.h"
 
 namespace distorch::models::upscale {
 
@@ -23,6 +24,7 @@ struct Kind {
 const std::vector<Kind>& kinds() {
   static const std::vector<Kind> list = {
       {"ESRGAN", find_rrdb},
+      {"SwinIR", find_swin_ir},
       {"RealESRGAN compact", find_compact},
   };
   return list;
