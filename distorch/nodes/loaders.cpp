@@ -9,6 +9,7 @@
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/device/device.h"
+#include "distorch/models/taesd/autoencoder.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/placement/allocation_string.h"
 #include "distorch/weights/lora.h"
@@ -102,6 +103,12 @@ void add_placed_loader(graph::Catalog& catalog, graph::NodeType loader, bool tex
                     {.devices = device_choices(), .text_encoder = text_encoder});
 }
 
+void load_unet(Call& call, const std::string& weight_dtype) {
+  auto path = call.context<ModelFolders>().get("diffusion_models", call.text("unet_name"));
+  call.out(0, Value::of("MODEL", Model{.loaded = call.context<ModelCache>().diffusion(
+                                           path, placement_of(call), weight_dtype)}));
+}
+
 void load_checkpoint(Call& call, const CheckpointPlacement& placement) {
   auto& models = call.context<ModelCache>();
   auto path = call.context<ModelFolders>().get("checkpoints", call.text("ckpt_name"));
@@ -125,16 +132,24 @@ void run_checkpoint(Call& call) {
   load_checkpoint(call, {unet, others, others});
 }
 
-void run_unet(Call& call) {
-  auto path = call.context<ModelFolders>().get("diffusion_models", call.text("unet_name"));
-  call.out(0, Value::of("MODEL", Model{.loaded = call.context<ModelCache>().diffusion(
-                                           path, placement_of(call), call.text("weight_dtype"))}));
-}
+void run_unet(Call& call) { load_unet(call, call.text("weight_dtype")); }
 
 std::vector<std::string> vae_names(const ModelFolders& folders) {
   auto names = folders.list("vae");
+  auto approximate = folders.list("vae_approx");
+  auto there = [&](const std::string& start) {
+    return std::any_of(approximate.begin(), approximate.end(),
+                       [&](const std::string& name) { return name.starts_with(start); });
+  };
+  for (const auto& name : models::taesd::names())
+    if (there(name + "_encoder.") && there(name + "_decoder.")) names.push_back(name);
   names.push_back("pixel_space");
   return names;
+}
+
+bool is_small_vae(const std::string& name) {
+  const auto& names = models::taesd::names();
+  return std::find(names.begin(), names.end(), name) != names.end();
 }
 
 void run_vae(Call& call) {
@@ -142,6 +157,13 @@ void run_vae(Call& call) {
   const auto& folders = call.context<ModelFolders>();
   if (name == "pixel_space" && !folders.find("vae", name))
     throw Error(ErrorKind::Usage, call.place(), "models that work on pixels are not supported yet");
+  if (is_small_vae(name) && !folders.find("vae", name)) {
+    auto small = call.context<ModelCache>().small_vae(name, placement_of(call));
+    if (!small)
+      throw Error(ErrorKind::MissingFile, name + "_decoder",
+                  "is not there; " + folders.searched("vae_approx"));
+    return call.out(0, Value::of("VAE", Vae{small}));
+  }
   auto path = folders.get("vae", name);
   auto loaded = call.context<ModelCache>().vae(path, placement_of(call));
   if (!loaded)
@@ -163,10 +185,11 @@ auto adapters_of(const weights::Checkpoint& file, const std::string& key, Loaded
         left_out.size(),
         fmt::join(std::span(left_out).first(std::min<std::size_t>(3, left_out.size())), "; "),
         left_out.size() > 3 ? "; ..." : ""));
-  auto& slot = loaded.loras[key];
-  if (!slot)
-    slot = std::make_shared<const std::vector<weights::NamedAdapter>>(std::move(matched.adapters));
-  return slot;
+  if (auto known = loaded.loras.find(key)) return known;
+  auto adapters =
+      std::make_shared<const std::vector<weights::NamedAdapter>>(std::move(matched.adapters));
+  loaded.loras.keep(key, adapters);
+  return adapters;
 }
 
 bool is_text_name(const std::string& name) {

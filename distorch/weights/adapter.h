@@ -59,6 +59,8 @@ struct Adapter {
   std::optional<double> alpha;
   /// The weight is first padded with zeros to this shape; empty: it stays as it is.
   std::vector<std::int64_t> reshape;
+  /// The rows of the weight that it changes, as if they were a weight of their own; no rows: all.
+  std::int64_t first_row = 0, rows = 0;
   double strength = 1.0;
 
   /// Undefined where it has none of that kind.

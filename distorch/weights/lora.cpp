@@ -85,8 +85,10 @@ class Matcher {
     for (const auto& weight : model.weights()) shapes_[weight.name] = &weight.shape;
   }
 
-  void match(const std::string& base, const std::string& weight) {
+  void match(const std::string& base, const LoraTarget& target) {
+    const auto& weight = target.weight;
     if (!shapes_.count(weight)) return;
+    target_ = &target;
     low_rank(base, weight);
     spelled(hadamard_spelling(), base, weight);
     kronecker(base, weight);
@@ -101,15 +103,13 @@ class Matcher {
     value(base, ".diff_b", bias, AdapterKind::Difference);
   }
 
-  LoraFile finish(const std::map<std::string, std::string>& names) && {
-    for (auto& [weight, named] : found_) {
-      PartShapes shapes;
-      for (const auto& [part, stored] : named.parts) shapes[part] = stored.shape;
-      auto fault = misfit(named.kind, shapes, *shapes_.at(weight), named.reshape);
+  LoraFile finish(const LoraTargets& names) && {
+    for (auto& [place, named] : found_) {
+      auto fault = fault_of(named);
       if (fault.empty())
         result_.adapters.push_back(std::move(named));
       else
-        result_.left_out.push_back(fmt::format("the adapter of '{}' {}", weight, fault));
+        result_.left_out.push_back(fmt::format("the adapter of '{}' {}", named.weight, fault));
     }
     for (const auto& [name, stored] : file_.tensors())
       if (!used_.count(name)) leave_out(name, names);
@@ -117,6 +117,25 @@ class Matcher {
   }
 
  private:
+  /// Why it cannot be applied, as the end of a sentence; empty where it can.
+  std::string fault_of(const NamedAdapter& named) const {
+    auto shape = *shapes_.at(named.weight);
+    if (named.rows > 0) {
+      if (named.first_row + named.rows > shape.at(0))
+        return fmt::format("would change rows {} to {} of {}", named.first_row,
+                           named.first_row + named.rows, shape[0]);
+      shape[0] = named.rows;
+      using enum AdapterKind;
+      bool by_rows = named.kind == LowRank || named.kind == Hadamard || named.kind == Kronecker ||
+                     named.kind == Difference;
+      if (!by_rows || named.parts.count(Part::Magnitude) || !named.reshape.empty())
+        return "changes some of its rows in a way that is known for whole weights only";
+    }
+    PartShapes shapes;
+    for (const auto& [part, stored] : named.parts) shapes[part] = stored.shape;
+    return misfit(named.kind, shapes, shape, named.reshape);
+  }
+
   const Stored* take(const std::string& name) {
     const auto* stored = file_.find(name);
     if (stored) used_.insert(name);
@@ -129,8 +148,10 @@ class Matcher {
       if (alpha) named.alpha = read_tensor(*alpha).to(at::kDouble).item<double>();
       if (magnitude) named.parts[Part::Magnitude] = *magnitude;
     }
-    auto weight = named.weight;
-    found_[weight] = std::move(named);
+    named.first_row = target_->first_row;
+    named.rows = target_->rows;
+    auto place = std::pair(named.weight, named.first_row);
+    found_[place] = std::move(named);
   }
 
   bool spelled(const Spelling& spelling, const std::string& base, const std::string& weight) {
@@ -189,14 +210,14 @@ class Matcher {
   }
 
   /// `name` was not used: because of its ending, or because nobody knows it.
-  void leave_out(const std::string& name, const std::map<std::string, std::string>& names) {
+  void leave_out(const std::string& name, const LoraTargets& names) {
     for (auto dot = name.rfind('.'); dot != std::string::npos && dot > 0;
          dot = name.rfind('.', dot - 1)) {
       auto base = names.find(name.substr(0, dot));
-      if (base == names.end() || !shapes_.count(base->second)) continue;
+      if (base == names.end() || !shapes_.count(base->second.weight)) continue;
       result_.left_out.push_back(fmt::format(
           "'{}' belongs to '{}', but no kind of adapter that distorch knows has a tensor '{}'",
-          name, base->second, name.substr(dot)));
+          name, base->second.weight, name.substr(dot)));
       return;
     }
     result_.unknown.push_back(name);
@@ -204,7 +225,8 @@ class Matcher {
 
   const Checkpoint& file_;
   std::map<std::string, const std::vector<std::int64_t>*> shapes_;
-  std::map<std::string, NamedAdapter> found_;
+  const LoraTarget* target_ = nullptr;  // of the name that is being matched
+  std::map<std::pair<std::string, std::int64_t>, NamedAdapter> found_;  // by weight and first row
   std::set<std::string> used_;
   LoraFile result_;
 };
@@ -217,10 +239,9 @@ std::int64_t NamedAdapter::size_bytes() const {
   return bytes;
 }
 
-LoraFile match_lora(const Checkpoint& file, const std::map<std::string, std::string>& names,
-                    const Manifest& model) {
+LoraFile match_lora(const Checkpoint& file, const LoraTargets& names, const Manifest& model) {
   Matcher matcher(file, model);
-  for (const auto& [base, weight] : names) matcher.match(base, weight);
+  for (const auto& [base, target] : names) matcher.match(base, target);
   return std::move(matcher).finish(names);
 }
 
@@ -230,6 +251,8 @@ Adapter make_adapter(const NamedAdapter& named, const std::vector<at::Tensor>& p
                   .parts = {},
                   .alpha = named.alpha,
                   .reshape = named.reshape,
+                  .first_row = named.first_row,
+                  .rows = named.rows,
                   .strength = strength};
   std::size_t index = 0;
   for (const auto& [part, stored] : named.parts) adapter.parts[part] = parts.at(index++);

@@ -10,6 +10,21 @@
 
 namespace distorch::weights {
 
+/// What a name in a LoRA file changes: a declared weight, or some rows of it (one of several
+/// projections that a model has as one matrix).
+struct LoraTarget {
+  LoraTarget() = default;
+  LoraTarget(std::string weight) : weight(std::move(weight)) {}
+  LoraTarget(const char* weight) : weight(weight) {}
+  LoraTarget(std::string weight, std::int64_t first_row, std::int64_t rows)
+      : weight(std::move(weight)), first_row(first_row), rows(rows) {}
+  std::string weight;
+  std::int64_t first_row = 0, rows = 0;  // no rows: all
+  bool operator==(const LoraTarget&) const = default;
+};
+/// Base names as LoRA files write them.
+using LoraTargets = std::map<std::string, LoraTarget>;
+
 /// An adapter for the declared weight of that name, its tensors still in their file. Whoever
 /// brings them to a device makes it an Adapter there.
 struct NamedAdapter {
@@ -18,13 +33,14 @@ struct NamedAdapter {
   std::map<Part, Stored> parts;
   std::optional<double> alpha;
   std::vector<std::int64_t> reshape;
+  std::int64_t first_row = 0, rows = 0;  // see Adapter
 
   /// Bytes of its tensors in the file.
   std::int64_t size_bytes() const;
 };
 
 struct LoraFile {
-  std::vector<NamedAdapter> adapters;  // at most one for each weight
+  std::vector<NamedAdapter> adapters;  // at most one for each weight, or for each part of its rows
   std::vector<std::string> unknown;    // tensors that no known weight wants
   /// Sentences on what belongs to a weight of this model and is left out nevertheless: shapes that
   /// do not fit, endings that no kind of adapter has.
@@ -41,11 +57,11 @@ struct LoraFile {
 ///   each of them with .alpha and .dora_scale;
 ///   .diff, .diff_b, .w_norm, .b_norm, .set_weight.
 /// Where several change one weight the later in this order wins, as in ComfyUI.
+/// Rows of a weight can be changed by LoRA, LoHa, LoKr and ".diff" without a magnitude.
 /// Source of the spellings: ComfyUI comfy/weight_adapter and comfy/lora.py.
 /// Errors: Error(Format) where one of several tensors that belong together is missing, or the file
 /// was overwritten meanwhile.
-LoraFile match_lora(const Checkpoint& file, const std::map<std::string, std::string>& names,
-                    const Manifest& model);
+LoraFile match_lora(const Checkpoint& file, const LoraTargets& names, const Manifest& model);
 
 /// The adapter with tensors that somebody brought to a device, in the order of `named.parts`.
 Adapter make_adapter(const NamedAdapter& named, const std::vector<at::Tensor>& parts,

@@ -318,3 +318,37 @@ TEST_CASE("adapters: 16-bit layers with 32-bit and 16-bit factors") {
       CHECK(test::relative_error(y.to(at::kFloat), wanted) < 0.03);
     }
 }
+
+TEST_CASE("any device: an adapter of some rows of a weight changes these alone") {
+  auto device = test::test_device();
+  auto weight = seeded({12, 6}).to(device);
+  auto value = seeded({4, 6}).to(device), x = seeded({3, 6}).to(device);
+  auto up = seeded({4, 2}).to(device), down = seeded({2, 6}).to(device);
+  const std::vector<std::pair<Adapter, Tensor>> cases = {
+      {{.kind = AdapterKind::LowRank, .parts = {{Part::Up, up}, {Part::Down, down}}},
+       at::mm(up, down)},
+      {{.kind = AdapterKind::Difference, .parts = {{Part::Value, value}}}, value},
+      {{.kind = AdapterKind::Hadamard,
+        .parts = {{Part::W1a, up}, {Part::W1b, down}, {Part::W2a, up}, {Part::W2b, down}}},
+       at::mm(up, down).square()},
+  };
+  for (auto [adapter, change] : cases) {
+    CAPTURE(static_cast<int>(adapter.kind));
+    adapter.first_row = 5;
+    adapter.rows = 4;
+    adapter.strength = 0.5;
+    Made<nn::Linear, int, int> made(weight, device, 6, 12);
+    auto wanted = weight.clone();
+    for (std::int64_t row : {5, 1}) {
+      adapter.first_row = row;
+      made.manifest.slot(0).adapters.push_back(adapter);
+      wanted.narrow(0, row, 4).add_(change, 0.5);
+    }
+    CHECK(test::relative_error(made.layer(x), at::linear(x, wanted)) < 2e-5);
+    CHECK(test::relative_error(nn::patched(made.weight()), wanted) < 2e-5);
+    auto ids = at::tensor({0, 2, 6, 11, 8}, at::kLong).to(device);
+    CHECK(test::relative_error(nn::Chain(made.weight()).rows(ids), wanted.index_select(0, ids)) <
+          2e-5);
+    CHECK(test::relative_error(nn::Chain(made.weight(), 60).whole(), wanted) < 2e-5);
+  }
+}

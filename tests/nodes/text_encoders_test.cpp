@@ -192,7 +192,7 @@ TEST_CASE(
   auto with_latent = item_of(tiny, prompt, {"8", 0});
   REQUIRE(with_latent.reference_latents.size() == 1);
   // 1448 x 728 pixels, eight a cell.
-  CHECK(with_latent.reference_latents[0].sizes() == at::IntArrayRef({1, 4, 90, 181}));
+  CHECK(with_latent.reference_latents[0].sizes() == at::IntArrayRef({1, 4, 91, 181}));
   prompt["9"] = node("TextEncodeQwenImageEdit", {{"clip", {"6", 0}}, {"prompt", "swap"}});
   CHECK(item_of(tiny, prompt, {"9", 0}).cross_attn.size(1) < 20);
   prompt["9"]["inputs"]["image"] = {"7", 0};

@@ -141,7 +141,7 @@ def cases():
     yield "sd3_shift", g, g.sample(model=g.add("ModelSamplingSD3", model=g.model, shift=1.5))
     g = Graph("z_image")
     yield "z_image_shift", g, g.sample(model=g.add("ModelSamplingAuraFlow", model=g.model, shift=5.0), cfg=1.0)
-    for name in ("sd3_kohya", "sd3_plain", "z_image_kohya"):
+    for name in ("sd3_kohya", "sd3_plain", "sd3_diffusers", "z_image_kohya", "z_image_diffusers"):
         g = Graph("z_image" if name.startswith("z") else "sd3_dual")
         yield "lora_" + name, g, g.sample(model=g.add("LoraLoaderModelOnly", model=g.model, lora_name=name + ".safetensors",
                                                       strength_model=0.9))

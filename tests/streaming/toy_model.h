@@ -114,7 +114,7 @@ class Folder {
       Model& model, std::int64_t rank, const std::string& name = "lora.safetensors") {
     std::vector<at::Tensor> kept;
     std::vector<formats::TensorToWrite> list;
-    std::map<std::string, std::string> names;
+    weights::LoraTargets names;
     auto generator = at::make_generator<at::CPUGeneratorImpl>(11);
     auto add = [&](const std::string& tensor, std::vector<std::int64_t> shape) {
       kept.push_back(at::randn(shape, generator) * 0.1);

@@ -152,6 +152,36 @@ TEST_CASE("lora: what does not fit the model, and endings that nobody knows, are
                        Error);
 }
 
+TEST_CASE("lora: several names may change rows of one weight; what cannot is told") {
+  TensorFolder folder;
+  auto file = folder.write("rows.safetensors", {{"q.lora_up.weight", at::ones({4, 2})},
+                                                {"q.lora_down.weight", at::ones({2, 3})},
+                                                {"v.lora_up.weight", at::ones({4, 2})},
+                                                {"v.lora_down.weight", at::ones({2, 3})},
+                                                {"v.alpha", at::full({}, 1.0f)},
+                                                {"k.oft_blocks", at::ones({2, 2, 2})},
+                                                {"o.lora_up.weight", at::ones({4, 2})},
+                                                {"o.lora_down.weight", at::ones({2, 3})}});
+  Manifest model;
+  Scope(model).block("only").weight("qkv.weight", {12, 3});
+  auto lora = match_lora(file,
+                         {{"q", {"qkv.weight", 0, 4}},
+                          {"k", {"qkv.weight", 4, 4}},
+                          {"v", {"qkv.weight", 8, 4}},
+                          {"o", {"qkv.weight", 10, 4}}},
+                         model);
+  REQUIRE(lora.adapters.size() == 2);
+  CHECK(lora.adapters[0].first_row == 0);
+  CHECK(lora.adapters[1].first_row == 8);
+  CHECK(lora.adapters[1].rows == 4);
+  CHECK(lora.adapters[1].alpha == 1.0);
+  CHECK(read_adapter(lora.adapters[1], at::kCPU).first_row == 8);
+  CHECK(lora.unknown.empty());
+  REQUIRE(lora.left_out.size() == 2);
+  CHECK(lora.left_out[0].find("known for whole weights only") != std::string::npos);
+  CHECK(lora.left_out[1].find("would change rows 10 to 14 of 12") != std::string::npos);
+}
+
 TEST_CASE("lora: a file that is overwritten in place is not believed") {
   TensorFolder folder;
   std::map<std::string, at::Tensor> tensors{{"a.lora_up.weight", at::ones({4, 2})},

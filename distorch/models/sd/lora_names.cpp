@@ -25,7 +25,7 @@ LoraNames unet_lora_names(const UNetConfig& config, const weights::Manifest& man
   for (const auto& weight : manifest.weights())
     if (!weight.name.ends_with(".weight")) names["diffusion_model." + weight.name] = weight.name;
   std::set<std::string> declared;
-  for (const auto& [spelled, weight] : names) declared.insert(weight);
+  for (const auto& [spelled, target] : names) declared.insert(target.weight);
   for (const auto& [theirs, ours] : diffusers_names(config)) {
     if (!declared.count(ours)) continue;
     auto base = lora_base(theirs);

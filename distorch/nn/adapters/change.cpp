@@ -29,7 +29,9 @@ at::Tensor Change::product(const at::Tensor& x, const Before& before, double amo
   return y.add_(changed, amount);
 }
 
-std::unique_ptr<Change> change_of(const weights::Adapter& adapter, const Extent& extent) {
+namespace {
+
+std::unique_ptr<Change> of_kind(const weights::Adapter& adapter, const Extent& extent) {
   switch (adapter.kind) {
     case AdapterKind::LowRank: return low_rank(adapter, extent);
     case AdapterKind::Hadamard: return hadamard(adapter, extent);
@@ -41,6 +43,15 @@ std::unique_ptr<Change> change_of(const weights::Adapter& adapter, const Extent&
     case AdapterKind::Replacement: break;
   }
   throw Error(ErrorKind::Internal, "LoRA", "a replacement is not a change");
+}
+
+}  // namespace
+
+std::unique_ptr<Change> change_of(const weights::Adapter& adapter, const Extent& extent) {
+  if (adapter.rows == 0) return of_kind(adapter, extent);
+  auto part = extent;
+  part.out = adapter.rows;
+  return of_rows(of_kind(adapter, part), extent, adapter.first_row, adapter.rows);
 }
 
 at::Tensor part_of(const weights::Adapter& adapter, Part part, at::ScalarType dtype) {

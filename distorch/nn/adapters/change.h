@@ -55,8 +55,8 @@ struct Extent {
   std::int64_t columns() const { return in * kernel; }
 };
 
-/// The arithmetic of an adapter that fits a weight of that extent (weights::misfit). Not for
-/// Replacement, which is no change.
+/// The arithmetic of an adapter that fits a weight of that extent, or its rows (weights::misfit).
+/// Not for Replacement, which is no change.
 std::unique_ptr<Change> change_of(const weights::Adapter& adapter, const Extent& extent);
 
 // Each kind; what it costs stands with it.
@@ -78,6 +78,11 @@ std::unique_ptr<Change> rotation(const weights::Adapter& adapter, const Extent& 
 std::unique_ptr<Change> butterfly(const weights::Adapter& adapter, const Extent& extent);
 /// A full difference: no cheap product; rows: one addition an element.
 std::unique_ptr<Change> difference(const weights::Adapter& adapter, const Extent& extent);
+
+/// `inner` on `count` rows of a weight from `first` on; nothing happens to the others. For changes
+/// that do not depend on the weight.
+std::unique_ptr<Change> of_rows(std::unique_ptr<Change> inner, const Extent& extent,
+                                std::int64_t first, std::int64_t count);
 
 /// A part of an adapter in `dtype`; undefined where there is none.
 at::Tensor part_of(const weights::Adapter& adapter, weights::Part part, at::ScalarType dtype);
