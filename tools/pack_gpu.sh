@@ -15,6 +15,9 @@ done
 # Found by the programs in lib beside their folder.
 strip -o .gpu/lib/libdistorch_cuda.so "$build/lib/libdistorch_cuda.so"
 cp .deps/tokenizers/clip/* .gpu/tokenizers/
+for kind in t5 qwen; do
+  [ ! -d ".deps/tokenizers/$kind" ] || cp -r ".deps/tokenizers/$kind" .gpu/tokenizers/
+done
 # Everything the programs link to, apart from torch's own libraries and those that every system has.
 ldd .gpu/bin/* | awk '/=> \//{print $1, $3}' | sort -u | while read -r name path; do
   case "$name" in

@@ -261,7 +261,8 @@ TEST_CASE("text encoders in files of their own: told by their layers, in any ord
     REQUIRE(both.encoders.size() == 2);
     CHECK(both.encoders[1].name == "clip_g");
   }
-  CHECK_THROWS_WITH_AS(text_recipe({l, h}, "sdxl"), doctest::Contains("one OpenCLIP-G"), Error);
+  CHECK_THROWS_WITH_AS(text_recipe({l, h}, "sdxl"), doctest::Contains("CLIP-L and OpenCLIP-G"),
+                       Error);
   CHECK_THROWS_WITH_AS(text_recipe({l, g}, "flux"), doctest::Contains("'flux'"), Error);
   CHECK_THROWS_WITH_AS(text_recipe({g}, "stable_cascade"), doctest::Contains("stable_cascade"),
                        Error);

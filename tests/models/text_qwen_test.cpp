@@ -171,6 +171,20 @@ TEST_CASE("Qwen: the real encoders by shapes alone; others are refused") {
                        doctest::Contains("not supported yet"), Error);
 }
 
+TEST_CASE("LoRA names of Qwen text encoders") {
+  TemporaryCheckpoint file(tiny_tensors({"text_qwen3"}));
+  auto recipe = checkpoint_recipe(*file, "lumina2");
+  const auto& part = recipe.encoders.at(0);
+  auto names = part.lora_names(part.make(vocabularies())->manifest());
+  const std::string weight = "model.layers.3.self_attn.q_proj.weight";
+  for (std::string spelled :
+       {"lora_te_layers_3_self_attn_q_proj",
+        "text_encoders.qwen3_4b.transformer.model.layers.3.self_attn.q_proj"}) {
+    REQUIRE(names.count(spelled) == 1);
+    CHECK(names.at(spelled) == weight);
+  }
+}
+
 TEST_CASE("Qwen: a picture for an encoder without a vision tower is refused") {
   TemporaryCheckpoint file(tiny_tensors({"text_qwen3"}));
   LoadedRecipe z_image(checkpoint_recipe(*file, "lumina2"));

@@ -178,7 +178,7 @@ TEST_CASE("DualCLIPLoader: two files in either order give what the checkpoint's 
   auto refused = tiny.run(encode("l.safetensors", "g.safetensors", "flux"));
   CHECK(refused.error.find("'flux'") != std::string::npos);
   refused = tiny.run(encode("l.safetensors", "l.safetensors", "sdxl"));
-  CHECK(refused.error.find("one OpenCLIP-G") != std::string::npos);
+  CHECK(refused.error.find("CLIP-L and OpenCLIP-G") != std::string::npos);
 }
 
 TEST_CASE("mixed weights: the file goes with the model, the same mix is one model") {

@@ -57,6 +57,16 @@ Json flux_prompt(const std::string& loader, const std::string& text, Json inputs
           {"2", node("CLIPTextEncode", {{"text", text}, {"clip", {"1", 0}}})}};
 }
 
+Json qwen_prompt(const std::string& loader, bool sees, Json inputs = Json::object()) {
+  inputs.update({{"clip_name", file("qwen25_7b")}, {"type", "qwen_image"}});
+  Json prompt = {
+      {"1", node(loader, inputs)},
+      {"2", node("TextEncodeQwenImageEditPlus", {{"clip", {"1", 0}}, {"prompt", "go"}})},
+      {"3", node("EmptyImage", {{"width", 96}, {"height", 64}, {"batch_size", 1}, {"color", 77}})}};
+  if (sees) prompt["2"]["inputs"]["image1"] = {"3", 0};
+  return prompt;
+}
+
 at::Tensor thinned(const at::Tensor& states, std::int64_t step) {
   return states.slice(1, 0, states.size(1), step);
 }
@@ -97,6 +107,19 @@ TEST_CASE("text encoders: spread over simulated devices they give the same bits"
   auto spread = item_of(split, prompt, {"2", 0});
   CHECK(at::equal(spread.cross_attn, whole.cross_attn));
   CHECK(at::equal(spread.pooled_output, whole.pooled_output));
+  // One that sees, with and without a picture: then its tower does not run.
+  for (bool sees : {true, false}) {
+    auto seen = item_of(here, qwen_prompt("CLIPLoader", sees), {"2", 0});
+    auto apart = item_of(split,
+                         qwen_prompt("CLIPLoaderDisTorch2MultiGPU", sees,
+                                     {{"device", "sim:0"},
+                                      {"donor_device", "sim:1"},
+                                      {"virtual_vram_gb", 0.02},
+                                      {"expert_mode_allocations", ""},
+                                      {"eject_models", false}}),
+                         {"2", 0});
+    CHECK(at::equal(apart.cross_attn, seen.cross_attn));
+  }
 }
 
 TEST_CASE("text encoders: TripleCLIPLoader and CLIPTextEncodeSD3") {
@@ -169,7 +192,7 @@ TEST_CASE(
   auto with_latent = item_of(tiny, prompt, {"8", 0});
   REQUIRE(with_latent.reference_latents.size() == 1);
   // 1448 x 728 pixels, eight a cell.
-  CHECK(with_latent.reference_latents[0].sizes() == at::IntArrayRef({1, 4, 90, 181}));
+  CHECK(with_latent.reference_latents[0].sizes() == at::IntArrayRef({1, 4, 91, 181}));
   prompt["9"] = node("TextEncodeQwenImageEdit", {{"clip", {"6", 0}}, {"prompt", "swap"}});
   CHECK(item_of(tiny, prompt, {"9", 0}).cross_attn.size(1) < 20);
   prompt["9"]["inputs"]["image"] = {"7", 0};

@@ -180,21 +180,33 @@ TextStates QwenEncoder::encode(const TokenBatch& batch, std::optional<int> layer
   return result;
 }
 
+/// "lora_te_layers_0_self_attn_q_proj": the language model's weights without "model.".
+LoraNames kohya_names(const weights::Manifest& manifest) {
+  constexpr std::string_view kModel = "model.";
+  LoraNames names;
+  for (const auto& weight : manifest.weights())
+    if (weight.name.starts_with(kModel) && weight.name.ends_with(".weight"))
+      names["lora_te_" + with_underscores(lora_base(weight.name.substr(kModel.size())))] =
+          weight.name;
+  return names;
+}
+
 }  // namespace
 
 TextPart text_part_of(std::string name, const weights::Checkpoint& part, const EncoderUse& use) {
   auto config = text_config(part);
   std::optional<VisionConfig> vision;
   if (has_vision(part)) vision = vision_config(part);
-  std::vector<std::string> prefixes = {"lora_te_", "lora_te1_", "text_encoder.",
-                                       "text_encoders." + name + ".transformer."};
+  auto in_checkpoint = "text_encoders." + name + ".transformer.";
   return {std::move(name), part,
           [config, vision,
            use](std::shared_ptr<Vocabularies> vocabularies) -> std::unique_ptr<TextEncoder> {
             return std::make_unique<QwenEncoder>(config, vision, use, std::move(vocabularies));
           },
-          [prefixes](const weights::Manifest& manifest) {
-            return prefixed_lora_names(manifest, prefixes);
+          [in_checkpoint](const weights::Manifest& manifest) {
+            auto names = prefixed_lora_names(manifest, {in_checkpoint});
+            names.merge(kohya_names(manifest));
+            return names;
           }};
 }
 

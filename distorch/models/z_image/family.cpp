@@ -29,7 +29,9 @@ class NextDitFamily : public Family {
   LoraNames lora_names(const weights::Manifest& network) const override {
     return next_dit_lora_names(config_, network);
   }
-  TextRecipe text(const Checkpoint&) const override { return {}; }
+  TextRecipe text(const Checkpoint& file) const override {
+    return checkpoint_recipe(file, "lumina2");
+  }
   VaePart vae(const Checkpoint& file) const override { return find_vae(file); }
   sampling::ModelInput encode(const InputSpec& spec, const sampling::ConditioningItem& item,
                               const sampling::EncodeContext&) const override {
