@@ -44,6 +44,11 @@ void AtomicFile::write(std::string_view bytes) {
   }
 }
 
+void AtomicFile::write_hole(std::int64_t bytes) {
+  auto end = ::lseek(descriptor_, bytes, SEEK_CUR);
+  if (end < 0 || ::ftruncate(descriptor_, end) != 0) throw failure(path_, "write");
+}
+
 void AtomicFile::close() {
   if (descriptor_ < 0) return;
   int result = ::close(descriptor_);

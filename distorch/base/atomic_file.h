@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <string_view>
@@ -17,6 +18,8 @@ class AtomicFile {
   AtomicFile& operator=(const AtomicFile&) = delete;
 
   void write(std::string_view bytes);
+  /// So many zeros, which take no room where the file system can keep holes.
+  void write_hole(std::int64_t bytes);
   /// Replaces a file of that name.
   void commit();
   /// Gives the file its name only if no other file has it; false (and still uncommitted) otherwise.

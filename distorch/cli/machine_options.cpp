@@ -155,6 +155,7 @@ std::unique_ptr<nodes::App> make_app(const MachineOptions& o, std::optional<Rig>
   settings.output_folder = o.output;
   settings.temp_folder = o.temp;
   settings.disable_metadata = o.disable_metadata;
+  settings.previews = nodes::preview_method(o.preview_method);
   settings.tokenizer_folder = find_tokenizers(o);
   settings.more_tokenizers = more_tokenizers(o);
 

@@ -15,7 +15,7 @@ struct MachineOptions {
   std::vector<std::string> extra_paths;  // --extra-model-paths
   std::string output = "output", input = "input", temp = "temp";
   std::vector<std::string> device_map, memory, sets;
-  std::string device, placement = "auto", rig, tokenizers;
+  std::string device, placement = "auto", rig, tokenizers, preview_method = "none";
   bool strict_devices = false, disable_metadata = false;
   bool force_fp32 = false, force_fp16 = false, cpu_vae = false;
   bool unet_fp32 = false, unet_bf16 = false, unet_fp16 = false;

@@ -18,6 +18,7 @@ constexpr const char* version = "0.1.0";
 
 /// The one run of this process, for the signal handler.
 distorch::RunToken* process_run = nullptr;
+volatile std::sig_atomic_t interrupted_by = 0;
 
 /// The first Ctrl-C asks the run to stop at the next good moment, a second one does not wait for
 /// it.
@@ -26,6 +27,7 @@ void on_interrupt(int signal) {
     std::signal(signal, SIG_DFL);
     std::raise(signal);
   }
+  interrupted_by = signal;
   process_run->interrupt();
 }
 
@@ -35,11 +37,17 @@ int report(const std::string& message, int code) {
   return code;
 }
 
+/// 130 after Ctrl-C, as shells have it.
+int exit_status(distorch::ErrorKind kind) {
+  if (kind == distorch::ErrorKind::Usage) return 2;
+  return kind == distorch::ErrorKind::Interrupted && interrupted_by ? 128 + interrupted_by : 1;
+}
+
 int run_guarded(const distorch::cli::Action& action) {
   try {
     return action();
   } catch (const distorch::Error& error) {
-    return report(error.what(), error.kind() == distorch::ErrorKind::Usage ? 2 : 1);
+    return report(error.what(), exit_status(error.kind()));
   } catch (const c10::OutOfMemoryError& error) {
     return report(fmt::format("out of memory: {}", error.what_without_backtrace()), 1);
   } catch (const c10::Error& error) {

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <iostream>
 #include <memory>
 
@@ -36,6 +37,7 @@ struct Priced {
   placement::Report report;
   placement::Placement best;
   double best_step_s;
+  int times = 1;  // that the workflow has such a run, as of a text encoder for every prompt
 };
 
 Priced price(const PlannedRun& run) {
@@ -46,6 +48,28 @@ Priced price(const PlannedRun& run) {
   if (auto step_s = timeline.step_s(best); step_s < priced.best_step_s)
     priced.best = best, priced.best_step_s = step_s;
   return priced;
+}
+
+bool same_run(const Priced& a, const Priced& b) {
+  return a.run->model == b.run->model && a.run->compute == b.run->compute &&
+         a.run->steps == b.run->steps && a.run->placement == b.run->placement &&
+         a.run->others_bytes == b.run->others_bytes && a.report.step_s == b.report.step_s;
+}
+
+/// Every run that the workflow makes; equal ones once, where the first of them is.
+std::vector<Priced> price_all(const std::vector<PlannedRun>& runs) {
+  std::vector<Priced> all;
+  for (const auto& run : runs) {
+    auto priced = price(run);
+    auto known = std::find_if(all.begin(), all.end(), [&](const Priced& other) {
+      return run.gave_way.empty() && same_run(other, priced);
+    });
+    if (known == all.end())
+      all.push_back(std::move(priced));
+    else
+      ++known->times;
+  }
+  return all;
 }
 
 const char* word_for(placement::How how) {
@@ -79,6 +103,7 @@ Json as_json(const Priced& priced) {
             {"compute", run.compute},
             {"bytes", run.blocks.bytes()},
             {"steps", run.steps},
+            {"times", priced.times},
             {"step_s", priced.report.step_s},
             {"first_step_s", priced.report.first_s},
             {"compute_s", priced.report.compute_s},
@@ -108,9 +133,10 @@ std::string duration(double seconds) {
 
 void print(const Priced& priced) {
   const auto& run = *priced.run;
-  fmt::print("\n{} on {}: {}, {} blocks, {:.0f} step{}\n", run.model, run.compute,
+  fmt::print("\n{} on {}: {}, {} blocks, {:.0f} step{}{}\n", run.model, run.compute,
              human_bytes(static_cast<double>(run.blocks.bytes())), run.blocks.blocks.size(),
-             run.steps, run.steps == 1 ? "" : "s");
+             run.steps, run.steps == 1 ? "" : "s",
+             priced.times > 1 ? fmt::format(", {} times", priced.times) : "");
   std::vector<std::vector<std::string>> rows{{"  weights", "size", "blocks", "how"}};
   for (const auto& [key, held] : held_of(priced))
     rows.push_back({"  " + run.system.devices[key.first].name,
@@ -155,8 +181,7 @@ int plan(const Options& options) {
   auto result = workflow.run_silently();
   if (result.status != graph::RunStatus::Success) rethrow_with_node(result);
 
-  std::vector<Priced> all;
-  for (const auto& run : app->engine.planned_runs()) all.push_back(price(run));
+  const auto all = price_all(app->engine.planned_runs());
   if (options.json) {
     Json json = Json::array();
     for (const auto& priced : all) json.push_back(as_json(priced));

@@ -51,6 +51,11 @@ void add_run_command(CLI::App& app, Action& chosen) {
   declare(*command, options->machine);
   command->add_flag("--disable-metadata", options->machine.disable_metadata,
                     "Do not put the workflow into pictures");
+  command
+      ->add_option("--preview-method", options->machine.preview_method,
+                   "Pictures of the latent while sampling: none, auto, latent2rgb, taesd")
+      ->check(CLI::IsMember({"none", "auto", "latent2rgb", "taesd"}))
+      ->capture_default_str();
   command->add_option("--profile", options->profile,
                       "Write a trace for Perfetto or chrome://tracing");
   command->add_flag("--json", options->json, "Events as JSON lines on standard output");

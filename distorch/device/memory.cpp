@@ -32,4 +32,9 @@ bool is_out_of_memory(const std::exception& error) {
   return ours && ours->kind() == ErrorKind::OutOfMemory;
 }
 
+std::string sentence_of(const std::exception& error) {
+  const auto* torch = dynamic_cast<const c10::Error*>(&error);
+  return torch ? torch->what_without_backtrace() : error.what();
+}
+
 }  // namespace distorch::device

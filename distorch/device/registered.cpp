@@ -9,6 +9,7 @@
 #include <mutex>
 #include <utility>
 
+#include "distorch/base/align.h"
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/base/units.h"
@@ -27,7 +28,7 @@ std::vector<c10::DeviceType> accelerator_types(const std::vector<c10::Device>& d
 
 std::int64_t whole_pages(std::int64_t bytes) {
   const auto page = static_cast<std::int64_t>(sysconf(_SC_PAGESIZE));
-  return (bytes + page - 1) / page * page;
+  return align_up(bytes, page);
 }
 
 std::atomic<std::int64_t> file_bytes{0};

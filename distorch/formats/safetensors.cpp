@@ -195,7 +195,7 @@ void check_size(const TensorToWrite& t, std::size_t given, const std::string& wh
 void check_before_writing(const std::vector<TensorToWrite>& tensors, const std::string& where) {
   std::unordered_set<std::string_view> names;
   for (const auto& t : tensors) {
-    if (!t.make) check_size(t, t.bytes.size(), where);
+    if (!t.make && !t.hole) check_size(t, t.bytes.size(), where);
     if (!names.insert(t.name).second)
       throw Error(ErrorKind::Internal, where, fmt::format("'{}' was given twice", t.name));
   }
@@ -216,6 +216,10 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
   file.write(prefix);
   file.write(header);
   for (const auto& t : tensors) {
+    if (t.hole) {
+      file.write_hole(static_cast<std::int64_t>(bytes_to_write(t)));
+      continue;
+    }
     auto bytes = t.make ? t.make() : t.bytes;
     if (t.make) check_size(t, bytes.size(), path.string());
     file.write({reinterpret_cast<const char*>(bytes.data()), bytes.size()});

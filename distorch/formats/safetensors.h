@@ -40,6 +40,8 @@ struct TensorToWrite {
   std::vector<std::int64_t> shape;
   std::span<const std::byte> bytes;
   std::function<std::span<const std::byte>()> make;
+  /// All zeros, as a hole of the file: neither `bytes` nor `make`.
+  bool hole = false;
 };
 
 /// Writes a file that appears whole or not at all, laid out as the official writer does: wide types

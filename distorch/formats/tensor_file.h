@@ -63,8 +63,8 @@ class TensorFile {
 
 /// Opens a weights file of any known format (catalog.cpp holds the list): by content first, then by
 /// extension. Errors: Error(MissingFile); Error(Format) with both numbers and the tensor's name
-/// when the file lies; a pickle
-/// (.ckpt, .pt, .pth, .bin) is refused with the advice to convert it.
+/// when the file lies.
+
 TensorFile open_tensor_file(const std::filesystem::path& path);
 
 }  // namespace distorch::formats

@@ -1,6 +1,7 @@
 #include "distorch/graph/catalog.h"
 
 #include "distorch/base/log.h"
+#include "distorch/graph/dynamic_inputs.h"
 #include "distorch/graph/near_names.h"
 
 namespace distorch::graph {
@@ -56,6 +57,7 @@ Json definition_of(const NodeType& type) {
   info["output"] = std::move(types);
   info["output_is_list"] = std::move(lists);
   info["output_name"] = std::move(names);
+  if (Json ids = output_match_ids(type); !ids.is_null()) info["output_matchtypes"] = ids;
   Json tooltips = tooltips_of(type);
   if (type.newer_schema) info["output_tooltips"] = tooltips;
   info["name"] = type.name;

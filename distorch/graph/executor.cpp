@@ -240,7 +240,7 @@ class Run : public CallListener {
   std::map<std::string, std::vector<Value>> gather(const std::string& id, const RunNode& node) {
     std::map<std::string, std::vector<Value>> values;
     const Json& inputs = node.inputs();
-    for (auto& input : node.type->inputs) {
+    for (auto& input : node.declared()) {
       auto found = inputs.find(input.name);
       if (found == inputs.end()) continue;
       auto link = as_link(*found);

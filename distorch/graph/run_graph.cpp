@@ -5,12 +5,18 @@
 #include <unordered_set>
 
 #include "distorch/base/log.h"
+#include "distorch/graph/dynamic_inputs.h"
 #include "distorch/graph/json_text.h"
 
 namespace distorch::graph {
 namespace {
 
 constexpr std::size_t kMaxNodes = 100'000;  // that one prompt may grow to
+
+RunNode with_live_inputs(RunNode node) {
+  node.live = live_inputs(*node.type, node.inputs());
+  return node;
+}
 
 }  // namespace
 
@@ -23,7 +29,7 @@ const Json& RunNode::inputs() const {
 std::vector<std::pair<const Input*, PromptLink>> RunNode::links() const {
   std::vector<std::pair<const Input*, PromptLink>> result;
   const Json& given = inputs();
-  for (auto& input : type->inputs) {
+  for (auto& input : declared()) {
     auto found = given.find(input.name);
     if (found == given.end()) continue;
     if (auto link = as_link(*found)) result.emplace_back(&input, std::move(*link));
@@ -38,7 +44,7 @@ RunGraph::RunGraph(const Catalog& catalog, const RunRequest& request, std::uint6
     if (!json.is_object() || !json.contains("class_type") || !json["class_type"].is_string())
       continue;
     const NodeType* type = catalog.find(json["class_type"].get<std::string>());
-    if (type) nodes_[id] = {&json, type, "", ""};
+    if (type) nodes_[id] = with_live_inputs({&json, type, "", ""});
   }
 }
 
@@ -184,7 +190,7 @@ std::vector<std::string> RunGraph::expand(const std::string& id, const std::stri
     if (copy.contains("override_display_id") && copy["override_display_id"].is_string())
       shown = copy["override_display_id"].get<std::string>();
     made_.push_back(std::move(copy));
-    nodes_[full] = {&made_.back(), type, id, shown == full ? id : shown};
+    nodes_[full] = with_live_inputs({&made_.back(), type, id, shown == full ? id : shown});
   }
   std::vector<std::string> outputs;
   for (auto& [local, node] : graph.items())

@@ -1,6 +1,7 @@
 #pragma once
 #include <deque>
 #include <map>
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -17,7 +18,10 @@ struct RunNode {
   const Json* json = nullptr;
   const NodeType* type = nullptr;
   std::string parent, display;  // "" for nodes of the prompt
+  /// Of a type whose inputs depend on what is given; null: those of the type.
+  std::shared_ptr<const std::vector<Input>> live = nullptr;
 
+  const std::vector<Input>& declared() const { return live ? *live : type->inputs; }
   const Json& inputs() const;
   /// Links on declared inputs.
   std::vector<std::pair<const Input*, PromptLink>> links() const;

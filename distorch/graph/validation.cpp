@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "distorch/base/log.h"
+#include "distorch/graph/dynamic_inputs.h"
 #include "distorch/graph/json_text.h"
 #include "distorch/graph/near_names.h"
 #include "distorch/graph/widgets.h"
@@ -202,7 +203,8 @@ class Validator {
     for (auto& check : state.type->checks)
       own_checks.insert(check.inputs.begin(), check.inputs.end());
     Json& inputs = (*state.json)["inputs"];
-    for (auto& input : state.type->inputs) {
+    auto live = live_inputs(*state.type, inputs);
+    for (auto& input : live ? *live : state.type->inputs) {
       auto found = inputs.find(input.name);
       if (found == inputs.end()) {
         if (input.required)
@@ -248,14 +250,15 @@ class Validator {
     state.needs.push_back(link->node);
     if (!type || state.type->any_link_types) return;
     const std::string& received = type->outputs[link->slot].type;
-    if (types_fit(received, input.type)) return;
+    const std::string wanted = accepted_type(input);
+    if (types_fit(received, wanted)) return;
     Problem problem =
         on_input(state, input, "return_type_mismatch", "Return type mismatch between linked nodes");
-    problem.details = fmt::format("{}, received_type({}) mismatch input_type({})", input.name,
-                                  received, input.type);
+    problem.details =
+        fmt::format("{}, received_type({}) mismatch input_type({})", input.name, received, wanted);
     problem.extra_info["received_type"] = received;
     problem.extra_info["linked_node"] = value;
-    problem.line = fmt::format("it needs {} but node {} ({}) gives {}", input.type, link->node,
+    problem.line = fmt::format("it needs {} but node {} ({}) gives {}", wanted, link->node,
                                type->name, received);
     add(state, std::move(problem));
   }
@@ -313,7 +316,9 @@ class Validator {
   }
 
   void check_list(NodeState& state, const Input& input, Json& value) {
-    if (!input.is_list() || (input.options.is_object() && input.options.contains("remote"))) return;
+    if (!(input.is_list() || input.type == kDynamicChoice) ||
+        (input.options.is_object() && input.options.contains("remote")))
+      return;
     const Json list = input.choices.read();
     bool several = input.options.is_object() && input.options.contains("multiselect") &&
                    input.options["multiselect"] == true && value.is_array();

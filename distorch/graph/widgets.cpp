@@ -126,7 +126,11 @@ std::string link_type(const Json& input) {
 }
 
 bool types_fit(const std::string& from, const std::string& to) {
-  if (from == to || from.empty() || to.empty() || from == "*" || to == "*") return true;
+  // What matches another type is checked where that one is known.
+  auto any = [](const std::string& type) {
+    return type.empty() || type == "*" || type == "COMFY_MATCHTYPE_V3";
+  };
+  if (from == to || any(from) || any(to)) return true;
   auto members = [](const std::string& list) {
     std::set<std::string> names;
     for (std::size_t at = 0; at <= list.size();) {

@@ -4,11 +4,15 @@
 #include <fmt/ranges.h>
 
 #include "distorch/base/error.h"
-#include "distorch/models/clip/recipes.h"
+#include "distorch/models/causal_vae/autoencoder.h"
+#include "distorch/models/qwen_image/family.h"
+#include "distorch/models/flux/family.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
+#include "distorch/models/sd2/unclip.h"
 #include "distorch/models/sd3/family.h"
 #include "distorch/models/sdxl/family.h"
+#include "distorch/models/taesd/autoencoder.h"
 #include "distorch/models/vae/autoencoder.h"
 #include "distorch/models/z_image/family.h"
 
@@ -20,11 +24,15 @@ const std::vector<FamilyKind>& families() {
   static const std::vector<FamilyKind> list = {
       {"SD1.x", sd1::detect},
       {"SD2.x", sd2::detect},
+      {"SD2.1 unCLIP", sd2::detect_unclip},
       {"SDXL", sdxl::detect},
       {"SDXL refiner", sdxl::detect_refiner},
       {"SD3", sd3::detect},
       {"Z-Image", z_image::detect},
       {"Lumina 2", z_image::detect_lumina},
+      {"Qwen-Image", qwen_image::detect},
+      {"FLUX.1", flux::detect},
+      {"FLUX.2", flux::detect_second},
   };
   return list;
 }
@@ -43,26 +51,27 @@ std::shared_ptr<const Family> detect_family(const Checkpoint& file) {
   if (auto family = find_family(file)) return family;
   std::vector<std::string> names;
   for (const auto& kind : families()) names.push_back(kind.name);
+  auto encoder = encoder_title(file);
   throw Error(
       ErrorKind::Format, file.path(),
-      fmt::format("holds no diffusion model of a known family ({})", fmt::join(names, ", ")));
+      fmt::format("holds no diffusion model of a known family ({}){}", fmt::join(names, ", "),
+                  encoder.empty() ? "" : "; it holds the text encoder " + encoder));
 }
 
 VaePart find_vae(const Checkpoint& file) {
+  if (auto part = causal_vae::part_of(file); !part.empty())
+    return {part, [config = causal_vae::config_of(part)]() -> std::unique_ptr<VaeNetwork> {
+              return std::make_unique<causal_vae::CausalAutoencoder>(config);
+            }};
+  if (auto part = taesd::part_of(file); !part.empty())
+    return {part, [config = taesd::config_of(part)]() -> std::unique_ptr<VaeNetwork> {
+              return std::make_unique<taesd::Autoencoder>(config);
+            }};
   auto part = vae::vae_part(file);
   if (part.empty()) return {};
   return {part, [config = vae::vae_config(part)]() -> std::unique_ptr<VaeNetwork> {
             return std::make_unique<vae::Autoencoder>(config);
           }};
-}
-
-TextRecipe find_text(const Checkpoint& file) {
-  auto part = clip::text_part(file);
-  return part.empty() ? TextRecipe{} : clip::single_recipe(part, clip::detect_text_kind(part));
-}
-
-TextRecipe text_recipe(const std::vector<Checkpoint>& files, const std::string& type) {
-  return clip::recipe_of_files(files, type);
 }
 
 }  // namespace distorch::models

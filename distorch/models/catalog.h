@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "distorch/models/family.h"
+#include "distorch/models/text_recipes.h"
 #include "distorch/weights/checkpoint.h"
 
 namespace distorch::models {
@@ -28,12 +29,5 @@ std::shared_ptr<const Family> detect_family(const weights::Checkpoint& file);
 
 /// The autoencoder of a file, whole checkpoint or on its own; empty where it has none.
 VaePart find_vae(const weights::Checkpoint& file);
-
-/// The text encoder of a file that holds no diffusion model, told by its size; empty where it has
-/// none.
-TextRecipe find_text(const weights::Checkpoint& file);
-/// The text encoders of files on their own, as a loader's `type` asks for. Error(Usage) for a type
-/// that is not known, Error(Format) where a file holds no text encoder.
-TextRecipe text_recipe(const std::vector<weights::Checkpoint>& files, const std::string& type);
 
 }  // namespace distorch::models

@@ -14,5 +14,10 @@ LatentFormat playground_latent();
 LatentFormat sd3_latent();
 /// Of FLUX.1's VAE, 16 channels.
 LatentFormat flux_latent();
+/// The 32 channels of FLUX.2's VAE, 2x2 cells of it as one.
+LatentFormat flux2_latent();
+
+/// Wan 2.1 and Qwen-Image: 16 channels with frames.
+LatentFormat wan21_latent();
 
 }  // namespace distorch::models

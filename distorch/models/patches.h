@@ -20,8 +20,15 @@ struct FreeU {
 struct Patches {
   std::vector<FreeU> free_u;  // applied in order
   /// Parts that are left out: of a UNet the transformers of these stages ("middle_block",
-  /// "output_blocks.3").
+  /// "output_blocks.3"); of a transformer over tokens these blocks, whatever their names in files:
+  /// "double_blocks.7" where image and text have weights of their own, "single_blocks.7" where they
+  /// share them.
   std::set<std::string> skipped;
+  /// Parts whose self-attention gives its values as they are: of a UNet the transformers of stages.
+  std::set<std::string> identity_attention;
+  /// The part up to which the network runs, only to say how much attention each place gets there:
+  /// of a UNet "middle_block"; [B, 1, h, w] comes back in place of the prediction. "": none.
+  std::string attention_map;
 
   bool operator==(const Patches&) const = default;
   bool empty() const { return *this == Patches{}; }

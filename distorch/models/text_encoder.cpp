@@ -1,5 +1,7 @@
 #include "distorch/models/text_encoder.h"
 
+#include <fmt/format.h>
+
 namespace distorch::models {
 
 Vocabularies::Vocabularies(std::filesystem::path folder, std::vector<std::filesystem::path> more)
@@ -37,6 +39,14 @@ std::shared_ptr<const tokenizers::Unigram> Vocabularies::t5(const at::Tensor& ow
 std::shared_ptr<const tokenizers::QwenBpe> Vocabularies::qwen() {
   if (!qwen_) qwen_ = tokenizers::QwenBpe::load(find("qwen", {"qwen.tiktoken"}));
   return qwen_;
+}
+
+std::string TokenBatch::shape() const {
+  auto text = fmt::format("{}x{}", ids.size(0), ids.size(1));
+  if (mask.defined()) text += " masked";
+  for (const auto& picture : pictures)
+    text += fmt::format(" {}x{}", picture.grid_rows, picture.grid_columns);
+  return text;
 }
 
 TextStates joined(const TextRecipe::Join& join, const std::vector<TextStates>& states) {

@@ -47,6 +47,28 @@ struct Replacement {
   at::Tensor vector;        // [width]
 };
 
+/// What an encoder is told.
+struct Prompt {
+  Prompt() = default;
+  Prompt(std::string words) : text(std::move(words)) {}  // NOLINT: a text is a prompt
+  std::string text;
+  /// For encoders that see: [1, H, W, 3] float32 0..1 each, in the order in which the text has
+  /// places for them.
+  std::vector<at::Tensor> pictures;
+  /// In place of the encoder's own frame around the text, which stands where this has "{}".
+  std::optional<std::string> frame;
+  /// Say nothing at all, which is less than an empty text.
+  bool silent = false;
+};
+
+/// A picture among the tokens of a row: its patches stand for `columns` places from `column` on.
+struct TokenPicture {
+  std::int64_t column = 0;
+  std::int64_t columns = 0;
+  at::Tensor patches;  // [rows · cols, numbers of a patch] float32 on the CPU
+  std::int64_t grid_rows = 0, grid_columns = 0;  // in patches
+};
+
 /// A prompt as one encoder takes it: its chunks, and at the end the empty prompt where weights need
 /// it.
 struct TokenBatch {
@@ -56,12 +78,21 @@ struct TokenBatch {
   /// ids is then the empty prompt.
   at::Tensor weights;
   std::int64_t chunks = 1;
+  bool silent = false;  // Prompt::silent
+  /// [rows, L] float32 on the CPU, 1 where a token counts; undefined where all do.
+  at::Tensor mask;
+  std::vector<TokenPicture> pictures;  // of the first row
+  std::int64_t dropped = 0;            // places at the start whose states nobody gets
+  /// What decides how much an encoder computes, for recordings and dry runs.
+  std::string shape() const;
 };
 
 /// What an encoder makes of a prompt, float32.
 struct TextStates {
-  at::Tensor states;  // [1, tokens of all chunks, width]
-  at::Tensor pooled;  // [1, width] of the first chunk; undefined: the encoder has none
+  at::Tensor states;     // [1, tokens of all chunks, width]
+  at::Tensor pooled;     // [1, width] of the first chunk; undefined: the encoder has none
+  at::Tensor mask = {};  // [1, tokens], 1 where a token counts; undefined: all do
+  bool silent = false;   // the prompt was Prompt::silent
 };
 
 /// One text encoder with its tokenizer.
@@ -70,11 +101,13 @@ class TextEncoder {
   virtual ~TextEncoder() = default;
   virtual weights::Manifest& manifest() = 0;
   virtual std::int64_t width() const = 0;  // of a token's state
+  /// Of the vector that stands for a token, which textual inversions have.
+  virtual std::int64_t token_width() const { return width(); }
   virtual std::int64_t pooled_width() const = 0;
   /// Vectors [rows, width] of a textual inversion by name; undefined where there is none.
   using Embeddings = std::function<at::Tensor(const std::string& name)>;
   /// As many chunks as the prompt takes, filled up with empty ones to `chunks`.
-  virtual TokenBatch tokenize(const std::string& prompt, const Embeddings& embeddings,
+  virtual TokenBatch tokenize(const Prompt& prompt, const Embeddings& embeddings,
                               std::int64_t chunks = 1) const = 0;
   /// Needs weights attached to manifest(). `layer`: of CLIPSetLastLayer. Results on the CPU. On a
   /// device of shapes only the batch's values do not matter.
@@ -93,7 +126,7 @@ struct TextPart {
 /// The text side of a model: its encoders in order and how what they give becomes one conditioning.
 struct TextRecipe {
   std::vector<TextPart> encoders;
-  using Join = TextStates (*)(const std::vector<TextStates>&);
+  using Join = std::function<TextStates(const std::vector<TextStates>&)>;
   Join join = nullptr;  // null: the first encoder's states as they are
   bool empty() const { return encoders.empty(); }
 };

@@ -63,8 +63,9 @@ class ConvProducts final : public Products {
 
 Conv2d::Conv2d(const weights::Scope& scope, std::int64_t in, std::int64_t out, ConvOptions options)
     : options_(options),
-      weight_(scope.weight("weight", {out, in, options.kernel, options.kernel})),
-      bias_(scope.weight("bias", {out})) {}
+      weight_(scope.weight("weight", {out, in, options.kernel, options.kernel})) {
+  if (options.bias) bias_ = scope.weight("bias", {out});
+}
 
 at::Tensor Conv2d::operator()(const at::Tensor& x) const {
   bool is_pointwise = options_.kernel == 1 && options_.stride == 1 && options_.padding == 0;

@@ -9,10 +9,11 @@ struct ConvOptions {
   std::int64_t kernel = 3;  // pixels, both ways
   std::int64_t stride = 1;
   std::int64_t padding = 1;  // zeros on every side
+  bool bias = true;
 };
 
 /// 2-D convolution: x [B, in, H, W] -> [B, out, (H + 2·padding - kernel) / stride + 1, ...], memory
-/// format kept. Declares `weight` [out, in, kernel, kernel] and `bias` [out]. A 1x1 convolution of
+/// format kept. Declares `weight` [out, in, kernel, kernel] and, with bias, `bias` [out]. A 1x1 convolution of
 /// a channels-last input runs as a matrix product without a copy. Adapters are applied
 /// while it runs (adapters/chain.h).
 class Conv2d {

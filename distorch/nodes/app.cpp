@@ -2,6 +2,9 @@
 
 #include <c10/core/InferenceMode.h>
 
+#include "distorch/device/device.h"
+#include "distorch/device/retry.h"
+
 namespace distorch::nodes {
 
 App::App(Settings given, ModelFolders places, streaming::EngineOptions options)
@@ -18,8 +21,12 @@ graph::Context App::context() {
   context.set(engine);
   context.set(models);
   // Nothing here is ever differentiated: without autograd's bookkeeping operations are issued sooner.
-  context.set_surround([](const graph::Context::Work& work) {
+  context.set_surround([this](const graph::Context::Work& work) {
     c10::InferenceMode inference;
+    // What nodes and samplers compute themselves needs memory, too.
+    device::RetryScope retry([this](at::Device device, std::int64_t bytes) {
+      return engine.make_room(device::name_of(device), bytes, nullptr);
+    });
     work();
   });
   return context;

@@ -20,7 +20,7 @@ struct App {
   App& operator=(const App&) = delete;
 
   /// Settings, ModelFolders, Engine, ModelCache and App itself, by type. Nodes that run with it are
-  /// in torch's inference mode.
+  /// in torch's inference mode, and an operation of theirs that runs out of memory makes room.
   graph::Context context();
 
   Settings settings;

@@ -4,22 +4,43 @@ namespace distorch::nodes {
 
 void add_all(graph::Catalog& catalog, App& app) {
   add_sampling_nodes(catalog);
+  add_custom_sampling_nodes(catalog);
+  add_sampler_nodes(catalog);
+  add_sigma_nodes(catalog);
   add_loader_nodes(catalog, app);
+  add_text_loader_nodes(catalog, app);
   add_multigpu_nodes(catalog, app);
   add_conditioning_nodes(catalog);
   add_sized_prompt_nodes(catalog);
+  add_qwen_edit_nodes(catalog);
+  add_flux_nodes(catalog);
   add_advanced_model_nodes(catalog);
   add_sd3_nodes(catalog);
   add_model_patch_nodes(catalog);
+  add_picture_patch_nodes(catalog, app);
+  add_guidance_nodes(catalog);
   add_model_merging_nodes(catalog);
   add_controlnet_nodes(catalog, app);
   add_latent_nodes(catalog);
+  add_latent_math_nodes(catalog);
   add_latent_file_nodes(catalog, app);
   add_vae_nodes(catalog);
   add_image_nodes(catalog);
   add_image_file_nodes(catalog, app);
+  add_image_transform_nodes(catalog);
+  add_image_resize_nodes(catalog);
+  add_image_batch_nodes(catalog);
+  add_image_filter_nodes(catalog);
+  add_clip_vision_nodes(catalog, app);
+  add_upscale_nodes(catalog, app);
+  add_compositing_nodes(catalog);
   add_mask_nodes(catalog);
+  add_mask_operation_nodes(catalog);
   add_primitive_nodes(catalog);
+  add_string_nodes(catalog);
+  add_math_nodes(catalog);
+  add_logic_nodes(catalog);
+  add_preview_nodes(catalog);
 }
 
 }  // namespace distorch::nodes

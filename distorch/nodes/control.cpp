@@ -7,6 +7,7 @@
 
 #include "distorch/device/device.h"
 #include "distorch/nodes/resize.h"
+#include "distorch/nodes/vae_coding.h"
 #include "distorch/sampling/batch.h"
 #include "distorch/streaming/profile.h"
 
@@ -74,8 +75,9 @@ Inputs sum_of(Inputs first, const Inputs& second) {
 
 bool ControlUse::equals(const sampling::Control& other) const {
   const auto& o = static_cast<const ControlUse&>(other);
-  if (!(net == o.net && image.is_same(o.image) && strength == o.strength &&
-        start_percent == o.start_percent && end_percent == o.end_percent))
+  if (!(net == o.net && image.is_same(o.image) && vae.loaded == o.vae.loaded &&
+        keep.is_same(o.keep) && strength == o.strength && start_percent == o.start_percent &&
+        end_percent == o.end_percent))
     return false;
   if (previous == o.previous) return true;
   return previous && o.previous && previous->equals(*o.previous);
@@ -90,10 +92,12 @@ Conditioning with_open_controls(Conditioning conditioning, const Model& model, M
   return conditioning;
 }
 
-void ControlRun::add(const Conditioning& conditioning) {
+void ControlRun::add(const Conditioning& conditioning, at::IntArrayRef x) {
   for (const auto& item : conditioning)
-    for (auto use = control_of(item); use; use = use->previous)
+    for (auto use = control_of(item); use; use = use->previous) {
       if (std::find(nets_.begin(), nets_.end(), use->net) == nets_.end()) nets_.push_back(use->net);
+      if (use->net.loaded->network->hint().latent) encoded(*use, x);
+    }
 }
 
 std::set<std::string> ControlRun::input_names() const {
@@ -136,16 +140,40 @@ Tensor ControlRun::hint_of(const ControlUse& use, std::int64_t height, std::int6
   return hint.to(device_of(*use.net.loaded), at::kFloat);
 }
 
+Tensor ControlRun::latent_hint(const ControlUse& use, at::IntArrayRef x) const {
+  const auto& loaded = *use.net.loaded;
+  if (!use.vae.loaded)
+    throw Error(ErrorKind::Usage, loaded.weights->checkpoint().path(),
+                "steers by a latent: connect the model's VAE to the node that applies it");
+  VaeCoding coding(use.vae, engine_);
+  auto height = x[x.size() - 2], width = x[x.size() - 1];
+  auto pixels = resize(use.image.movedim(-1, 1),
+                       {width * coding.factor(), height * coding.factor(), "nearest-exact", true});
+  auto latent = coding.encode(pixels.movedim(1, -1));
+  if (loaded.network->hint().masked) {
+    auto keep = use.keep.defined() ? resize(use.keep, {width, height, "nearest-exact", true})
+                                   : at::ones({1, 1, height, width});
+    auto shape = latent.sizes().vec();
+    shape[1] = 1;
+    if (latent.dim() == 5) keep = keep.unsqueeze(2);
+    latent = at::cat({latent, keep.narrow(0, 0, 1).expand(shape)}, 1);
+  }
+  return latent.to(device_of(loaded), at::kFloat);
+}
+
 const Inputs& ControlRun::encoded(const ControlUse& use, at::IntArrayRef x) {
   const auto& loaded = *use.net.loaded;
-  auto multiple = loaded.network->hint().multiple;
-  auto height = round_up(x[2] * pixels_, multiple), width = round_up(x[3] * pixels_, multiple);
+  auto format = loaded.network->hint();
+  auto side = [&](std::int64_t cells) { return round_up(cells * pixels_, format.multiple); };
+  auto height = side(x[x.size() - 2]), width = side(x[x.size() - 1]);
   for (const auto& known : encoded_)
     if (known.net == &loaded && known.type == use.net.type && known.image.is_same(use.image) &&
-        known.height == height && known.width == width)
+        known.keep.is_same(use.keep) && known.height == height && known.width == width)
       return known.inputs;
-  auto inputs = loaded.network->encode(hint_of(use, height, width), use.net.type);
-  return encoded_.emplace_back(&loaded, use.net.type, use.image, height, width, std::move(inputs))
+  auto hint = format.latent ? latent_hint(use, x) : hint_of(use, height, width);
+  auto inputs = loaded.network->encode(hint, use.net.type);
+  return encoded_
+      .emplace_back(&loaded, use.net.type, use.image, use.keep, height, width, std::move(inputs))
       .inputs;
 }
 

@@ -32,6 +32,8 @@ struct ControlNet {
 struct ControlUse final : sampling::Control {
   ControlNet net;
   at::Tensor image;  // [B, H, W, C] 0..1 on the CPU, as the node got it
+  Vae vae;           // for networks that want a latent
+  at::Tensor keep;   // [B, 1, H, W], 1 = keep, for those that inpaint; undefined: all
   double strength = 1.0;
   // Parts of the run that it counts in: 0 the first step, 1 the last.
   double start_percent = 0.0, end_percent = 1.0;
@@ -53,10 +55,13 @@ sampling::Conditioning with_open_controls(sampling::Conditioning conditioning, c
 class ControlRun {
  public:
   /// `pixels`: of a side of the picture, a latent cell; `rows`: latents of the run.
-  ControlRun(std::int64_t pixels, std::int64_t rows) : pixels_(pixels), rows_(rows) {}
+  ControlRun(streaming::Engine& engine, std::int64_t pixels, std::int64_t rows)
+      : engine_(engine), pixels_(pixels), rows_(rows) {}
 
-  /// Every network that the conditioning uses.
-  void add(const sampling::Conditioning& conditioning);
+  /// Every network that the conditioning uses. Pictures that a VAE has to encode are encoded at once,
+  /// for latents of shape `x`. Error(Usage) that names the network's file where it wants a VAE and
+  /// none is connected.
+  void add(const sampling::Conditioning& conditioning, at::IntArrayRef x);
   bool empty() const { return nets_.empty(); }
   /// Names of the UNet's inputs that will be there.
   std::set<std::string> input_names() const;
@@ -79,16 +84,18 @@ class ControlRun {
   struct Encoded {
     const LoadedControl* net;
     std::optional<int> type;
-    at::Tensor image;
+    at::Tensor image, keep;
     std::int64_t height, width;
     models::Inputs inputs;
   };
 
   const models::Inputs& encoded(const ControlUse& use, at::IntArrayRef x);
   at::Tensor hint_of(const ControlUse& use, std::int64_t height, std::int64_t width) const;
+  at::Tensor latent_hint(const ControlUse& use, at::IntArrayRef x) const;
   at::Tensor spread(const at::Tensor& value, std::int64_t conditionings) const;
   models::Inputs own_residuals(const ControlUse& use, const Call& call);
 
+  streaming::Engine& engine_;
   std::int64_t pixels_, rows_;
   std::vector<ControlNet> nets_;
   std::vector<Encoded> encoded_;

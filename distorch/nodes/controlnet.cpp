@@ -2,6 +2,7 @@
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/control.h"
 #include "distorch/nodes/loaders.h"
+#include "distorch/nodes/resize.h"
 
 namespace distorch::nodes {
 
@@ -53,12 +54,22 @@ void run_union_type(Call& call) {
   call.out(0, Value::of("CONTROL_NET", std::move(net)));
 }
 
+/// What the mask covers is black in the picture. Source: ComfyUI comfy_extras/nodes_controlnet.py.
+void cover(ControlUse& use, const at::Tensor& mask) {
+  use.keep = 1.0 - mask.reshape({-1, 1, mask.size(-2), mask.size(-1)});
+  auto keep = resize(use.keep, {use.image.size(2), use.image.size(1), "bilinear", true}).round();
+  use.image = use.image * keep.movedim(1, -1);
+}
+
 /// A use of the inputs "control_net" and "image".
 ControlUse use_of(Call& call) {
   ControlUse use;
   use.net = call.get<ControlNet>("control_net");
   use.image = call.get<at::Tensor>("image");
   use.strength = call.number("strength");
+  if (call.has("vae")) use.vae = call.get<Vae>("vae");
+  if (call.has("mask") && use.net.loaded && use.net.loaded->network->hint().masked)
+    cover(use, call.get<at::Tensor>("mask"));
   return use;
 }
 

@@ -1,6 +1,5 @@
 #include "distorch/nodes/catalog.h"
-#include "distorch/nodes/resize.h"
-#include "distorch/nodes/values.h"
+#include "distorch/nodes/pictures.h"
 
 namespace distorch::nodes {
 
@@ -16,10 +15,6 @@ namespace {
 
 void out(Call& call, Tensor image) { call.out(0, Value::of("IMAGE", std::move(image))); }
 
-Tensor resized(const Tensor& image, const Resize& target) {
-  return resize(image.movedim(-1, 1), target).movedim(1, -1).contiguous();
-}
-
 void run_scale(Call& call) {
   const auto& image = call.get<Tensor>("image");
   auto width = call.integer("width"), height = call.integer("height");
@@ -32,15 +27,15 @@ void run_scale(Call& call) {
   if (height == 0)
     height = std::max<std::int64_t>(
         1, round_half_even(have_height * static_cast<double>(width) / have_width));
-  out(call,
-      resized(image, {width, height, call.text("upscale_method"), call.text("crop") == "center"}));
+  out(call, resize_image(image, {width, height, call.text("upscale_method"),
+                                 call.text("crop") == "center"}));
 }
 
 void run_scale_by(Call& call) {
   const auto& image = call.get<Tensor>("image");
   auto by = call.number("scale_by");
   auto scaled = [&](int dim) { return round_half_even(static_cast<double>(image.size(dim)) * by); };
-  out(call, resized(image, {scaled(2), scaled(1), call.text("upscale_method"), false}));
+  out(call, resize_image(image, {scaled(2), scaled(1), call.text("upscale_method"), false}));
 }
 
 void run_empty(Call& call) {
@@ -60,7 +55,7 @@ void run_batch(Call& call) {
   const auto& first = call.get<Tensor>("image1");
   auto second = call.get<Tensor>("image2");
   if (first.sizes().slice(1) != second.sizes().slice(1))
-    second = resized(second, {first.size(2), first.size(1), "bilinear", true});
+    second = resize_image(second, {first.size(2), first.size(1), "bilinear", true});
   out(call, at::cat({first, second}));
 }
 

@@ -8,6 +8,7 @@
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/input_files.h"
 #include "distorch/nodes/output_files.h"
+#include "distorch/nodes/pictures.h"
 #include "distorch/streaming/engine.h"
 
 namespace distorch::nodes {
@@ -81,12 +82,11 @@ struct Saving {
   int compression;
 };
 
-void save(Call& call, const std::string& prefix, const Saving& how) {
+/// What a page shows of the saved files.
+graph::Json saved(Call& call, const Tensor& images, const std::string& prefix, const Saving& how) {
   const auto& settings = call.context<Settings>();
-  const auto& images = call.get<Tensor>("images");
-  if (images.dim() != 4)
-    throw Error(ErrorKind::Shape, call.place(), "images need batch, height, width and channels");
-  if (call.context<streaming::Engine>().plan_only()) return;
+  auto results = graph::Json::array();
+  if (call.context<streaming::Engine>().plan_only()) return results;
   bool temporary = std::string_view(how.type) == "temp";
   auto place = output_place(prefix, temporary ? settings.temp_folder : settings.output_folder,
                             images.size(2), images.size(1));
@@ -94,7 +94,6 @@ void save(Call& call, const std::string& prefix, const Saving& how) {
   options.compression = how.compression;
   if (!settings.disable_metadata)
     options.texts = workflow_texts(call.prompt(), call.extra_pnginfo());
-  auto results = graph::Json::array();
   for (std::int64_t i = 0; i < images.size(0); ++i) {
     auto pixels = images[i].to(at::kCPU, at::kFloat).contiguous();
     if (!at::isfinite(pixels).all().item<bool>())
@@ -110,10 +109,17 @@ void save(Call& call, const std::string& prefix, const Saving& how) {
     auto file = write_numbered(numbered_place, ".png", media::encode_png(image, options));
     results.push_back({{"filename", file}, {"subfolder", place.subfolder}, {"type", how.type}});
   }
-  call.ui({{"images", results}});
+  return results;
 }
 
-void run_save(Call& call) { save(call, call.text("filename_prefix"), {"output", 4}); }
+void save(Call& call, const Tensor& images, const std::string& prefix, const Saving& how) {
+  if (auto files = saved(call, images, prefix, how); !files.empty())
+    call.ui({{"images", std::move(files)}});
+}
+
+void run_save(Call& call) {
+  save(call, image_input(call, "images"), call.text("filename_prefix"), {"output", 4});
+}
 
 // One for the life of the process, so that previews of two processes do not meet.
 const std::string& preview_suffix() {
@@ -126,7 +132,29 @@ const std::string& preview_suffix() {
   return suffix;
 }
 
-void run_preview(Call& call) { save(call, "ComfyUI_temp_" + preview_suffix(), {"temp", 1}); }
+std::string preview_prefix() { return "ComfyUI_temp_" + preview_suffix(); }
+
+void run_preview(Call& call) {
+  save(call, image_input(call, "images"), preview_prefix(), {"temp", 1});
+}
+
+void run_compare(Call& call) {
+  graph::Json shown = graph::Json::object();
+  for (const char* side : {"a", "b"}) {
+    auto input = std::string("image_") + side;
+    shown[std::string(side) + "_images"] =
+        call.has(input)
+            ? saved(call, image_input(call, input.c_str()),
+                    std::string("comfy.compare.") + side + "_temp_" + preview_suffix(), {"temp", 1})
+            : graph::Json::array();
+  }
+  call.ui(std::move(shown));
+}
+
+void run_mask_preview(Call& call) {
+  auto gray = mask_input(call, "mask").unsqueeze(-1).expand({-1, -1, -1, 3});
+  save(call, gray, preview_prefix(), {"temp", 4});
+}
 
 void add_loading_nodes(graph::Catalog& catalog, App& app) {
   auto names = [&app] { return picture_names(app.settings); };
@@ -143,6 +171,25 @@ void add_loading_nodes(graph::Catalog& catalog, App& app) {
       .category = "image",
       .inputs = {image},
       .outputs = {"IMAGE", "MASK"},
+      .run = run_load,
+      .change_key = change,
+      .checks = {check},
+  });
+  // The page asks a route for the files of the output folder and names them "a.png [output]".
+  auto remote = graph::Json{{"image_folder", "output"},
+                            {"remote",
+                             {{"route", "/internal/files/output"},
+                              {"refresh_button", true},
+                              {"control_after_refresh", "first"}}}};
+  catalog.add({
+      .name = "LoadImageOutput",
+      .display_name = "Load Image (from Outputs)",
+      .category = "image",
+      .description = "Opens a picture that was saved before. After a refresh the first of the list "
+                     "is taken.",
+      .inputs = {choice("image", {}, {.image_upload = true, .combo = true, .extra = remote})},
+      .outputs = {"IMAGE", "MASK"},
+      .experimental = true,
       .run = run_load,
       .change_key = change,
       .checks = {check},
@@ -190,6 +237,30 @@ void add_image_file_nodes(graph::Catalog& catalog, App& app) {
       .hidden = hidden,
       .output_node = true,
       .run = run_preview,
+  });
+  catalog.add({
+      .name = "ImageCompare",
+      .display_name = "Compare Images",
+      .category = "image",
+      .description = "Shows two images one over the other, with a line to move between them.",
+      .python_module = "comfy_extras.nodes_image_compare",
+      .inputs = {link("compare_view", "IMAGECOMPARE", {.extra = {{"socketless", true}}}),
+                 optional(link("image_a", "IMAGE")), optional(link("image_b", "IMAGE"))},
+      .hidden = hidden,
+      .output_node = true,
+      .experimental = true,
+      .newer_schema = true,
+      .run = run_compare,
+  });
+  catalog.add({
+      .name = "MaskPreview",
+      .category = "mask",
+      .description = "Shows masks in gray: they are written into the temporary folder only.",
+      .python_module = "comfy_extras.nodes_mask",
+      .inputs = {link("mask", "MASK")},
+      .hidden = hidden,
+      .output_node = true,
+      .run = run_mask_preview,
   });
 }
 

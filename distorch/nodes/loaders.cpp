@@ -9,6 +9,7 @@
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/device/device.h"
+#include "distorch/models/taesd/autoencoder.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/placement/allocation_string.h"
 #include "distorch/weights/lora.h"
@@ -102,6 +103,12 @@ void add_placed_loader(graph::Catalog& catalog, graph::NodeType loader, bool tex
                     {.devices = device_choices(), .text_encoder = text_encoder});
 }
 
+void load_unet(Call& call, const std::string& weight_dtype) {
+  auto path = call.context<ModelFolders>().get("diffusion_models", call.text("unet_name"));
+  call.out(0, Value::of("MODEL", Model{.loaded = call.context<ModelCache>().diffusion(
+                                           path, placement_of(call), weight_dtype)}));
+}
+
 void load_checkpoint(Call& call, const CheckpointPlacement& placement) {
   auto& models = call.context<ModelCache>();
   auto path = call.context<ModelFolders>().get("checkpoints", call.text("ckpt_name"));
@@ -125,31 +132,24 @@ void run_checkpoint(Call& call) {
   load_checkpoint(call, {unet, others, others});
 }
 
-void run_unet(Call& call) {
-  auto path = call.context<ModelFolders>().get("diffusion_models", call.text("unet_name"));
-  call.out(0, Value::of("MODEL", Model{.loaded = call.context<ModelCache>().diffusion(
-                                           path, placement_of(call), call.text("weight_dtype"))}));
-}
-
-void run_clip(Call& call) {
-  auto path = call.context<ModelFolders>().get("text_encoders", call.text("clip_name"));
-  auto loaded = call.context<ModelCache>().text({path}, call.text("type"), placement_of(call));
-  call.out(0, Value::of("CLIP", Clip{.loaded = std::move(loaded)}));
-}
-
-void run_dual_clip(Call& call) {
-  const auto& folders = call.context<ModelFolders>();
-  auto loaded =
-      call.context<ModelCache>().text({folders.get("text_encoders", call.text("clip_name1")),
-                                       folders.get("text_encoders", call.text("clip_name2"))},
-                                      call.text("type"), placement_of(call));
-  call.out(0, Value::of("CLIP", Clip{.loaded = std::move(loaded)}));
-}
+void run_unet(Call& call) { load_unet(call, call.text("weight_dtype")); }
 
 std::vector<std::string> vae_names(const ModelFolders& folders) {
   auto names = folders.list("vae");
+  auto approximate = folders.list("vae_approx");
+  auto there = [&](const std::string& start) {
+    return std::any_of(approximate.begin(), approximate.end(),
+                       [&](const std::string& name) { return name.starts_with(start); });
+  };
+  for (const auto& name : models::taesd::names())
+    if (there(name + "_encoder.") && there(name + "_decoder.")) names.push_back(name);
   names.push_back("pixel_space");
   return names;
+}
+
+bool is_small_vae(const std::string& name) {
+  const auto& names = models::taesd::names();
+  return std::find(names.begin(), names.end(), name) != names.end();
 }
 
 void run_vae(Call& call) {
@@ -157,6 +157,13 @@ void run_vae(Call& call) {
   const auto& folders = call.context<ModelFolders>();
   if (name == "pixel_space" && !folders.find("vae", name))
     throw Error(ErrorKind::Usage, call.place(), "models that work on pixels are not supported yet");
+  if (is_small_vae(name) && !folders.find("vae", name)) {
+    auto small = call.context<ModelCache>().small_vae(name, placement_of(call));
+    if (!small)
+      throw Error(ErrorKind::MissingFile, name + "_decoder",
+                  "is not there; " + folders.searched("vae_approx"));
+    return call.out(0, Value::of("VAE", Vae{small}));
+  }
   auto path = folders.get("vae", name);
   auto loaded = call.context<ModelCache>().vae(path, placement_of(call));
   if (!loaded)
@@ -178,10 +185,11 @@ auto adapters_of(const weights::Checkpoint& file, const std::string& key, Loaded
         left_out.size(),
         fmt::join(std::span(left_out).first(std::min<std::size_t>(3, left_out.size())), "; "),
         left_out.size() > 3 ? "; ..." : ""));
-  auto& slot = loaded.loras[key];
-  if (!slot)
-    slot = std::make_shared<const std::vector<weights::NamedAdapter>>(std::move(matched.adapters));
-  return slot;
+  if (auto known = loaded.loras.find(key)) return known;
+  auto adapters =
+      std::make_shared<const std::vector<weights::NamedAdapter>>(std::move(matched.adapters));
+  loaded.loras.keep(key, adapters);
+  return adapters;
 }
 
 bool is_text_name(const std::string& name) {
@@ -305,47 +313,6 @@ void add_loader_nodes(graph::Catalog& catalog, App& app) {
                    .run = run_unet,
                    .change_key = when_replaced(app, {{"diffusion_models", "unet_name"}}),
                });
-  add_placed_loader(
-      catalog,
-      {
-          .name = "CLIPLoader",
-          .display_name = "Load CLIP",
-          .category = "advanced/loaders",
-          .description = "Opens a text encoder from a file of its own. The type says which models "
-                         "it speaks to.",
-          .inputs = {choice("clip_name", files("text_encoders")),
-                     choice("type",
-                            {"stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi",
-                             "ltxv", "pixart", "cosmos", "lumina2", "wan", "hidream", "chroma",
-                             "ace", "omnigen2", "qwen_image", "hunyuan_image"}),
-                     graph::optional(
-                         choice("device", {"default", "cpu"}, {.extra = {{"advanced", true}}}))},
-          .outputs = {"CLIP"},
-          .run = run_clip,
-          .change_key = when_replaced(app, {{"text_encoders", "clip_name"}}),
-      },
-      true);
-  add_placed_loader(
-      catalog,
-      {
-          .name = "DualCLIPLoader",
-          .display_name = "DualCLIPLoader",
-          .category = "advanced/loaders",
-          .description =
-              "Loads the two text encoders of a model from files of their own. Type sdxl "
-              "takes CLIP-L and OpenCLIP-G in either order.",
-          .inputs = {choice("clip_name1", files("text_encoders")),
-                     choice("clip_name2", files("text_encoders")),
-                     choice("type",
-                            {"sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image"}),
-                     graph::optional(
-                         choice("device", {"default", "cpu"}, {.extra = {{"advanced", true}}}))},
-          .outputs = {"CLIP"},
-          .run = run_dual_clip,
-          .change_key = when_replaced(
-              app, {{"text_encoders", "clip_name1"}, {"text_encoders", "clip_name2"}}),
-      },
-      true);
   add_placed_loader(catalog, {
                                  .name = "VAELoader",
                                  .display_name = "Load VAE",

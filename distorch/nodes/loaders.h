@@ -33,6 +33,9 @@ void add_placed_loader(graph::Catalog& catalog, graph::NodeType loader, bool tex
 /// replaces them and says so (or refuses, where devices are strict).
 graph::InputCheck any_device(std::vector<std::string> inputs);
 
+/// MODEL of the file that "unet_name" names.
+void load_unet(graph::Call& call, const std::string& weight_dtype);
+
 /// MODEL, CLIP and VAE of a checkpoint, each placed on its own.
 struct CheckpointPlacement {
   streaming::PlacementRequest unet, text, vae;

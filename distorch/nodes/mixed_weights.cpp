@@ -1,5 +1,8 @@
 #include "distorch/nodes/mixed_weights.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/base/run_token.h"
@@ -15,13 +18,34 @@ namespace {
 
 Tensor mixed(const Stored& one, const Stored* other, const Mix& mix) {
   auto first = weights::mapped_tensor(one);
-  if (!other) return first;
+  if (!other || (mix.first == 1 && mix.second == 0)) return first;
   auto second = weights::mapped_tensor(*other).to(at::kFloat);
   auto sum = first.to(at::kFloat) * mix.first + second * mix.second;
   return sum.to(first.scalar_type()).contiguous();
 }
 
 }  // namespace
+
+Mix Mix::of(const std::string& name) const {
+  for (const auto& ending : kept)
+    if (name.ends_with(ending)) return {};
+  Mix found = {first, second};
+  std::size_t longest = 0;
+  for (const auto& part : parts)
+    if (part.prefix.size() > longest && name.starts_with(part.prefix)) {
+      longest = part.prefix.size();
+      found = {part.first, part.second};
+    }
+  return found;
+}
+
+std::string Mix::key() const {
+  auto text = fmt::format("{} {}", first, second);
+  for (const auto& part : parts)
+    text += fmt::format(" {}: {} {}", part.prefix, part.first, part.second);
+  if (!kept.empty()) text += fmt::format(" without {}", fmt::join(kept, " "));
+  return text;
+}
 
 std::shared_ptr<const void> write_mixed(const std::filesystem::path& file, const Checkpoint& one,
                                         const Checkpoint& other, const Mix& mix) {
@@ -39,7 +63,7 @@ std::shared_ptr<const void> write_mixed(const std::filesystem::path& file, const
     list.push_back({.name = name,
                     .dtype = stored.dtype,
                     .shape = stored.shape,
-                    .make = [&current, stored, second, mix] {
+                    .make = [&current, stored, second, mix = mix.of(name)] {
                       throw_if_interrupted();
                       current = mixed(stored, second, mix);
                       return std::span(static_cast<const std::byte*>(current.const_data_ptr()),

@@ -9,6 +9,7 @@
 #include "distorch/device/device.h"
 #include "distorch/models/catalog.h"
 #include "distorch/models/control/control.h"
+#include "distorch/models/taesd/autoencoder.h"
 
 namespace distorch::nodes {
 
@@ -55,10 +56,9 @@ std::string ModelCache::identity(const Path& path) {
 
 std::shared_ptr<const formats::TensorFile> ModelCache::file(const Path& path) {
   auto key = identity(path);
-  auto& slot = open_[key];
-  if (auto open = slot.lock()) return std::static_pointer_cast<const formats::TensorFile>(open);
+  if (auto open = find_open<const formats::TensorFile>(key)) return open;
   auto opened = std::make_shared<formats::TensorFile>(formats::open_tensor_file(path));
-  slot = opened;
+  open_.keep(key, opened);
   return opened;
 }
 
@@ -89,8 +89,7 @@ std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path, const P
   streamed.channels_last = true;
   keep_in(weight_dtype, streamed);
   auto key = key_of(identity(path), "unet", streamed, placement);
-  auto& slot = open_[key];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
+  if (auto open = find_open<LoadedDiffusion>(key)) return open;
 
   auto loaded = std::make_shared<LoadedDiffusion>();
   loaded->identity = key;
@@ -101,17 +100,15 @@ std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path, const P
   loaded->lora_names = family->lora_names(loaded->network->manifest());
   stream(*loaded, part, streamed, placement, true);
   loaded->family = std::move(family);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
 std::shared_ptr<LoadedDiffusion> ModelCache::mixed(const std::shared_ptr<LoadedDiffusion>& first,
                                                    const std::shared_ptr<LoadedDiffusion>& second,
                                                    const Mix& mix) {
-  auto key = fmt::format("mix {} {} of {} and {}", mix.first, mix.second, first->identity,
-                         second->identity);
-  auto& slot = open_[key];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedDiffusion>(open);
+  auto key = fmt::format("mix {} of {} and {}", mix.key(), first->identity, second->identity);
+  if (auto open = find_open<LoadedDiffusion>(key)) return open;
 
   auto loaded = std::make_shared<LoadedDiffusion>();
   loaded->identity = key;
@@ -122,17 +119,81 @@ std::shared_ptr<LoadedDiffusion> ModelCache::mixed(const std::shared_ptr<LoadedD
   loaded->make = first->make;
   loaded->network = loaded->make();
   auto streamed = first->weights->options();
-  // A plan needs sizes only, which are the first one's.
   auto part = first->weights->checkpoint();
-  if (!engine_.plan_only()) {
-    streamed.name += " mixed with " + second->weights->options().name;
-    auto file = settings_.temp_folder / "mixed" /
-                fmt::format("{}-{}.safetensors", ::getpid(), ++mixed_count_);
-    loaded->file_guard = write_mixed(file, part, second->weights->checkpoint(), mix);
-    part = Checkpoint(this->file(file));
-  }
+  loaded->file_guard = mix_into(part, streamed, *second->weights, mix);
   stream(*loaded, part, streamed, loaded->placement, true);
-  slot = loaded;
+  open_.keep(key, loaded);
+  return loaded;
+}
+
+std::shared_ptr<LoadedDiffusion> ModelCache::patched(const std::shared_ptr<LoadedDiffusion>& model,
+                                                     const Checkpoint& patch,
+                                                     const std::string& patch_identity) {
+  auto key = fmt::format("patch {} of {}", patch_identity, model->identity);
+  if (auto open = find_open<LoadedDiffusion>(key)) return open;
+
+  auto loaded = std::make_shared<LoadedDiffusion>();
+  loaded->identity = key;
+  loaded->placement = model->placement;
+  loaded->family = models::with_patch(*model->family, patch);
+  loaded->sampling = model->sampling;
+  loaded->make = [family = loaded->family] { return family->make_network(); };
+  loaded->network = loaded->make();
+  loaded->lora_names = loaded->family->lora_names(loaded->network->manifest());
+  auto streamed = model->weights->options();
+  streamed.name += " with " + Path(patch.path()).stem().string();
+  stream(*loaded, loaded->family->diffusion(), streamed, loaded->placement, true);
+  open_.keep(key, loaded);
+  return loaded;
+}
+
+std::shared_ptr<const void> ModelCache::mix_into(Checkpoint& part,
+                                                 streaming::StreamedOptions& streamed,
+                                                 const streaming::StreamedModel& second,
+                                                 const Mix& mix) {
+  if (engine_.plan_only()) return nullptr;
+  streamed.name += " mixed with " + second.options().name;
+  auto file = settings_.temp_folder / "mixed" /
+              fmt::format("{}-{}.safetensors", ::getpid(), ++mixed_count_);
+  auto guard = write_mixed(file, part, second.checkpoint(), mix);
+  part = Checkpoint(this->file(file));
+  return guard;
+}
+
+std::shared_ptr<LoadedText> ModelCache::mixed(const std::shared_ptr<LoadedText>& first,
+                                              const std::shared_ptr<LoadedText>& second,
+                                              const Mix& mix) {
+  auto text = std::make_shared<LoadedText>(*first);
+  bool any = false;
+  for (auto& encoder : text->encoders)
+    for (const auto& other : second->encoders)
+      if (other->name == encoder->name) {
+        encoder = mixed(encoder, *other, mix);
+        any = true;
+        break;
+      }
+  if (!any)
+    throw Error(ErrorKind::Usage, second->encoders.front()->weights->checkpoint().path(),
+                "holds no text encoder of a kind that the first CLIP has");
+  return text;
+}
+
+std::shared_ptr<LoadedEncoder> ModelCache::mixed(const std::shared_ptr<LoadedEncoder>& first,
+                                                 const LoadedEncoder& second, const Mix& mix) {
+  auto key = fmt::format("mix {} of {} and {}", mix.key(), first->identity, second.identity);
+  if (auto open = find_open<LoadedEncoder>(key)) return open;
+  auto loaded = std::make_shared<LoadedEncoder>();
+  loaded->name = first->name;
+  loaded->identity = key;
+  loaded->placement = first->placement;
+  loaded->lora_names = first->lora_names;
+  loaded->make = first->make;
+  loaded->network = loaded->make();
+  auto streamed = first->weights->options();
+  auto part = first->weights->checkpoint();
+  loaded->file_guard = mix_into(part, streamed, *second.weights, mix);
+  stream(*loaded, part, streamed, loaded->placement, false);
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -147,20 +208,21 @@ std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& reci
         options(path, recipe.encoders.size() == 1 ? "text encoder" : "text encoder " + part.name,
                 placement.compute);
     streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
-    auto& slot =
-        open_[key_of(identity, fmt::format("text {} of {}", part.name, recipe.encoders.size()),
-                     streamed, placement)];
-    auto loaded = std::static_pointer_cast<LoadedEncoder>(slot.lock());
+    auto key = key_of(identity, fmt::format("text {} of {}", part.name, recipe.encoders.size()),
+                      streamed, placement);
+    auto loaded = find_open<LoadedEncoder>(key);
     if (!loaded) {
       loaded = std::make_shared<LoadedEncoder>();
       loaded->name = part.name;
+      loaded->identity = key;
+      loaded->placement = placement;
       loaded->make = [make = part.make, vocabularies = vocabularies_] {
         return make(vocabularies);
       };
       loaded->network = loaded->make();
       loaded->lora_names = part.lora_names(loaded->network->manifest());
       stream(*loaded, part.part, streamed, placement, false);
-      slot = loaded;
+      open_.keep(key, loaded);
     }
     text->encoders.push_back(std::move(loaded));
   }
@@ -184,20 +246,93 @@ std::shared_ptr<LoadedText> ModelCache::text(const std::vector<Path>& paths,
   return open_text(models::text_recipe(files, type), paths.front(), identities, placement);
 }
 
-std::shared_ptr<LoadedVae> ModelCache::vae(const Path& path, const Placement& placement) {
-  auto found = models::find_vae(Checkpoint(file(path)));
-  if (found.empty()) return nullptr;
+std::shared_ptr<LoadedVae> ModelCache::open_vae(const models::VaePart& vae, const Path& path,
+                                                const std::string& identity,
+                                                const Placement& placement) {
   auto streamed = options(path, "VAE", settings_.cpu_vae ? "cpu" : placement.compute);
   streamed.dtype = vae_dtype(settings_, engine_.describe(streamed.compute));
   streamed.channels_last = true;
-  auto& slot = open_[key_of(identity(path), "vae", streamed, placement)];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedVae>(open);
+  auto key = key_of(identity, "vae", streamed, placement);
+  if (auto open = find_open<LoadedVae>(key)) return open;
 
   auto loaded = std::make_shared<LoadedVae>();
+  loaded->make = vae.make;
+  loaded->network = loaded->make();
+  stream(*loaded, vae.part, streamed, placement, false);
+  open_.keep(key, loaded);
+  return loaded;
+}
+
+std::shared_ptr<LoadedVae> ModelCache::vae(const Path& path, const Placement& placement) {
+  auto found = models::find_vae(Checkpoint(file(path)));
+  return found.empty() ? nullptr : open_vae(found, path, identity(path), placement);
+}
+
+std::shared_ptr<LoadedVae> ModelCache::small_vae(const std::string& name,
+                                                 const Placement& placement) {
+  auto find = [&](const char* half) -> std::optional<Path> {
+    for (const auto& one : folders_.list("vae_approx"))
+      if (one.starts_with(name + half)) return folders_.find("vae_approx", one);
+    return {};
+  };
+  auto decoder = find("_decoder."), encoder = find("_encoder.");
+  if (!decoder) return nullptr;
+  models::VaePart vae;
+  vae.part = models::taesd::joined(encoder ? Checkpoint(file(*encoder)) : Checkpoint(),
+                                   Checkpoint(file(*decoder)));
+  vae.make = [config = models::taesd::config_of(vae.part, name)] {
+    return std::make_unique<models::taesd::Autoencoder>(config);
+  };
+  auto both = identity(*decoder) + "|" + (encoder ? identity(*encoder) : "");
+  return open_vae(vae, *decoder, name + "|" + both, placement);
+}
+
+std::shared_ptr<LoadedUpscale> ModelCache::upscale(const Path& path, const Placement& placement) {
+  auto found = models::upscale::find_upscale(Checkpoint(file(path)));
+  auto streamed = options(path, "upscaler", placement.compute);
+  streamed.dtype = at::kFloat;
+  streamed.channels_last = true;
+  auto key = key_of(identity(path), "upscale", streamed, placement);
+  if (auto open = find_open<LoadedUpscale>(key)) return open;
+
+  auto loaded = std::make_shared<LoadedUpscale>();
   loaded->make = found.make;
   loaded->network = loaded->make();
   stream(*loaded, found.part, streamed, placement, false);
-  slot = loaded;
+  open_.keep(key, loaded);
+  return loaded;
+}
+
+std::shared_ptr<LoadedVision> ModelCache::vision(const Path& path, const Placement& placement) {
+  auto part = models::clip_vision::vision_part(Checkpoint(file(path)));
+  if (part.empty()) return nullptr;
+  auto streamed = options(path, "picture encoder", placement.compute);
+  streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
+  auto key = key_of(identity(path), "vision", streamed, placement);
+  if (auto open = find_open<LoadedVision>(key)) return open;
+
+  auto loaded = std::make_shared<LoadedVision>();
+  loaded->make = [config = models::clip_vision::vision_config(part)] {
+    return std::make_unique<models::clip_vision::VisionModel>(config);
+  };
+  loaded->network = loaded->make();
+  stream(*loaded, part, streamed, placement, false);
+  open_.keep(key, loaded);
+  return loaded;
+}
+
+std::shared_ptr<LoadedStyle> ModelCache::style(const Path& path, const Placement& placement) {
+  auto found = models::clip_vision::find_style(Checkpoint(file(path)));
+  auto streamed = options(path, "style", placement.compute);
+  streamed.dtype = at::kFloat;
+  auto key = key_of(identity(path), "style", streamed, placement);
+  if (auto open = find_open<LoadedStyle>(key)) return open;
+
+  auto loaded = std::make_shared<LoadedStyle>();
+  loaded->make = found.make;
+  loaded->network = loaded->make();
+  stream(*loaded, found.part, streamed, placement, false);
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -214,8 +349,8 @@ std::shared_ptr<LoadedControl> ModelCache::open_control(const Path& path,
       steps ? unet_dtype(settings_, engine_.describe(streamed.compute), part.main_dtype())
             : at::kFloat;
   streamed.channels_last = true;
-  auto& slot = open_[key_of(identity, "control", streamed, placement)];
-  if (auto open = slot.lock()) return std::static_pointer_cast<LoadedControl>(open);
+  auto key = key_of(identity, "control", streamed, placement);
+  if (auto open = find_open<LoadedControl>(key)) return open;
 
   auto loaded = std::make_shared<LoadedControl>();
   loaded->make = make;
@@ -224,7 +359,7 @@ std::shared_ptr<LoadedControl> ModelCache::open_control(const Path& path,
   auto name = path.stem().string();
   loaded->averaged = steps && (name.ends_with("_shuffle") || name.ends_with("_shuffle_fp16"));
   stream(*loaded, part, streamed, placement, steps);
-  slot = loaded;
+  open_.keep(key, loaded);
   return loaded;
 }
 
@@ -263,14 +398,15 @@ std::vector<streaming::LoraUse> LoadedControl::loras_over(
     const std::vector<streaming::LoraUse>& unet) {
   std::vector<streaming::LoraUse> result;
   for (const auto& lora : unet) {
-    auto& slot = loras[lora.key];
-    if (!slot) {
-      auto adapters = std::make_shared<std::vector<weights::NamedAdapter>>();
+    auto adapters = loras.find(lora.key);
+    if (!adapters) {
+      std::vector<weights::NamedAdapter> own;
       for (const auto& adapter : *lora.adapters)
-        if (from_unet.count(adapter.weight)) adapters->push_back(adapter);
-      slot = std::move(adapters);
+        if (from_unet.count(adapter.weight)) own.push_back(adapter);
+      adapters = std::make_shared<const std::vector<weights::NamedAdapter>>(std::move(own));
+      loras.keep(lora.key, adapters);
     }
-    if (!slot->empty()) result.push_back({lora.key, slot, lora.strength});
+    if (!adapters->empty()) result.push_back({lora.key, adapters, lora.strength});
   }
   result.insert(result.end(), changes.begin(), changes.end());
   return result;

@@ -5,10 +5,13 @@
 #include <memory>
 #include <string>
 
+#include "distorch/base/weak_cache.h"
 #include "distorch/formats/tensor_file.h"
+#include "distorch/nodes/clip_vision.h"
 #include "distorch/nodes/mixed_weights.h"
 #include "distorch/nodes/model_folders.h"
 #include "distorch/nodes/settings.h"
+#include "distorch/nodes/upscale.h"
 #include "distorch/nodes/values.h"
 #include "distorch/streaming/engine.h"
 
@@ -40,6 +43,15 @@ class ModelCache {
   std::shared_ptr<LoadedDiffusion> mixed(const std::shared_ptr<LoadedDiffusion>& first,
                                          const std::shared_ptr<LoadedDiffusion>& second,
                                          const Mix& mix);
+  /// A model with one more patch (models/model_patch.h), otherwise as it is. Error(Usage) naming both
+  /// files where they do not go together.
+  std::shared_ptr<LoadedDiffusion> patched(const std::shared_ptr<LoadedDiffusion>& model,
+                                           const weights::Checkpoint& patch,
+                                           const std::string& patch_identity);
+  /// The same for text encoders: those of the second's that the first has too, by their names.
+  /// Error(Usage) where there are none.
+  std::shared_ptr<LoadedText> mixed(const std::shared_ptr<LoadedText>& first,
+                                    const std::shared_ptr<LoadedText>& second, const Mix& mix);
   /// The text encoders of a whole checkpoint; null where it has none.
   std::shared_ptr<LoadedText> text(const Path& checkpoint, const Placement& placement);
   /// Text encoders in files of their own, of a type that models::text_recipe knows.
@@ -47,6 +59,9 @@ class ModelCache {
                                    const Placement& placement);
   /// The autoencoder; null where the file has none.
   std::shared_ptr<LoadedVae> vae(const Path& file, const Placement& placement);
+  /// One of the small ones that stand in for a model's own (models::taesd::names()), from two files
+  /// of vae_approx; null where that has no decoder of it. Without an encoder it only decodes.
+  std::shared_ptr<LoadedVae> small_vae(const std::string& name, const Placement& placement);
   /// A ControlNet or T2I-adapter; null where the file holds changes to a UNet's weights instead.
   /// Error(Format) where it holds neither.
   std::shared_ptr<LoadedControl> control(const Path& file, const Placement& placement);
@@ -54,6 +69,12 @@ class ModelCache {
   /// those of `unet`.
   std::shared_ptr<LoadedControl> control_over(const ControlOverlay& overlay,
                                               const LoadedDiffusion& unet);
+  /// A model that enlarges pictures. Error(Format) where the file holds none that is known.
+  std::shared_ptr<LoadedUpscale> upscale(const Path& file, const Placement& placement);
+  /// A picture encoder; null where the file has none.
+  std::shared_ptr<LoadedVision> vision(const Path& file, const Placement& placement);
+  /// A style model. Error(Format) where the file holds none.
+  std::shared_ptr<LoadedStyle> style(const Path& file, const Placement& placement);
   /// An opened file, shared while anybody uses it.
   std::shared_ptr<const formats::TensorFile> file(const Path& path);
 
@@ -63,15 +84,30 @@ class ModelCache {
   const Settings& settings() const { return settings_; }
   const ModelFolders& folders() const { return folders_; }
   streaming::Engine& engine() { return engine_; }
+  /// How many open files and models are remembered.
+  std::size_t size() const { return open_.size(); }
 
  private:
   streaming::StreamedOptions options(const Path& file, const std::string& part,
                                      const std::string& compute) const;
   std::shared_ptr<LoadedText> open_text(const models::TextRecipe& recipe, const Path& path,
                                         const std::string& identity, const Placement& placement);
+  std::shared_ptr<LoadedVae> open_vae(const models::VaePart& vae, const Path& path,
+                                      const std::string& identity, const Placement& placement);
   std::shared_ptr<LoadedControl> open_control(const Path& path, const std::string& identity,
                                               const weights::Checkpoint& part,
                                               const Placement& placement);
+  std::shared_ptr<LoadedEncoder> mixed(const std::shared_ptr<LoadedEncoder>& first,
+                                       const LoadedEncoder& second, const Mix& mix);
+  /// Puts the mixed weights in place of `part`; what comes back goes with the model. A plan needs
+  /// sizes only, which are the first one's: nothing is written for one.
+  std::shared_ptr<const void> mix_into(weights::Checkpoint& part,
+                                       streaming::StreamedOptions& streamed,
+                                       const streaming::StreamedModel& second, const Mix& mix);
+  template <class Thing>
+  std::shared_ptr<Thing> find_open(const std::string& key) const {
+    return std::static_pointer_cast<Thing>(std::const_pointer_cast<void>(open_.find(key)));
+  }
   template <class Loaded>
   void stream(Loaded& loaded, const weights::Checkpoint& part,
               const streaming::StreamedOptions& streamed, const Placement& placement,
@@ -80,7 +116,7 @@ class ModelCache {
   const Settings& settings_;
   const ModelFolders& folders_;
   streaming::Engine& engine_;
-  std::map<std::string, std::weak_ptr<void>> open_;
+  WeakCache<const void> open_;  // each of the type that its key is made for
   std::shared_ptr<models::Vocabularies> vocabularies_;
   int mixed_count_ = 0;
 };

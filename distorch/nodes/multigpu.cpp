@@ -36,6 +36,10 @@ void run_checkpoint_spread(Call& call) {
       call, {part("unet"), part("clip"), {.compute = call.text("vae_device"), .eject = eject}});
 }
 
+/// In the reference this loader lets LoRAs round to the 8 bits of the weights that they change. Here
+/// they are applied beside the weights, which stay as they are.
+void run_low_precision(Call& call) { load_unet(call, "default"); }
+
 // The first accelerator, else "cpu".
 graph::Json usual_device(const Choices& devices) {
   for (const auto& name : devices.read())
@@ -69,6 +73,16 @@ void add_multigpu_nodes(graph::Catalog& catalog, App& app) {
       .outputs = {{"MULTIGPUDEVICE", "device"}},
       .run = run_select,
       .checks = {any_device({"device"})},
+  });
+  catalog.add({
+      .name = "UNetLoaderLP",
+      .display_name = "UNetLoaderLP",
+      .category = "loaders",
+      .python_module = kModule,
+      .inputs = {choice("unet_name", model_choices(app, "diffusion_models"))},
+      .outputs = {"MODEL"},
+      .run = run_low_precision,
+      .change_key = when_replaced(app, {{"diffusion_models", "unet_name"}}),
   });
   catalog.add({
       .name = "CheckpointLoaderAdvancedMultiGPU",

@@ -39,6 +39,7 @@ std::vector<ModelInputs> encoded(const RunShape& shape, const Encode& encode) {
   add(shape.positive);
   context.positive = false;
   if (shape.cfg != 1.0) add(shape.negative);
+  if (shape.third) add(*shape.third);
   return all;
 }
 
@@ -103,7 +104,7 @@ PlannedCall plan_call(const models::InputSpecs& specs, const RunShape& shape,
   auto items = encoded(shape, encode);
   PlannedCall call;
   bool shared = any_fit_together(items);
-  call.sizes.batch = shape.latent.at(0) * (shared ? 2 : 1);
+  call.sizes.batch = shape.latent.at(0) * (shared ? (shape.third ? 3 : 2) : 1);
   call.sizes.cells.assign(shape.latent.begin() + 2, shape.latent.end());
   call.sizes.tokens = kUsualTokens;
   for (const auto& spec : specs) {

@@ -13,9 +13,10 @@ namespace distorch::nodes {
 struct RunShape {
   std::vector<std::int64_t> latent;  // [B, C, h, w] or [B, C, T, h, w]
   int steps = 1;
-  double cfg = 1;
+  double cfg = 1;  // 1: the negative is not asked for
   const sampling::Conditioning& positive;
   const sampling::Conditioning& negative;
+  const sampling::Conditioning* third = nullptr;  // of guiders over three
 };
 
 /// The largest call that a run will make of its network: told by what its conditionings are encoded
@@ -31,7 +32,7 @@ struct PlannedCall {
 using Encode = std::function<sampling::ModelInputs(const sampling::ConditioningItem&,
                                                    const sampling::EncodeContext&)>;
 
-/// Conditionings share a call, two at a time, where their inputs allow it; else the call is planned
+/// Conditionings share a call, one of every kind at a time, where their inputs allow it; else the call is planned
 /// for one that has the largest of every input.
 PlannedCall plan_call(const models::InputSpecs& specs, const RunShape& shape, const Encode& encode);
 

@@ -98,6 +98,14 @@ Tensor resize(const Tensor& samples, const Resize& target) {
   if (width < 1 || height < 1)
     throw Error(ErrorKind::Usage, "resize",
                 fmt::format("a picture of {}x{} cannot be made", width, height));
+  if (samples.dim() > 4) {
+    // Frames are resized one by one: [B, C, T, H, W] as [B T, C, H, W].
+    auto frames = samples.movedim(2, 1);
+    auto shape = frames.sizes().vec();
+    shape[3] = height;
+    shape[4] = width;
+    return resize(frames.flatten(0, 1), target).view(shape).movedim(1, 2).contiguous();
+  }
   auto x = target.crop_center ? crop_to_aspect(samples, width, height) : samples;
   if (x.numel() == 0)
     throw Error(ErrorKind::Shape, "resize",

@@ -13,7 +13,7 @@ struct Resize {
   bool crop_center = false;         // cut to the new aspect first, around the middle
 };
 
-/// samples [B, C, H, W] float32 -> [B, C, height, width]. bislerp turns the vectors of C numbers on
+/// samples [B, C, H, W] float32 -> [B, C, height, width]; of [B, C, T, H, W] each frame. bislerp turns the vectors of C numbers on
 /// a sphere; lanczos goes through 8-bit pictures as Pillow resizes them, so its values are
 /// multiples of 1/255 (C = 1, 3 or 4). Error(Usage) for an unknown method or a size below 1.
 /// Source: ComfyUI comfy/utils.py, common_upscale.

@@ -30,9 +30,7 @@ std::int64_t cells_of(at::IntArrayRef shape) {
 SampledModel::SampledModel(const Model& model)
     : model_(model), device_(device::to_torch(model.loaded->weights->options().compute)) {}
 
-const sampling::ModelSampling& SampledModel::sampling() const {
-  return model_.sampling ? *model_.sampling : *model_.loaded->sampling;
-}
+const sampling::ModelSampling& SampledModel::sampling() const { return model_.noise_levels(); }
 
 void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
   auto& loaded = *model_.loaded;
@@ -40,9 +38,12 @@ void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
                         [this](const ConditioningItem& item, const EncodeContext& context) {
                           return encode_anywhere(item, context);
                         });
-  control_.emplace(format().downscale, shape.latent.at(0));
-  control_->add(shape.positive);
-  control_->add(shape.negative);
+  control_.emplace(engine, format().downscale, shape.latent.at(0));
+  control_->add(shape.positive, shape.latent);
+  control_->add(shape.negative, shape.latent);
+  if (shape.third) control_->add(*shape.third, shape.latent);
+  patch_run_.emplace(model_, engine, device_);
+  patch_run_->add_to(call.known, shape.latent);
   planned_cells_ = call.sizes.batch * cells_of(shape.latent) / shape.latent.at(0);
   streaming::RunNeeds needs;
   needs.key = fmt::format("{} {} {}", call.key(), model_.patches.key(),
@@ -63,6 +64,12 @@ void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
   uses_ = engine.prepare(wanted);
 }
 
+void SampledModel::add_patches(models::Inputs& call, at::IntArrayRef x) {
+  const auto& inputs = patch_run_->inputs(x);
+  for (const auto& [name, value] : inputs.tensors()) call.set(name, value);
+  for (const auto& [name, value] : inputs.numbers()) call.set_number(name, value);
+}
+
 Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedInputs& inputs,
                            const sampling::CallFacts& facts) {
   auto& loaded = *model_.loaded;
@@ -73,9 +80,18 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
       call.set_number(name, *input.number);
     else
       call.set(name, input.value);
+  auto patches = model_.patches;
+  if (facts.change) {
+    const auto& change = *facts.change;
+    patches.skipped.insert(change.skipped.begin(), change.skipped.end());
+    patches.identity_attention.insert(change.identity_attention.begin(),
+                                      change.identity_attention.end());
+    patches.attention_map = change.attention_map;
+  }
   auto network = [&](const Tensor& scaled, const Tensor& timestep) {
     call.set("x", scaled);
     call.set("timestep", timestep);
+    if (!model_.patch_uses.empty()) add_patches(call, x.sizes());
     if (facts.control) {
       const auto& use = static_cast<const ControlUse&>(*facts.control);
       auto residuals = control_->residuals(use, {x.sizes(), call, sampling(), facts});
@@ -84,11 +100,13 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
     return loaded.weights->step(
         models::in_order(specs, call),
         [&](const std::vector<Tensor>& tensors) {
-          return loaded.network->apply(models::from_order(specs, tensors, call), model_.patches);
+          return loaded.network->apply(models::from_order(specs, tensors, call), patches);
         },
-        models::inputs_key(call) + model_.patches.key());
+        models::inputs_key(call) + patches.key());
   };
-  return sampling::predict_x0(sampling(), x, sigma, network);
+  if (!patches.attention_map.empty())
+    return network(sampling().calculate_input(sigma, x), sampling().timestep(sigma).to(at::kFloat));
+  return sampling::predict_x0(sampling(), x, sigma, facts, network);
 }
 
 ModelInputs SampledModel::encode_anywhere(const ConditioningItem& item,

@@ -1,5 +1,6 @@
 #pragma once
 #include "distorch/nodes/control.h"
+#include "distorch/nodes/model_patch.h"
 #include "distorch/nodes/planned_call.h"
 #include "distorch/nodes/values.h"
 #include "distorch/sampling/guidance.h"
@@ -37,6 +38,8 @@ class SampledModel final : public sampling::X0Model {
   int latent_dimensions() const override { return format().dimensions; }
 
  private:
+  /// What the model's patches see.
+  void add_patches(models::Inputs& call, at::IntArrayRef x);
   const models::LatentFormat& format() const { return model_.latent_format(); }
   /// What the family makes of a conditioning, wherever it puts it.
   sampling::ModelInputs encode_anywhere(const sampling::ConditioningItem& item,
@@ -44,6 +47,7 @@ class SampledModel final : public sampling::X0Model {
 
   Model model_;
   std::optional<ControlRun> control_;
+  std::optional<PatchRun> patch_run_;
   at::Device device_;
   std::vector<streaming::Engine::Use> uses_;
   std::int64_t planned_cells_ = 0;  // product of all sizes but the channels; 0: not planned

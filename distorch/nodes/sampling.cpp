@@ -1,10 +1,5 @@
-#include <chrono>
-
-#include "distorch/base/error.h"
-#include "distorch/media/image.h"
 #include "distorch/nodes/catalog.h"
-#include "distorch/nodes/sampled_model.h"
-#include "distorch/sampling/ksampler.h"
+#include "distorch/nodes/sample_run.h"
 
 namespace distorch::nodes {
 
@@ -21,80 +16,24 @@ using sampling::Latent;
 
 namespace {
 
-/// Progress of every step, and now and then a quick look at the latent (payload: media::Image, type
-/// PREVIEW).
-class StepReport {
- public:
-  StepReport(Call& call, const models::LatentFormat& format)
-      : call_(call), format_(format), previews_(call.context<Settings>().previews) {}
-
-  void operator()(const sampling::StepEvent& event) {
-    auto now = Clock::now();
-    bool last = event.step + 1 >= event.total;
-    if (previews_ && !last && (event.step == 0 || now - shown_ >= interval)) {
-      shown_ = now;
-      show(event.denoised);
-    }
-    call_.progress(event.step + 1, event.total);
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  static constexpr auto interval = std::chrono::milliseconds(250);
-
-  void show(const at::Tensor& denoised) {
-    auto pixels = preview_pixels(format_, denoised);
-    media::Image image;
-    image.height = static_cast<int>(pixels.size(0));
-    image.width = static_cast<int>(pixels.size(1));
-    image.channels = 3;
-    const auto* data = pixels.const_data_ptr<std::uint8_t>();
-    image.pixels.assign(data, data + pixels.numel());
-    call_.preview(Value::of("PREVIEW", std::move(image)));
-  }
-
-  Call& call_;
-  const models::LatentFormat& format_;
-  bool previews_;
-  Clock::time_point shown_{};
-};
-
-/// The shape that a latent will have in the run. Error(Shape) where it is not one of the model's.
-std::vector<std::int64_t> latent_shape(const sampling::X0Model& model, const at::Tensor& latent,
-                                       const std::string& place) {
-  auto shape = latent.sizes().vec();
-  if (shape.size() == 4 && model.latent_dimensions() == 3) shape.insert(shape.begin() + 2, 1);
-  if (static_cast<int>(shape.size()) != 2 + model.latent_dimensions())
-    throw Error(ErrorKind::Shape, place,
-                model.latent_dimensions() == 2
-                    ? "this model works on pictures: the latent needs batch, channels, height and "
-                      "width"
-                    : "this model works on video: the latent needs batch, channels, frames, height "
-                      "and width");
-  return shape;
-}
-
 void sample(Call& call, KSamplerSettings settings) {
   const auto& model = call.get<Model>("model");
-  auto& models = call.context<ModelCache>();
-  auto positive = with_open_controls(call.get<Conditioning>("positive"), model, models);
-  auto negative = with_open_controls(call.get<Conditioning>("negative"), model, models);
   auto latent = call.get<Latent>("latent_image");
   settings.sampler = call.text("sampler_name");
   settings.scheduler = call.text("scheduler");
   settings.steps = static_cast<int>(call.integer("steps"));
   settings.cfg = call.number("cfg");
   settings.label = call.place();
-  settings.guidance = sampling::guidance_of(model.guidance);
-  SampledModel sampled(model);
-  auto shape = latent_shape(sampled, latent.samples, call.place());
-  sampled.prepare(call.context<streaming::Engine>(),
-                  {shape, settings.steps, settings.cfg, positive, negative});
-  if (call.context<streaming::Engine>().plan_only())
-    return call.out(0, Value::of("LATENT", std::move(latent)));
+  settings.stages = model.guidance;
+  PreparedRun run(
+      call,
+      {model,
+       {settings.cfg, call.get<Conditioning>("positive"), call.get<Conditioning>("negative"), {}}},
+      latent.samples, settings.steps);
+  if (run.plan_only()) return call.out(0, Value::of("LATENT", std::move(latent)));
   StepReport report(call, model.latent_format());
-  latent.samples =
-      sampling::run_ksampler(sampled, settings, latent, positive, negative, std::ref(report));
+  latent.samples = sampling::run_ksampler(run.model(), settings, latent, run.guider().positive,
+                                          run.guider().negative, std::ref(report));
   call.out(0, Value::of("LATENT", std::move(latent)));
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "distorch/base/error.h"
 #include "distorch/base/log.h"
 
 namespace distorch::nodes {
@@ -37,6 +38,14 @@ at::ScalarType possible(at::ScalarType dtype, const device::DeviceInfo& device, 
 }
 
 }  // namespace
+
+PreviewMethod preview_method(const std::string& name) {
+  if (name == "none") return PreviewMethod::None;
+  if (name == "auto" || name == "latent2rgb") return PreviewMethod::Latent2Rgb;
+  if (name == "taesd") return PreviewMethod::Taesd;
+  throw Error(ErrorKind::Usage, "--preview-method",
+              fmt::format("'{}' is not known: none, auto, latent2rgb or taesd", name));
+}
 
 at::ScalarType unet_dtype(const Settings& settings, const device::DeviceInfo& device,
                           DType stored) {

@@ -3,12 +3,22 @@
 
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "distorch/device/device.h"
 #include "distorch/formats/dtype.h"
 
 namespace distorch::nodes {
+
+/// How pictures of the latent are made while sampling: --preview-method.
+enum class PreviewMethod {
+  None,
+  Latent2Rgb,  // linear factors of the latent's channels; also what "auto" means
+  Taesd,       // a small autoencoder, where its file is there
+};
+/// "none", "auto", "latent2rgb" or "taesd". Error(Usage) for another name.
+PreviewMethod preview_method(const std::string& name);
 
 /// What the user asked for on the command line, as nodes need it. Unset dtypes: distorch chooses
 /// (below).
@@ -25,7 +35,7 @@ struct Settings {
   std::filesystem::path output_folder = "output";
   std::filesystem::path temp_folder = "temp";
   bool disable_metadata = false;  // --disable-metadata: no prompt and workflow inside files
-  bool previews = true;           // pictures of the latent while sampling
+  PreviewMethod previews = PreviewMethod::Latent2Rgb;
   /// Holds bpe_simple_vocab_16e6.txt.gz.
   std::filesystem::path tokenizer_folder = "assets/tokenizers";
   /// Hold the other vocabularies in folders "t5" and "qwen", beside those next to tokenizer_folder.

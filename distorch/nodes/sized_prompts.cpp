@@ -1,4 +1,4 @@
-// Prompts that speak of a picture's sizes.
+// Prompts that speak of a picture's sizes, or to each encoder of its own.
 #include "distorch/base/error.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/text_encode.h"
@@ -40,6 +40,20 @@ void run_refiner(Call& call) {
          {{"width", "width"}, {"height", "height"}, {"ascore", "aesthetic_score"}});
 }
 
+/// An empty text with `empty_padding` "none" says nothing at all.
+models::Prompt padded(const Call& call, const char* input) {
+  models::Prompt prompt(call.text(input));
+  prompt.silent = prompt.text.empty() && call.text("empty_padding") == "none";
+  return prompt;
+}
+
+void run_sd3(Call& call) {
+  encode(call,
+         {padded(call, "clip_g"),
+          {{"clip_l", padded(call, "clip_l")}, {"t5xxl", padded(call, "t5xxl")}}},
+         {});
+}
+
 }  // namespace
 
 void add_sized_prompt_nodes(graph::Catalog& catalog) {
@@ -69,6 +83,16 @@ void add_sized_prompt_nodes(graph::Catalog& catalog) {
       .outputs = {"CONDITIONING"},
       .newer_schema = true,
       .run = run_refiner,
+  });
+  catalog.add({
+      .name = "CLIPTextEncodeSD3",
+      .category = "advanced/conditioning",
+      .python_module = "comfy_extras.nodes_sd3",
+      .inputs = {link("clip", "CLIP"), prompt("clip_l"), prompt("clip_g"), prompt("t5xxl"),
+                 graph::choice("empty_padding", {"none", "empty_prompt"})},
+      .outputs = {"CONDITIONING"},
+      .newer_schema = true,
+      .run = run_sd3,
   });
 }
 

@@ -56,10 +56,10 @@ class EmbeddingFinder {
     auto vectors = load_embedding(name, encoder_.name, models_);
     if (!vectors.defined()) {
       missing_.push_back(name);
-    } else if (vectors.size(1) != encoder_.network->width()) {
+    } else if (vectors.size(1) != encoder_.network->token_width()) {
       log::warn(
           "embedding '{}' is left out: its vectors have {} numbers, this text encoder needs {}",
-          name, vectors.size(1), encoder_.network->width());
+          name, vectors.size(1), encoder_.network->token_width());
     }
     return at->second = vectors;
   }
@@ -104,7 +104,7 @@ TextStates encode(LoadedEncoder& encoder, const TokenBatch& batch,
                   const std::vector<streaming::LoraUse>& loras, std::optional<int> layer,
                   streaming::Engine& engine) {
   streaming::RunNeeds needs;
-  needs.key = fmt::format("{}x{}", batch.ids.size(0), batch.ids.size(1));
+  needs.key = batch.shape();
   needs.loras = loras;
   needs.profile = [&](const RigDevice& compute) {
     auto fresh = encoder.make();
@@ -116,9 +116,12 @@ TextStates encode(LoadedEncoder& encoder, const TokenBatch& batch,
                                     });
   };
   auto use = engine.prepare(encoder.weights, needs);
-  if (engine.plan_only())
-    return {at::zeros({1, batch.chunks * batch.ids.size(1), encoder.network->width()}),
-            at::zeros({1, encoder.network->pooled_width()})};
+  if (engine.plan_only()) {
+    auto tokens = batch.chunks * batch.ids.size(1) - batch.dropped;
+    auto pooled = encoder.network->pooled_width();
+    return {at::zeros({1, tokens, encoder.network->width()}),
+            pooled > 0 ? at::zeros({1, pooled}) : Tensor()};
+  }
   return encoder.network->encode(batch, layer,
                                  device::to_torch(encoder.weights->options().compute));
 }
@@ -159,7 +162,7 @@ const Clip& text_encoders_of(const graph::Call& call, const std::string& input) 
   return clip;
 }
 
-const std::string& Prompts::of(const std::string& encoder) const {
+const models::Prompt& Prompts::of(const std::string& encoder) const {
   auto at = by_encoder.find(encoder);
   return at == by_encoder.end() ? all : at->second;
 }
@@ -177,6 +180,7 @@ sampling::Conditioning encode_prompts(const Clip& clip, const Prompts& prompts,
   sampling::ConditioningItem item;
   item.cross_attn = joined.states;
   item.pooled_output = joined.pooled;
+  if (joined.mask.defined()) item.tensors["attention_mask"] = joined.mask;
   return {item};
 }
 

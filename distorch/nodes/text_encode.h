@@ -8,11 +8,11 @@
 
 namespace distorch::nodes {
 
-/// Prompts by encoder: `all` for those that `by_encoder` ("clip_l", "clip_g") does not name.
+/// Prompts by encoder: `all` for those that `by_encoder` ("clip_l", "t5xxl") does not name.
 struct Prompts {
-  std::string all;
-  std::map<std::string, std::string> by_encoder;
-  const std::string& of(const std::string& encoder) const;
+  models::Prompt all;
+  std::map<std::string, models::Prompt> by_encoder;
+  const models::Prompt& of(const std::string& encoder) const;
 };
 
 /// The CLIP at an input. Error(Usage) where the checkpoint that it comes from has no text encoder.

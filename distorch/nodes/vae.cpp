@@ -1,4 +1,5 @@
 #include "distorch/base/error.h"
+#include "distorch/models/vae/tiled_video.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/vae_coding.h"
 
@@ -43,8 +44,13 @@ void run_decode_tiled(Call& call) {
   auto tile = call.integer("tile_size"), overlap = call.integer("overlap");
   if (tile < overlap * 4) overlap = tile / 4;
   TileSize size{tile / coding.factor(), tile / coding.factor(), overlap / coding.factor()};
+  auto frames = call.integer("temporal_size"), frame_overlap = call.integer("temporal_overlap");
+  if (frames < 2 * frame_overlap) frame_overlap /= 2;
+  auto step = coding.shape().time_downscale;
+  frames = std::max<std::int64_t>(2, frames / step);
+  frame_overlap = std::max<std::int64_t>(1, std::min(frames / 2, frame_overlap / step));
   call.out(0, Value::of("IMAGE", coding.decode_tiled(call.get<Latent>("samples").samples, size,
-                                                     progress_of(call))));
+                                                     {frames, frame_overlap}, progress_of(call))));
 }
 
 void run_encode(Call& call) {
@@ -52,9 +58,17 @@ void run_encode(Call& call) {
 }
 
 void run_encode_tiled(Call& call) {
+  auto coding = coding_of(call);
+  auto shape = coding.shape();
+  using models::vae::frames_of, models::vae::latent_frames_of;
+  auto latent_frames =
+      std::max<std::int64_t>(2, latent_frames_of(shape, call.integer("temporal_size")));
+  auto latent_overlap = std::max<std::int64_t>(
+      1, std::min(latent_frames / 2, latent_frames_of(shape, call.integer("temporal_overlap"))));
   auto tile = call.integer("tile_size");
-  auto latent = coding_of(call).encode_tiled(
-      call.get<Tensor>("pixels"), {tile, tile, call.integer("overlap")}, progress_of(call));
+  auto latent = coding.encode_tiled(
+      call.get<Tensor>("pixels"), {tile, tile, call.integer("overlap")},
+      {frames_of(shape, latent_frames), frames_of(shape, latent_overlap)}, progress_of(call));
   out_latent(call, 0, {latent, {}, {}});
 }
 

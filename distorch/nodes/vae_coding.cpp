@@ -8,6 +8,7 @@
 #include "distorch/base/run_token.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
+#include "distorch/models/vae/tiled_video.h"
 #include "distorch/streaming/profile.h"
 
 namespace distorch::nodes {
@@ -15,14 +16,35 @@ namespace distorch::nodes {
 using at::Tensor;
 using models::vae::TileProgress;
 using models::vae::TileSize;
+using models::vae::VideoTile;
 
 namespace {
 
+/// [B, 3, (T,) H, W] -> [B·T, H, W, 3].
 Tensor to_image(const Tensor& decoded) {
-  return ((decoded.to(at::kCPU, at::kFloat) + 1.0) / 2.0)
-      .clamp(0.0, 1.0)
-      .movedim(1, -1)
-      .contiguous();
+  auto pixels = ((decoded.to(at::kCPU, at::kFloat) + 1.0) / 2.0).clamp(0.0, 1.0).movedim(1, -1);
+  return pixels.reshape({-1, pixels.size(-3), pixels.size(-2), pixels.size(-1)}).contiguous();
+}
+
+std::vector<std::int64_t> one_of(const Tensor& batch) {
+  auto sizes = batch.sizes().vec();
+  sizes[0] = 1;
+  return sizes;
+}
+
+/// The shape of one tile of the widest pass.
+std::vector<std::int64_t> tile_shape(const Tensor& whole, std::int64_t frames,
+                                     const TileSize& tile) {
+  auto sizes = one_of(whole);
+  auto dims = sizes.size();
+  if (dims == 5) sizes[2] = std::min(sizes[2], frames);
+  sizes[dims - 2] = std::min(sizes[dims - 2], tile.height);
+  sizes[dims - 1] = std::min(sizes[dims - 1], tile.width);
+  return sizes;
+}
+
+VideoTile video_tile(const TileSize& tile, const VaeCoding::Frames& frames) {
+  return {tile.height, tile.overlap, frames.at_once, frames.overlap};
 }
 
 /// Calls `whole`; where memory runs out, says so and calls `tiled`.
@@ -62,18 +84,42 @@ streaming::Engine::Use VaeCoding::prepare(bool decode, at::IntArrayRef shape) {
 
 /// What decode() and encode() give where nothing is computed: the shape counts.
 Tensor VaeCoding::blank_image(const Tensor& latent) const {
-  return at::zeros({latent.size(0), latent.size(2) * factor(), latent.size(3) * factor(), 3});
+  auto frames = video() ? models::vae::frames_of(shape(), latent.size(2)) : 1;
+  return at::zeros(
+      {latent.size(0) * frames, latent.size(-2) * factor(), latent.size(-1) * factor(), 3});
 }
 Tensor VaeCoding::blank_latent(const Tensor& pixels) const {
-  return at::zeros({pixels.size(0), loaded_.network->shape().latent_channels,
-                    pixels.size(2) / factor(), pixels.size(3) / factor()});
+  auto sizes = pixels.sizes().vec();
+  sizes[1] = shape().latent_channels;
+  if (video()) sizes[2] = models::vae::latent_frames_of(shape(), sizes[2]);
+  for (auto dim : {sizes.size() - 2, sizes.size() - 1}) sizes[dim] /= factor();
+  return at::zeros(sizes);
 }
 
-Tensor VaeCoding::decode(const Tensor& latent) {
+Tensor VaeCoding::fitting_latent(const Tensor& latent) const {
+  auto channels = shape().latent_channels;
+  auto fails = [&](const std::string& why) {
+    throw Error(ErrorKind::Shape, loaded_.weights->checkpoint().path(), why);
+  };
+  if (latent.dim() < 4 || latent.size(1) != channels)
+    fails(
+        fmt::format("decodes latents of {} channels, got {}: the latent belongs to another model, "
+                    "load the VAE of that",
+                    channels, latent.dim() < 2 ? 0 : latent.size(1)));
+  if (video()) return latent.dim() == 4 ? latent.unsqueeze(2) : latent;
+  if (latent.dim() == 4) return latent;
+  if (latent.size(2) != 1)
+    fails(fmt::format("decodes pictures, got a latent of {} frames: it belongs to a video model",
+                      latent.size(2)));
+  return latent.squeeze(2);
+}
+
+Tensor VaeCoding::decode(const Tensor& given) {
+  auto latent = fitting_latent(given);
   return whole_or_tiled(
       "decoding",
       [&] {
-        auto use = prepare(true, {1, latent.size(1), latent.size(2), latent.size(3)});
+        auto use = prepare(true, one_of(latent));
         if (engine_.plan_only()) return blank_image(latent);
         std::vector<Tensor> images;
         for (const auto& one : latent.split(1)) {
@@ -82,16 +128,24 @@ Tensor VaeCoding::decode(const Tensor& latent) {
         }
         return at::cat(images);
       },
-      [&] { return decode_tiled(latent, {}); });
+      [&] {
+        auto side = 256 / factor();
+        return decode_tiled(latent, video() ? TileSize{side, side, side / 4} : TileSize{}, {});
+      });
 }
 
-Tensor VaeCoding::decode_tiled(const Tensor& latent, const TileSize& tile,
+Tensor VaeCoding::decode_tiled(const Tensor& given, const TileSize& tile, const Frames& frames,
                                const TileProgress& progress) {
-  // The widest of the three passes: two tiles long, half a tile high.
-  auto use = prepare(true, {1, latent.size(1), std::min(latent.size(2), tile.height),
-                            std::min(latent.size(3), tile.width)});
+  auto latent = fitting_latent(given);
+  // The widest of the three passes over pictures: two tiles long, half a tile high.
+  auto use = prepare(true, tile_shape(latent, frames.at_once, tile));
   if (engine_.plan_only()) return blank_image(latent);
-  return to_image(models::vae::decode_tiled(*loaded_.network, latent.to(device()), tile, progress));
+  const auto& network = *loaded_.network;
+  auto there = latent.to(device());
+  if (video())
+    return to_image(
+        models::vae::decode_tiled_video(network, there, video_tile(tile, frames), progress));
+  return to_image(models::vae::decode_tiled(network, there, tile, progress));
 }
 
 Tensor VaeCoding::pixels_of(const Tensor& image) const {
@@ -106,7 +160,8 @@ Tensor VaeCoding::pixels_of(const Tensor& image) const {
                   fmt::format("is smaller than the {} pixels of a latent cell", factor()));
     if (kept != size) pixels = pixels.narrow(dim, size % factor() / 2, kept);
   }
-  return pixels.movedim(-1, 1) * 2.0 - 1.0;
+  pixels = pixels.movedim(-1, 1) * 2.0 - 1.0;
+  return video() ? pixels.movedim(1, 0).unsqueeze(0) : pixels;
 }
 
 Tensor VaeCoding::encode(const Tensor& image) {
@@ -114,7 +169,7 @@ Tensor VaeCoding::encode(const Tensor& image) {
   return whole_or_tiled(
       "encoding",
       [&] {
-        auto use = prepare(false, {1, 3, pixels.size(2), pixels.size(3)});
+        auto use = prepare(false, one_of(pixels));
         if (engine_.plan_only()) return blank_latent(pixels);
         std::vector<Tensor> latents;
         for (const auto& one : pixels.split(1)) {
@@ -124,18 +179,27 @@ Tensor VaeCoding::encode(const Tensor& image) {
         }
         return at::cat(latents);
       },
-      [&] { return encode_tiled(image, {512, 512, 64}); });
+      [&] {
+        return encode_tiled(image, video() ? TileSize{256, 256, 64} : TileSize{512, 512, 64}, {});
+      });
 }
 
-Tensor VaeCoding::encode_tiled(const Tensor& image, const TileSize& tile,
+Tensor VaeCoding::encode_tiled(const Tensor& image, const TileSize& tile, const Frames& frames,
                                const TileProgress& progress) {
   auto pixels = pixels_of(image);
-  auto use = prepare(
-      false, {1, 3, std::min(pixels.size(2), tile.height), std::min(pixels.size(3), tile.width)});
+  if (video()) {
+    // Frames that make no whole latent frame are left out.
+    auto step = shape().time_downscale;
+    pixels = pixels.narrow(2, 0, (pixels.size(2) - 1) / step * step + 1);
+  }
+  auto use = prepare(false, tile_shape(pixels, frames.at_once, tile));
   if (engine_.plan_only()) return blank_latent(pixels);
-  return models::vae::encode_tiled(*loaded_.network, pixels.contiguous().to(device()), tile,
-                                   progress)
-      .to(at::kCPU, at::kFloat);
+  const auto& network = *loaded_.network;
+  auto there = pixels.contiguous().to(device());
+  auto latent =
+      video() ? models::vae::encode_tiled_video(network, there, video_tile(tile, frames), progress)
+              : models::vae::encode_tiled(network, there, tile, progress);
+  return latent.to(at::kCPU, at::kFloat);
 }
 
 }  // namespace distorch::nodes

@@ -9,8 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "distorch/base/weak_cache.h"
 #include "distorch/models/control/control.h"
 #include "distorch/models/family.h"
+#include "distorch/models/model_patch.h"
 #include "distorch/models/patches.h"
 #include "distorch/sampling/conditioning.h"
 #include "distorch/sampling/guidance_stages.h"
@@ -22,6 +24,7 @@
 ///
 /// - MODEL: Model; CLIP: Clip; VAE: Vae; CONDITIONING: sampling::Conditioning
 /// - CONTROL_NET: ControlNet (control.h)
+/// - MODEL_PATCH: ModelPatch (model_patch.h)
 /// - LATENT: sampling::Latent, samples [B, C, h, w] or [B, C, T, h, w] float32 on the CPU, as the VAE
 ///   gives them
 /// - IMAGE: at::Tensor [B, H, W, C] float32 0..1 on the CPU
@@ -29,8 +32,8 @@
 /// - INT, FLOAT, STRING, BOOLEAN: graph::Json (graph::Value::constant)
 namespace distorch::nodes {
 
-/// Matched adapters by LoRA file, so that a file is read once for a model.
-using LoraCache = std::map<std::string, std::shared_ptr<const std::vector<weights::NamedAdapter>>>;
+/// Matched adapters by LoRA file, so that what is used in several places exists once.
+using LoraCache = WeakCache<const std::vector<weights::NamedAdapter>>;
 
 /// A network that is open: its layers, its weights wherever they rest, its names in LoRA files.
 template <class Network>
@@ -41,16 +44,32 @@ struct Loaded {
   std::shared_ptr<streaming::StreamedModel> weights;  // points into network
   models::LoraNames lora_names;
   LoraCache loras;
-};
-
-/// A diffusion model that is open.
-struct LoadedDiffusion : Loaded<models::Network> {
   std::string identity;  // of its weights and where they go
   streaming::PlacementRequest placement;
   /// Removes a file of mixed weights with the model; empty for others.
   std::shared_ptr<const void> file_guard;
+};
+
+/// A diffusion model that is open.
+struct LoadedDiffusion : Loaded<models::Network> {
   std::shared_ptr<const models::Family> family;
   std::shared_ptr<const sampling::ModelSampling> sampling;
+};
+
+using LoadedVae = Loaded<models::VaeNetwork>;
+
+/// `loaded` is null where a checkpoint holds no autoencoder.
+struct Vae {
+  std::shared_ptr<LoadedVae> loaded;
+};
+
+/// What one of the model patches of a MODEL looks at (model_patch.h).
+struct PatchUse {
+  Vae vae;
+  at::Tensor image;  // [B, H, W, 3] 0..1 on the CPU
+  at::Tensor keep;   // [B, 1, H, W], 1 = keep; undefined: all
+  double strength = 1.0;
+  models::PatchPicture picture;
 };
 
 struct Model {
@@ -60,9 +79,14 @@ struct Model {
   std::shared_ptr<const sampling::ModelSampling> sampling;
   /// A latent format in place of the family's.
   std::optional<models::LatentFormat> latent;
-  std::vector<sampling::GuidanceStage> guidance;
+  sampling::GuidanceStages guidance;
   models::Patches patches;
+  /// By the patches that the loaded model has, in order.
+  std::vector<PatchUse> patch_uses;
 
+  const sampling::ModelSampling& noise_levels() const {
+    return sampling ? *sampling : *loaded->sampling;
+  }
   const models::LatentFormat& latent_format() const {
     return latent ? *latent : loaded->family->latent();
   }
@@ -104,13 +128,6 @@ struct Clip {
   /// By encoder; a shorter list: the others have none.
   std::vector<std::vector<streaming::LoraUse>> loras;
   std::optional<int> layer;  // of CLIPSetLastLayer
-};
-
-using LoadedVae = Loaded<models::VaeNetwork>;
-
-/// `loaded` is null where a checkpoint holds no autoencoder.
-struct Vae {
-  std::shared_ptr<LoadedVae> loaded;
 };
 
 }  // namespace distorch::nodes

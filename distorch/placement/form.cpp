@@ -1,6 +1,5 @@
 #include "distorch/placement/form.h"
 
-#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <utility>
@@ -17,6 +16,7 @@ namespace {
 
 constexpr double kWorthMemory = 0.1;  // of a stored step must be decoding
 constexpr double kSame = 1e-9;        // relative: times this near are equal
+constexpr double kRounding = 1.01;    // converted weights begin at whole lines of the cache
 
 struct Candidate {
   Placement placement;
@@ -40,9 +40,8 @@ std::optional<Candidate> candidate(const System& asked_system, const Model& aske
   }
 }
 
-bool all_resident(const Placement& placement) {
-  return std::all_of(placement.blocks.begin(), placement.blocks.end(),
-                     [](const Home& home) { return home.how == How::Resident; });
+bool larger(std::int64_t converted_bytes, std::int64_t stored_bytes) {
+  return static_cast<double>(converted_bytes) > kRounding * static_cast<double>(stored_bytes);
 }
 
 FormChoice choice(Form form, Candidate candidate, std::string reason) {
@@ -78,8 +77,8 @@ FormChoice choose_form(const System& system, const ModelForms& forms, double ste
   if (!converted) return choice(Form::Stored, std::move(*stored), "converted it does not fit");
   if (!stored) return choice(Form::Converted, std::move(*converted), "as stored it does not fit");
 
-  if (converted_bytes > stored_bytes) {
-    if (!all_resident(converted->placement))
+  if (larger(converted_bytes, stored_bytes)) {
+    if (!converted->placement.all_resident())
       return choice(Form::Stored, std::move(*stored), "converted not all of it stays resident");
     const double share = stored->step_s > 0 ? forms.decode_s / stored->step_s : 0;
     if (share <= kWorthMemory)
@@ -89,7 +88,7 @@ FormChoice choose_form(const System& system, const ModelForms& forms, double ste
   const double as_stored = steps * stored->step_s;
   const double once_converted = forms.convert_s + steps * converted->step_s;
   const bool same = std::abs(as_stored - once_converted) <= kSame * as_stored;
-  const bool convert = same ? converted_bytes <= stored_bytes : once_converted < as_stored;
+  const bool convert = same ? !larger(converted_bytes, stored_bytes) : once_converted < as_stored;
   auto reason = fmt::format("{:.0f} steps take {:.3g} s as stored, {:.3g} s converted", steps,
                             as_stored, once_converted);
   return convert ? choice(Form::Converted, std::move(*converted), std::move(reason))

@@ -47,7 +47,7 @@ using MakePlan = std::function<Placement(const System&, const Model&)>;
 /// are timed by the same clock, and the shorter time of `steps` steps, with the conversion that
 /// precedes them, wins, except that
 ///  * what runs once (`steps` <= 1: text encoders) stays as stored;
-///  * where conversion makes the weights larger (fp8, packed) it is taken only if all of them stay
+///  * where conversion makes the weights larger by more than a hundredth (fp8, packed) it is taken only if all of them stay
 ///    resident and decoding costs more than a tenth of a stored step: memory given away for less
 ///    is missed by the next model;
 ///  * equal times go to the form with fewer bytes, and where those are equal too (float16 computed

@@ -67,6 +67,11 @@ Bytes Placement::ring_bytes() const {
                          [](Bytes sum, const RingSize& ring) { return sum + ring.bytes(); });
 }
 
+bool Placement::all_resident() const {
+  return std::all_of(blocks.begin(), blocks.end(),
+                     [](const Home& home) { return home.how == How::Resident; });
+}
+
 Bytes Placement::peak_bytes() const { return bytes[compute] + ring_bytes() + activation_bytes; }
 
 Placement make_placement(const System& system, const Model& model, std::vector<Home> homes,

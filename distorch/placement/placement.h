@@ -98,6 +98,7 @@ struct Placement {
   std::int64_t ring_bytes() const;
   /// Weights + rings + activations on the compute device.
   std::int64_t peak_bytes() const;
+  bool all_resident() const;
   bool operator==(const Placement&) const = default;
 };
 

@@ -27,6 +27,8 @@ class Encoding {
   virtual bool matches(formats::DType dtype, const std::vector<bool>& present) const = 0;
   /// [shape] in `dtype` on the weight's device.
   virtual at::Tensor decode(const Packed& weight, at::ScalarType dtype) const = 0;
+  /// Rows `first` .. `first + count - 1` of dimension 0; parts that go by rows are cut too.
+  virtual Packed rows(const Packed& weight, std::int64_t first, std::int64_t count) const;
 };
 
 /// The list.

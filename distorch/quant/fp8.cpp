@@ -78,8 +78,9 @@ at::Tensor fast_linear(const at::Tensor& x, const Packed& weight, const at::Tens
   const auto dtype = x.scalar_type();
   const bool half = dtype == at::kHalf || dtype == at::kBFloat16;
   const auto& w = weight.values;
-  if (!half || w.scalar_type() != at::kFloat8_e4m3fn || w.dim() != 2 || w.size(0) % multiple != 0 ||
-      w.size(1) % multiple != 0 || !has_products(x.device()))
+  if (!half || weight.encoding != &float8_e4m3fn() || w.scalar_type() != at::kFloat8_e4m3fn ||
+      w.dim() != 2 || w.size(0) % multiple != 0 || w.size(1) % multiple != 0 ||
+      !has_products(x.device()))
     return {};
   auto one = [&] { return at::ones({}, at::TensorOptions().device(x.device()).dtype(at::kFloat)); };
   auto scale = weight.parts.empty() || !weight.parts[0].defined() ? one() : weight.parts[0];

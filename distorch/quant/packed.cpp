@@ -20,10 +20,14 @@ bool goes_by_rows(const at::Tensor& part, std::int64_t rows) {
 }  // namespace
 
 Packed Packed::rows(std::int64_t first, std::int64_t count) const {
-  auto result = *this;
-  auto all = shape.at(0);
+  return encoding->rows(*this, first, count);
+}
+
+Packed Encoding::rows(const Packed& weight, std::int64_t first, std::int64_t count) const {
+  auto result = weight;
+  auto all = weight.shape.at(0);
   result.shape[0] = count;
-  result.values = values.narrow(0, first, count);
+  result.values = weight.values.narrow(0, first, count);
   for (auto& part : result.parts)
     if (goes_by_rows(part, all)) part = part.narrow(0, first, count);
   return result;

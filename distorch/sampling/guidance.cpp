@@ -9,6 +9,8 @@
 #include "distorch/base/error.h"
 #include "distorch/base/run_token.h"
 #include "distorch/sampling/batch.h"
+#include "distorch/sampling/guidance_pipeline.h"
+#include "distorch/sampling/step_cache.h"
 
 namespace distorch::sampling {
 namespace {
@@ -38,6 +40,7 @@ struct Task {
   std::optional<Box> box;  // within the latent
   ModelInputs inputs;      // with the batch of x
   const Control* control;
+  const void* owner;  // the item, for caches
 };
 
 // The part of an item's box that lies in a latent of `dims`.
@@ -195,7 +198,7 @@ std::vector<Task> tasks_at(const std::vector<const std::vector<PreparedItem>*>& 
       const std::optional<Box> box = item.box ? std::optional(clip(*item.box, dims)) : std::nullopt;
       const at::Tensor part = crop(x, box, 2);
       tasks.push_back({list, part, weight_of(item, box, part, dims), box,
-                       inputs_for(item, box, x.size(0)), item.control.get()});
+                       inputs_for(item, box, x.size(0)), item.control.get(), &item});
     }
   }
   return tasks;
@@ -225,6 +228,8 @@ std::vector<std::size_t> next_batch(const X0Model& model, const std::vector<Task
   }
   return together;
 }
+
+bool is_one(double number) { return std::abs(number - 1.0) <= 1e-9; }
 
 }  // namespace
 
@@ -270,14 +275,27 @@ at::Tensor X0Model::scale_latent_inpaint(const at::Tensor& sigma, const at::Tens
 at::Tensor predict_x0(
     const ModelSampling& sampling, const at::Tensor& x, const at::Tensor& sigma,
     const std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>& network) {
-  const at::Tensor output =
-      network(sampling.calculate_input(sigma, x), sampling.timestep(sigma).to(at::kFloat));
-  return sampling.calculate_denoised(sigma, output.to(at::kFloat), x);
+  return predict_x0(sampling, x, sigma, CallFacts(), network);
+}
+
+at::Tensor predict_x0(
+    const ModelSampling& sampling, const at::Tensor& x, const at::Tensor& sigma,
+    const CallFacts& facts,
+    const std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>& network) {
+  const at::Tensor scaled = sampling.calculate_input(sigma, x);
+  const auto compute = [&] {
+    return network(scaled, sampling.timestep(sigma).to(at::kFloat)).to(at::kFloat);
+  };
+  const at::Tensor output = facts.cache != nullptr
+                                ? facts.cache->through(scaled, facts.sigma, facts.owners, compute)
+                                : compute();
+  return sampling.calculate_denoised(sigma, output, x);
 }
 
 std::vector<at::Tensor> predict_each(X0Model& model,
                                      const std::vector<const std::vector<PreparedItem>*>& lists,
-                                     const at::Tensor& x, float sigma) {
+                                     const at::Tensor& x, float sigma, const NetworkChange* change,
+                                     StepCache* cache) {
   constexpr double kAlmostNothing = 1e-37;  // where no item counts: 0 / this = 0
   std::vector<at::Tensor> sums, weights;
   for (std::size_t i = 0; i < lists.size(); ++i) {
@@ -285,18 +303,24 @@ std::vector<at::Tensor> predict_each(X0Model& model,
     weights.push_back(at::full_like(x, kAlmostNothing));
   }
   std::vector<Task> tasks = tasks_at(lists, x, sigma);
+  if (cache != nullptr) {
+    cache->begin();
+  }
   while (!tasks.empty()) {
     throw_if_interrupted();
     const std::vector<std::size_t> chosen = next_batch(model, tasks);
     std::vector<const Task*> batch;
     std::vector<at::Tensor> parts;
+    std::vector<const void*> owners;
     for (std::size_t index : chosen) {
+      owners.push_back(tasks[index].owner);
       batch.push_back(&tasks[index]);
       parts.push_back(tasks[index].x);
     }
     const auto count = static_cast<std::int64_t>(chosen.size());
-    const at::Tensor result = model.apply(at::cat(parts), per_item(x, sigma, count), join(batch),
-                                          {sigma, count, batch.front()->control});
+    const at::Tensor result =
+        model.apply(at::cat(parts), per_item(x, sigma, count), join(batch),
+                    {sigma, count, batch.front()->control, change, cache, std::move(owners)});
     const std::vector<at::Tensor> pieces = result.chunk(count);
     for (std::size_t k = 0; k < batch.size(); ++k) {
       const Task& task = *batch[k];
@@ -313,8 +337,9 @@ std::vector<at::Tensor> predict_each(X0Model& model,
   return sums;
 }
 
-CfgDenoiser::CfgDenoiser(X0Model& model, PreparedConditioning conditioning, double cfg)
-    : model_(model), conditioning_(std::move(conditioning)), cfg_(cfg) {}
+CfgDenoiser::CfgDenoiser(X0Model& model, PreparedConditioning conditioning, GuiderRule rule,
+                         RunState state)
+    : model_(model), conditioning_(std::move(conditioning)), rule_(rule), state_(state) {}
 
 at::Tensor CfgDenoiser::operator()(const at::Tensor& x, float sigma) {
   return predict(x, sigma, false).denoised;
@@ -325,42 +350,162 @@ GuidedPair CfgDenoiser::with_uncond(const at::Tensor& x, float sigma) {
 }
 
 GuidedPair CfgDenoiser::predict(const at::Tensor& x, float sigma, bool need_uncond) {
-  const bool without = std::abs(cfg_ - 1.0) <= 1e-9 && !need_uncond;
-  std::vector<const std::vector<PreparedItem>*> lists = {&conditioning_.positive};
-  if (!without) {
-    lists.push_back(&conditioning_.negative);
+  if (state_.result_cache == nullptr) {
+    return compute(x, sigma, need_uncond);
   }
-  std::vector<at::Tensor> each = predict_each(model_, lists, x, sigma);
-  if (without && !guidance) {
-    return {each[0], {}};
+  state_.result_cache->begin();
+  const at::Tensor denoised = state_.result_cache->through(x, sigma, {this}, [&] {
+    GuidedPair pair = compute(x, sigma, need_uncond);
+    last_uncond_ = pair.uncond;
+    return pair.denoised;
+  });
+  return {denoised, last_uncond_};
+}
+
+std::vector<at::Tensor> CfgDenoiser::estimates(const at::Tensor& x, float sigma,
+                                               const std::vector<const Items*>& lists,
+                                               const NetworkChange* change) {
+  std::vector<const Items*> wanted;
+  for (const Items* list : lists) {
+    if (list != nullptr) {
+      wanted.push_back(list);
+    }
   }
-  const at::Tensor uncond = without ? at::zeros_like(x) : each[1];
-  if (guidance) {
-    return {guidance({x, per_item(x, sigma), each[0], uncond, cfg_}), uncond};
+  std::vector<at::Tensor> each =
+      predict_each(model_, wanted, x, sigma, change, state_.network_cache);
+  for (std::size_t i = 0; i < lists.size(); ++i) {
+    if (lists[i] == nullptr) {
+      each.insert(each.begin() + static_cast<std::ptrdiff_t>(i), at::Tensor());
+    }
   }
-  return {uncond + (each[0] - uncond) * cfg_, uncond};
+  return each;
+}
+
+at::Tensor CfgDenoiser::guided(const at::Tensor& x, float sigma, const at::Tensor& cond,
+                               const at::Tensor& uncond, double cfg, const Items& asked) {
+  if (state_.guidance == nullptr || !state_.guidance->changes_result()) {
+    return uncond.defined() ? uncond + (cond - uncond) * cfg : cond;
+  }
+  GuidanceStep step = {.x = x, .sigma = sigma, .cfg = cfg, .cond = cond};
+  step.has_uncond = uncond.defined() && !conditioning_.negative.empty();
+  step.uncond = uncond.defined() ? uncond : at::zeros_like(x);
+  step.ask = [&](const NetworkChange& change) { return estimates(x, sigma, {&asked}, &change)[0]; };
+  step.ask_negative = [&](const at::Tensor& other) {
+    return estimates(other, sigma, {&conditioning_.negative})[0];
+  };
+  step.attention_map = [&] {
+    NetworkChange change;
+    change.attention_map = "middle_block";
+    const PreparedItem& item = conditioning_.negative.front();
+    const CallFacts facts = {sigma, 1, item.control.get(), &change, nullptr, {&item}};
+    return model_.apply(x, per_item(x, sigma), inputs_for(item, std::nullopt, x.size(0)), facts);
+  };
+  state_.guidance->combine(step);
+  return step.denoised;
+}
+
+GuidedPair CfgDenoiser::compute(const at::Tensor& x, float sigma, bool need_uncond) {
+  switch (rule_.kind) {
+    case GuiderRule::Kind::PerpNeg: return predict_perpendicular(x, sigma, need_uncond);
+    case GuiderRule::Kind::Cfg: return predict_plain(x, sigma, need_uncond);
+    default: return predict_dual(x, sigma, need_uncond);
+  }
+}
+
+double CfgDenoiser::cfg_at(float sigma) const {
+  return state_.guidance != nullptr ? state_.guidance->cfg_at(sigma, rule_.cfg) : rule_.cfg;
+}
+
+GuidedPair CfgDenoiser::predict_plain(const at::Tensor& x, float sigma, bool need_uncond) {
+  const auto& c = conditioning_;
+  const double cfg = cfg_at(sigma);
+  need_uncond = need_uncond || (state_.guidance != nullptr && state_.guidance->needs_negative());
+  const Items* negative = is_one(cfg) && !need_uncond ? nullptr : &c.negative;
+  const auto* skipped =
+      state_.guidance != nullptr ? state_.guidance->skipped_for_negative(sigma) : nullptr;
+  std::vector<at::Tensor> each;
+  if (skipped != nullptr && negative != nullptr && !negative->empty()) {
+    NetworkChange change;
+    change.skipped = *skipped;
+    each = {estimates(x, sigma, {&c.positive})[0], estimates(x, sigma, {negative}, &change)[0]};
+  } else {
+    each = estimates(x, sigma, {&c.positive, negative});
+  }
+  if (state_.guidance != nullptr) {
+    const bool has_uncond = each[1].defined() && !negative->empty();
+    GuidanceStep step = {.x = x, .sigma = sigma, .cfg = cfg, .cond = each[0]};
+    step.has_uncond = has_uncond;
+    step.uncond = each[1].defined() ? each[1] : at::zeros_like(x);
+    state_.guidance->before(step);
+    each = {step.cond, step.uncond};
+  }
+  return {guided(x, sigma, each[0], each[1], cfg, c.positive), each[1]};
+}
+
+GuidedPair CfgDenoiser::predict_dual(const at::Tensor& x, float sigma, bool need_uncond) {
+  const auto& c = conditioning_;
+  if (rule_.kind == GuiderRule::Kind::NestedDual) {
+    const std::vector<at::Tensor> each = estimates(x, sigma, {&c.negative, &c.third, &c.positive});
+    const at::Tensor inner = guided(x, sigma, each[2], each[1], rule_.cfg, c.positive);
+    return {each[0] + (inner - each[0]) * rule_.second_cfg, each[1]};
+  }
+  const bool no_negative = is_one(rule_.second_cfg) && !need_uncond;
+  const bool no_third = no_negative && is_one(rule_.cfg);
+  const std::vector<at::Tensor> each = estimates(
+      x, sigma, {no_negative ? nullptr : &c.negative, no_third ? nullptr : &c.third, &c.positive});
+  const at::Tensor third = no_third ? at::zeros_like(x) : each[1];
+  const at::Tensor inner = guided(x, sigma, third, each[0], rule_.second_cfg, c.third);
+  return {inner + (each[2] - third) * rule_.cfg, each[0]};
+}
+
+GuidedPair CfgDenoiser::predict_perpendicular(const at::Tensor& x, float sigma, bool need_uncond) {
+  const auto& c = conditioning_;
+  const double cfg = cfg_at(sigma);
+  const bool no_negative = std::abs(rule_.second_cfg) <= 1e-9 && !need_uncond;
+  if (no_negative && is_one(cfg)) {
+    return {estimates(x, sigma, {&c.positive})[0], {}};
+  }
+  const std::vector<at::Tensor> each =
+      estimates(x, sigma, {&c.positive, no_negative ? nullptr : &c.negative, &c.third});
+  const at::Tensor& empty = each[2];
+  const at::Tensor towards = each[0] - empty;
+  if (no_negative) {
+    return {empty + towards * cfg, {}};
+  }
+  const at::Tensor away = each[1] - empty;
+  // The part of `away` that does not lie along `towards`, over the whole batch as one vector.
+  const at::Tensor along = (away * towards).sum() / towards.square().sum() * towards;
+  const at::Tensor change = towards - (away - along) * rule_.second_cfg;
+  return {empty + change * cfg, each[1]};
 }
 
 InpaintDenoiser::InpaintDenoiser(CfgDenoiser& inner, Kept kept)
-    : inner_(inner), kept_(std::move(kept)), keep_(1.0 - kept_.mask) {}
+    : inner_(inner), kept_(std::move(kept)) {}
 
-at::Tensor InpaintDenoiser::blend_in(const at::Tensor& x, float sigma) const {
-  const at::Tensor kept =
-      inner_.model().scale_latent_inpaint(per_item(x, sigma), kept_.noise, kept_.latent_image);
-  return x * kept_.mask + kept * keep_;
+at::Tensor InpaintDenoiser::mask_at(float sigma) const {
+  return kept_.mask_at ? kept_.mask_at(kept_.mask, sigma) : kept_.mask;
 }
 
-at::Tensor InpaintDenoiser::blend_out(const at::Tensor& denoised) const {
-  return denoised * kept_.mask + kept_.latent_image * keep_;
+at::Tensor InpaintDenoiser::blend_in(const at::Tensor& x, const at::Tensor& mask,
+                                     float sigma) const {
+  const at::Tensor kept =
+      inner_.model().scale_latent_inpaint(per_item(x, sigma), kept_.noise, kept_.latent_image);
+  return x * mask + kept * (1.0 - mask);
+}
+
+at::Tensor InpaintDenoiser::blend_out(const at::Tensor& denoised, const at::Tensor& mask) const {
+  return denoised * mask + kept_.latent_image * (1.0 - mask);
 }
 
 at::Tensor InpaintDenoiser::operator()(const at::Tensor& x, float sigma) {
-  return blend_out(inner_(blend_in(x, sigma), sigma));
+  const at::Tensor mask = mask_at(sigma);
+  return blend_out(inner_(blend_in(x, mask, sigma), sigma), mask);
 }
 
 GuidedPair InpaintDenoiser::with_uncond(const at::Tensor& x, float sigma) {
-  GuidedPair pair = inner_.with_uncond(blend_in(x, sigma), sigma);
-  pair.denoised = blend_out(pair.denoised);
+  const at::Tensor mask = mask_at(sigma);
+  GuidedPair pair = inner_.with_uncond(blend_in(x, mask, sigma), sigma);
+  pair.denoised = blend_out(pair.denoised, mask);
   return pair;
 }
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -42,11 +43,28 @@ struct EncodeContext {
   bool positive = true;
 };
 
+class Guidance;
+class StepCache;
+
+/// What the network does otherwise in one call, beside what a MODEL always does: names of blocks as
+/// in models/patches.h.
+struct NetworkChange {
+  std::set<std::string> skipped;
+  std::set<std::string> identity_attention;
+  /// Where not empty, the call gives how much attention each place gets in this block, [B, 1, h, w],
+  /// in place of x0.
+  std::string attention_map;
+};
+
 /// What the host knows about a call.
 struct CallFacts {
   float sigma = 0;                 // of all rows
   std::int64_t conditionings = 1;  // that lie behind each other in the batch, each for all pictures
-  const Control* control = nullptr;  // of all of them; null: none
+  const Control* control = nullptr;       // of all of them; null: none
+  const NetworkChange* change = nullptr;  // null: none
+  /// Where the network's result may be told from an earlier one; null: always computed.
+  StepCache* cache = nullptr;
+  std::vector<const void*> owners;  // whose conditionings they are, for the cache
 };
 
 /// A diffusion model as this folder sees it; `models` implements it, tests use closed forms.
@@ -81,6 +99,11 @@ class X0Model {
 at::Tensor predict_x0(
     const ModelSampling& sampling, const at::Tensor& x, const at::Tensor& sigma,
     const std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>& network);
+/// The same through the call's cache, where it has one.
+at::Tensor predict_x0(
+    const ModelSampling& sampling, const at::Tensor& x, const at::Tensor& sigma,
+    const CallFacts& facts,
+    const std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>& network);
 
 /// A conditioning ready for the sampling loop: areas in cells, masks in latent size, times as
 /// sigmas.
@@ -102,6 +125,31 @@ struct PreparedItem {
 struct PreparedConditioning {
   std::vector<PreparedItem> positive;
   std::vector<PreparedItem> negative;
+  std::vector<PreparedItem> third;
+};
+
+/// How the estimates of a run's conditionings become one.
+struct GuiderRule {
+  enum class Kind {
+    Cfg,         // negative + (positive - negative) · cfg
+    Dual,        // third against negative with second_cfg, plus (positive - third) · cfg
+    NestedDual,  // positive against third with cfg, and that against negative with second_cfg
+    PerpNeg,     // third is the empty prompt; the negative counts as far as it is perpendicular to
+                 // the positive, second_cfg times
+  };
+  Kind kind = Kind::Cfg;
+  double cfg = 8.0;
+  double second_cfg = 1.0;
+  GuiderRule() = default;
+  GuiderRule(double plain) : cfg(plain) {}
+  GuiderRule(Kind k, double first, double second) : kind(k), cfg(first), second_cfg(second) {}
+};
+
+/// The conditionings of a run and the rule over them.
+struct Guider {
+  GuiderRule rule;
+  Conditioning positive, negative;
+  Conditioning third;  // of rules over three
 };
 
 /// Resolves areas, masks and time ranges, encodes through the model, gives every item with an area a
@@ -109,42 +157,59 @@ struct PreparedConditioning {
 /// they say so. Source: ComfyUI comfy/samplers.py,
 /// process_conds.
 PreparedConditioning prepare_conditioning(const X0Model& model, const Conditioning& positive,
-                                          const Conditioning& negative, EncodeContext context);
+                                          const Conditioning& negative, EncodeContext context,
+                                          const Conditioning& third = {});
 
 /// x0 of each list: the weighted mean over its items where they count, 0 where none does. Items of
 /// all lists that fit together run in one call. Source: ComfyUI comfy/samplers.py, calc_cond_batch.
 std::vector<at::Tensor> predict_each(X0Model& model,
                                      const std::vector<const std::vector<PreparedItem>*>& lists,
-                                     const at::Tensor& x, float sigma);
+                                     const at::Tensor& x, float sigma,
+                                     const NetworkChange* change = nullptr,
+                                     StepCache* cache = nullptr);
 
-/// What replaces uncond + (cond - uncond) * cfg where a node asks for it.
-struct GuidanceInputs {
-  const at::Tensor& x;
-  const at::Tensor& sigma;
-  const at::Tensor& cond;
-  const at::Tensor& uncond;
-  double cfg;
+/// What a run carries from step to step; null: none of it.
+struct RunState {
+  Guidance* guidance = nullptr;        // what nodes changed about the formula
+  StepCache* network_cache = nullptr;  // of the network's outputs
+  StepCache* result_cache = nullptr;   // of guided estimates
 };
-using GuidanceFunction = std::function<at::Tensor(const GuidanceInputs&)>;
 
-/// Classifier-free guidance over prepared conditionings. With cfg 1 the negative is not computed.
+/// Guidance over prepared conditionings. What counts for nothing (the negative with cfg 1) is not
+/// computed.
 class CfgDenoiser : public Denoiser {
  public:
-  CfgDenoiser(X0Model& model, PreparedConditioning conditioning, double cfg);
+  CfgDenoiser(X0Model& model, PreparedConditioning conditioning, GuiderRule rule,
+              RunState state = {});
 
   at::Tensor operator()(const at::Tensor& x, float sigma) override;
   GuidedPair with_uncond(const at::Tensor& x, float sigma) override;
   const ModelSampling& model_sampling() const override { return model_.sampling(); }
   X0Model& model() { return model_; }
 
-  GuidanceFunction guidance;  // empty: the plain formula
-
  private:
+  using Items = std::vector<PreparedItem>;
+
   GuidedPair predict(const at::Tensor& x, float sigma, bool need_uncond);
+  double cfg_at(float sigma) const;
+  GuidedPair compute(const at::Tensor& x, float sigma, bool need_uncond);
+  GuidedPair predict_plain(const at::Tensor& x, float sigma, bool need_uncond);
+  GuidedPair predict_dual(const at::Tensor& x, float sigma, bool need_uncond);
+  GuidedPair predict_perpendicular(const at::Tensor& x, float sigma, bool need_uncond);
+  /// Estimates of the lists; undefined for those that are null.
+  std::vector<at::Tensor> estimates(const at::Tensor& x, float sigma,
+                                    const std::vector<const Items*>& lists,
+                                    const NetworkChange* change = nullptr);
+  /// The formula over two estimates (the second undefined: not computed) with all that nodes
+  /// changed about it. `asked`: what is asked again where a change needs more estimates.
+  at::Tensor guided(const at::Tensor& x, float sigma, const at::Tensor& cond,
+                    const at::Tensor& uncond, double cfg, const Items& asked);
 
   X0Model& model_;
   PreparedConditioning conditioning_;
-  double cfg_;
+  GuiderRule rule_;
+  RunState state_;
+  at::Tensor last_uncond_;  // of the last computed step
 };
 
 /// Keeps a latent where the mask is 0: that part is set to the latent with noise before every
@@ -155,6 +220,8 @@ class InpaintDenoiser : public Denoiser {
     at::Tensor mask;          // [B, C, ...], 1 = repaint
     at::Tensor latent_image;  // in the network's scale
     at::Tensor noise;
+    /// What the mask is at a noise level, from the mask above; empty: always that.
+    std::function<at::Tensor(const at::Tensor& mask, float sigma)> mask_at = {};
   };
   InpaintDenoiser(CfgDenoiser& inner, Kept kept);
 
@@ -163,12 +230,12 @@ class InpaintDenoiser : public Denoiser {
   const ModelSampling& model_sampling() const override { return inner_.model_sampling(); }
 
  private:
-  at::Tensor blend_in(const at::Tensor& x, float sigma) const;
-  at::Tensor blend_out(const at::Tensor& denoised) const;
+  at::Tensor mask_at(float sigma) const;
+  at::Tensor blend_in(const at::Tensor& x, const at::Tensor& mask, float sigma) const;
+  at::Tensor blend_out(const at::Tensor& denoised, const at::Tensor& mask) const;
 
   CfgDenoiser& inner_;
   Kept kept_;
-  at::Tensor keep_;  // 1 - mask
 };
 
 /// A noise mask [H, W], [B, H, W] or [B, 1, H, W] of any size as a mask of `latent_shape`.

@@ -5,8 +5,11 @@
 #include <cmath>
 
 #include "distorch/base/error.h"
+#include "distorch/base/log.h"
 #include "distorch/sampling/batch.h"
+#include "distorch/sampling/guidance_pipeline.h"
 #include "distorch/sampling/noise.h"
+#include "distorch/sampling/step_cache.h"
 
 namespace distorch::sampling {
 namespace {
@@ -84,6 +87,35 @@ void check_latent(const at::Tensor& latent, const std::string& label) {
   }
 }
 
+// The rule of PerpNegGuider, where a node put its prompt on the model and the guider is plain.
+Guider with_perpendicular_negative(const Guider& guider, const GuidanceStages& stages) {
+  const auto* stage = last_of<PerpendicularNegative>(stages);
+  if (stage == nullptr || guider.rule.kind != GuiderRule::Kind::Cfg) {
+    return guider;
+  }
+  return {{GuiderRule::Kind::PerpNeg, guider.rule.cfg, stage->scale},
+          guider.positive,
+          guider.negative,
+          *stage->empty};
+}
+
+// The mask of differential diffusion: cells join in as the timestep falls below their grey value.
+std::function<at::Tensor(const at::Tensor&, float)> changing_mask(const GuidanceStages& stages,
+                                                                  const Sigmas& sigmas,
+                                                                  const ModelSampling& sampling) {
+  const auto* stage = last_of<DifferentialMask>(stages);
+  if (stage == nullptr) {
+    return {};
+  }
+  const float first = sampling.timestep(sigmas.front());
+  const float last = sampling.timestep(std::max(sampling.sigma_min(), sigmas.back()));
+  return [=, &sampling, strength = stage->strength](const at::Tensor& mask, float sigma) {
+    const float threshold = (sampling.timestep(sigma) - last) / (first - last);
+    const at::Tensor binary = (mask >= threshold).to(mask.scalar_type());
+    return strength > 0 && strength < 1 ? binary * strength + mask * (1 - strength) : binary;
+  };
+}
+
 }  // namespace
 
 at::Tensor fix_empty_latent_channels(const X0Model& model, const at::Tensor& given) {
@@ -97,12 +129,13 @@ at::Tensor fix_empty_latent_channels(const X0Model& model, const at::Tensor& giv
   return latent;
 }
 
-at::Tensor run_sampler(X0Model& model, const SampleRequest& request, const Conditioning& positive,
-                       const Conditioning& negative, const StepCallback& on_step) {
+SampleResult run_sampler(X0Model& model, const SampleRequest& request, const Guider& guider,
+                         const StepCallback& on_step) {
   check_latent(request.latent_image, request.label);
   if (request.sigmas.empty()) {
-    return request.latent_image;
+    return {request.latent_image, {}};
   }
+  const Sampler& sampler = *request.sampler.sampler;
   const Sigmas& sigmas = request.sigmas;
   const ModelSampling& sampling = model.sampling();
   const at::Tensor start_noise = request.noise.to(model.device());
@@ -115,24 +148,34 @@ at::Tensor run_sampler(X0Model& model, const SampleRequest& request, const Condi
     mask = fit_mask(request.noise_mask, latent.sizes()).to(model.device());
   }
   const EncodeContext encode = {start_noise, latent, mask, request.seed};
-  CfgDenoiser guided(model, prepare_conditioning(model, positive, negative, encode), request.cfg);
-  guided.guidance = request.guidance;
+  const Guider rules = with_perpendicular_negative(guider, request.stages);
+  Guidance guidance(request.stages);
+  RunState state = {request.stages.empty() ? nullptr : &guidance};
+  std::optional<StepCache> cache;
+  if (const auto* cached = last_of<CachedSteps>(request.stages)) {
+    cache.emplace(*cached, sampling);
+    (cached->kind == CachedSteps::Kind::Easy ? state.network_cache : state.result_cache) = &*cache;
+  }
+  CfgDenoiser guided(
+      model, prepare_conditioning(model, rules.positive, rules.negative, encode, rules.third),
+      rules.rule, state);
   std::optional<InpaintDenoiser> inpaint;
   if (mask.defined()) {
     const at::Tensor kept_noise =
-        request.sampler->fresh_inpaint_noise
+        sampler.fresh_inpaint_noise
             ? prepare_noise(request.noise, request.seed + 1).to(model.device())
             : start_noise;
-    inpaint.emplace(guided, InpaintDenoiser::Kept{mask, latent, kept_noise});
+    inpaint.emplace(guided, InpaintDenoiser::Kept{mask, latent, kept_noise,
+                                                  changing_mask(request.stages, sigmas, sampling)});
   }
 
-  FiniteWatch watch(request.label, std::string(request.sampler->name),
-                    static_cast<int>(sigmas.size()) - 1);
+  FiniteWatch watch(request.label, std::string(sampler.name), static_cast<int>(sigmas.size()) - 1);
   SamplerContext context;
   context.seed = request.seed;
-  context.eta = request.eta;
-  context.s_noise = request.s_noise;
+  context.options = request.sampler.options;
+  at::Tensor denoised;
   context.on_step = [&](const StepEvent& event) {
+    denoised = event.denoised;
     watch.look(event.step, event.denoised);
     if (on_step) {
       on_step(event);
@@ -141,10 +184,17 @@ at::Tensor run_sampler(X0Model& model, const SampleRequest& request, const Condi
   const bool highest = starts_at_highest_level(sampling, sigmas.front());
   const at::Tensor x = sampling.noise_scaling(sigmas.front(), start_noise, latent, highest);
   Denoiser& denoiser = inpaint ? static_cast<Denoiser&>(*inpaint) : guided;
-  at::Tensor result = request.sampler->sample(denoiser, x, sigmas, context);
+  at::Tensor result = sampler.sample(denoiser, x, sigmas, context);
   result = sampling.inverse_noise_scaling(sigmas.back(), result);
   watch.finish(result);
-  return model.process_latent_out(result.to(at::kFloat)).to(at::kCPU);
+  if (cache) {
+    log::info("{}: {} of {} steps were told from earlier ones", request.label, cache->skipped(),
+              sigmas.size() - 1);
+  }
+  const auto as_latent = [&](const at::Tensor& x) {
+    return model.process_latent_out(x.to(at::kFloat)).to(at::kCPU);
+  };
+  return {as_latent(result), denoised.defined() ? as_latent(denoised) : denoised};
 }
 
 at::Tensor run_ksampler(X0Model& model, const KSamplerSettings& settings, const Latent& latent,
@@ -152,10 +202,9 @@ at::Tensor run_ksampler(X0Model& model, const KSamplerSettings& settings, const 
                         const StepCallback& on_step) {
   check_latent(latent.samples, settings.label);
   SampleRequest request;
-  request.sampler = &find_sampler(settings.sampler);
-  request.cfg = settings.cfg;
+  request.sampler = {&find_sampler(settings.sampler), {}};
   request.seed = settings.seed;
-  request.guidance = settings.guidance;
+  request.stages = settings.stages;
   request.label = settings.label;
   request.noise_mask = latent.noise_mask;
   request.latent_image = fix_empty_latent_channels(model, latent.samples);
@@ -170,7 +219,7 @@ at::Tensor run_ksampler(X0Model& model, const KSamplerSettings& settings, const 
   request.sigmas = cut(ksampler_sigmas(model.sampling(), settings.sampler, settings.scheduler,
                                        settings.steps, settings.denoise),
                        settings);
-  return run_sampler(model, request, positive, negative, on_step);
+  return run_sampler(model, request, {settings.cfg, positive, negative, {}}, on_step).samples;
 }
 
 }  // namespace distorch::sampling

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "distorch/sampling/guidance.h"
+#include "distorch/sampling/guidance_stages.h"
 #include "distorch/sampling/samplers.h"
 #include "distorch/sampling/schedules.h"
 
@@ -34,7 +35,7 @@ struct KSamplerSettings {
   std::optional<int> start_step;
   std::optional<int> last_step;
   bool force_full_denoise = false;
-  GuidanceFunction guidance;  // empty: the plain formula
+  GuidanceStages stages;  // what nodes changed about the model's sampling
 
   std::string label = "KSampler";  // `where` of errors: the node, as the user knows it
 };
@@ -50,20 +51,21 @@ at::Tensor run_ksampler(X0Model& model, const KSamplerSettings& settings, const 
 
 /// The parts of a run that custom sampling nodes give one by one.
 struct SampleRequest {
-  const Sampler* sampler;
+  ChosenSampler sampler;
   Sigmas sigmas;  // none: the latent comes back as it is
-  double cfg = 8.0;
   std::uint64_t seed = 0;
   at::Tensor noise;         // shape of latent_image, CPU
   at::Tensor latent_image;  // LATENT scale
   at::Tensor noise_mask;    // undefined: everywhere
-  std::optional<double> eta;
-  std::optional<double> s_noise;
-  GuidanceFunction guidance;
+  GuidanceStages stages;
   std::string label = "SamplerCustom";
 };
-at::Tensor run_sampler(X0Model& model, const SampleRequest& request, const Conditioning& positive,
-                       const Conditioning& negative, const StepCallback& on_step = {});
+struct SampleResult {
+  at::Tensor samples;
+  at::Tensor denoised;  // the last step's estimate; undefined where no step was taken
+};
+SampleResult run_sampler(X0Model& model, const SampleRequest& request, const Guider& guider,
+                         const StepCallback& on_step = {});
 
 /// An empty latent gets the channels (and the frame dimension) of the model.
 at::Tensor fix_empty_latent_channels(const X0Model& model, const at::Tensor& latent);

@@ -174,22 +174,36 @@ void share_controls(const std::vector<PreparedItem>& positive,
 }  // namespace
 
 PreparedConditioning prepare_conditioning(const X0Model& model, const Conditioning& positive,
-                                          const Conditioning& negative, EncodeContext context) {
+                                          const Conditioning& negative, EncodeContext context,
+                                          const Conditioning& third) {
   PreparedConditioning out;
+  const auto prepare_all = [&](const Conditioning& items, std::vector<PreparedItem>& list) {
+    for (const ConditioningItem& item : items) {
+      list.push_back(prepare(model, item, context));
+    }
+  };
   context.positive = true;
-  for (const ConditioningItem& item : positive) {
-    out.positive.push_back(prepare(model, item, context));
-  }
+  prepare_all(positive, out.positive);
   context.positive = false;
-  for (const ConditioningItem& item : negative) {
-    out.negative.push_back(prepare(model, item, context));
+  prepare_all(third, out.third);
+  prepare_all(negative, out.negative);
+  // A run without a third or a negative conditioning keeps these lists empty.
+  std::vector<std::vector<PreparedItem>*> lists;
+  for (auto* list : {&out.positive, &out.third, &out.negative}) {
+    if (!list->empty()) {
+      lists.push_back(list);
+    }
   }
-  for (std::size_t i = 0; i < out.positive.size(); ++i) {
-    add_partner(out.positive[i], out.negative);
+  for (auto* list : lists) {
+    for (std::size_t i = 0; i < list->size(); ++i) {
+      for (auto* other : lists) {
+        if (other != list) {
+          add_partner((*list)[i], *other);
+        }
+      }
+    }
   }
-  for (std::size_t i = 0; i < out.negative.size(); ++i) {
-    add_partner(out.negative[i], out.positive);
-  }
+  share_controls(out.positive, out.third);
   share_controls(out.positive, out.negative);
   return out;
 }

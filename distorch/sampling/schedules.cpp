@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "distorch/base/error.h"
+#include "distorch/sampling/sigmas.h"
 
 namespace distorch::sampling {
 namespace {
@@ -62,23 +63,14 @@ Sigmas sgm_uniform(const ModelSampling& model, int steps) {
   return even_timesteps(model, steps, true);
 }
 
-// Karras et al. 2022, equation 5, rho = 7.
+SigmaRange range_of(const ModelSampling& model) { return {model.sigma_max(), model.sigma_min()}; }
+
 Sigmas karras(const ModelSampling& model, int steps) {
-  constexpr double kRho = 7.0;
-  const double low = std::pow(static_cast<double>(model.sigma_min()), 1 / kRho);
-  const double high = std::pow(static_cast<double>(model.sigma_max()), 1 / kRho);
-  at::Tensor ramp = at::linspace(0, 1, steps, at::kFloat);
-  Sigmas out = values_of((high + ramp * (low - high)).pow(kRho));
-  out.push_back(0.0f);
-  return out;
+  return karras_sigmas(steps, range_of(model));
 }
 
 Sigmas exponential(const ModelSampling& model, int steps) {
-  const double low = std::log(static_cast<double>(model.sigma_min()));
-  const double high = std::log(static_cast<double>(model.sigma_max()));
-  Sigmas out = values_of(at::linspace(high, low, steps, at::kFloat).exp());
-  out.push_back(0.0f);
-  return out;
+  return exponential_sigmas(steps, range_of(model));
 }
 
 // Every n-th level from the second lowest upward: the number of steps is not always the one asked
@@ -100,25 +92,8 @@ Sigmas ddim_uniform(const ModelSampling& model, int steps) {
   return out;
 }
 
-// arXiv:2407.12173: timesteps at the quantiles of a Beta(0.6, 0.6) distribution, repeats left out.
-Sigmas beta(const ModelSampling& model, int steps) {
-  constexpr double kAlpha = 0.6;
-  constexpr double kBeta = 0.6;
-  const Sigmas& table = model.sigmas();
-  const double last_index = static_cast<double>(table.size() - 1);
-  Sigmas out;
-  double previous = -1;
-  for (int i = 0; i < steps; ++i) {
-    const double p = 1 - i * (1.0 / steps);
-    const double index = std::nearbyint(beta_quantile(p, kAlpha, kBeta) * last_index);
-    if (index != previous) {
-      out.push_back(table[static_cast<std::size_t>(index)]);
-    }
-    previous = index;
-  }
-  out.push_back(0.0f);
-  return out;
-}
+// arXiv:2407.12173.
+Sigmas beta(const ModelSampling& model, int steps) { return beta_sigmas(model, steps, 0.6, 0.6); }
 
 // A line for the first half of the steps, which removes 2.5 % of the noise, then a parabola that
 // meets it with the same slope.

@@ -2,6 +2,8 @@
 
 #include <map>
 
+#include "distorch/base/align.h"
+
 namespace distorch::streaming {
 
 namespace {
@@ -14,7 +16,7 @@ constexpr std::int64_t value_alignment = 64;
 std::int64_t dense_bytes(const weights::Stored& stored, at::ScalarType dtype) {
   auto bytes =
       c10::multiply_integers(stored.shape) * static_cast<std::int64_t>(c10::elementSize(dtype));
-  return (bytes + value_alignment - 1) / value_alignment * value_alignment;
+  return align_up(bytes, value_alignment);
 }
 
 /// Whether conversion leaves it as it is.
@@ -73,11 +75,15 @@ BlockValues Contents::values(int block, const std::vector<at::Tensor>& tensors) 
   return values;
 }
 
+bool Contents::other_strengths_only(const std::vector<LoraUse>& loras) const {
+  return std::equal(loras.begin(), loras.end(), loras_.begin(), loras_.end(),
+                    [](const LoraUse& a, const LoraUse& b) {
+                      return a.key == b.key && a.adapters == b.adapters;
+                    });
+}
+
 std::vector<int> Contents::set_loras(const std::vector<LoraUse>& loras) {
-  auto same_files = [](const LoraUse& a, const LoraUse& b) {
-    return a.key == b.key && a.adapters == b.adapters;
-  };
-  if (std::equal(loras.begin(), loras.end(), loras_.begin(), loras_.end(), same_files)) {
+  if (other_strengths_only(loras)) {
     loras_ = loras;
     return {};
   }
@@ -154,7 +160,7 @@ BlockValues Contents::converted_into(const at::Tensor& memory, int block,
                      ? room.view({shape[0], shape[2], shape[3], shape[1]}).permute({0, 3, 1, 2})
                      : room.view(shape);
     value.copy_(numbers);
-    offset += (bytes + value_alignment - 1) / value_alignment * value_alignment;
+    offset += align_up(bytes, value_alignment);
     return value;
   };
   for (std::size_t i = 0; i < result.size(); ++i) {

@@ -62,6 +62,8 @@ class Contents {
   /// did. Strong guarantee: an exception leaves everything as it was.
   std::vector<int> set_loras(const std::vector<LoraUse>& loras);
   const std::vector<LoraUse>& loras() const { return loras_; }
+  /// Whether these are the LoRAs that are set, but for their strengths.
+  bool other_strengths_only(const std::vector<LoraUse>& loras) const;
   /// The block's weights (as indices into Manifest::weights()) and how each is stored.
   const std::vector<std::pair<int, weights::Stored>>& stored(int block) const {
     return blocks_[block].stored;

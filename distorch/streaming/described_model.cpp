@@ -33,16 +33,13 @@ placement::Model describe(const StreamedModel& model, const placement::System& s
   described.name = model.options().name;
   described.activation_bytes = profile.peak_activation_bytes;
   auto ratio = slowness(system, model.options().dtype, machine);
-  bool on_host = placement::kind_of(system.devices[system.compute].name) == DeviceKind::Host;
   for (std::size_t i = 0; i < model.block_count(); ++i) {
     placement::Block block;
     block.name = const_cast<StreamedModel&>(model).manifest().blocks()[i];
     block.type = block.name.substr(0, block.name.find('.'));
     auto index = static_cast<int>(i);
     // In place in the mapping a block costs the CPU no memory of its own, but its pages must stay.
-    block.bytes = on_host || model.rests_converted()
-                      ? std::max(model.file_bytes(index), model.resident_bytes(index))
-                      : model.file_bytes(index);
+    block.bytes = std::max(model.file_bytes(index), model.resident_bytes(index));
     double seconds = i < profile.seconds.size() ? profile.seconds[i] : 0;
     for (double r : ratio) block.seconds.push_back(r < 0 ? -1 : seconds * r);
     if (i < profile.unpack_s.size()) block.unpack_s = profile.unpack_s[i];

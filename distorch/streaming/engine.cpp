@@ -10,47 +10,15 @@
 #include "distorch/base/units.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
+#include "distorch/device/retry.h"
 #include "distorch/placement/tables.h"
 #include "distorch/placement/timeline.h"
 #include "distorch/streaming/described_model.h"
+#include "distorch/streaming/model_form.h"
 
 namespace distorch::streaming {
 
 using placement::DeviceKind;
-using placement::How;
-
-namespace {
-
-bool all_resident(const placement::Placement& placement) {
-  return std::all_of(placement.blocks.begin(), placement.blocks.end(),
-                     [](const auto& home) { return home.how == How::Resident; });
-}
-
-/// Whether the weights of a model take no more memory once they are converted: float32 files that
-/// are computed in half of that, float16 in bfloat16.
-bool conversion_saves(const StreamedModel& model) {
-  std::int64_t stored = 0, converted = 0;
-  for (int block = 0; block < static_cast<int>(model.block_count()); ++block) {
-    stored += model.contents().weights_of(block).link_bytes;
-    converted += model.contents().converted_bytes(block);
-  }
-  // Each weight is rounded up to whole lines of the cache when it is converted.
-  constexpr double rounding = 1.01;
-  return model.needs_conversion() &&
-         static_cast<double>(converted) <= rounding * static_cast<double>(stored);
-}
-
-/// What a plan lets rest on a device of `system`; on the compute device with rings, and with
-/// activations where the model runs.
-std::int64_t planned_bytes(const placement::System& system, const placement::Placement& placement,
-                           const std::string& device, bool running) {
-  int index = system.find(device);
-  if (index < 0) return 0;
-  if (index != system.compute) return placement.bytes[index];
-  return running ? placement.peak_bytes() : placement.bytes[index] + placement.ring_bytes();
-}
-
-}  // namespace
 
 // --- use
 
@@ -154,6 +122,15 @@ void Engine::unload_all() {
 
 // --- who holds what
 
+/// What its plan lets a model hold on a device: on the compute device with rings, and with
+/// activations where it runs.
+std::int64_t Engine::Entry::planned_bytes(const std::string& device, bool running) const {
+  int index = system.find(device);
+  if (!planned || index < 0) return 0;
+  if (index != system.compute) return placement.bytes[index];
+  return running ? placement.peak_bytes() : placement.bytes[index] + placement.ring_bytes();
+}
+
 /// A model in use is not asked: its thread may be changing what it holds.
 bool Engine::in_place(const Entry& entry) const {
   if (plan_only() || entry.uses > 0) return entry.in_place;
@@ -165,8 +142,7 @@ bool Engine::in_place(const Entry& entry) const {
 /// that stream from RAM or are used there in place must stay there.
 std::int64_t Engine::held_bytes(const Entry& entry, const std::string& device) const {
   if (!in_place(entry)) return 0;
-  auto planned =
-      entry.planned ? planned_bytes(entry.system, entry.placement, device, entry.uses > 0) : 0;
+  auto planned = entry.planned_bytes(device, entry.uses > 0);
   if (plan_only() || entry.uses > 0) return planned;
   auto held = entry.model.lock()->device_bytes(device);
   return placement::kind_of(device) == DeviceKind::Host ? std::max(held, planned) : held;
@@ -243,9 +219,16 @@ bool Engine::free_some(const std::vector<const StreamedModel*>& keep, const std:
 
 bool Engine::make_room(const std::string& device, std::int64_t bytes, StreamedModel* user) {
   std::lock_guard lock(mutex_);
+  device::RetryScope once;  // who fails in here cannot come back for more
   device::empty_cache(device::to_torch(device));
   if (free_some({user}, device, bytes)) return true;
-  return user && user->shrink(bytes) > 0;
+  if (user) return user->shrink(bytes) > 0;
+  for (const auto& entry : entries_)
+    if (auto model = entry->model.lock();
+        model && entry->uses > 0 && entry->user == std::this_thread::get_id() &&
+        model->options().compute == device && model->shrink(bytes) > 0)
+      return true;
+  return false;
 }
 
 // --- preparing
@@ -269,7 +252,7 @@ bool Engine::fits_again(const std::vector<Draft>& drafts) {
     if (placement::kind_of(device.name) == DeviceKind::Disk) continue;
     std::int64_t needed = 0, activations = 0;
     for (const auto& draft : drafts) {
-      needed += planned_bytes(draft.entry->system, draft.entry->placement, device.name, false);
+      needed += draft.entry->planned_bytes(device.name, false);
       if (static_cast<int>(d) == system.compute)
         activations = std::max(activations, draft.entry->placement.activation_bytes);
     }
@@ -293,7 +276,6 @@ bool Engine::fits_again(const std::vector<Draft>& drafts) {
 void Engine::describe_needs(const Draft& draft, const RunNeeds& needs) const {
   draft.model->checkpoint().refresh_files();
   draft.model->set_loras(needs.loras);
-  draft.model->rest_converted(draft.entry->many_steps && conversion_saves(*draft.model));
 }
 
 Engine::Use Engine::prepare(const std::shared_ptr<StreamedModel>& model, const RunNeeds& needs) {
@@ -301,15 +283,18 @@ Engine::Use Engine::prepare(const std::shared_ptr<StreamedModel>& model, const R
 }
 
 std::vector<Engine::Use> Engine::prepare(const std::vector<Wanted>& wanted) {
-  std::vector<Use> uses;  // ends after the lock where something is thrown
+  device::RetryScope once;  // plans say what makes room here
+  std::vector<Use> uses;    // ends after the lock where something is thrown
   std::unique_lock lock(mutex_);
   std::vector<Draft> drafts;
   claim(wanted, lock, uses, drafts);
   for (std::size_t i = 0; i < drafts.size(); ++i) describe_needs(drafts[i], wanted[i].needs);
   if (unchanged(drafts) && fits_again(drafts)) return uses;
+  std::vector<placement::System> room;
+  for (const auto& draft : drafts) room.push_back(room_for(draft));
   lock.unlock();
   for (std::size_t i = 0; i < drafts.size(); ++i)
-    drafts[i].profile = wanted[i].needs.profile(speeds(drafts[i].model->options().compute));
+    profile(drafts[i], wanted[i].needs, std::move(room[i]));
   lock.lock();
   // Only what computes on one device and is planned freely can be planned as one.
   auto group_of = [&](const Draft& draft) {
@@ -332,138 +317,7 @@ std::vector<Engine::Use> Engine::prepare(const std::vector<Wanted>& wanted) {
   return uses;
 }
 
-// --- planning
-
-bool Engine::records(const Entry& entry, const Profile& profile, const StreamedModel& model) const {
-  // Not always: a recording keeps the activations' memory.
-  bool pays = recording_pays(profile.issue_s, profile.total_s);
-  return entry.many_steps && pays && describe(model.options().compute).kind == "cuda";
-}
-
-Profile Engine::timed(const Entry& entry, const Profile& profile,
-                      const StreamedModel& model) const {
-  return records(entry, profile, model) ? profile : host_bound(profile);
-}
-
-/// Other models of many steps that are opened for the same compute device, planned freely and not
-/// in use: they share its memory. One that has not run yet is taken to be as hard for its size.
-std::vector<Engine::Draft> Engine::partners_of(const std::vector<Draft>& drafts,
-                                               const placement::System& system) const {
-  std::vector<Draft> partners;
-  const auto& own = drafts[0];
-  if (!own.entry->many_steps || !free_plan(*own.entry)) return partners;
-  double per_byte = own.profile.total_s /
-                    static_cast<double>(std::max<std::int64_t>(1, own.model->total_file_bytes()));
-  for (const auto& entry : entries_) {
-    auto model = entry->model.lock();
-    if (!model || entry->uses > 0 || !entry->many_steps || !free_plan(*entry) ||
-        model->options().compute != own.model->options().compute)
-      continue;
-    Draft partner{entry, model, entry->key, entry->profile, {}};
-    if (partner.profile.seconds.empty()) {
-      partner.profile.peak_activation_bytes = own.profile.peak_activation_bytes;
-      for (std::size_t i = 0; i < model->block_count(); ++i)
-        partner.profile.seconds.push_back(
-            per_byte * static_cast<double>(model->file_bytes(static_cast<int>(i))));
-    }
-    partner.described =
-        streaming::describe(*model, system, timed(*entry, partner.profile, *model), machine_);
-    partners.push_back(std::move(partner));
-  }
-  return partners;
-}
-
-/// Recordings of others are the first to go where not everything can be resident beside them.
-void Engine::drop_recordings(const PlanRequest& request, const Entries& others) {
-  if (plan_only()) return;
-  std::int64_t needed = 0, activations = 0;
-  int compute = request.system.compute;
-  for (const auto* uses : {&request.wanted, &request.partners})
-    for (const auto& use : *uses) {
-      needed += use.model.bytes();
-      activations = std::max(activations, use.model.activation_bytes);
-    }
-  for (const auto& holder : request.holders) needed += holder.bytes[compute];
-  if (needed + activations <= request.system.devices[compute].budget_bytes) return;
-  const auto& device = request.system.devices[compute].name;
-  bool dropped = false;
-  for (const auto& entry : others)
-    if (auto model = entry->model.lock();
-        model && entry->uses == 0 && model->options().compute == device)
-      dropped = model->drop_recordings() || dropped;
-  if (dropped) device::empty_cache(device::to_torch(device));
-}
-
-/// How much more its plan lets a model hold on its compute device than it holds now.
-std::int64_t Engine::growth(const Draft& draft) const {
-  if (plan_only()) return 0;
-  const auto& compute = draft.model->options().compute;
-  return planned_bytes(draft.entry->system, draft.entry->placement, compute, false) -
-         draft.model->device_bytes(compute);
-}
-
-/// Plans models as one, then carries the plan out.
-void Engine::plan(std::vector<Draft>& drafts) {
-  const auto& own = *drafts[0].entry;
-  const auto& compute = drafts[0].model->options().compute;
-  PlanRequest request;
-  request.system = machine_.system(compute);
-  if (!free_plan(own))
-    request.allocation =
-        machine_.allocation(options().override_allocation.empty() ? own.request.allocation
-                                                                  : options().override_allocation,
-                            compute);
-  else if (placement::kind_of(compute) == DeviceKind::Host)
-    // Who computes on the CPU wants the accelerators left alone; only an allocation may name them.
-    for (auto& device : request.system.devices)
-      if (placement::kind_of(device.name) == DeviceKind::Accelerator) device.budget_bytes = 0;
-  if (options().mode == PlacementMode::Tail) request.order = placement::Order::Tail;
-  request.eject = own.request.eject;
-  for (auto& draft : drafts) {
-    draft.described = streaming::describe(
-        *draft.model, request.system, timed(*draft.entry, draft.profile, *draft.model), machine_);
-    request.wanted.push_back({draft.described, draft.entry->steps});
-  }
-  auto partners = partners_of(drafts, request.system);
-  for (const auto& partner : partners) request.partners.push_back({partner.described, own.steps});
-  auto others = others_in_place(drafts);
-  request.holders = holders(others, request.system, partners);
-  drop_recordings(request, others);
-  request.holders = holders(others, request.system, partners);
-  auto plan = plan_models(request);
-
-  std::vector<std::string> gave_way;
-  for (int i : plan.gone) {
-    gave_way.push_back(others[i]->model.lock()->options().name);
-    evict(*others[i], compute);
-  }
-  // Partners that are loaded move too: one that is so more generously than the common plan gives
-  // way now, not when memory runs out.
-  std::vector<const Draft*> moved;
-  if (plan.together)
-    for (std::size_t i = 0; i < partners.size(); ++i) {
-      if (in_place(*partners[i].entry)) moved.push_back(&partners[i]);
-      accept(partners[i], plan.system, plan.placements[drafts.size() + i]);
-    }
-  for (std::size_t i = 0; i < drafts.size(); ++i) {
-    auto& draft = drafts[i];
-    // Where nothing streams, the host runs ahead of the device: then the device's own time counts.
-    if (all_resident(plan.placements[i]))
-      draft.described = streaming::describe(*draft.model, request.system, draft.profile, machine_);
-    accept(draft, plan.system, plan.placements[i]);
-  }
-  for (const auto& draft : drafts) moved.push_back(&draft);
-  // Who gives memory up comes before who takes it.
-  std::stable_sort(moved.begin(), moved.end(), [&](const Draft* first, const Draft* second) {
-    return growth(*first) < growth(*second);
-  });
-  for (const auto* draft : moved)
-    if (draft->entry->uses > 0)
-      bring(*draft, drafts);
-    else
-      bring_partner(*draft, drafts);
-  report(drafts, gave_way);
-}
+// --- carrying plans out
 
 /// From now on this is the model's plan.
 void Engine::accept(const Draft& draft, const placement::System& system,
@@ -486,7 +340,7 @@ void Engine::load(Entry& entry, StreamedModel& model) {
     slots[entry.system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
   bool record = records(entry, entry.profile, model);
-  if (record && !all_resident(entry.placement)) {
+  if (record && !entry.placement.all_resident()) {
     placement::Timeline clock(entry.system, entry.plan_model);
     record = recording_pays(entry.profile.issue_s, clock.report(entry.placement, 0).step_s);
   }
@@ -507,7 +361,7 @@ void Engine::bring(const Draft& draft, const std::vector<Draft>& keep) {
         break;
       } catch (const std::exception& error) {
         const auto& compute = draft.model->options().compute;
-        auto bytes = planned_bytes(entry.system, entry.placement, compute, true);
+        auto bytes = entry.planned_bytes(compute, true);
         if (!device::is_out_of_memory(error) || !free_some(kept, compute, bytes)) throw;
       }
     }
@@ -531,11 +385,13 @@ void Engine::bring_partner(const Draft& draft, const std::vector<Draft>& keep) {
 
 /// One line for a model that rests whole on its compute device, the tables for one that is split.
 void Engine::log_placement(const Entry& entry) const {
-  auto tables = placement::tables(entry.system, entry.plan_model, entry.placement);
-  if (!all_resident(entry.placement)) return log::info("\n{}", tables);
-  log::info("{}: {}", entry.plan_model.name,
-            placement::summary(entry.system, entry.plan_model, entry.placement));
-  log::debug("\n{}", tables);
+  const bool whole = entry.placement.all_resident();
+  if (whole)
+    log::info("{}: {}", entry.plan_model.name,
+              placement::summary(entry.system, entry.plan_model, entry.placement));
+  const auto level = whole ? spdlog::level::debug : spdlog::level::info;
+  if (spdlog::should_log(level))
+    spdlog::log(level, "\n{}", placement::tables(entry.system, entry.plan_model, entry.placement));
 }
 
 void Engine::report(const std::vector<Draft>& drafts, const std::vector<std::string>& gave_way) {
@@ -560,8 +416,7 @@ void Engine::report(const std::vector<Draft>& drafts, const std::vector<std::str
     // Of those that run within each other's steps one computes at a time.
     for (const auto& other : drafts)
       if (other.entry != draft.entry)
-        run.others_bytes +=
-            planned_bytes(other.entry->system, other.entry->placement, compute, false);
+        run.others_bytes += other.entry->planned_bytes(compute, false);
     planned_runs_.push_back(std::move(run));
   }
 }

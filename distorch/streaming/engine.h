@@ -115,7 +115,8 @@ class Engine {
   /// (placement/tables.h); "" where none was made.
   std::string tables_of(const StreamedModel& model) const;
   /// Frees at least `bytes` on a device if it can: idle models first, then what others manage
-  /// (ForeignMemory), then weights of `user` itself. What anybody uses stays.
+  /// (ForeignMemory), then weights of `user` itself or, where it is null, of the models that this
+  /// thread uses. What anybody else uses stays.
   bool make_room(const std::string& device, std::int64_t bytes, StreamedModel* user);
 
  private:
@@ -135,6 +136,7 @@ class Engine {
     std::weak_ptr<RunToken> run;  // the last prompt that used it
     int uses = 0;                 // Use objects
     std::thread::id user;         // of the thread that made them
+    std::int64_t planned_bytes(const std::string& device, bool running) const;
   };
   /// A model that is being prepared.
   struct Draft {
@@ -159,6 +161,11 @@ class Engine {
   void release(Entry& entry);
   bool unchanged(const std::vector<Draft>& drafts) const;
   bool fits_again(const std::vector<Draft>& drafts);
+  placement::System system_of(const Entry& entry, const std::string& compute) const;
+  placement::System room_for(const Draft& draft) const;
+  void profile(Draft& draft, const RunNeeds& needs, placement::System room);
+  placement::Allocation allocation_of(const Entry& entry, const std::string& compute) const;
+  placement::Order order() const;
   void describe_needs(const Draft& draft, const RunNeeds& needs) const;
 
   bool records(const Entry& entry, const Profile& profile, const StreamedModel& model) const;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "distorch/base/align.h"
 #include "distorch/device/channels_last.h"
 
 namespace distorch::streaming {
@@ -14,10 +15,6 @@ constexpr std::int64_t run_alignment = 256;    // what device allocators give
 constexpr std::int64_t tensor_alignment = 16;  // what vector loads and matrix kernels want
 // Scales and the like are read by kernels that take them one by one.
 constexpr std::int64_t small_tensor_bytes = 256;
-
-std::int64_t align_up(std::int64_t value, std::int64_t alignment) {
-  return (value + alignment - 1) / alignment * alignment;
-}
 
 std::int64_t alignment_of(const weights::Stored& stored) {
   auto element = static_cast<std::int64_t>(c10::elementSize(weights::to_torch(stored)));

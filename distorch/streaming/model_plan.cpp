@@ -130,11 +130,11 @@ class Search {
   /// Who gives way so that everything can be resident.
   std::vector<int> ejected(const std::vector<placement::Use>& uses, bool partners) const {
     if (!request_.eject) return {};
+    // A partner that needs more room for its work than these do makes it when its turn comes.
     Bytes needed = 0, activations = 0;
-    for (const auto& use : uses) {
-      needed += use.model.bytes();
+    for (const auto& use : uses) needed += use.model.bytes();
+    for (const auto& use : request_.wanted)
       activations = std::max(activations, use.model.activation_bytes);
-    }
     int compute = request_.system.compute;
     Bytes free = request_.system.devices[compute].budget_bytes;
     std::vector<Holder> others = request_.holders;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "distorch/base/align.h"
 #include "distorch/base/log.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
@@ -16,7 +17,6 @@ using placement::How;
 
 namespace {
 
-constexpr std::int64_t page = 4096;  // registration works in whole pages
 /// Stretches that lie this near are registered as one: a call costs more than the pages between.
 constexpr std::int64_t near_bytes = std::int64_t{1} << 20;
 
@@ -29,8 +29,9 @@ Stretches streamed_stretches(const Contents& contents, const std::vector<BlockHo
   for (std::size_t block = 0; block < homes.size(); ++block)
     if (homes[block].how == How::Streamed && homes[block].device == "cpu")
       for (const auto& run : contents.all_of(static_cast<int>(block)).runs)
-        by_file[run.file].emplace_back(run.file_offset / page * page,
-                                       (run.file_offset + run.size_bytes + page - 1) / page * page);
+        // Registration works in whole pages.
+        by_file[run.file].emplace_back(align_down(run.file_offset, kPageBytes),
+                                       align_up(run.file_offset + run.size_bytes, kPageBytes));
   for (auto& [file, list] : by_file) {
     std::sort(list.begin(), list.end());
     std::vector<std::pair<std::int64_t, std::int64_t>> merged;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "distorch/base/align.h"
 #include "distorch/device/channels_last.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
@@ -28,6 +29,9 @@ void Residence::drop_loras(int block) {
   state.loras = {};
   state.lora_tensors.clear();
   state.has_loras = false;
+  // Adapters hold them, too, here and in the model's slots.
+  for (auto& slot : state.values) slot.adapters.clear();
+  if (!state.values.empty()) contents_.clear_slots(block);
 }
 
 void Residence::clear() {
@@ -43,10 +47,12 @@ void Residence::offload(int block) {
 }
 
 std::int64_t Residence::resident_bytes(int block, bool converted) const {
+  // An accelerator's allocator gives multiples of this, for the weights and for what LoRAs add.
+  constexpr std::int64_t granule = 512;
   auto own = converted && contents_.needs_conversion(block)
                  ? contents_.converted_bytes(block)
-                 : contents_.weights_of(block).slot_bytes;
-  return own + contents_.loras_of(block).slot_bytes;
+                 : align_up(contents_.weights_of(block).slot_bytes, granule);
+  return own + align_up(contents_.loras_of(block).slot_bytes, granule);
 }
 
 int Residence::largest_resident() const {

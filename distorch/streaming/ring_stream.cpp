@@ -1,3 +1,4 @@
+#include "distorch/base/align.h"
 #include "distorch/base/error.h"
 #include "distorch/device/channels_last.h"
 #include "distorch/streaming/ring_kinds.h"
@@ -14,8 +15,7 @@ constexpr std::int64_t largest_staging_bytes = std::int64_t{32} << 20;
 std::vector<std::int64_t> aligned_sizes(const std::vector<RingBlock>& blocks) {
   constexpr std::int64_t alignment = 256;  // what device allocators give
   std::vector<std::int64_t> sizes;
-  for (const auto& block : blocks)
-    sizes.push_back((block.layout->slot_bytes + alignment - 1) / alignment * alignment);
+  for (const auto& block : blocks) sizes.push_back(align_up(block.layout->slot_bytes, alignment));
   return sizes;
 }
 

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "distorch/base/align.h"
 #include "distorch/base/error.h"
 #include "distorch/streaming/ring_kinds.h"
 #include "distorch/streaming/trace.h"
@@ -33,17 +34,13 @@ void read_run(const Run& run, void* to, bool keep_cached) {
 
 namespace {
 
-// What direct reads want of offsets, sizes and addresses, on any disk.
-constexpr std::int64_t page = 4096;
+// Direct reads want whole pages of offsets, sizes and addresses, on any disk.
 // A disk takes few pieces of memory a request: in huge pages a request is larger, and reading
 // faster.
 constexpr std::int64_t huge_page = std::int64_t{2} << 20;
 
-std::int64_t aligned_up(std::int64_t value, std::int64_t alignment) {
-  return (value + alignment - 1) / alignment * alignment;
-}
-std::int64_t page_down(std::int64_t value) { return value / page * page; }
-std::int64_t page_up(std::int64_t value) { return page_down(value + page - 1); }
+std::int64_t page_down(std::int64_t value) { return align_down(value, kPageBytes); }
+std::int64_t page_up(std::int64_t value) { return align_up(value, kPageBytes); }
 
 /// Room for a block read in whole pages.
 std::int64_t direct_bytes(const Layout& layout) {
@@ -70,7 +67,7 @@ bool read_direct(int descriptor, const Run& run, std::byte* to) {
       throw Error(ErrorKind::Format, mapping.path().string(),
                   "was truncated or replaced while in use");
     at += count;
-    if (at < end && at % page != 0) return false;  // only the end of the file may cut a page
+    if (at < end && at % kPageBytes != 0) return false;  // only the end of the file may cut a page
   }
   return true;
 }
@@ -106,12 +103,12 @@ int ThreadRing::direct_descriptor(const formats::MappedFile& mapping) {
 
 /// The start of the memory for direct reads.
 std::byte* ThreadRing::room() {
-  auto alignment = capacity_bytes() > 4 * huge_page ? huge_page : page;
+  auto alignment = capacity_bytes() > 4 * huge_page ? huge_page : kPageBytes;
   bool fresh = !room_.defined();
   if (fresh)
     room_ = at::empty({capacity_bytes() + alignment}, at::TensorOptions().dtype(at::kByte));
   auto* start = reinterpret_cast<std::byte*>(
-      aligned_up(reinterpret_cast<std::int64_t>(room_.mutable_data_ptr()), alignment));
+      align_up(reinterpret_cast<std::int64_t>(room_.mutable_data_ptr()), alignment));
   if (fresh && alignment == huge_page)
     ::madvise(start, static_cast<std::size_t>(capacity_bytes()), MADV_HUGEPAGE);
   return start;
@@ -128,7 +125,7 @@ std::vector<const std::byte*> ThreadRing::fill_directly(const Filled& filled,
       direct_[run.file->mapping().get()] = -1;
       return {};
     }
-    places.push_back(to + run.file_offset % page);
+    places.push_back(to + run.file_offset % kPageBytes);
     to += page_up(run.file_offset + run.size_bytes) - page_down(run.file_offset);
   }
   return places;

@@ -11,6 +11,7 @@
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/recording.h"
+#include "distorch/device/retry.h"
 #include "distorch/device/streams.h"
 #include "distorch/streaming/trace.h"
 
@@ -19,16 +20,6 @@ namespace distorch::streaming {
 using placement::How;
 using weights::Body;
 using weights::Tensors;
-
-namespace {
-
-/// What an error says, without where in torch it was raised.
-std::string sentence_of(const std::exception& error) {
-  const auto* torch = dynamic_cast<const c10::Error*>(&error);
-  return torch ? torch->what_without_backtrace() : error.what();
-}
-
-}  // namespace
 
 StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint checkpoint,
                              StreamedOptions options)
@@ -76,18 +67,13 @@ std::int64_t StreamedModel::device_bytes(const std::string& name) const {
 void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
   if (loras == contents_.loras()) return;
   drop_recordings();  // strengths are part of what was recorded
-  // Rings know layouts, which go.
-  bool other_files = !std::equal(loras.begin(), loras.end(), contents_.loras().begin(),
-                                 contents_.loras().end(), [](const LoraUse& a, const LoraUse& b) {
-                                   return a.key == b.key && a.adapters == b.adapters;
-                                 });
-  if (!other_files) {
+  if (contents_.other_strengths_only(loras)) {
     contents_.set_loras(loras);
     residence_.strengths_changed();
     rings_.forget_values();
     return;
   }
-  // Who reads weights looks at layouts until the end.
+  // Who reads weights looks at layouts until the end, and rings know them: they go.
   wait_for_weights([&] { residence_.finish(); });
   drop_leases();
   rings_.drop();
@@ -275,6 +261,8 @@ void StreamedModel::with_room(int block, const std::function<void()>& action) {
   if (block >= 0) wanted = std::max(wanted, resident_bytes(block));
   for (int attempt = 0;; ++attempt) {
     try {
+      // Making room in the middle of a block would take its weights from under it.
+      device::RetryScope once;
       return action();
     } catch (const std::exception& error) {
       // A recorder cannot give memory back: it starts again without recording.
@@ -285,7 +273,7 @@ void StreamedModel::with_room(int block, const std::function<void()>& action) {
       auto what = block >= 0 ? "block " + manifest().blocks()[block] : "a step";
       throw Error(ErrorKind::OutOfMemory, options_.compute,
                   fmt::format("{} of {} does not fit even with every other weight moved out: {}",
-                              what, options_.name, sentence_of(error)));
+                              what, options_.name, device::sentence_of(error)));
     }
   }
 }

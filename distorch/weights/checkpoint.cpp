@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "distorch/base/error.h"
+#include "distorch/quant/joined.h"
 
 namespace distorch::weights {
 
@@ -142,6 +143,27 @@ void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::in
   add(name, rows_of(stored, first_row, rows));
 }
 
+void Checkpoint::add_joined(const std::string& name, const std::vector<Stored>& pieces) {
+  auto whole = pieces.at(0);
+  whole.encoding = &quant::joined();
+  whole.parts = pieces;
+  whole.shape[0] = whole.size_bytes = 0;
+  for (const auto& piece : pieces) {
+    if (piece.encoding)
+      throw Error(ErrorKind::Format, path_,
+                  fmt::format("'{}' is made of packed weights, which cannot be joined", name));
+    auto like = piece.shape;
+    if (like.empty() || like.size() != whole.shape.size() ||
+        !std::equal(like.begin() + 1, like.end(), whole.shape.begin() + 1))
+      throw Error(ErrorKind::Shape, path_,
+                  fmt::format("'{}' is made of tensors with unequal rows: [{}] and [{}]", name,
+                              fmt::join(pieces[0].shape, ", "), fmt::join(like, ", ")));
+    whole.shape[0] += like[0];
+    whole.size_bytes += piece.size_bytes;
+  }
+  add(name, whole);
+}
+
 void Checkpoint::rename(const std::string& from, const std::string& to) {
   auto node = tensors_.extract(from);
   if (node.empty()) return;
@@ -193,6 +215,7 @@ at::ScalarType to_torch(const Stored& stored) {
 }
 
 std::vector<Stored> tensors_of(const Stored& stored) {
+  if (stored.encoding == &quant::joined()) return stored.parts;
   std::vector<Stored> tensors{stored};
   for (const auto& part : stored.parts)
     if (part.file) tensors.push_back(part);
@@ -201,6 +224,10 @@ std::vector<Stored> tensors_of(const Stored& stored) {
 
 quant::Packed packed_from(const Stored& stored, const at::Tensor* tensors) {
   quant::Packed packed{stored.encoding, *tensors++, {}, stored.shape};
+  if (stored.encoding == &quant::joined()) {
+    packed.parts.assign(tensors, tensors + (stored.parts.size() - 1));
+    return packed;
+  }
   for (const auto& part : stored.parts)
     packed.parts.push_back(part.file ? *tensors++ : at::Tensor());
   return packed;

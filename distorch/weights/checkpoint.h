@@ -56,6 +56,9 @@ class Checkpoint {
   void add(const std::string& name, const Stored& stored);
   void add_rows(const std::string& name, const Stored& stored, std::int64_t first_row,
                 std::int64_t rows);
+  /// Adds a weight whose rows are those of several tensors in order (quant/joined.h): nothing is
+  /// copied. Error(Format) where a piece is packed, Error(Shape) where their rows are unequal.
+  void add_joined(const std::string& name, const std::vector<Stored>& pieces);
   /// Renames one tensor if it is there.
   void rename(const std::string& from, const std::string& to);
 

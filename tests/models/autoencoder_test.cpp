@@ -77,6 +77,88 @@ TEST_CASE("autoencoder: three levels and no quant convolutions") {
   CHECK(vae.decode(at::randn({1, 4, 3, 2})).sizes() == at::IntArrayRef({1, 3, 12, 8}));
 }
 
+TEST_CASE("autoencoder: 16 channels without quant convolutions (SD 3, FLUX), in every file") {
+  auto tensors = tiny_tensors({"vae_flux"});
+  Dump dump("vae_flux");
+  auto check = [&](const std::map<std::string, at::Tensor>& stored) {
+    TemporaryCheckpoint file(stored);
+    auto part = vae_part(*file);
+    Autoencoder vae(vae_config(part));
+    check_complete(vae.manifest(), part, "autoencoder");
+    weights::PlainSource source(vae.manifest(), part, at::kFloat);
+    CHECK(vae.shape().latent_channels == 16);
+    CHECK(vae.shape().downscale == 4);
+    CHECK(difference(vae.decode_pixels(dump["z"]), dump["decoded"]) < 1e-4);
+    CHECK(difference(vae.encode_mean(dump["image"]), dump["mean"]) < 1e-4);
+  };
+  check(tensors);
+  for (std::string prefix : {"vae.", "first_stage_model."}) {
+    std::map<std::string, at::Tensor> inside = {
+        {"model.diffusion_model.img_in.weight", at::ones({1})}};
+    for (const auto& [name, tensor] : tensors) inside[prefix + name] = tensor;
+    check(inside);
+  }
+  std::map<std::string, at::Tensor> renamed;
+  auto replace = [](std::string& name, const std::string& from, const std::string& to) {
+    if (auto at = name.find(from); at != std::string::npos) name.replace(at, from.size(), to);
+  };
+  for (const auto& [original, stored] : tensors) {
+    auto name = original;
+    auto tensor = stored;
+    if (name.find("attn_1") != std::string::npos && tensor.dim() == 4)
+      tensor = tensor.flatten(1).contiguous();
+    for (int level = 0; level < 3; ++level) {
+      auto here = std::to_string(level), there = std::to_string(2 - level);
+      replace(name, ".down." + here + ".block.", ".down_blocks." + here + ".resnets.");
+      replace(name, ".down." + here + ".downsample.", ".down_blocks." + here + ".downsamplers.0.");
+      replace(name, ".up." + here + ".block.", ".up_blocks." + there + ".resnets.");
+      replace(name, ".up." + here + ".upsample.", ".up_blocks." + there + ".upsamplers.0.");
+    }
+    replace(name, ".mid.block_1.", ".mid_block.resnets.0.");
+    replace(name, ".mid.block_2.", ".mid_block.resnets.1.");
+    replace(name, ".mid.attn_1.norm.", ".mid_block.attentions.0.group_norm.");
+    replace(name, ".mid.attn_1.proj_out.", ".mid_block.attentions.0.to_out.0.");
+    replace(name, ".mid.attn_1.", ".mid_block.attentions.0.to_");
+    replace(name, ".nin_shortcut.", ".conv_shortcut.");
+    replace(name, ".norm_out.", ".conv_norm_out.");
+    renamed[name] = tensor;
+  }
+  check(renamed);
+}
+
+TEST_CASE("autoencoder: FLUX.2, whose latent is 2x2 cells normalised by the training") {
+  auto tensors = tiny_tensors({"vae_flux2"});
+  tensors["bn.running_var"].add_(1.0);
+  TemporaryCheckpoint file(tensors);
+  auto part = vae_part(*file);
+  Autoencoder vae(vae_config(part));
+  check_complete(vae.manifest(), part, "autoencoder");
+  TwiceSource source(vae.manifest(), part, at::kFloat);
+  Dump dump("vae_flux2");
+  CHECK(vae.shape().latent_channels == 128);
+  CHECK(vae.shape().downscale == 8);
+  CHECK(difference(vae.decode_pixels(dump["latent"]), dump["decoded"]) < 1e-4);
+  CHECK(difference(vae.encode_mean(dump["image"]), dump["mean"]) < 1e-4);
+  CHECK_THROWS_WITH_AS(vae.decode_pixels(at::zeros({1, 32, 2, 2})),
+                       doctest::Contains("128 channels, got 32"), Error);
+  CHECK_THROWS_WITH_AS(vae.encode_mean(at::zeros({1, 3, 12, 16})),
+                       doctest::Contains("multiples of 8"), Error);
+}
+
+TEST_CASE("autoencoder: a decoder of other widths than the encoder's") {
+  VaeConfig c;
+  c.channels = {64, 96, 96};
+  c.decoder_channels = {32, 64, 64};
+  Autoencoder vae(c);
+  auto read = vae_config(vae_part(shapes_only(vae.manifest(), "vae.")));
+  CHECK(read.channels == c.channels);
+  CHECK(read.decoder_channels == c.decoder_channels);
+  weights::PlainSource source(vae.manifest(),
+                              [](const auto& w) { return tiny_weight(w.name, w.shape); });
+  auto latent = vae.encode_mean(at::rand({1, 3, 8, 12}));
+  CHECK(vae.decode_pixels(latent).sizes() == at::IntArrayRef({1, 3, 8, 12}));
+}
+
 TEST_CASE("autoencoder: diffusers names, old and new spellings of attention") {
   Autoencoder vae(VaeConfig{});
   const std::vector<std::pair<std::string, std::string>> known = {

@@ -1,9 +1,10 @@
 """object_info_reference.json: the signatures of the nodes that distorch has, as a ComfyUI server shows them.
 
-    python make_object_info_reference.py OBJECT_INFO.json
+    python make_object_info_reference.py OBJECT_INFO.json NEWER_OBJECT_INFO.json
 
 OBJECT_INFO.json is the answer of GET /object_info of ComfyUI 0.3.64 with the MultiGPU add-on, on a machine without models and
-accelerators. A node that is new here is added to NODES. Descriptions and tooltips are left out: ours are our own words.
+accelerators, NEWER_OBJECT_INFO.json that of 0.33 for nodes that came later; what only its page asks for is left out. A node that is
+new here is added to NODES or NEWER. Descriptions and tooltips are left out: ours are our own words.
 """
 import json
 import os
@@ -23,12 +24,52 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "SetLatentNoiseMask", "SaveLatent", "LoadLatent",
          "VAEEncode", "VAEEncodeForInpaint", "VAEEncodeTiled", "VAEDecode", "VAEDecodeTiled",
          "LoadImage", "LoadImageMask", "SaveImage", "PreviewImage", "ImageScale", "ImageScaleBy", "ImageInvert",
-         "ImageBatch", "EmptyImage", "SolidMask", "InvertMask", "ImageToMask", "MaskToImage",
-         "KSampler", "KSamplerAdvanced", "CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner",
+         "KSampler", "KSamplerAdvanced", "CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner", "CLIPTextEncodeSD3",
+         "TextEncodeQwenImageEdit", "TextEncodeQwenImageEditPlus",
+         "TripleCLIPLoader", "QuadrupleCLIPLoader",
+         *(n + s for n in ("TripleCLIPLoader", "QuadrupleCLIPLoader") for s in ("MultiGPU", "DisTorch2MultiGPU")),
+         "ImageBatch", "EmptyImage", "LoadImageOutput", "MaskPreview", "ImageCrop", "ImageFlip", "ImageRotate",
+         "ImageStitch", "ResizeAndPadImage", "ImageScaleToMaxDimension", "ImageScaleToTotalPixels",
+         "ImagePadForOutpaint", "GetImageSize", "RepeatImageBatch", "ImageFromBatch", "RebatchImages", "RebatchLatents",
+         "ImageBlur", "ImageSharpen", "Morphology", "Canny", "ImageBlend", "ImageRGBToYUV", "ImageYUVToRGB",
+         "ImageAddNoise", "ImageCompositeMasked", "LatentCompositeMasked", "LatentComposite",
+         "PorterDuffImageComposite", "SplitImageWithAlpha", "JoinImageWithAlpha", "ImageColorToMask", "CropMask",
+         "MaskComposite", "FeatherMask", "GrowMask", "ThresholdMask", "LatentAdd", "LatentSubtract", "LatentMultiply",
+         "LatentInterpolate", "LatentConcat", "LatentCut", "LatentBatch", "LatentBatchSeedBehavior", "LatentFlip",
+         "LatentRotate", "LatentCrop", "LatentBlend", "StringConcatenate", "StringSubstring", "StringLength",
+         "CaseConverter", "StringTrim", "StringReplace", "StringContains", "StringCompare", "RegexMatch",
+         "RegexExtract", "RegexReplace", "PreviewAny", "UpscaleModelLoader", "ImageUpscaleWithModel", "CLIPVisionLoader",
+         "CLIPVisionEncode", "StyleModelLoader", "StyleModelApply", "unCLIPConditioning", "unCLIPCheckpointLoader", "SolidMask", "InvertMask", "ImageToMask", "MaskToImage",
          "ModelSamplingDiscrete", "ModelSamplingContinuousEDM", "ModelSamplingContinuousV", "ModelSamplingSD3",
          "ModelSamplingAuraFlow", "ModelSamplingFlux", "ModelSamplingStableCascade", "EmptySD3LatentImage", "RescaleCFG", "FreeU", "FreeU_V2",
+         "ModelPatchLoader", "QwenImageDiffsynthControlnet",
          "ModelMergeSimple", "ModelMergeAdd", "ModelMergeSubtract",
+         "SamplerCustom", "SamplerCustomAdvanced", "BasicGuider", "CFGGuider", "DualCFGGuider", "PerpNegGuider", "RandomNoise",
+         "DisableNoise", "AddNoise", "KSamplerSelect", "SamplerEulerAncestral", "SamplerEulerAncestralCFGPP", "SamplerLMS",
+         "SamplerDPMPP_3M_SDE", "SamplerDPMPP_2M_SDE", "SamplerDPMPP_SDE", "SamplerDPMPP_2S_Ancestral", "SamplerDPMAdaptative",
+         "SamplerER_SDE", "SamplerSASolver", "SamplerEulerCFGpp", "BasicScheduler", "KarrasScheduler", "ExponentialScheduler",
+         "PolyexponentialScheduler", "LaplaceScheduler", "VPScheduler", "BetaSamplingScheduler", "SDTurboScheduler",
+         "AlignYourStepsScheduler", "OptimalStepsScheduler", "GITSScheduler", "LTXVScheduler", "SplitSigmas", "SplitSigmasDenoise",
+         "FlipSigmas", "SetFirstSigma", "ExtendIntermediateSigmas", "SamplingPercentToSigma",
+         "CFGNorm", "CFGZeroStar", "TCFG", "APG", "Epsilon Scaling", "RenormCFG", "Mahiro", "FreSca", "PerpNeg", "SkipLayerGuidanceSD3",
+         "SkipLayerGuidanceDiT", "SkipLayerGuidanceDiTSimple", "PerturbedAttentionGuidance", "SelfAttentionGuidance", "DifferentialDiffusion", "EasyCache",
+         "LazyCache", "LatentApplyOperation", "LatentApplyOperationCFG", "LatentOperationTonemapReinhard", "LatentOperationSharpen",
+         "VideoLinearCFGGuidance", "VideoTriangleCFGGuidance", "SamplerLCMUpscale", "UNetLoaderLP", "ModelMergeBlocks", "ModelMergeSD1", "ModelMergeSD2", "ModelMergeSDXL", "ModelMergeSD3_2B",
+         "ModelMergeAuraflow", "ModelMergeFlux1", "ModelMergeSD35_Large", "ModelMergeMochiPreview", "ModelMergeLTXV",
+         "ModelMergeCosmos7B", "ModelMergeCosmos14B", "ModelMergeWAN2_1", "ModelMergeCosmosPredict2_2B",
+         "ModelMergeCosmosPredict2_14B", "ModelMergeQwenImage", "CLIPMergeSimple", "CLIPMergeAdd", "CLIPMergeSubtract",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
+
+# What newer versions know beyond 0.3.64.
+TYPES = {"CLIPLoader": ["flux2", "ovis", "longcat_image", "cogvideox", "lens", "pixeldit", "ideogram4", "boogu", "krea2", "joyimage", "mage", "minimax"],
+         "DualCLIPLoader": ["hunyuan_video_15", "kandinsky5", "kandinsky5_image", "ltxv", "newbie", "ace"]}
+# The add-on shows these without the inputs that it adds: the newer schema of the loaders hides them. Ours have those of CLIPLoader's.
+HIDDEN = ["TripleCLIPLoader", "QuadrupleCLIPLoader"]
+NEWER = ["SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride", "ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
+         "ComfyMathExpression", "ComfyNumberConvert", "SeedNode", "ResolutionSelector", "ResizeImageMaskNode",
+         "ImageCropV2", "PrimitiveBoundingBox", "BatchImagesNode", "BatchMasksNode", "BatchLatentsNode", "ImageCompare",
+         "LatentCutToBatch", "JsonExtractString"]
+PAGE_ONLY = ("is_input_list", "dev_only", "price_badge", "search_aliases", "essentials_category", "has_intermediate_output")
 
 PROSE = {"description", "tooltip", "output_tooltips"}
 
@@ -41,6 +82,24 @@ def without_prose(value):
 
 with open(sys.argv[1], encoding="utf-8") as f:
     everything = json.load(f)
+for name, types in TYPES.items():
+    for ending in ("", "MultiGPU", "DisTorch2MultiGPU"):
+        choices = everything[name + ending]["input"]["required"]["type"][0]
+        choices += [t for t in types if t not in choices]
+for name in HIDDEN:
+    for ending in ("MultiGPU", "DisTorch2MultiGPU"):
+        model = everything["CLIPLoader" + ending]
+        files = list(everything[name]["input"]["required"])
+        variant = json.loads(json.dumps(model))
+        variant["input"]["required"] = {f: [[]] for f in files}
+        variant["input_order"]["required"] = files
+        variant["name"] = variant["display_name"] = name + ending
+        everything[name + ending] = variant
+with open(sys.argv[2], encoding="utf-8") as f:
+    newer = json.load(f)
+for name in NEWER:
+    everything[name] = {key: value for key, value in newer[name].items()
+                        if key not in PAGE_ONLY and (key != "output_matchtypes" or value)}
 target = os.path.join(os.path.dirname(os.path.abspath(__file__)), "object_info_reference.json")
 with open(target, "w", encoding="utf-8") as f:
-    f.write("{\n" + ",\n".join(f"{json.dumps(n)}: {json.dumps(without_prose(everything[n]))}" for n in NODES) + "\n}\n")
+    f.write("{\n" + ",\n".join(f"{json.dumps(n)}: {json.dumps(without_prose(everything[n]))}" for n in NODES + NEWER) + "\n}\n")

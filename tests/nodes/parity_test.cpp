@@ -19,6 +19,8 @@ constexpr double tolerance_of_amplified_on_gpus = 5e-3;
 
 at::Tensor tensor_of(const graph::Value& value, const std::string& kind) {
   if (kind == "image" || kind == "mask") return value.as<at::Tensor>();
+  if (kind == "sigmas") return at::tensor(value.as<sampling::Sigmas>(), at::kFloat);
+  if (kind == "number") return at::tensor({value.as<graph::Json>().get<float>()}, at::kFloat);
   if (kind == "latent") return value.as<sampling::Latent>().samples;
   if (kind == "noise_mask") return value.as<sampling::Latent>().noise_mask;
   const auto& conditioning = value.as<sampling::Conditioning>();
@@ -27,6 +29,7 @@ at::Tensor tensor_of(const graph::Value& value, const std::string& kind) {
 }
 
 double largest_difference(const at::Tensor& got, const at::Tensor& wanted) {
+  if (wanted.numel() == 0) return 0;
   auto scale = wanted.abs().max().item<double>();
   return (got - wanted).abs().max().item<double>() / (scale > 0 ? scale : 1.0);
 }
@@ -49,6 +52,11 @@ void compare(const std::string& name) {
       prompt["keep " + key] = {{"class_type", "Keep"}, {"inputs", {{"value", output["node"]}}}};
     tiny.run_well(prompt);
     for (const auto& [key, output] : one["outputs"].items()) {
+      if (output["kind"] == "value") {
+        const auto& value = tiny.kept.at("keep " + key).as<Json>();
+        CHECK_MESSAGE((value == output["value"]), key << ": " << value.dump());
+        continue;
+      }
       auto got = tensor_of(tiny.kept.at("keep " + key), output["kind"].get<std::string>());
       auto wanted = dump[title + "/" + key];
       INFO(key);
@@ -64,9 +72,19 @@ void compare(const std::string& name) {
 }  // namespace
 
 TEST_CASE("any device: image and latent nodes give ComfyUI's numbers") { compare("nodes_image"); }
+TEST_CASE("nodes that change pictures give ComfyUI's numbers") { compare("nodes_pictures"); }
+TEST_CASE("nodes for masks and for latents give ComfyUI's numbers") { compare("nodes_masks"); }
+TEST_CASE("text nodes give what Python's do") { compare("nodes_texts"); }
+TEST_CASE("nodes with growing lists and choices of inputs give ComfyUI's numbers") {
+  compare("nodes_newer_basics");
+}
 TEST_CASE("any device: VAE nodes give ComfyUI's numbers") { compare("nodes_vae"); }
 TEST_CASE("any device: prompt nodes give ComfyUI's numbers") { compare("nodes_encode"); }
 TEST_CASE("any device: sampling nodes give ComfyUI's numbers") { compare("nodes_sample"); }
+TEST_CASE("any device: custom sampling gives ComfyUI's numbers") { compare("nodes_custom"); }
+TEST_CASE("any device: guidance nodes give ComfyUI's numbers") { compare("nodes_guidance"); }
+TEST_CASE("any device: nodes that came later give ComfyUI's numbers") { compare("nodes_newer"); }
+TEST_CASE("any device: merges give ComfyUI's numbers") { compare("nodes_merge"); }
 TEST_CASE("any device: LoRA nodes give ComfyUI's numbers") { compare("nodes_lora"); }
 TEST_CASE("any device: every kind of adapter gives ComfyUI's numbers through the nodes") {
   compare("nodes_adapters");
@@ -75,4 +93,9 @@ TEST_CASE("any device: SDXL's nodes give ComfyUI's numbers") { compare("nodes_sd
 TEST_CASE("any device: ControlNet nodes give ComfyUI's numbers") {
   write_tiny_controls();
   compare("nodes_control");
+}
+TEST_CASE("any device: ControlNets, adapters and inpainting on SDXL give ComfyUI's numbers") {
+  write_tiny_controls();
+  write_tiny_inpaint();
+  compare("nodes_sdxl_control");
 }

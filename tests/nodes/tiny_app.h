@@ -175,6 +175,9 @@ class TinyApp {
     return kept.at("keep");
   }
 
+  /// So that the next prompt runs every node again and models may go.
+  void forget_results() { executor_.release(); }
+
   const fs::path& folder() const { return folder_; }
 
  private:

@@ -57,10 +57,18 @@ def text_model(self, config, dtype, device, operations):
 
 comfy.clip_model.CLIPTextModel.__init__ = text_model
 
-for module in ("nodes_freelunch", "nodes_model_advanced", "nodes_model_merging"):
-    nodes.NODE_CLASS_MAPPINGS.update(importlib.import_module("comfy_extras." + module).NODE_CLASS_MAPPINGS)
-_clip_sdxl = importlib.import_module("comfy_extras.nodes_clip_sdxl")
-nodes.NODE_CLASS_MAPPINGS.update({n: getattr(_clip_sdxl, n) for n in ("CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner")})
+
+def register(name):
+    """Adds the nodes of comfy_extras/nodes_NAME.py to ComfyUI's list, older and newer ones."""
+    module = importlib.import_module("comfy_extras.nodes_" + name)
+    nodes.NODE_CLASS_MAPPINGS.update(getattr(module, "NODE_CLASS_MAPPINGS", {}))
+    for value in vars(module).values():
+        if isinstance(value, type) and "define_schema" in vars(value):
+            nodes.NODE_CLASS_MAPPINGS[value.define_schema().node_id] = value
+
+
+for extra in ("freelunch", "model_advanced", "model_merging", "custom_sampler", "clip_sdxl", "mask"):
+    register(extra)
 
 VAE_CONFIG = {"params": {"embed_dim": 4, "ddconfig": {
     "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 32,
@@ -97,6 +105,20 @@ def checkpoint(name):
 _checkpoints = {}
 
 
+def nested(args):
+    """Newer nodes take "values.a" as values={"a": ...}, and a choice with inputs of its own as {name: choice, input: ...}."""
+    result = {}
+    for key, value in args.items():
+        root, _, name = key.partition(".")
+        if name:
+            if not isinstance(result.get(root), dict):
+                result[root] = {root: result[root]} if root in result else {}
+            result[root][name] = value
+        else:
+            result[key] = value
+    return result
+
+
 def run(workflow):
     """Evaluates an API-format workflow; returns a function (node id, slot) -> value."""
     results = {}
@@ -104,7 +126,7 @@ def run(workflow):
     def value(node_id, slot):
         if node_id not in results:
             node = workflow[node_id]
-            args = {k: value(*v) if isinstance(v, list) else v for k, v in node["inputs"].items()}
+            args = nested({k: value(*v) if isinstance(v, list) else v for k, v in node["inputs"].items()})
             if node["class_type"] == "CheckpointLoaderSimple":
                 name = args["ckpt_name"]
                 if name not in _checkpoints:

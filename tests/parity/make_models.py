@@ -125,25 +125,25 @@ def dump_unet(file, config, heads):
                      **tiny.manifest(shapes)})
 
 
-def vae_state(shapes):
+def vae_state(shapes, levels=4, value=tiny.weight):
     """Original autoencoder names -> diffusers names."""
     rules = [(r"\.mid\.block_(\d)", lambda m: f".mid_block.resnets.{int(m[1]) - 1}"),
              (r"\.down\.(\d)\.block\.", r".down_blocks.\1.resnets."),
              (r"\.down\.(\d)\.downsample", r".down_blocks.\1.downsamplers.0"),
-             (r"\.up\.(\d)\.block\.", lambda m: f".up_blocks.{3 - int(m[1])}.resnets."),
-             (r"\.up\.(\d)\.upsample", lambda m: f".up_blocks.{3 - int(m[1])}.upsamplers.0"),
+             (r"\.up\.(\d)\.block\.", lambda m: f".up_blocks.{levels - 1 - int(m[1])}.resnets."),
+             (r"\.up\.(\d)\.upsample", lambda m: f".up_blocks.{levels - 1 - int(m[1])}.upsamplers.0"),
              (r"nin_shortcut", "conv_shortcut"), (r"norm_out", "conv_norm_out"),
              (r"\.mid\.attn_1\.norm", ".mid_block.attentions.0.group_norm"),
              (r"\.mid\.attn_1\.proj_out", ".mid_block.attentions.0.to_out.0"),
              (r"\.mid\.attn_1\.([qkv])", r".mid_block.attentions.0.to_\1")]
     state = {}
     for name, shape in shapes.items():
-        value, new = tiny.weight(name, shape), name.split("first_stage_model.")[1]
+        tensor, new = value(name, shape), name.split("first_stage_model.")[1]
         for pattern, to in rules:
             new = re.sub(pattern, to, new)
-        if ".attentions." in new and value.ndim == 4:
-            value = value[:, :, 0, 0]
-        state[new] = value
+        if ".attentions." in new and tensor.ndim == 4:
+            tensor = tensor[:, :, 0, 0]
+        state[new] = tensor
     return state
 
 

@@ -147,15 +147,20 @@ class Cases:
         self.file, self.list, self.tensors = file, [], {}
 
     def add(self, name, graph, **outputs):
-        """outputs: NAME=(reference, kind). kind: image, mask, latent, noise_mask, cond, pooled."""
+        """outputs: NAME=(reference, kind). kind: image, mask, latent, noise_mask, cond, pooled, sigmas, value (a number or text), number."""
         value, described = run(graph.nodes), {}
         for key, (reference, kind) in outputs.items():
             v = value(*reference)
+            if kind == "value":
+                described[key] = {"node": reference, "kind": kind, "value": v}
+                continue
             if kind in ("latent", "noise_mask"):
                 v = v["samples" if kind == "latent" else "noise_mask"]
             elif kind == "cond":
                 assert len(v) == 1
                 v = v[0][0]
+            elif kind == "number":
+                v = torch.tensor([float(v)])
             elif kind == "pooled":
                 v = v[0][1]["pooled_output"]
             assert torch.isfinite(v).all(), name

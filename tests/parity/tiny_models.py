@@ -112,7 +112,7 @@ def unet(channels, mult, context, linear_projection, depth=(1, 1, 1, 0), middle=
     return n.shapes
 
 
-def vae(ch=32, mult=(1, 2, 4, 4), prefix="first_stage_model."):
+def vae(ch=32, mult=(1, 2, 4, 4), prefix="first_stage_model.", z=4, quant=True):
     n = Names(prefix)
 
     def res(name, into, out):
@@ -140,8 +140,8 @@ def vae(ch=32, mult=(1, 2, 4, 4), prefix="first_stage_model."):
             n.conv(f"encoder.down.{level}.downsample.conv", c, c, 3)
     middle("encoder.mid", c)
     n.norm("encoder.norm_out", c)
-    n.conv("encoder.conv_out", 8, c, 3)
-    n.conv("decoder.conv_in", c, 4, 3)
+    n.conv("encoder.conv_out", 2 * z, c, 3)
+    n.conv("decoder.conv_in", c, z, 3)
     middle("decoder.mid", c)
     for level in reversed(range(len(mult))):
         for i in range(3):
@@ -151,8 +151,9 @@ def vae(ch=32, mult=(1, 2, 4, 4), prefix="first_stage_model."):
             n.conv(f"decoder.up.{level}.upsample.conv", c, c, 3)
     n.norm("decoder.norm_out", ch)
     n.conv("decoder.conv_out", 3, ch, 3)
-    n.conv("quant_conv", 8, 8, 1)
-    n.conv("post_quant_conv", 4, 4, 1)
+    if quant:
+        n.conv("quant_conv", 2 * z, 2 * z, 1)
+        n.conv("post_quant_conv", z, z, 1)
     return n.shapes
 
 

@@ -245,19 +245,6 @@ TEST_CASE("guidance: a video latent takes areas and masks of two dimensions for 
   CHECK(predict_each(model, {&masked}, context.noise, 1.0f)[0].min().item().toFloat() == 1);
 }
 
-TEST_CASE("guidance: a replaced formula gets both estimates") {
-  ClosedForm model;
-  const EncodeContext context = {at::zeros({1, 4, 8, 8})};
-  CfgDenoiser plain(model, prepare_conditioning(model, positive(), negative(), context), 7.0);
-  CfgDenoiser other(model, prepare_conditioning(model, positive(), negative(), context), 7.0);
-  other.guidance = [](const GuidanceInputs& in) {
-    return in.cond * in.cfg - in.uncond * (in.cfg - 1);
-  };
-  const at::Tensor x = at::randn({1, 4, 8, 8});
-  CHECK(at::allclose(plain(x, 2.0f), other(x, 2.0f), 1e-4, 1e-5));
-  CHECK(at::equal(plain.with_uncond(x, 2.0f).uncond, other.with_uncond(x, 2.0f).uncond));
-}
-
 TEST_CASE("guidance: x0 from a network that wants scaled input and timesteps") {
   auto sampling = discrete_sampling();
   const at::Tensor x = at::full({1, 4, 2, 2}, 5.0);

@@ -155,3 +155,17 @@ TEST_CASE("models that run at once are all in place, or refused as one") {
   request.system = machine(15);
   CHECK_THROWS_AS(plan_models(request), Error);
 }
+
+TEST_CASE("nobody goes for the work that another model of many steps may do later") {
+  PlanRequest request;
+  request.system = machine(100);
+  request.wanted = {{model(4, 10, 10), 10}};
+  request.partners = {{model(2, 10, 40), 10}};
+  auto idle = holder(20, 1);
+  auto partner = holder(20, 2);
+  partner.partner = 0;
+  request.holders = {idle, partner};
+  auto plan = plan_models(request);
+  CHECK(plan.gone.empty());
+  CHECK(plan.placements[0].bytes[0] == 40);
+}

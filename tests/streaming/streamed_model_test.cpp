@@ -293,3 +293,30 @@ TEST_CASE("a ring whose second slot finds no room works with one") {
   CHECK(streamed.device_bytes("sim:0") < 2 * block_bytes);
   CHECK(streamed.loaded());
 }
+
+TEST_CASE("LoRAs that go leave their memory at once, wherever their blocks rest") {
+  toy::Folder folder;
+  sim::install(toy::rig(2, 64 * block_bytes), sim::Mode::Exec);
+  toy::Model model(blocks, width);
+  StreamedModel streamed(model.manifest(), folder.write(model),
+                         {.name = "toy", .compute = "sim:0"});
+  auto adapters = folder.write_lora(model, 8);
+  std::vector<BlockHome> homes;
+  for (int i = 0; i < blocks; ++i)
+    homes.push_back(i % 2 ? BlockHome{How::OnDonor, "sim:1"} : BlockHome{How::Resident, "sim:0"});
+  auto in_use = [](int device) {
+    sim::finish();
+    return sim::memory(device).in_use;
+  };
+  streamed.load(homes);
+  const std::int64_t before[] = {in_use(0), in_use(1)};
+  streamed.set_loras({{"a", adapters, 1.0}});
+  streamed.load(homes);
+  model.forward(input().to(at::Device("sim:0")));
+  for (int device : {0, 1}) CHECK(in_use(device) > before[device]);
+  streamed.set_loras({});
+  for (int device : {0, 1}) CHECK(in_use(device) == before[device]);
+  streamed.load(homes);
+  CHECK(at::equal(model.forward(model.forward(input().to(at::Device("sim:0")))).cpu(),
+                  expected(folder)));
+}

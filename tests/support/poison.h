@@ -61,7 +61,9 @@ inline std::vector<Poison> poisons() {
   list.push_back({"read", [](int nth) { fail_call(Call::Read, nth); },
                   [] { return call_pending(Call::Read); },
                   [](const std::exception& error) {
-                    return told_as(error, ErrorKind::Format, ".safetensors");
+                    // A file that is opened, and one that is read.
+                    return told_as(error, ErrorKind::MissingFile, ".safetensors") ||
+                           told_as(error, ErrorKind::Format, ".safetensors");
                   }});
   list.push_back(
       {"memory of the host", [](int nth) { fail_call(Call::Map, nth); },

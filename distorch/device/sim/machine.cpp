@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "distorch/base/align.h"
 #include "distorch/base/error.h"
 #include "distorch/base/units.h"
 #include "distorch/device/streams.h"
@@ -16,7 +17,7 @@ constexpr std::int64_t kRound = 512;  // CUDA's caching allocator: all sizes are
 constexpr std::int64_t kSmallPool = 1 << 20;  // and up to this size come from a pool of their own
 constexpr int kStreamsInPool = 32;
 
-std::int64_t rounded(std::int64_t bytes) { return (bytes + kRound - 1) / kRound * kRound; }
+std::int64_t rounded(std::int64_t bytes) { return align_up(bytes, kRound); }
 
 bool is_accelerator(const RigDevice& device) {
   return device.name != "cpu" && device.name != "disk";

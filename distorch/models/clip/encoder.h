@@ -12,6 +12,8 @@ struct EncoderUse {
   std::optional<int> layer;
   /// Apply the final norm to an intermediate layer's states too.
   bool normalize = true;
+  /// Multiply the pooled output by the projection, where the file has one.
+  bool project_pooled = true;
 };
 
 /// A CLIP text encoder with its tokenizer. Weights move each place's state away from that of the

@@ -1,10 +1,5 @@
 #include "distorch/models/clip/recipes.h"
 
-#include <fmt/format.h>
-
-#include <set>
-
-#include "distorch/base/error.h"
 #include "distorch/models/clip/encoder.h"
 
 namespace distorch::models::clip {
@@ -48,24 +43,9 @@ TextRecipe sdxl_recipe(const Checkpoint& clip_l, const Checkpoint& clip_g) {
           side_by_side};
 }
 
-TextRecipe recipe_of_files(const std::vector<Checkpoint>& files, const std::string& type) {
-  std::map<TextKind, Checkpoint> parts;
-  for (const auto& file : files) {
-    auto part = text_part(file);
-    if (part.empty()) throw Error(ErrorKind::Format, file.path(), "holds no CLIP text encoder");
-    parts[detect_text_kind(part)] = part;
-  }
-  static const std::set<std::string> kOthers = {"sd3", "hidream", "stable_cascade"};
-  if (files.size() == 1 &&
-      (!kOthers.count(type) || (type == "stable_cascade" && !parts.count(TextKind::ClipG))))
-    return single_recipe(parts.begin()->second, parts.begin()->first);
-  if (files.size() != 2 || type != "sdxl")
-    throw Error(ErrorKind::Usage, files.front().path(),
-                fmt::format("text encoders of type '{}' are not supported yet", type));
-  if (!parts.count(TextKind::ClipL) || !parts.count(TextKind::ClipG))
-    throw Error(ErrorKind::Usage, files.front().path() + ", " + files.back().path(),
-                "type 'sdxl' takes one CLIP-L and one OpenCLIP-G text encoder");
-  return sdxl_recipe(parts.at(TextKind::ClipL), parts.at(TextKind::ClipG));
+Checkpoint find(const Checkpoint& file, TextKind kind) {
+  auto part = text_part(file);
+  return !part.empty() && detect_text_kind(part) == kind ? part : Checkpoint{};
 }
 
 }  // namespace distorch::models::clip

@@ -14,8 +14,7 @@ TextRecipe single_recipe(const weights::Checkpoint& part, TextKind kind);
 /// one of them is. Source: ComfyUI comfy/sdxl_clip.py, SDXLClipModel.
 TextRecipe sdxl_recipe(const weights::Checkpoint& clip_l, const weights::Checkpoint& clip_g);
 
-/// Files of CLIP encoders in any order, as CLIPLoader and DualCLIPLoader name their kinds. Source:
-/// ComfyUI comfy/sd.py, load_text_encoder_state_dicts. Errors: see models::text_recipe.
-TextRecipe recipe_of_files(const std::vector<weights::Checkpoint>& files, const std::string& type);
+/// text_part() of a file whose encoder is of this kind, told by its size; else empty.
+weights::Checkpoint find(const weights::Checkpoint& file, TextKind kind);
 
 }  // namespace distorch::models::clip

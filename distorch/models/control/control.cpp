@@ -5,6 +5,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/control/adapter.h"
 #include "distorch/models/control/control_net.h"
+#include "distorch/models/qwen_image/control_net.h"
 
 namespace distorch::models::control {
 
@@ -37,6 +38,7 @@ std::string name_of(const Place& place) {
   switch (place.at) {
     case Place::At::Input: return fmt::format("control_input.{}", place.block);
     case Place::At::Skip: return fmt::format("control_output.{}", place.block);
+    case Place::At::Block: return fmt::format("control_block.{}", place.block);
     default: return "control_middle";
   }
 }
@@ -46,6 +48,7 @@ Checkpoint control_part(const Checkpoint& file) {
     auto part = with_original_names(prefix.empty() ? file : file.part(prefix));
     if (is_control_net(part)) return with_plain_projections(std::move(part));
   }
+  if (qwen_image::is_control_net(file)) return file;
   auto adapter = with_original_adapter_names(file);
   return is_adapter(adapter) ? adapter : Checkpoint();
 }
@@ -88,6 +91,7 @@ Merged control_over(const Checkpoint& file, const Checkpoint& unet) {
 std::unique_ptr<ControlNetwork> make_control(const Checkpoint& part) {
   if (is_control_net(part)) return std::make_unique<ControlNet>(control_net_config(part));
   if (is_adapter(part)) return std::make_unique<Adapter>(adapter_config(part));
+  if (qwen_image::is_control_net(part)) return qwen_image::make_control_net(part);
   throw Error(ErrorKind::Format, part.path(), "holds no ControlNet or T2I-adapter that is known");
 }
 

@@ -17,21 +17,27 @@ namespace distorch::models::control {
 
 /// Where a UNet adds a residual: to the output of an entry of input_blocks before anything else sees
 /// it (Input), to the output of the middle (Middle), or to the skip connection that comes from an
-/// entry of input_blocks (Skip), [B, C, h, w] of that tensor each.
+/// entry of input_blocks (Skip), [B, C, h, w] of that tensor each. Where a transformer does: to the
+/// image tokens behind a block (Block), [B, n, width] for the first n.
 struct Place {
-  enum class At { Input, Middle, Skip };
+  enum class At { Input, Middle, Skip, Block };
   At at = At::Middle;
-  int block = 0;  // of input_blocks
+  int block = 0;  // of input_blocks, or of the transformer
   auto operator<=>(const Place&) const = default;
 };
-/// The name of a place among a UNet's inputs: "control_input.3", "control_middle",
-/// "control_output.11" (skip connections count as the entry of input_blocks they come from).
+/// The name of a place among a model's inputs: "control_input.3", "control_middle",
+/// "control_output.11" (skip connections count as the entry of input_blocks they come from),
+/// "control_block.7".
 std::string name_of(const Place& place);
 
 /// What a network wants of the picture that steers it.
 struct HintFormat {
   std::int64_t channels = 3;  // 1: of a picture in colours, their mean
   std::int64_t multiple = 1;  // height and width are rounded up to a multiple of it, in pixels
+  /// The picture as a latent of the VAE that belongs to the model, [B, channels, (T,) h, w].
+  bool latent = false;
+  /// A mask (1 = keep) is its last channel.
+  bool masked = false;
 };
 
 /// A network that steers a UNet. encode() is for what does not change from step to step.
@@ -46,7 +52,7 @@ class ControlNetwork {
   virtual int control_types() const { return 0; }
 
   /// hint [B, channels, H, W] 0..1 on the compute device, H and W those of the picture that is made
-  /// (rounded up as hint() says); `type`: which kind of control, where there are several (unset: not
+  /// (rounded up as hint() says), or a latent of that size; `type`: which kind of control, where there are several (unset: not
   /// told). Gives those inputs of apply() whose source is Control, or the residuals themselves by
   /// name_of(place) where nothing runs at each step. Error(Usage) for a type that the network does
   /// not know, Error(Shape) for a hint of other channels.

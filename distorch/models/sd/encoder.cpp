@@ -82,11 +82,16 @@ Tensor Entry::forward(const Tensor& x, const Tensor& concat) const {
   });
 }
 
-Tensor Stage::forward(Tensor x, Tensor skip, const Tensor& emb, const Tensor& context, bool attend,
-                      const ResBlock::Edit& edit) const {
+Tensor Stage::received_attention(const Tensor& x, const Tensor& emb) const {
+  if (!transformer) return {};
+  return transformer->received_attention(res ? res->forward(x, {}, emb) : x);
+}
+
+Tensor Stage::forward(Tensor x, Tensor skip, const Tensor& emb, const Tensor& context,
+                      Attend attend, const ResBlock::Edit& edit) const {
   if (res) x = res->forward(x, skip, emb, edit);
   skip.reset();
-  if (transformer && attend) x = transformer->forward(x, context);
+  if (transformer && attend != Attend::Skip) x = transformer->forward(x, context, attend);
   if (second_res) x = second_res->forward(x, {}, emb);
   if (down) x = down->forward(x);
   return x;

@@ -34,6 +34,24 @@ Tensor Attention::operator()(const Tensor& x, const Tensor& context) const {
   return out_(nn::attention(q_(x), k_(context), v_(context), {.heads = heads_}));
 }
 
+Tensor Attention::identity(const Tensor& x) const { return out_(v_(x)); }
+
+// One head after the other: its scores are the largest thing here.
+Tensor Attention::received(const Tensor& x) const {
+  auto heads_of = [&](const Tensor& t) {
+    return t.view({t.size(0), t.size(1), heads_, -1}).permute({2, 0, 1, 3}).to(at::kFloat);
+  };
+  auto q = heads_of(q_(x)), k = heads_of(k_(x));
+  auto scale = 1.0 / std::sqrt(static_cast<double>(q.size(-1)));
+  Tensor sum;
+  for (std::int64_t head = 0; head < heads_; ++head) {
+    auto scores = at::matmul(q[head], k[head].transpose(-2, -1)) * scale;
+    auto of_head = at::softmax(scores, -1).sum(1);
+    sum = sum.defined() ? sum + of_head : of_head;
+  }
+  return sum / static_cast<double>(heads_);
+}
+
 TransformerBlock::TransformerBlock(const Scope& s, const TransformerWidths& w)
     : norm1_(s / "norm1", w.channels),
       norm2_(s / "norm2", w.channels),
@@ -43,9 +61,9 @@ TransformerBlock::TransformerBlock(const Scope& s, const TransformerWidths& w)
       ff_in_(s / "ff" / "net" / 0 / "proj", w.channels, 8 * w.channels),
       ff_out_(s / "ff" / "net" / 2, 4 * w.channels, w.channels) {}
 
-Tensor TransformerBlock::operator()(const Tensor& x, const Tensor& context) const {
+Tensor TransformerBlock::operator()(const Tensor& x, const Tensor& context, Attend attend) const {
   auto h = norm1_(x);
-  auto y = self_(h, h).add_(x);
+  auto y = (attend == Attend::Identity ? self_.identity(h) : self_(h, h)).add_(x);
   y = text_(norm2_(y), context).add_(y);
   // Rows are independent, and 8 times as wide in between: a CPU, which gains nothing from more at
   // once, keeps only some of them that wide.
@@ -80,20 +98,28 @@ SpatialTransformer::SpatialTransformer(const std::vector<Scope>& blocks, const T
       }()),
       out_(blocks.back() / "proj_out", w.channels, w.linear_projection) {}
 
-Tensor SpatialTransformer::forward(const Tensor& x, const Tensor& context) const {
+Tensor SpatialTransformer::forward(const Tensor& x, const Tensor& context, Attend attend) const {
   auto tokens = x;  // an image before the first part, [B, h·w, C] after it
   for (std::size_t d = 0; d < parts_.size(); ++d) {
     bool is_first = d == 0, is_last = d + 1 == parts_.size();
     Tensors inputs = {tokens, context, is_last && !is_first ? x : Tensor()};
     tokens = parts_[d].block.run1(inputs, [&](const Tensors& in) {
       auto h = is_first ? in_(nn::to_tokens(norm_(in[0]))) : in[0];
-      h = parts_[d].layer(h, in[1]);
+      h = parts_[d].layer(h, in[1], attend);
       if (!is_last) return h;
       const auto& image = is_first ? in[0] : in[2];
       return nn::to_image(out_(h), image.size(2), image.size(3)).add_(image);
     });
   }
   return tokens;
+}
+
+Tensor SpatialTransformer::received_attention(const Tensor& x) const {
+  const auto& first = parts_.front();
+  return first.block.run1({x}, [&](const Tensors& in) {
+    auto received = first.layer.received_attention(in_(nn::to_tokens(norm_(in[0]))));
+    return received.view({in[0].size(0), 1, in[0].size(2), in[0].size(3)});
+  });
 }
 
 }  // namespace distorch::models::sd

@@ -18,12 +18,23 @@ struct TransformerWidths {
   bool linear_projection;  // matrices (SD 2.x) or 1x1 convolutions (SD 1.x) before and after
 };
 
+/// What a transformer does where its tokens look at each other.
+enum class Attend {
+  Skip,  // the whole transformer is left out
+  Usual,
+  Identity,  // every token gets its own value
+};
+
 /// Attention of q from x [B, L, C] to k, v from context [B, Lc, D]; back to [B, L, C].
 class Attention {
  public:
   Attention(const weights::Scope& scope, std::int64_t channels, std::int64_t context,
             std::int64_t heads);
   at::Tensor operator()(const at::Tensor& x, const at::Tensor& context) const;
+  /// Where every token attends to itself alone: [B, L, C].
+  at::Tensor identity(const at::Tensor& x) const;
+  /// How much of everybody's attention each token gets, mean over the heads: [B, L] float32.
+  at::Tensor received(const at::Tensor& x) const;
 
  private:
   std::int64_t heads_;
@@ -35,7 +46,9 @@ class Attention {
 class TransformerBlock {
  public:
   TransformerBlock(const weights::Scope& scope, const TransformerWidths& widths);
-  at::Tensor operator()(const at::Tensor& x, const at::Tensor& context) const;
+  at::Tensor operator()(const at::Tensor& x, const at::Tensor& context, Attend attend) const;
+  /// Of its self-attention: [B, L, C] -> [B, L].
+  at::Tensor received_attention(const at::Tensor& x) const { return self_.received(norm1_(x)); }
 
  private:
   nn::LayerNorm norm1_, norm2_, norm3_;
@@ -48,7 +61,10 @@ class TransformerBlock {
 class SpatialTransformer {
  public:
   SpatialTransformer(const weights::Scope& scope, const TransformerWidths& widths);
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& context) const;
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& context, Attend attend) const;
+  /// How much attention each place gets in the first transformer block: [B, C, h, w] -> [B, 1, h,
+  /// w] float32.
+  at::Tensor received_attention(const at::Tensor& x) const;
 
  private:
   struct Part {

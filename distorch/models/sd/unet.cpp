@@ -144,7 +144,10 @@ Tensor UNet::apply(const Inputs& inputs, const Patches& patches, const Probe& pr
   auto embedded = encoder.time.forward(inputs["timestep"], inputs["vector"], inputs["context"]);
   const auto &emb = embedded[0], &context = embedded[1];
   see("time_embed", emb);
-  auto attends = [&](const Stage& stage) { return !patches.skipped.count(stage.name); };
+  auto attends = [&](const Stage& stage) {
+    if (patches.skipped.count(stage.name)) return Attend::Skip;
+    return patches.identity_attention.count(stage.name) ? Attend::Identity : Attend::Usual;
+  };
 
   auto h =
       with_control(encoder.entry.forward(inputs["x"], inputs["concat"]), inputs, "control_input.0");
@@ -158,6 +161,13 @@ Tensor UNet::apply(const Inputs& inputs, const Patches& patches, const Probe& pr
   }
 
   const auto& middle = encoder.middle;
+  if (!patches.attention_map.empty()) {
+    auto map = patches.attention_map == middle.name ? middle.received_attention(h, emb) : Tensor();
+    if (!map.defined())
+      throw Error(ErrorKind::Usage, "Self-Attention Guidance",
+                  "this model has no attention in its middle that could be looked at");
+    return map;
+  }
   h = middle.forward(std::move(h), {}, emb, context, attends(middle));
   h = with_control(h, inputs, "control_middle");
   see(middle.name, h);

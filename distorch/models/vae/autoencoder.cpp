@@ -87,19 +87,24 @@ std::vector<Level> down_levels(const Scope& s, const VaeConfig& c) {
   return levels;
 }
 
+const std::vector<std::int64_t>& decoder_channels(const VaeConfig& c) {
+  return c.decoder_channels.empty() ? c.channels : c.decoder_channels;
+}
+
 std::vector<Level> up_levels(const Scope& s, const VaeConfig& c) {
   std::vector<Level> levels;
-  auto channels = c.channels.back();
-  for (auto i = static_cast<std::int64_t>(c.channels.size()) - 1; i >= 0; --i) {
-    levels.push_back(make_level(s, i, c.res_blocks + 1, channels, c.channels[i]));
-    channels = c.channels[i];
+  const auto& by_level = decoder_channels(c);
+  auto channels = by_level.back();
+  for (auto i = static_cast<std::int64_t>(by_level.size()) - 1; i >= 0; --i) {
+    levels.push_back(make_level(s, i, c.res_blocks + 1, channels, by_level[i]));
+    channels = by_level[i];
     if (i > 0) levels.back().up.emplace((s / i / "upsample").block(), channels);
   }
   return levels;
 }
 
 Entry decoder_entry(const Scope& s, const VaeConfig& c) {
-  Entry entry(s, "decoder", c.z_channels, c.channels.back());
+  Entry entry(s, "decoder", c.z_channels, decoder_channels(c).back());
   if (c.quant)
     entry.latent.emplace(s / "post_quant_conv", c.latent_channels, c.z_channels, nn::pointwise);
   return entry;
@@ -129,13 +134,42 @@ struct Autoencoder::Encoder {
 struct Autoencoder::Decoder {
   Decoder(const Scope& root, const VaeConfig& c)
       : entry(decoder_entry(root.block("decoder.conv_in"), c)),
-        middle(root / "decoder" / "mid", c.channels.back()),
+        middle(root / "decoder" / "mid", decoder_channels(c).back()),
         levels(up_levels(root / "decoder" / "up", c)),
-        exit(root.block("decoder.out"), "decoder", c.channels.front(), c.image_channels) {}
+        exit(root.block("decoder.out"), "decoder", decoder_channels(c).front(), c.image_channels) {}
   Entry entry;
   Middle middle;
   std::vector<Level> levels;
   Exit exit;
+};
+
+/// 2x2 cells as one, each channel by its mean and variance. One weights::Block.
+/// Source: ComfyUI comfy/ldm/models/autoencoder.py, AutoencodingEngineLegacy.
+struct Autoencoder::PatchNorm {
+  PatchNorm(const Scope& s, std::int64_t channels)
+      : block(s),
+        mean(s.weight("running_mean", {channels})),
+        variance(s.weight("running_var", {channels})) {}
+
+  Tensor pack(const Tensor& z) const {
+    return block.run1({z}, [this](const Tensors& in) {
+      return (at::pixel_unshuffle(in[0], 2) - by_channel(mean)).div_(deviation());
+    });
+  }
+  Tensor unpack(const Tensor& latent) const {
+    return block.run1({latent}, [this](const Tensors& in) {
+      auto z = (in[0].to(at::kFloat) * deviation()).add_(by_channel(mean));
+      return at::pixel_shuffle(z, 2);
+    });
+  }
+
+  static Tensor by_channel(const weights::Weight& weight) {
+    return weight.dense().to(at::kFloat).view({1, -1, 1, 1});
+  }
+  Tensor deviation() const { return at::sqrt(by_channel(variance) + 1e-4); }
+
+  weights::Block block;
+  weights::Weight mean, variance;
 };
 
 Tensor Posterior::sample(const Tensor& noise) const { return mean + at::exp(logvar * 0.5) * noise; }
@@ -143,9 +177,33 @@ Tensor Posterior::sample(const Tensor& noise) const { return mean + at::exp(logv
 Autoencoder::Autoencoder(const VaeConfig& config)
     : config_(config),
       encoder_(std::make_unique<Encoder>(Scope(manifest_), config_)),
+      patch_norm_(config_.normalized_patches
+                      ? std::make_unique<PatchNorm>((Scope(manifest_) / "bn").block(),
+                                                    shape().latent_channels)
+                      : nullptr),
       decoder_(std::make_unique<Decoder>(Scope(manifest_), config_)) {}
 
 Autoencoder::~Autoencoder() = default;
+
+Tensor Autoencoder::encode_mean(const Tensor& pixels) const {
+  auto f = shape().downscale;
+  if (pixels.size(2) % f != 0 || pixels.size(3) % f != 0)
+    throw Error(ErrorKind::Shape, "VAE",
+                fmt::format("encodes pictures whose sides are multiples of {}, got {}x{}", f,
+                            pixels.size(3), pixels.size(2)));
+  auto mean = encode(pixels).mean;
+  return patch_norm_ ? patch_norm_->pack(mean) : mean;
+}
+
+Tensor Autoencoder::decode_pixels(const Tensor& latent) const {
+  auto channels = shape().latent_channels;
+  if (latent.size(1) != channels)
+    throw Error(
+        ErrorKind::Shape, "VAE",
+        fmt::format("decodes latents of {} channels, got {}: the latent belongs to another model",
+                    channels, latent.size(1)));
+  return decode(patch_norm_ ? patch_norm_->unpack(latent) : latent);
+}
 
 Posterior Autoencoder::encode(const Tensor& image, const Probe& probe) const {
   auto f = config_.downscale();

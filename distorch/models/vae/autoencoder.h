@@ -20,8 +20,10 @@ struct Posterior {
   at::Tensor sample(const at::Tensor& noise) const;
 };
 
-/// KL autoencoder of Stable Diffusion, f = config().downscale() pixels a latent cell.
+/// KL autoencoder of Stable Diffusion, SD 3 and FLUX, f = config().downscale() pixels a latent cell.
 /// Latents here are the decoder's own: the latent format's scale factor is the caller's business.
+/// Of FLUX.2, encode_mean() gives and decode_pixels() takes 2x2 of these cells as one of four times
+/// the channels, normalised.
 /// Blocks: every residual block, attention, resize, first and last convolution of encoder and
 /// decoder, in that order. Source: Rombach et al. 2022; ComfyUI
 /// comfy/ldm/modules/diffusionmodules/model.py.
@@ -33,10 +35,12 @@ class Autoencoder : public VaeNetwork {
   const VaeConfig& config() const { return config_; }
   weights::Manifest& manifest() override { return manifest_; }
   VaeShape shape() const override {
-    return {config_.latent_channels, config_.image_channels, config_.downscale(), 1, 2};
+    auto patch = config_.patch();
+    return {config_.latent_channels * patch * patch, config_.image_channels,
+            config_.downscale() * patch, 1, 2};
   }
-  at::Tensor encode_mean(const at::Tensor& pixels) const override { return encode(pixels).mean; }
-  at::Tensor decode_pixels(const at::Tensor& latent) const override { return decode(latent); }
+  at::Tensor encode_mean(const at::Tensor& pixels) const override;
+  at::Tensor decode_pixels(const at::Tensor& latent) const override;
 
   /// For tests: called with "encoder.down.L", "encoder.mid", "decoder.conv_in", "decoder.mid",
   /// "decoder.up.L".
@@ -50,10 +54,12 @@ class Autoencoder : public VaeNetwork {
  private:
   struct Encoder;
   struct Decoder;
+  struct PatchNorm;
 
   VaeConfig config_;
   weights::Manifest manifest_;
   std::unique_ptr<const Encoder> encoder_;
+  std::unique_ptr<const PatchNorm> patch_norm_;  // null: latents outside are the network's
   std::unique_ptr<const Decoder> decoder_;
 };
 

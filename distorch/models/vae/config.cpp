@@ -77,32 +77,52 @@ void give_attention_kernels(Checkpoint& part) {
     }
 }
 
+/// Channels of each level below "encoder.down" or "decoder.up".
+std::vector<std::int64_t> channels_of(const Checkpoint& vae, const std::string& levels) {
+  std::vector<std::int64_t> channels;
+  for (int level = 0, count = vae.count(levels + "."); level < count; ++level)
+    channels.push_back(size_of(vae, fmt::format("{}.{}.block.0.conv1.weight", levels, level), 0));
+  return channels;
+}
+
 }  // namespace
 
 Checkpoint vae_part(const Checkpoint& file) {
-  auto part = file.has_prefix("first_stage_model.") ? file.part("first_stage_model.") : file;
+  auto part = file;
+  for (std::string prefix : {"first_stage_model.", "vae."})
+    if (file.has_prefix(prefix)) part = file.part(prefix);
   if (part.has("decoder.up_blocks.0.resnets.0.norm1.weight")) part = from_diffusers(part);
-  if (!part.has("decoder.conv_in.weight")) return {};
+  const auto* first = part.find("decoder.conv_in.weight");
+  if (!first || first->shape.size() != 4) return {};
+  for (const char* end : {"weight", "bias"}) {
+    part.rename(fmt::format("encoder.quant_conv.{}", end), fmt::format("quant_conv.{}", end));
+    part.rename(fmt::format("decoder.post_quant_conv.{}", end),
+                fmt::format("post_quant_conv.{}", end));
+  }
   give_attention_kernels(part);
   return part;
 }
 
 VaeConfig vae_config(const Checkpoint& vae) {
   VaeConfig c;
-  c.channels.clear();
-  for (int level = 0, levels = vae.count("encoder.down."); level < levels; ++level)
-    c.channels.push_back(
-        size_of(vae, fmt::format("encoder.down.{}.block.0.conv1.weight", level), 0));
+  c.channels = channels_of(vae, "encoder.down");
+  c.decoder_channels = channels_of(vae, "decoder.up");
   if (c.channels.empty())
     throw Error(ErrorKind::MissingWeight, vae.path(),
                 "has no tensor 'encoder.down.0.block.0.conv1.weight'");
+  // A file that lacks a level is told by the names that are missing.
+  if (c.decoder_channels.size() != c.channels.size() || c.decoder_channels == c.channels)
+    c.decoder_channels.clear();
   c.res_blocks = vae.count("encoder.down.0.block.");
   c.image_channels = size_of(vae, "encoder.conv_in.weight", 1);
   c.z_channels = size_of(vae, "decoder.conv_in.weight", 1);
   c.quant = vae.has("post_quant_conv.weight");
   c.latent_channels = c.quant ? size_of(vae, "post_quant_conv.weight", 1) : c.z_channels;
+  c.normalized_patches = vae.has("bn.running_mean");
   constexpr std::int64_t norm_groups = 32;
-  for (auto channels : c.channels)
+  auto all = c.channels;
+  all.insert(all.end(), c.decoder_channels.begin(), c.decoder_channels.end());
+  for (auto channels : all)
     if (channels % norm_groups != 0)
       throw Error(
           ErrorKind::Shape, vae.path(),

@@ -10,6 +10,7 @@ namespace distorch::sampling {
 // One line a sampler: its function, defined in the file of its family ...
 SamplerFunction sample_euler;
 SamplerFunction sample_euler_cfg_pp;
+SamplerFunction sample_euler_cfg_pp_alternative;
 SamplerFunction sample_euler_ancestral;
 SamplerFunction sample_euler_ancestral_cfg_pp;
 SamplerFunction sample_heun;
@@ -29,6 +30,7 @@ SamplerFunction sample_dpmpp_2m_sde_heun;
 SamplerFunction sample_dpmpp_3m_sde;
 SamplerFunction sample_ddpm;
 SamplerFunction sample_lcm;
+SamplerFunction sample_lcm_upscale;
 SamplerFunction sample_ipndm;
 SamplerFunction sample_ipndm_v;
 SamplerFunction sample_deis;
@@ -112,6 +114,16 @@ const Sampler& find_sampler(std::string_view name) {
   }
   throw Error(ErrorKind::Usage, "sampler",
               fmt::format("'{}' is not one of {}", name, fmt::join(sampler_names(), ", ")));
+}
+
+const Sampler& alternative_euler_cfg_pp() {
+  static const Sampler sampler = {"euler_cfg_pp_alternative", sample_euler_cfg_pp_alternative};
+  return sampler;
+}
+
+const Sampler& lcm_upscale() {
+  static const Sampler sampler = {"lcm_upscale", sample_lcm_upscale};
+  return sampler;
 }
 
 void SamplerContext::report(const StepEvent& event) const {

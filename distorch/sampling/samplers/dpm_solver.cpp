@@ -1,5 +1,6 @@
 // DPM-Solver (arXiv:2206.00927) with orders 1 to 3 in t = -log(sigma): "fast" with a fixed number
 // of evaluations, "adaptive" with a step size controlled by the difference of two orders.
+#include <array>
 #include <cmath>
 
 #include "distorch/base/error.h"
@@ -74,26 +75,56 @@ float end_sigma(const Sigmas& sigmas) {
   return low;
 }
 
-// PID control of a step size with the proportional and derivative parts at 0, as the samplers use
-// it.
+// PID control of a step size by the errors of the newest step and of the two accepted before it.
 class StepSize {
  public:
-  StepSize(double initial, double order) : size_(initial), exponent_(1.0 / order) {}
+  StepSize(const SamplerOptions::Adaptive& options, double first, double order)
+      : size_(first),
+        safety_(options.safety),
+        exponents_{(options.proportional + options.integral + options.derivative) / order,
+                   -(options.proportional + 2 * options.derivative) / order,
+                   options.derivative / order} {}
   double size() const { return size_; }
   /// Is a step with this error good enough? Adapts the size either way.
   bool accepts(double error) {
-    constexpr double kSafety = 0.81;
     constexpr double kEpsilon = 1e-8;
-    const double wish = std::pow(1 / (error + kEpsilon), exponent_);
+    inverse_[0] = 1 / (error + kEpsilon);
+    if (inverse_[1] == 0) {
+      inverse_.fill(inverse_[0]);
+    }
+    double wish = 1;
+    for (std::size_t k = 0; k < inverse_.size(); ++k) {
+      wish *= std::pow(inverse_[k], exponents_[k]);
+    }
     const double factor = 1 + std::atan(wish - 1);
     size_ *= factor;
-    return factor >= kSafety;
+    if (factor < safety_) {
+      return false;
+    }
+    inverse_[2] = inverse_[1];
+    inverse_[1] = inverse_[0];
+    return true;
   }
 
  private:
-  double size_;
-  double exponent_;
+  double size_, safety_;
+  std::array<double, 3> exponents_;
+  std::array<double, 3> inverse_{};  // newest first; 0 before the first step
 };
+
+// Where a step from t to `to` leads before noise is added, and how much noise that is.
+struct NoisyStep {
+  float to;
+  float noise;
+};
+NoisyStep noisy_step(float t, float to, float end, float eta) {
+  if (eta == 0) {
+    return {to, 0.0f};
+  }
+  const AncestralStep step = ancestral_step(sigma_at(t), sigma_at(to), eta);
+  const float down = std::min(end, -f32::log(step.down));
+  return {down, f32::sqrt(sigma_at(to) * sigma_at(to) - sigma_at(down) * sigma_at(down))};
+}
 
 }  // namespace
 
@@ -132,22 +163,36 @@ at::Tensor sample_dpm_adaptive(Denoiser& model, at::Tensor x, const Sigmas& sigm
   if (sigmas.size() <= 1) {
     return x;
   }
-  constexpr double kAbsolute = 0.0078;
-  constexpr double kRelative = 0.05;
-  constexpr double kFirstStep = 0.05;
-  constexpr double kOrder = 3;
+  const SamplerOptions::Adaptive& options = context.options.adaptive;
+  const auto eta = static_cast<float>(context.options.eta.value_or(0.0));
+  const float s_noise = s_noise_of(context);
   const float end = -f32::log(end_sigma(sigmas));
   float t = -f32::log(sigmas.front());
+  const bool forward = end > t;
+  if (!forward && eta != 0) {
+    throw Error(ErrorKind::Usage, "sampler",
+                "dpm_adaptive adds no noise on the way up: set eta to 0");
+  }
   at::Tensor previous = x;
-  StepSize step(kFirstStep, kOrder);
-  for (int taken = 0; t < end - 1e-5f; ++taken) {
-    const float to = std::min(end, t + static_cast<float>(step.size()));
+  const double first = std::abs(options.first_step) * (forward ? 1 : -1);
+  StepSize step(options, first, eta != 0 ? 1.5 : options.order);
+  auto noise = gaussian_noise(x, context.seed);
+  for (int taken = 0; forward ? t < end - 1e-5f : t > end + 1e-5f; ++taken) {
+    const float wish = t + static_cast<float>(step.size());
+    const float to = forward ? std::min(end, wish) : std::max(end, wish);
+    if (to == t) {
+      throw Error(ErrorKind::Usage, "sampler",
+                  "dpm_adaptive finds no step that is exact enough: raise rtol or atol, or lower "
+                  "accept_safety");
+    }
+    const NoisyStep aim = noisy_step(t, to, end, eta);
     StartPoint start(model, x, t);
     const at::Tensor denoised = start.denoised();
-    const at::Tensor low = start.second_order(to, 1.0f / 3);
-    const at::Tensor high = start.third_order(to);
+    const bool third = options.order == 3;
+    const at::Tensor low = third ? start.second_order(aim.to, 1.0f / 3) : start.first_order(aim.to);
+    const at::Tensor high = third ? start.third_order(aim.to) : start.second_order(aim.to, 0.5f);
     const at::Tensor tolerance =
-        (at::maximum(low.abs(), previous.abs()) * kRelative).clamp_min(kAbsolute);
+        (at::maximum(low.abs(), previous.abs()) * options.relative).clamp_min(options.absolute);
     const double error = at::linalg_vector_norm((low - high) / tolerance).item().toDouble() /
                          std::sqrt(static_cast<double>(x.numel()));
     if (!std::isfinite(error)) {
@@ -156,7 +201,7 @@ at::Tensor sample_dpm_adaptive(Denoiser& model, at::Tensor x, const Sigmas& sigm
     }
     if (step.accepts(error)) {
       previous = low;
-      x = high;
+      x = eta != 0 ? high + (*noise)(sigma_at(t), sigma_at(to)) * (aim.noise * s_noise) : high;
       t = to;
     }
     context.report({taken, step_count(sigmas), sigma_at(t), x, denoised});

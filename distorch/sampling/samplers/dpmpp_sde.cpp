@@ -10,8 +10,8 @@ at::Tensor sample_dpmpp_sde(Denoiser& model, at::Tensor x, const Sigmas& given,
   if (given.size() <= 1) {
     return x;
   }
-  // where the inner evaluation lies; with 1/2 only it counts in the end
-  constexpr float kPart = 0.5f;
+  const double part = context.options.inner_part;
+  const double share = 1 / (2 * part);  // of the inner evaluation; with 1/2 only it counts
   const float eta = eta_of(context);
   const float s_noise = s_noise_of(context);
   const bool noisy = eta > 0 && s_noise > 0;
@@ -27,7 +27,7 @@ at::Tensor sample_dpmpp_sde(Denoiser& model, at::Tensor x, const Sigmas& given,
     }
     const float from = snr.of(sigmas[i]);
     const float to = snr.of(sigmas[i + 1]);
-    const float inner = from + kPart * (to - from);
+    const float inner = from + static_cast<float>(part) * (to - from);
     const float sigma_inner = snr.sigma(inner);
     const float alpha_from = sigmas[i] * f32::exp(from);
     // One exponential step to `target`, from x with estimate `x0`, and the noise that belongs to
@@ -40,7 +40,11 @@ at::Tensor sample_dpmpp_sde(Denoiser& model, at::Tensor x, const Sigmas& given,
       return noisy ? moved + (*noise)(sigmas[i], sigma_target) * alpha * s_noise * step.up : moved;
     };
     const at::Tensor half = step_to(inner, sigma_inner, denoised);
-    x = step_to(to, sigmas[i + 1], model(half, sigma_inner));
+    at::Tensor second = model(half, sigma_inner);
+    if (share != 1) {
+      second = denoised * (1 - share) + second * share;
+    }
+    x = step_to(to, sigmas[i + 1], second);
   }
   return x;
 }

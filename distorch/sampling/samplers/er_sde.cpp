@@ -9,15 +9,26 @@ namespace {
 constexpr int kPoints = 200;  // of the numerical integrals
 
 // How much of the noise is replaced at a noise-to-signal ratio.
-float noise_scale(float ratio) { return ratio * (f32::exp(std::pow(ratio, 0.3f)) + 10.0f); }
-at::Tensor noise_scale(const at::Tensor& ratio) { return ratio * (ratio.pow(0.3).exp() + 10.0); }
+class NoiseScale {
+ public:
+  explicit NoiseScale(const SamplerOptions::ErSde& options) : power_(options.power) {}
+  at::Tensor operator()(const at::Tensor& ratio) const {
+    return power_ ? ratio.pow(*power_) : ratio * (ratio.pow(0.3).exp() + 10.0);
+  }
+  float operator()(float ratio) const {
+    return (*this)(at::scalar_tensor(ratio, at::kFloat)).item().toFloat();
+  }
+
+ private:
+  std::optional<double> power_;
+};
 
 // The integrals of 1 / scale and (ratio - from) / scale over [to, from].
 struct Integrals {
   float plain;
   float linear;
 };
-Integrals integrate(float from, float to) {
+Integrals integrate(const NoiseScale& noise_scale, float from, float to) {
   const float width = -(to - from) / kPoints;
   const at::Tensor at = at::arange(kPoints, at::kFloat) * width + to;
   const at::Tensor scale = noise_scale(at);
@@ -30,6 +41,8 @@ Integrals integrate(float from, float to) {
 at::Tensor sample_er_sde(Denoiser& model, at::Tensor x, const Sigmas& given,
                          const SamplerContext& context) {
   const float s_noise = s_noise_of(context);
+  const NoiseScale noise_scale(context.options.er_sde);
+  const int stages = context.options.er_sde.stages;
   auto noise = gaussian_noise(x, context.seed);
   const HalfLogSnr snr(model.model_sampling());
   const Sigmas sigmas = offset_first_sigma(given, model.model_sampling());
@@ -51,12 +64,12 @@ at::Tensor sample_er_sde(Denoiser& model, at::Tensor x, const Sigmas& given,
     const float alpha = sigmas[i + 1] / to;
     const float r = noise_scale(to) / noise_scale(from);
     x = x * (alpha / alpha_from * r) + denoised * (alpha * (1 - r));
-    if (i >= 1) {
+    if (i >= 1 && stages >= 2) {
       const float dt = to - from;
-      const Integrals integrals = integrate(from, to);
+      const Integrals integrals = integrate(noise_scale, from, to);
       const at::Tensor slope = (denoised - before) / (from - ratio[i - 1]);
       x = x + slope * (alpha * (dt + integrals.plain * noise_scale(to)));
-      if (i >= 2) {
+      if (i >= 2 && stages >= 3) {
         const at::Tensor bend = (slope - slope_before) / ((from - ratio[i - 2]) / 2);
         x = x + bend * (alpha * (dt * dt / 2 + integrals.linear * noise_scale(to)));
       }

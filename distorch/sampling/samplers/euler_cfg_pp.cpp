@@ -35,6 +35,16 @@ at::Tensor sample_euler_cfg_pp(Denoiser& model, at::Tensor x, const Sigmas& sigm
   return euler_cfg_pp(model, std::move(x), sigmas, context, 0, 0);
 }
 
+at::Tensor sample_euler_cfg_pp_alternative(Denoiser& model, at::Tensor x, const Sigmas& sigmas,
+                                           const SamplerContext& context) {
+  for (int i = 0; i < step_count(sigmas); ++i) {
+    const GuidedPair pair = estimate_pair(model, x, sigmas, i, context);
+    const at::Tensor shifted = x - pair.denoised + pair.uncond;
+    x = x + derivative(shifted, sigmas[i], pair.denoised) * (sigmas[i + 1] - sigmas[i]);
+  }
+  return x;
+}
+
 at::Tensor sample_euler_ancestral_cfg_pp(Denoiser& model, at::Tensor x, const Sigmas& sigmas,
                                          const SamplerContext& context) {
   return euler_cfg_pp(model, std::move(x), sigmas, context, eta_of(context), s_noise_of(context));

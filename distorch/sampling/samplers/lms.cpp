@@ -1,12 +1,10 @@
-// Linear multistep: the integral of the polynomial through the last four slopes.
+// Linear multistep: the integral of the polynomial through the last slopes.
 #include <boost/math/quadrature/gauss_kronrod.hpp>
 
 #include "distorch/sampling/samplers/step_math.h"
 
 namespace distorch::sampling {
 namespace {
-
-constexpr int kOrder = 4;
 
 // The integral over [t_i, t_i+1] of the Lagrange polynomial that is 1 at t_(i-j) and 0 at the other
 // nodes. Two Gauss points would be exact; the reference evaluates the polynomial in float32 at the
@@ -33,7 +31,7 @@ at::Tensor sample_lms(Denoiser& model, at::Tensor x, const Sigmas& sigmas,
   for (int i = 0; i < step_count(sigmas); ++i) {
     const at::Tensor denoised = estimate(model, x, sigmas, i, context);
     slopes.push_front(derivative(x, sigmas[i], denoised));
-    if (slopes.size() > kOrder) {
+    if (slopes.size() > static_cast<std::size_t>(context.options.lms_order)) {
       slopes.pop_back();
     }
     if (sigmas[i + 1] == 0) {

@@ -1,14 +1,11 @@
 // SA-Solver (arXiv:2309.05019): stochastic Adams predictor and corrector in half log SNR,
-// stochastic between 20 % and 80 % of the run. Coefficients are float32 like the reference's.
+// stochastic in a range of noise levels. Coefficients are float32 like the reference's.
 #include <cmath>
 
 #include "distorch/sampling/samplers/step_math.h"
 
 namespace distorch::sampling {
 namespace {
-
-constexpr int kPredictorOrder = 3;
-constexpr int kCorrectorOrder = 4;
 
 // (1 + tau^2) * integral of exp((1 + tau^2) x) x^p over [from, to], with exp((1 + tau^2) to) taken
 // out, for p = 0 .. order-1. By parts, each power gives one boundary term and a multiple of the
@@ -41,6 +38,23 @@ at::Tensor weights(float sigma_to, const std::vector<float>& nodes, float from, 
   return solved * (sigma_to * f32::exp(to));
 }
 
+enum class Part { Predictor, Corrector };
+
+// Weights of two estimates by the paper's simpler formulas (its appendix D).
+at::Tensor simple_weights(Part part, float sigma_to, const std::vector<float>& nodes, float from,
+                          float to, float tau) {
+  const float growth = 1 + tau * tau;
+  const float h = to - from;
+  const float alpha = sigma_to * f32::exp(to);
+  const float whole = alpha * -f32::expm1(-h * growth);
+  if (part == Part::Corrector) {
+    const float newest = alpha * (0.5f * growth * h);
+    return at::tensor({whole - newest, newest}, at::kFloat);
+  }
+  const float oldest = alpha * (0.5f * growth * (h * h)) / (nodes[nodes.size() - 2] - from);
+  return at::tensor({oldest, whole - oldest}, at::kFloat);
+}
+
 // Sum of the newest estimates, oldest of them first, with those weights.
 at::Tensor combine(const std::deque<at::Tensor>& estimates, const at::Tensor& weights) {
   const auto count = static_cast<std::size_t>(weights.numel());
@@ -59,8 +73,10 @@ struct Orders {
 };
 
 // Lower at the start, for want of history, and at the end, for stability.
-Orders orders_at(const Sigmas& sigmas, int i, int history, bool evaluate_twice) {
-  Orders orders = {std::min(kPredictorOrder, history), std::min(kCorrectorOrder, history)};
+Orders orders_at(const SamplerOptions::SaSolver& options, const Sigmas& sigmas, int i, int history,
+                 bool evaluate_twice) {
+  Orders orders = {std::min(options.predictor_order, history),
+                   std::min(options.corrector_order, history)};
   if (i == 0 || (sigmas[i + 1] == 0 && !evaluate_twice)) {
     orders.corrector = 0;
   }
@@ -87,8 +103,11 @@ at::Tensor sa_solver(Denoiser& model, at::Tensor x, const Sigmas& given,
   for (float sigma : sigmas) {
     lambda.push_back(snr.of(sigma));
   }
-  const double noisy_from = sampling.percent_to_sigma(0.2);
-  const double noisy_to = sampling.percent_to_sigma(0.8);
+  const SamplerOptions::SaSolver& options = context.options.sa_solver;
+  const double noisy_from = options.noisy_from.value_or(sampling.percent_to_sigma(0.2));
+  const double noisy_to = options.noisy_to.value_or(sampling.percent_to_sigma(0.8));
+  const auto most =
+      static_cast<std::size_t>(std::max(options.predictor_order, options.corrector_order));
 
   at::Tensor predicted = x;
   at::Tensor noise;
@@ -98,18 +117,24 @@ at::Tensor sa_solver(Denoiser& model, at::Tensor x, const Sigmas& given,
   auto nodes = [&](int i, int order) {
     return std::vector<float>(lambda.begin() + (i - order + 1), lambda.begin() + i + 1);
   };
+  auto weights_of = [&](Part part, int level, const std::vector<float>& points, float from) {
+    return options.simple_order_2 && points.size() == 2
+               ? simple_weights(part, sigmas[level], points, from, lambda[level], tau)
+               : weights(sigmas[level], points, from, lambda[level], tau);
+  };
   for (int i = 0; i < step_count(sigmas); ++i) {
     at::Tensor denoised = estimate(model, predicted, sigmas, i, context);
     estimates.push_back(denoised);
-    if (estimates.size() > kCorrectorOrder) {
+    if (estimates.size() > most) {
       estimates.pop_front();
     }
-    const Orders order = orders_at(sigmas, i, static_cast<int>(estimates.size()), evaluate_twice);
+    const Orders order =
+        orders_at(options, sigmas, i, static_cast<int>(estimates.size()), evaluate_twice);
     if (order.corrector == 0) {
       x = predicted;
     } else {
       const at::Tensor weight =
-          weights(sigmas[i], nodes(i, order.corrector), lambda[i - 1], lambda[i], tau);
+          weights_of(Part::Corrector, i, nodes(i, order.corrector), lambda[i - 1]);
       x = x * (sigmas[i] / sigmas[i - 1] * f32::exp(-(tau * tau) * h)) + combine(estimates, weight);
       if (tau > 0 && s_noise > 0) {
         x = x + noise;
@@ -126,7 +151,7 @@ at::Tensor sa_solver(Denoiser& model, at::Tensor x, const Sigmas& given,
     tau = eta > 0 && noisy_from >= sigmas[i + 1] && sigmas[i + 1] >= noisy_to ? eta : 0;
     h = lambda[i + 1] - lambda[i];
     const at::Tensor weight =
-        weights(sigmas[i + 1], nodes(i, order.predictor), lambda[i], lambda[i + 1], tau);
+        weights_of(Part::Predictor, i + 1, nodes(i, order.predictor), lambda[i]);
     predicted =
         x * (sigmas[i + 1] / sigmas[i] * f32::exp(-(tau * tau) * h)) + combine(estimates, weight);
     if (tau > 0 && s_noise > 0) {
@@ -142,7 +167,7 @@ at::Tensor sa_solver(Denoiser& model, at::Tensor x, const Sigmas& given,
 
 at::Tensor sample_sa_solver(Denoiser& model, at::Tensor x, const Sigmas& sigmas,
                             const SamplerContext& context) {
-  return sa_solver(model, std::move(x), sigmas, context, false);
+  return sa_solver(model, std::move(x), sigmas, context, context.options.sa_solver.evaluate_twice);
 }
 
 at::Tensor sample_sa_solver_pece(Denoiser& model, at::Tensor x, const Sigmas& sigmas,

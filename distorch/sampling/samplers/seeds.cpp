@@ -34,6 +34,8 @@ struct Frame {
   float eta, s_noise;
   float sigma_from, sigma_to;
   float from, h;
+  float part;  // two stages: where the inner evaluation lies
+  bool second_phi;
 
   bool noisy() const { return eta > 0 && s_noise > 0; }
   float half_log_snr(float part) const { return lerp(from, from + h, part); }
@@ -52,17 +54,24 @@ using Stepper = at::Tensor (*)(Denoiser& model, const at::Tensor& x, const at::T
 
 at::Tensor two_stages(Denoiser& model, const at::Tensor& x, const at::Tensor& denoised,
                       const Frame& f, StepNoise& noise) {
-  constexpr float kPart = 0.5f;
-  const float sigma_1 = f.sigma(kPart);
-  at::Tensor inner =
-      x * f.decay(kPart) - denoised * (f.alpha(kPart) * f32::expm1(f.exponent(kPart)));
+  const float part = f.part;
+  const float sigma_1 = f.sigma(part);
+  at::Tensor inner = x * f.decay(part) - denoised * (f.alpha(part) * f32::expm1(f.exponent(part)));
   if (f.noisy()) {
-    inner = inner + noise.advance(0, kPart, f.sigma_from, sigma_1) * sigma_1 * f.s_noise;
+    inner = inner + noise.advance(0, part, f.sigma_from, sigma_1) * sigma_1 * f.s_noise;
   }
   const at::Tensor middle = model(inner, sigma_1);
-  at::Tensor out = x * f.decay(1) - middle * (f.alpha(1) * f32::expm1(f.exponent(1)));
+  const float whole = f32::expm1(f.exponent(1));
+  at::Tensor out = x * f.decay(1);
+  if (f.second_phi) {
+    const float share = phi_2(f.exponent(1)) / part;
+    out = out - (denoised * (whole - share) + middle * share) * f.alpha(1);
+  } else {
+    const float share = 1 / (2 * part);
+    out = out - (share == 1 ? middle : at::lerp(denoised, middle, share)) * (f.alpha(1) * whole);
+  }
   if (f.noisy()) {
-    out = out + noise.advance(kPart, 1, sigma_1, f.sigma_to) * f.sigma_to * f.s_noise;
+    out = out + noise.advance(part, 1, sigma_1, f.sigma_to) * f.sigma_to * f.s_noise;
   }
   return out;
 }
@@ -115,7 +124,9 @@ at::Tensor seeds(Denoiser& model, at::Tensor x, const Sigmas& given, const Sampl
                          sigmas[i],
                          sigmas[i + 1],
                          from,
-                         snr.of(sigmas[i + 1]) - from};
+                         snr.of(sigmas[i + 1]) - from,
+                         static_cast<float>(context.options.inner_part),
+                         context.options.second_phi};
     StepNoise step_noise(*noise, frame.h * frame.eta);
     x = stepper(model, x, denoised, frame, step_noise);
   }

@@ -58,10 +58,10 @@ float between_in_log(float a, float b, float part);
 float lerp(float a, float b, float part);
 
 inline float eta_of(const SamplerContext& context) {
-  return static_cast<float>(context.eta.value_or(1.0));
+  return static_cast<float>(context.options.eta.value_or(1.0));
 }
 inline float s_noise_of(const SamplerContext& context) {
-  return static_cast<float>(context.s_noise.value_or(1.0));
+  return static_cast<float>(context.options.s_noise.value_or(1.0));
 }
 
 }  // namespace distorch::sampling

@@ -1,0 +1,136 @@
+#include "distorch/models/flux/block.h"
+
+#include "distorch/nn/activation.h"
+#include "distorch/nn/attention.h"
+#include "distorch/nn/modulation.h"
+
+namespace distorch::models::flux {
+namespace {
+
+using at::Tensor;
+using weights::Scope;
+
+constexpr double kNormEps = 1e-6;
+
+/// The part of a table for `count` tokens from `first` on.
+nn::RopeTable part_of(const nn::RopeTable& rope, std::int64_t first, std::int64_t count) {
+  return {rope.cos.narrow(1, first, count), rope.sin.narrow(1, first, count), rope.halves};
+}
+
+/// The range of float16 is too small for some tokens.
+Tensor within_range(const Tensor& x) {
+  if (x.scalar_type() != at::kHalf) return x;
+  constexpr double largest = 65504;
+  return at::nan_to_num(x, 0.0, largest, -largest);
+}
+
+/// q, k and v that lie behind each other in the last dimension, ready for attention.
+Heads split_heads(const Tensor& qkv, std::int64_t heads, const HeadNorms& norm,
+                  const nn::RopeTable& rope) {
+  auto parts = qkv.unflatten(-1, {3, heads, -1}).unbind(2);
+  return {norm.query.heads(parts[0], rope), norm.key.heads(parts[1], rope), parts[2]};
+}
+
+}  // namespace
+
+Modulation::Modulation(const Scope& s, const Config& c, std::int64_t count, bool bias)
+    : lin_(s / "lin", c.hidden, count * c.hidden, bias) {}
+
+Tensor Modulation::operator()(const Tensor& vec) const { return lin_(nn::silu(vec)); }
+
+Tensor spread(const Tensor& modulation, std::int64_t tokens, std::int64_t references) {
+  if (modulation.size(1) == 1) return modulation;
+  auto row = [&](std::int64_t which, std::int64_t count) {
+    return modulation.narrow(1, which, 1).expand({-1, count, -1});
+  };
+  return at::cat({row(0, tokens - references), row(1, references)}, 1);
+}
+
+Mlp::Mlp(const Scope& s, const Config& c)
+    : gated_(c.gated_mlp),
+      in_(s / 0, c.hidden, c.gated_mlp ? 2 * c.mlp : c.mlp, c.bias),
+      out_(s / 2, c.mlp, c.hidden, c.bias) {}
+
+Tensor Mlp::operator()(const Tensor& x) const {
+  auto y = in_(x);
+  if (!gated_) return out_(nn::gelu_tanh_over(y));
+  auto halves = y.chunk(2, -1);
+  return out_(nn::swiglu_over(halves[0], halves[1]));
+}
+
+Stream::Stream(const Scope& s, const std::string& kind, const Config& c)
+    : heads_(c.heads()),
+      qkv_(s / (kind + "_attn") / "qkv", c.hidden, 3 * c.hidden, c.qkv_bias),
+      proj_(s / (kind + "_attn") / "proj", c.hidden, c.hidden, c.bias),
+      norm_(s / (kind + "_attn") / "norm", c),
+      mlp_(s / (kind + "_mlp"), c) {
+  if (!c.shared_modulation) mod_.emplace(s / (kind + "_mod"), c, 6);
+}
+
+Tensor Stream::modulation(const Tensor& vec) const { return mod_ ? (*mod_)(vec) : vec; }
+
+Heads Stream::heads(const Tensor& x, const Tensor& modulation, const nn::RopeTable& rope) const {
+  auto m = modulation.chunk(6, -1);
+  return split_heads(qkv_(nn::modulated_norm(x, m[0], m[1], kNormEps)), heads_, norm_, rope);
+}
+
+Tensor Stream::finish(const Tensor& x, const Tensor& attended, const Tensor& modulation) const {
+  auto m = modulation.chunk(6, -1);
+  auto y = nn::gated_add(x, m[2], proj_(attended));
+  return nn::gated_add(y, m[5], mlp_(nn::modulated_norm(y, m[3], m[4], kNormEps)));
+}
+
+Tokens DoubleBlock::forward(const Tokens& x, const Common& common) const {
+  auto text = x.txt.size(1), picture = x.img.size(1);
+  auto img_mod = spread(img_.modulation(common.img), picture, common.references);
+  auto txt_mod = txt_.modulation(common.txt);
+  Tensor attended;
+  {
+    auto a = txt_.heads(x.txt, txt_mod, part_of(common.rope, 0, text));
+    auto b = img_.heads(x.img, img_mod, part_of(common.rope, text, picture));
+    auto q = at::cat({a.q, b.q}, 1), k = at::cat({a.k, b.k}, 1), v = at::cat({a.v, b.v}, 1);
+    a = b = {};
+    attended = nn::attend(q, k, v);
+  }
+  auto img = img_.finish(x.img, attended.narrow(1, text, picture), img_mod);
+  auto txt = txt_.finish(x.txt, attended.narrow(1, 0, text), txt_mod);
+  return {img, within_range(txt)};
+}
+
+SingleBlock::SingleBlock(const Scope& s, const Config& c)
+    : config_(c),
+      linear1_(s / "linear1", c.hidden, 3 * c.hidden + c.mlp * (c.gated_mlp ? 2 : 1), c.bias),
+      linear2_(s / "linear2", c.hidden + c.mlp, c.hidden, c.bias),
+      norm_(s / "norm", c) {
+  if (!c.shared_modulation) mod_.emplace(s / "modulation", c, 3);
+}
+
+Tensor SingleBlock::forward(const Tensor& x, const Common& common) const {
+  auto modulation = spread(mod_ ? (*mod_)(common.img) : common.img, x.size(1), common.references);
+  auto m = modulation.chunk(3, -1);
+  auto D = config_.hidden;
+  Tensor joined;
+  {
+    auto both = linear1_(nn::modulated_norm(x, m[0], m[1], kNormEps));
+    auto heads = split_heads(both.narrow(-1, 0, 3 * D), config_.heads(), norm_, common.rope);
+    auto attended = nn::attend(heads.q, heads.k, heads.v);
+    heads = {};
+    auto rest = both.narrow(-1, 3 * D, both.size(-1) - 3 * D);
+    auto halves = config_.gated_mlp ? rest.chunk(2, -1) : std::vector<Tensor>{rest};
+    auto mlp =
+        config_.gated_mlp ? nn::swiglu_over(halves[0], halves[1]) : nn::gelu_tanh_over(halves[0]);
+    joined = at::cat({attended, mlp}, -1);
+  }
+  return within_range(nn::gated_add(x, m[2], linear2_(joined)));
+}
+
+LastLayer::LastLayer(const Scope& s, const Config& c)
+    : modulation_(s / "adaLN_modulation" / 1, c.hidden, 2 * c.hidden, c.bias),
+      linear_(s / "linear", c.hidden, c.patch * c.patch * c.out_channels, c.bias) {}
+
+Tensor LastLayer::forward(const Tensor& x, const Tensor& vec) const {
+  auto m = modulation_(nn::silu(vec)).chunk(2, -1);
+  return linear_(nn::modulated_norm(x, m[0], m[1], kNormEps));
+}
+
+}  // namespace distorch::models::flux

@@ -1,0 +1,124 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "distorch/models/flux/config.h"
+#include "distorch/nn/linear.h"
+#include "distorch/nn/norm.h"
+
+/// The blocks of FLUX.1 and FLUX.2. Letters: B batch, Lt text tokens, Li tokens of the picture and
+/// its references, D hidden width, H heads of Dh numbers. Source: ComfyUI comfy/ldm/flux/layers.py.
+namespace distorch::models::flux {
+
+/// How one stream of tokens follows the noise level: count · D numbers a row of vec, [B, V, D] ->
+/// [B, V, count · D]. V is 2 where reference tokens are modulated on their own.
+class Modulation {
+ public:
+  Modulation(const weights::Scope& scope, const Config& config, std::int64_t count,
+             bool bias = true);
+  at::Tensor operator()(const at::Tensor& vec) const;
+
+ private:
+  nn::Linear lin_;
+};
+
+/// The modulation of tokens: of `tokens` the last `references` take the second row, all others the
+/// first. [B, 1 or tokens, count · D].
+at::Tensor spread(const at::Tensor& modulation, std::int64_t tokens, std::int64_t references);
+
+/// Two layers with GELU (tanh form) or silu(gate) · x between them.
+class Mlp {
+ public:
+  Mlp(const weights::Scope& scope, const Config& config);
+  at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  bool gated_;
+  nn::Linear in_, out_;
+};
+
+/// Norms of the heads of queries and keys.
+struct HeadNorms {
+  HeadNorms(const weights::Scope& scope, const Config& config)
+      : query(scope / "query_norm", config.head, 1e-6, "scale"),
+        key(scope / "key_norm", config.head, 1e-6, "scale") {}
+  nn::RmsNorm query, key;
+};
+
+struct Heads {
+  at::Tensor q, k, v;  // [B, L, H, Dh]
+};
+
+/// What a double block gets and gives.
+struct Tokens {
+  at::Tensor img;  // [B, Li, D]
+  at::Tensor txt;  // [B, Lt, D]
+};
+
+/// What all tokens of a call have in common.
+struct Common {
+  /// [B, V, D]; with a shared modulation what that makes of it for this stream.
+  at::Tensor img, txt;
+  nn::RopeTable rope;           // text first, then pictures
+  std::int64_t references = 0;  // tokens at the end; counts where V is 2
+};
+
+/// One kind of tokens in a double block. Weights: {kind}_mod.lin, {kind}_attn.*, {kind}_mlp.*.
+class Stream {
+ public:
+  Stream(const weights::Scope& scope, const std::string& kind, const Config& config);
+  /// x [B, L, D], modulation [B, 1 or L, 6·D].
+  Heads heads(const at::Tensor& x, const at::Tensor& modulation, const nn::RopeTable& rope) const;
+  /// `attended` [B, L, D]: what attention gave for these tokens.
+  at::Tensor finish(const at::Tensor& x, const at::Tensor& attended,
+                    const at::Tensor& modulation) const;
+  /// Of vec, or what already is one.
+  at::Tensor modulation(const at::Tensor& vec) const;
+
+ private:
+  std::int64_t heads_;
+  std::optional<Modulation> mod_;
+  nn::Linear qkv_, proj_;
+  HeadNorms norm_;
+  Mlp mlp_;
+};
+
+/// Text and picture attend together, each with weights of its own. Weights: double_blocks.{i}.*
+class DoubleBlock {
+ public:
+  DoubleBlock(const weights::Scope& scope, const Config& config)
+      : img_(scope, "img", config), txt_(scope, "txt", config) {}
+  Tokens forward(const Tokens& x, const Common& common) const;
+
+ private:
+  Stream img_, txt_;
+};
+
+/// All tokens alike, attention and MLP side by side: x [B, Lt + Li, D]. Weights:
+/// single_blocks.{i}.*
+class SingleBlock {
+ public:
+  SingleBlock(const weights::Scope& scope, const Config& config);
+  /// `common.img` counts for all tokens.
+  at::Tensor forward(const at::Tensor& x, const Common& common) const;
+
+ private:
+  Config config_;
+  std::optional<Modulation> mod_;
+  nn::Linear linear1_, linear2_;
+  HeadNorms norm_;
+};
+
+/// The picture's tokens [B, L, D] -> [B, L, patch² · out channels]; vec [B, 1, D]. Weights:
+/// final_layer.*
+class LastLayer {
+ public:
+  LastLayer(const weights::Scope& scope, const Config& config);
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& vec) const;
+
+ private:
+  nn::Linear modulation_, linear_;
+};
+
+}  // namespace distorch::models::flux

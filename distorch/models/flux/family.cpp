@@ -1,0 +1,157 @@
+#include "distorch/models/flux/family.h"
+
+#include <fmt/format.h>
+
+#include "distorch/base/error.h"
+#include "distorch/models/catalog.h"
+#include "distorch/models/concat_latent.h"
+#include "distorch/models/flux/config.h"
+#include "distorch/models/flux/network.h"
+#include "distorch/models/latent_formats.h"
+
+namespace distorch::models::flux {
+
+using sampling::ConditioningItem;
+using sampling::EncodeContext;
+using weights::Checkpoint;
+
+namespace {
+
+constexpr double kGuidance = 3.5;            // where a conditioning says nothing
+constexpr double kShift = 1.15;              // of FLUX.1's noise levels
+constexpr double kSecondShift = 2.02;        // of FLUX.2's
+constexpr std::int64_t kSecondTokens = 512;  // FLUX.2 knows texts of this length
+constexpr std::int64_t kPixels = 8;          // of a side of the picture, a latent cell
+
+/// What further channels of the latent hold. Source: ComfyUI comfy/model_base.py, Flux.concat_cond.
+at::Tensor concat_of(const ConditioningItem& item, const EncodeContext& context,
+                     const LatentFormat& format, std::int64_t channels) {
+  const auto& noise = context.noise;
+  auto image = tensor_of(item, "concat_latent_image", noise);
+  if (!image.defined()) image = at::zeros_like(noise);
+  image = format.into_network(fit_to_noise(image, noise));
+  if (channels <= format.channels) return image;
+  // A mask of the picture's size, its 8x8 pixels of a cell as channels.
+  auto mask = tensor_of(item, "concat_mask", noise);
+  if (!mask.defined()) mask = context.denoise_mask;
+  if (!mask.defined()) mask = at::ones_like(noise.narrow(1, 0, 1));
+  if (mask.dim() < 4) mask = mask.reshape({-1, 1, mask.size(-2), mask.size(-1)});
+  auto h = noise.size(2), w = noise.size(3);
+  auto pixels = at::empty({noise.size(0), 1, h * kPixels, w * kPixels},
+                          at::TensorOptions().device(at::kMeta));
+  mask = fit_to_noise(mask.mean(1, /*keepdim=*/true), pixels);
+  auto cells = mask.view({mask.size(0), h, kPixels, w, kPixels})
+                   .permute({0, 2, 4, 1, 3})
+                   .reshape({mask.size(0), kPixels * kPixels, h, w});
+  return at::cat({image, cells}, 1);
+}
+
+double method_of(const std::string& name, ReferenceMethod otherwise) {
+  auto method = name == "index"                 ? ReferenceMethod::Index
+                : name == "uxo"                 ? ReferenceMethod::Uxo
+                : name == "index_timestep_zero" ? ReferenceMethod::IndexTimestepZero
+                : name == "offset"              ? ReferenceMethod::Offset
+                                                : otherwise;
+  return static_cast<double>(method);
+}
+
+class FluxFamily : public Family {
+ public:
+  FluxFamily(Checkpoint tensors, LatentFormat latent)
+      : tensors_(std::move(tensors)), config_(config_of(tensors_)), latent_(std::move(latent)) {}
+
+  std::string name() const override { return "FLUX.1"; }
+  const Checkpoint& diffusion() const override { return tensors_; }
+  std::unique_ptr<Network> make_network() const override { return std::make_unique<Flux>(config_); }
+  std::shared_ptr<const sampling::ModelSampling> sampling() const override {
+    return config_.guidance ? sampling::flux_sampling(kShift) : sampling::flow_sampling(1.0, 1.0);
+  }
+  const LatentFormat& latent() const override { return latent_; }
+  LoraNames lora_names(const weights::Manifest& network) const override {
+    return prefixed_lora_names(network, {"lora_unet_", "diffusion_model.", ""});
+  }
+  TextRecipe text(const Checkpoint&) const override { return {}; }
+  VaePart vae(const Checkpoint& file) const override { return find_vae(file); }
+  sampling::ModelInput encode(const InputSpec& spec, const ConditioningItem& item,
+                              const EncodeContext& context) const override;
+
+ protected:
+  sampling::ModelInput reference(const InputSpec& spec, const ConditioningItem& item) const;
+
+  Checkpoint tensors_;
+  Config config_;
+  LatentFormat latent_;
+};
+
+sampling::ModelInput FluxFamily::encode(const InputSpec& spec, const ConditioningItem& item,
+                                        const EncodeContext& context) const {
+  if (spec.name == "context") return {spec.kind, item.cross_attn, {}};
+  if (spec.name == "vector") return {spec.kind, item.pooled_output, {}};
+  if (spec.name == "guidance") {
+    if (item.numbers.count("no_guidance")) return {spec.kind, {}, {}};
+    auto at = item.numbers.find("guidance");
+    return {spec.kind, at::full({1}, at == item.numbers.end() ? kGuidance : at->second), {}};
+  }
+  if (spec.name == "concat") {
+    // Neither the model nor a LoRA has further channels.
+    if (spec.shape[1].of != Extent::Of::Number) return {spec.kind, {}, {}};
+    return {spec.kind, concat_of(item, context, latent_, spec.shape[1].value), {}};
+  }
+  return reference(spec, item);
+}
+
+sampling::ModelInput FluxFamily::reference(const InputSpec& spec,
+                                           const ConditioningItem& item) const {
+  const auto& pictures = item.reference_latents;
+  if (static_cast<std::int64_t>(pictures.size()) > kMostReferences)
+    throw Error(ErrorKind::Usage, name(),
+                fmt::format("takes at most {} reference pictures, got {}", kMostReferences,
+                            pictures.size()));
+  if (spec.name == "reference_method") {
+    auto method = item.texts.find("reference_latents_method");
+    if (pictures.empty() || method == item.texts.end()) return {spec.kind, {}, {}};
+    return {spec.kind, {}, method_of(method->second, config_.reference)};
+  }
+  for (std::size_t i = 0; i < pictures.size(); ++i)
+    if (spec.name == reference_name(static_cast<std::int64_t>(i)))
+      return {spec.kind, latent_.into_network(pictures[i]), {}};
+  return {spec.kind, {}, {}};
+}
+
+class SecondFamily final : public FluxFamily {
+ public:
+  explicit SecondFamily(Checkpoint tensors) : FluxFamily(std::move(tensors), flux2_latent()) {}
+  std::string name() const override { return "FLUX.2"; }
+  std::shared_ptr<const sampling::ModelSampling> sampling() const override {
+    return sampling::flux_sampling(kSecondShift);
+  }
+  sampling::ModelInput encode(const InputSpec& spec, const ConditioningItem& item,
+                              const EncodeContext& context) const override {
+    auto input = FluxFamily::encode(spec, item, context);
+    // A shorter text begins with nothing.
+    if (spec.name == "context" && input.value.defined() && input.value.size(1) < kSecondTokens)
+      input.value =
+          at::constant_pad_nd(input.value, {0, 0, kSecondTokens - input.value.size(1), 0});
+    return input;
+  }
+};
+
+bool is_second(const Checkpoint& tensors) {
+  return tensors.has("double_stream_modulation_img.lin.weight");
+}
+
+}  // namespace
+
+std::unique_ptr<const Family> detect(const Checkpoint& below, const Checkpoint&) {
+  auto tensors = flux_tensors(below);
+  if (tensors.empty() || is_second(tensors)) return nullptr;
+  return std::make_unique<FluxFamily>(std::move(tensors), flux_latent());
+}
+
+std::unique_ptr<const Family> detect_second(const Checkpoint& below, const Checkpoint&) {
+  auto tensors = flux_tensors(below);
+  if (tensors.empty() || !is_second(tensors)) return nullptr;
+  return std::make_unique<SecondFamily>(std::move(tensors));
+}
+
+}  // namespace distorch::models::flux

@@ -1,0 +1,42 @@
+#pragma once
+#include <memory>
+
+#include "distorch/models/flux/config.h"
+#include "distorch/models/network.h"
+
+namespace distorch::models::flux {
+
+/// Pictures that FLUX looks at beside the one it makes, at most.
+inline constexpr std::int64_t kMostReferences = 16;
+/// The input that holds reference picture `index`.
+std::string reference_name(std::int64_t index);
+
+/// FLUX.1 and FLUX.2. Inputs:
+///   x                    [B, C, h, w], the noisy latent
+///   timestep             [B], 0 .. 1
+///   context              [B, Lt, context width]
+///   vector               [B, vector width], the pooled text; zeros without one
+///   guidance             [B]; without it the model is not told any
+///   concat               [B, further channels, h, w], where the model has them, or a LoRA gives
+///                        them to it
+///   reference_latents.i  [B, C, any, any]
+///   reference_method     a ReferenceMethod as number; without it the model's own
+/// Source: ComfyUI comfy/ldm/flux/model.py. Skipped blocks: "double_blocks.3", "single_blocks.7".
+class Flux final : public Network {
+ public:
+  explicit Flux(const Config& config);
+  ~Flux() override;
+  weights::Manifest& manifest() override { return manifest_; }
+  const InputSpecs& inputs() const override { return inputs_; }
+  at::Tensor apply(const Inputs& inputs, const Patches& patches = {}) const override;
+
+ private:
+  struct Parts;
+
+  Config config_;
+  InputSpecs inputs_;
+  weights::Manifest manifest_;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace distorch::models::flux

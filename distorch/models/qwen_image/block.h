@@ -1,0 +1,67 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include "distorch/models/qwen_image/config.h"
+#include "distorch/nn/linear.h"
+#include "distorch/nn/norm.h"
+#include "distorch/nn/rope.h"
+#include "distorch/weights/manifest.h"
+
+namespace distorch::models::qwen_image {
+
+/// The two kinds of tokens that attend together: [B, L, width] each.
+struct Streams {
+  at::Tensor image, text;
+};
+
+/// What all blocks of a call see.
+struct BlockContext {
+  /// SiLU of the timestep's embedding [B, width]; with `noiseless` [2·B, width], the second half
+  /// that of a timestep of 0.
+  at::Tensor time;
+  nn::RopeTable image_positions, text_positions;
+  at::Tensor mask;  // added to the scores [B, 1, 1, text + image tokens]; undefined: none
+  /// Image tokens from this one on are modulated as without noise; 0: none.
+  std::int64_t noiseless = 0;
+};
+
+/// One joint step: image and text tokens attend together, each kind has its own weights. One
+/// weights::Block. Source: ComfyUI comfy/ldm/qwen_image/model.py, QwenImageTransformerBlock.
+class JointBlock {
+ public:
+  JointBlock(const weights::Scope& scope, const Config& config);
+  /// `residual` [B, n, width] is added to the first n image tokens of the result; undefined: none.
+  Streams forward(const Streams& x, const BlockContext& context,
+                  const at::Tensor& residual = {}) const;
+
+ private:
+  struct Stream {
+    Stream(const weights::Scope& scope, const Config& config, bool image);
+    nn::Linear modulation, q, k, v, out, mlp_in, mlp_out;
+    nn::RmsNorm norm_q, norm_k;
+  };
+  struct Heads {
+    at::Tensor q, k, v;  // [B, L, heads, width of a head]
+  };
+  /// A half's shift, scale and gate [B, 1, width]; those of a timestep of 0 behind them where there
+  /// are tokens without noise.
+  struct Modulation {
+    at::Tensor shift, scale, gate, shift0, scale0, gate0;
+    std::int64_t noiseless = 0;
+
+    at::Tensor normed(const at::Tensor& x) const;
+    at::Tensor added(const at::Tensor& x, const at::Tensor& y) const;
+  };
+  static std::vector<Modulation> modulations(const Stream& stream, const at::Tensor& time,
+                                             std::int64_t noiseless);
+  Heads heads_of(const Stream& stream, const at::Tensor& x, const nn::RopeTable& positions) const;
+  static at::Tensor finish(const Stream& stream, const at::Tensor& x, const at::Tensor& attended,
+                           const std::vector<Modulation>& modulation);
+  Streams run(const Streams& x, const BlockContext& context) const;
+
+  std::int64_t heads_;
+  weights::Block block_;
+  Stream image_, text_;
+};
+
+}  // namespace distorch::models::qwen_image

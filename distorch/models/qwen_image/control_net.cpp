@@ -1,0 +1,152 @@
+#include "distorch/models/qwen_image/control_net.h"
+
+#include <fmt/format.h>
+
+#include "distorch/base/error.h"
+#include "distorch/models/latent_formats.h"
+#include "distorch/models/qwen_image/embedding.h"
+#include "distorch/models/qwen_image/tokens.h"
+#include "distorch/models/tensor_size.h"
+
+namespace distorch::models::qwen_image {
+
+using at::Tensor;
+using weights::Scope;
+using weights::Tensors;
+
+namespace {
+
+/// Blocks of the transformer that the published ControlNets were trained beside.
+constexpr std::int64_t kMainBlocks = 60;
+
+InputSpecs specs_of(const Config& c, std::int64_t hint_channels) {
+  using Kind = InputSpec::Kind;
+  using Source = InputSpec::Source;
+  auto batch = Extent::batch();
+  return {
+      {"x",
+       "latent",
+       Kind::NoiseShape,
+       {batch, Extent::number(c.latent_channels), Extent::cells()},
+       at::kFloat,
+       false,
+       Source::Sampler},
+      {"timestep", "timestep", Kind::Regular, {batch}, at::kFloat, false, Source::Sampler},
+      {"context",
+       "text conditioning",
+       Kind::Regular,
+       {batch, Extent::tokens(), Extent::number(c.text_width)}},
+      {"hint",
+       "picture that steers",
+       Kind::NoiseShape,
+       {batch, Extent::number(hint_channels), Extent::cells()},
+       at::kFloat,
+       false,
+       Source::Control},
+  };
+}
+
+/// A block's residual: a matrix of its image tokens. One weights::Block.
+struct Residual {
+  Residual(const Scope& s, std::int64_t width) : block(s), matrix(s, width, width) {}
+  Tensor forward(const Tensor& tokens) const {
+    return block.run1({tokens}, [this](const Tensors& in) { return matrix(in[0]); });
+  }
+  weights::Block block;
+  nn::Linear matrix;
+};
+
+}  // namespace
+
+struct ControlNet::Parts {
+  Parts(const Scope& root, const Config& c, std::int64_t hint_channels)
+      : in(root.block("in"), c, hint_channels * kPatch * kPatch) {
+    for (std::int64_t i = 0; i < c.layers; ++i) {
+      blocks.emplace_back((root / "transformer_blocks" / i).block(), c);
+      residuals.emplace_back((root / "controlnet_blocks" / i).block(), c.width);
+    }
+  }
+  Embedding in;
+  std::vector<JointBlock> blocks;
+  std::vector<Residual> residuals;
+};
+
+ControlNet::ControlNet(const Config& config, std::int64_t hint_channels)
+    : config_(config),
+      hint_channels_(hint_channels),
+      inputs_(specs_of(config_, hint_channels)),
+      parts_(std::make_unique<Parts>(Scope(manifest_), config_, hint_channels)) {
+  for (std::int64_t i = 0; i < kMainBlocks; ++i)
+    places_.push_back({control::Place::At::Block, static_cast<int>(i)});
+}
+
+ControlNet::~ControlNet() = default;
+
+std::int64_t ControlNet::repeats() const {
+  return (kMainBlocks + config_.layers - 1) / config_.layers;
+}
+
+control::HintFormat ControlNet::hint() const {
+  return {.channels = hint_channels_,
+          .latent = true,
+          .masked = hint_channels_ > config_.latent_channels};
+}
+
+Inputs ControlNet::encode(const Tensor& hint, std::optional<int>) const {
+  if (hint.dim() != 5 || hint.size(1) != hint_channels_)
+    throw Error(ErrorKind::Shape, "ControlNet",
+                fmt::format("takes latents of {} channels with frames, got {}: it wants the VAE of "
+                            "Qwen-Image",
+                            hint_channels_, c10::str(hint.sizes())));
+  auto channels = config_.latent_channels;
+  auto latent = wan21_latent().into_network(hint.narrow(1, 0, channels));
+  auto masked = hint_channels_ > channels;
+  Inputs inputs;
+  inputs.set("hint", masked
+                         ? at::cat({latent, hint.narrow(1, channels, hint_channels_ - channels)}, 1)
+                         : latent);
+  return inputs;
+}
+
+Tensor ControlNet::apply(const Inputs& inputs) const {
+  check_inputs(inputs_, inputs, "ControlNet");
+  const auto& x = inputs["x"];
+  if (x.sizes().slice(2) != inputs["hint"].sizes().slice(2))
+    throw Error(ErrorKind::Shape, "ControlNet",
+                fmt::format("takes one picture for a latent {}, got {}", c10::str(x.sizes()),
+                            c10::str(inputs["hint"].sizes())));
+  auto [streams, time] = parts_->in.forward(to_tokens(x), inputs["context"], inputs["timestep"],
+                                            to_tokens(inputs["hint"]));
+  BlockContext context;
+  context.time = time;
+  auto axes = config_.axes();
+  context.image_positions = nn::rope_table(
+      image_positions(x.sizes(), {}, ReferenceMethod::Index, x.device()), axes, 10000.0);
+  context.text_positions =
+      nn::rope_table(text_positions(x.sizes(), streams.text.size(1), x.device()), axes, 10000.0);
+  std::vector<Tensor> residuals;
+  for (std::size_t i = 0; i < parts_->blocks.size(); ++i) {
+    streams = parts_->blocks[i].forward(streams, context);
+    residuals.push_back(parts_->residuals[i].forward(streams.image));
+  }
+  return at::stack(residuals);
+}
+
+Inputs ControlNet::residuals(const Tensor& packed, at::IntArrayRef) const {
+  Inputs inputs;
+  for (const auto& place : places_)
+    inputs.set(control::name_of(place), packed.select(0, place.block / repeats()));
+  return inputs;
+}
+
+bool is_control_net(const weights::Checkpoint& file) {
+  return file.has("controlnet_blocks.0.weight") && file.has("controlnet_x_embedder.weight") &&
+         file.has("transformer_blocks.0.img_mlp.net.0.proj.weight");
+}
+
+std::unique_ptr<control::ControlNetwork> make_control_net(const weights::Checkpoint& part) {
+  auto hint = size_of(part, "controlnet_x_embedder.weight", 1) / (kPatch * kPatch);
+  return std::make_unique<ControlNet>(config_of(part), hint);
+}
+
+}  // namespace distorch::models::qwen_image

@@ -1,0 +1,15 @@
+#pragma once
+#include <memory>
+
+#include "distorch/models/t5/config.h"
+#include "distorch/models/text_encoder.h"
+
+namespace distorch::models::t5 {
+
+/// A T5 encoder as a part of a recipe, called `name`; prompts are filled up to `shortest` tokens,
+/// which all count. Weights move each place's state away from that of the empty prompt. Source:
+/// ComfyUI comfy/text_encoders/sd3_clip.py, T5XXLModel, and flux.py.
+TextPart text_part_of(std::string name, const weights::Checkpoint& part, int shortest,
+                      std::vector<std::string> lora_prefixes);
+
+}  // namespace distorch::models::t5

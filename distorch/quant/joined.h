@@ -1,0 +1,12 @@
+#pragma once
+#include "distorch/quant/encoding.h"
+
+namespace distorch::quant {
+
+/// A weight whose rows lie in several tensors one after the other, as files have it that keep the
+/// parts of a fused projection apart. `values` is the first piece, `parts` are the others, each with
+/// its rows; the elements are plain numbers of any types. Made by Checkpoint::add_joined(), never by
+/// a file's marker.
+const Encoding& joined();
+
+}  // namespace distorch::quant

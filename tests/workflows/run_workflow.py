@@ -1,0 +1,64 @@
+"""Runs a workflow as it is on narrow models with random weights, twice: as it places them on two simulated GPUs, and with everything on
+the first one. run_workflow.py DISTORCH MAKE_RANDOM_MODEL RIG WORKFLOW WIDTHxHEIGHT [--set NODE.INPUT=VALUE ...]
+Passes where both runs succeed, the pictures have that size and the same pixels, and are not flat. Where the file is not there (those of
+others are not in the repository) it says so and exits with 77."""
+import os
+import subprocess
+import sys
+import tempfile
+import zlib
+
+
+def run(command):
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode:
+        sys.exit(f"failed with {result.returncode}: {' '.join(command)}\n{result.stdout[-4000:]}")
+    return result.stdout
+
+
+def pixels(path):
+    """Width, height, and the unpacked (still filtered) rows of a PNG file."""
+    data = open(path, "rb").read()
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    at, packed = 8, b""
+    while at < len(data):
+        size = int.from_bytes(data[at:at + 4], "big")
+        if data[at + 4:at + 8] == b"IDAT":
+            packed += data[at + 8:at + 8 + size]
+        at += size + 12
+    return width, height, zlib.decompress(packed)
+
+
+def picture(folder):
+    found = sorted(os.path.join(path, name) for path, _, names in os.walk(folder) for name in names if name.endswith(".png"))
+    if not found:
+        sys.exit("no picture was written")
+    return pixels(found[-1])
+
+
+def main(distorch, maker, rig, workflow, size, *more):
+    if not os.path.exists(workflow):
+        print(f"skipped: {os.path.basename(workflow)} is not in this checkout")
+        return 77
+    with tempfile.TemporaryDirectory() as folder:
+        models = os.path.join(folder, "models")
+        print(run([maker, "--workflow", workflow, "--models", models, "--size", "tiny"]))
+        results = []
+        for name, options in {"split": [], "on one": ["--placement", "cuda:0,*", "--device-map", "cuda:1=cuda:0"]}.items():
+            out = os.path.join(folder, name)
+            run([distorch, "run", workflow, "--models", models, "--output", out, "--temp", os.path.join(folder, "temp"),
+                 "--rig", rig, *options, *more])
+            results.append(picture(out))
+    for width, height, rows in results:
+        if f"{width}x{height}" != size:
+            sys.exit(f"the picture has {width}x{height} pixels, not {size}")
+        if len(set(rows[:100000])) < 16:
+            sys.exit("the picture is flat")
+    if results[0] != results[1]:
+        sys.exit("placed as the workflow says it gives other pixels than on one device")
+    print("same pixels split and on one device,", size)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

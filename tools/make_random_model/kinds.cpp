@@ -1,0 +1,231 @@
+#include "tools/make_random_model/kinds.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "distorch/base/error.h"
+#include "distorch/models/clip/text_model.h"
+#include "distorch/models/flux/network.h"
+#include "distorch/models/qwen/text_model.h"
+#include "distorch/models/qwen_image/transformer.h"
+#include "distorch/models/sd/unet.h"
+#include "distorch/models/sd3/mmdit.h"
+#include "distorch/models/t5/text_model.h"
+#include "distorch/models/vae/autoencoder.h"
+#include "distorch/models/wan_vae/autoencoder.h"
+#include "distorch/models/z_image/next_dit.h"
+
+namespace distorch::random_model {
+namespace {
+
+using Shapes = std::vector<Shape>;
+
+/// What a model declares, below a prefix.
+Shapes declared(const weights::Manifest& manifest, const std::string& prefix = "") {
+  Shapes shapes;
+  for (const auto& weight : manifest.weights())
+    shapes.push_back({prefix + weight.name, weight.shape});
+  return shapes;
+}
+
+Shapes operator+(Shapes first, const Shapes& second) {
+  first.insert(first.end(), second.begin(), second.end());
+  return first;
+}
+
+template <typename Model, typename Config>
+Shapes of_model(const Config& config, const std::string& prefix = "") {
+  Model model(config);
+  return declared(model.manifest(), prefix);
+}
+
+/// `full` blocks, or one or two of them.
+std::int64_t blocks(Size size, std::int64_t full, std::int64_t few = 2) {
+  return size == Size::Full ? full : few;
+}
+
+Shapes clip_text(models::clip::TextKind kind, Size size, const std::string& prefix = "") {
+  using models::clip::TextKind;
+  models::clip::TextConfig config;
+  config.kind = kind;
+  if (kind == TextKind::ClipG) {
+    config.width = 1280;
+    config.layers = 32;
+    config.mlp_width = 5120;
+    config.projection = 1280;
+  }
+  config.heads = config.width / 64;
+  // The loaders know OpenCLIP-G by its number of layers.
+  if (kind == TextKind::ClipL) config.layers = blocks(size, 12);
+  if (kind == TextKind::ClipG && size == Size::Tiny) config.mlp_width = 64;
+  return of_model<models::clip::TextModel>(config, prefix);
+}
+
+Shapes picture_vae(std::int64_t latent_channels, Size size, const std::string& prefix = "") {
+  models::vae::VaeConfig config;
+  config.z_channels = config.latent_channels = latent_channels;
+  config.quant = latent_channels == 4;
+  if (size == Size::Tiny) config.channels = {32, 32, 64, 64};
+  return of_model<models::vae::Autoencoder>(config, prefix);
+}
+
+Shapes sd_unet(bool xl, Size size) {
+  models::sd::UNetConfig c;
+  if (size == Size::Tiny) {
+    c.model_channels = xl ? 64 : 32;
+    c.time_width = 4 * c.model_channels;
+  }
+  const auto m = c.model_channels;
+  if (xl) {
+    c.context_width = 2048;
+    c.vector_width = 2816;
+    c.linear_projection = true;
+    c.channels = {m, 2 * m, 4 * m};
+    c.res_blocks = {2, 2, 2};
+    c.depth_in = {0, 0, 2, 2, 10, 10};
+    c.depth_out = {10, 10, 10, 2, 2, 2, 0, 0, 0};
+    c.depth_middle = 10;
+  } else {
+    c.channels = {m, 2 * m, 4 * m, 4 * m};
+    c.res_blocks = {2, 2, 2, 2};
+    c.depth_in = {1, 1, 1, 1, 1, 1, 0, 0};
+    c.depth_out = {0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  }
+  return of_model<models::sd::UNet>(c, "model.diffusion_model.");
+}
+
+Shapes sd15(Size size) {
+  return sd_unet(false, size) +
+         clip_text(models::clip::TextKind::ClipL, size, "cond_stage_model.transformer.") +
+         picture_vae(4, size, "first_stage_model.");
+}
+
+Shapes sdxl(Size size) {
+  using models::clip::TextKind;
+  return sd_unet(true, size) +
+         clip_text(TextKind::ClipL, size, "conditioner.embedders.0.transformer.") +
+         clip_text(TextKind::ClipG, size, "conditioner.embedders.1.model.") +
+         picture_vae(4, size, "first_stage_model.");
+}
+
+Shapes flux(bool guidance, Size size) {
+  models::flux::Config config;
+  config.guidance = guidance;
+  config.depth = blocks(size, 19);
+  config.single_depth = blocks(size, 38);
+  if (size == Size::Tiny) {
+    config.hidden = 256;
+    config.mlp = 1024;
+  }
+  return of_model<models::flux::Flux>(config);
+}
+
+Shapes sd3(std::int64_t depth, bool qk_norm, std::int64_t dual, Size size) {
+  models::sd3::MmditConfig config;
+  // Its width tells the number of blocks.
+  config.blocks = size == Size::Full ? depth : 4;
+  config.width = 64 * config.blocks;
+  config.mlp_width = 4 * config.width;
+  config.qk_norm = qk_norm;
+  if (qk_norm && dual > 0) config.positions = 384;
+  for (std::int64_t i = 0; i < std::min(dual, config.blocks); ++i) config.dual.insert(i);
+  return of_model<models::sd3::Mmdit>(config, "model.diffusion_model.");
+}
+
+Shapes z_image(Size size) {
+  models::z_image::NextDitConfig config;
+  config.layers = blocks(size, 30);
+  if (size == Size::Tiny) config.mlp_width = 256;
+  return of_model<models::z_image::NextDit>(config);
+}
+
+Shapes qwen_image(Size size) {
+  models::qwen_image::Config config;
+  config.layers = blocks(size, 60);
+  if (size == Size::Tiny) {
+    config.width = 256;
+    config.heads = 2;
+  }
+  return of_model<models::qwen_image::Transformer>(config);
+}
+
+Shapes t5xxl(Size size) {
+  models::t5::TextConfig config;
+  config.layers = blocks(size, 24);
+  if (size == Size::Tiny) {
+    config.inner = config.heads = 64;
+    config.mlp_width = 128;
+  }
+  return of_model<models::t5::TextModel>(config);
+}
+
+Shapes qwen_text(models::qwen::TextConfig config, Size size) {
+  config.layers = blocks(size, config.layers);
+  if (size == Size::Tiny) config.mlp_width = 128;
+  weights::Manifest manifest;
+  models::qwen::TextModel model(manifest, config);
+  return declared(manifest);
+}
+
+Shapes qwen25_vl(Size size) {
+  return qwen_text({.width = 3584,
+                    .heads = 28,
+                    .key_heads = 4,
+                    .layers = 28,
+                    .mlp_width = 18944,
+                    .vocabulary = 152064,
+                    .head_norms = false,
+                    .qkv_biases = true},
+                   size);
+}
+
+Shapes qwen3_8b(Size size) { return qwen_text({.width = 4096, .mlp_width = 12288}, size); }
+
+}  // namespace
+
+const std::vector<Kind>& kinds() {
+  using models::clip::TextKind;
+  static const std::vector<Kind> list = {
+      {"sd15", "Stable Diffusion 1.5, a whole checkpoint", "checkpoints", "F16", sd15},
+      {"sdxl", "Stable Diffusion XL base, a whole checkpoint", "checkpoints", "F16", sdxl},
+      {"flux-dev", "FLUX.1 dev, the diffusion model", "diffusion_models", "BF16",
+       [](Size size) { return flux(true, size); }},
+      {"flux-schnell", "FLUX.1 schnell, the diffusion model", "diffusion_models", "BF16",
+       [](Size size) { return flux(false, size); }},
+      {"sd3-medium", "Stable Diffusion 3 medium, the diffusion model", "diffusion_models", "F16",
+       [](Size size) { return sd3(24, false, 0, size); }},
+      {"sd3.5-medium", "Stable Diffusion 3.5 medium, the diffusion model", "diffusion_models",
+       "BF16", [](Size size) { return sd3(24, true, 13, size); }},
+      {"sd3.5-large", "Stable Diffusion 3.5 large, the diffusion model", "diffusion_models", "BF16",
+       [](Size size) { return sd3(38, true, 0, size); }},
+      {"qwen-image", "Qwen-Image, the diffusion model", "diffusion_models", "BF16", qwen_image},
+      {"z-image", "Z-Image, the diffusion model", "diffusion_models", "BF16", z_image},
+      {"clip-l", "CLIP-L, a text encoder", "text_encoders", "F16",
+       [](Size size) { return clip_text(TextKind::ClipL, size); }},
+      {"clip-g", "OpenCLIP-G, a text encoder", "text_encoders", "F16",
+       [](Size size) { return clip_text(TextKind::ClipG, size); }},
+      {"t5xxl", "T5-XXL v1.1, a text encoder", "text_encoders", "F16", t5xxl},
+      {"qwen2.5-vl-7b", "Qwen2.5-VL 7B without its vision part, a text encoder", "text_encoders",
+       "BF16", qwen25_vl},
+      {"qwen3-4b", "Qwen3 4B, a text encoder", "text_encoders", "BF16",
+       [](Size size) { return qwen_text({}, size); }},
+      {"qwen3-8b", "Qwen3 8B, a text encoder", "text_encoders", "BF16", qwen3_8b},
+      {"sd-vae", "the autoencoder of SD 1.x and SDXL", "vae", "F32",
+       [](Size size) { return picture_vae(4, size); }},
+      {"flux-vae", "the autoencoder of FLUX.1 and SD3 (16 channels)", "vae", "F32",
+       [](Size size) { return picture_vae(16, size); }},
+  };
+  return list;
+}
+
+const Kind& find_kind(const std::string& name) {
+  std::vector<std::string> names;
+  for (const auto& kind : kinds()) {
+    if (kind.name == name) return kind;
+    names.push_back(kind.name);
+  }
+  throw Error(ErrorKind::Usage, name,
+              fmt::format("is no kind of model that is known here: {}", fmt::join(names, ", ")));
+}
+
+}  // namespace distorch::random_model

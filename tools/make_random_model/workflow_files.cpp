@@ -1,0 +1,104 @@
+#include "tools/make_random_model/workflow_files.h"
+
+#include <algorithm>
+#include <cctype>
+#include <set>
+
+#include "distorch/base/error.h"
+
+namespace distorch::random_model {
+namespace {
+
+using graph::Json;
+
+struct Rule {
+  const char* loader;  // part of the node's type
+  const char* name;    // part of the file's name; "": every other
+  const char* kind;
+};
+
+// The first that fits counts.
+constexpr Rule kRules[] = {
+    {"Checkpoint", "xl", "sdxl"},
+    {"Checkpoint", "", "sd15"},
+    {"UNET", "schnell", "flux-schnell"},
+    {"UNET", "flux1", "flux-dev"},
+    {"UNET", "qwen_image", "qwen-image"},
+    {"UNET", "z_image", "z-image"},
+    {"UNET", "sd3.5_large", "sd3.5-large"},
+    {"UNET", "sd3.5_medium", "sd3.5-medium"},
+    {"UNET", "sd3_medium", "sd3-medium"},
+    {"CLIP", "t5xxl", "t5xxl"},
+    {"CLIP", "clip_l", "clip-l"},
+    {"CLIP", "clip_g", "clip-g"},
+    {"CLIP", "qwen_2.5_vl", "qwen2.5-vl-7b"},
+    {"CLIP", "qwen_3_4b", "qwen3-4b"},
+    {"CLIP", "qwen_3_8b", "qwen3-8b"},
+    {"VAE", "qwen_image_vae", "qwen-vae"},
+    {"VAE", "ae.", "flux-vae"},
+    {"VAE", "", "sd-vae"},
+};
+
+std::string lower(std::string text) {
+  std::ranges::transform(text, text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
+bool is_model_file(const std::string& text) {
+  return text.ends_with(".safetensors") || text.ends_with(".sft");
+}
+
+NamedFile named_file(const std::string& loader, const std::string& file) {
+  const auto name = lower(file);
+  for (const auto& rule : kRules) {
+    if (loader.find(rule.loader) == std::string::npos || name.find(rule.name) == std::string::npos)
+      continue;
+    NamedFile named{"", &find_kind(rule.kind), {}};
+    named.path = std::string(named.kind->folder) + "/" + file;
+    if (name.find("fp8") != std::string::npos)
+      named.options.dtype = name.find("e5m2") != std::string::npos ? "F8_E5M2" : "F8_E4M3";
+    named.options.scaled = name.find("scaled") != std::string::npos;
+    return named;
+  }
+  throw Error(ErrorKind::Usage, file,
+              "is named by a " + loader +
+                  " node, and neither tells what kind of model it is; make it on its own");
+}
+
+/// Every text among the values of a node's inputs or widgets.
+void collect(const std::string& loader, const Json& values,
+             std::vector<std::pair<std::string, std::string>>& found) {
+  if (values.is_string() && is_model_file(values.get<std::string>()))
+    found.emplace_back(loader, values.get<std::string>());
+  if (values.is_structured())
+    for (const auto& value : values) collect(loader, value, found);
+}
+
+void collect_nodes(const Json& nodes, std::vector<std::pair<std::string, std::string>>& found) {
+  for (const auto& node : nodes) {
+    if (!node.is_object()) continue;
+    const auto type = node.value("class_type", node.value("type", std::string()));
+    if (type.find("Loader") == std::string::npos) continue;
+    if (node.contains("inputs") && node.contains("class_type"))
+      collect(type, node["inputs"], found);
+    if (node.contains("widgets_values")) collect(type, node["widgets_values"], found);
+  }
+}
+
+}  // namespace
+
+std::vector<NamedFile> files_of_workflow(const Json& workflow) {
+  std::vector<std::pair<std::string, std::string>> found;
+  collect_nodes(workflow.contains("nodes") ? workflow["nodes"] : workflow, found);
+  if (workflow.contains("definitions") && workflow["definitions"].contains("subgraphs"))
+    for (const auto& subgraph : workflow["definitions"]["subgraphs"])
+      collect_nodes(subgraph["nodes"], found);
+  std::vector<NamedFile> files;
+  std::set<std::string> known;
+  for (const auto& [loader, file] : found)
+    if (auto named = named_file(loader, file); known.insert(named.path).second)
+      files.push_back(std::move(named));
+  return files;
+}
+
+}  // namespace distorch::random_model
