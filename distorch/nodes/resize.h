@@ -9,7 +9,7 @@ namespace distorch::nodes {
 struct Resize {
   std::int64_t width = 0;
   std::int64_t height = 0;
-  std::string method = "bilinear";  // nearest-exact, bilinear, area, bicubic, bislerp, lanczos
+  std::string method = "bilinear";  // nearest, nearest-exact, bilinear, area, bicubic, bislerp, lanczos
   bool crop_center = false;         // cut to the new aspect first, around the middle
 };
 
