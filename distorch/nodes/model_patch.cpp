@@ -60,14 +60,15 @@ Model with_patch(Model model, const ModelPatch& patch, PatchUse use, ModelCache&
 PatchRun::PatchRun(const Model& model, streaming::Engine& engine, at::Device device)
     : format_(model.latent_format()), uses_(model.patch_uses), engine_(engine), device_(device) {}
 
-Tensor PatchRun::encoded(const PatchUse& use, Tensor pixels, at::IntArrayRef x) const {
-  auto height = x[x.size() - 2], width = x[x.size() - 1];
-  VaeCoding coding(use.vae, engine_);
-  auto factor = coding.factor();
-  if (pixels.size(1) != height * factor || pixels.size(2) != width * factor)
-    pixels = resize(pixels.movedim(-1, 1), {width * factor, height * factor, "area", true})
-                 .movedim(1, -1);
-  return format_.into_network(coding.encode(pixels));
+Tensor PatchRun::fitted(const PatchUse& use, const Tensor& pixels, at::IntArrayRef x) const {
+  auto factor = VaeCoding(use.vae, engine_).factor();
+  auto height = x[x.size() - 2] * factor, width = x[x.size() - 1] * factor;
+  if (pixels.size(1) == height && pixels.size(2) == width) return pixels;
+  return resize(pixels.movedim(-1, 1), {width, height, "area", true}).movedim(1, -1);
+}
+
+Tensor PatchRun::encoded(const PatchUse& use, const Tensor& pixels) const {
+  return format_.into_network(VaeCoding(use.vae, engine_).encode(pixels));
 }
 
 /// The control picture, a mask and the picture that is filled in; gray where one is not there.
@@ -75,26 +76,25 @@ Tensor PatchRun::encoded(const PatchUse& use, Tensor pixels, at::IntArrayRef x) 
 Tensor PatchRun::inpainting(const PatchUse& use, at::IntArrayRef x) const {
   constexpr double kGray = 0.5;
   auto height = x[x.size() - 2], width = x[x.size() - 1];
-  auto inpaint = use.inpaint.defined() ? use.inpaint : at::full_like(use.image, kGray);
+  auto image = use.image.defined() ? fitted(use, use.image, x) : Tensor();
+  auto inpaint = use.inpaint.defined() ? fitted(use, use.inpaint, x) : at::full_like(image, kGray);
+  auto mask = at::zeros({1, 1, height, width});
   if (use.keep.defined()) {
     auto keep = resize(use.keep, {inpaint.size(2), inpaint.size(1), "bilinear", true}).round();
     inpaint = (inpaint - kGray) * keep.movedim(1, -1) + kGray;
+    mask = resize(use.keep, {width, height, "nearest", true}).narrow(0, 0, 1);
   }
-  auto filled = encoded(use, inpaint, x);
-  auto mask = use.keep.defined() ? resize(use.keep, {width, height, "nearest", true})
-                                 : at::zeros({1, 1, height, width});
-  auto steers = encoded(use, use.image.defined() ? use.image : at::full_like(inpaint, kGray), x);
+  auto filled = encoded(use, inpaint);
+  auto steers = encoded(use, image.defined() ? image : at::full_like(inpaint, kGray));
   auto rows = std::max(filled.size(0), steers.size(0));
-  return at::cat(
-      {steers.expand({rows, -1, -1, -1}), mask.narrow(0, 0, 1).expand({rows, -1, -1, -1}),
-       filled.expand({rows, -1, -1, -1})},
-      1);
+  auto spread = [rows](const Tensor& part) { return part.expand({rows, -1, -1, -1}); };
+  return at::cat({spread(steers), spread(mask), spread(filled)}, 1);
 }
 
 Tensor PatchRun::latent_of(const PatchUse& use, at::IntArrayRef x) const {
   if (use.picture.inpaints) return inpainting(use, x).to(device_, at::kFloat);
   auto height = x[x.size() - 2], width = x[x.size() - 1];
-  auto latent = encoded(use, use.image, x);
+  auto latent = encoded(use, fitted(use, use.image, x));
   if (use.picture.masked) {
     auto keep = use.keep.defined() ? resize(use.keep, {width, height, "bilinear", false})
                                    : at::ones({1, 1, height, width});
