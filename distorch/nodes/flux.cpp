@@ -157,7 +157,7 @@ graph::Input guidance() {
   return number("guidance", {.def = 3.5, .min = 0.0, .max = 100.0, .step = 0.1});
 }
 
-void add_guidance_nodes(graph::Catalog& catalog) {
+void add_flux_guidance_nodes(graph::Catalog& catalog) {
   auto prompt = [](const char* name) {
     return graph::text(name, {.multiline = true, .dynamic_prompts = true});
   };
@@ -243,7 +243,7 @@ void add_edit_nodes(graph::Catalog& catalog) {
 }  // namespace
 
 void add_flux_nodes(graph::Catalog& catalog) {
-  add_guidance_nodes(catalog);
+  add_flux_guidance_nodes(catalog);
   add_edit_nodes(catalog);
   auto side = [](const char* name) {
     return integer(name, {.def = 1024, .min = 16, .max = 16384, .step = 16});

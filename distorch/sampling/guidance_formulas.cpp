@@ -132,7 +132,7 @@ at::Tensor blurred(const SelfAttention& stage, const at::Tensor& x0, const at::T
 
 at::Tensor normed(const CfgNorm& stage, const GuidanceStep& step) {
   constexpr double kLittle = 1e-8;
-  const at::IntArrayRef channels = {1};
+  constexpr std::array<std::int64_t, 1> channels = {1};
   const at::Tensor ratio =
       length(step.cond, channels) / (length(step.denoised, channels) + kLittle);
   return step.denoised * ratio.clamp(0.0, 1.0) * stage.strength;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <array>
+
 #include "distorch/base/error.h"
 
 namespace distorch::sampling {
@@ -14,7 +16,7 @@ at::Tensor magnitude_of(const at::Tensor& latent, double little) {
 
 at::Tensor apply(const TonemapReinhard& operation, const at::Tensor& latent) {
   const at::Tensor magnitude = magnitude_of(latent, 1e-10);
-  const at::IntArrayRef all = {1, 2, 3};
+  constexpr std::array<std::int64_t, 3> all = {1, 2, 3};
   const at::Tensor mean = magnitude.mean(all, /*keepdim=*/true);
   const at::Tensor spread = at::std(magnitude, all, /*unbiased=*/true, /*keepdim=*/true);
   const at::Tensor top = (spread * 5 + mean) * operation.multiplier;

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include "distorch/base/error.h"
+#include "distorch/models/causal_vae/autoencoder.h"
 #include "distorch/models/clip/text_model.h"
 #include "distorch/models/flux/network.h"
 #include "distorch/models/qwen/text_model.h"
@@ -12,7 +13,6 @@
 #include "distorch/models/sd3/mmdit.h"
 #include "distorch/models/t5/text_model.h"
 #include "distorch/models/vae/autoencoder.h"
-#include "distorch/models/wan_vae/autoencoder.h"
 #include "distorch/models/z_image/next_dit.h"
 
 namespace distorch::random_model {
@@ -67,6 +67,63 @@ Shapes picture_vae(std::int64_t latent_channels, Size size, const std::string& p
   config.quant = latent_channels == 4;
   if (size == Size::Tiny) config.channels = {32, 32, 64, 64};
   return of_model<models::vae::Autoencoder>(config, prefix);
+}
+
+/// Wan 2.1's and Qwen-Image's.
+Shapes causal_vae(Size size) {
+  using models::causal_vae::Layer;
+  models::causal_vae::Config config;
+  const std::int64_t base = size == Size::Tiny ? 16 : 96;
+  const std::vector<std::int64_t> widths = {base, base, 2 * base, 4 * base, 4 * base};
+  config.first = base;
+  config.middle = 4 * base;
+  for (int level = 0; level < 4; ++level) {
+    const auto in = widths[level], out = widths[level + 1];
+    config.down.push_back({.in = in, .out = out});
+    config.down.push_back({.in = out, .out = out});
+    if (level < 3)
+      config.down.push_back(
+          {.kind = Layer::Kind::Resample, .in = out, .out = out, .time = level > 0});
+  }
+  for (int level = 0; level < 4; ++level) {
+    // Each step up has halved the channels.
+    const auto out = widths[4 - level];
+    config.up.push_back({.in = level == 0 ? out : widths[5 - level] / 2, .out = out});
+    config.up.push_back({.in = out, .out = out});
+    config.up.push_back({.in = out, .out = out});
+    if (level < 3)
+      config.up.push_back(
+          {.kind = Layer::Kind::Resample, .in = out, .out = out / 2, .time = level < 2});
+  }
+  return of_model<models::causal_vae::CausalAutoencoder>(config);
+}
+
+Shapes flux2(std::int64_t hidden, std::int64_t depth, std::int64_t single_depth,
+             std::int64_t context, Size size) {
+  models::flux::Config config;
+  config.hidden = hidden;
+  config.mlp = 3 * hidden;
+  config.depth = blocks(size, depth, 1);
+  config.single_depth = blocks(size, single_depth);
+  config.in_channels = config.out_channels = 128;
+  config.patch = 1;
+  config.context_width = context;
+  config.vector_width = 0;
+  config.guidance = config.qkv_bias = config.bias = false;
+  config.shared_modulation = config.gated_mlp = true;
+  config.axes = {32, 32, 32, 32};
+  config.theta = 2000;
+  config.text_axis = 3;
+  config.reference = models::flux::ReferenceMethod::Index;
+  return of_model<models::flux::Flux>(config);
+}
+
+Shapes flux2_vae(Size size) {
+  models::vae::VaeConfig config;
+  config.z_channels = config.latent_channels = 32;
+  config.normalized_patches = true;
+  if (size == Size::Tiny) config.channels = {32, 32, 64, 64};
+  return of_model<models::vae::Autoencoder>(config);
 }
 
 Shapes sd_unet(bool xl, Size size) {
@@ -200,6 +257,10 @@ const std::vector<Kind>& kinds() {
        [](Size size) { return sd3(38, true, 0, size); }},
       {"qwen-image", "Qwen-Image, the diffusion model", "diffusion_models", "BF16", qwen_image},
       {"z-image", "Z-Image, the diffusion model", "diffusion_models", "BF16", z_image},
+      {"flux2-klein-4b", "FLUX.2 klein 4B, the diffusion model", "diffusion_models", "BF16",
+       [](Size size) { return flux2(3072, 5, 20, 7680, size); }},
+      {"flux2-klein-9b", "FLUX.2 klein 9B, the diffusion model", "diffusion_models", "BF16",
+       [](Size size) { return flux2(4096, 8, 24, 12288, size); }},
       {"clip-l", "CLIP-L, a text encoder", "text_encoders", "F16",
        [](Size size) { return clip_text(TextKind::ClipL, size); }},
       {"clip-g", "OpenCLIP-G, a text encoder", "text_encoders", "F16",
@@ -214,6 +275,8 @@ const std::vector<Kind>& kinds() {
        [](Size size) { return picture_vae(4, size); }},
       {"flux-vae", "the autoencoder of FLUX.1 and SD3 (16 channels)", "vae", "F32",
        [](Size size) { return picture_vae(16, size); }},
+      {"flux2-vae", "the autoencoder of FLUX.2", "vae", "F32", flux2_vae},
+      {"qwen-vae", "the autoencoder of Qwen-Image and Wan 2.1", "vae", "BF16", causal_vae},
   };
   return list;
 }

@@ -23,6 +23,8 @@ constexpr Rule kRules[] = {
     {"Checkpoint", "", "sd15"},
     {"UNET", "schnell", "flux-schnell"},
     {"UNET", "flux1", "flux-dev"},
+    {"UNET", "klein-4b", "flux2-klein-4b"},
+    {"UNET", "klein-9b", "flux2-klein-9b"},
     {"UNET", "qwen_image", "qwen-image"},
     {"UNET", "z_image", "z-image"},
     {"UNET", "sd3.5_large", "sd3.5-large"},
@@ -35,6 +37,7 @@ constexpr Rule kRules[] = {
     {"CLIP", "qwen_3_4b", "qwen3-4b"},
     {"CLIP", "qwen_3_8b", "qwen3-8b"},
     {"VAE", "qwen_image_vae", "qwen-vae"},
+    {"VAE", "flux2-vae", "flux2-vae"},
     {"VAE", "ae.", "flux-vae"},
     {"VAE", "", "sd-vae"},
 };
