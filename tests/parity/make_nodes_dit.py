@@ -20,7 +20,7 @@ import comfy.supported_models as supported
 import nodes
 import safetensors.torch
 from comfy.ldm.lumina.controlnet import ZImage_Control
-from comfy_extras import nodes_model_advanced, nodes_model_patch
+from comfy_extras import nodes_model_advanced, nodes_model_patch, nodes_sd3
 
 import make_vaes
 import tiny_models as tiny
@@ -69,6 +69,18 @@ def load_patch(name):
     return comfy.model_patcher.ModelPatcher(model.eval(), load_device=CPU, offload_device=CPU)
 
 
+class Patch(nodes_model_patch.ZImageControlPatch):
+    """What it keeps from layer to layer ends with a model of 30 layers; with a shallow one it ends here."""
+
+    def __call__(self, kwargs):
+        if kwargs.get("block_type") == "noise_refiner" and kwargs["block_index"] == 0:
+            self.temp_data = None
+        return super().__call__(kwargs)
+
+
+nodes_model_patch.ZImageControlPatch = Patch
+
+
 class TinyVae:
     """Diffusers' autoencoder on the weights of vae_flux."""
 
@@ -94,7 +106,8 @@ LOADERS = {
     "TinyLatent": lambda name, batch, height, width: {
         "samples": tiny.weight(name, [batch, 16, height, width]) * (1.0 if name else 0.0)},
 }
-NODES = {**nodes.NODE_CLASS_MAPPINGS, **nodes_model_advanced.NODE_CLASS_MAPPINGS, **nodes_model_patch.NODE_CLASS_MAPPINGS}
+NODES = {**nodes.NODE_CLASS_MAPPINGS, **nodes_model_advanced.NODE_CLASS_MAPPINGS, **nodes_model_patch.NODE_CLASS_MAPPINGS,
+         "SkipLayerGuidanceSD3": nodes_sd3.SkipLayerGuidanceSD3}
 
 
 def run(workflow):
@@ -170,6 +183,9 @@ def cases():
         yield model + "_batch", g, g.sample(latent=("start", 2), denoise=0.6)
     g = Graph("sd3_medium")
     yield "sd3_shift", g, g.sample(model=g.add("ModelSamplingSD3", model=g.model, shift=1.5))
+    g = Graph("sd3_large")
+    yield "sd3_skip_layers", g, g.sample(model=g.add("SkipLayerGuidanceSD3", model=g.model, layers="1", scale=2.5, start_percent=0.01,
+                                                     end_percent=0.7))
     g = Graph("z_image")
     yield "z_image_shift", g, g.sample(model=g.add("ModelSamplingAuraFlow", model=g.model, shift=5.0), cfg=1.0)
     for name in ("sd3_kohya", "sd3_plain", "sd3_diffusers", "z_image_kohya", "z_image_diffusers"):
