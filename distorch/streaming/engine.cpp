@@ -291,7 +291,7 @@ std::vector<Engine::Use> Engine::prepare(const std::vector<Wanted>& wanted) {
   for (std::size_t i = 0; i < drafts.size(); ++i) describe_needs(drafts[i], wanted[i].needs);
   if (unchanged(drafts) && fits_again(drafts)) return uses;
   std::vector<placement::System> room;
-  for (const auto& draft : drafts) room.push_back(room_for(draft));
+  for (const auto& draft : drafts) room.push_back(room_for(draft, drafts));
   lock.unlock();
   for (std::size_t i = 0; i < drafts.size(); ++i)
     profile(drafts[i], wanted[i].needs, std::move(room[i]));

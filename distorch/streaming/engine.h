@@ -162,7 +162,7 @@ class Engine {
   bool unchanged(const std::vector<Draft>& drafts) const;
   bool fits_again(const std::vector<Draft>& drafts);
   placement::System system_of(const Entry& entry, const std::string& compute) const;
-  placement::System room_for(const Draft& draft) const;
+  placement::System room_for(const Draft& draft, const std::vector<Draft>& drafts) const;
   void profile(Draft& draft, const RunNeeds& needs, placement::System room);
   placement::Allocation allocation_of(const Entry& entry, const std::string& compute) const;
   placement::Order order() const;

@@ -20,9 +20,9 @@ placement::System Engine::system_of(const Entry& entry, const std::string& compu
   return system;
 }
 
-/// What a model may use of the memory: nobody who has to stay loses his, and others of many steps
-/// keep room for their files where all of them fit side by side.
-placement::System Engine::room_for(const Draft& draft) const {
+/// What a model may use of the memory: nobody who has to stay loses his; those that are prepared
+/// with it and others of many steps keep room for their files where all of them fit side by side.
+placement::System Engine::room_for(const Draft& draft, const std::vector<Draft>& drafts) const {
   const auto& compute = draft.model->options().compute;
   auto system = system_of(*draft.entry, compute);
   auto take = [&](placement::Device& device, std::int64_t bytes) {
@@ -32,12 +32,16 @@ placement::System Engine::room_for(const Draft& draft) const {
   for (const auto& entry : entries_) {
     auto model = entry->model.lock();
     if (!model || entry == draft.entry) continue;
+    const bool with_it = std::any_of(drafts.begin(), drafts.end(),
+                                     [&](const Draft& other) { return other.entry == entry; });
+    if (with_it || (entry->many_steps && entry->uses == 0)) {
+      if (model->options().compute == compute) partners += model->total_file_bytes();
+      continue;
+    }
+    const bool stays = entry->uses > 0 || (!draft.entry->request.eject && in_place(*entry));
     for (auto& device : system.devices)
-      if (placement::kind_of(device.name) != DeviceKind::Disk &&
-          (entry->uses > 0 || (!draft.entry->request.eject && in_place(*entry))))
+      if (stays && placement::kind_of(device.name) != DeviceKind::Disk)
         take(device, held_bytes(*entry, device.name));
-    if (entry->many_steps && entry->uses == 0 && model->options().compute == compute)
-      partners += model->total_file_bytes();
   }
   auto& own = system.devices[system.compute];
   if (draft.model->total_file_bytes() + partners <= own.budget_bytes) take(own, partners);

@@ -21,8 +21,8 @@ struct FormRequest {
 
 /// Decides whether the weights of a model rest as its file has them or converted once, by the clock
 /// (placement/form.h), and sets that (StreamedModel::rest_converted). Returns the profile of the
-/// chosen form. A conversion that has been made costs nothing. Error(OutOfMemory) where neither
-/// form fits.
+/// chosen form. A conversion that has been made costs nothing. Where neither form fits it is the
+/// smaller one: whether others make way, or the plan is refused, is for the planner to say.
 Profile choose_form(StreamedModel& model, const Machine& machine, const FormRequest& request);
 
 }  // namespace distorch::streaming
