@@ -13,6 +13,9 @@ namespace distorch::models {
 struct PatchPicture {
   std::int64_t channels = 16;
   bool masked = false;  // the last channel is a mask, 1 = keep
+  /// Behind the picture's channels a mask and the channels of a picture that is filled in where the
+  /// mask is 0.
+  bool inpaints = false;
 };
 
 /// Error(Format) naming the file where it holds no patch that is known.

@@ -34,6 +34,11 @@ class PatchRun {
 
  private:
   at::Tensor latent_of(const PatchUse& use, at::IntArrayRef x) const;
+  at::Tensor inpainting(const PatchUse& use, at::IntArrayRef x) const;
+  /// A picture as large as the latent's picture.
+  at::Tensor fitted(const PatchUse& use, const at::Tensor& pixels, at::IntArrayRef x) const;
+  /// A picture as a latent in the network's scale.
+  at::Tensor encoded(const PatchUse& use, const at::Tensor& pixels) const;
 
   struct Encoded {
     std::int64_t height, width;

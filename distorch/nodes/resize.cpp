@@ -110,6 +110,7 @@ Tensor resize(const Tensor& samples, const Resize& target) {
   if (x.numel() == 0)
     throw Error(ErrorKind::Shape, "resize",
                 "cutting to the new aspect leaves nothing of the picture");
+  if (target.method == "nearest") return at::upsample_nearest2d(x, {height, width});
   if (target.method == "nearest-exact") return at::_upsample_nearest_exact2d(x, {height, width});
   if (target.method == "bilinear") return at::upsample_bilinear2d(x, {height, width}, false);
   if (target.method == "area") return at::adaptive_avg_pool2d(x, {height, width});

@@ -9,8 +9,9 @@ namespace distorch::nodes {
 struct Resize {
   std::int64_t width = 0;
   std::int64_t height = 0;
-  std::string method = "bilinear";  // nearest-exact, bilinear, area, bicubic, bislerp, lanczos
-  bool crop_center = false;         // cut to the new aspect first, around the middle
+  std::string method =
+      "bilinear";            // nearest, nearest-exact, bilinear, area, bicubic, bislerp, lanczos
+  bool crop_center = false;  // cut to the new aspect first, around the middle
 };
 
 /// samples [B, C, H, W] float32 -> [B, C, height, width]; of [B, C, T, H, W] each frame. bislerp turns the vectors of C numbers on

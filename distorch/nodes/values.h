@@ -66,8 +66,9 @@ struct Vae {
 /// What one of the model patches of a MODEL looks at (model_patch.h).
 struct PatchUse {
   Vae vae;
-  at::Tensor image;  // [B, H, W, 3] 0..1 on the CPU
-  at::Tensor keep;   // [B, 1, H, W], 1 = keep; undefined: all
+  at::Tensor image;    // [B, H, W, 3] 0..1 on the CPU; undefined: none, where the patch inpaints
+  at::Tensor inpaint;  // the picture that is filled in, of that form; undefined: none
+  at::Tensor keep;     // [B, 1, H, W], 1 = keep; undefined: all
   double strength = 1.0;
   models::PatchPicture picture;
 };

@@ -1,5 +1,6 @@
 #include "distorch/base/error.h"
 #include "distorch/models/catalog.h"
+#include "distorch/models/control/control.h"
 #include "distorch/models/sd3/mmdit.h"
 #include "tests/models/tiny.h"
 
@@ -32,6 +33,9 @@ void check_parity(const weights::Checkpoint& file, const std::string& variant) {
     auto out = network->apply(inputs_of(dump, one));
     CHECK(difference(out, dump[one + "/out"]) < 1e-4);
   }
+  auto controlled = inputs_of(dump, "main");
+  for (std::string i : {"0", "1"}) controlled.set("control_block." + i, dump["main/control." + i]);
+  CHECK(difference(network->apply(controlled), dump["main/controlled"]) < 1e-4);
   Patches patches;
   patches.skipped = {"double_blocks.1"};
   CHECK(difference(network->apply(inputs_of(dump, "main"), patches), dump["main/skipped"]) < 1e-4);
@@ -51,6 +55,10 @@ std::map<std::string, Tensor> as_diffusers(const std::map<std::string, Tensor>& 
   auto last = "joint_blocks." + std::to_string(blocks - 1) + ".context_block.adaLN_modulation.1";
   std::map<std::string, Tensor> result;
   for (const auto& [name, value] : tensors) {
+    if (name.starts_with("controlnet_blocks.") || name.starts_with("pos_embed_input.")) {
+      result[name] = value;
+      continue;
+    }
     if (name == "pos_embed") {
       result["pos_embed.pos_embed"] = value;
       continue;
@@ -64,7 +72,8 @@ std::map<std::string, Tensor> as_diffusers(const std::map<std::string, Tensor>& 
             parts[i].contiguous();
       continue;
     }
-    bool swaps = layer == last || layer == "final_layer.adaLN_modulation.1";
+    bool swaps = (layer == last && tensors.count("final_layer.linear.weight")) ||
+                 layer == "final_layer.adaLN_modulation.1";
     result[theirs.at(layer) + end] = swaps ? swapped(value) : value;
   }
   return result;
@@ -102,6 +111,27 @@ TEST_CASE("SD3: files of the diffusers library, queries, keys and values apart")
     TemporaryCheckpoint file(as_diffusers(tiny_tensors({variant}), 3));
     check_parity(*file, variant);
   }
+}
+
+TEST_CASE("SD3: InstantX's ControlNet as ComfyUI computes it, by a latent and a mask") {
+  Dump dump("sd3_control");
+  TemporaryCheckpoint file(as_diffusers(tiny_tensors({"sd3_control"}), 2));
+  auto part = control::control_part(*file);
+  auto net = control::make_control(part);
+  CHECK(net->hint().latent);
+  CHECK(net->hint().masked);
+  check_complete(net->manifest(), part, "ControlNet");
+  CHECK(net->manifest().weights().size() == part.tensors().size());
+  TwiceSource source(net->manifest(), part, at::kFloat);
+  auto inputs = net->encode(at::cat({dump["latent"], dump["mask"]}, 1), {});
+  for (std::string one : {"x", "timestep", "context"}) inputs.set(one, dump[one]);
+  auto residuals = net->residuals(net->apply(inputs), inputs["x"].sizes());
+  CHECK(net->places().size() == 3);
+  for (std::string i : {"0", "1", "2"})
+    CHECK(difference(residuals["control_block." + i], dump["out." + i]) < 1e-4);
+  CHECK(find_family(*file) == nullptr);
+  CHECK_THROWS_WITH_AS(net->encode(at::zeros({1, 4, 7, 6}), {}),
+                       doctest::Contains("takes latents of 17 channels"), Error);
 }
 
 TEST_CASE("SD3: sizes of the real models, told by shapes") {

@@ -1,5 +1,6 @@
 #include "distorch/base/error.h"
 #include "distorch/models/catalog.h"
+#include "distorch/models/model_patch.h"
 #include "distorch/models/z_image/next_dit.h"
 #include "tests/models/tiny.h"
 
@@ -120,4 +121,72 @@ TEST_CASE("Z-Image: what does not fit is told in one sentence") {
   tensors["dec_net.cond_embed.weight"] = at::zeros({4, 4});
   TemporaryCheckpoint pixels(tensors);
   CHECK_THROWS_WITH_AS(detect_family(*pixels), doctest::Contains("computes in pixels"), Error);
+}
+
+namespace {
+
+std::map<std::string, Tensor> below(const std::map<std::string, Tensor>& tensors,
+                                    const std::string& prefix) {
+  std::map<std::string, Tensor> result;
+  for (const auto& [name, tensor] : tensors)
+    if (name.starts_with(prefix)) result[name.substr(prefix.size())] = tensor;
+  return result;
+}
+
+/// A ControlNet with queries, keys and values apart, as it is published.
+std::map<std::string, Tensor> as_published(const std::map<std::string, Tensor>& tensors) {
+  std::map<std::string, Tensor> result;
+  for (const auto& [name, value] : tensors) {
+    auto renamed = name;
+    auto replace = [&](const std::string& from, const std::string& to) {
+      if (auto at = renamed.find(from); at != std::string::npos)
+        renamed.replace(at, from.size(), to);
+    };
+    replace("attention.out.", "attention.to_out.0.");
+    replace("attention.q_norm", "attention.norm_q");
+    replace("attention.k_norm", "attention.norm_k");
+    if (auto at = renamed.find("attention.qkv."); at != std::string::npos) {
+      auto parts = value.chunk(3);
+      for (int i = 0; i < 3; ++i)
+        result[std::string(renamed).replace(at + 10, 3, std::string("to_") + "qkv"[i])] =
+            parts[i].contiguous();
+    } else {
+      result[renamed] = value;
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("Z-Image: every published form of its union ControlNet, as ComfyUI computes it") {
+  Dump dump("z_image_control");
+  auto tensors = tiny_tensors({"z_image_control"});
+  TemporaryCheckpoint base(below(tensors, "base."));
+  auto family = detect_family(*base);
+  Inputs inputs{{"x", dump["x"]}, {"timestep", dump["timestep"]}, {"context", dump["context"]}};
+  for (const std::string form : {"plain", "lite", "refined", "misplaced"}) {
+    auto own = below(tensors, form + ".");
+    if (form == "misplaced") own["control_noise_refiner.0.after_proj.weight"].zero_();
+    for (bool published : {false, true}) {
+      CAPTURE(form);
+      CAPTURE(published);
+      TemporaryCheckpoint file(published ? as_published(own) : own);
+      auto picture = dump[form + "/picture"];
+      CHECK(patch_picture(*file).channels == picture.size(1));
+      CHECK(patch_picture(*file).inpaints == (picture.size(1) == 33));
+      auto both = with_patch(*family, *file);
+      auto network = both->make_network();
+      check_complete(network->manifest(), both->diffusion(), "diffusion model");
+      TwiceSource source(network->manifest(), both->diffusion(), at::kFloat);
+      CHECK(difference(network->apply(inputs), dump["out"]) < 1e-4);
+      auto steered = inputs;
+      steered.set(patch_input(0), picture);
+      steered.set_number(patch_strength_input(0), 0.7);
+      CHECK(difference(network->apply(steered), dump[form + "/out"]) < 1e-4);
+    }
+  }
+  TemporaryCheckpoint lumina(tiny_tensors({"lumina2"})), plain(below(tensors, "plain."));
+  CHECK_THROWS_WITH_AS(with_patch(*detect_family(*lumina), *plain),
+                       doctest::Contains("is a ControlNet for Z-Image"), Error);
 }

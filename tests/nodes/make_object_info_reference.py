@@ -65,7 +65,7 @@ TYPES = {"CLIPLoader": ["flux2", "ovis", "longcat_image", "cogvideox", "lens", "
          "DualCLIPLoader": ["hunyuan_video_15", "kandinsky5", "kandinsky5_image", "ltxv", "newbie", "ace"]}
 # The add-on shows these without the inputs that it adds: the newer schema of the loaders hides them. Ours have those of CLIPLoader's.
 HIDDEN = ["TripleCLIPLoader", "QuadrupleCLIPLoader"]
-NEWER = ["SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride", "ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
+NEWER = ["ZImageFunControlnet", "SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride", "ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
          "ComfyMathExpression", "ComfyNumberConvert", "SeedNode", "ResolutionSelector", "ResizeImageMaskNode",
          "ImageCropV2", "PrimitiveBoundingBox", "BatchImagesNode", "BatchMasksNode", "BatchLatentsNode", "ImageCompare",
          "LatentCutToBatch", "JsonExtractString", "SaveImageAdvanced"]

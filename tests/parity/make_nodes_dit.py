@@ -14,12 +14,15 @@ import torch
 torch.use_deterministic_algorithms(False)
 
 import comfy.model_patcher
+import comfy.ops
 import comfy.sd
 import comfy.supported_models as supported
 import nodes
 import safetensors.torch
-from comfy_extras import nodes_model_advanced
+from comfy.ldm.lumina.controlnet import ZImage_Control
+from comfy_extras import nodes_model_advanced, nodes_model_patch, nodes_sd3
 
+import make_vaes
 import tiny_models as tiny
 
 CPU = torch.device("cpu")
@@ -55,7 +58,47 @@ def load_lora(model, lora_name, strength_model):
     return comfy.sd.load_lora_for_models(model, None, lora, strength_model, 0)[0]
 
 
+CONTROL = dict(dim=256, n_heads=4, n_kv_heads=4, multiple_of=32, ffn_dim_multiplier=0.25)
+CONTROLS = {"plain": dict(n_control_layers=6), "refined": dict(n_control_layers=15, additional_in_dim=17, refiner_control=True)}
+
+
+def load_patch(name):
+    form = name.split(".")[0].removeprefix("tiny_control_")
+    model = ZImage_Control(**CONTROL, **CONTROLS[form], operations=comfy.ops.disable_weight_init, dtype=torch.float32)
+    model.load_state_dict({k: tiny.weight(f"{form}.{k}", list(v.shape)) for k, v in model.state_dict().items()})
+    return comfy.model_patcher.ModelPatcher(model.eval(), load_device=CPU, offload_device=CPU)
+
+
+class Patch(nodes_model_patch.ZImageControlPatch):
+    """What it keeps from layer to layer ends with a model of 30 layers; with a shallow one it ends here."""
+
+    def __call__(self, kwargs):
+        if kwargs.get("block_type") == "noise_refiner" and kwargs["block_index"] == 0:
+            self.temp_data = None
+        return super().__call__(kwargs)
+
+
+nodes_model_patch.ZImageControlPatch = Patch
+
+
+class TinyVae:
+    """Diffusers' autoencoder on the weights of vae_flux."""
+
+    def __init__(self):
+        self.model = make_vaes.autoencoder(tiny.vae(mult=(1, 2, 2), prefix="", z=16, quant=False), 16, False)
+
+    def spacial_compression_encode(self):
+        return 4
+
+    def encode(self, pixels):
+        return self.model.encode(pixels.movedim(-1, 1) * 2 - 1).latent_dist.mean
+
+
 LOADERS = {
+    "ModelPatchLoader": load_patch,
+    "VAELoader": lambda vae_name: TinyVae(),
+    "TinyImage": lambda name, height, width: torch.rand([1, height, width, 3], generator=torch.Generator().manual_seed(len(name))),
+    "TinyMask": lambda height, width: (torch.arange(width) > width // 3).float().expand(1, height, width).contiguous(),
     "UNETLoader": load_model,
     "LoraLoaderModelOnly": load_lora,
     "TinyConditioning": lambda name, tokens: [[tiny.weight(name, [1, tokens, 48]),
@@ -63,7 +106,8 @@ LOADERS = {
     "TinyLatent": lambda name, batch, height, width: {
         "samples": tiny.weight(name, [batch, 16, height, width]) * (1.0 if name else 0.0)},
 }
-NODES = {**nodes.NODE_CLASS_MAPPINGS, **nodes_model_advanced.NODE_CLASS_MAPPINGS}
+NODES = {**nodes.NODE_CLASS_MAPPINGS, **nodes_model_advanced.NODE_CLASS_MAPPINGS, **nodes_model_patch.NODE_CLASS_MAPPINGS,
+         "SkipLayerGuidanceSD3": nodes_sd3.SkipLayerGuidanceSD3}
 
 
 def run(workflow):
@@ -139,12 +183,26 @@ def cases():
         yield model + "_batch", g, g.sample(latent=("start", 2), denoise=0.6)
     g = Graph("sd3_medium")
     yield "sd3_shift", g, g.sample(model=g.add("ModelSamplingSD3", model=g.model, shift=1.5))
+    g = Graph("sd3_large")
+    yield "sd3_skip_layers", g, g.sample(model=g.add("SkipLayerGuidanceSD3", model=g.model, layers="1", scale=2.5, start_percent=0.01,
+                                                     end_percent=0.7))
     g = Graph("z_image")
     yield "z_image_shift", g, g.sample(model=g.add("ModelSamplingAuraFlow", model=g.model, shift=5.0), cfg=1.0)
     for name in ("sd3_kohya", "sd3_plain", "sd3_diffusers", "z_image_kohya", "z_image_diffusers"):
         g = Graph("z_image" if name.startswith("z") else "sd3_dual")
         yield "lora_" + name, g, g.sample(model=g.add("LoraLoaderModelOnly", model=g.model, lora_name=name + ".safetensors",
                                                       strength_model=0.9))
+    for name, form, pictures in (("picture", "plain", ["image"]), ("fill", "refined", ["image", "inpaint_image", "mask"]),
+                                 ("fill_alone", "refined", ["inpaint_image", "mask"]), ("refined_picture", "refined", ["image"])):
+        g = Graph("z_image")
+        made = {"image": lambda: g.add("TinyImage", name="lines", height=32, width=40),
+                "inpaint_image": lambda: g.add("TinyImage", name="photo!", height=50, width=70),
+                "mask": lambda: g.add("TinyMask", height=60, width=80)}
+        patch = g.add("ModelPatchLoader", name=f"tiny_control_{form}.safetensors")
+        vae = g.add("VAELoader", vae_name="tiny_vae.safetensors")
+        model = g.add("ZImageFunControlnet", model=g.model, model_patch=patch, vae=vae, strength=0.8,
+                      **{picture: made[picture]() for picture in pictures})
+        yield "control_" + name, g, g.sample(model=model, negative=("dog", 5))
 
 
 if __name__ == "__main__":

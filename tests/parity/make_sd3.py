@@ -4,6 +4,7 @@ import comfy_env
 comfy_env.import_comfy()
 import torch
 import comfy.ops
+from comfy.cldm.mmdit import ControlNet
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from comfy.utils import mmdit_to_diffusers
 from diffusers import SD3Transformer2DModel
@@ -73,11 +74,33 @@ def dump(name, qk_norm, dual):
             tensors.update({f"{case}/x": x, f"{case}/context": context, f"{case}/vector": y, f"{case}/timestep": t,
                             f"{case}/out": out})
         skipped = {"patches_replace": {"dit": {("double_block", 1): lambda args, extra: args}}}
+        control = {"output": [seeded((2, 12, WIDTH), 30), seeded((2, 12, WIDTH), 31)]}
+        tensors["main/controlled"] = ours(tensors["main/x"].clone(), tensors["main/timestep"], y=tensors["main/vector"],
+                                          context=tensors["main/context"].clone(), control=control)
+        tensors.update({"main/control.0": control["output"][0], "main/control.1": control["output"][1]})
         tensors["main/skipped"] = ours(tensors["main/x"].clone(), tensors["main/timestep"], y=tensors["main/vector"],
                                        context=tensors["main/context"].clone(), transformer_options=skipped)
     shapes = {k: list(v.shape) for k, v in state.items()}
     comfy_env.save(name, tensors, tiny.manifest(shapes))
 
 
+def dump_control():
+    """InstantX's ControlNet: a model four blocks deep, of which two are copied."""
+    depth, blocks, width = 4, 2, 256
+    model = ControlNet(num_blocks=blocks, control_latent_channels=17, input_size=None, patch_size=2, in_channels=16, depth=depth,
+                       adm_in_channels=POOLED, num_patches=SIDE * SIDE, pos_embed_max_size=SIDE,
+                       context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": TEXT, "out_features": width}},
+                       operations=comfy.ops.disable_weight_init, dtype=torch.float32)
+    model.load_state_dict({k: tiny.weight(k, list(v.shape)) for k, v in model.state_dict().items()})
+    x, context, y, t = seeded((2, 16, 7, 6), 1), seeded((2, 5, TEXT), 2), seeded((2, POOLED), 3), torch.tensor([731.5, 12.25])
+    latent, mask = seeded((1, 16, 7, 6), 4), (seeded((1, 1, 7, 6), 5) > 0).float()
+    with torch.no_grad():
+        out = model.eval()(x.clone(), t, y=y, context=context.clone(), hint=torch.cat([latent * 1.5305, mask], 1))["output"]
+    tensors = {"x": x, "context": context, "timestep": t, "latent": latent, "mask": mask}
+    comfy_env.save("sd3_control", {**tensors, **{f"out.{i}": o for i, o in enumerate(out)}},
+                   tiny.manifest({k: list(v.shape) for k, v in model.state_dict().items()}))
+
+
 for variant, settings in VARIANTS.items():
     dump(variant, **settings)
+dump_control()

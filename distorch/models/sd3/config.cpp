@@ -65,6 +65,15 @@ void flatten_positions(Checkpoint& mmdit) {
   mmdit.add(kPositions, stored);
 }
 
+/// Layers with diffusers' names under the original ones.
+Checkpoint renamed(const Checkpoint& theirs) {
+  auto mmdit = theirs;
+  mmdit.rename("pos_embed.pos_embed", kPositions);
+  for (const auto& [their, our] : diffusers_layers(theirs.count("transformer_blocks.")))
+    for (const char* end : {".weight", ".bias"}) mmdit.rename(their + end, our + end);
+  return mmdit;
+}
+
 bool is_original(const Checkpoint& c) {
   return c.has("joint_blocks.0.context_block.adaLN_modulation.1.weight") &&
          c.has("final_layer.linear.weight");
@@ -88,16 +97,19 @@ std::map<std::string, std::string> diffusers_layers(std::int64_t blocks) {
 }
 
 Checkpoint with_original_names(const Checkpoint& below) {
-  auto mmdit = below;
-  if (is_diffusers(below)) {
-    mmdit.rename("pos_embed.pos_embed", kPositions);
-    for (const auto& [theirs, ours] : diffusers_layers(below.count("transformer_blocks.")))
-      for (const char* end : {".weight", ".bias"}) mmdit.rename(theirs + end, ours + end);
-  } else if (!is_original(below)) {
-    return {};
-  }
+  if (!is_diffusers(below) && !is_original(below)) return {};
+  auto mmdit = is_diffusers(below) ? renamed(below) : below;
   flatten_positions(mmdit);
   return mmdit;
+}
+
+Checkpoint with_original_control_names(const Checkpoint& file) {
+  if (!file.has("controlnet_blocks.0.weight") || !file.has("pos_embed_input.proj.weight") ||
+      !file.has("transformer_blocks.0.attn.add_q_proj.weight"))
+    return {};
+  auto net = renamed(file);
+  flatten_positions(net);
+  return net;
 }
 
 MmditConfig mmdit_config(const Checkpoint& c) {
@@ -110,7 +122,10 @@ MmditConfig mmdit_config(const Checkpoint& c) {
   config.text_width = size_of(c, "context_embedder.weight", 1);
   config.vector_width = size_of(c, "y_embedder.mlp.0.weight", 1);
   config.mlp_width = size_of(c, first + "mlp.fc1.weight", 0);
-  config.out_channels = size_of(c, "final_layer.linear.weight", 0) / (config.patch * config.patch);
+  config.out_channels = config.in_channels;
+  if (c.has("final_layer.linear.weight"))
+    config.out_channels =
+        size_of(c, "final_layer.linear.weight", 0) / (config.patch * config.patch);
   auto positions = c.has(kPositions) ? size_of(c, kPositions, 0) : 0;
   config.positions = std::llround(std::sqrt(static_cast<double>(positions)));
   config.qk_norm = c.has(first + "attn.ln_q.weight");

@@ -40,6 +40,10 @@ MmditConfig mmdit_config(const weights::Checkpoint& mmdit);
 /// the last modulations are diffusers' way round. Empty where it is none.
 weights::Checkpoint with_original_names(const weights::Checkpoint& below);
 
+/// The same of a ControlNet for SD3 (control_net.h), which is published in diffusers' names. Empty
+/// where it is none.
+weights::Checkpoint with_original_control_names(const weights::Checkpoint& file);
+
 /// The names of the diffusers library without their ends -> the network's, for every layer of an
 /// MM-DiT with so many blocks. Queries, keys and values go to "q", "k", "v".
 std::map<std::string, std::string> diffusers_layers(std::int64_t blocks);

@@ -45,6 +45,8 @@ class FinalLayer {
   nn::Linear modulation_, linear_;
 };
 
+std::string residual_name(std::int64_t block) { return fmt::format("control_block.{}", block); }
+
 InputSpecs mmdit_inputs(const MmditConfig& c) {
   using Kind = InputSpec::Kind;
   using Source = InputSpec::Source;
@@ -63,6 +65,12 @@ InputSpecs mmdit_inputs(const MmditConfig& c) {
       {.name = "vector",
        .meaning = "pooled conditioning",
        .shape = {batch, number(c.vector_width)}}};
+  for (std::int64_t i = 0; i < c.blocks; ++i)
+    specs.push_back({.name = residual_name(i),
+                     .meaning = "residual of a ControlNet",
+                     .shape = {batch, Extent::any(), number(c.width)},
+                     .optional = true,
+                     .source = Source::Control});
   return specs;
 }
 
@@ -104,7 +112,8 @@ Tensor Mmdit::apply(const Inputs& inputs, const Patches& patches) const {
   for (std::size_t i = 0; i < parts_->blocks.size(); ++i) {
     if (patches.skipped.count(fmt::format("double_blocks.{}", i))) continue;
     x = parts_->blocks[i].forward(x, embedded.c);
-    if (const auto& control = inputs[fmt::format("control_output.{}", i)]; control.defined())
+    if (const auto& control = inputs[residual_name(static_cast<std::int64_t>(i))];
+        control.defined())
       x.image.add_(control);
   }
   return parts_->exit.forward(x.image, embedded.c, latent);

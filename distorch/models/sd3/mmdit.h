@@ -16,8 +16,8 @@ namespace distorch::models::sd3 {
 ///   is filled up from the other side
 /// - "timestep" [B], 0..1000
 /// - "context" [B, L, text_width], text states; "vector" [B, vector_width], pooled text
-/// - "control_output.N" [B, tokens, width]: what a ControlNet adds to the picture after joint block
-///   N; all optional
+/// - "control_block.N" [1 or B, tokens, width]: what a ControlNet adds to the picture after joint
+///   block N; all optional
 ///
 /// Patches::skipped knows "double_blocks.N", the joint block N.
 /// Blocks: embed (all embedders and the table of positions), joint_blocks.N, final_layer.

@@ -107,6 +107,30 @@ std::map<std::string, std::string> diffusers_layers(const NextDitConfig& config)
   return names;
 }
 
+Checkpoint with_original_control_names(const Checkpoint& patch) {
+  auto renamed = patch;
+  for (const std::string row : {"control_noise_refiner.", "control_layers."})
+    for (int i = 0; i < patch.count(row); ++i)
+      for (const auto& [ours, theirs] : kInnerLayers)
+        for (const char* end : {".weight", ".bias"})
+          renamed.rename(fmt::format("{}{}.{}{}", row, i, theirs, end),
+                         fmt::format("{}{}.{}{}", row, i, ours, end));
+  return renamed;
+}
+
+ControlConfig control_config(const Checkpoint& patch) {
+  ControlConfig config;
+  config.layers = patch.count("control_layers.");
+  config.mlp_width = size_of(patch, "control_layers.0.feed_forward.w1.weight", 0);
+  config.channels = size_of(patch, "control_all_x_embedder.2-1.weight", 1) / 4;
+  config.split_qkv = patch.has("control_layers.0.attention.q.weight");
+  const auto* behind = patch.find("control_noise_refiner.0.after_proj.weight");
+  config.refines = behind != nullptr;
+  if (behind && behind->file && !behind->encoding)
+    config.misplaced = !weights::read_tensor(*behind).to(at::kFloat).any().item<bool>();
+  return config;
+}
+
 Checkpoint with_original_names(const Checkpoint& below) {
   auto dit = below;
   if (is_diffusers(below)) {
@@ -141,6 +165,8 @@ NextDitConfig next_dit_config(const Checkpoint& c) {
   config.time_width = size_of(c, "t_embedder.mlp.0.weight", 0);
   config.embedded_width = size_of(c, "t_embedder.mlp.2.weight", 0);
   config.pads = c.has("cap_pad_token");
+  for (int i = 0; i < c.count("model_patch."); ++i)
+    config.patches.push_back(control_config(c.part(fmt::format("model_patch.{}.", i))));
   check_heads(c, config);
   return config;
 }

@@ -8,6 +8,22 @@
 
 namespace distorch::models::z_image {
 
+/// Shape of a ControlNet that runs with a Next-DiT (control_patch.h).
+struct ControlConfig {
+  std::int64_t channels = 16;  // of the latent that steers it
+  std::int64_t layers = 6;     // spread over the network's first 30
+  std::int64_t mlp_width = 10240;
+  /// Control layers run behind the noise refiners, too; else plain refiners run before them.
+  bool refines = false;
+  /// Those are the control layers of the network's layers, all of them before their time: the second
+  /// published version was trained so.
+  bool misplaced = false;
+  bool split_qkv = false;
+
+  /// Layers of the network from one control layer to the next.
+  std::int64_t distance() const { return (60 + layers) / (2 * layers); }
+};
+
 /// Shape of a Next-DiT: Z-Image, or Lumina Image 2.0 before it.
 struct NextDitConfig {
   bool z_image = true;
@@ -26,6 +42,7 @@ struct NextDitConfig {
   bool pads = true;                   // text and picture are filled up to multiples of kPadTo
   /// The file came in the names of the diffusers library, which keeps queries, keys and values apart.
   bool split_qkv = false;
+  std::vector<ControlConfig> patches;  // model patches that run with it
 
   /// How many numbers of a head follow the index, the row and the column of a token.
   std::vector<std::int64_t> axes() const;
@@ -50,6 +67,11 @@ NextDitConfig next_dit_config(const weights::Checkpoint& dit);
 /// The names of the diffusers library without their ends -> the network's, where the two differ.
 /// Queries, keys and values go to "q", "k", "v".
 std::map<std::string, std::string> diffusers_layers(const NextDitConfig& config);
+
+/// The configuration of a ControlNet of that kind. Reads one weight where shapes do not tell enough.
+ControlConfig control_config(const weights::Checkpoint& patch);
+/// The tensors of such a file under original names, as with_original_names() has them.
+weights::Checkpoint with_original_control_names(const weights::Checkpoint& patch);
 
 /// What the transformer layers are called: "noise_refiner.0", ..., "layers.29".
 std::vector<std::string> layer_names(const NextDitConfig& config);

@@ -59,14 +59,12 @@ Embedders::Embedders(const Scope& s, const NextDitConfig& c)
   text_pad_ = s.weight("cap_pad_token", {1, c.width});
 }
 
-/// [B, C, h, w] -> [B, tokens, patch · patch · C].
-Tensor Embedders::to_patches(const Tensor& latent) const {
-  auto p = config_.patch;
+Tensor to_patches(const Tensor& latent, std::int64_t p) {
   auto whole = whole_patches(latent, p);
-  auto rows = whole.size(2) / p, columns = whole.size(3) / p;
-  return whole.reshape({whole.size(0), config_.channels, rows, p, columns, p})
+  auto channels = whole.size(1), rows = whole.size(2) / p, columns = whole.size(3) / p;
+  return whole.reshape({whole.size(0), channels, rows, p, columns, p})
       .permute({0, 2, 4, 3, 5, 1})
-      .reshape({whole.size(0), rows * columns, p * p * config_.channels});
+      .reshape({whole.size(0), rows * columns, p * p * channels});
 }
 
 Embedders::Embedded Embedders::forward(const Tensor& latent, const Tensor& timestep,
@@ -75,9 +73,10 @@ Embedders::Embedded Embedders::forward(const Tensor& latent, const Tensor& times
     auto dtype = patches_.dtype();
     auto waves = nn::timestep_embedding((1.0 - in[1]) * config_.time_scale(), kTimeFrequencies);
     auto level = time_out_(nn::silu_over(time_in_(waves.to(dtype))));
-    return {filled_up(patches_(to_patches(in[0].to(dtype))), lengths.image, image_pad_),
-            filled_up(text_(text_norm_(in[2].to(dtype))), lengths.text, text_pad_), level,
-            nn::silu(level)};
+    return {
+        filled_up(patches_(to_patches(in[0].to(dtype), config_.patch)), lengths.image, image_pad_),
+        filled_up(text_(text_norm_(in[2].to(dtype))), lengths.text, text_pad_), level,
+        nn::silu(level)};
   });
   return {out[0], out[1], out[2], out[3]};
 }

@@ -19,6 +19,9 @@ struct Lengths {
 /// columns at one index behind it; what fills the picture up lies at the origin.
 at::Tensor positions(const Lengths& lengths, at::Device device);
 
+/// [B, C, h, w] -> [B, tokens, patch · patch · C], whole patches.
+at::Tensor to_patches(const at::Tensor& latent, std::int64_t patch);
+
 /// Latent, text and noise level as the layers take them: one block of weights.
 /// Weights: x_embedder, x_pad_token, cap_embedder, cap_pad_token, t_embedder.
 class Embedders {
@@ -33,8 +36,6 @@ class Embedders {
                    const Lengths& lengths) const;
 
  private:
-  at::Tensor to_patches(const at::Tensor& latent) const;
-
   NextDitConfig config_;
   weights::Block block_;
   nn::Linear patches_;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "distorch/models/model_patch.h"
+#include "distorch/models/z_image/control_patch.h"
 #include "distorch/models/z_image/embed.h"
 #include "distorch/models/z_image/layer.h"
 
@@ -53,41 +55,78 @@ class FinalLayer {
 };
 
 InputSpecs next_dit_inputs(const NextDitConfig& c) {
+  using Kind = InputSpec::Kind;
   using Source = InputSpec::Source;
   const auto batch = Extent::batch();
-  return {
+  InputSpecs specs = {
       {.name = "x",
        .meaning = "latent",
-       .kind = InputSpec::Kind::NoiseShape,
+       .kind = Kind::NoiseShape,
        .shape = {batch, Extent::number(c.channels), Extent::cells()},
        .source = Source::Sampler},
       {.name = "timestep", .meaning = "noise level", .shape = {batch}, .source = Source::Sampler},
       {.name = "context",
        .meaning = "text conditioning",
        .shape = {batch, Extent::tokens(), Extent::number(c.text_width)}}};
+  for (std::size_t i = 0; i < c.patches.size(); ++i) {
+    auto index = static_cast<int>(i);
+    specs.push_back({.name = patch_input(index),
+                     .meaning = "picture of a ControlNet",
+                     .shape = {batch, Extent::number(c.patches[i].channels), Extent::cells()},
+                     .optional = true,
+                     .source = Source::Control});
+    specs.push_back({.name = patch_strength_input(index),
+                     .meaning = "strength of a ControlNet",
+                     .kind = Kind::Constant,
+                     .optional = true,
+                     .source = Source::Control});
+  }
+  return specs;
 }
 
-std::vector<Layer> make_layers(const Scope& s, const NextDitConfig& c, std::int64_t count,
-                               bool modulated) {
-  std::vector<Layer> layers;
-  layers.reserve(static_cast<std::size_t>(count));
-  for (std::int64_t i = 0; i < count; ++i) layers.emplace_back((s / i).block(), c, modulated);
-  return layers;
-}
+/// A ControlNet in one call.
+struct Controlled {
+  const ControlPatch& patch;
+  ControlPatch::State state;
+};
 
 }  // namespace
 
 struct NextDit::Parts {
-  Parts(const Scope& s, const NextDitConfig& c)
-      : embed(s.block("embed"), c),
-        context_refiner(make_layers(s / "context_refiner", c, c.context_refiners, false)),
-        noise_refiner(make_layers(s / "noise_refiner", c, c.noise_refiners, true)),
-        layers(make_layers(s / "layers", c, c.layers, true)),
-        exit((s / "final_layer").block(), c) {}
+  /// In the order of execution.
+  Parts(const Scope& s, const NextDitConfig& c) : embed(s.block("embed"), c) {
+    for (std::int64_t i = 0; i < c.context_refiners; ++i)
+      context_refiner.emplace_back((s / "context_refiner" / i).block(), c, false);
+    for (std::size_t i = 0; i < c.patches.size(); ++i)
+      patches.emplace_back(s / "model_patch" / static_cast<std::int64_t>(i), c, c.patches[i]);
+    for (std::int64_t i = 0; i < c.noise_refiners; ++i) {
+      noise_refiner.emplace_back((s / "noise_refiner" / i).block(), c, true);
+      for (auto& patch : patches) patch.add_refiner();
+    }
+    for (std::int64_t i = 0; i < c.layers; ++i) {
+      layers.emplace_back((s / "layers" / i).block(), c, true);
+      for (auto& patch : patches) patch.add_layer();
+    }
+    exit.emplace((s / "final_layer").block(), c);
+  }
+
+  std::vector<Controlled> controlled(const Inputs& inputs, std::int64_t batch,
+                                     const nn::RopeTable& rope, const Tensor& level) const {
+    std::vector<Controlled> result;
+    for (std::size_t i = 0; i < patches.size(); ++i) {
+      auto index = static_cast<int>(i);
+      if (const auto& picture = inputs[patch_input(index)]; picture.defined())
+        result.push_back(
+            {patches[i], patches[i].start(picture, batch, rope, level,
+                                          inputs.number(patch_strength_input(index), 1.0))});
+    }
+    return result;
+  }
 
   Embedders embed;
   std::vector<Layer> context_refiner, noise_refiner, layers;
-  FinalLayer exit;
+  std::vector<ControlPatch> patches;
+  std::optional<FinalLayer> exit;
 };
 
 NextDit::NextDit(const NextDitConfig& config)
@@ -109,14 +148,24 @@ Tensor NextDit::apply(const Inputs& inputs, const Patches& patches) const {
   for (const auto& layer : parts_->context_refiner)
     embedded.text = layer.forward(embedded.text, of_text, {});
   auto of_image = part_of(rope, lengths.text, lengths.image);
-  for (const auto& layer : parts_->noise_refiner)
-    embedded.image = layer.forward(embedded.image, of_image, level);
+  auto controlled = parts_->controlled(inputs, latent.size(0), of_image, level);
+  for (auto& [patch, state] : controlled) state.image = embedded.image;
+  for (std::size_t i = 0; i < parts_->noise_refiner.size(); ++i) {
+    embedded.image = parts_->noise_refiner[i].forward(embedded.image, of_image, level);
+    for (auto& [patch, state] : controlled)
+      patch.after_refiner(static_cast<std::int64_t>(i), state, embedded.image, of_image, level);
+  }
   auto x = at::cat({embedded.text, embedded.image}, 1);
+  for (auto& [patch, state] : controlled) state.image = embedded.image;
   embedded.text = embedded.image = Tensor();
-  for (std::size_t i = 0; i < parts_->layers.size(); ++i)
+  for (std::size_t i = 0; i < parts_->layers.size(); ++i) {
     if (!patches.skipped.count(fmt::format("layers.{}", i)))
       x = parts_->layers[i].forward(x, rope, level);
-  return parts_->exit.forward(x, embedded.activated, latent, lengths);
+    for (auto& [patch, state] : controlled)
+      patch.after_layer(static_cast<std::int64_t>(i), state,
+                        x.narrow(1, lengths.text, lengths.image), of_image, level);
+  }
+  return parts_->exit->forward(x, embedded.activated, latent, lengths);
 }
 
 }  // namespace distorch::models::z_image

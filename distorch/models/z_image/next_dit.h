@@ -15,6 +15,8 @@ namespace distorch::models::z_image {
 /// - "x" [B, channels, h, w], any h, w; an odd edge is filled up from the other side
 /// - "timestep" [B], 0..1: the noise level
 /// - "context" [B, L, text_width], text states
+/// - "model_patch.k" [1 or B, channels, h, w] and the number "model_patch_strength.k": what a
+///   ControlNet that runs with it looks at (control_patch.h), optional
 ///
 /// Patches::skipped knows "layers.N".
 /// Blocks: embed (all embedders and pad tokens), context_refiner.N, noise_refiner.N, layers.N,

@@ -1,0 +1,153 @@
+#include "distorch/models/sd3/control_net.h"
+
+#include <fmt/format.h>
+
+#include "distorch/base/error.h"
+#include "distorch/models/latent_formats.h"
+#include "distorch/models/sd3/block.h"
+#include "distorch/models/sd3/embed.h"
+#include "distorch/models/tensor_size.h"
+#include "distorch/models/whole_patches.h"
+
+namespace distorch::models::sd3 {
+
+using at::Tensor;
+using weights::Scope;
+using weights::Tensors;
+
+namespace {
+
+InputSpecs specs_of(const MmditConfig& c, std::int64_t hint_channels) {
+  using Kind = InputSpec::Kind;
+  using Source = InputSpec::Source;
+  const auto batch = Extent::batch(), cells = Extent::cells();
+  return {
+      {.name = "x",
+       .meaning = "latent",
+       .kind = Kind::NoiseShape,
+       .shape = {batch, Extent::number(c.in_channels), cells},
+       .source = Source::Sampler},
+      {.name = "timestep", .meaning = "noise level", .shape = {batch}, .source = Source::Sampler},
+      {.name = "context",
+       .meaning = "text conditioning",
+       .shape = {batch, Extent::tokens(), Extent::number(c.text_width)}},
+      {.name = "hint",
+       .meaning = "picture that steers",
+       .kind = Kind::NoiseShape,
+       .shape = {batch, Extent::number(hint_channels), cells},
+       .source = Source::Control}};
+}
+
+/// The hint's tokens added to the picture's. One weights::Block.
+struct Hint {
+  Hint(const Scope& s, const MmditConfig& c, std::int64_t channels)
+      : block(s),
+        patch(c.patch),
+        conv(s / "pos_embed_input" / "proj", channels, c.width,
+             {.kernel = c.patch, .stride = c.patch, .padding = 0}) {}
+  Tensor forward(const Tensor& image, const Tensor& hint) const {
+    return block.run1({image, hint}, [this](const Tensors& in) {
+      auto latent = whole_patches(in[1].to(in[0].scalar_type()), patch);
+      return nn::to_tokens(conv(latent)) + in[0];
+    });
+  }
+  weights::Block block;
+  std::int64_t patch;
+  nn::Conv2d conv;
+};
+
+/// A block's residual: a matrix of its image tokens. One weights::Block.
+struct Residual {
+  Residual(const Scope& s, std::int64_t width) : block(s), matrix(s, width, width) {}
+  Tensor forward(const Tensor& tokens) const {
+    return block.run1({tokens}, [this](const Tensors& in) { return matrix(in[0]); });
+  }
+  weights::Block block;
+  nn::Linear matrix;
+};
+
+}  // namespace
+
+struct ControlNet::Parts {
+  Parts(const Scope& root, const MmditConfig& c, std::int64_t hint_channels)
+      : embed(root.block("embed"), c), hint(root.block("hint"), c, hint_channels) {
+    for (std::int64_t i = 0; i < c.blocks; ++i) {
+      blocks.emplace_back((root / "joint_blocks" / i).block(), c, c.dual.count(i) != 0, false);
+      residuals.emplace_back((root / "controlnet_blocks" / i).block(), c.width);
+    }
+  }
+  Embedders embed;
+  Hint hint;
+  std::vector<JointBlock> blocks;
+  std::vector<Residual> residuals;
+};
+
+ControlNet::ControlNet(const MmditConfig& config, std::int64_t hint_channels)
+    : config_(config),
+      hint_channels_(hint_channels),
+      inputs_(specs_of(config_, hint_channels)),
+      parts_(std::make_unique<Parts>(Scope(manifest_), config_, hint_channels)) {
+  // The model's last block gets none.
+  for (std::int64_t i = 0; i + 1 < config_.blocks * repeats(); ++i)
+    places_.push_back({control::Place::At::Block, static_cast<int>(i)});
+}
+
+ControlNet::~ControlNet() = default;
+
+control::HintFormat ControlNet::hint() const {
+  return {
+      .channels = hint_channels_, .latent = true, .masked = hint_channels_ > config_.in_channels};
+}
+
+Inputs ControlNet::encode(const Tensor& hint, std::optional<int>) const {
+  if (hint.dim() != 4 || hint.size(1) != hint_channels_)
+    throw Error(ErrorKind::Shape, "ControlNet",
+                fmt::format("takes latents of {} channels, got {}: it wants the VAE of SD3",
+                            hint_channels_, c10::str(hint.sizes())));
+  // These networks were trained on latents that are not shifted.
+  auto latent = hint.narrow(1, 0, config_.in_channels) * sd3_latent().scale_factor;
+  auto more = hint_channels_ - config_.in_channels;
+  Inputs inputs;
+  inputs.set("hint",
+             more > 0 ? at::cat({latent, hint.narrow(1, config_.in_channels, more)}, 1) : latent);
+  return inputs;
+}
+
+Tensor ControlNet::apply(const Inputs& inputs) const {
+  check_inputs(inputs_, inputs, "ControlNet");
+  const auto &x = inputs["x"], &context = inputs["context"];
+  // Nor do they look at the pooled text.
+  auto vector = at::zeros({x.size(0), config_.vector_width}, x.options());
+  auto embedded = parts_->embed.forward(x, inputs["timestep"], vector, context);
+  JointBlock::Tokens tokens{embedded.text, parts_->hint.forward(embedded.image, inputs["hint"])};
+  std::vector<Tensor> residuals;
+  for (std::size_t i = 0; i < parts_->blocks.size(); ++i) {
+    tokens = parts_->blocks[i].forward(tokens, embedded.c);
+    residuals.push_back(parts_->residuals[i].forward(tokens.image));
+  }
+  return at::stack(residuals);
+}
+
+Inputs ControlNet::residuals(const Tensor& packed, at::IntArrayRef) const {
+  Inputs inputs;
+  for (const auto& place : places_)
+    inputs.set(control::name_of(place), packed.select(0, place.block / repeats()));
+  return inputs;
+}
+
+bool is_control_net(const weights::Checkpoint& part) {
+  return part.has("controlnet_blocks.0.weight") && part.has("pos_embed_input.proj.weight") &&
+         part.has_prefix("joint_blocks.0.");
+}
+
+std::unique_ptr<control::ControlNetwork> make_control_net(const weights::Checkpoint& part) {
+  auto config = mmdit_config(part);
+  if (config.blocks < 1 || config.heads() < config.blocks)
+    throw Error(ErrorKind::Shape, part.path(),
+                fmt::format("holds a ControlNet for SD3 with {} blocks of width {}: distorch knows "
+                            "those with no more blocks than heads",
+                            config.blocks, config.width));
+  return std::make_unique<ControlNet>(config, size_of(part, "pos_embed_input.proj.weight", 1));
+}
+
+}  // namespace distorch::models::sd3
