@@ -94,8 +94,7 @@ PictureSize kontext_size(double aspect) {
 
 void run_kontext_scale(Call& call) {
   const auto& image = call.get<Tensor>("image");
-  auto size =
-      kontext_size(static_cast<double>(image.size(2)) / static_cast<double>(image.size(1)));
+  auto size = kontext_size(static_cast<double>(image.size(2)) / static_cast<double>(image.size(1)));
   auto scaled = resize(image.movedim(-1, 1), {size.width, size.height, "lanczos", true});
   call.out(0, Value::of("IMAGE", scaled.movedim(1, -1)));
 }
@@ -142,12 +141,11 @@ void run_edit_conditioning(Call& call) {
 
 void run_empty_second(Call& call) {
   constexpr std::int64_t channels = 128, pixels = 16;  // of a side, a latent cell
-  call.out(0, Value::of("LATENT",
-                        Latent{at::zeros({call.integer("batch_size"), channels,
-                                          call.integer("height") / pixels,
-                                          call.integer("width") / pixels}),
-                               {},
-                               {}}));
+  call.out(0, Value::of("LATENT", Latent{at::zeros({call.integer("batch_size"), channels,
+                                                    call.integer("height") / pixels,
+                                                    call.integer("width") / pixels}),
+                                         {},
+                                         {}}));
 }
 
 constexpr const char* kFluxModule = "comfy_extras.nodes_flux";
@@ -204,7 +202,8 @@ void add_edit_nodes(graph::Catalog& catalog) {
   });
   catalog.add({
       .name = "FluxKontextMultiReferenceLatentMethod",
-      .category = kFluxCategory,
+      .display_name = "Edit Model Reference Method",
+      .category = "model/conditioning/flux",
       .python_module = kFluxModule,
       .inputs = {link("conditioning", "CONDITIONING"),
                  choice("reference_latents_method",
@@ -222,8 +221,7 @@ void add_edit_nodes(graph::Catalog& catalog) {
           "Gives an editing model a picture to look at. Several in a row are several pictures, "
           "where the model knows that.",
       .python_module = "comfy_extras.nodes_edit_model",
-      .inputs = {link("conditioning", "CONDITIONING"),
-                 graph::optional(link("latent", "LATENT"))},
+      .inputs = {link("conditioning", "CONDITIONING"), graph::optional(link("latent", "LATENT"))},
       .outputs = {"CONDITIONING"},
       .newer_schema = true,
       .run = run_reference_latent,
@@ -251,7 +249,7 @@ void add_flux_nodes(graph::Catalog& catalog) {
   catalog.add({
       .name = "EmptyFlux2LatentImage",
       .display_name = "Empty Flux 2 Latent",
-      .category = "latent",
+      .category = "model/latent/flux",
       .python_module = kFluxModule,
       .inputs = {side("width"), side("height"),
                  integer("batch_size", {.def = 1, .min = 1, .max = 4096})},
