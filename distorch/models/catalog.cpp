@@ -5,8 +5,8 @@
 
 #include "distorch/base/error.h"
 #include "distorch/models/causal_vae/autoencoder.h"
-#include "distorch/models/qwen_image/family.h"
 #include "distorch/models/flux/family.h"
+#include "distorch/models/qwen_image/family.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
 #include "distorch/models/sd2/unclip.h"
