@@ -31,6 +31,12 @@ Tensor fit_batch(const Tensor& tensor, std::int64_t size) {
   auto have = tensor.size(0);
   if (have == size) return tensor;
   if (size <= 1) return tensor.narrow(0, 0, size);
+  if (tensor.is_meta()) {
+    // ATen has no selection without data.
+    auto sizes = tensor.sizes().vec();
+    sizes[0] = size;
+    return at::empty(sizes, tensor.options());
+  }
   std::vector<std::int64_t> rows;
   for (std::int64_t i = 0; i < size; ++i) {
     double at = size < have

@@ -202,7 +202,8 @@ void add_edit_nodes(graph::Catalog& catalog) {
   });
   catalog.add({
       .name = "FluxKontextMultiReferenceLatentMethod",
-      .category = kFluxCategory,
+      .display_name = "Edit Model Reference Method",
+      .category = "model/conditioning/flux",
       .python_module = kFluxModule,
       .inputs = {link("conditioning", "CONDITIONING"),
                  choice("reference_latents_method",
@@ -248,7 +249,7 @@ void add_flux_nodes(graph::Catalog& catalog) {
   catalog.add({
       .name = "EmptyFlux2LatentImage",
       .display_name = "Empty Flux 2 Latent",
-      .category = "latent",
+      .category = "model/latent/flux",
       .python_module = kFluxModule,
       .inputs = {side("width"), side("height"),
                  integer("batch_size", {.def = 1, .min = 1, .max = 4096})},

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include "distorch/device/device.h"
+#include "distorch/models/widened.h"
 #include "distorch/streaming/profile.h"
 
 namespace distorch::nodes {
@@ -112,9 +113,16 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
 ModelInputs SampledModel::encode_anywhere(const ConditioningItem& item,
                                           const EncodeContext& context) const {
   ModelInputs inputs;
+  std::map<std::string, std::vector<std::int64_t>> reshaped;
+  for (const auto& lora : model_.loras)
+    for (const auto& adapter : *lora.adapters)
+      if (!adapter.reshape.empty()) reshaped[adapter.weight] = adapter.reshape;
+  const auto& family = *model_.loaded->family;
+  const auto* widened = reshaped.empty() ? nullptr : dynamic_cast<const models::Widened*>(&family);
   for (const auto& spec : model_.loaded->network->inputs()) {
     if (spec.source != InputSpec::Source::Conditioning) continue;
-    auto input = model_.loaded->family->encode(spec, item, context);
+    auto input =
+        family.encode(widened ? widened->with_shapes(spec, reshaped) : spec, item, context);
     if (input.defined()) inputs[spec.name] = std::move(input);
   }
   return inputs;

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <set>
+#include <tuple>
 
 #include "distorch/base/error.h"
 
@@ -38,6 +39,7 @@ const std::vector<Spelling>& low_rank_spellings() {
       {kind, {{Up, ".lora_B"}, {Down, ".lora_A"}}},
       {kind, {{Up, ".lora_linear_layer.up.weight"}, {Down, ".lora_linear_layer.down.weight"}}},
       {kind, {{Up, ".lora_B.default.weight"}, {Down, ".lora_A.default.weight"}}},
+      {kind, {{Up, ".up.weight"}, {Down, ".down.weight"}}},
   };
   return list;
 }
@@ -79,9 +81,17 @@ constexpr std::array<Ending, 7> kronecker_endings{{{Part::W1, ".lokr_w1"},
 
 constexpr std::string_view weight_ending = ".weight";
 
+/// Control LoRAs of FLUX.1 as its makers publish them widen the first layer without saying so. Source:
+/// ComfyUI comfy/lora_convert.py, convert_lora_bfl_control.
+constexpr const char* widened_layer = "img_in";
+bool is_control_lora(const Checkpoint& file) {
+  return file.has("img_in.lora_A.weight") && file.has("single_blocks.0.norm.key_norm.scale");
+}
+
 class Matcher {
  public:
-  Matcher(const Checkpoint& file, const Manifest& model) : file_(file) {
+  Matcher(const Checkpoint& file, const Manifest& model)
+      : file_(file), widens_(is_control_lora(file)) {
     for (const auto& weight : model.weights()) shapes_[weight.name] = &weight.shape;
   }
 
@@ -97,10 +107,12 @@ class Matcher {
     value(base, ".w_norm", weight, AdapterKind::Difference);
     value(base, ".diff", weight, AdapterKind::Difference);
     value(base, ".set_weight", weight, AdapterKind::Replacement);
+    if (weight.ends_with(".scale")) value(base, "", weight, AdapterKind::Replacement);
     if (!weight.ends_with(weight_ending)) return;
     auto bias = weight.substr(0, weight.size() - weight_ending.size()) + ".bias";
     if (file_.has(base + ".w_norm")) value(base, ".b_norm", bias, AdapterKind::Difference);
     value(base, ".diff_b", bias, AdapterKind::Difference);
+    value(base, ".lora_B.bias", bias, AdapterKind::Difference);
   }
 
   LoraFile finish(const LoraTargets& names) && {
@@ -128,7 +140,10 @@ class Matcher {
       using enum AdapterKind;
       bool by_rows = named.kind == LowRank || named.kind == Hadamard || named.kind == Kronecker ||
                      named.kind == Difference;
-      if (!by_rows || named.parts.count(Part::Magnitude) || !named.reshape.empty())
+      auto magnitude = named.parts.find(Part::Magnitude);
+      bool by_columns = magnitude != named.parts.end() &&
+                        (magnitude->second.shape.empty() || magnitude->second.shape[0] == 1);
+      if (!by_rows || by_columns || !named.reshape.empty())
         return "changes some of its rows in a way that is known for whole weights only";
     }
     PartShapes shapes;
@@ -148,10 +163,27 @@ class Matcher {
       if (alpha) named.alpha = read_tensor(*alpha).to(at::kDouble).item<double>();
       if (magnitude) named.parts[Part::Magnitude] = *magnitude;
     }
+    const bool is_bias = named.weight != target_->weight;
+    if (widens_ && !is_bias && base == widened_layer) widen(named);
     named.first_row = target_->first_row;
     named.rows = target_->rows;
-    auto place = std::pair(named.weight, named.first_row);
+    put(std::move(named));
+  }
+
+  void put(NamedAdapter named) {
+    auto place = std::tuple(named.weight, named.first_row, named.rows);
     found_[place] = std::move(named);
+  }
+
+  /// Where a low-rank change has more columns than its weight.
+  void widen(NamedAdapter& named) const {
+    auto up = named.parts.find(Part::Up), down = named.parts.find(Part::Down);
+    const auto& shape = *shapes_.at(named.weight);
+    if (!named.reshape.empty() || up == named.parts.end() || down == named.parts.end() ||
+        shape.size() != 2 || up->second.shape.size() != 2 || down->second.shape.size() != 2 ||
+        up->second.shape[0] < shape[0] || down->second.shape[1] <= shape[1])
+      return;
+    named.reshape = {up->second.shape[0], down->second.shape[1]};
   }
 
   bool spelled(const Spelling& spelling, const std::string& base, const std::string& weight) {
@@ -224,9 +256,11 @@ class Matcher {
   }
 
   const Checkpoint& file_;
+  bool widens_;
   std::map<std::string, const std::vector<std::int64_t>*> shapes_;
   const LoraTarget* target_ = nullptr;  // of the name that is being matched
-  std::map<std::pair<std::string, std::int64_t>, NamedAdapter> found_;  // by weight and first row
+  /// By weight, first row and number of rows.
+  std::map<std::tuple<std::string, std::int64_t, std::int64_t>, NamedAdapter> found_;
   std::set<std::string> used_;
   LoraFile result_;
 };

@@ -352,3 +352,26 @@ TEST_CASE("any device: an adapter of some rows of a weight changes these alone")
     CHECK(test::relative_error(nn::Chain(made.weight(), 60).whole(), wanted) < 2e-5);
   }
 }
+
+TEST_CASE("any device: a magnitude of some rows counts for these alone") {
+  const auto device = test::test_device();
+  auto weight = seeded({24, 8}), x = seeded({3, 5, 8}).to(device);
+  const std::int64_t first = 8, count = 8;
+  Adapter adapter{.kind = AdapterKind::LowRank,
+                  .parts = {{Part::Up, seeded({count, 2}).to(device)},
+                            {Part::Down, seeded({2, 8}).to(device)},
+                            {Part::Magnitude, (seeded({count, 1}).abs() + 0.5).to(device)}},
+                  .strength = 0.7};
+  // The rows alone, as a weight of their own.
+  Made<nn::Linear, std::int64_t, std::int64_t> own(weight.narrow(0, first, count), device, 8,
+                                                   count);
+  own.manifest.slot(0).adapters = {adapter};
+  auto wanted = weight.clone();
+  wanted.narrow(0, first, count).copy_(nn::patched(own.weight()).cpu());
+  Made<nn::Linear, std::int64_t, std::int64_t> all(weight, device, 8, 24);
+  adapter.first_row = first;
+  adapter.rows = count;
+  all.manifest.slot(0).adapters = {adapter};
+  CHECK(test::relative_error(nn::patched(all.weight()), wanted.to(device)) < 2e-5);
+  CHECK(test::relative_error(all.layer(x), at::linear(x, wanted.to(device))) < 2e-5);
+}

@@ -24,7 +24,9 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "SetLatentNoiseMask", "SaveLatent", "LoadLatent",
          "VAEEncode", "VAEEncodeForInpaint", "VAEEncodeTiled", "VAEDecode", "VAEDecodeTiled",
          "LoadImage", "LoadImageMask", "SaveImage", "PreviewImage", "ImageScale", "ImageScaleBy", "ImageInvert",
-         "KSampler", "KSamplerAdvanced", "CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner", "CLIPTextEncodeSD3",
+         "KSampler", "KSamplerAdvanced", "CLIPTextEncodeSDXL", "CLIPTextEncodeSDXLRefiner",
+         "CLIPTextEncodeFlux", "FluxGuidance", "FluxDisableGuidance", "FluxKontextImageScale", "ReferenceLatent",
+         "InstructPixToPixConditioning", "CLIPTextEncodeSD3",
          "TextEncodeQwenImageEdit", "TextEncodeQwenImageEditPlus",
          "TripleCLIPLoader", "QuadrupleCLIPLoader",
          *(n + s for n in ("TripleCLIPLoader", "QuadrupleCLIPLoader") for s in ("MultiGPU", "DisTorch2MultiGPU")),
@@ -65,7 +67,7 @@ TYPES = {"CLIPLoader": ["flux2", "ovis", "longcat_image", "cogvideox", "lens", "
          "DualCLIPLoader": ["hunyuan_video_15", "kandinsky5", "kandinsky5_image", "ltxv", "newbie", "ace"]}
 # The add-on shows these without the inputs that it adds: the newer schema of the loaders hides them. Ours have those of CLIPLoader's.
 HIDDEN = ["TripleCLIPLoader", "QuadrupleCLIPLoader"]
-NEWER = ["ZImageFunControlnet", "SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride", "ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
+NEWER = ["ZImageFunControlnet", "FluxKontextMultiReferenceLatentMethod", "EmptyFlux2LatentImage", "SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride", "ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
          "ComfyMathExpression", "ComfyNumberConvert", "SeedNode", "ResolutionSelector", "ResizeImageMaskNode",
          "ImageCropV2", "PrimitiveBoundingBox", "BatchImagesNode", "BatchMasksNode", "BatchLatentsNode", "ImageCompare",
          "LatentCutToBatch", "JsonExtractString", "SaveImageAdvanced"]

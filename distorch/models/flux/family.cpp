@@ -6,8 +6,10 @@
 #include "distorch/models/catalog.h"
 #include "distorch/models/concat_latent.h"
 #include "distorch/models/flux/config.h"
+#include "distorch/models/flux/lora_names.h"
 #include "distorch/models/flux/network.h"
 #include "distorch/models/latent_formats.h"
+#include "distorch/models/widened.h"
 
 namespace distorch::models::flux {
 
@@ -55,7 +57,7 @@ double method_of(const std::string& name, ReferenceMethod otherwise) {
   return static_cast<double>(method);
 }
 
-class FluxFamily : public Family {
+class FluxFamily : public Family, public Widened {
  public:
   FluxFamily(Checkpoint tensors, LatentFormat latent)
       : tensors_(std::move(tensors)), config_(config_of(tensors_)), latent_(std::move(latent)) {}
@@ -68,9 +70,18 @@ class FluxFamily : public Family {
   }
   const LatentFormat& latent() const override { return latent_; }
   LoraNames lora_names(const weights::Manifest& network) const override {
-    return prefixed_lora_names(network, {"lora_unet_", "diffusion_model.", ""});
+    return flux_lora_names(config_, network);
   }
-  TextRecipe text(const Checkpoint&) const override { return {}; }
+  InputSpec with_shapes(
+      InputSpec spec,
+      const std::map<std::string, std::vector<std::int64_t>>& weights) const override {
+    auto in = weights.find("img_in.weight");
+    if (spec.name != "concat" || in == weights.end()) return spec;
+    auto channels = in->second.at(1) / (config_.patch * config_.patch) - config_.out_channels;
+    if (channels > 0) spec.shape[1] = Extent::number(channels);
+    return spec;
+  }
+  TextRecipe text(const Checkpoint& file) const override { return checkpoint_recipe(file, "flux"); }
   VaePart vae(const Checkpoint& file) const override { return find_vae(file); }
   sampling::ModelInput encode(const InputSpec& spec, const ConditioningItem& item,
                               const EncodeContext& context) const override;
@@ -124,6 +135,9 @@ class SecondFamily final : public FluxFamily {
   std::string name() const override { return "FLUX.2"; }
   std::shared_ptr<const sampling::ModelSampling> sampling() const override {
     return sampling::flux_sampling(kSecondShift);
+  }
+  TextRecipe text(const Checkpoint& file) const override {
+    return checkpoint_recipe(file, "flux2");
   }
   sampling::ModelInput encode(const InputSpec& spec, const ConditioningItem& item,
                               const EncodeContext& context) const override {

@@ -25,6 +25,11 @@ Tensor pad_columns(const Tensor& tile, const std::vector<std::int64_t>& from,
   return at::constant_pad_nd(tile.reshape(sizes), pad).flatten(1);
 }
 
+/// What rows of these norms are multiplied with; a row without a magnitude (NaN) stays as it is.
+Tensor row_factors(const Tensor& magnitude, const Tensor& norms) {
+  return at::where(at::isnan(magnitude), at::ones_like(norms), magnitude / norms);
+}
+
 }  // namespace
 
 Chain::Chain(const weights::Weight& weight, std::int64_t tile_bytes)
@@ -48,10 +53,15 @@ void Chain::add(const weights::Adapter& adapter) {
   step.shape = adapter.reshape.empty() ? shape_ : adapter.reshape;
   is_reshaped_ = is_reshaped_ || step.shape != shape_;
   shape_ = step.shape;
+  const bool some = adapter.rows > 0;
   step.change = change_of(adapter, Extent(shape_));
   if (auto magnitude = adapter.part(Part::Magnitude); magnitude.defined()) {
-    step.by_output = magnitude.size(0) == shape_[0];
+    step.by_output = some || magnitude.size(0) == shape_[0];
     step.magnitude = magnitude.to(at::kFloat).flatten();
+    if (some)
+      step.magnitude = at::constant_pad_nd(
+          step.magnitude, {adapter.first_row, shape_[0] - adapter.first_row - adapter.rows},
+          std::numeric_limits<double>::quiet_NaN());
   }
   by_rows_ = by_rows_ || is_reshaped_ || !step.change->has_product();
   granule_ = std::lcm(granule_, step.change->granule());
@@ -98,7 +108,7 @@ Tensor Chain::rows_after(std::size_t steps, const Rows& rows) const {
   auto changed = at::add(tile, change, unit);
   if (step.by_output) {
     auto norms = at::linalg_vector_norm(tile, 2, {1}, true) + norm_epsilon;
-    changed.mul_(rows.of(step.magnitude).unsqueeze(1) / norms);
+    changed.mul_(row_factors(rows.of(step.magnitude).unsqueeze(1), norms));
   } else {
     auto factors = step.magnitude / column_norms(steps - 1);
     auto columns = changed.unflatten(1, {factors.size(0), -1});
@@ -215,7 +225,7 @@ Tensor Chain::with_magnitude(const Step& step, std::size_t index, const Tensor& 
   };
   auto s = step.strength, unit = step.change->unit(true);
   if (step.by_output) {
-    auto factors = (step.magnitude / row_norms(index)).to(x.scalar_type());
+    auto factors = row_factors(step.magnitude, row_norms(index)).to(x.scalar_type());
     auto y = before(x, products);
     auto changed = at::add(y, step.change->change(x, y, before, products), unit);
     changed = products.scale_out(changed, factors);
