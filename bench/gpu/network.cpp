@@ -1,5 +1,7 @@
 // The diffusion network of a model at full size, beside diffusers on the same weights and inputs.
-//   bench_gpu_network --folder DIR --label sdxl [--device cuda:0] [--out FOLDER] [--rig FILE]
+//   bench_gpu_network --folder DIR --label sdxl [--device cuda:0] [--out FOLDER] [--both 0]
+//                     [--rig FILE]
+// --both 0: steps are timed as the engine would run them, not the other way (recorded or not).
 // DIR holds what peer_network.py left: weights.safetensors, case_1024.safetensors (the network's
 // inputs by name, "out"), ..., peer.json (title, dtype, sizes, seconds of a step). Writes LABEL.json
 // (results), calibration_LABEL.json (what was measured for the fit) and rig.yaml: fitted to this
@@ -227,6 +229,7 @@ int run(const Args& args) {
       const bool chosen =
           records && streaming::recording_pays(profiled.issue_s, clock.report(placement, 0).step_s);
       for (bool recorded : {chosen, !chosen}) {
+        if (recorded != chosen && args.get("--both", "1") == "0") continue;
         Case one{fmt::format("{} {} px, {:.0f} % offloaded{}", title, step.name, share * 100,
                              recorded == chosen ? ""
                              : recorded         ? ", recorded instead"

@@ -39,6 +39,10 @@ class UNet:
     def out(self, result, ours):
         return result
 
+    def saved(self, state):
+        """The weights as the files in circulation have them."""
+        return state
+
 
 class SDXL(UNet):
     title = "SDXL"
@@ -88,7 +92,7 @@ class Flux(Transformer):
         return FluxTransformer2DModel(**config)
 
     def ours(self, side, config):
-        return {"x": torch.randn(1, 16, side, side), "timestep": torch.tensor([0.6]), "context": torch.randn(1, self.tokens, 4096),
+        return {"x": torch.randn(1, 16, side, side), "timestep": torch.tensor([0.625]), "context": torch.randn(1, self.tokens, 4096),
                 "vector": torch.randn(1, 768), "guidance": torch.tensor([3.5])}
 
     def given(self, ours):
@@ -105,6 +109,36 @@ class Flux(Transformer):
         return self.unpacked(result, ours["x"])
 
 
+    def saved(self, state):
+        names = {"x_embedder.": "img_in.", "context_embedder.": "txt_in.", "time_text_embed.timestep_embedder.linear_1.": "time_in.in_layer.",
+                 "time_text_embed.timestep_embedder.linear_2.": "time_in.out_layer.", "proj_out.": "final_layer.linear.",
+                 "time_text_embed.guidance_embedder.linear_1.": "guidance_in.in_layer.",
+                 "time_text_embed.guidance_embedder.linear_2.": "guidance_in.out_layer.",
+                 "time_text_embed.text_embedder.linear_1.": "vector_in.in_layer.", "time_text_embed.text_embedder.linear_2.": "vector_in.out_layer."}
+        double = {"norm1.linear.": "img_mod.lin.", "norm1_context.linear.": "txt_mod.lin.", "attn.norm_q.weight": "img_attn.norm.query_norm.scale",
+                  "attn.norm_k.weight": "img_attn.norm.key_norm.scale", "attn.norm_added_q.weight": "txt_attn.norm.query_norm.scale",
+                  "attn.norm_added_k.weight": "txt_attn.norm.key_norm.scale", "attn.to_out.0.": "img_attn.proj.", "attn.to_add_out.": "txt_attn.proj.",
+                  "ff.net.0.proj.": "img_mlp.0.", "ff.net.2.": "img_mlp.2.", "ff_context.net.0.proj.": "txt_mlp.0.", "ff_context.net.2.": "txt_mlp.2."}
+        single = {"norm.linear.": "modulation.lin.", "attn.norm_q.weight": "norm.query_norm.scale", "attn.norm_k.weight": "norm.key_norm.scale",
+                  "proj_out.": "linear2."}
+        fused = {"img_attn.qkv.": ("attn.to_q.", "attn.to_k.", "attn.to_v."), "txt_attn.qkv.": ("attn.add_q_proj.", "attn.add_k_proj.", "attn.add_v_proj."),
+                 "linear1.": ("attn.to_q.", "attn.to_k.", "attn.to_v.", "proj_mlp.")}
+        out = {new + end: state[old + end] for old, new in names.items() for end in ("weight", "bias")}
+        for ours, theirs, parts, joined in (("double_blocks", "transformer_blocks", double, ("img_attn.qkv.", "txt_attn.qkv.")),
+                                            ("single_blocks", "single_transformer_blocks", single, ("linear1.",))):
+            for i in range(len({name.split(".")[1] for name in state if name.startswith(theirs + ".")})):
+                for old, new in parts.items():
+                    for end in ("weight", "bias") if old.endswith(".") else ("",):
+                        out[f"{ours}.{i}.{new}{end}"] = state[f"{theirs}.{i}.{old}{end}"]
+                for new in joined:
+                    for end in ("weight", "bias"):
+                        out[f"{ours}.{i}.{new}{end}"] = torch.cat([state[f"{theirs}.{i}.{old}{end}"] for old in fused[new]])
+        for end in ("weight", "bias"):
+            scale, shift = state["norm_out.linear." + end].chunk(2)
+            out["final_layer.adaLN_modulation.1." + end] = torch.cat([shift, scale])
+        return out
+
+
 class QwenImage(Transformer):
     title, batch, tokens = "Qwen-Image", 2, 256
     config = dict(patch_size=2, in_channels=64, out_channels=16, num_layers=60, attention_head_dim=128, num_attention_heads=24,
@@ -116,7 +150,7 @@ class QwenImage(Transformer):
         return QwenImageTransformer2DModel(**config)
 
     def ours(self, side, config):
-        return {"x": torch.randn(self.batch, 16, 1, side, side), "timestep": torch.full((self.batch,), 0.6),
+        return {"x": torch.randn(self.batch, 16, 1, side, side), "timestep": torch.full((self.batch,), 0.625),
                 "context": torch.randn(self.batch, self.tokens, 3584)}
 
     def given(self, ours):
@@ -198,7 +232,7 @@ def time_eager(model, args, device):
     weights, facts_path = paths(args.folder)
     config = model.tiny if args.tiny else model.config
     network = make_network(model, args, device)
-    save_file({k: v.contiguous().cpu() for k, v in network.state_dict().items()}, weights)
+    save_file({k: v.contiguous().cpu() for k, v in model.saved(network.state_dict()).items()}, weights)
     facts = {"title": model.title, "dtype": str(model.dtype).split(".")[1], "batch": model.batch, "sizes": list(model.sizes),
              "eager": {}, "tiny": args.tiny}
     for name, side in model.sizes.items():
@@ -216,7 +250,6 @@ def time_eager(model, args, device):
 def time_compiled(model, args, device):
     """One size, in this process: seconds of a step and of everything before it on standard output, as JSON."""
     network = make_network(model, args, device)
-    network.load_state_dict(load_file(paths(args.folder)[0], device=str(device)))
     side = model.sizes[args.compile_size]
     model.ours(side // 8 if args.tiny else side, model.tiny if args.tiny else model.config)
     case = load_file(os.path.join(args.folder, f"case_{args.compile_size}.safetensors"), device=str(device))

@@ -66,7 +66,7 @@ pictures() {
 NETWORKS=${NETWORKS:-/dev/shm}
 network() {
   try "$2" $PYTHON $HERE/peer_network.py "$1" "$NETWORKS/$1" "${THEIRS[@]}" &&
-    ours "$3" bench_gpu_network --folder "$NETWORKS/$1" --label "$1" --device $DEVICE --out "$WORK" "${OURS[@]}"
+    ours "$3" bench_gpu_network --folder "$NETWORKS/$1" --label "$1" --device $DEVICE --out "$WORK" ${BOTH:+--both "$BOTH"} "${OURS[@]}"
   mkdir -p "$WORK/$1" && cp "$NETWORKS/$1/peer.json" "$WORK/$1/"
   [ "$1" = "${COMPILE:-sd15}" ] || rm -rf "${NETWORKS:?}/$1"
   collect
