@@ -50,7 +50,7 @@ def main(distorch, maker, rig, workflow, size, *more):
         results = []
         for name, options in {"split": split, "one": [*here, "cuda:1=sim:0", "--placement", "sim:0,100%"]}.items():
             out = os.path.join(folder, name)
-            run([distorch, "run", workflow, "--models", models, "--output", out, "--temp", os.path.join(folder, "temp"),
+            run([distorch, "run", workflow, "--force-fp32", "--models", models, "--output", out, "--temp", os.path.join(folder, "temp"),
                  "--rig", rig, *options, *more])
             results.append(picture(out))
     for width, height, rows in results:
