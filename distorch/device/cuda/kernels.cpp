@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "distorch/device/cuda/libraries.h"
+#include "distorch/device/cuda/numbers.h"
 #include "distorch/device/cuda/nvrtc.h"
 #include "distorch/device/streams.h"
 
@@ -49,33 +50,8 @@ extern "C" __global__ void to_channels_last(ELEMENT* filters, int channels, int 
 }
 )"};
 
-// What both passes of a group norm share: how numbers are read and written. A thread has a pair of
-// neighbouring channels of every `lanes`-th position of its block's stretch; a block of threads has
-// whole groups.
-constexpr const char* pairs = R"(
-#if KIND == 0
-struct alignas(8) Pair { float x, y; };
-__device__ float2 get(const Pair& p) { return make_float2(p.x, p.y); }
-__device__ Pair put(float x, float y) { return {x, y}; }
-#elif KIND == 1
-struct alignas(4) Pair { unsigned short x, y; };
-__device__ float up(unsigned short h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
-__device__ unsigned short down(float f) { unsigned short h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f)); return h; }
-__device__ float2 get(const Pair& p) { return make_float2(up(p.x), up(p.y)); }
-__device__ Pair put(float x, float y) { return {down(x), down(y)}; }
-#else
-struct alignas(4) Pair { unsigned short x, y; };
-__device__ float up(unsigned short b) { return __uint_as_float((unsigned)b << 16); }
-__device__ unsigned short down(float f) {
-  const unsigned u = __float_as_uint(f);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;
-  return (unsigned short)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
-}
-__device__ float2 get(const Pair& p) { return make_float2(up(p.x), up(p.y)); }
-__device__ Pair put(float x, float y) { return {down(x), down(y)}; }
-#endif
-)";
-
+// Both passes of a group norm: a thread has a pair of neighbouring channels of every `lanes`-th
+// position of its block's stretch; a block of threads has whole groups.
 // Sums of x - s and of its square over a stretch of positions, by group, where s is the group's
 // first value: variances of small spread around a large mean keep their digits. Sums are added in a
 // fixed order, so that the bits are the same every time.
@@ -110,7 +86,7 @@ extern "C" __global__ void group_sums(const Pair* x, float2* sums, int positions
   sums[((long long)blockIdx.z * groups + group) * gridDim.x + blockIdx.x] = all;
 }
 )",
-                                  pairs};
+                                  kNumbers};
 
 constexpr KernelSource group_apply{"group_apply", R"(
 extern "C" __global__ void group_apply(const Pair* x, Pair* y, const float2* sums,
@@ -152,7 +128,7 @@ extern "C" __global__ void group_apply(const Pair* x, Pair* y, const float2* sum
   }
 }
 )",
-                                   pairs};
+                                   kNumbers};
 
 /// An unsigned type of so many bytes; null where there is none.
 const char* element_of(std::size_t bytes) {
@@ -204,9 +180,7 @@ at::Tensor group_norm(const at::Tensor& x, const at::Tensor& weight, const at::T
   const auto channels = x.size(1), positions = x.size(2) * x.size(3);
   const auto per_group = channels / options.groups;
   const auto half = per_group / 2;
-  const char* kind = x.scalar_type() == at::kFloat  ? "-DKIND=0"
-                     : x.scalar_type() == at::kHalf ? "-DKIND=1"
-                                                    : "-DKIND=2";
+  const char* kind = define_of(x.scalar_type());
   const auto stream = current_stream(x.device());
   auto* sums_of = kernel(x.device().index(), group_sums, kind);
   auto* apply = kernel(x.device().index(), group_apply, kind);

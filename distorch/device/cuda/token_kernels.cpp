@@ -2,47 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include "distorch/device/cuda/numbers.h"
 #include "distorch/device/cuda/nvrtc.h"
 #include "distorch/device/streams.h"
 
 namespace distorch::device::cuda {
 namespace {
-
-// How numbers are read and written, and the sum of a number over all threads of a row: threads of
-// one row lie side by side (x), rows of a block of threads one behind the other (y).
-constexpr const char* numbers = R"(
-#if KIND == 0
-typedef float Number;
-__device__ float up(float f) { return f; }
-__device__ float down(float f) { return f; }
-#elif KIND == 1
-typedef unsigned short Number;
-__device__ float up(unsigned short h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
-__device__ unsigned short down(float f) { unsigned short h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f)); return h; }
-#else
-typedef unsigned short Number;
-__device__ float up(unsigned short b) { return __uint_as_float((unsigned)b << 16); }
-__device__ unsigned short down(float f) {
-  const unsigned u = __float_as_uint(f);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;
-  return (unsigned short)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
-}
-#endif
-struct alignas(2 * sizeof(Number)) Pair { Number x, y; };
-struct alignas(4 * sizeof(Number)) Quad { Number v[4]; };
-
-__device__ float row_sum(float value, float* partial) {
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
-  const int warps = blockDim.x / 32;
-  if (warps == 1) return value;
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
-  __syncthreads();
-  float sum = 0;
-  for (int i = 0; i < warps; ++i) sum += partial[i];
-  __syncthreads();
-  return sum;
-}
-)";
 
 // One block of threads a row; each thread keeps its quads of the row in registers.
 constexpr KernelSource modulated{"modulated_norm", R"(
@@ -92,7 +57,7 @@ extern "C" __global__ void modulated_norm(const Number* x, Number* y, const Numb
   }
 }
 )",
-                                 numbers};
+                                 kNumbers};
 
 // A row is one head of one token. The pair i is (2i, 2i + 1) or, with halves, (i, i + width / 2).
 constexpr KernelSource prepare{"heads", R"(
@@ -154,16 +119,7 @@ extern "C" __global__ void heads(const Number* x, Number* y, const Number* weigh
   }
 }
 )",
-                               numbers};
-
-const char* kind_of(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kFloat: return "-DKIND=0";
-    case at::kHalf: return "-DKIND=1";
-    case at::kBFloat16: return "-DKIND=2";
-    default: return nullptr;
-  }
-}
+                               kNumbers};
 
 /// Whether rows can be read so many numbers at a time.
 bool aligned(const at::Tensor& x, std::int64_t numbers) {
@@ -186,7 +142,7 @@ at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at
                           double eps) {
   constexpr int quads_a_thread = 8, most_threads = 512;
   const auto width = x.size(-1);
-  const char* kind = kind_of(x.scalar_type());
+  const char* kind = define_of(x.scalar_type());
   if (!kind || x.dim() != 3 || x.numel() == 0 || width % 4 != 0 ||
       width > 4 * quads_a_thread * most_threads || !aligned(x, 4))
     return {};
@@ -215,7 +171,7 @@ at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at
 at::Tensor heads(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& cos,
                  const at::Tensor& sin, double eps, bool norm, bool halves) {
   constexpr std::int64_t wide = 512;
-  const char* kind = kind_of(x.scalar_type());
+  const char* kind = define_of(x.scalar_type());
   const auto width = x.size(-1);
   if (!kind || x.dim() != 4 || x.numel() == 0 || width % 2 != 0 || !aligned(x, 2)) return {};
   if (weight.defined() && (weight.scalar_type() != x.scalar_type() || !weight.is_contiguous()))
