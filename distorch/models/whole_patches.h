@@ -3,7 +3,7 @@
 
 namespace distorch::models {
 
-/// `latent` [B, C, h, w] filled up at its right and lower edge to whole patches with what lies at
+/// `latent` [B, C, (T,) h, w] filled up at its right and lower edge to whole patches with what lies at
 /// the other edges, as transformers that see patches as tokens take it.
 at::Tensor whole_patches(const at::Tensor& latent, std::int64_t patch);
 

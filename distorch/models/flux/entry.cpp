@@ -1,5 +1,6 @@
 #include "distorch/models/flux/entry.h"
 
+#include "distorch/models/whole_patches.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/embedding.h"
 
@@ -86,11 +87,7 @@ class Arrangement {
 
 Patches2d cut(const Tensor& x, std::int64_t patch) {
   auto height = in_tokens(x.size(2), patch), width = in_tokens(x.size(3), patch);
-  auto down = height * patch - x.size(2), right = width * patch - x.size(3);
-  auto whole = x;
-  if (down > 0) whole = at::cat({whole, whole.narrow(2, 0, down)}, 2);
-  if (right > 0) whole = at::cat({whole, whole.narrow(3, 0, right)}, 3);
-  auto cells = whole.reshape({x.size(0), x.size(1), height, patch, width, patch});
+  auto cells = whole_patches(x, patch).reshape({x.size(0), x.size(1), height, patch, width, patch});
   return {cells.permute({0, 2, 4, 1, 3, 5}).reshape({x.size(0), height * width, -1}), height,
           width};
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "distorch/base/error.h"
+#include "distorch/models/control/block_residuals.h"
 #include "distorch/models/latent_formats.h"
 #include "distorch/models/qwen_image/embedding.h"
 #include "distorch/models/qwen_image/tokens.h"
@@ -12,7 +13,6 @@ namespace distorch::models::qwen_image {
 
 using at::Tensor;
 using weights::Scope;
-using weights::Tensors;
 
 namespace {
 
@@ -46,16 +46,6 @@ InputSpecs specs_of(const Config& c, std::int64_t hint_channels) {
   };
 }
 
-/// A block's residual: a matrix of its image tokens. One weights::Block.
-struct Residual {
-  Residual(const Scope& s, std::int64_t width) : block(s), matrix(s, width, width) {}
-  Tensor forward(const Tensor& tokens) const {
-    return block.run1({tokens}, [this](const Tensors& in) { return matrix(in[0]); });
-  }
-  weights::Block block;
-  nn::Linear matrix;
-};
-
 }  // namespace
 
 struct ControlNet::Parts {
@@ -68,7 +58,7 @@ struct ControlNet::Parts {
   }
   Embedding in;
   std::vector<JointBlock> blocks;
-  std::vector<Residual> residuals;
+  std::vector<control::BlockResidual> residuals;
 };
 
 ControlNet::ControlNet(const Config& config, std::int64_t hint_channels)
@@ -76,8 +66,7 @@ ControlNet::ControlNet(const Config& config, std::int64_t hint_channels)
       hint_channels_(hint_channels),
       inputs_(specs_of(config_, hint_channels)),
       parts_(std::make_unique<Parts>(Scope(manifest_), config_, hint_channels)) {
-  for (std::int64_t i = 0; i < kMainBlocks; ++i)
-    places_.push_back({control::Place::At::Block, static_cast<int>(i)});
+  places_ = control::block_places(kMainBlocks);
 }
 
 ControlNet::~ControlNet() = default;
@@ -133,10 +122,7 @@ Tensor ControlNet::apply(const Inputs& inputs) const {
 }
 
 Inputs ControlNet::residuals(const Tensor& packed, at::IntArrayRef) const {
-  Inputs inputs;
-  for (const auto& place : places_)
-    inputs.set(control::name_of(place), packed.select(0, place.block / repeats()));
-  return inputs;
+  return control::spread_over_blocks(packed, places_, repeats());
 }
 
 bool is_control_net(const weights::Checkpoint& file) {

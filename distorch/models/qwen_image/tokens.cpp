@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "distorch/models/whole_patches.h"
+
 namespace distorch::models::qwen_image {
 
 using at::Tensor;
@@ -51,11 +53,6 @@ class Places {
   std::int64_t time_ = 0, height_ = 0, width_ = 0;
 };
 
-Tensor filled_up(const Tensor& latent, std::int64_t dim) {
-  if (latent.size(dim) % kPatch == 0) return latent;
-  return at::cat({latent, latent.narrow(dim, 0, 1)}, dim);
-}
-
 }  // namespace
 
 Grid grid_of(at::IntArrayRef latent) {
@@ -63,7 +60,7 @@ Grid grid_of(at::IntArrayRef latent) {
 }
 
 Tensor to_tokens(const Tensor& latent) {
-  auto even = filled_up(filled_up(latent, 3), 4);
+  auto even = whole_patches(latent, kPatch);
   auto grid = grid_of(even.sizes());
   return even
       .reshape({even.size(0), even.size(1), grid.frames, grid.rows, kPatch, grid.columns, kPatch})

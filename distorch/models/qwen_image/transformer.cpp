@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "distorch/models/control/control.h"
 #include "distorch/models/model_patch.h"
 #include "distorch/models/qwen_image/block_patch.h"
 #include "distorch/models/qwen_image/embedding.h"
@@ -131,7 +132,9 @@ Streams passed_on(const Streams& x, const Tensor& residual) {
 }  // namespace
 
 std::string reference_name(int index) { return fmt::format("reference_latents.{}", index); }
-std::string residual_name(int block) { return fmt::format("control_block.{}", block); }
+std::string residual_name(int block) {
+  return control::name_of({control::Place::At::Block, block});
+}
 
 struct Transformer::Parts {
   Parts(const Scope& root, const Config& c) : in(root.block("in"), c) {

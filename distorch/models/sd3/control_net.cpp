@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "distorch/base/error.h"
+#include "distorch/models/control/block_residuals.h"
 #include "distorch/models/latent_formats.h"
 #include "distorch/models/sd3/block.h"
 #include "distorch/models/sd3/embed.h"
@@ -56,16 +57,6 @@ struct Hint {
   nn::Conv2d conv;
 };
 
-/// A block's residual: a matrix of its image tokens. One weights::Block.
-struct Residual {
-  Residual(const Scope& s, std::int64_t width) : block(s), matrix(s, width, width) {}
-  Tensor forward(const Tensor& tokens) const {
-    return block.run1({tokens}, [this](const Tensors& in) { return matrix(in[0]); });
-  }
-  weights::Block block;
-  nn::Linear matrix;
-};
-
 }  // namespace
 
 struct ControlNet::Parts {
@@ -79,7 +70,7 @@ struct ControlNet::Parts {
   Embedders embed;
   Hint hint;
   std::vector<JointBlock> blocks;
-  std::vector<Residual> residuals;
+  std::vector<control::BlockResidual> residuals;
 };
 
 ControlNet::ControlNet(const MmditConfig& config, std::int64_t hint_channels)
@@ -88,8 +79,7 @@ ControlNet::ControlNet(const MmditConfig& config, std::int64_t hint_channels)
       inputs_(specs_of(config_, hint_channels)),
       parts_(std::make_unique<Parts>(Scope(manifest_), config_, hint_channels)) {
   // The model's last block gets none.
-  for (std::int64_t i = 0; i + 1 < config_.blocks * repeats(); ++i)
-    places_.push_back({control::Place::At::Block, static_cast<int>(i)});
+  places_ = control::block_places(config_.blocks * repeats() - 1);
 }
 
 ControlNet::~ControlNet() = default;
@@ -129,10 +119,7 @@ Tensor ControlNet::apply(const Inputs& inputs) const {
 }
 
 Inputs ControlNet::residuals(const Tensor& packed, at::IntArrayRef) const {
-  Inputs inputs;
-  for (const auto& place : places_)
-    inputs.set(control::name_of(place), packed.select(0, place.block / repeats()));
-  return inputs;
+  return control::spread_over_blocks(packed, places_, repeats());
 }
 
 bool is_control_net(const weights::Checkpoint& part) {

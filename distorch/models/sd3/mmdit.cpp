@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "distorch/models/control/control.h"
 #include "distorch/models/sd3/block.h"
 #include "distorch/models/sd3/embed.h"
 #include "distorch/nn/modulation.h"
@@ -45,7 +46,9 @@ class FinalLayer {
   nn::Linear modulation_, linear_;
 };
 
-std::string residual_name(std::int64_t block) { return fmt::format("control_block.{}", block); }
+std::string residual_name(std::int64_t block) {
+  return control::name_of({control::Place::At::Block, static_cast<int>(block)});
+}
 
 InputSpecs mmdit_inputs(const MmditConfig& c) {
   using Kind = InputSpec::Kind;
