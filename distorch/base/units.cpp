@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <cstdlib>
 
 #include "distorch/base/error.h"
+#include "distorch/base/text.h"
 
 namespace distorch {
 
@@ -30,9 +30,8 @@ std::string human_seconds(double seconds) {
 namespace {
 
 /// Power of 1024 that a unit stands for, -1 when it is none.
-int power_of_unit(std::string unit) {
-  std::transform(unit.begin(), unit.end(), unit.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
+int power_of_unit(std::string_view text) {
+  const auto unit = lower(text);
   if (unit.empty() || unit == "b") return 0;
   const std::string letters = "kmgt";
   auto at = letters.find(unit[0]);

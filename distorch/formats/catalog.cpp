@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "distorch/base/error.h"
+#include "distorch/base/text.h"
 #include "distorch/formats/pickle.h"
 #include "distorch/formats/safetensors.h"
 
@@ -23,11 +24,7 @@ const std::vector<Format>& all_formats() {
 namespace {
 
 std::string lower_extension(const std::filesystem::path& path) {
-  auto extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) {
-    return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
-  });
-  return extension;
+  return lower(path.extension().string());
 }
 
 /// Downloads that went wrong come under the right name; say so instead of complaining about a

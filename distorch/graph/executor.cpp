@@ -10,6 +10,7 @@
 #include <unordered_set>
 
 #include "distorch/base/run_token.h"
+#include "distorch/base/text.h"
 #include "distorch/graph/json_text.h"
 #include "distorch/graph/run_graph.h"
 #include "distorch/graph/schedule.h"
@@ -36,10 +37,8 @@ const char* exception_name(ErrorKind kind) {
   return "RuntimeError";
 }
 
-bool says_out_of_memory(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  return text.find("out of memory") != std::string::npos;
+bool says_out_of_memory(std::string_view text) {
+  return lower(text).find("out of memory") != std::string::npos;
 }
 
 // One element of an output slot while calls are collected: a value, or a link into the node's

@@ -15,8 +15,6 @@ at::Tensor geglu(const at::Tensor& x) {
   return at::gelu(x.narrow(-1, half, half)).mul_(x.narrow(-1, 0, half));
 }
 
-at::Tensor gelu_tanh(const at::Tensor& x) { return at::gelu(x, "tanh"); }
-
 at::Tensor gelu_tanh_over(at::Tensor x) { return at::gelu_(x, "tanh"); }
 
 at::Tensor swiglu_over(at::Tensor gate, const at::Tensor& x) { return at::silu_(gate).mul_(x); }

@@ -16,8 +16,7 @@ at::Tensor quick_gelu(const at::Tensor& x);
 /// Gated GELU: x [..., 2·n] -> first half · gelu(second half), [..., n] contiguous.
 at::Tensor geglu(const at::Tensor& x);
 
-/// GELU by its tanh approximation. The second form overwrites its argument.
-at::Tensor gelu_tanh(const at::Tensor& x);
+/// GELU by its tanh approximation, over its argument: only for tensors that the caller made.
 at::Tensor gelu_tanh_over(at::Tensor x);
 
 /// silu(gate) · x, over the gate: only for a gate that the caller made.

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "distorch/device/device.h"
-#include "distorch/nodes/resize.h"
+#include "distorch/nodes/pictures.h"
 #include "distorch/nodes/vae_coding.h"
 #include "distorch/sampling/batch.h"
 #include "distorch/streaming/profile.h"
@@ -147,9 +147,8 @@ Tensor ControlRun::latent_hint(const ControlUse& use, at::IntArrayRef x) const {
                 "steers by a latent: connect the model's VAE to the node that applies it");
   VaeCoding coding(use.vae, engine_);
   auto height = x[x.size() - 2], width = x[x.size() - 1];
-  auto pixels = resize(use.image.movedim(-1, 1),
-                       {width * coding.factor(), height * coding.factor(), "nearest-exact", true});
-  auto latent = coding.encode(pixels.movedim(1, -1));
+  auto latent = coding.encode(resize_image(
+      use.image, {width * coding.factor(), height * coding.factor(), "nearest-exact", true}));
   if (loaded.network->hint().masked) {
     auto keep = use.keep.defined() ? resize(use.keep, {width, height, "nearest-exact", true})
                                    : at::ones({1, 1, height, width});

@@ -4,7 +4,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/nodes/catalog.h"
-#include "distorch/nodes/resize.h"
+#include "distorch/nodes/pictures.h"
 #include "distorch/nodes/text_encode.h"
 #include "distorch/nodes/vae_coding.h"
 
@@ -95,8 +95,7 @@ PictureSize kontext_size(double aspect) {
 void run_kontext_scale(Call& call) {
   const auto& image = call.get<Tensor>("image");
   auto size = kontext_size(static_cast<double>(image.size(2)) / static_cast<double>(image.size(1)));
-  auto scaled = resize(image.movedim(-1, 1), {size.width, size.height, "lanczos", true});
-  call.out(0, Value::of("IMAGE", scaled.movedim(1, -1)));
+  image_out(call, 0, resize_image(image, {size.width, size.height, "lanczos", true}));
 }
 
 void run_reference_method(Call& call) {

@@ -5,7 +5,7 @@
 #include "distorch/base/error.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/loaders.h"
-#include "distorch/nodes/resize.h"
+#include "distorch/nodes/pictures.h"
 #include "distorch/nodes/vae_coding.h"
 
 namespace distorch::nodes {
@@ -64,7 +64,7 @@ Tensor PatchRun::fitted(const PatchUse& use, const Tensor& pixels, at::IntArrayR
   auto factor = VaeCoding(use.vae, engine_).factor();
   auto height = x[x.size() - 2] * factor, width = x[x.size() - 1] * factor;
   if (pixels.size(1) == height && pixels.size(2) == width) return pixels;
-  return resize(pixels.movedim(-1, 1), {width, height, "area", true}).movedim(1, -1);
+  return resize_image(pixels, {width, height, "area", true});
 }
 
 Tensor PatchRun::encoded(const PatchUse& use, const Tensor& pixels) const {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "distorch/base/error.h"
+#include "distorch/sampling/batch.h"
 
 namespace distorch::nodes {
 
@@ -58,12 +59,7 @@ void latent_out(Call& call, const sampling::Latent& like, Tensor samples) {
   latent_out(call, std::move(latent));
 }
 
-Tensor fit_batch(const Tensor& x, std::int64_t items) {
-  if (x.size(0) >= items) return x.narrow(0, 0, items);
-  std::vector<std::int64_t> times(static_cast<std::size_t>(x.dim()), 1);
-  times[0] = (items + x.size(0) - 1) / x.size(0);
-  return x.repeat(times).narrow(0, 0, items);
-}
+Tensor fit_batch(const Tensor& x, std::int64_t items) { return sampling::repeat_to(x, items); }
 
 Tensor match_channels(const Tensor& image, std::int64_t channels) {
   auto x = image.size(3) == 1 && channels > 1 ? image.expand({-1, -1, -1, 3}) : image;

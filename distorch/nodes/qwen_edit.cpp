@@ -6,7 +6,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/flow_recipes.h"
 #include "distorch/nodes/catalog.h"
-#include "distorch/nodes/resize.h"
+#include "distorch/nodes/pictures.h"
 #include "distorch/nodes/text_encode.h"
 #include "distorch/nodes/vae_coding.h"
 
@@ -29,8 +29,7 @@ Tensor scaled(const Tensor& image, double pixels, std::int64_t step) {
   auto side = [&](double size) {
     return std::max<std::int64_t>(1, round_half_even(size * factor)) * step;
   };
-  auto samples = resize(image.movedim(-1, 1), {side(width), side(height), "area"});
-  return samples.movedim(1, -1);
+  return resize_image(image, {side(width), side(height), "area"});
 }
 
 Tensor colours(const Tensor& image) { return image.narrow(3, 0, 3); }

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "distorch/base/error.h"
+#include "distorch/base/text.h"
 #include "distorch/base/units.h"
 
 namespace distorch::placement {
@@ -50,9 +51,7 @@ double take_number(std::string_view& text, std::string_view entry) {
 
 // Bytes in one of the unit; 0 where there is no such unit.
 double bytes_in(std::string_view unit) {
-  std::string name(unit);
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
+  auto name = lower(unit);
   if (name == "b") return 1;
   if (name.size() == 2 && name[1] == 'b') name.pop_back();
   if (name.size() == 3 && name.substr(1) == "ib") name.resize(1);
@@ -95,9 +94,7 @@ Share parse_amount(std::string_view text, std::string_view entry) {
 std::string normal_device(std::string_view name) {
   std::string_view text = trim(name);
   auto colon = text.find(':');
-  std::string kind(text.substr(0, colon));
-  std::transform(kind.begin(), kind.end(), kind.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
+  auto kind = lower(text.substr(0, colon));
   bool letters = !kind.empty() &&
                  std::all_of(kind.begin(), kind.end(), [](char c) { return c >= 'a' && c <= 'z'; });
   if (!letters)

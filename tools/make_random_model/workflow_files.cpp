@@ -1,10 +1,9 @@
 #include "tools/make_random_model/workflow_files.h"
 
-#include <algorithm>
-#include <cctype>
 #include <set>
 
 #include "distorch/base/error.h"
+#include "distorch/base/text.h"
 
 namespace distorch::random_model {
 namespace {
@@ -41,11 +40,6 @@ constexpr Rule kRules[] = {
     {"VAE", "ae.", "flux-vae"},
     {"VAE", "", "sd-vae"},
 };
-
-std::string lower(std::string text) {
-  std::ranges::transform(text, text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
 
 bool is_model_file(const std::string& text) {
   return text.ends_with(".safetensors") || text.ends_with(".sft");
