@@ -1,7 +1,5 @@
-#include <fstream>
-
 #include "distorch/device/sim/sim.h"
-#include "tests/nodes/tiny_app.h"
+#include "tests/nodes/tiny_seeded.h"
 #include "tests/support/devices.h"
 
 using namespace distorch;
@@ -20,17 +18,10 @@ sampling::Conditioning conditioning_of(const graph::Call& call) {
   return {item};
 }
 
-at::Tensor latent_of(const graph::Call& call) {
-  std::vector<std::int64_t> shape = {call.integer("batch"), 16, call.integer("height"),
-                                     call.integer("width")};
-  auto name = call.text("name");
-  return name.empty() ? at::zeros(shape) : tiny_weight(name, shape);
-}
-
 /// The tiny models as files, and nodes that make seeded inputs (tests/parity/make_nodes_dit.py).
-class DitApp : public TinyApp {
+class DitApp : public SeededApp {
  public:
-  explicit DitApp(streaming::EngineOptions engine = {}) : TinyApp(std::move(engine), "dit") {
+  explicit DitApp(streaming::EngineOptions engine = {}) : SeededApp(std::move(engine), "dit") {
     for (std::string name : {"sd3_medium", "sd3_large", "sd3_dual", "z_image", "lumina2"})
       write("diffusion_models", "tiny_" + name, tiny_tensors({name}));
     write("vae", "tiny_vae", tiny_tensors({"vae_flux"}));
@@ -41,71 +32,17 @@ class DitApp : public TinyApp {
         if (name.starts_with(form + ".")) own[name.substr(form.size() + 1)] = tensor;
       write("model_patches", "tiny_control_" + form, own);
     }
-    add_nodes();
-  }
-
-  at::Tensor latent(const Json& one) {
-    return value_of(one["workflow"], one["latent"]).as<sampling::Latent>().samples;
-  }
-
- private:
-  void write(const std::string& type, const std::string& name,
-             const std::map<std::string, at::Tensor>& tensors) {
-    fs::create_directories(folder() / type);
-    write_tensors(folder() / type / (name + ".safetensors"), tensors);
-    app.folders.add(type, folder() / type);
-  }
-
-  void add_nodes() {
-    catalog.add({.name = "TinyImage",
-                 .inputs = {graph::text("name"), graph::integer("height"), graph::integer("width")},
-                 .outputs = {"IMAGE"},
-                 .run = [](graph::Call& call) {
-                   auto seeded = at::detail::createCPUGenerator(call.text("name").size());
-                   call.out(0, Value::of("IMAGE", at::rand({1, call.integer("height"),
-                                                            call.integer("width"), 3},
-                                                           seeded)));
-                 }});
-    catalog.add({.name = "TinyMask",
-                 .inputs = {graph::integer("height"), graph::integer("width")},
-                 .outputs = {"MASK"},
-                 .run = [](graph::Call& call) {
-                   auto height = call.integer("height"), width = call.integer("width");
-                   auto row = (at::arange(width) > width / 3).to(at::kFloat);
-                   call.out(0, Value::of("MASK", row.expand({1, height, width}).contiguous()));
-                 }});
+    add_pictures(16);
     catalog.add({.name = "TinyConditioning",
                  .inputs = {graph::text("name"), graph::integer("tokens")},
                  .outputs = {"CONDITIONING"},
                  .run = [](graph::Call& call) {
                    call.out(0, Value::of("CONDITIONING", conditioning_of(call)));
                  }});
-    catalog.add({.name = "TinyLatent",
-                 .inputs = {graph::text("name"), graph::integer("batch"), graph::integer("height"),
-                            graph::integer("width")},
-                 .outputs = {"LATENT"},
-                 .run = [](graph::Call& call) {
-                   call.out(0, Value::of("LATENT", sampling::Latent{latent_of(call), {}, {}}));
-                 }});
   }
 };
 
-Json cases() { return Json::parse(std::ifstream(parity_folder() / "nodes_dit.json"))["cases"]; }
-
-/// The diffusion model computed on sim:0 with its weights where `allocation` says.
-Json split(Json workflow, const std::string& allocation) {
-  for (auto& [id, node] : workflow.items())
-    if (node["class_type"] == "UNETLoader") {
-      node["class_type"] = "UNETLoaderDisTorch2MultiGPU";
-      auto& inputs = node["inputs"];
-      inputs["compute_device"] = "sim:0";
-      inputs["virtual_vram_gb"] = 0.0;
-      inputs["donor_device"] = "cpu";
-      inputs["expert_mode_allocations"] = allocation;
-      inputs["eject_models"] = true;
-    }
-  return workflow;
-}
+Json cases() { return workflow_cases("nodes_dit"); }
 
 }  // namespace
 
@@ -147,7 +84,7 @@ TEST_CASE("SD3, Z-Image, Lumina 2: split over devices, the same bits") {
     for (const char* allocation : {"sim:0,100%", "cpu,*", "sim:0,200kb;sim:1,200kb;cpu,*"}) {
       INFO(title << " " << allocation);
       DitApp tiny(options);
-      one["workflow"] = split(workflow, allocation);
+      one["workflow"] = with_split_model(workflow, allocation);
       auto latent = tiny.latent(one);
       if (!whole.defined()) whole = latent;
       CHECK(at::equal(latent, whole));

@@ -1,7 +1,5 @@
-#include <fstream>
-
 #include "distorch/device/sim/sim.h"
-#include "tests/nodes/tiny_app.h"
+#include "tests/nodes/tiny_seeded.h"
 #include "tests/support/devices.h"
 
 using namespace distorch;
@@ -33,22 +31,12 @@ sampling::Conditioning with_concat(const graph::Call& call) {
   return conditioning;
 }
 
-at::Tensor latent_of(const graph::Call& call) {
-  std::vector<std::int64_t> shape = {call.integer("batch"), call.integer("channels"),
-                                     call.integer("height"), call.integer("width")};
-  auto name = call.text("name");
-  return name.empty() ? at::zeros(shape) : tiny_weight(name, shape);
-}
-
 /// The tiny models as files, and nodes that make seeded inputs (tests/parity/make_nodes_flux.py).
-class FluxApp : public TinyApp {
+class FluxApp : public SeededApp {
  public:
-  explicit FluxApp(streaming::EngineOptions engine = {}) : TinyApp(std::move(engine), "flux") {
-    fs::create_directories(folder() / "diffusion_models");
+  explicit FluxApp(streaming::EngineOptions engine = {}) : SeededApp(std::move(engine), "flux") {
     for (std::string name : {"flux_dev", "flux_schnell", "flux_fill", "flux2_klein"})
-      write_tensors(folder() / "diffusion_models" / ("tiny_" + name + ".safetensors"),
-                    tiny_tensors({name}));
-    app.folders.add("diffusion_models", folder() / "diffusion_models");
+      write("diffusion_models", "tiny_" + name, tiny_tensors({name}));
     catalog.add({.name = "TinyConditioning",
                  .inputs = {graph::text("name"), graph::integer("tokens")},
                  .outputs = {"CONDITIONING"},
@@ -69,38 +57,16 @@ class FluxApp : public TinyApp {
                     graph::integer("height"), graph::integer("width")},
          .outputs = {"LATENT"},
          .run = [](graph::Call& call) {
-           call.out(0, Value::of("LATENT", sampling::Latent{latent_of(call), {}, {}}));
+           call.out(
+               0, Value::of("LATENT", sampling::Latent{
+                                          seeded_latent(call, call.integer("channels")), {}, {}}));
          }});
-  }
-
-  at::Tensor latent(const Json& one) {
-    return value_of(one["workflow"], one["latent"]).as<sampling::Latent>().samples;
   }
 };
 
-Json cases() { return Json::parse(std::ifstream(parity_folder() / "nodes_flux.json"))["cases"]; }
+Json cases() { return workflow_cases("nodes_flux"); }
 
-Json case_named(const std::string& name) {
-  for (const auto& one : cases())
-    if (one["name"] == name) return one;
-  FAIL("no case " << name);
-  return {};
-}
-
-/// The diffusion model computed on sim:0 with its weights where `allocation` says.
-Json split(Json workflow, const std::string& allocation) {
-  for (auto& [id, node] : workflow.items())
-    if (node["class_type"] == "UNETLoader") {
-      node["class_type"] = "UNETLoaderDisTorch2MultiGPU";
-      auto& inputs = node["inputs"];
-      inputs["compute_device"] = "sim:0";
-      inputs["virtual_vram_gb"] = 0.0;
-      inputs["donor_device"] = "cpu";
-      inputs["expert_mode_allocations"] = allocation;
-      inputs["eject_models"] = true;
-    }
-  return workflow;
-}
+Json case_named(const std::string& name) { return workflow_case("nodes_flux", name); }
 
 }  // namespace
 
@@ -126,7 +92,7 @@ TEST_CASE("FLUX: split over devices, the same bits") {
     for (const char* allocation : {"sim:0,100%", "cpu,*", "sim:0,200kb;sim:1,200kb;cpu,*"}) {
       INFO(title << " " << allocation);
       FluxApp tiny(options);
-      one["workflow"] = split(workflow, allocation);
+      one["workflow"] = with_split_model(workflow, allocation);
       auto latent = tiny.latent(one);
       if (!whole.defined()) whole = latent;
       CHECK(at::equal(latent, whole));

@@ -8,23 +8,14 @@ using graph::Json;
 
 namespace {
 
-/// The workflow with the diffusion model computed on sim:0 with its weights where `allocation`
-/// says, and everything else on sim:1.
+/// with_split_model(), and everything else on sim:1.
 Json split(Json workflow, const std::string& allocation) {
-  for (auto& [id, node] : workflow.items()) {
-    auto& inputs = node["inputs"];
-    if (node["class_type"] == "UNETLoader") {
-      node["class_type"] = "UNETLoaderDisTorch2MultiGPU";
-      inputs["compute_device"] = "sim:0";
-      inputs["virtual_vram_gb"] = 0.0;
-      inputs["donor_device"] = "cpu";
-      inputs["expert_mode_allocations"] = allocation;
-      inputs["eject_models"] = true;
-    } else if (node["class_type"] == "VAELoader" || node["class_type"] == "ControlNetLoader") {
+  workflow = with_split_model(std::move(workflow), allocation);
+  for (auto& [id, node] : workflow.items())
+    if (node["class_type"] == "VAELoader" || node["class_type"] == "ControlNetLoader") {
       node["class_type"] = node["class_type"].get<std::string>() + "MultiGPU";
-      inputs["device"] = "sim:1";
+      node["inputs"]["device"] = "sim:1";
     }
-  }
   return workflow;
 }
 

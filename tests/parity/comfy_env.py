@@ -27,6 +27,27 @@ def import_comfy():
     logging.disable(logging.WARNING)
 
 
+def run(workflow, loaders, classes):
+    """Evaluates an API-format workflow; returns a function (node id, slot) -> value. A class of `loaders` is a function with one
+    result; the others are ComfyUI's, of the older or the newer schema."""
+    import torch
+    results = {}
+
+    def value(node_id, slot):
+        if node_id not in results:
+            node = workflow[node_id]
+            args = {k: value(*v) if isinstance(v, list) else v for k, v in node["inputs"].items()}
+            with torch.inference_mode():
+                if node["class_type"] in loaders:
+                    results[node_id] = (loaders[node["class_type"]](**args),)
+                else:
+                    cls = classes[node["class_type"]]
+                    results[node_id] = cls.execute(**args).args if hasattr(cls, "execute") else getattr(cls(), cls.FUNCTION)(**args)
+        return results[node_id][slot]
+
+    return value
+
+
 COND = [0.30, -0.20, 0.10, 0.50]     # c per latent channel, positive prompt
 UNCOND = [-0.10, 0.15, -0.30, 0.05]  # c per latent channel, negative prompt
 

@@ -110,24 +110,6 @@ NODES = {**nodes.NODE_CLASS_MAPPINGS, **nodes_model_advanced.NODE_CLASS_MAPPINGS
          "SkipLayerGuidanceSD3": nodes_sd3.SkipLayerGuidanceSD3}
 
 
-def run(workflow):
-    results = {}
-
-    def value(node_id, slot):
-        if node_id not in results:
-            node = workflow[node_id]
-            args = {k: value(*v) if isinstance(v, list) else v for k, v in node["inputs"].items()}
-            with torch.inference_mode():
-                if node["class_type"] in LOADERS:
-                    results[node_id] = (LOADERS[node["class_type"]](**args),)
-                else:
-                    cls = NODES[node["class_type"]]
-                    results[node_id] = cls.execute(**args).args if hasattr(cls, "execute") else getattr(cls(), cls.FUNCTION)(**args)
-        return results[node_id][slot]
-
-    return value
-
-
 class Graph:
     def __init__(self, model):
         self.nodes = {}
@@ -209,7 +191,7 @@ if __name__ == "__main__":
     write_loras()
     tensors, described = {}, []
     for name, g, latent in cases():
-        tensors[name] = run(g.nodes)(*latent)["samples"]
+        tensors[name] = comfy_env.run(g.nodes, LOADERS, NODES)(*latent)["samples"]
         described.append({"name": name, "workflow": g.nodes, "latent": latent})
         print(name, list(tensors[name].shape), float(tensors[name].std()))
     comfy_env.save("nodes_dit", tensors, {"cases": described})

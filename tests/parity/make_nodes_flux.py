@@ -73,24 +73,6 @@ for module in (nodes_flux, nodes_edit_model):
     NODES |= {n: c for n, c in vars(module).items() if isinstance(c, type) and hasattr(c, "execute")}
 
 
-def run(workflow):
-    results = {}
-
-    def value(node_id, slot):
-        if node_id not in results:
-            node = workflow[node_id]
-            args = {k: value(*v) if isinstance(v, list) else v for k, v in node["inputs"].items()}
-            with torch.inference_mode():
-                if node["class_type"] in TINY:
-                    results[node_id] = (TINY[node["class_type"]](**args),)
-                else:
-                    cls = NODES[node["class_type"]]
-                    results[node_id] = cls.execute(**args).args if hasattr(cls, "execute") else getattr(cls(), cls.FUNCTION)(**args)
-        return results[node_id][slot]
-
-    return value
-
-
 class Graph:
     def __init__(self, model):
         self.nodes = {}
@@ -148,7 +130,7 @@ if __name__ == "__main__":
                                 os.path.join(comfy_env.HERE, "loras", "flux_control.safetensors"))
     tensors, described = {}, []
     for name, g, out in cases():
-        tensors[name] = run(g.nodes)(*out)["samples"]
+        tensors[name] = comfy_env.run(g.nodes, TINY, NODES)(*out)["samples"]
         described.append({"name": name, "workflow": json.loads(json.dumps(g.nodes)), "latent": out})
         print(name, list(tensors[name].shape), float(tensors[name].std()))
     comfy_env.save("nodes_flux", tensors, {"cases": described})

@@ -94,24 +94,6 @@ def load_lora(model, lora_name, strength_model):
 LOADERS["LoraLoaderModelOnly"] = load_lora
 
 
-def run(workflow):
-    results = {}
-
-    def value(node_id, slot):
-        if node_id not in results:
-            node = workflow[node_id]
-            args = {k: value(*v) if isinstance(v, list) else v for k, v in node["inputs"].items()}
-            with torch.inference_mode():
-                if node["class_type"] in LOADERS:
-                    results[node_id] = (LOADERS[node["class_type"]](**args),)
-                else:
-                    cls = NODES[node["class_type"]]
-                    results[node_id] = cls.execute(**args).args if hasattr(cls, "execute") else getattr(cls(), cls.FUNCTION)(**args)
-        return results[node_id][slot]
-
-    return value
-
-
 NODES = {**nodes.NODE_CLASS_MAPPINGS, **nodes_model_patch.NODE_CLASS_MAPPINGS,
          "ControlNetInpaintingAliMamaApply": nodes_controlnet.ControlNetInpaintingAliMamaApply}
 
@@ -197,7 +179,7 @@ def main():
     write_loras()
     out, described = {}, []
     for name, g, outputs in cases():
-        value = run(g.nodes)
+        value = comfy_env.run(g.nodes, LOADERS, NODES)
         entry = {"name": name, "workflow": dict(g.nodes), "outputs": {}}
         for key, reference in outputs.items():
             result = value(*reference)
