@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -11,6 +12,8 @@
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/hash.h"
+#include "distorch/base/rig.h"
+#include "distorch/device/sim/sim.h"
 #include "distorch/device/streams.h"
 
 namespace distorch::bench {
@@ -24,6 +27,18 @@ std::string Args::get(const std::string& name, const std::string& otherwise) con
 double Args::number(const std::string& name, double otherwise) const {
   auto text = get(name);
   return text.empty() ? otherwise : std::stod(text);
+}
+
+int run_program(const char* name, int argc, char** argv, int (*run)(const Args&)) {
+  c10::InferenceMode inference;
+  try {
+    Args args(argc, argv);
+    if (auto rig = args.get("--rig"); !rig.empty()) sim::install(read_rig(rig), sim::Mode::Exec);
+    return run(args);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "{}: {}\n", name, error.what());
+    return 1;
+  }
 }
 
 double now_s() {

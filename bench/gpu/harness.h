@@ -23,6 +23,10 @@ class Args {
   std::vector<std::string> words_;
 };
 
+/// What the programs' main() does: `run` in inference mode, on the machine that --rig describes where
+/// it is given. An error is told under the program's name and gives 1.
+int run_program(const char* name, int argc, char** argv, int (*run)(const Args&));
+
 double now_s();  // host clock
 double median(std::vector<double> values);
 

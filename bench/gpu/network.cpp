@@ -7,7 +7,6 @@
 // (results), calibration_LABEL.json (what was measured for the fit) and rig.yaml: fitted to this
 // model and, where calibration_flux.json is in FOLDER, to that.
 #include <ATen/ATen.h>
-#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -18,7 +17,6 @@
 #include "distorch/base/atomic_file.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
-#include "distorch/device/sim/sim.h"
 #include "distorch/device/streams.h"
 #include "distorch/formats/tensor_file.h"
 #include "distorch/models/catalog.h"
@@ -257,13 +255,5 @@ int run(const Args& args) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  c10::InferenceMode inference;
-  try {
-    Args args(argc, argv);
-    if (auto rig = args.get("--rig"); !rig.empty()) sim::install(read_rig(rig), sim::Mode::Exec);
-    return run(args);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_gpu_network: {}\n", error.what());
-    return 1;
-  }
+  return distorch::bench::run_program("bench_gpu_network", argc, argv, run);
 }

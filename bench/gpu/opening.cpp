@@ -4,7 +4,6 @@
 //   bench_gpu_opening --file WEIGHTS [--device cuda:0] [--out FOLDER] [--link BYTES_PER_S] [--tiny
 //   1] [--rig FILE]
 #include <ATen/ATen.h>
-#include <c10/core/InferenceMode.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
@@ -20,7 +19,6 @@
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/registered.h"
-#include "distorch/device/sim/sim.h"
 #include "distorch/device/streams.h"
 #include "distorch/formats/tensor_file.h"
 #include "distorch/streaming/streamed_model.h"
@@ -267,13 +265,5 @@ int run(const Args& args) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  c10::InferenceMode inference;
-  try {
-    Args args(argc, argv);
-    if (auto rig = args.get("--rig"); !rig.empty()) sim::install(read_rig(rig), sim::Mode::Exec);
-    return run(args);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_gpu_opening: {}\n", error.what());
-    return 1;
-  }
+  return distorch::bench::run_program("bench_gpu_opening", argc, argv, run);
 }

@@ -6,7 +6,6 @@
 // Writes streaming.json (results), streaming_facts.json (for the peers), calibration_flux.json
 // (what was measured for the fit) and rig.yaml (the calibrated machine).
 #include <ATen/ATen.h>
-#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
 #include "bench/gpu/calibration.h"
@@ -299,13 +298,6 @@ int Bench::run() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  c10::InferenceMode inference;
-  try {
-    Args args(argc, argv);
-    if (auto rig = args.get("--rig"); !rig.empty()) sim::install(read_rig(rig), sim::Mode::Exec);
-    return Bench(args).run();
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_gpu_streaming: {}\n", error.what());
-    return 1;
-  }
+  return distorch::bench::run_program("bench_gpu_streaming", argc, argv,
+                                      [](const Args& args) { return Bench(args).run(); });
 }
