@@ -3,10 +3,10 @@
 #   tools/sanitize.sh                          what CI runs: both kinds, each over the folders below
 #   tools/sanitize.sh address [folder...]      AddressSanitizer and UndefinedBehaviorSanitizer
 #   tools/sanitize.sh thread [folder...]       ThreadSanitizer
-# Memory is looked at where strangers' files are read, threads where there are some; other folders on request.
+# Memory is looked at where files of strangers are read and where bytes are moved, threads where there are some; other folders on request.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-address_folders=(formats tokenizers media)
+address_folders=(formats tokenizers media quant weights device streaming)
 thread_folders=(device weights streaming)
 
 # Threads that wait for work sleep. Of what may fail in a prompt every seventh thing does (tests/support/poison.h).

@@ -1,7 +1,9 @@
 // The diffusion network of a model at full size, beside diffusers on the same weights and inputs.
 //   bench_gpu_network --folder DIR --label sdxl [--device cuda:0] [--out FOLDER] [--both 0]
-//                     [--rig FILE]
+//                     [--rig FILE] [--kernels 1]
 // --both 0: steps are timed as the engine would run them, not the other way (recorded or not).
+// --kernels 1: besides, which kernels a resident step consists of (kernels_LABEL_SIZE.json), and
+// nothing more.
 // DIR holds what peer_network.py left: weights.safetensors, case_1024.safetensors (the network's
 // inputs by name, "out"), ..., peer.json (title, dtype, sizes, seconds of a step). Writes LABEL.json
 // (results), calibration_LABEL.json (what was measured for the fit) and rig.yaml: fitted to this
@@ -13,6 +15,7 @@
 #include <fstream>
 
 #include "bench/gpu/calibration.h"
+#include "bench/gpu/kernels.h"
 #include "bench/gpu/placed.h"
 #include "distorch/base/atomic_file.h"
 #include "distorch/device/device.h"
@@ -178,6 +181,14 @@ int run(const Args& args) {
                 time_issue(device, 1, [&] { network->apply(step.input); }), step.issued_s, "s");
   }
   device::synchronize(device);
+  if (args.get("--kernels") == "1") {
+    for (auto& step : steps)
+      write_kernels(out / fmt::format("kernels_{}_{}.json", label, step.name), 3, [&] {
+        network->apply(step.input);
+        device::synchronize(device);
+      });
+    return 0;
+  }
   device::empty_cache(device);
   for (auto& step : steps) network->apply(step.input);
   device::synchronize(device);

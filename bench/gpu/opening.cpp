@@ -23,6 +23,7 @@
 #include "distorch/formats/tensor_file.h"
 #include "distorch/streaming/streamed_model.h"
 #include "distorch/streaming/upload.h"
+#include "tests/support/plain_source.h"
 
 namespace {
 
@@ -43,7 +44,7 @@ void warm_up(const weights::Checkpoint& checkpoint, const FluxInputs& given) {
     if (name.rfind("double_blocks.0.", 0) == 0 || name.rfind("single_blocks.0.", 0) == 0)
       small.add(name, stored);
   FluxLike model(small);
-  weights::PlainSource source(model.manifest(), [&](const weights::Declared& declared) {
+  test::PlainSource source(model.manifest(), [&](const weights::Declared& declared) {
     return at::full(declared.shape, 1e-3, given.image.options());
   });
   for (int i = 0; i < 3; ++i) model.forward(given);

@@ -1,7 +1,7 @@
 """Diffusers' network of a model with random weights: writes weights, inputs and results for bench_gpu_network and times a step.
-peer_network.py MODEL FOLDER [--tiny] [--device cuda] [--compile SECONDS]     MODEL: one of the classes below
+peer_network.py MODEL FOLDER [--tiny] [--device cuda] [--compile SECONDS] [--kernels FOLDER]     MODEL: one of the classes below
 With --compile only torch.compile is timed, on the weights that are there, and added to peer.json: each size in a process of its own
-that has so many seconds; a size that needs longer is said and left out."""
+that has so many seconds; a size that needs longer is said and left out. --kernels: which kernels a step consists of goes there too."""
 import argparse
 import json
 import os
@@ -203,6 +203,18 @@ def time_step(step, device, warm_ups=3, rounds=5, calls=6):
     return statistics.median(seconds)
 
 
+def write_kernels(path, step, calls=3):
+    """A JSON list of {name, calls, seconds} of one step, the longest kernel first."""
+    from torch.profiler import ProfilerActivity, profile
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        for _ in range(calls):
+            step()
+        torch.cuda.synchronize()
+    kernels = [{"name": event.key, "calls": event.count / calls, "seconds": event.self_device_time_total * 1e-6 / calls}
+               for event in found.key_averages() if event.self_device_time_total]
+    json.dump(sorted(kernels, key=lambda kernel: -kernel["seconds"]), open(path, "w"), indent=1)
+
+
 def make_network(model, args, device):
     torch.manual_seed(5)
     # Made in its own type and place: the larger networks would not fit twice.
@@ -242,6 +254,8 @@ def time_eager(model, args, device):
         step = lambda: network(**given, return_dict=False)[0]
         out = model.out(step(), ours)
         facts["eager"][name] = time_step(step, device)
+        if args.kernels:
+            write_kernels(os.path.join(args.kernels, f"kernels_{args.model}_{name}_eager.json"), step)
         kept = {key: value.cpu().contiguous() for key, value in ours.items()}
         save_file(dict(kept, out=out.float().cpu().contiguous()), os.path.join(args.folder, f"case_{name}.safetensors"))
         print(f"diffusers eager {model.title} {name}: {facts['eager'][name]:.4f} s", flush=True)
@@ -261,6 +275,8 @@ def time_compiled(model, args, device):
     start = time.time()
     difference = (model.out(step(), case).float() - out).abs().max() / out.abs().max()
     seconds = time.time() - start
+    if args.kernels:
+        write_kernels(os.path.join(args.kernels, f"kernels_{args.model}_{args.compile_size}_compiled.json"), step)
     print(json.dumps({"step": time_step(step, device), "compile_s": seconds, "difference": float(difference)}))
 
 
@@ -289,6 +305,7 @@ def compile_sizes(args):
     failed = False
     for name in facts["sizes"]:
         command = [sys.executable, os.path.abspath(__file__), args.model, args.folder, "--device", args.device, "--compile-size", name]
+        command += ["--kernels", args.kernels] if args.kernels else []
         shutil.rmtree(cache, ignore_errors=True)  # a run that was cut off leaves half a library; and all compile from nothing
         out = run_limited(command + (["--tiny"] if args.tiny else []), args.compile, environment)
         if out is None:
@@ -324,5 +341,6 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--compile", type=float, default=0, metavar="SECONDS", help="of each size")
+    parser.add_argument("--kernels", metavar="FOLDER", help="tell the kernels of a step")
     parser.add_argument("--compile-size", help=argparse.SUPPRESS)
     sys.exit(main(parser.parse_args()))

@@ -22,10 +22,10 @@
 namespace distorch::bench {
 
 Link measure_link(streaming::StreamedModel& model, c10::Device device) {
-  const streaming::Run* largest = nullptr;
+  const streaming::Stretch* largest = nullptr;
   for (int block = 0; block < static_cast<int>(model.block_count()); ++block)
-    for (const auto& run : model.layout(block).runs)
-      if (!largest || run.size_bytes > largest->size_bytes) largest = &run;
+    for (const auto& stretch : model.layout(block).stretches)
+      if (!largest || stretch.size_bytes > largest->size_bytes) largest = &stretch;
   constexpr std::int64_t page = 4096;
   auto begin = largest->file_offset / page * page;
   auto end = (largest->file_offset + largest->size_bytes + page - 1) / page * page;
@@ -150,10 +150,10 @@ class LinkProbe {
         sources_.push_back(donor_.narrow(0, 0, layout.slot_bytes));
         continue;
       }
-      for (const auto& run : layout.runs) {
-        auto begin = run.file_offset / page * page;
-        auto end = (run.file_offset + run.size_bytes + page - 1) / page * page;
-        const auto* mapped = run.file->mapping()->bytes().data();
+      for (const auto& stretch : layout.stretches) {
+        auto begin = stretch.file_offset / page * page;
+        auto end = (stretch.file_offset + stretch.size_bytes + page - 1) / page * page;
+        const auto* mapped = stretch.file->mapping()->bytes().data();
         for (auto& piece : device::register_shared(mapped + begin, end - begin, {device}))
           ranges[piece->start()] = piece;
       }

@@ -5,6 +5,7 @@
 #   TINY=1 bench/gpu/run_all.sh     the same steps at toy sizes on the simulated accelerator, to test this script
 # With a second accelerator: allocations and streaming from its memory too; DONORS_ONLY=1 streams from there alone.
 # PARTS picks some: "correct streaming opening sd15 peers compile", and further networks at full size: "sdxl flux qwen_image sd35 z_image";
+# KERNELS=1 tells which kernels the networks' steps consist of (kernels_*.json in more.tgz), and streams nothing.
 # COMPILE names the network that torch.compile is timed on (sd15).
 cd "$(dirname "$0")/../.." || exit 1
 LIMIT=${LIMIT:-540}
@@ -65,8 +66,8 @@ pictures() {
 # network MODEL SECONDS SECONDS: diffusers' time and ours for one network
 NETWORKS=${NETWORKS:-/dev/shm}
 network() {
-  try "$2" $PYTHON $HERE/peer_network.py "$1" "$NETWORKS/$1" "${THEIRS[@]}" &&
-    ours "$3" bench_gpu_network --folder "$NETWORKS/$1" --label "$1" --device $DEVICE --out "$WORK" ${BOTH:+--both "$BOTH"} "${OURS[@]}"
+  try "$2" $PYTHON $HERE/peer_network.py "$1" "$NETWORKS/$1" ${KERNELS:+--kernels "$WORK"} "${THEIRS[@]}" &&
+    ours "$3" bench_gpu_network --folder "$NETWORKS/$1" --label "$1" --device $DEVICE --out "$WORK" ${BOTH:+--both "$BOTH"} ${KERNELS:+--kernels 1} "${OURS[@]}"
   mkdir -p "$WORK/$1" && cp "$NETWORKS/$1/peer.json" "$WORK/$1/"
   [ "$1" = "${COMPILE:-sd15}" ] || rm -rf "${NETWORKS:?}/$1"
   collect
@@ -74,7 +75,7 @@ network() {
 collect() {
   $PYTHON $HERE/summary.py "$WORK" "$OUT" >"$WORK/table.txt" 2>>"$LOG"
   [ -f "$WORK/rig.yaml" ] && cp "$WORK/rig.yaml" "$OUT/"
-  (cd "$WORK" && tar -czf "$OUT/more.tgz" $(ls demo.png sd15.png streaming_facts.json calibration_*.json trace_*.json 2>/dev/null))
+  (cd "$WORK" && tar -czf "$OUT/more.tgz" $(ls demo.png sd15.png streaming_facts.json calibration_*.json trace_*.json kernels_*.json 2>/dev/null))
 }
 
 if wants correct; then
@@ -143,7 +144,7 @@ if wants compile; then
   EACH=$(((LIMIT - SECONDS - 30) / 2)) # of each of two sizes
   [ $EACH -gt 240 ] && EACH=240
   [ $EACH -lt 30 ] && echo "no time left for: torch.compile" | tee -a "$LOG"
-  [ $EACH -ge 30 ] && try $((2 * EACH + 15)) $PYTHON $HERE/peer_network.py $MODEL "$NETWORKS/$MODEL" --compile $EACH "${THEIRS[@]}"
+  [ $EACH -ge 30 ] && try $((2 * EACH + 15)) $PYTHON $HERE/peer_network.py $MODEL "$NETWORKS/$MODEL" --compile $EACH ${KERNELS:+--kernels "$WORK"} "${THEIRS[@]}"
   mkdir -p "$WORK/$MODEL" && cp "$NETWORKS/$MODEL/peer.json" "$WORK/$MODEL/"
   rm -rf "${NETWORKS:?}/$MODEL"
   grep -a "^torch.compile" "$LOG"

@@ -256,7 +256,7 @@ bool LinkClock::disjoint(const std::vector<int>& routes) const {
   return true;
 }
 
-std::vector<double> LinkClock::together(const std::vector<int>& routes) {
+std::vector<double> LinkClock::at_once(const std::vector<int>& routes) {
   reset();
   for (int route : routes) flows_.push_back({next_++, route, 0, 1, 0});
   std::vector<double> rates;

@@ -75,7 +75,7 @@ class LinkClock {
   bool disjoint(const std::vector<int>& routes) const;
   /// bytes/s of each of these routes when one transfer on each flows at once. Forgets transfers and
   /// time.
-  std::vector<double> together(const std::vector<int>& routes);
+  std::vector<double> at_once(const std::vector<int>& routes);
   struct Load {
     int route;
     double bytes;

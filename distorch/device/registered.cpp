@@ -87,24 +87,24 @@ void RegisteredRange::release() noexcept {
 
 std::vector<std::shared_ptr<const RegisteredRange>> register_shared(
     const void* start, std::int64_t bytes, const std::vector<c10::Device>& devices) {
-  using Piece = std::shared_ptr<const RegisteredRange>;
+  using RangePtr = std::shared_ptr<const RegisteredRange>;
   static std::mutex mutex;
   static std::vector<std::weak_ptr<const RegisteredRange>> known;
-  const auto address = [](const Piece& piece) {
+  const auto address = [](const RangePtr& piece) {
     return static_cast<const std::byte*>(piece->start());
   };
   std::lock_guard lock(mutex);
   const auto* begin = static_cast<const std::byte*>(start);
   const auto* end = begin + bytes;
-  std::vector<Piece> shared;
+  std::vector<RangePtr> shared;
   std::erase_if(known, [](const auto& weak) { return weak.expired(); });
   for (const auto& weak : known)
     if (auto piece = weak.lock();
         piece && address(piece) < end && begin < address(piece) + piece->bytes())
       shared.push_back(std::move(piece));
   std::sort(shared.begin(), shared.end(),
-            [&](const Piece& a, const Piece& b) { return address(a) < address(b); });
-  std::vector<Piece> pieces;
+            [&](const RangePtr& a, const RangePtr& b) { return address(a) < address(b); });
+  std::vector<RangePtr> pieces;
   const auto fill = [&](const std::byte* to) {
     if (begin >= to) return true;
     auto piece = std::make_shared<const RegisteredRange>(begin, to - begin, devices);
@@ -118,7 +118,7 @@ std::vector<std::shared_ptr<const RegisteredRange>> register_shared(
     begin = address(piece) + piece->bytes();
     pieces.push_back(piece);
   }
-  return fill(end) ? pieces : std::vector<Piece>();
+  return fill(end) ? pieces : std::vector<RangePtr>();
 }
 
 HostBuffer::HostBuffer(std::int64_t bytes, const std::vector<c10::Device>& devices)

@@ -178,10 +178,10 @@ void host_will_read(const void* start, std::int64_t bytes) {
   for (auto* kind : kinds()) kind->host_touches(start, bytes, false);
 }
 
-Place::Place(std::string name) { places.push_back(std::move(name)); }
-Place::~Place() { places.pop_back(); }
+NamedScope::NamedScope(std::string name) { places.push_back(std::move(name)); }
+NamedScope::~NamedScope() { places.pop_back(); }
 
-std::string Place::path() {
+std::string NamedScope::path() {
   std::string path;
   for (const auto& place : places) path += (path.empty() ? "" : " / ") + place;
   return path;

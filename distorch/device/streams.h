@@ -95,13 +95,13 @@ void host_will_write(const void* start, std::int64_t bytes);
 void host_will_read(const void* start, std::int64_t bytes);
 
 /// Gives the operations that follow on this thread a name in profiles and error messages. Nests.
-class Place {
+class NamedScope {
  public:
-  explicit Place(std::string name);
-  ~Place();
-  Place(const Place&) = delete;
-  Place& operator=(const Place&) = delete;
-  /// "UNet / middle_block.1", the places of this thread from outside in; empty when there are none.
+  explicit NamedScope(std::string name);
+  ~NamedScope();
+  NamedScope(const NamedScope&) = delete;
+  NamedScope& operator=(const NamedScope&) = delete;
+  /// "UNet / middle_block.1", the scopes of this thread from outside in; empty when there are none.
   static std::string path();
 };
 

@@ -17,6 +17,10 @@ namespace {
 using at::Tensor;
 using Maybe = const std::optional<Tensor>&;
 
+std::optional<Tensor> maybe(const Tensor& tensor) {
+  return tensor.defined() ? std::optional<Tensor>(tensor) : std::nullopt;
+}
+
 KernelWork cost(c10::ArrayRef<c10::IValue>) { return {.kind = KernelKind::Normalization}; }
 
 Tensor modulated_by_torch(const Tensor& x, const Tensor& shift, const Tensor& scale, double eps) {
@@ -45,6 +49,65 @@ const auto& modulated_operator() {
               .meta = torch::CppFunction(&modulated_shape),
               .cost = cost})
           .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, double)>();
+  return op;
+}
+
+Tensor gated_by_torch(const Tensor& x, const Tensor& gate, const Tensor& y) {
+  return at::addcmul(x, gate, y);
+}
+
+Tensor gated_on_cuda(const Tensor& x, const Tensor& gate, const Tensor& y) {
+  auto sum = cuda::gated_add(x, gate, y);
+  return sum.defined() ? sum : gated_by_torch(x, gate, y);
+}
+
+const auto& gated_operator() {
+  static const auto op = define({.schema = "gated_add(Tensor x, Tensor gate, Tensor y) -> Tensor",
+                                 .cpu = torch::CppFunction(&gated_by_torch),
+                                 .cuda = torch::CppFunction(&gated_on_cuda),
+                                 .meta = torch::CppFunction(&gated_by_torch)})
+                             .typed<Tensor(const Tensor&, const Tensor&, const Tensor&)>();
+  return op;
+}
+
+/// Where the result of an activation goes, `left` in front of it: {all, the part behind left}.
+std::pair<Tensor, Tensor> room_behind(Maybe left, const Tensor& x, bool glu) {
+  const auto width = glu ? x.size(-1) / 2 : x.size(-1), before = left ? left->size(-1) : 0;
+  auto sizes = x.sizes().vec();
+  sizes.back() = before + width;
+  auto all = at::empty(sizes, x.options());
+  if (left) all.narrow(-1, 0, before).copy_(*left);
+  return {all, all.narrow(-1, before, width)};
+}
+
+Tensor activated_by_torch(Maybe left, const Tensor& x, bool glu) {
+  auto [all, y] = room_behind(left, x, glu);
+  if (!glu) {
+    at::gelu_out(y, x, "tanh");
+    return all;
+  }
+  auto halves = x.chunk(2, -1);
+  at::silu_out(y, halves[0]);
+  y.mul_(halves[1]);
+  return all;
+}
+
+Tensor activated_on_cuda(Maybe left, const Tensor& x, bool glu) {
+  auto y =
+      cuda::activated(left.value_or(Tensor()), x, glu ? Activation::SwiGlu : Activation::GeluTanh);
+  return y.defined() ? y : activated_by_torch(left, x, glu);
+}
+
+Tensor activated_shape(Maybe left, const Tensor& x, bool glu) {
+  return room_behind(left, x, glu).first;
+}
+
+const auto& activated_operator() {
+  static const auto op = define({.schema = "activated(Tensor? left, Tensor x, bool glu) -> Tensor",
+                                 .cpu = torch::CppFunction(&activated_by_torch),
+                                 .cuda = torch::CppFunction(&activated_on_cuda),
+                                 .meta = torch::CppFunction(&activated_shape)})
+                             .typed<Tensor(Maybe, const Tensor&, bool)>();
   return op;
 }
 
@@ -78,10 +141,9 @@ void prepare_head(const Number* from, Number* to, float* row, std::int64_t width
   for (std::int64_t i = 0; i < width; ++i) to[i] = static_cast<Number>(row[i]);
 }
 
-Tensor heads_on_cpu(const Tensor& given, Maybe weight, Maybe cos, Maybe sin, double eps, bool norm,
-                    bool halves) {
+void heads_on_cpu(Tensor y, const Tensor& given, Maybe weight, Maybe cos, Maybe sin, double eps,
+                  bool norm, bool halves) {
   auto x = given.stride(-1) == 1 ? given : given.contiguous();
-  auto y = at::empty(x.sizes(), x.options());
   const HeadOptions how{.norm = norm, .eps = eps};
   const auto length = x.size(1), heads = x.size(2), width = x.size(3);
   auto w = weight ? weight->to(at::kFloat).contiguous() : Tensor();
@@ -99,13 +161,12 @@ Tensor heads_on_cpu(const Tensor& given, Maybe weight, Maybe cos, Maybe sin, dou
         const auto at = b * table_batch + l * (width / 2);
         for (std::int64_t h = 0; h < heads; ++h)
           prepare_head(from + b * x.stride(0) + l * x.stride(1) + h * x.stride(2),
-                       to + (token * heads + h) * width, row.data(), width, w_data,
-                       cos_data ? cos_data + at : nullptr, sin_data ? sin_data + at : nullptr, how,
-                       halves);
+                       to + b * y.stride(0) + l * y.stride(1) + h * width, row.data(), width,
+                       w_data, cos_data ? cos_data + at : nullptr,
+                       sin_data ? sin_data + at : nullptr, how, halves);
       }
     });
   });
-  return y;
 }
 
 Tensor heads_by_torch(const Tensor& x, Maybe weight, Maybe cos, Maybe sin, double eps, bool norm,
@@ -123,26 +184,24 @@ Tensor heads_by_torch(const Tensor& x, Maybe weight, Maybe cos, Maybe sin, doubl
   return y.to(x.scalar_type()).contiguous();
 }
 
-Tensor heads_on_cuda(const Tensor& x, Maybe weight, Maybe cos, Maybe sin, double eps, bool norm,
-                     bool halves) {
-  auto y = cuda::heads(x, weight.value_or(Tensor()), cos.value_or(Tensor()), sin.value_or(Tensor()),
-                       eps, norm, halves);
-  return y.defined() ? y : heads_by_torch(x, weight, cos, sin, eps, norm, halves);
+void heads_on_cuda(Tensor y, const Tensor& x, Maybe weight, Maybe cos, Maybe sin, double eps,
+                   bool norm, bool halves) {
+  if (!cuda::heads(y, x, weight.value_or(Tensor()), cos.value_or(Tensor()), sin.value_or(Tensor()),
+                   eps, norm, halves))
+    y.copy_(heads_by_torch(x, weight, cos, sin, eps, norm, halves));
 }
 
-Tensor heads_shape(const Tensor& x, Maybe, Maybe, Maybe, double, bool, bool) {
-  return at::empty(x.sizes(), x.options());
-}
+void heads_shape(Tensor, const Tensor&, Maybe, Maybe, Maybe, double, bool, bool) {}
 
 const auto& heads_operator() {
   static const auto op =
-      define({.schema = "heads(Tensor x, Tensor? weight, Tensor? cos, Tensor? sin, float eps, "
-                        "bool norm, bool halves) -> Tensor",
+      define({.schema = "heads_(Tensor(a!) y, Tensor x, Tensor? weight, Tensor? cos, Tensor? sin, "
+                        "float eps, bool norm, bool halves) -> ()",
               .cpu = torch::CppFunction(&heads_on_cpu),
               .cuda = torch::CppFunction(&heads_on_cuda),
               .meta = torch::CppFunction(&heads_shape),
               .cost = cost})
-          .typed<Tensor(const Tensor&, Maybe, Maybe, Maybe, double, bool, bool)>();
+          .typed<void(Tensor, const Tensor&, Maybe, Maybe, Maybe, double, bool, bool)>();
   return op;
 }
 
@@ -152,17 +211,28 @@ Tensor modulated_norm(const Tensor& x, const Tensor& shift, const Tensor& scale,
   return modulated_operator().call(x, shift, scale, eps);
 }
 
-Tensor prepared_heads(const Tensor& x, const HeadOptions& options) {
-  const auto maybe = [](const Tensor& tensor) {
-    return tensor.defined() ? std::optional<Tensor>(tensor) : std::nullopt;
-  };
+Tensor gated_add(const Tensor& x, const Tensor& gate, const Tensor& y) {
+  return gated_operator().call(x, gate, y);
+}
+
+Tensor activated(const Tensor& left, const Tensor& x, Activation activation) {
+  return activated_operator().call(maybe(left), x, activation == Activation::SwiGlu);
+}
+
+void prepare_heads_into(const Tensor& to, const Tensor& x, const HeadOptions& options) {
   std::optional<Tensor> cos, sin;
   if (options.rope) {
     cos = options.rope->cos.contiguous();
     sin = options.rope->sin.contiguous();
   }
-  return heads_operator().call(x, maybe(options.weight), cos, sin, options.eps, options.norm,
-                               options.rope && options.rope->halves);
+  heads_operator().call(to, x, maybe(options.weight), cos, sin, options.eps, options.norm,
+                        options.rope && options.rope->halves);
+}
+
+Tensor prepared_heads(const Tensor& x, const HeadOptions& options) {
+  auto y = at::empty(x.sizes(), x.options());
+  prepare_heads_into(y, x, options);
+  return y;
 }
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {

@@ -24,10 +24,30 @@ struct HeadOptions {
 at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
                           double eps);
 
+/// x + gate · y of x, y [B, L, C] and gate [1 or B, 1 or L, C]. Computes in float32 and rounds once
+/// where a kernel of our own is for x (accelerators, distorch::gated_add).
+at::Tensor gated_add(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
+
+/// What an MLP does between its layers.
+enum class Activation {
+  GeluTanh,  // GELU by its tanh approximation: [..., N] -> [..., N]
+  SwiGlu     // silu(first half) · second half: [..., 2·N] -> [..., N]
+};
+
+/// What `x` [B, L, N or 2·N], which may be a slice of a larger tensor, becomes by the activation,
+/// behind `left` [B, L, K]: [B, L, K + N] contiguous. Without `left` (undefined) the activation
+/// alone. On accelerators one pass of a kernel of our own, distorch::activated.
+at::Tensor activated(const at::Tensor& left, const at::Tensor& x, Activation activation);
+
 /// RMS norm and rotary position of the heads x [B, L, H, D], D even where they are turned:
-/// distorch::heads. Computes in float32 and rounds once; x may be a slice of a larger tensor. Result
-/// contiguous.
+/// distorch::heads_. Computes in float32 and rounds once; x may be a slice of a larger tensor.
+/// Result contiguous.
 at::Tensor prepared_heads(const at::Tensor& x, const HeadOptions& options);
+
+/// The same into `to` [B, L, H, D], a slice of a tensor that heads of several kinds share: whole
+/// heads that lie one behind the other in a token's row. Neither normalised nor turned they are
+/// copied.
+void prepare_heads_into(const at::Tensor& to, const at::Tensor& x, const HeadOptions& options);
 
 /// RMS norm over the last dimension of x [..., width], `weight` [width] or undefined.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);

@@ -10,7 +10,7 @@ namespace distorch::device {
 /// One stretch of work of a device that keeps a log of its own, in seconds of its own clock.
 struct LoggedWork {
   std::string lane;  // "sim:0 compute", "cpu->sim:0"
-  std::string name;  // the operation, with Place::path() in front where there is one
+  std::string name;  // the operation, with NamedScope::path() in front where there is one
   double start_s = 0;
   double end_s = 0;
   std::int64_t bytes = 0;

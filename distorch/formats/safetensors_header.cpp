@@ -27,9 +27,9 @@ class Reader : public nlohmann::json_sax<Json> {
   bool binary(binary_t&) override { return value("binary data"); }
 
   bool number_unsigned(std::uint64_t number) override {
-    if (place_ == Place::Shape)
+    if (position_ == Position::Shape)
       entry().shape.push_back(number);
-    else if (place_ == Place::Offsets && entry().data_offsets.size() < 3)
+    else if (position_ == Position::Offsets && entry().data_offsets.size() < 3)
       entry().data_offsets.push_back(number);
     else
       return value("a number");
@@ -37,9 +37,9 @@ class Reader : public nlohmann::json_sax<Json> {
   }
 
   bool string(std::string& text) override {
-    if (place_ == Place::Metadata) {
+    if (position_ == Position::Metadata) {
       result_.metadata[key_] = std::move(text);
-    } else if (place_ == Place::Tensor && key_ == "dtype") {
+    } else if (position_ == Position::Tensor && key_ == "dtype") {
       entry().dtype = std::move(text);
     } else {
       return value("a text");
@@ -48,14 +48,14 @@ class Reader : public nlohmann::json_sax<Json> {
   }
 
   bool start_object(std::size_t) override {
-    if (place_ == Place::Unknown) return ++depth_, true;
-    if (place_ == Place::Outside) {
-      place_ = Place::Top;
-    } else if (place_ == Place::Top) {
+    if (position_ == Position::Unknown) return ++depth_, true;
+    if (position_ == Position::Outside) {
+      position_ = Position::Top;
+    } else if (position_ == Position::Top) {
       if (key_ == "__metadata__") {
-        place_ = Place::Metadata;
+        position_ = Position::Metadata;
       } else {
-        place_ = Place::Tensor;
+        position_ = Position::Tensor;
         result_.entries.push_back({.name = key_});
       }
     } else {
@@ -65,36 +65,36 @@ class Reader : public nlohmann::json_sax<Json> {
   }
 
   bool end_object() override {
-    if (place_ == Place::Unknown) return close_other();
-    place_ = place_ == Place::Top ? Place::Outside : Place::Top;
+    if (position_ == Position::Unknown) return close_other();
+    position_ = position_ == Position::Top ? Position::Outside : Position::Top;
     return true;
   }
 
   bool start_array(std::size_t) override {
-    if (place_ == Place::Unknown) return ++depth_, true;
-    if (place_ == Place::Tensor && key_ == "shape")
-      place_ = Place::Shape;
-    else if (place_ == Place::Tensor && key_ == "data_offsets")
-      place_ = Place::Offsets;
+    if (position_ == Position::Unknown) return ++depth_, true;
+    if (position_ == Position::Tensor && key_ == "shape")
+      position_ = Position::Shape;
+    else if (position_ == Position::Tensor && key_ == "data_offsets")
+      position_ = Position::Offsets;
     else
       return open_other("a list");
     return true;
   }
 
   bool end_array() override {
-    if (place_ == Place::Unknown) return close_other();
-    place_ = Place::Tensor;
+    if (position_ == Position::Unknown) return close_other();
+    position_ = Position::Tensor;
     return true;
   }
 
   bool key(std::string& text) override {
-    if (place_ == Place::Unknown) return true;
+    if (position_ == Position::Unknown) return true;
     key_ = std::move(text);
-    if (place_ == Place::Top && !names_.insert(key_).second)
+    if (position_ == Position::Top && !names_.insert(key_).second)
       fail(fmt::format("names '{}' twice", key_));
-    if (place_ == Place::Metadata && result_.metadata.contains(key_))
+    if (position_ == Position::Metadata && result_.metadata.contains(key_))
       fail(fmt::format("has the metadata key '{}' twice", key_));
-    if (place_ == Place::Tensor) note_key();
+    if (position_ == Position::Tensor) note_key();
     return true;
   }
 
@@ -104,7 +104,7 @@ class Reader : public nlohmann::json_sax<Json> {
   }
 
  private:
-  enum class Place { Outside, Top, Metadata, Tensor, Shape, Offsets, Unknown };
+  enum class Position { Outside, Top, Metadata, Tensor, Shape, Offsets, Unknown };
 
   HeaderEntry& entry() { return result_.entries.back(); }
 
@@ -125,30 +125,32 @@ class Reader : public nlohmann::json_sax<Json> {
   /// A plain value where `kind` was not expected: an error, except under keys of a tensor that we
   /// do not know.
   bool value(const char* kind) const {
-    if (place_ == Place::Unknown || (place_ == Place::Tensor && !known_key())) return true;
-    if (place_ == Place::Outside)
+    if (position_ == Position::Unknown || (position_ == Position::Tensor && !known_key()))
+      return true;
+    if (position_ == Position::Outside)
       fail(fmt::format("has a header that is {} instead of an object", kind));
-    if (place_ == Place::Metadata)
+    if (position_ == Position::Metadata)
       fail(fmt::format("has metadata '{}' that is {} instead of a text", key_, kind));
-    if (place_ == Place::Top) fail(fmt::format("'{}' is {} instead of an object", key_, kind));
+    if (position_ == Position::Top)
+      fail(fmt::format("'{}' is {} instead of an object", key_, kind));
     fail(fmt::format("'{}' has {} in its '{}'", result_.entries.back().name, kind, key_));
   }
 
   bool open_other(const char* kind) {
     value(kind);
-    place_ = Place::Unknown;
+    position_ = Position::Unknown;
     depth_ = 1;
     return true;
   }
 
   bool close_other() {
-    if (--depth_ == 0) place_ = Place::Tensor;
+    if (--depth_ == 0) position_ = Position::Tensor;
     return true;
   }
 
   std::string where_;
   HeaderJson result_;
-  Place place_ = Place::Outside;
+  Position position_ = Position::Outside;
   std::size_t depth_ = 0;  // inside a value that is skipped
   std::string key_;
   std::unordered_set<std::string> names_;

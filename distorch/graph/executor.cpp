@@ -43,12 +43,12 @@ bool says_out_of_memory(std::string_view text) {
 
 // One element of an output slot while calls are collected: a value, or a link into the node's
 // expansion.
-struct Item {
+struct Element {
   Value value;
   std::optional<PromptLink> link;
 };
 struct Collected {
-  std::vector<std::vector<Item>> slots;
+  std::vector<std::vector<Element>> slots;
   Json ui;
   std::size_t calls = 0;
 };

@@ -10,7 +10,7 @@ at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at
 }
 
 at::Tensor gated_add(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
-  return at::addcmul(x, gate, y);
+  return device::gated_add(x, gate, y);
 }
 
 }  // namespace distorch::nn

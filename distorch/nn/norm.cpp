@@ -35,6 +35,10 @@ at::Tensor RmsNorm::heads(const at::Tensor& x, const RopeTable& rope) const {
   return device::prepared_heads(x, {.weight = patched(weight_), .eps = eps_, .rope = &rope});
 }
 
+void RmsNorm::heads_into(const at::Tensor& to, const at::Tensor& x, const RopeTable& rope) const {
+  device::prepare_heads_into(to, x, {.weight = patched(weight_), .eps = eps_, .rope = &rope});
+}
+
 at::Tensor layer_norm(const at::Tensor& x, double eps) {
   return at::layer_norm(x, {x.size(-1)}, {}, {}, eps);
 }

@@ -47,6 +47,8 @@ class RmsNorm {
   at::Tensor operator()(const at::Tensor& x) const;
   /// The same of the heads x [B, L, H, width], turned by their positions (rope.h) in the same pass.
   at::Tensor heads(const at::Tensor& x, const RopeTable& rope) const;
+  /// The same into `to`, the tokens' part of what several kinds of tokens attend with.
+  void heads_into(const at::Tensor& to, const at::Tensor& x, const RopeTable& rope) const;
 
  private:
   double eps_;

@@ -1,8 +1,26 @@
 #include "distorch/nn/qkv.h"
 
+#include "distorch/device/token_ops.h"
+
 namespace distorch::nn {
 
 using at::Tensor;
+
+Qkv room_for_heads(const Tensor& x, std::int64_t tokens, std::int64_t heads) {
+  const auto room = [&] {
+    return at::empty({x.size(0), tokens, heads, x.size(-1) / heads}, x.options());
+  };
+  return {room(), room(), room()};
+}
+
+Qkv part_of(const Qkv& all, std::int64_t first, std::int64_t count) {
+  return {all.q.narrow(1, first, count), all.k.narrow(1, first, count),
+          all.v.narrow(1, first, count)};
+}
+
+void copy_heads(const Tensor& to, const Tensor& from) {
+  device::prepare_heads_into(to, from, {.norm = false});
+}
 
 QkvProjection::QkvProjection(const weights::Scope& s, const QkvOptions& options)
     : options_(options) {

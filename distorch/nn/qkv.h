@@ -24,6 +24,14 @@ struct Qkv {
   at::Tensor q, k, v;
 };
 
+/// Room for the queries, keys and values of `tokens` tokens of several kinds that attend together:
+/// [B, tokens, heads, C / heads] each, for x [B, ..., C] of any kind.
+Qkv room_for_heads(const at::Tensor& x, std::int64_t tokens, std::int64_t heads);
+/// The part of `count` tokens from `first` on.
+Qkv part_of(const Qkv& all, std::int64_t first, std::int64_t count);
+/// Copies heads [B, L, H, D], which may be a slice of a product.
+void copy_heads(const at::Tensor& to, const at::Tensor& from);
+
 /// Queries, keys and values of the same tokens: x [B, L, in]. Declares `qkv.weight` or `q.weight`,
 /// `k.weight` and `v.weight`, with `bias` each where options say so.
 class QkvProjection {

@@ -164,7 +164,7 @@ class Search {
                   std::vector<Bytes>& quotas) {
     std::vector<int> routes;
     for (const Donor& donor : set) routes.push_back(donor.route);
-    auto speed = links_.together(routes);
+    auto speed = links_.at_once(routes);
     Bytes left = bytes;
     for (std::size_t round = 0; round <= set.size() && left > 0; ++round) {
       double sum = 0;
@@ -340,7 +340,7 @@ struct Shares {
 
 // Nothing where not even the smallest parts fit. What hides the transfers of the model with the
 // most steps comes first, then whatever else there is room for. `slots`: of rings.
-std::optional<Shares> share_residency(const System& system, const std::vector<Use>& uses,
+std::optional<Shares> share_residency(const System& system, const std::vector<ModelUse>& uses,
                                       int slots) {
   LinkClock clock(system.links, system.roots);
   double bytes_per_s = 0;
@@ -348,7 +348,7 @@ std::optional<Shares> share_residency(const System& system, const std::vector<Us
   const Bytes budget = system.devices[system.compute].budget_bytes;
   Shares shares;
   std::vector<Bytes> weights, stay, hidden;
-  for (const Use& use : uses) {
+  for (const ModelUse& use : uses) {
     const auto pinned = pinned_blocks(use.model);
     Bytes pinned_bytes = 0, largest = 0;
     double seconds = 0;
@@ -399,7 +399,7 @@ std::optional<Shares> share_residency(const System& system, const std::vector<Us
   return shares;
 }
 
-std::optional<AutoPlan> side_by_side(const System& system, const std::vector<Use>& uses,
+std::optional<AutoPlan> side_by_side(const System& system, const std::vector<ModelUse>& uses,
                                      int slots) {
   auto shares = share_residency(system, uses, slots);
   if (!shares) return std::nullopt;
@@ -427,7 +427,7 @@ std::optional<AutoPlan> side_by_side(const System& system, const std::vector<Use
   return plan;
 }
 
-std::optional<AutoPlan> side_by_side(const System& system, const std::vector<Use>& uses) {
+std::optional<AutoPlan> side_by_side(const System& system, const std::vector<ModelUse>& uses) {
   for (int slots : {2, 1}) {
     if (auto plan = side_by_side(system, uses, slots)) return plan;
   }
@@ -436,12 +436,12 @@ std::optional<AutoPlan> side_by_side(const System& system, const std::vector<Use
 
 // Each model has the device for itself; its resident part comes over the fastest link when its turn
 // comes.
-AutoPlan one_by_one(const System& system, const std::vector<Use>& uses) {
+AutoPlan one_by_one(const System& system, const std::vector<ModelUse>& uses) {
   LinkClock clock(system.links, system.roots);
   const auto donors = donors_of(system, clock);
   AutoPlan plan;
   plan.kept = false;
-  for (const Use& use : uses) {
+  for (const ModelUse& use : uses) {
     double step = 0;
     auto placement =
         try_plan(system, use.model, system.devices[system.compute].budget_bytes, &step);
@@ -459,21 +459,21 @@ AutoPlan one_by_one(const System& system, const std::vector<Use>& uses) {
 
 namespace {
 
-std::vector<Use> with_seconds(const std::vector<Use>& asked, int compute) {
-  std::vector<Use> uses;
-  for (const Use& use : asked) uses.push_back({with_seconds(use.model, compute), use.steps});
+std::vector<ModelUse> with_seconds(const std::vector<ModelUse>& asked, int compute) {
+  std::vector<ModelUse> uses;
+  for (const ModelUse& use : asked) uses.push_back({with_seconds(use.model, compute), use.steps});
   return uses;
 }
 
 }  // namespace
 
 std::optional<AutoPlan> plan_side_by_side(const System& asked_system,
-                                          const std::vector<Use>& uses) {
+                                          const std::vector<ModelUse>& uses) {
   const System system = reachable(asked_system);
   return side_by_side(system, with_seconds(uses, system.compute));
 }
 
-AutoPlan auto_plan(const System& asked_system, const std::vector<Use>& asked_uses) {
+AutoPlan auto_plan(const System& asked_system, const std::vector<ModelUse>& asked_uses) {
   const System system = reachable(asked_system);
   const auto uses = with_seconds(asked_uses, system.compute);
   auto together = side_by_side(system, uses);

@@ -14,7 +14,7 @@ namespace distorch::placement {
 Placement auto_plan(const System& system, const Model& model);
 
 /// A model of a workflow and how often it is used.
-struct Use {
+struct ModelUse {
   Model model;
   double steps = 1;
 };
@@ -28,8 +28,8 @@ struct AutoPlan {
   bool kept = true;
   double total_s = 0;  // steps and, when not kept, loads
 };
-AutoPlan auto_plan(const System& system, const std::vector<Use>& uses);
+AutoPlan auto_plan(const System& system, const std::vector<ModelUse>& uses);
 /// The same for models that have to be in place all at once; nothing where they do not fit so.
-std::optional<AutoPlan> plan_side_by_side(const System& system, const std::vector<Use>& uses);
+std::optional<AutoPlan> plan_side_by_side(const System& system, const std::vector<ModelUse>& uses);
 
 }  // namespace distorch::placement

@@ -6,17 +6,17 @@
 namespace distorch::placement {
 namespace {
 
-struct Place {
+struct Span {
   std::int64_t begin = 0, end = 0;
-  bool overlaps(const Place& other) const { return begin < other.end && other.begin < end; }
+  bool overlaps(const Span& other) const { return begin < other.end && other.begin < end; }
 };
 
 // The last one has two neighbours: the one before it, and the first of the next round.
-std::int64_t last_offset(std::int64_t size, std::int64_t capacity, const Place& before,
-                         const Place& first) {
+std::int64_t last_offset(std::int64_t size, std::int64_t capacity, const Span& before,
+                         const Span& first) {
   std::int64_t fallback = 0;
   for (auto offset : {before.end, first.end, capacity - size, std::int64_t{0}}) {
-    const Place place{offset, offset + size};
+    const Span place{offset, offset + size};
     if (place.end > capacity || place.overlaps(before)) continue;
     if (!place.overlaps(first)) return offset;
     fallback = offset;
@@ -34,7 +34,7 @@ void pack_ring(const std::vector<std::int64_t>& sizes, std::int64_t capacity, Ri
   layout.offsets.assign(entries, 0);
   layout.after.resize(entries);
   const auto place = [&](std::size_t entry) {
-    return Place{layout.offsets[entry], layout.offsets[entry] + sizes[entry % n]};
+    return Span{layout.offsets[entry], layout.offsets[entry] + sizes[entry % n]};
   };
   for (std::size_t k = 1; k < entries; ++k) {
     const auto before = place(k - 1);

@@ -29,6 +29,8 @@ class Encoding {
   virtual at::Tensor decode(const Packed& weight, at::ScalarType dtype) const = 0;
   /// Rows `first` .. `first + count - 1` of dimension 0; parts that go by rows are cut too.
   virtual Packed rows(const Packed& weight, std::int64_t first, std::int64_t count) const;
+  /// How many rows from `first` on can be decoded without being put together from several tensors.
+  virtual std::int64_t rows_in_one(const Packed& weight, std::int64_t first) const;
 };
 
 /// The list.

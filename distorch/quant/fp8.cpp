@@ -49,9 +49,6 @@ const Encoding& float8_e4m3fn() {
   return one;
 }
 
-namespace {
-
-/// Whether a device multiplies 8-bit numbers: found out by trying.
 bool has_products(at::Device device) {
   if (!device.is_cuda()) return false;
   static std::mutex mutex;
@@ -69,8 +66,6 @@ bool has_products(at::Device device) {
   }
   return at->second;
 }
-
-}  // namespace
 
 at::Tensor fast_linear(const at::Tensor& x, const Packed& weight, const at::Tensor& bias) {
   constexpr std::int64_t multiple = 16;

@@ -10,11 +10,14 @@ namespace distorch::quant {
 const Encoding& float8_e4m3fn();
 const Encoding& float8_e5m2();
 
+/// Whether a device multiplies 8-bit numbers: found out by trying, once.
+bool has_products(at::Device device);
+
 /// x · Wᵀ + bias as a product of 8-bit numbers: x [..., in] of a half type is divided by the
 /// weight's input scale (1 without one, and then clamped to ±448), rounded to float8_e4m3fn, and
 /// multiplied with the numbers as they lie; in x's dtype. Undefined where the weight is no
-/// float8_e4m3fn of one scale, a size is no multiple of 16, or the device has no such products
-/// (tried once). Source: ComfyUI comfy/ops.py, fp8_linear.
+/// float8_e4m3fn of one scale, a size is no multiple of 16, or the device has no such products.
+/// Source: ComfyUI comfy/ops.py, fp8_linear.
 at::Tensor fast_linear(const at::Tensor& x, const Packed& weight, const at::Tensor& bias);
 
 }  // namespace distorch::quant

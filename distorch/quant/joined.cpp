@@ -39,6 +39,13 @@ class Joined final : public Encoding {
     if (!result.values.defined()) result.values = weight.values.narrow(0, 0, 0);
     return result;
   }
+
+  std::int64_t rows_in_one(const Packed& weight, std::int64_t first) const override {
+    std::int64_t end = weight.values.size(0);
+    for (const auto& part : weight.parts)
+      if (end <= first) end += part.size(0);
+    return end - first;
+  }
 };
 
 }  // namespace

@@ -33,6 +33,10 @@ Packed Encoding::rows(const Packed& weight, std::int64_t first, std::int64_t cou
   return result;
 }
 
+std::int64_t Encoding::rows_in_one(const Packed& weight, std::int64_t first) const {
+  return weight.shape.at(0) - first;
+}
+
 Packed Packed::to(at::Device target, bool non_blocking) const {
   auto moved = [&](const at::Tensor& tensor) {
     return tensor.defined() ? tensor.to(target, tensor.scalar_type(), non_blocking) : tensor;
@@ -62,15 +66,17 @@ at::Tensor linear(const at::Tensor& x, const Packed& weight, const at::Tensor& b
   auto step = std::max<std::int64_t>(1, tile_bytes / std::max<std::int64_t>(1, row_bytes));
   std::optional<at::Tensor> added;
   if (bias.defined()) added = bias;
-  if (out <= step) return at::linear(x, decode(matrix, dtype), added);
+  if (out <= std::min(step, matrix.encoding->rows_in_one(matrix, 0)))
+    return at::linear(x, decode(matrix, dtype), added);
   auto sizes = x.sizes().vec();
   sizes.back() = out;
   auto y = at::empty(sizes, x.options());
-  for (std::int64_t first = 0; first < out; first += step) {
-    auto count = std::min(step, out - first);
+  for (std::int64_t first = 0; first < out;) {
+    auto count = std::min(step, matrix.encoding->rows_in_one(matrix, first));
     if (added) added = bias.narrow(0, first, count);
     y.narrow(-1, first, count)
         .copy_(at::linear(x, decode(matrix.rows(first, count), dtype), added));
+    first += count;
   }
   return y;
 }

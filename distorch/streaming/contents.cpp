@@ -3,6 +3,7 @@
 #include <map>
 
 #include "distorch/base/align.h"
+#include "distorch/quant/joined.h"
 
 namespace distorch::streaming {
 
@@ -10,6 +11,20 @@ namespace {
 
 // What ATen aligns CPU tensors to, by which kernels choose their path.
 constexpr std::int64_t value_alignment = 64;
+
+/// A joined weight as the tensor that its pieces make up where they lie one behind the other;
+/// undefined where they don't.
+at::Tensor as_one_tensor(const weights::Stored& stored, const at::Tensor* pieces) {
+  auto next = pieces[0].storage_offset() * static_cast<std::int64_t>(pieces[0].element_size());
+  for (std::size_t i = 0; i < stored.parts.size(); ++i) {
+    const auto offset =
+        pieces[i].storage_offset() * static_cast<std::int64_t>(pieces[i].element_size());
+    if (!pieces[i].is_alias_of(pieces[0]) || offset != next || !pieces[i].is_contiguous())
+      return {};
+    next += static_cast<std::int64_t>(pieces[i].nbytes());
+  }
+  return pieces[0].as_strided(stored.shape, c10::contiguous_strides(stored.shape));
+}
 
 }  // namespace
 
@@ -19,14 +34,33 @@ std::int64_t dense_bytes(const weights::Stored& stored, at::ScalarType dtype) {
   return align_up(bytes, value_alignment);
 }
 
+/// Whether the pieces of a joined weight can lie one behind the other as one tensor.
+bool is_one_tensor(const weights::Stored& stored) {
+  if (stored.encoding != &quant::joined()) return false;
+  for (const auto& piece : stored.parts)
+    if (piece.dtype != stored.dtype ||
+        (&piece != &stored.parts.back() && piece.size_bytes % stretch_alignment != 0))
+      return false;
+  return true;
+}
+
 /// Whether conversion leaves it as it is.
 bool Contents::is_as_computed(const weights::Stored& stored) const {
+  if (stored.encoding == &quant::joined())
+    return is_one_tensor(stored) && weights::to_torch(stored) == rest_dtype();
   if (stored.encoding) return options_.kept_in.has_value();
   return weights::to_torch(stored) == rest_dtype();
 }
 
+/// Whether a packed weight becomes plain numbers where it is converted. Of those that are to be kept
+/// in a type of few bits only what is plain in the file is rounded to it.
+bool Contents::is_converted(const quant::Packed& packed) const {
+  return !options_.kept_in || packed.encoding == &quant::joined();
+}
+
 std::int64_t Contents::converted_bytes_of(const weights::Stored& stored) const {
-  if (!stored.encoding || !options_.kept_in) return dense_bytes(stored, rest_dtype());
+  if (!stored.encoding || !options_.kept_in || stored.encoding == &quant::joined())
+    return dense_bytes(stored, rest_dtype());
   std::int64_t bytes = 0;
   for (const auto& tensor : weights::tensors_of(stored))
     bytes += dense_bytes(tensor, weights::to_torch(tensor));
@@ -43,12 +77,18 @@ Contents::Contents(weights::Manifest& manifest, const weights::Checkpoint& check
       blocks_[declared[i].block].stored.emplace_back(static_cast<int>(i), *stored);
   for (auto& block : blocks_) {
     std::vector<weights::Stored> tensors;
+    std::vector<bool> follows;
     for (const auto& [weight, stored] : block.stored) {
-      for (auto& tensor : weights::tensors_of(stored)) tensors.push_back(std::move(tensor));
+      const bool one = is_one_tensor(stored);
+      const auto first = tensors.size();
+      for (auto& tensor : weights::tensors_of(stored)) {
+        follows.push_back(one && tensors.size() > first);
+        tensors.push_back(std::move(tensor));
+      }
       block.needs_conversion = block.needs_conversion || !is_as_computed(stored);
       block.converted_bytes += converted_bytes_of(stored);
     }
-    block.weights = lay_out(tensors);
+    block.weights = lay_out(tensors, follows);
     block.all = block.weights;
     if (!options_.channels_last || options_.kept_in) continue;
     const auto& items = block.weights.items;
@@ -66,9 +106,10 @@ BlockValues Contents::values(int block, const std::vector<at::Tensor>& tensors) 
   const auto* next = tensors.data();
   for (const auto& [weight, stored] : blocks_[block].stored) {
     auto& slot = values.emplace_back(SlotValue{weight, {}, nullptr, {}});
-    if (stored.encoding)
+    if (is_one_tensor(stored)) slot.value = as_one_tensor(stored, next);
+    if (!slot.value.defined() && stored.encoding)
       slot.packed = std::make_shared<quant::Packed>(weights::packed_from(stored, next));
-    else
+    else if (!slot.value.defined())
       slot.value = *next;
     next += weights::tensors_of(stored).size();
   }
@@ -136,8 +177,8 @@ BlockValues Contents::converted(BlockValues values) const {
     std::optional<at::MemoryFormat> format;
     if (options_.channels_last && manifest_.weights()[slot.weight].shape.size() == 4)
       format = at::MemoryFormat::ChannelsLast;
-    if (slot.packed && !options_.kept_in) {
-      slot.value = quant::decode(*slot.packed, options_.dtype);
+    if (slot.packed && is_converted(*slot.packed)) {
+      slot.value = quant::decode(*slot.packed, rest_dtype());
       if (format) slot.value = slot.value.contiguous(*format);
       slot.packed = nullptr;
     } else if (!slot.packed && slot.value.scalar_type() != rest_dtype()) {
@@ -165,7 +206,7 @@ BlockValues Contents::converted_into(const at::Tensor& memory, int block,
   };
   for (std::size_t i = 0; i < result.size(); ++i) {
     auto& slot = result[i];
-    if (slot.packed && options_.kept_in) {
+    if (slot.packed && !is_converted(*slot.packed)) {
       auto packed = *slot.packed;
       packed.values = next(packed.values, packed.values.scalar_type());
       for (auto& part : packed.parts)

@@ -20,6 +20,10 @@ struct LoraUse {
   bool operator==(const LoraUse&) const = default;
 };
 
+/// Whether a weight is joined of pieces (quant/joined.h) that are laid one behind the other, so that
+/// it is a plain tensor once they are copied to a slot.
+bool is_one_tensor(const weights::Stored& stored);
+
 /// What the slot of one weight holds while its block runs: a plain tensor or packed numbers, and
 /// what LoRAs add.
 struct SlotValue {
@@ -107,6 +111,7 @@ class Contents {
     std::int64_t converted_bytes = 0;
   };
   bool is_as_computed(const weights::Stored& stored) const;
+  bool is_converted(const quant::Packed& packed) const;
   at::ScalarType rest_dtype() const { return options_.kept_in.value_or(options_.dtype); }
   std::int64_t converted_bytes_of(const weights::Stored& stored) const;
 

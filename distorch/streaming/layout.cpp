@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 #include "distorch/base/align.h"
 #include "distorch/device/channels_last.h"
@@ -11,7 +10,6 @@ namespace distorch::streaming {
 
 namespace {
 
-constexpr std::int64_t run_alignment = 256;    // what device allocators give
 constexpr std::int64_t tensor_alignment = 16;  // what vector loads and matrix kernels want
 // Scales and the like are read by kernels that take them one by one.
 constexpr std::int64_t small_tensor_bytes = 256;
@@ -21,14 +19,16 @@ std::int64_t alignment_of(const weights::Stored& stored) {
   return stored.size_bytes < small_tensor_bytes ? element : std::max(element, tensor_alignment);
 }
 
-/// Whether `next` can ride in `run`: same file, no gap worth a copy of its own, and aligned where
+/// Whether `next` can ride in `stretch`: same file, no gap worth a copy of its own, and aligned where
 /// it lands.
-bool continues(const Run& run, const weights::Stored& next) {
-  auto distance = next.offset_bytes - run.file_offset;
-  auto gap = distance - run.size_bytes;
-  return run.file == next.file && gap >= 0 && gap < run_alignment &&
+bool continues(const Stretch& stretch, const weights::Stored& next) {
+  auto distance = next.offset_bytes - stretch.file_offset;
+  auto gap = distance - stretch.size_bytes;
+  return stretch.file == next.file && gap >= 0 && gap < stretch_alignment &&
          distance % alignment_of(next) == 0;
 }
+
+std::int64_t end_of(const Stretch& stretch) { return stretch.file_offset + stretch.size_bytes; }
 
 std::vector<at::Tensor> in_order(std::vector<at::Tensor> views, const Layout& layout) {
   std::vector<at::Tensor> ordered(views.size());
@@ -39,37 +39,49 @@ std::vector<at::Tensor> in_order(std::vector<at::Tensor> views, const Layout& la
 
 }  // namespace
 
-Layout lay_out(const std::vector<weights::Stored>& tensors) {
-  std::vector<int> order(tensors.size());
-  std::iota(order.begin(), order.end(), 0);
+Layout lay_out(const std::vector<weights::Stored>& tensors, const std::vector<bool>& follows) {
+  // Tensors that follow others go where those go: only the first of a chain is sorted.
+  const auto is_follower = [&](std::size_t index) {
+    return index < follows.size() && follows[index];
+  };
+  std::vector<int> order;
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    if (!is_follower(i)) order.push_back(static_cast<int>(i));
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
     return std::pair(tensors[a].file.get(), tensors[a].offset_bytes) <
            std::pair(tensors[b].file.get(), tensors[b].offset_bytes);
   });
   Layout layout;
-  for (int index : order) {
+  const auto place = [&](int index) {
     const auto& stored = tensors[index];
+    const bool follower = is_follower(index);
     // Two weights may share the bytes of a companion: it then has a place for each.
-    if (layout.runs.empty() || !continues(layout.runs.back(), stored))
-      layout.runs.push_back(
-          {stored.file, stored.offset_bytes, align_up(layout.slot_bytes, run_alignment), 0});
-    auto& run = layout.runs.back();
-    auto offset = run.slot_offset + stored.offset_bytes - run.file_offset;
-    run.size_bytes = stored.offset_bytes + stored.size_bytes - run.file_offset;
-    layout.slot_bytes = run.slot_offset + run.size_bytes;
+    if (layout.stretches.empty() || !continues(layout.stretches.back(), stored) ||
+        (follower && stored.offset_bytes != end_of(layout.stretches.back())))
+      layout.stretches.push_back(
+          {stored.file, stored.offset_bytes,
+           follower ? layout.slot_bytes : align_up(layout.slot_bytes, stretch_alignment), 0});
+    auto& stretch = layout.stretches.back();
+    auto offset = stretch.slot_offset + stored.offset_bytes - stretch.file_offset;
+    stretch.size_bytes = stored.offset_bytes + stored.size_bytes - stretch.file_offset;
+    layout.slot_bytes = stretch.slot_offset + stretch.size_bytes;
     layout.items.push_back({stored, offset, index});
+  };
+  for (int index : order) {
+    place(index);
+    for (int next = index + 1; is_follower(next); ++next) place(next);
   }
-  for (const auto& run : layout.runs) layout.link_bytes += run.size_bytes;
+  for (const auto& stretch : layout.stretches) layout.link_bytes += stretch.size_bytes;
   return layout;
 }
 
 Layout joined(const Layout& first, const Layout& second) {
   if (second.items.empty()) return first;
   auto both = first;
-  auto start = align_up(first.slot_bytes, run_alignment);
-  for (auto run : second.runs) {
-    run.slot_offset += start;
-    both.runs.push_back(std::move(run));
+  auto start = align_up(first.slot_bytes, stretch_alignment);
+  for (auto stretch : second.stretches) {
+    stretch.slot_offset += start;
+    both.stretches.push_back(std::move(stretch));
   }
   for (auto item : second.items) {
     item.slot_offset += start;
@@ -81,7 +93,7 @@ Layout joined(const Layout& first, const Layout& second) {
   return both;
 }
 
-at::Tensor view_item(const at::Tensor& buffer, const Item& item) {
+at::Tensor view_item(const at::Tensor& buffer, const LaidOutWeight& item) {
   return buffer.narrow(0, item.slot_offset, item.stored.size_bytes)
       .view(weights::to_torch(item.stored))
       .view(item.stored.shape);
@@ -103,16 +115,17 @@ std::vector<at::Tensor> laid_out_items(const at::Tensor& buffer, const Layout& l
   return views;
 }
 
-std::vector<at::Tensor> view_items(const std::vector<const std::byte*>& runs,
+std::vector<at::Tensor> view_items(const std::vector<const std::byte*>& stretches,
                                    const Layout& layout) {
   std::vector<at::Tensor> views;
-  std::size_t run = 0;
+  std::size_t stretch = 0;
   for (const auto& item : layout.items) {
-    while (run + 1 < layout.runs.size() && item.slot_offset >= layout.runs[run + 1].slot_offset)
-      ++run;
+    while (stretch + 1 < layout.stretches.size() &&
+           item.slot_offset >= layout.stretches[stretch + 1].slot_offset)
+      ++stretch;
     auto options = at::TensorOptions().dtype(weights::to_torch(item.stored));
-    auto* data =
-        const_cast<std::byte*>(runs[run]) + (item.slot_offset - layout.runs[run].slot_offset);
+    auto* data = const_cast<std::byte*>(stretches[stretch]) +
+                 (item.slot_offset - layout.stretches[stretch].slot_offset);
     if (reinterpret_cast<std::uintptr_t>(data) % options.dtype().itemsize() == 0) {
       views.push_back(at::from_blob(data, item.stored.shape, options));
     } else {

@@ -8,8 +8,11 @@
 
 namespace distorch::streaming {
 
+/// What stretches are aligned to in a slot, in bytes: what device allocators give.
+inline constexpr std::int64_t stretch_alignment = 256;
+
 /// A stretch of a file that one copy moves, and where it lands in a slot.
-struct Run {
+struct Stretch {
   std::shared_ptr<const formats::TensorFile> file;
   std::int64_t file_offset = 0;  // bytes
   std::int64_t slot_offset = 0;  // bytes, a multiple of 256
@@ -21,29 +24,31 @@ struct Run {
 };
 
 /// One tensor inside a slot.
-struct Item {
+struct LaidOutWeight {
   weights::Stored stored;
   std::int64_t slot_offset = 0;  // bytes, a multiple of 16 (small tensors: of their element)
   int index = 0;                 // among the tensors that lay_out() was given
 };
 
 /// How the tensors of one block lie in a slot: bytes exactly as in the file, neighbours in the file
-/// copied by one run, every tensor aligned to 16 bytes so that matrix kernels take their fast
+/// copied by one copy a stretch, every tensor aligned to 16 bytes so that matrix kernels take their fast
 /// paths.
 struct Layout {
-  std::vector<Run> runs;
-  std::vector<Item> items;
+  std::vector<Stretch> stretches;
+  std::vector<LaidOutWeight> items;
   std::int64_t slot_bytes = 0;  // what a slot must hold
   std::int64_t link_bytes = 0;  // what the copies move
 };
 
-Layout lay_out(const std::vector<weights::Stored>& tensors);
+/// `follows`: which tensors have to begin where the one before them in the list ends, whose bytes
+/// are a multiple of 256; empty: none.
+Layout lay_out(const std::vector<weights::Stored>& tensors, const std::vector<bool>& follows = {});
 
 /// `second` behind `first` in one slot; its items keep their order and come last.
 Layout joined(const Layout& first, const Layout& second);
 
 /// The tensor of an item inside a buffer (uint8) laid out as its Layout says, in the file's dtype.
-at::Tensor view_item(const at::Tensor& buffer, const Item& item);
+at::Tensor view_item(const at::Tensor& buffer, const LaidOutWeight& item);
 
 /// All of them, in the order in which lay_out() was given them.
 std::vector<at::Tensor> view_items(const at::Tensor& buffer, const Layout& layout);
@@ -52,8 +57,9 @@ std::vector<at::Tensor> view_items(const at::Tensor& buffer, const Layout& layou
 std::vector<at::Tensor> laid_out_items(const at::Tensor& buffer, const Layout& layout,
                                        const std::vector<int>& channels_last);
 
-/// The same of a layout whose runs lie at these addresses of the host.
-std::vector<at::Tensor> view_items(const std::vector<const std::byte*>& runs, const Layout& layout);
+/// The same of a layout whose stretches lie at these addresses of the host.
+std::vector<at::Tensor> view_items(const std::vector<const std::byte*>& stretches,
+                                   const Layout& layout);
 
 /// The same where they lie in the files' mappings.
 std::vector<at::Tensor> mapped_items(const Layout& layout);

@@ -59,7 +59,7 @@ class Search {
   }
 
   static std::optional<placement::AutoPlan> kept(const System& system,
-                                                 const std::vector<placement::Use>& uses) try {
+                                                 const std::vector<placement::ModelUse>& uses) try {
     auto plan = placement::auto_plan(system, uses);
     return plan.kept ? std::optional(std::move(plan)) : std::nullopt;
   } catch (const Error& error) {
@@ -128,7 +128,7 @@ class Search {
   }
 
   /// Who gives way so that everything can be resident.
-  std::vector<int> ejected(const std::vector<placement::Use>& uses, bool partners) const {
+  std::vector<int> ejected(const std::vector<placement::ModelUse>& uses, bool partners) const {
     if (!request_.eject) return {};
     // A partner that needs more room for its work than these do makes it when its turn comes.
     Bytes needed = 0, activations = 0;

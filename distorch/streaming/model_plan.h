@@ -26,11 +26,11 @@ std::vector<int> to_go(const std::vector<Holder>& holders, int device, std::int6
 
 /// Models to plan, and what stands around them.
 struct PlanRequest {
-  placement::System system;            // budgets before anybody holds anything
-  std::vector<placement::Use> wanted;  // to be in place all at once
+  placement::System system;                 // budgets before anybody holds anything
+  std::vector<placement::ModelUse> wanted;  // to be in place all at once
   /// Used in turn with a wanted one: all share the memory side by side where that is faster in the
   /// end than to replace each other.
-  std::vector<placement::Use> partners;
+  std::vector<placement::ModelUse> partners;
   std::optional<placement::Allocation> allocation;  // of the one wanted model; none: a free plan
   placement::Order order = placement::Order::Spread;
   bool eject = true;  // others give way for speed too; false: only where nothing fits otherwise

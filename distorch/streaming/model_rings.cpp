@@ -17,21 +17,22 @@ using placement::How;
 
 namespace {
 
-/// Stretches that lie this near are registered as one: a call costs more than the pages between.
+/// Page ranges that lie this near are registered as one: a call costs more than the pages between.
 constexpr std::int64_t near_bytes = std::int64_t{1} << 20;
 
-using Stretches = std::map<std::shared_ptr<const formats::TensorFile>,
-                           std::vector<std::pair<std::int64_t, std::int64_t>>>;
+using PageRanges = std::map<std::shared_ptr<const formats::TensorFile>,
+                            std::vector<std::pair<std::int64_t, std::int64_t>>>;
 
-/// The stretches of files that blocks which stream from RAM lie in.
-Stretches streamed_stretches(const Contents& contents, const std::vector<BlockHome>& homes) {
-  Stretches by_file;
+/// The pages of files that blocks which stream from RAM lie in.
+PageRanges streamed_pages(const Contents& contents, const std::vector<BlockHome>& homes) {
+  PageRanges by_file;
   for (std::size_t block = 0; block < homes.size(); ++block)
     if (homes[block].how == How::Streamed && homes[block].device == "cpu")
-      for (const auto& run : contents.all_of(static_cast<int>(block)).runs)
+      for (const auto& stretch : contents.all_of(static_cast<int>(block)).stretches)
         // Registration works in whole pages.
-        by_file[run.file].emplace_back(align_down(run.file_offset, kPageBytes),
-                                       align_up(run.file_offset + run.size_bytes, kPageBytes));
+        by_file[stretch.file].emplace_back(
+            align_down(stretch.file_offset, kPageBytes),
+            align_up(stretch.file_offset + stretch.size_bytes, kPageBytes));
   for (auto& [file, list] : by_file) {
     std::sort(list.begin(), list.end());
     std::vector<std::pair<std::int64_t, std::int64_t>> merged;
@@ -60,7 +61,7 @@ void ModelRings::register_streamed() {
   if (!device::has_streams(compute_)) return;
   auto before = std::exchange(registered_, {});  // kept until what is still needed is taken over
   all_registered_ = true;
-  for (const auto& [file, list] : streamed_stretches(contents_, residence_.homes())) {
+  for (const auto& [file, list] : streamed_pages(contents_, residence_.homes())) {
     auto bytes = file->mapping()->bytes();
     for (const auto& [begin, end] : list) {
       // The last page of the file counts as a whole one.

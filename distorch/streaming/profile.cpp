@@ -11,12 +11,33 @@ at::Tensor hollow(const weights::Stored& stored, at::Device device) {
                    at::TensorOptions().dtype(weights::to_torch(stored)).device(device));
 }
 
+/// The tensors of a block's own weights. The pieces of a joined weight lie one behind the other where
+/// the layout has them so.
+std::vector<at::Tensor> hollow_tensors(const Contents& contents, int block, at::Device device) {
+  const auto& items = contents.weights_of(block).items;
+  std::vector<at::Tensor> tensors(items.size());
+  std::vector<const LaidOutWeight*> by_index(items.size());
+  for (const auto& item : items) by_index[item.index] = &item;
+  std::size_t first = 0;
+  for (const auto& [weight, stored] : contents.stored(block)) {
+    const auto count = weights::tensors_of(stored).size();
+    const bool one = is_one_tensor(stored);
+    at::Tensor whole = one ? hollow(stored, device) : at::Tensor();
+    std::int64_t row = 0;
+    for (auto i = first; i < first + count; ++i) {
+      const auto& piece = by_index[i]->stored;
+      tensors[i] = one ? whole.narrow(0, row, piece.shape[0]) : hollow(piece, device);
+      row += one ? piece.shape[0] : 0;
+    }
+    first += count;
+  }
+  return tensors;
+}
+
 /// What the slots of a block would hold: shapes, as its weights rest.
 BlockValues hollow_values(const StreamedModel& model, int block, at::Device device) {
   const auto& contents = model.contents();
-  std::vector<at::Tensor> own(contents.weights_of(block).items.size());
-  for (const auto& item : contents.weights_of(block).items)
-    own[item.index] = hollow(item.stored, device);
+  auto own = hollow_tensors(contents, block, device);
   for (int item : contents.channels_last(block)) {
     auto& tensor = own[contents.weights_of(block).items[item].index];
     tensor = at::empty(tensor.sizes(), tensor.options(), at::MemoryFormat::ChannelsLast);

@@ -92,10 +92,10 @@ at::Tensor Residence::bring(int number, const Layout& layout, at::Device target,
   }
   // Not from the mapping: a part of it may be registered, and a copy that begins in registered
   // memory and ends outside is refused.
-  for (const auto& run : layout.runs) {
-    auto source = at::empty({run.size_bytes}, at::TensorOptions().dtype(at::kByte));
-    read_run(run, source.mutable_data_ptr(), true);
-    buffer.narrow(0, run.slot_offset, run.size_bytes).copy_(source);
+  for (const auto& stretch : layout.stretches) {
+    auto source = at::empty({stretch.size_bytes}, at::TensorOptions().dtype(at::kByte));
+    read_stretch(stretch, source.mutable_data_ptr(), true);
+    buffer.narrow(0, stretch.slot_offset, stretch.size_bytes).copy_(source);
   }
   return buffer;
 }
@@ -119,9 +119,9 @@ void Residence::load_on_host(int block) {
         pages->data(), {pages->bytes()}, [pages](void*) {}, at::TensorOptions().dtype(at::kByte));
     state.values = contents_.converted_into(memory, block, state.values);
     // Reading a weight brings pages of its neighbours back.
-    for (const auto& run : layout.runs) {
-      run.file->mapping()->dont_need(run.range());
-      run.file->mapping()->check();
+    for (const auto& stretch : layout.stretches) {
+      stretch.file->mapping()->dont_need(stretch.range());
+      stretch.file->mapping()->check();
     }
   }
 }

@@ -31,7 +31,7 @@ class [[nodiscard]] Lease {
   /// uint8 [layout.slot_bytes], laid out as the block's Layout says; undefined where places()
   /// tells.
   at::Tensor bytes() const;
-  /// On a CPU the address of each run of the Layout, in the file's mapping or in the ring; empty
+  /// On a CPU the address of each stretch of the Layout, in the file's mapping or in the ring; empty
   /// elsewhere.
   const std::vector<const std::byte*>& places() const;
   /// Where the block lies in the ring's memory.
@@ -172,8 +172,8 @@ class Ring {
 /// A ring for the compute device of the options.
 std::unique_ptr<Ring> make_ring(std::vector<RingBlock> blocks, const RingOptions& options);
 
-/// Reads a run of a file. Error(Format) where the file no longer has the bytes. With `keep_cached`
+/// Reads a stretch of a file. Error(Format) where the file no longer has the bytes. With `keep_cached`
 /// false the pages are given back afterwards.
-void read_run(const Run& run, void* to, bool keep_cached);
+void read_stretch(const Stretch& stretch, void* to, bool keep_cached);
 
 }  // namespace distorch::streaming

@@ -63,7 +63,7 @@ class ThreadRing final : public Ring {
     std::shared_future<void> job;
     std::int64_t offset = 0;               // for direct reads, into room_
     const Layout* layout = nullptr;        // of a file's block
-    std::vector<const std::byte*> places;  // of all its runs, once the job has been done well
+    std::vector<const std::byte*> places;  // of all its stretches, once the job has been done well
     bool give_back = false;                // we brought its pages into the cache
   };
   int direct_descriptor(const formats::MappedFile& mapping);

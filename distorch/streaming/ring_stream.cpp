@@ -64,15 +64,15 @@ StreamRing::~StreamRing() {
 
 /// A copy must not cross from one registered piece into the next.
 void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout) {
-  for (const auto& run : layout.runs) {
-    const auto* from = run.file->mapping()->bytes(run.range()).data();
-    for (std::int64_t done = 0; done < run.size_bytes;) {
+  for (const auto& stretch : layout.stretches) {
+    const auto* from = stretch.file->mapping()->bytes(stretch.range()).data();
+    for (std::int64_t done = 0; done < stretch.size_bytes;) {
       auto seam = std::upper_bound(seams_.begin(), seams_.end(), from + done);
-      auto size = run.size_bytes - done;
+      auto size = stretch.size_bytes - done;
       if (seam != seams_.end()) size = std::min<std::int64_t>(size, *seam - (from + done));
       auto source = at::from_blob(const_cast<std::byte*>(from + done), {size},
                                   at::TensorOptions().dtype(at::kByte));
-      device::copy_async(to.narrow(0, run.slot_offset + done, size), source, copy_stream_);
+      device::copy_async(to.narrow(0, stretch.slot_offset + done, size), source, copy_stream_);
       done += size;
     }
   }
@@ -93,15 +93,15 @@ void StreamRing::filled(int index, const at::Tensor& place, const RingBlock& blo
 
 void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
   auto staging_bytes = staging_[0].bytes();
-  for (const auto& run : layout.runs) {
-    for (std::int64_t done = 0; done < run.size_bytes; done += staging_bytes) {
-      auto size = std::min(staging_bytes, run.size_bytes - done);
+  for (const auto& stretch : layout.stretches) {
+    for (std::int64_t done = 0; done < stretch.size_bytes; done += staging_bytes) {
+      auto size = std::min(staging_bytes, stretch.size_bytes - done);
       auto buffer = next_staging_++ % staging_.size();
       staged_[buffer].synchronize();
       device::host_will_write(staging_[buffer].data(), size);
-      read_run({run.file, run.file_offset + done, 0, size}, staging_[buffer].data(),
-               options().keep_cached);
-      device::copy_async(to.narrow(0, run.slot_offset + done, size),
+      read_stretch({stretch.file, stretch.file_offset + done, 0, size}, staging_[buffer].data(),
+                   options().keep_cached);
+      device::copy_async(to.narrow(0, stretch.slot_offset + done, size),
                          staging_[buffer].tensor().narrow(0, 0, size), copy_stream_);
       staged_[buffer].record(copy_stream_);
     }
@@ -136,7 +136,7 @@ std::shared_future<void> StreamRing::fill(const Place& place, const RingBlock& b
   if (block.donor.defined()) {
     device::copy_async(to.narrow(0, 0, block.donor.numel()), block.donor, copy_stream_);
   } else {
-    for (const auto& run : block.layout->runs) run.file->mapping()->check();
+    for (const auto& stretch : block.layout->stretches) stretch.file->mapping()->check();
     copy_mapped(to, *block.layout);
   }
   filled(place.index, to, block);

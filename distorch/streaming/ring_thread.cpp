@@ -12,13 +12,14 @@
 
 namespace distorch::streaming {
 
-void read_run(const Run& run, void* to, bool keep_cached) {
-  const auto& mapping = *run.file->mapping();
+void read_stretch(const Stretch& stretch, void* to, bool keep_cached) {
+  const auto& mapping = *stretch.file->mapping();
   auto* out = static_cast<char*>(to);
   std::int64_t done = 0;
-  while (done < run.size_bytes) {
-    auto count = ::pread(mapping.descriptor(), out + done,
-                         static_cast<std::size_t>(run.size_bytes - done), run.file_offset + done);
+  while (done < stretch.size_bytes) {
+    auto count =
+        ::pread(mapping.descriptor(), out + done,
+                static_cast<std::size_t>(stretch.size_bytes - done), stretch.file_offset + done);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0)
       throw Error(ErrorKind::Format, mapping.path().string(),
@@ -29,7 +30,7 @@ void read_run(const Run& run, void* to, bool keep_cached) {
     done += count;
   }
   mapping.check();
-  if (!keep_cached) mapping.evict(run.range());
+  if (!keep_cached) mapping.evict(stretch.range());
 }
 
 namespace {
@@ -45,16 +46,16 @@ std::int64_t page_up(std::int64_t value) { return align_up(value, kPageBytes); }
 /// Room for a block read in whole pages.
 std::int64_t direct_bytes(const Layout& layout) {
   std::int64_t bytes = 0;
-  for (const auto& run : layout.runs)
-    bytes += page_up(run.file_offset + run.size_bytes) - page_down(run.file_offset);
+  for (const auto& stretch : layout.stretches)
+    bytes += page_up(stretch.file_offset + stretch.size_bytes) - page_down(stretch.file_offset);
   return bytes;
 }
 
-/// Reads whole pages around a run past the page cache. False where this file system cannot;
+/// Reads whole pages around a stretch past the page cache. False where this file system cannot;
 /// Error(Format) where the file no longer has the bytes.
-bool read_direct(int descriptor, const Run& run, std::byte* to) {
-  auto begin = page_down(run.file_offset), end = run.file_offset + run.size_bytes;
-  const auto& mapping = *run.file->mapping();
+bool read_direct(int descriptor, const Stretch& stretch, std::byte* to) {
+  auto begin = page_down(stretch.file_offset), end = stretch.file_offset + stretch.size_bytes;
+  const auto& mapping = *stretch.file->mapping();
   for (auto at = begin; at < end;) {
     auto count =
         ::pread(descriptor, to + (at - begin), static_cast<std::size_t>(page_up(end) - at), at);
@@ -114,19 +115,19 @@ std::byte* ThreadRing::room() {
   return start;
 }
 
-/// Where its runs were read to; nothing where this file system cannot do that.
+/// Where its stretches were read to; nothing where this file system cannot do that.
 std::vector<const std::byte*> ThreadRing::fill_directly(const Filled& filled,
                                                         const Layout& layout) {
   auto* to = room() + filled.offset;
   std::vector<const std::byte*> places;
-  for (const auto& run : layout.runs) {
-    int descriptor = direct_descriptor(*run.file->mapping());
-    if (descriptor < 0 || !read_direct(descriptor, run, to)) {
-      direct_[run.file->mapping().get()] = -1;
+  for (const auto& stretch : layout.stretches) {
+    int descriptor = direct_descriptor(*stretch.file->mapping());
+    if (descriptor < 0 || !read_direct(descriptor, stretch, to)) {
+      direct_[stretch.file->mapping().get()] = -1;
       return {};
     }
-    places.push_back(to + run.file_offset % kPageBytes);
-    to += page_up(run.file_offset + run.size_bytes) - page_down(run.file_offset);
+    places.push_back(to + stretch.file_offset % kPageBytes);
+    to += page_up(stretch.file_offset + stretch.size_bytes) - page_down(stretch.file_offset);
   }
   return places;
 }
@@ -134,9 +135,9 @@ std::vector<const std::byte*> ThreadRing::fill_directly(const Filled& filled,
 /// Runs on the worker.
 void ThreadRing::fill_from_file(Filled& filled, const Layout& layout) {
   bool cached = true;
-  for (const auto& run : layout.runs)
-    cached = cached && run.file->mapping()->resident_bytes(run.range()) ==
-                           static_cast<std::size_t>(run.size_bytes);
+  for (const auto& stretch : layout.stretches)
+    cached = cached && stretch.file->mapping()->resident_bytes(stretch.range()) ==
+                           static_cast<std::size_t>(stretch.size_bytes);
   std::vector<const std::byte*> places;
   if (!cached && !options().keep_cached) places = fill_directly(filled, layout);
   bool in_place = places.empty();
@@ -144,13 +145,14 @@ void ThreadRing::fill_from_file(Filled& filled, const Layout& layout) {
     // What is cached is not touched: walking its pages each step would cost the computation a core
     // for a while.
     if (!cached)
-      for (const auto& run : layout.runs) run.file->mapping()->will_need(run.range());
-    for (const auto& run : layout.runs) {
-      if (!cached) run.file->mapping()->probe(run.range());
-      places.push_back(run.file->mapping()->bytes(run.range()).data());
+      for (const auto& stretch : layout.stretches)
+        stretch.file->mapping()->will_need(stretch.range());
+    for (const auto& stretch : layout.stretches) {
+      if (!cached) stretch.file->mapping()->probe(stretch.range());
+      places.push_back(stretch.file->mapping()->bytes(stretch.range()).data());
     }
   }
-  for (const auto& run : layout.runs) run.file->mapping()->check();
+  for (const auto& stretch : layout.stretches) stretch.file->mapping()->check();
   filled.give_back = in_place && !cached && !options().keep_cached;
   filled.places = std::move(places);
 }
@@ -176,7 +178,7 @@ std::shared_future<void> ThreadRing::fill(const Place& place, const RingBlock& b
 
 void ThreadRing::let_use(int index) {
   const auto& filled = filled_[index];
-  if (filled.layout && filled.places.size() != filled.layout->runs.size())
+  if (filled.layout && filled.places.size() != filled.layout->stretches.size())
     throw Error(ErrorKind::Internal, options().lane, "a block was used that had not been read");
 }
 
@@ -185,7 +187,7 @@ void ThreadRing::mark_free(int index) {
   const auto* layout = filled_[index].layout;
   if (!layout || !filled_[index].give_back) return;
   worker_->add([layout] {
-    for (const auto& run : layout->runs) run.file->mapping()->evict(run.range());
+    for (const auto& stretch : layout->stretches) stretch.file->mapping()->evict(stretch.range());
   });
 }
 

@@ -198,7 +198,7 @@ Tensors StreamedModel::run_resident(int block, const Tensors& inputs, const Body
   wait_for_weights([&] { residence_.arrived(block); });
   auto results = body(inputs);
   if (compute_.is_cpu() && !(residence_.converted() && contents_.needs_conversion(block)))
-    for (const auto& run : contents_.all_of(block).runs) run.file->mapping()->check();
+    for (const auto& stretch : contents_.all_of(block).stretches) stretch.file->mapping()->check();
   return results;
 }
 
@@ -229,7 +229,7 @@ Tensors StreamedModel::run_streamed(int block, const Tensors& inputs, const Body
   auto results = body(inputs);
   // Bytes used in place read as zeros where the file was cut short meanwhile.
   if (in_mapping)
-    for (const auto& run : contents_.all_of(block).runs) run.file->mapping()->check();
+    for (const auto& stretch : contents_.all_of(block).stretches) stretch.file->mapping()->check();
   device::aside([&lease] { lease = Lease(); });
   return results;
 }
@@ -285,7 +285,7 @@ Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
   const auto& name = manifest().blocks()[block];
   if (block == began_with_) wait_for_weights([&] { residence_.finish(); });
   if (began_with_ < 0) began_with_ = block;
-  device::Place place(name);
+  device::NamedScope place(name);
   Traced traced(options_.compute + " compute", name, device::current_stream(compute_));
   Tensors results;
   with_room(block, [&] {

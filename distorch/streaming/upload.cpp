@@ -69,8 +69,8 @@ void Upload::add(int block, const Layout& layout, const at::Tensor& target) {
   allocated.block(stream_);
   device::record_stream(target, stream_);
   std::int64_t pieces = 0;
-  for (const auto& run : layout.runs)
-    pieces += (run.size_bytes + options_.piece_bytes - 1) / options_.piece_bytes;
+  for (const auto& stretch : layout.stretches)
+    pieces += (stretch.size_bytes + options_.piece_bytes - 1) / options_.piece_bytes;
   std::lock_guard lock(mutex_);
   auto& pending = pending_.try_emplace(block, device_).first->second;
   pending.left = pieces;
@@ -109,18 +109,19 @@ bool Upload::take(Piece& piece) {
   changed_.wait(lock, [&] { return stop_ || closed_ || !coming_.empty(); });
   if (stop_ || coming_.empty()) return false;
   auto& next = coming_.front();
-  const auto& run = next.layout->runs[next.run];
-  auto size = std::min(options_.piece_bytes, run.size_bytes - next.done);
-  piece.run = {run.file, run.file_offset + next.done, run.slot_offset + next.done, size};
+  const auto& stretch = next.layout->stretches[next.stretch];
+  auto size = std::min(options_.piece_bytes, stretch.size_bytes - next.done);
+  piece.stretch = {stretch.file, stretch.file_offset + next.done, stretch.slot_offset + next.done,
+                   size};
   piece.target = next.target;
   piece.block = next.block;
   next.done += size;
-  while (next.run < next.layout->runs.size() &&
-         next.done == next.layout->runs[next.run].size_bytes) {
-    ++next.run;
+  while (next.stretch < next.layout->stretches.size() &&
+         next.done == next.layout->stretches[next.stretch].size_bytes) {
+    ++next.stretch;
     next.done = 0;
   }
-  if (next.run == next.layout->runs.size()) coming_.pop_front();
+  if (next.stretch == next.layout->stretches.size()) coming_.pop_front();
   return true;
 }
 
@@ -131,7 +132,7 @@ std::shared_ptr<Upload::Batch> Upload::send(const Piece& piece, const at::Tensor
   if (!open_) open_ = std::make_shared<Batch>(device_);
   auto batch = open_;
   batch->copies.push_back(
-      {piece.target.narrow(0, piece.run.slot_offset, piece.run.size_bytes), from});
+      {piece.target.narrow(0, piece.stretch.slot_offset, piece.stretch.size_bytes), from});
   batch->blocks.push_back(piece.block);
   if (batch->copies.size() >= options_.batch_pieces || coming_.empty()) issue(*batch);
   return batch;
@@ -174,10 +175,10 @@ void Upload::copy_pieces() {
   try {
     Piece piece;
     for (int half = 0; take(piece); half = 1 - half) {
-      auto from = halves.narrow(0, half * options_.piece_bytes, piece.run.size_bytes);
+      auto from = halves.narrow(0, half * options_.piece_bytes, piece.stretch.size_bytes);
       finish(used[half].get());
-      device::host_will_write(from.const_data_ptr(), piece.run.size_bytes);
-      read_run(piece.run, from.mutable_data_ptr(), true);
+      device::host_will_write(from.const_data_ptr(), piece.stretch.size_bytes);
+      read_stretch(piece.stretch, from.mutable_data_ptr(), true);
       used[half] = send(piece, from);
       piece.target = at::Tensor();
     }

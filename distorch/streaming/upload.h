@@ -54,11 +54,11 @@ class Upload {
     int block = 0;
     const Layout* layout = nullptr;
     at::Tensor target;
-    std::size_t run = 0;    // what is read next
-    std::int64_t done = 0;  // of that run, bytes
+    std::size_t stretch = 0;  // what is read next
+    std::int64_t done = 0;    // of that stretch, bytes
   };
   struct Piece {
-    Run run;  // slot_offset is that in the target
+    Stretch stretch;  // slot_offset is that in the target
     at::Tensor target;
     int block = 0;
   };

@@ -293,20 +293,4 @@ void check_complete(const Manifest& manifest, const Checkpoint& checkpoint,
               fmt::format("is no complete {}: {}{}", what, fmt::join(faults, "; "), rest));
 }
 
-PlainSource::PlainSource(Manifest& manifest, const Checkpoint& checkpoint, at::ScalarType dtype,
-                         at::Device device)
-    : PlainSource(manifest, [&](const Declared& weight) {
-        const auto* stored = checkpoint.find(weight.name);
-        return stored ? read_dense(*stored, dtype).to(device) : at::Tensor();
-      }) {}
-
-PlainSource::PlainSource(Manifest& manifest,
-                         const std::function<at::Tensor(const Declared&)>& make) {
-  for (std::size_t i = 0; i < manifest.weights().size(); ++i)
-    manifest.slot(i).value = make(manifest.weights()[i]);
-  manifest.attach(this);
-}
-
-Tensors PlainSource::run(int, const Tensors& inputs, const Body& body) { return body(inputs); }
-
 }  // namespace distorch::weights

@@ -105,15 +105,4 @@ at::Tensor read_tensor(const Stored& stored);
 void check_complete(const Manifest& manifest, const Checkpoint& checkpoint,
                     const std::string& what);
 
-/// Holds every weight of a model in `dtype` on `device` and runs blocks in place: the simplest
-/// source, used by tests and small tools.
-class PlainSource : public WeightSource {
- public:
-  PlainSource(Manifest& manifest, const Checkpoint& checkpoint, at::ScalarType dtype,
-              at::Device device = at::kCPU);
-  /// Weights by name, for tests with made-up numbers.
-  PlainSource(Manifest& manifest, const std::function<at::Tensor(const Declared&)>& make);
-  Tensors run(int block, const Tensors& inputs, const Body& body) override;
-};
-
 }  // namespace distorch::weights

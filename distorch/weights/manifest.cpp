@@ -2,6 +2,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/quant/fp8.h"
+#include "distorch/quant/joined.h"
 
 namespace distorch::weights {
 
@@ -27,10 +28,23 @@ at::ScalarType Weight::dtype() const {
   return slot_->packed ? at::kFloat : slot_->value.scalar_type();
 }
 
+bool Weight::is_rounded() const {
+  return slot_->arithmetic.kept_in && slot_->packed->encoding == &quant::joined();
+}
+
+at::Tensor Weight::decoded(const quant::Packed& packed) const {
+  if (is_rounded()) return quant::decode(packed, *slot_->arithmetic.kept_in).to(dtype());
+  return quant::decode(packed, dtype());
+}
+
+const quant::Packed* Weight::packed() const {
+  return slot_ && slot_->packed && !is_rounded() ? slot_->packed.get() : nullptr;
+}
+
 at::Tensor Weight::dense(std::optional<at::MemoryFormat> format) const {
   if (!slot_) return {};
   if (slot_->packed) {
-    auto value = quant::decode(*slot_->packed, dtype());
+    auto value = decoded(*slot_->packed);
     return format ? value.contiguous(*format) : value;
   }
   const auto& value = slot_->value;
@@ -44,8 +58,8 @@ at::Tensor Weight::dense(std::optional<at::MemoryFormat> format) const {
 
 std::optional<quant::Packed> Weight::for_fast_product() const {
   if (!slot_ || !slot_->arithmetic.fast_products) return {};
-  if (slot_->packed) return *slot_->packed;
-  auto kept = slot_->value;
+  if (packed()) return *slot_->packed;
+  auto kept = slot_->packed ? dense() : slot_->value;
   if (!kept.defined() || kept.dim() != 2) return {};
   const auto wanted = slot_->arithmetic.kept_in.value_or(kept.scalar_type());
   if (wanted != at::kFloat8_e4m3fn) return {};
@@ -53,7 +67,7 @@ std::optional<quant::Packed> Weight::for_fast_product() const {
 }
 
 at::Tensor Weight::rows(std::int64_t first, std::int64_t count) const {
-  if (slot_->packed) return quant::decode(slot_->packed->rows(first, count), dtype());
+  if (slot_->packed) return decoded(slot_->packed->rows(first, count));
   auto part = slot_->value.narrow(0, first, count);
   if (const auto& kept_in = slot_->arithmetic.kept_in) part = part.to(*kept_in);
   return part.to(dtype());

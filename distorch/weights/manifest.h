@@ -62,13 +62,18 @@ class Weight {
   std::optional<quant::Packed> for_fast_product() const;
   /// Rows `first` .. `first + count - 1` of dimension 0 of dense(), without making the others.
   at::Tensor rows(std::int64_t first, std::int64_t count) const;
-  /// What lies in the slot, for layers that use it as it is; null where it is a plain tensor.
-  const quant::Packed* packed() const { return slot_ ? slot_->packed.get() : nullptr; }
+  /// What lies in the slot, for layers that use it as it is; null where it is a plain tensor, or
+  /// pieces of one that are rounded before they are used.
+  const quant::Packed* packed() const;
   const std::vector<Adapter>& adapters() const { return slot_->adapters; }
   bool declared() const { return slot_ != nullptr; }
   bool defined() const { return slot_ != nullptr && (slot_->value.defined() || slot_->packed); }
 
  private:
+  /// Pieces of plain numbers that are rounded to a type on their way, as those of one tensor are.
+  bool is_rounded() const;
+  at::Tensor decoded(const quant::Packed& packed) const;
+
   Slot* slot_ = nullptr;
 };
 

@@ -292,7 +292,7 @@ TEST_CASE("sim: the profile names operations, places and lanes") {
   sim::reset_clock();
   sim::trace(true);
   {
-    device::Place place("UNet");
+    device::NamedScope place("UNet");
     auto y = at::softmax(x, 0);
   }
   auto z = x.cpu();

@@ -396,7 +396,7 @@ TEST_CASE("sim: values") {
                        doctest::Contains("made on the CPU"), Error);
   SUBCASE("in a dry run they are refused, naming the place") {
     sim::DryScope scope;
-    device::Place outer("KSampler"), inner("step 3");
+    device::NamedScope outer("KSampler"), inner("step 3");
     auto y = at::ones({2, 3}).to(c10::Device("sim:0"));
     CHECK_THROWS_WITH_AS(y.sum().item(), doctest::Contains("KSampler / step 3"), Error);
     CHECK_THROWS_WITH_AS(y.nonzero(), doctest::Contains("[2, 3]"), Error);

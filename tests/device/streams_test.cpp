@@ -130,10 +130,10 @@ TEST_CASE("streams: on the CPU they do nothing, and copies are plain copies") {
 }
 
 TEST_CASE("streams: places nest") {
-  CHECK(Place::path().empty());
+  CHECK(NamedScope::path().empty());
   {
-    Place outer("UNet"), inner("block 3");
-    CHECK(Place::path() == "UNet / block 3");
+    NamedScope outer("UNet"), inner("block 3");
+    CHECK(NamedScope::path() == "UNet / block 3");
   }
-  CHECK(Place::path().empty());
+  CHECK(NamedScope::path().empty());
 }

@@ -5,6 +5,8 @@
 #include <c10/core/InferenceMode.h>
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "tests/support/devices.h"
 
 using namespace distorch;
@@ -71,6 +73,60 @@ TEST_CASE("any device: a modulated norm of tokens, with one or many rows of shif
         }
 }
 
+TEST_CASE("any device: a gated sum of tokens, with one or many rows of the gate") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(9);
+  for (auto [dtype, tolerance] : kTypes)
+    for (std::int64_t width : {64, 3072, 20})
+      for (std::int64_t rows : {1, 7})
+        for (std::int64_t batch : {1, 2}) {
+          CAPTURE(c10::toString(dtype));
+          CAPTURE(width);
+          CAPTURE(rows);
+          auto whole = at::randn({2, 9, width}, generator).to(dtype);
+          auto y = at::randn({2, 7, width}, generator).to(dtype);
+          // One of six chunks of a modulation.
+          auto modulation = at::randn({batch, rows, 6 * width}, generator).to(dtype);
+          auto chunk = [&](const Tensor& all) { return all.narrow(-1, 2 * width, width); };
+          auto wanted =
+              whole.narrow(1, 1, 7).to(kDouble) + chunk(modulation).to(kDouble) * y.to(kDouble);
+          auto got = gated_add(whole.to(device).narrow(1, 1, 7), chunk(modulation.to(device)),
+                               y.to(device));
+          CHECK((got.scalar_type() == dtype));
+          CHECK(relative(got, wanted) < tolerance);
+        }
+}
+
+TEST_CASE("any device: activations of a slice, behind other numbers or alone") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(10);
+  for (auto [dtype, tolerance] : kTypes)
+    for (std::int64_t width : {64, 3072, 20})
+      for (std::int64_t before : {0, 24, 10})
+        for (auto activation : {Activation::GeluTanh, Activation::SwiGlu}) {
+          CAPTURE(c10::toString(dtype));
+          CAPTURE(width);
+          CAPTURE(before);
+          const bool glu = activation == Activation::SwiGlu;
+          const auto wide = glu ? 2 * width : width;
+          // What a product gave: 16 numbers of something else come first in every row.
+          auto product = at::randn({2, 7, 16 + wide}, generator).to(dtype);
+          auto left = at::randn({2, 9, std::max<std::int64_t>(before, 1)}, generator).to(dtype);
+          auto part = [&](const Tensor& all) { return all.narrow(-1, 16, wide); };
+          auto x = part(product).to(kDouble);
+          auto wanted = glu ? at::silu(x.narrow(-1, 0, width)) * x.narrow(-1, width, width)
+                            : at::gelu(x, "tanh");
+          if (before) wanted = at::cat({left.narrow(1, 1, 7).to(kDouble), wanted}, -1);
+          auto got = activated(before ? left.to(device).narrow(1, 1, 7) : Tensor(),
+                               part(product.to(device)), activation);
+          CHECK((got.scalar_type() == dtype));
+          CHECK(got.is_contiguous());
+          CHECK(relative(got, wanted) < tolerance);
+        }
+}
+
 TEST_CASE("any device: heads are normalised and turned by their positions") {
   c10::InferenceMode inference;
   const auto device = test::test_device();
@@ -106,6 +162,12 @@ TEST_CASE("any device: heads are normalised and turned by their positions") {
                 CHECK((y.scalar_type() == dtype));
                 CHECK(relative(y, wanted) < tolerance);
               }
+          // Copied between the heads of others, which stay.
+          auto shared = at::zeros({2, 20, 3, width}, there.options());
+          prepare_heads_into(shared.narrow(1, 4, 11), there, {.norm = false});
+          auto all = at::zeros({2, 20, 3, width}, at::TensorOptions().dtype(dtype));
+          all.narrow(1, 4, 11).copy_(heads_of(product));
+          CHECK(at::equal(shared.cpu(), all));
         }
 }
 

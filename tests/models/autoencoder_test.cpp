@@ -72,8 +72,8 @@ TEST_CASE("autoencoder: three levels and no quant convolutions") {
   CHECK(read.res_blocks == 1);
   CHECK_FALSE(read.quant);
   CHECK(read.downscale() == 4);
-  weights::PlainSource source(vae.manifest(),
-                              [](const auto& w) { return tiny_weight(w.name, w.shape); });
+  test::PlainSource source(vae.manifest(),
+                           [](const auto& w) { return tiny_weight(w.name, w.shape); });
   CHECK(vae.decode(at::randn({1, 4, 3, 2})).sizes() == at::IntArrayRef({1, 3, 12, 8}));
 }
 
@@ -85,7 +85,7 @@ TEST_CASE("autoencoder: 16 channels without quant convolutions (SD 3, FLUX), in 
     auto part = vae_part(*file);
     Autoencoder vae(vae_config(part));
     check_complete(vae.manifest(), part, "autoencoder");
-    weights::PlainSource source(vae.manifest(), part, at::kFloat);
+    test::PlainSource source(vae.manifest(), part, at::kFloat);
     CHECK(vae.shape().latent_channels == 16);
     CHECK(vae.shape().downscale == 4);
     CHECK(difference(vae.decode_pixels(dump["z"]), dump["decoded"]) < 1e-4);
@@ -153,8 +153,8 @@ TEST_CASE("autoencoder: a decoder of other widths than the encoder's") {
   auto read = vae_config(vae_part(shapes_only(vae.manifest(), "vae.")));
   CHECK(read.channels == c.channels);
   CHECK(read.decoder_channels == c.decoder_channels);
-  weights::PlainSource source(vae.manifest(),
-                              [](const auto& w) { return tiny_weight(w.name, w.shape); });
+  test::PlainSource source(vae.manifest(),
+                           [](const auto& w) { return tiny_weight(w.name, w.shape); });
   auto latent = vae.encode_mean(at::rand({1, 3, 8, 12}));
   CHECK(vae.decode_pixels(latent).sizes() == at::IntArrayRef({1, 3, 8, 12}));
 }

@@ -164,7 +164,7 @@ TEST_CASE("SD3: what does not fit is told in one sentence") {
   auto tensors = tiny_tensors({"sd3_medium"});
   TemporaryCheckpoint file(tensors);
   auto network = detect_family(*file)->make_network();
-  weights::PlainSource source(network->manifest(), detect_family(*file)->diffusion(), at::kFloat);
+  test::PlainSource source(network->manifest(), detect_family(*file)->diffusion(), at::kFloat);
   Dump dump("sd3_medium");
   auto message = [&](const Inputs& inputs) -> std::string {
     try {

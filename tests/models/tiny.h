@@ -13,6 +13,7 @@
 #include "distorch/formats/catalog.h"
 #include "distorch/formats/safetensors.h"
 #include "distorch/weights/checkpoint.h"
+#include "tests/support/plain_source.h"
 
 /// The tiny models of tests/parity: names and shapes from the dump's JSON, values from the seeded
 /// rule in its README.
@@ -142,7 +143,7 @@ inline std::int64_t parameters(const weights::Manifest& manifest) {
 
 /// Runs every block twice and fails unless both results have the same bits and the inputs are
 /// untouched: what blocks promise, so that they can be repeated after an out-of-memory error.
-class TwiceSource : public weights::PlainSource {
+class TwiceSource : public PlainSource {
  public:
   using PlainSource::PlainSource;
   weights::Tensors run(int block, const weights::Tensors& inputs,

@@ -76,7 +76,7 @@ TEST_CASE("UNet: bfloat16 stays near float32") {
   TemporaryCheckpoint file(tiny_tensors({"unet_sd1"}));
   const auto part = models::detect_family(*file)->diffusion();
   UNet unet(models::sd::unet_config(part));
-  weights::PlainSource source(unet.manifest(), part, at::kBFloat16);
+  test::PlainSource source(unet.manifest(), part, at::kBFloat16);
   auto out = unet.apply(input_of(dump, "main"));
   CHECK(out.dtype() == at::kFloat);
   CHECK(difference(out, dump["main/out"]) < 0.05);
@@ -225,7 +225,7 @@ TEST_CASE("UNet: patches on every layer equal merged weights") {
   TemporaryCheckpoint file(tiny_tensors({"unet_sd1"}));
   const auto part = models::detect_family(*file)->diffusion();
   UNet unet(models::sd::unet_config(part));
-  weights::PlainSource source(unet.manifest(), part, at::kFloat);
+  test::PlainSource source(unet.manifest(), part, at::kFloat);
   auto input = input_of(dump, "main");
   auto plain = unet.apply(input);
   std::vector<Tensor> merged;

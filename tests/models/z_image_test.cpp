@@ -111,7 +111,7 @@ TEST_CASE("Z-Image: what does not fit is told in one sentence") {
   TemporaryCheckpoint file(tensors);
   auto family = detect_family(*file);
   auto network = family->make_network();
-  weights::PlainSource source(network->manifest(), family->diffusion(), at::kFloat);
+  test::PlainSource source(network->manifest(), family->diffusion(), at::kFloat);
   auto inputs = inputs_of(Dump("z_image"), "main");
   inputs.set("context", at::zeros({2, 7, 24}));
   CHECK_THROWS_WITH_AS(network->apply(inputs),

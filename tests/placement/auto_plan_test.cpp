@@ -155,7 +155,8 @@ TEST_CASE(
 
 TEST_CASE("auto: several models stay side by side where they fit") {
   auto system = two_cards();
-  std::vector<Use> uses = {{even_model(10, gib(1), 0.1), 10}, {even_model(10, gib(1), 0.1), 10}};
+  std::vector<ModelUse> uses = {{even_model(10, gib(1), 0.1), 10},
+                                {even_model(10, gib(1), 0.1), 10}};
   auto plan = auto_plan(system, uses);
   CHECK(plan.kept);
   CHECK(plan.total_s == doctest::Approx(20));
@@ -166,15 +167,15 @@ TEST_CASE("auto: several models share the budget by their steps, peak of all wit
   System system;
   system.devices = {{"cuda:0", gib(24), gib(20)}, {"cpu", gib(256), gib(256)}};
   system.links = {{"cpu", "cuda:0", 10e9}};
-  std::vector<Use> uses = {{even_model(24, gib(0.4), 0.01), 1},
-                           {even_model(40, gib(0.4), 0.02), 30},
-                           {even_model(40, gib(0.4), 0.02), 30}};
-  for (Use& use : uses) use.model.activation_bytes = gib(1);
+  std::vector<ModelUse> uses = {{even_model(24, gib(0.4), 0.01), 1},
+                                {even_model(40, gib(0.4), 0.02), 30},
+                                {even_model(40, gib(0.4), 0.02), 30}};
+  for (ModelUse& use : uses) use.model.activation_bytes = gib(1);
   auto plan = auto_plan(system, uses);
   if (plan.kept) CHECK(peak_of_all(plan) <= gib(20));
   CHECK(plan.placements[1].bytes[0] > plan.placements[0].bytes[0]);
   double alone = 0;  // each with everything streamed
-  for (const Use& use : uses)
+  for (const ModelUse& use : uses)
     alone += use.steps * std::max(0.0, static_cast<double>(use.model.bytes()) / 10e9);
   CHECK(plan.total_s < alone);
 }
@@ -187,7 +188,7 @@ TEST_CASE("auto: models side by side keep their rings, also those that do not ru
     System system;
     system.devices = {{"cuda:0", gib(24), gib(random.real(2, 20))}, {"cpu", gib(256), gib(256)}};
     system.links = {{"cpu", "cuda:0", 10e9}};
-    std::vector<Use> uses;
+    std::vector<ModelUse> uses;
     for (int i = random.whole(2, 3); i > 0; --i) {
       auto model = even_model(random.whole(4, 30), gib(random.real(0.1, 0.6)), 0.02);
       model.activation_bytes = gib(random.real(0.1, 1));
@@ -209,7 +210,7 @@ TEST_CASE("auto: models that do not even fit with one slot each are no plan side
   System system;
   system.devices = {{"cuda:0", gib(24), gib(2.5)}, {"cpu", gib(256), gib(256)}};
   system.links = {{"cpu", "cuda:0", 10e9}};
-  std::vector<Use> uses = {{even_model(4, gib(1), 0.1), 10}, {even_model(4, gib(1), 0.1), 10}};
+  std::vector<ModelUse> uses = {{even_model(4, gib(1), 0.1), 10}, {even_model(4, gib(1), 0.1), 10}};
   REQUIRE(plan_side_by_side(system, uses));
   system.devices[0].budget_bytes = gib(1.9);
   CHECK_FALSE(plan_side_by_side(system, uses));

@@ -6,6 +6,7 @@
 #include "distorch/device/memory.h"
 #include "tests/streaming/toy_model.h"
 #include "tests/support/devices.h"
+#include "tests/support/plain_source.h"
 
 // What every accelerator has to keep, the simulated and the real: DISTORCH_TEST_DEVICE=cuda:0
 // streaming_test
@@ -256,7 +257,7 @@ TEST_CASE("any device: convolutions are laid out where they come to rest, stream
   auto x = at::randn({1, channels, 6, 5}, generator);
   at::Tensor plain;
   {
-    weights::PlainSource source(manifest, [&](const weights::Declared& weight) {
+    test::PlainSource source(manifest, [&](const weights::Declared& weight) {
       auto value = weights::mapped_tensor(*checkpoint.find(weight.name));
       return accelerator && value.dim() == 4 ? value.contiguous(layout) : value;
     });
@@ -425,7 +426,7 @@ TEST_CASE(
   constexpr std::int64_t factor_bytes = 2 * 4 * width * 4;
   auto merged = [&](double strength) {
     toy::Model plain(blocks, width);
-    weights::PlainSource source(plain.manifest(), [&](const weights::Declared& weight) {
+    test::PlainSource source(plain.manifest(), [&](const weights::Declared& weight) {
       auto value = weights::mapped_tensor(*checkpoint.find(weight.name)).clone();
       for (const auto& named : *adapters) {
         if (named.weight != weight.name) continue;

@@ -195,7 +195,7 @@ TEST_CASE("a ring that is fed by a device has neither staging buffers nor a thre
   for (auto& block : subject.blocks) {
     block.donor = at::empty({block.layout->slot_bytes},
                             at::TensorOptions().dtype(at::kByte).device(at::Device("sim:1")));
-    block.donor.narrow(0, 0, block.layout->runs[0].size_bytes)
+    block.donor.narrow(0, 0, block.layout->stretches[0].size_bytes)
         .copy_(weights::mapped_tensor(block.layout->items[0].stored).view(-1).view(at::kByte));
   }
   subject.ring.reset();

@@ -8,6 +8,7 @@
 #include "distorch/device/sim/sim.h"
 #include "tests/streaming/toy_model.h"
 #include "tests/support/faults.h"
+#include "tests/support/plain_source.h"
 #include "tests/support/poison.h"
 
 using namespace distorch;
@@ -29,7 +30,7 @@ at::Tensor input() {
 at::Tensor expected(toy::Folder& folder, at::ScalarType dtype = at::kFloat) {
   toy::Model model(blocks, width);
   auto checkpoint = folder.write(model, dtype);
-  weights::PlainSource source(model.manifest(), checkpoint, at::kFloat);
+  test::PlainSource source(model.manifest(), checkpoint, at::kFloat);
   return model.forward(model.forward(input()));
 }
 

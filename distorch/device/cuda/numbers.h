@@ -14,7 +14,7 @@ inline const char* define_of(c10::ScalarType dtype) {
   }
 }
 
-/// Number, up() to float and down() from it, rounded to even; Pair and Quad are read at once.
+/// Number, up() to float and down() from it, rounded to even; Pair, Quad and Eight are read at once.
 /// row_sum() adds a number over the threads of a row, which lie side by side (x); `partial` has room
 /// for one number a warp.
 inline constexpr const char* kNumbers = R"(
@@ -37,6 +37,7 @@ __device__ unsigned short down(float f) {
 #endif
 struct alignas(2 * sizeof(Number)) Pair { Number x, y; };
 struct alignas(4 * sizeof(Number)) Quad { Number v[4]; };
+struct alignas(16) Eight { Number v[8]; };
 __device__ float2 get(const Pair& p) { return make_float2(up(p.x), up(p.y)); }
 __device__ Pair put(float x, float y) { return {down(x), down(y)}; }
 

@@ -61,29 +61,29 @@ class GraphRecording final : public Recording, public Recorder {
   void aside(const std::function<void()>& action) override {
     if (!on_stream_) return action();  // recording has failed: what cleans up is still to be done
     end(true);
-    parts_.back().then = action;
+    segments_.back().then = action;
     action();
     begin();
   }
 
   void replay() override {
     c10::DeviceGuard guard(device_);
-    for (auto& part : parts_) {
+    for (auto& part : segments_) {
       if (part.something) part.graph->replay();
       if (part.then) part.then();
     }
   }
 
  private:
-  struct Part {
+  struct Segment {
     std::unique_ptr<Graph> graph;
     bool something = false;
     std::function<void()> then;
   };
 
   void begin() {
-    parts_.push_back({module().graph(), false, {}});
-    auto& graph = *parts_.back().graph;
+    segments_.push_back({module().graph(), false, {}});
+    auto& graph = *segments_.back().graph;
     on_stream_.emplace(stream_);  // the default stream cannot be recorded
     try {
       graph.begin(pool_);
@@ -107,7 +107,7 @@ class GraphRecording final : public Recording, public Recorder {
   }
 
   void end(bool do_it) {
-    auto& part = parts_.back();
+    auto& part = segments_.back();
     part.something = something_issued();
     try {
       static Silence silence;
@@ -126,7 +126,7 @@ class GraphRecording final : public Recording, public Recorder {
   c10::Stream stream_;
   std::optional<c10::StreamGuard> on_stream_;  // while operations are recorded
   Graph::Pool pool_{0, 0};
-  std::vector<Part> parts_;
+  std::vector<Segment> segments_;
 };
 
 }  // namespace

@@ -59,12 +59,65 @@ extern "C" __global__ void modulated_norm(const Number* x, Number* y, const Numb
 )",
                                  kNumbers};
 
+// One block of threads a row, eight numbers at a time.
+constexpr KernelSource gated{"gated_add", R"(
+extern "C" __global__ void gated_add(const Number* x, const Number* gate, const Number* y,
+                                     Number* out, int length, int width, long long x_batch,
+                                     long long x_row, long long gate_batch, long long gate_row,
+                                     long long y_batch, long long y_row) {
+  const int token = blockIdx.x, b = token / length, l = token % length;
+  const Eight* xs = (const Eight*)(x + b * x_batch + l * x_row);
+  const Eight* gates = (const Eight*)(gate + b * gate_batch + l * gate_row);
+  const Eight* ys = (const Eight*)(y + b * y_batch + l * y_row);
+  Eight* to = (Eight*)(out + (long long)token * width);
+  for (int i = threadIdx.x; i < width / 8; i += blockDim.x) {
+    const Eight p = xs[i], g = gates[i], q = ys[i];
+    Eight sum;
+    for (int j = 0; j < 8; ++j) sum.v[j] = down(up(p.v[j]) + up(g.v[j]) * up(q.v[j]));
+    to[i] = sum;
+  }
+}
+)",
+                             kNumbers};
+
+constexpr KernelSource activate{"activated", R"(
+__device__ float gelu_tanh(float x) {
+  return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+}
+__device__ float silu(float x) { return x / (1.0f + __expf(-x)); }
+
+extern "C" __global__ void activated(const Number* left, const Number* x, Number* y, int length,
+                                     int left_width, int width, long long left_batch,
+                                     long long left_row, long long x_batch, long long x_row,
+                                     int glu) {
+  const int token = blockIdx.x, b = token / length, l = token % length;
+  const Eight* before = (const Eight*)(left + b * left_batch + l * left_row);
+  const Eight* from = (const Eight*)(x + b * x_batch + l * x_row);
+  Eight* to = (Eight*)(y + (long long)token * (left_width + width));
+  const int first = left_width / 8, count = width / 8;
+  for (int i = threadIdx.x; i < first; i += blockDim.x) to[i] = before[i];
+  for (int i = threadIdx.x; i < count; i += blockDim.x) {
+    const Eight p = from[i];
+    Eight out;
+    if (glu) {
+      const Eight q = from[i + count];
+      for (int j = 0; j < 8; ++j) out.v[j] = down(silu(up(p.v[j])) * up(q.v[j]));
+    } else {
+      for (int j = 0; j < 8; ++j) out.v[j] = down(gelu_tanh(up(p.v[j])));
+    }
+    to[first + i] = out;
+  }
+}
+)",
+                                kNumbers};
+
 // A row is one head of one token. The pair i is (2i, 2i + 1) or, with halves, (i, i + width / 2).
 constexpr KernelSource prepare{"heads", R"(
 extern "C" __global__ void heads(const Number* x, Number* y, const Number* weight,
                                  const float* cosines, const float* sines, long long rows,
                                  int length, int count, int width, long long x_batch,
-                                 long long x_row, long long x_head, long long table_batch,
+                                 long long x_row, long long x_head, long long y_batch,
+                                 long long y_row, long long table_batch,
                                  float eps, int norm, int halves) {
   __shared__ float partial[32];
   const long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
@@ -74,7 +127,7 @@ extern "C" __global__ void heads(const Number* x, Number* y, const Number* weigh
   const int l = token % length;
   const long long b = token / length;
   const Number* from = x + b * x_batch + l * x_row + h * x_head;
-  Number* to = y + row * width;
+  Number* to = y + b * y_batch + l * y_row + h * width;
   const int half = width / 2;
   float factor = 1.0f;
   if (norm) {
@@ -136,6 +189,13 @@ long long step_of(const at::Tensor& x, std::int64_t dim) {
   return x.size(dim) == 1 ? 0 : x.stride(dim);
 }
 
+/// Threads of a row that is worked on by eights.
+unsigned threads_for(std::int64_t width) {
+  unsigned threads = 32;
+  while (threads < 256 && width > 8 * static_cast<std::int64_t>(threads)) threads *= 2;
+  return threads;
+}
+
 }  // namespace
 
 at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
@@ -168,17 +228,67 @@ at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at
   return y;
 }
 
-at::Tensor heads(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& cos,
-                 const at::Tensor& sin, double eps, bool norm, bool halves) {
+at::Tensor gated_add(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
+  const char* kind = define_of(x.scalar_type());
+  if (!kind || x.dim() != 3 || x.numel() == 0 || y.sizes() != x.sizes() || x.size(2) % 8 != 0)
+    return {};
+  for (const auto* part : {&x, &gate, &y})
+    if (part->scalar_type() != x.scalar_type() || part->dim() != 3 || part->size(2) != x.size(2) ||
+        !aligned(*part, 8))
+      return {};
+  auto* function = kernel(x.device().index(), gated, kind);
+  if (!function) return {};
+  auto out = at::empty(x.sizes(), x.options());
+  const void *a = x.const_data_ptr(), *g = gate.const_data_ptr(), *b = y.const_data_ptr();
+  void* to = out.mutable_data_ptr();
+  int length = static_cast<int>(x.size(1)), width = static_cast<int>(x.size(2));
+  long long steps[] = {step_of(x, 0),    step_of(x, 1), step_of(gate, 0),
+                       step_of(gate, 1), step_of(y, 0), step_of(y, 1)};
+  void* arguments[] = {&a,        &g,        &b,        &to,       &length,   &width,
+                       &steps[0], &steps[1], &steps[2], &steps[3], &steps[4], &steps[5]};
+  launch(gated, function, {static_cast<unsigned>(x.size(0) * x.size(1))}, {threads_for(width)}, 0,
+         current_stream(x.device()), arguments);
+  return out;
+}
+
+at::Tensor activated(const at::Tensor& left, const at::Tensor& x, Activation activation) {
+  const char* kind = define_of(x.scalar_type());
+  int glu = activation == Activation::SwiGlu;
+  if (!kind || x.dim() != 3 || x.numel() == 0 || x.size(2) % (glu ? 16 : 8) != 0 || !aligned(x, 8))
+    return {};
+  if (left.defined() && (left.scalar_type() != x.scalar_type() || left.dim() != 3 ||
+                         left.size(2) % 8 != 0 || !aligned(left, 8)))
+    return {};
+  auto* function = kernel(x.device().index(), activate, kind);
+  if (!function) return {};
+  int width = static_cast<int>(glu ? x.size(2) / 2 : x.size(2));
+  int left_width = left.defined() ? static_cast<int>(left.size(2)) : 0;
+  auto y = at::empty({x.size(0), x.size(1), left_width + width}, x.options());
+  const void *before = left.defined() ? left.const_data_ptr() : nullptr, *from = x.const_data_ptr();
+  void* to = y.mutable_data_ptr();
+  int length = static_cast<int>(x.size(1));
+  long long steps[] = {left.defined() ? step_of(left, 0) : 0, left.defined() ? step_of(left, 1) : 0,
+                       step_of(x, 0), step_of(x, 1)};
+  void* arguments[] = {&before,   &from,     &to,       &length,   &left_width, &width,
+                       &steps[0], &steps[1], &steps[2], &steps[3], &glu};
+  launch(activate, function, {static_cast<unsigned>(x.size(0) * x.size(1))}, {threads_for(width)},
+         0, current_stream(x.device()), arguments);
+  return y;
+}
+
+bool heads(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight,
+           const at::Tensor& cos, const at::Tensor& sin, double eps, bool norm, bool halves) {
   constexpr std::int64_t wide = 512;
   const char* kind = define_of(x.scalar_type());
   const auto width = x.size(-1);
-  if (!kind || x.dim() != 4 || x.numel() == 0 || width % 2 != 0 || !aligned(x, 2)) return {};
+  if (!kind || x.dim() != 4 || x.numel() == 0 || width % 2 != 0 || !aligned(x, 2)) return false;
+  if (y.scalar_type() != x.scalar_type() || y.sizes() != x.sizes() || y.stride(2) != width ||
+      !aligned(y, 2))
+    return false;
   if (weight.defined() && (weight.scalar_type() != x.scalar_type() || !weight.is_contiguous()))
-    return {};
+    return false;
   auto* function = kernel(x.device().index(), prepare, kind);
-  if (!function) return {};
-  auto y = at::empty(x.sizes(), x.options());
+  if (!function) return false;
   const void *from = x.const_data_ptr(), *w = weight.defined() ? weight.const_data_ptr() : nullptr,
              *c = cos.defined() ? cos.const_data_ptr() : nullptr,
              *s = sin.defined() ? sin.const_data_ptr() : nullptr;
@@ -187,16 +297,16 @@ at::Tensor heads(const at::Tensor& x, const at::Tensor& weight, const at::Tensor
   int length = static_cast<int>(x.size(1)), count = static_cast<int>(x.size(2));
   int each = static_cast<int>(width), n = norm, in_halves = halves;
   long long steps[] = {step_of(x, 0), step_of(x, 1), step_of(x, 2),
-                       cos.defined() ? step_of(cos, 0) : 0};
+                       step_of(y, 0), step_of(y, 1), cos.defined() ? step_of(cos, 0) : 0};
   float e = static_cast<float>(eps);
-  void* arguments[] = {&from,     &to,    &w,    &c,        &s,        &rows,
-                       &length,   &count, &each, &steps[0], &steps[1], &steps[2],
-                       &steps[3], &e,     &n,    &in_halves};
+  void* arguments[] = {&from,     &to,       &w,        &c,        &s,        &rows,
+                       &length,   &count,    &each,     &steps[0], &steps[1], &steps[2],
+                       &steps[3], &steps[4], &steps[5], &e,        &n,        &in_halves};
   // A narrow row is one warp's, with eight of them in a block; a wide row is a block's.
   const Extent threads = width <= wide ? Extent{32, 8} : Extent{256, 1};
   launch(prepare, function, {static_cast<unsigned>((rows + threads.y - 1) / threads.y)}, threads, 0,
          current_stream(x.device()), arguments);
-  return y;
+  return true;
 }
 
 }  // namespace distorch::device::cuda

@@ -22,7 +22,7 @@ void register_copies(torch::Library& aten);
 void register_kernels(torch::Library& aten);
 
 /// The block behind a sim tensor. Error(Internal) for memory that the simulator did not make.
-Block& block_of(const at::Tensor& sim_tensor);
+Allocation& allocation_of(const at::Tensor& sim_tensor);
 
 /// A new tensor on the device; memory is counted, and taken from the host in exec mode. Throws
 /// c10::OutOfMemoryError.
@@ -79,10 +79,10 @@ class Operation {
   std::int64_t bytes_ = 0;
   c10::ScalarType dtype_ = c10::ScalarType::Undefined;
   std::vector<Held> held_;
-  std::vector<Use> uses_;
-  std::vector<Use> results_;
+  std::vector<Touch> uses_;
+  std::vector<Touch> results_;
   std::vector<at::Tensor> outputs_;
-  std::unique_ptr<Block> beside_;
+  std::unique_ptr<Allocation> beside_;
 };
 
 /// Kind and arithmetic of an operation by its name, from all its arguments and from the tensors

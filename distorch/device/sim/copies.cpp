@@ -53,7 +53,7 @@ void copy_host(const at::Tensor& from, const at::Tensor& to, bool non_blocking) 
   const auto side = host_side(host_tensor, !upload);
   const int stream = machine().current_stream(index);
   const auto* label = label_of(upload ? "copy to device" : "copy to host");
-  machine().use(stream, label, {use_of(device_tensor, upload)});
+  machine().use(stream, label, {touch_of(device_tensor, upload)});
   CopyJob job{upload ? "cpu" : device_name(index), upload ? device_name(index) : "cpu"};
   job.bytes = static_cast<int64_t>(from.numel()) * from.element_size();
   job.slowdown = side.registered ? 1 : 1 / machine().options().pageable_share;
@@ -92,7 +92,7 @@ void copy_across(const at::Tensor& from, const at::Tensor& to) {
   const int stream = machine().current_stream(source), other = machine().current_stream(target);
   machine().wait(stream, machine().record(other));
   const auto* label = label_of("copy between devices");
-  machine().use(stream, label, {use_of(from, false), use_of(to, true)});
+  machine().use(stream, label, {touch_of(from, false), touch_of(to, true)});
   copy_values(cpu_or_view(to), cpu_or_view(from));
   CopyJob job{device_name(source), device_name(target)};
   job.bytes = static_cast<int64_t>(from.numel()) * from.element_size();
@@ -126,9 +126,9 @@ at::Scalar value_of(const at::Tensor& tensor) {
   auto& m = machine();
   const int index = tensor.device().index();
   m.require(index);
-  const auto* writer = block_of(tensor).log.last_writer();
+  const auto* writer = allocation_of(tensor).log.last_writer();
   if (m.is_dry()) {
-    const auto place = device::Place::path();
+    const auto place = device::NamedScope::path();
     throw Error(
         ErrorKind::Internal, place.empty() ? "dry run" : place,
         fmt::format(
@@ -137,7 +137,7 @@ at::Scalar value_of(const at::Tensor& tensor) {
   }
   const int stream = m.current_stream(index);
   const auto* label = label_of("item");
-  m.use(stream, label, {use_of(tensor, false)});
+  m.use(stream, label, {touch_of(tensor, false)});
   m.transfer(stream, label,
              {device_name(index), "cpu", static_cast<int64_t>(tensor.element_size()), 1, true});
   return host_view(tensor).item();
@@ -160,7 +160,7 @@ bool equal(const at::Tensor& a, const at::Tensor& b) {
 
 void record_stream(at::Tensor& tensor, c10::Stream stream) {
   auto& m = machine();
-  m.record_use(block_of(tensor), m.stream_of(stream.device_index(), stream.id()));
+  m.record_use(allocation_of(tensor), m.stream_of(stream.device_index(), stream.id()));
 }
 
 }  // namespace

@@ -63,7 +63,7 @@ std::string shape_text(const std::vector<at::Tensor>& tensors) {
 [[noreturn]] void refuse_dry_value(const std::string& name, const Operation& operation) {
   std::vector<at::Tensor> tensors;
   for (const auto& held : operation.held()) tensors.push_back(held.sim);
-  const auto place = device::Place::path();
+  const auto place = device::NamedScope::path();
   throw Error(
       ErrorKind::Internal, place.empty() ? name : place,
       fmt::format("{} needs values, or a rule for its shape, that a dry run does not have (of {})",

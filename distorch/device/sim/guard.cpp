@@ -72,7 +72,7 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   void recordDataPtrOnStream(const c10::DataPtr& pointer,
                              const c10::Stream& stream) const override {
     if (!pointer.get_context()) return;
-    machine().record_use(*static_cast<Block*>(pointer.get_context()), dense(stream));
+    machine().record_use(*static_cast<Allocation*>(pointer.get_context()), dense(stream));
   }
 
   void record(void** event, const c10::Stream& stream, c10::DeviceIndex,

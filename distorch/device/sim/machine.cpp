@@ -45,13 +45,13 @@ const char* dtype_name(c10::ScalarType dtype) {
 const std::string* label_of(const std::string& operation) {
   static std::mutex mutex;
   static std::set<std::string> labels;
-  auto place = device::Place::path();
+  auto place = device::NamedScope::path();
   std::lock_guard lock(mutex);
   return &*labels.insert(place.empty() ? operation : place + " / " + operation).first;
 }
 
-Use use_of(const at::Tensor& tensor, bool writes) {
-  auto& block = *static_cast<Block*>(tensor.storage().data_ptr().get_context());
+Touch touch_of(const at::Tensor& tensor, bool writes) {
+  auto& block = *static_cast<Allocation*>(tensor.storage().data_ptr().get_context());
   const auto item = static_cast<std::int64_t>(tensor.element_size());
   std::int64_t last = 0;
   for (std::int64_t d = 0; d < tensor.dim(); ++d) {
@@ -62,7 +62,7 @@ Use use_of(const at::Tensor& tensor, bool writes) {
   return {&block, begin, begin + (last + 1) * item, writes};
 }
 
-Block::~Block() {
+Allocation::~Allocation() {
   if (machine) machine->release(*this);
 }
 
@@ -178,10 +178,10 @@ void Machine::check_reuse(int index, int stream, std::int64_t bytes) {
   }
 }
 
-std::unique_ptr<Block> Machine::reserve(int device, std::int64_t bytes) {
+std::unique_ptr<Allocation> Machine::reserve(int device, std::int64_t bytes) {
   std::lock_guard lock(mutex_);
   require(device);
-  auto block = std::make_unique<Block>();
+  auto block = std::make_unique<Allocation>();
   block->device = device;
   block->stream = current_stream(device);
   block->is_dry = is_dry();
@@ -199,7 +199,7 @@ std::unique_ptr<Block> Machine::reserve(int device, std::int64_t bytes) {
   return block;
 }
 
-void Machine::release(Block& block) noexcept {
+void Machine::release(Allocation& block) noexcept {
   std::lock_guard lock(mutex_);
   auto& device = devices_[block.device];
   if (options_.race_check && block.counted_bytes > 0 &&
@@ -215,14 +215,14 @@ void Machine::release(Block& block) noexcept {
   device.pending.push_back(std::move(pending));
 }
 
-void Machine::record_use(Block& block, int stream) {
+void Machine::record_use(Allocation& block, int stream) {
   std::lock_guard lock(mutex_);
   auto& known = block.also_used_on;
   if (block.machine.get() != this || stream == block.stream) return;
   if (std::find(known.begin(), known.end(), stream) == known.end()) known.push_back(stream);
 }
 
-void Machine::recount(Block& block, std::int64_t bytes) {
+void Machine::recount(Allocation& block, std::int64_t bytes) {
   std::lock_guard lock(mutex_);
   const auto more = rounded(bytes) - block.counted_bytes;
   if (more == 0) return;
@@ -262,7 +262,7 @@ void Machine::require(int device) {
                 "the device is gone: it stopped answering");
 }
 
-void Machine::race(int device, const Use& use, int stream, const std::string* label,
+void Machine::race(int device, const Touch& use, int stream, const std::string* label,
                    const Access& earlier) const {
   throw Error(
       ErrorKind::Internal, devices_[device].name,
@@ -275,7 +275,7 @@ void Machine::race(int device, const Use& use, int stream, const std::string* la
                   *earlier.what, stream_name(earlier.stream), earlier.begin, earlier.end));
 }
 
-void Machine::use(int stream, const std::string* label, const std::vector<Use>& uses) {
+void Machine::use(int stream, const std::string* label, const std::vector<Touch>& uses) {
   std::lock_guard lock(mutex_);
   const auto number = order_.tick(stream);
   if (!options_.race_check) return;

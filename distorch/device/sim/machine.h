@@ -20,7 +20,7 @@ namespace distorch::sim {
 inline constexpr auto kSim = c10::DeviceType::PrivateUse1;
 
 /// What stands behind the storage of a sim tensor: the context of its DataPtr.
-struct Block {
+struct Allocation {
   std::shared_ptr<Machine> machine;
   int device = 0;
   int stream = 0;                  // it was allocated for
@@ -30,20 +30,20 @@ struct Block {
   AccessLog log;
   std::vector<int> also_used_on;  // record_stream
 
-  Block() = default;
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
-  ~Block();
+  Allocation() = default;
+  Allocation(const Allocation&) = delete;
+  Allocation& operator=(const Allocation&) = delete;
+  ~Allocation();
 };
 
 /// A use of bytes [begin, end) of a block.
-struct Use {
-  Block* block;
+struct Touch {
+  Allocation* block;
   std::int64_t begin, end;
   bool writes;
 };
 /// The bytes that a tensor reaches, from its sizes and strides.
-Use use_of(const at::Tensor& sim_tensor, bool writes);
+Touch touch_of(const at::Tensor& sim_tensor, bool writes);
 
 struct HostUse {
   const void* start = nullptr;
@@ -89,18 +89,18 @@ class Machine : public std::enable_shared_from_this<Machine> {
   c10::StreamId new_stream_id(int device);
 
   /// Counts memory for a new block of the thread's current stream. Throws c10::OutOfMemoryError.
-  std::unique_ptr<Block> reserve(int device, std::int64_t bytes);
-  void release(Block& block) noexcept;
+  std::unique_ptr<Allocation> reserve(int device, std::int64_t bytes);
+  void release(Allocation& block) noexcept;
   /// The block's memory is held back after its release until the stream is past it.
-  void record_use(Block& block, int stream);
+  void record_use(Allocation& block, int stream);
   /// Changes what a block counts, after its storage was resized.
-  void recount(Block& block, std::int64_t bytes);
+  void recount(Allocation& block, std::int64_t bytes);
 
   /// Checks that the device is there. Error(Usage) or Error(Internal).
   void require(int device);
   /// Checks that `uses` are ordered after what they conflict with, and remembers them as the
   /// stream's next operation.
-  void use(int stream, const std::string* label, const std::vector<Use>& uses);
+  void use(int stream, const std::string* label, const std::vector<Touch>& uses);
   /// A kernel that takes what base/rig.h says (seconds_of).
   void kernel(int stream, const std::string* label, const KernelWork& work);
   /// A copy over the rig's links.
@@ -162,7 +162,7 @@ class Machine : public std::enable_shared_from_this<Machine> {
   void release_pending(DeviceState& device, bool wait);
   void make_room(int device, std::int64_t bytes);
   void check_reuse(int device, int stream, std::int64_t bytes);
-  [[noreturn]] void race(int device, const Use& use, int stream, const std::string* label,
+  [[noreturn]] void race(int device, const Touch& use, int stream, const std::string* label,
                          const Access& earlier) const;
   [[noreturn]] void out_of_memory(const DeviceState& device, std::int64_t bytes) const;
   std::string stream_name(int stream) const;

@@ -11,7 +11,7 @@ namespace distorch::sim {
 namespace {
 
 // A view with gaps reaches more bytes than it has, an expanded one fewer.
-std::int64_t bytes_touched(const at::Tensor& tensor, const Use& use) {
+std::int64_t bytes_touched(const at::Tensor& tensor, const Touch& use) {
   return std::min(use.end - use.begin, static_cast<std::int64_t>(tensor.nbytes()));
 }
 
@@ -39,7 +39,7 @@ at::Tensor Operation::input(const at::Tensor& tensor, bool writes) {
               " found at least two devices, sim:", device_, " and sim:", device, "!");
   if (dtype_ == c10::ScalarType::Undefined) dtype_ = tensor.scalar_type();
   auto view = host_view(tensor);
-  auto use = use_of(tensor, writes);
+  auto use = touch_of(tensor, writes);
   bytes_ += bytes_touched(tensor, use);
   uses_.push_back(use);
   held_.push_back({tensor, view});
@@ -72,7 +72,7 @@ at::Tensor Operation::output(const at::Tensor& result) {
   }
   auto adopted = adopt(result, device_);
   held_.push_back({adopted, result});  // two results may share their memory
-  results_.push_back(use_of(adopted, true));
+  results_.push_back(touch_of(adopted, true));
   bytes_ += bytes_touched(adopted, results_.back());
   return adopted;
 }
@@ -81,7 +81,7 @@ void Operation::end(KernelWork work) {
   for (const auto& held : held_) follow(held.sim, held.view);
   if (!results_.empty()) {
     results_.clear();
-    for (const auto& held : held_) results_.push_back(use_of(held.sim, true));
+    for (const auto& held : held_) results_.push_back(touch_of(held.sim, true));
     results_.erase(results_.begin(), results_.begin() + static_cast<std::ptrdiff_t>(uses_.size()));
     machine().use(stream_, label_, results_);
   }

@@ -111,7 +111,7 @@ void model_transfer(const c10::Stream& stream, const std::string& from, const st
 /// One stretch of work. Lanes: "sim:0 compute", "sim:0 stream 3", "cpu->sim:0".
 struct Interval {
   std::string lane;
-  std::string name;  // operation, with device::Place::path() in front where there is one
+  std::string name;  // operation, with device::NamedScope::path() in front where there is one
   double start_s = 0;
   double end_s = 0;
   std::int64_t bytes = 0;

@@ -6,21 +6,21 @@
 namespace distorch::sim {
 namespace {
 
-void delete_block(void* context) { delete static_cast<Block*>(context); }
+void delete_allocation(void* context) { delete static_cast<Allocation*>(context); }
 
 at::Allocator* host_allocator(bool dry) {
   return dry ? c10::GetAllocator(c10::DeviceType::Meta) : c10::GetCPUAllocator();
 }
 
 // Dry memory has an address, so that it does not look empty, but nothing is there.
-void* address_of(const Block& block) {
+void* address_of(const Allocation& block) {
   return block.is_dry ? reinterpret_cast<void*>(std::uintptr_t{64}) : block.host.mutable_data();
 }
 
-c10::DataPtr into_data_ptr(std::unique_ptr<Block> block) {
+c10::DataPtr into_data_ptr(std::unique_ptr<Allocation> block) {
   auto* pointer = block->counted_bytes > 0 ? address_of(*block) : nullptr;
   const c10::Device device(kSim, static_cast<c10::DeviceIndex>(block->device));
-  return {pointer, block.release(), &delete_block, device};
+  return {pointer, block.release(), &delete_allocation, device};
 }
 
 c10::DataPtr allocate_on(int device, std::size_t bytes) {
@@ -54,7 +54,7 @@ at::Tensor with_storage(c10::Storage storage, c10::DispatchKey key, const at::Te
   return tensor;
 }
 
-c10::Storage sim_storage(std::unique_ptr<Block> block, std::size_t bytes) {
+c10::Storage sim_storage(std::unique_ptr<Allocation> block, std::size_t bytes) {
   return {c10::Storage::use_byte_size_t(), bytes, into_data_ptr(std::move(block)), &allocator(),
           true};
 }
@@ -66,9 +66,9 @@ c10::Allocator* register_allocator() {
   return &allocator();
 }
 
-Block& block_of(const at::Tensor& tensor) {
+Allocation& allocation_of(const at::Tensor& tensor) {
   const auto& pointer = tensor.storage().data_ptr();
-  auto* block = pointer.cast_context<Block>(&delete_block);
+  auto* block = pointer.cast_context<Allocation>(&delete_allocation);
   if (!block)
     throw Error(ErrorKind::Internal, "sim", "a tensor whose memory the simulator did not make");
   return *block;
@@ -87,7 +87,7 @@ at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, at::Sca
 }
 
 at::Tensor host_view(const at::Tensor& tensor) {
-  auto& block = block_of(tensor);
+  auto& block = allocation_of(tensor);
   if (!machine().is_dry()) {
     if (block.is_dry)
       throw Error(ErrorKind::Internal, "sim", "a tensor of a dry run is used in a real one");
@@ -112,7 +112,7 @@ at::Tensor adopt(const at::Tensor& result, int device) {
 }
 
 void follow(const at::Tensor& sim, const at::Tensor& view) {
-  auto& block = block_of(sim);
+  auto& block = allocation_of(sim);
   const bool moved = view.storage().unsafeGetStorageImpl() != block.host.unsafeGetStorageImpl();
   auto* impl = sim.unsafeGetTensorImpl();
   if (moved && block.machine.get() == &machine()) {
@@ -121,7 +121,7 @@ void follow(const at::Tensor& sim, const at::Tensor& view) {
     // Resized in place: the storage gets a block of the new size around the same memory.
     machine().recount(block, static_cast<std::int64_t>(block.host.nbytes()));
     auto* storage = sim.storage().unsafeGetStorageImpl();
-    auto replacement = std::make_unique<Block>();
+    auto replacement = std::make_unique<Allocation>();
     replacement->machine = std::move(block.machine);
     replacement->device = block.device;
     replacement->stream = block.stream;

@@ -61,7 +61,7 @@ const at::Tensor& resize(const at::Tensor& self, Ints sizes,
     auto larger =
         empty_strided({static_cast<int64_t>(bytes)}, {1}, at::kByte, self.device().index());
     if (self.numel() > 0 && !machine().is_dry())
-      std::memcpy(host_view(larger).mutable_data_ptr(), block_of(self).host.data(),
+      std::memcpy(host_view(larger).mutable_data_ptr(), allocation_of(self).host.data(),
                   self.storage().nbytes());
     impl->set_storage_keep_dtype(larger.storage());
   }

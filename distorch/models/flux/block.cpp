@@ -24,11 +24,9 @@ Tensor within_range(const Tensor& x) {
   return at::nan_to_num(x, 0.0, largest, -largest);
 }
 
-/// q, k and v that lie behind each other in the last dimension, ready for attention.
-Heads split_heads(const Tensor& qkv, std::int64_t heads, const HeadNorms& norm,
-                  const nn::RopeTable& rope) {
-  auto parts = qkv.unflatten(-1, {3, heads, -1}).unbind(2);
-  return {norm.query.heads(parts[0], rope), norm.key.heads(parts[1], rope), parts[2]};
+/// q, k and v that lie behind each other in the last dimension: [B, L, H, Dh] each.
+std::vector<Tensor> split_heads(const Tensor& qkv, std::int64_t heads) {
+  return qkv.unflatten(-1, {3, heads, -1}).unbind(2);
 }
 
 }  // namespace
@@ -53,9 +51,7 @@ Mlp::Mlp(const Scope& s, const Config& c)
 
 Tensor Mlp::operator()(const Tensor& x) const {
   auto y = in_(x);
-  if (!gated_) return out_(nn::gelu_tanh_over(y));
-  auto halves = y.chunk(2, -1);
-  return out_(nn::swiglu_over(halves[0], halves[1]));
+  return out_(gated_ ? nn::activated_behind({}, y, true) : nn::gelu_tanh_over(y));
 }
 
 Stream::Stream(const Scope& s, const std::string& kind, const Config& c)
@@ -69,9 +65,13 @@ Stream::Stream(const Scope& s, const std::string& kind, const Config& c)
 
 Tensor Stream::modulation(const Tensor& vec) const { return mod_ ? (*mod_)(vec) : vec; }
 
-Heads Stream::heads(const Tensor& x, const Tensor& modulation, const nn::RopeTable& rope) const {
+void Stream::prepare(const nn::Qkv& to, const Tensor& x, const Tensor& modulation,
+                     const nn::RopeTable& rope) const {
   auto m = modulation.chunk(6, -1);
-  return split_heads(qkv_(nn::modulated_norm(x, m[0], m[1], kNormEps)), heads_, norm_, rope);
+  auto parts = split_heads(qkv_(nn::modulated_norm(x, m[0], m[1], kNormEps)), heads_);
+  norm_.query.heads_into(to.q, parts[0], rope);
+  norm_.key.heads_into(to.k, parts[1], rope);
+  nn::copy_heads(to.v, parts[2]);
 }
 
 Tensor Stream::finish(const Tensor& x, const Tensor& attended, const Tensor& modulation) const {
@@ -86,11 +86,10 @@ Tokens DoubleBlock::forward(const Tokens& x, const Common& common) const {
   auto txt_mod = txt_.modulation(common.txt);
   Tensor attended;
   {
-    auto a = txt_.heads(x.txt, txt_mod, part_of(common.rope, 0, text));
-    auto b = img_.heads(x.img, img_mod, part_of(common.rope, text, picture));
-    auto q = at::cat({a.q, b.q}, 1), k = at::cat({a.k, b.k}, 1), v = at::cat({a.v, b.v}, 1);
-    a = b = {};
-    attended = nn::attend(q, k, v);
+    auto all = nn::room_for_heads(x.img, text + picture, heads_);
+    txt_.prepare(part_of(all, 0, text), x.txt, txt_mod, part_of(common.rope, 0, text));
+    img_.prepare(part_of(all, text, picture), x.img, img_mod, part_of(common.rope, text, picture));
+    attended = nn::attend(all.q, all.k, all.v);
   }
   auto img = img_.finish(x.img, attended.narrow(1, text, picture), img_mod);
   auto txt = txt_.finish(x.txt, attended.narrow(1, 0, text), txt_mod);
@@ -112,14 +111,11 @@ Tensor SingleBlock::forward(const Tensor& x, const Common& common) const {
   Tensor joined;
   {
     auto both = linear1_(nn::modulated_norm(x, m[0], m[1], kNormEps));
-    auto heads = split_heads(both.narrow(-1, 0, 3 * D), config_.heads(), norm_, common.rope);
-    auto attended = nn::attend(heads.q, heads.k, heads.v);
-    heads = {};
+    auto parts = split_heads(both.narrow(-1, 0, 3 * D), config_.heads());
+    auto attended = nn::attend(norm_.query.heads(parts[0], common.rope),
+                               norm_.key.heads(parts[1], common.rope), parts[2]);
     auto rest = both.narrow(-1, 3 * D, both.size(-1) - 3 * D);
-    auto halves = config_.gated_mlp ? rest.chunk(2, -1) : std::vector<Tensor>{rest};
-    auto mlp =
-        config_.gated_mlp ? nn::swiglu_over(halves[0], halves[1]) : nn::gelu_tanh_over(halves[0]);
-    joined = at::cat({attended, mlp}, -1);
+    joined = nn::activated_behind(attended, rest, config_.gated_mlp);
   }
   return within_range(nn::gated_add(x, m[2], linear2_(joined)));
 }

@@ -6,6 +6,7 @@
 #include "distorch/models/flux/config.h"
 #include "distorch/nn/linear.h"
 #include "distorch/nn/norm.h"
+#include "distorch/nn/qkv.h"
 
 /// The blocks of FLUX.1 and FLUX.2. Letters: B batch, Lt text tokens, Li tokens of the picture and
 /// its references, D hidden width, H heads of Dh numbers. Source: ComfyUI comfy/ldm/flux/layers.py.
@@ -46,10 +47,6 @@ struct HeadNorms {
   nn::RmsNorm query, key;
 };
 
-struct Heads {
-  at::Tensor q, k, v;  // [B, L, H, Dh]
-};
-
 /// What a double block gets and gives.
 struct Tokens {
   at::Tensor img;  // [B, Li, D]
@@ -68,8 +65,9 @@ struct Common {
 class Stream {
  public:
   Stream(const weights::Scope& scope, const std::string& kind, const Config& config);
-  /// x [B, L, D], modulation [B, 1 or L, 6·D].
-  Heads heads(const at::Tensor& x, const at::Tensor& modulation, const nn::RopeTable& rope) const;
+  /// What x [B, L, D] attends with, into `to` [B, L, H, Dh]; modulation [B, 1 or L, 6·D].
+  void prepare(const nn::Qkv& to, const at::Tensor& x, const at::Tensor& modulation,
+               const nn::RopeTable& rope) const;
   /// `attended` [B, L, D]: what attention gave for these tokens.
   at::Tensor finish(const at::Tensor& x, const at::Tensor& attended,
                     const at::Tensor& modulation) const;
@@ -88,10 +86,11 @@ class Stream {
 class DoubleBlock {
  public:
   DoubleBlock(const weights::Scope& scope, const Config& config)
-      : img_(scope, "img", config), txt_(scope, "txt", config) {}
+      : heads_(config.heads()), img_(scope, "img", config), txt_(scope, "txt", config) {}
   Tokens forward(const Tokens& x, const Common& common) const;
 
  private:
+  std::int64_t heads_;
   Stream img_, txt_;
 };
 

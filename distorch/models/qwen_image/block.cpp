@@ -54,11 +54,12 @@ std::vector<JointBlock::Modulation> JointBlock::modulations(const Stream& stream
 JointBlock::JointBlock(const weights::Scope& scope, const Config& c)
     : heads_(c.heads), block_(scope), image_(scope, c, true), text_(scope, c, false) {}
 
-JointBlock::Heads JointBlock::heads_of(const Stream& stream, const Tensor& x,
-                                       const nn::RopeTable& positions) const {
+void JointBlock::prepare(const nn::Qkv& to, const Stream& stream, const Tensor& x,
+                         const nn::RopeTable& positions) const {
   auto split = [this](const Tensor& t) { return t.unflatten(-1, {heads_, -1}); };
-  return {stream.norm_q.heads(split(stream.q(x)), positions),
-          stream.norm_k.heads(split(stream.k(x)), positions), split(stream.v(x))};
+  stream.norm_q.heads_into(to.q, split(stream.q(x)), positions);
+  stream.norm_k.heads_into(to.k, split(stream.k(x)), positions);
+  nn::copy_heads(to.v, split(stream.v(x)));
 }
 
 Tensor JointBlock::finish(const Stream& stream, const Tensor& x, const Tensor& attended,
@@ -74,10 +75,12 @@ Streams JointBlock::run(const Streams& x, const BlockContext& context) const {
   auto text_mod = modulations(text_, context.time.narrow(0, 0, batch), 0);
   Tensor attended;
   {
-    auto text = heads_of(text_, text_mod[0].normed(x.text), context.text_positions);
-    auto image = heads_of(image_, image_mod[0].normed(x.image), context.image_positions);
-    attended = nn::attend(at::cat({text.q, image.q}, 1), at::cat({text.k, image.k}, 1),
-                          at::cat({text.v, image.v}, 1), context.mask);
+    const auto pictures = x.image.size(1);
+    auto all = nn::room_for_heads(x.image, tokens + pictures, heads_);
+    prepare(nn::part_of(all, 0, tokens), text_, text_mod[0].normed(x.text), context.text_positions);
+    prepare(nn::part_of(all, tokens, pictures), image_, image_mod[0].normed(x.image),
+            context.image_positions);
+    attended = nn::attend(all.q, all.k, all.v, context.mask);
   }
   auto parts = attended.split_with_sizes({tokens, attended.size(1) - tokens}, 1);
   return {finish(image_, x.image, parts[1], image_mod), finish(text_, x.text, parts[0], text_mod)};

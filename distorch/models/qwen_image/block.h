@@ -4,6 +4,7 @@
 #include "distorch/models/qwen_image/config.h"
 #include "distorch/nn/linear.h"
 #include "distorch/nn/norm.h"
+#include "distorch/nn/qkv.h"
 #include "distorch/nn/rope.h"
 #include "distorch/weights/manifest.h"
 
@@ -40,9 +41,6 @@ class JointBlock {
     nn::Linear modulation, q, k, v, out, mlp_in, mlp_out;
     nn::RmsNorm norm_q, norm_k;
   };
-  struct Heads {
-    at::Tensor q, k, v;  // [B, L, heads, width of a head]
-  };
   /// A half's shift, scale and gate [B, 1, width]; those of a timestep of 0 behind them where there
   /// are tokens without noise.
   struct Modulation {
@@ -54,7 +52,9 @@ class JointBlock {
   };
   static std::vector<Modulation> modulations(const Stream& stream, const at::Tensor& time,
                                              std::int64_t noiseless);
-  Heads heads_of(const Stream& stream, const at::Tensor& x, const nn::RopeTable& positions) const;
+  /// What x attends with, into `to` [B, L, heads, D].
+  void prepare(const nn::Qkv& to, const Stream& stream, const at::Tensor& x,
+               const nn::RopeTable& positions) const;
   static at::Tensor finish(const Stream& stream, const at::Tensor& x, const at::Tensor& attended,
                            const std::vector<Modulation>& modulation);
   Streams run(const Streams& x, const BlockContext& context) const;

@@ -89,7 +89,7 @@ SpatialTransformer::SpatialTransformer(const std::vector<Scope>& blocks, const T
     : norm_(blocks.front() / "norm", w.channels, 1e-6),
       in_(blocks.front() / "proj_in", w.channels, w.linear_projection),
       parts_([&] {
-        std::vector<Part> parts;
+        std::vector<Sublayer> parts;
         for (std::size_t d = 0; d < blocks.size(); ++d) {
           auto layer = blocks[d] / "transformer_blocks" / static_cast<std::int64_t>(d);
           parts.push_back({weights::Block(blocks[d]), TransformerBlock(layer, w)});

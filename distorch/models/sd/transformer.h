@@ -67,7 +67,7 @@ class SpatialTransformer {
   at::Tensor received_attention(const at::Tensor& x) const;
 
  private:
-  struct Part {
+  struct Sublayer {
     weights::Block block;
     TransformerBlock layer;
   };
@@ -82,7 +82,7 @@ class SpatialTransformer {
 
   nn::GroupNorm norm_;
   Projection in_;
-  std::vector<Part> parts_;
+  std::vector<Sublayer> parts_;
   Projection out_;
 };
 

@@ -1,0 +1,45 @@
+#include <ATen/CPUGeneratorImpl.h>
+#include <c10/core/InferenceMode.h>
+#include <doctest/doctest.h>
+
+#include "distorch/quant/fp8.h"
+#include "tests/support/devices.h"
+
+using namespace distorch;
+using at::Tensor;
+
+// The multiplication itself needs an accelerator with products of 8-bit numbers; everywhere else
+// there is none, and the layer casts.
+TEST_CASE("any device: products of 8-bit numbers are those of what they stand for, or none") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(4);
+  const bool has = quant::has_products(device);
+  for (auto dtype : {at::kHalf, at::kBFloat16})
+    for (bool scaled : {false, true})
+      for (bool biased : {false, true}) {
+        CAPTURE(c10::toString(dtype));
+        CAPTURE(scaled);
+        CAPTURE(biased);
+        auto x = at::randn({2, 24, 64}, generator).to(dtype);
+        auto bias = biased ? at::randn({32}, generator).to(dtype) : Tensor();
+        auto values = at::randn({32, 64}, generator).to(at::kFloat8_e4m3fn);
+        auto scale = scaled ? at::full({}, 0.03) : Tensor();
+        auto input_scale = scaled ? at::full({}, 0.02) : Tensor();
+        quant::Packed weight{&quant::float8_e4m3fn(), values, {scale, input_scale}, {32, 64}};
+        auto there = weight.to(device);
+        auto y = quant::fast_linear(x.to(device), there, biased ? bias.to(device) : Tensor());
+        REQUIRE(y.defined() == has);
+        if (!has) continue;
+        // In float64, from the same 8-bit numbers on both sides.
+        auto rounded = x.to(at::kFloat);
+        if (scaled) rounded = (x * input_scale.reciprocal().to(dtype)).to(at::kFloat);
+        auto numbers = rounded.to(at::kFloat8_e4m3fn).to(at::kDouble);
+        auto wanted = at::matmul(numbers, values.to(at::kDouble).t());
+        if (scaled) wanted = wanted * (0.03 * 0.02);
+        if (biased) wanted = wanted + bias.to(at::kDouble);
+        auto difference = (y.cpu().to(at::kDouble) - wanted).norm() / wanted.norm();
+        CHECK((y.scalar_type() == dtype));
+        CHECK(difference.item<double>() < (dtype == at::kHalf ? 1e-3 : 8e-3));
+      }
+}
