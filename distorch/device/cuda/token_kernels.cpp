@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
+#include "distorch/base/align.h"
 #include "distorch/device/cuda/numbers.h"
 #include "distorch/device/cuda/nvrtc.h"
 #include "distorch/device/streams.h"
@@ -9,7 +12,7 @@
 namespace distorch::device::cuda {
 namespace {
 
-// One block of threads a row; each thread keeps its quads of the row in registers.
+// One block of threads a row; each thread keeps its eights of the row in registers.
 constexpr KernelSource modulated{"modulated_norm", R"(
 extern "C" __global__ void modulated_norm(const Number* x, Number* y, const Number* shift,
                                           const Number* scale, int length, int width,
@@ -17,29 +20,29 @@ extern "C" __global__ void modulated_norm(const Number* x, Number* y, const Numb
                                           long long shift_batch, long long shift_row,
                                           long long scale_batch, long long scale_row, float eps) {
   __shared__ float partial[32];
-  constexpr int most = 8;
+  constexpr int most = 4;
   const int token = blockIdx.x, b = token / length, l = token % length;
-  const Quad* from = (const Quad*)(x + b * x_batch + l * x_row);
-  const Quad* shifts = (const Quad*)(shift + b * shift_batch + l * shift_row);
-  const Quad* scales = (const Quad*)(scale + b * scale_batch + l * scale_row);
-  Quad* to = (Quad*)(y + (long long)token * width);
-  const int quads = width / 4;
-  float kept[most][4];
+  const Eight* from = (const Eight*)(x + b * x_batch + l * x_row);
+  const Eight* shifts = (const Eight*)(shift + b * shift_batch + l * shift_row);
+  const Eight* scales = (const Eight*)(scale + b * scale_batch + l * scale_row);
+  Eight* to = (Eight*)(y + (long long)token * width);
+  const int eights = width / 8;
+  float kept[most][8];
   float sum = 0;
 #pragma unroll
   for (int k = 0; k < most; ++k) {
     const int i = threadIdx.x + k * blockDim.x;
-    if (i < quads) {
-      const Quad q = from[i];
-      for (int j = 0; j < 4; ++j) sum += kept[k][j] = up(q.v[j]);
+    if (i < eights) {
+      const Eight q = from[i];
+      for (int j = 0; j < 8; ++j) sum += kept[k][j] = up(q.v[j]);
     }
   }
   const float mean = row_sum(sum, partial) / width;
   float squares = 0;
 #pragma unroll
   for (int k = 0; k < most; ++k)
-    if (threadIdx.x + k * blockDim.x < quads)
-      for (int j = 0; j < 4; ++j) {
+    if (threadIdx.x + k * blockDim.x < eights)
+      for (int j = 0; j < 8; ++j) {
         kept[k][j] -= mean;
         squares += kept[k][j] * kept[k][j];
       }
@@ -47,10 +50,10 @@ extern "C" __global__ void modulated_norm(const Number* x, Number* y, const Numb
 #pragma unroll
   for (int k = 0; k < most; ++k) {
     const int i = threadIdx.x + k * blockDim.x;
-    if (i < quads) {
-      const Quad a = shifts[i], m = scales[i];
-      Quad out;
-      for (int j = 0; j < 4; ++j)
+    if (i < eights) {
+      const Eight a = shifts[i], m = scales[i];
+      Eight out;
+      for (int j = 0; j < 8; ++j)
         out.v[j] = down(kept[k][j] * factor * (1.0f + up(m.v[j])) + up(a.v[j]));
       to[i] = out;
     }
@@ -110,6 +113,81 @@ extern "C" __global__ void activated(const Number* left, const Number* x, Number
 }
 )",
                                 kNumbers};
+
+// One block of threads a token. Every lane has the same eight numbers of all heads that its group
+// works on, so that positions and weights are read once; a head is as many lanes wide as it has
+// eights, a power of two. Pairs are as below.
+constexpr KernelSource prepare_narrow{"narrow_heads", R"(
+__device__ void turn(float& u, float& v, float c, float s) {
+  const float turned = u * c - v * s;
+  v = u * s + v * c;
+  u = turned;
+}
+
+extern "C" __global__ void narrow_heads(const Number* x, Number* y, const Number* weight,
+                                        const float* cosines, const float* sines, int length,
+                                        int count, int width, long long x_batch, long long x_row,
+                                        long long x_head, long long y_batch, long long y_row,
+                                        long long table_batch, float eps, int norm, int halves) {
+  const int token = blockIdx.x, l = token % length, b = token / length;
+  const int lanes = width / 8, lane = threadIdx.x % lanes, half = width / 2;
+  const int groups = blockDim.x / lanes, group = threadIdx.x / lanes;
+  // Where a lane's pairs lie: their first numbers and, with halves, their second ones.
+  const int first = halves ? 4 * lane : 8 * lane, second = halves ? half + 4 * lane : first + 4;
+  float c[4], s[4], w[8];
+  for (int j = 0; j < 4; ++j) {
+    const long long at = b * table_batch + (long long)l * half + 4 * lane + j;
+    c[j] = cosines ? cosines[at] : 1.0f;
+    s[j] = cosines ? sines[at] : 0.0f;
+    w[j] = weight ? up(weight[first + j]) : 1.0f;
+    w[4 + j] = weight ? up(weight[second + j]) : 1.0f;
+  }
+  const Number* from = x + b * x_batch + l * x_row;
+  Number* to = y + b * y_batch + l * y_row;
+  for (int start = 0; start < count; start += groups) {
+    const int h = start + group;
+    float v[8] = {};
+    if (h < count) {
+      const Number* row = from + h * x_head;
+      if (halves) {
+        const Quad p = *(const Quad*)(row + first), q = *(const Quad*)(row + second);
+        for (int j = 0; j < 4; ++j) {
+          v[j] = up(p.v[j]);
+          v[4 + j] = up(q.v[j]);
+        }
+      } else {
+        const Eight p = *(const Eight*)(row + first);
+        for (int j = 0; j < 8; ++j) v[j] = up(p.v[j]);
+      }
+    }
+    if (norm) {
+      float squares = 0;
+      for (int j = 0; j < 8; ++j) squares += v[j] * v[j];
+      for (int step = lanes / 2; step > 0; step /= 2)
+        squares += __shfl_xor_sync(0xffffffffu, squares, step);
+      const float factor = rsqrtf(squares / width + eps);
+      for (int j = 0; j < 8; ++j) v[j] *= factor;
+    }
+    for (int j = 0; j < 8; ++j) v[j] *= w[j];
+    if (halves) {
+      for (int j = 0; j < 4; ++j) turn(v[j], v[4 + j], c[j], s[j]);
+    } else {
+      for (int j = 0; j < 4; ++j) turn(v[2 * j], v[2 * j + 1], c[j], s[j]);
+    }
+    if (h >= count) continue;
+    Number* row = to + (long long)h * width;
+    Eight out;
+    for (int j = 0; j < 8; ++j) out.v[j] = down(v[j]);
+    if (halves) {
+      *(Quad*)(row + first) = Quad{out.v[0], out.v[1], out.v[2], out.v[3]};
+      *(Quad*)(row + second) = Quad{out.v[4], out.v[5], out.v[6], out.v[7]};
+    } else {
+      *(Eight*)(row + first) = out;
+    }
+  }
+}
+)",
+                                      kNumbers};
 
 // A row is one head of one token. The pair i is (2i, 2i + 1) or, with halves, (i, i + width / 2).
 constexpr KernelSource prepare{"heads", R"(
@@ -200,21 +278,23 @@ unsigned threads_for(std::int64_t width) {
 
 at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
                           double eps) {
-  constexpr int quads_a_thread = 8, most_threads = 512;
+  constexpr int eights_a_thread = 4, most_threads = 1024;
   const auto width = x.size(-1);
   const char* kind = define_of(x.scalar_type());
-  if (!kind || x.dim() != 3 || x.numel() == 0 || width % 4 != 0 ||
-      width > 4 * quads_a_thread * most_threads || !aligned(x, 4))
+  if (!kind || x.dim() != 3 || x.numel() == 0 || width % 8 != 0 ||
+      width > 8 * eights_a_thread * most_threads || !aligned(x, 8))
     return {};
   for (const auto* part : {&shift, &scale})
     if (part->scalar_type() != x.scalar_type() || part->dim() != 3 || part->size(-1) != width ||
-        !aligned(*part, 4))
+        !aligned(*part, 8))
       return {};
   auto* function = kernel(x.device().index(), modulated, kind);
   if (!function) return {};
   auto y = at::empty(x.sizes(), x.options());
-  unsigned threads = 32;
-  while (threads < most_threads && width > 8 * static_cast<std::int64_t>(threads)) threads *= 2;
+  // Three eights a thread, four where a row is very wide, in whole warps.
+  const auto wanted = (width / 8 + 2) / 3;
+  const auto threads = static_cast<unsigned>(
+      std::min<std::int64_t>(most_threads, align_up(wanted, std::int64_t{32})));
   const void *from = x.const_data_ptr(), *a = shift.const_data_ptr(), *m = scale.const_data_ptr();
   void* to = y.mutable_data_ptr();
   int length = static_cast<int>(x.size(1)), w = static_cast<int>(width);
@@ -276,18 +356,32 @@ at::Tensor activated(const at::Tensor& left, const at::Tensor& x, Activation act
   return y;
 }
 
+namespace {
+
+/// Whether a head is as wide as some lanes of a warp, a power of two, have eights.
+bool is_narrow(const at::Tensor& y, const at::Tensor& x) {
+  const auto width = x.size(-1), lanes = width / 8;
+  return width % 8 == 0 && lanes <= 32 && (lanes & (lanes - 1)) == 0 && aligned(x, 8) &&
+         aligned(y, 8);
+}
+
+bool can_prepare(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight) {
+  const auto width = x.size(-1);
+  return define_of(x.scalar_type()) && x.dim() == 4 && x.numel() > 0 && width % 2 == 0 &&
+         aligned(x, 2) && y.scalar_type() == x.scalar_type() && y.sizes() == x.sizes() &&
+         y.stride(2) == width && aligned(y, 2) &&
+         (!weight.defined() || (weight.scalar_type() == x.scalar_type() && weight.is_contiguous()));
+}
+
+}  // namespace
+
 bool heads(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight,
            const at::Tensor& cos, const at::Tensor& sin, double eps, bool norm, bool halves) {
   constexpr std::int64_t wide = 512;
-  const char* kind = define_of(x.scalar_type());
-  const auto width = x.size(-1);
-  if (!kind || x.dim() != 4 || x.numel() == 0 || width % 2 != 0 || !aligned(x, 2)) return false;
-  if (y.scalar_type() != x.scalar_type() || y.sizes() != x.sizes() || y.stride(2) != width ||
-      !aligned(y, 2))
-    return false;
-  if (weight.defined() && (weight.scalar_type() != x.scalar_type() || !weight.is_contiguous()))
-    return false;
-  auto* function = kernel(x.device().index(), prepare, kind);
+  if (!can_prepare(y, x, weight)) return false;
+  const bool narrow = is_narrow(y, x);
+  const auto& source = narrow ? prepare_narrow : prepare;
+  auto* function = kernel(x.device().index(), source, define_of(x.scalar_type()));
   if (!function) return false;
   const void *from = x.const_data_ptr(), *w = weight.defined() ? weight.const_data_ptr() : nullptr,
              *c = cos.defined() ? cos.const_data_ptr() : nullptr,
@@ -295,17 +389,27 @@ bool heads(const at::Tensor& y, const at::Tensor& x, const at::Tensor& weight,
   void* to = y.mutable_data_ptr();
   long long rows = x.size(0) * x.size(1) * x.size(2);
   int length = static_cast<int>(x.size(1)), count = static_cast<int>(x.size(2));
-  int each = static_cast<int>(width), n = norm, in_halves = halves;
+  int each = static_cast<int>(x.size(3)), n = norm, in_halves = halves;
   long long steps[] = {step_of(x, 0), step_of(x, 1), step_of(x, 2),
                        step_of(y, 0), step_of(y, 1), cos.defined() ? step_of(cos, 0) : 0};
   float e = static_cast<float>(eps);
+  const auto stream = current_stream(x.device());
+  if (narrow) {
+    void* arguments[] = {&from,     &to,       &w,        &c,        &s,        &length,
+                         &count,    &each,     &steps[0], &steps[1], &steps[2], &steps[3],
+                         &steps[4], &steps[5], &e,        &n,        &in_halves};
+    constexpr unsigned threads = 128;
+    launch(source, function, {static_cast<unsigned>(x.size(0) * x.size(1))}, {threads}, 0, stream,
+           arguments);
+    return true;
+  }
   void* arguments[] = {&from,     &to,       &w,        &c,        &s,        &rows,
                        &length,   &count,    &each,     &steps[0], &steps[1], &steps[2],
                        &steps[3], &steps[4], &steps[5], &e,        &n,        &in_halves};
   // A narrow row is one warp's, with eight of them in a block; a wide row is a block's.
-  const Extent threads = width <= wide ? Extent{32, 8} : Extent{256, 1};
-  launch(prepare, function, {static_cast<unsigned>((rows + threads.y - 1) / threads.y)}, threads, 0,
-         current_stream(x.device()), arguments);
+  const Extent threads = each <= wide ? Extent{32, 8} : Extent{256, 1};
+  launch(source, function, {static_cast<unsigned>((rows + threads.y - 1) / threads.y)}, threads, 0,
+         stream, arguments);
   return true;
 }
 
