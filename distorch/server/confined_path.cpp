@@ -125,14 +125,20 @@ bool lies_within(const fs::path& folder, const fs::path& found) {
   return !relative.empty() && *relative.begin() != "..";
 }
 
-fs::path confined_path(const fs::path& folder, std::string_view name) {
+fs::path relative_name(std::string_view name) {
   check_characters(name);
   check_relative(name);
-  fs::path path = folder;
+  fs::path path;
   for (const auto& part : parts_of(name)) {
     check_part(name, part);
     path /= part;
   }
+  return path;
+}
+
+fs::path confined_path(const fs::path& folder, std::string_view name) {
+  auto relative = relative_name(name);
+  auto path = relative.empty() ? folder : folder / relative;
   if (!lies_within(folder, path)) refuse(name, "leads out of its folder through a link");
   return path;
 }

@@ -21,7 +21,10 @@ inline constexpr std::size_t kPartLimit = 255;
 /// relative(). "" gives the folder itself.
 std::filesystem::path confined_path(const std::filesystem::path& folder, std::string_view name);
 
-/// The same for a file: a name without any part is refused, too.
+/// The relative path that a name says, with every check but that of links.
+std::filesystem::path relative_name(std::string_view name);
+
+/// confined_path() for a file: a name without any part is refused, too.
 std::filesystem::path confined_file(const std::filesystem::path& folder, std::string_view name);
 
 /// Whether a file or folder that was found below `folder` really lies there, links followed.
