@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/beast/core/buffers_to_string.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -45,7 +46,8 @@ class SocketSession final : public Session,
         shared_(shared),
         hub_(*shared.sockets),
         client_(std::move(client)),
-        calls_(shared.handlers.get_executor()) {
+        calls_(shared.handlers.get_executor()),
+        goodbye_(socket_.get_executor()) {
     websocket::stream_base::timeout timeout =
         websocket::stream_base::timeout::suggested(beast::role_type::server);
     timeout.handshake_timeout =
@@ -63,6 +65,7 @@ class SocketSession final : public Session,
     socket_.async_accept(*request, [self = self(), request](Code error) {
       if (error) return;
       self->is_open_ = true;
+      self->watch_goodbyes();
       self->call([self] { self->hub_.opened(self->client_, self); });
       self->read();
     });
@@ -86,6 +89,7 @@ class SocketSession final : public Session,
   void finish() override {
     post([self = self()] {
       if (!self->is_open_) return self->close_now();
+      self->end_soon();
       self->socket_.async_close(websocket::close_code::going_away,
                                 [self](Code) { self->close_now(); });
     });
@@ -105,6 +109,21 @@ class SocketSession final : public Session,
   template <class Work>
   void call(Work work) {
     asio::post(calls_, std::move(work));
+  }
+
+  // The peer's own goodbye: it closes its side next, or is closed.
+  void watch_goodbyes() {
+    socket_.control_callback([this](websocket::frame_type kind, beast::string_view) {
+      if (kind == websocket::frame_type::close) end_soon();
+    });
+  }
+
+  void end_soon() {
+    goodbye_.expires_after(kGoodbye);
+    goodbye_.async_wait([weak = this->weak_from_this()](Code error) {
+      auto session = weak.lock();
+      if (session && !error) session->close_now();
+    });
   }
 
   void close_now() { beast::get_lowest_layer(socket_).close(); }
@@ -154,6 +173,7 @@ class SocketSession final : public Session,
   Sockets& hub_;
   const std::string client_;
   asio::strand<asio::thread_pool::executor_type> calls_;
+  asio::steady_timer goodbye_;
   beast::flat_buffer buffer_;
   bool is_open_ = false;
 

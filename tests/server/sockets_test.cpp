@@ -140,6 +140,16 @@ TEST_CASE("sockets: a socket opens as its client, hears and tells") {
   CHECK(client.receive_frame().opcode == 10);
 }
 
+TEST_CASE("sockets: a client that says goodbye is gone soon, also where it keeps its connection") {
+  Server server;
+  TestClient client(server.listener->port());
+  REQUIRE(client.open_socket("/ws?clientId=a") == 101);
+  CHECK(client.receive_frame().opcode == 1);
+  client.send_frame(8, "");
+  CHECK(client.receive_frame().opcode == 8);
+  CHECK(server.recorder.wait_for("close a"));
+}
+
 TEST_CASE("sockets: an id is made where none is given") {
   Server server;
   TestClient client(server.listener->port());
