@@ -26,7 +26,9 @@ build: configure
 demo: build
 	@tools/demo.sh $(BUILD)/bin/distorch
 
-test: configure
+test: setup
+	@tools/setup_browser.sh
+	@$(MAKE) --no-print-directory configure
 	@$(NINJA)
 	@ctest --test-dir $(BUILD) --output-on-failure
 

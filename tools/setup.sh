@@ -5,6 +5,9 @@
 #   3. vocabularies into .deps/tokenizers/: CLIP's from the PyPI package open_clip_torch, Qwen's from dashscope, T5's from the
 #      sources of stable-diffusion-cpp-python (46 MB; no smaller package carries it). Where T5's cannot be had, everything but
 #      T5 works: put a tokenizer.json or spiece.model into models/tokenizers/t5/.
+#   4. what `distorch serve` shows, from PyPI: ComfyUI's web page into .deps/page (29 MB to fetch), the help texts of nodes into
+#      .deps/docs (24 MB), the workflow templates into .deps/templates (4 MB; with TEMPLATE_PICTURES=1 their pictures too, 0.5 GB).
+#      Where they cannot be had the server runs without them.
 # Safe to run again: every step first looks whether its result is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,11 +16,14 @@ torch_version=2.11.0
 open_clip_version=2.32.0
 dashscope_version=1.25.2
 t5_source_version=0.2.0
+page_version=1.58.1
+docs_version=0.5.15
+templates_version=0.11.97
 t5_sha256=fe2ebbbbde2985be723e0ce18217853e4020c5e9d35bd07be2c27ab9d3ead57a
 packages=(
   build-essential cmake ninja-build ccache pkg-config python3-venv python3-pip unzip
   nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev libyaml-cpp-dev libhwy-dev
-  libutf8proc-dev libboost-dev libxxhash-dev
+  libutf8proc-dev libboost-dev libssl-dev libsqlite3-dev zlib1g-dev libxxhash-dev
   libpng-dev libjpeg-dev libwebp-dev libgif-dev libtiff-dev libavif-dev
   doctest-dev librapidcheck-dev libbenchmark-dev
 )
@@ -129,8 +135,60 @@ PYTHON
   rm -rf "$temporary"
 }
 
+# fetch_folder NAME VERSION PACKAGE FOLDER-IN-WHEEL: that folder of the wheel becomes .deps/NAME. A file beside it says which
+# version it is; another version takes its place.
+fetch_folder() {
+  local name=$1 version=$2 package=$3 inside=$4 temporary
+  [ "$(cat ".deps/$name.version" 2>/dev/null)" = "$version" ] && [ -d ".deps/$name" ] && return
+  temporary=$(mktemp -d -p .deps)
+  say "fetching $package $version"
+  if python3 -m pip --disable-pip-version-check -q download --no-deps --only-binary :all: -d "$temporary" \
+      "$package==$version" >/dev/null && unzip -q -o "$temporary"/*.whl "$inside/*" -x '*.map' -d "$temporary" 2>/dev/null; then
+    rm -rf ".deps/$name"
+    mv "$temporary/$inside" ".deps/$name"
+    printf '%s\n' "$version" >".deps/$name.version"
+  else
+    say "no $package $version: the server runs without it"
+  fi
+  rm -rf "$temporary"
+}
+
+# The parts of the templates' package are named with their versions in its description.
+install_templates() {
+  local wanted="$templates_version${TEMPLATE_PICTURES:+ with pictures}" temporary parts part
+  case "$(cat .deps/templates.version 2>/dev/null)" in "$wanted" | "$templates_version with pictures") return ;; esac
+  temporary=$(mktemp -d -p .deps)
+  local pip=(python3 -m pip --disable-pip-version-check -q download --no-deps --only-binary :all:)
+  say "fetching comfyui-workflow-templates $wanted"
+  if "${pip[@]}" -d "$temporary" "comfyui-workflow-templates==$templates_version" >/dev/null; then
+    parts=$(unzip -p "$temporary"/*.whl '*/METADATA' |
+      sed -n 's/^Requires-Dist: \(comfyui-workflow-templates-[a-z0-9-]*==[0-9.]*\)$/\1/p')
+    mkdir -p "$temporary/parts" "$temporary/templates"
+    for part in $parts; do
+      case "$part" in
+        *-json==*) ;;
+        *-media-*) [ -n "${TEMPLATE_PICTURES:-}" ] || continue ;;
+        *) continue ;;
+      esac
+      "${pip[@]}" -d "$temporary/parts" "$part" >/dev/null || { say "no $part"; rm -rf "$temporary"; return; }
+    done
+    for part in "$temporary"/parts/*.whl; do
+      unzip -q -o -j "$part" '*/templates/*' -d "$temporary/templates"
+    done
+    rm -rf .deps/templates
+    mv "$temporary/templates" .deps/templates
+    printf '%s\n' "$wanted" >.deps/templates.version
+  else
+    say "no workflow templates: the server runs without them"
+  fi
+  rm -rf "$temporary"
+}
+
 install_packages "${packages[@]}" "$@"
 install_torch
 install_tokenizers
 install_qwen_tokenizer
 install_t5_tokenizer
+fetch_folder page "$page_version" comfyui-frontend-package comfyui_frontend_package/static
+fetch_folder docs "$docs_version" comfyui-embedded-docs comfyui_embedded_docs/docs
+install_templates

@@ -12,6 +12,7 @@
 #include "distorch/base/log.h"
 #include "distorch/base/text.h"
 #include "distorch/graph/near_names.h"
+#include "distorch/nodes/model_endings.h"
 
 namespace distorch::nodes {
 
@@ -164,6 +165,17 @@ std::vector<std::string> lines_of(const std::string& text) {
 }
 
 }  // namespace
+
+std::vector<std::string> model_endings(const std::string& type) {
+  auto name = current_name(type);
+  for (const auto& usual : usual_places())
+    if (name == usual.type) {
+      auto endings = extensions_of(name);
+      std::sort(endings.begin(), endings.end());
+      return endings;
+    }
+  return {};
+}
 
 ModelFolders::ModelFolders() {
   for (const auto& usual : usual_places())

@@ -1,0 +1,50 @@
+#pragma once
+#include "distorch/server/log_routes.h"
+#include "distorch/server/models_routes.h"
+#include "distorch/server/object_info_routes.h"
+#include "distorch/server/settings_routes.h"
+#include "distorch/server/system_routes.h"
+#include "distorch/server/upload_routes.h"
+#include "distorch/server/userdata_routes.h"
+#include "distorch/server/view_routes.h"
+
+namespace distorch::server {
+
+struct PageOptions {
+  FileFolders folders;
+  bool several_users = false;
+  ServerFacts facts;
+  PageScripts scripts;
+};
+
+/// All that a page asks of the server beside prompts: files, uploads, user data, settings, node
+/// types, models, the system, the log. What is handed over must outlive this object, and this object
+/// the router.
+class PageServices {
+ public:
+  /// Error(Format) where users.json is none of ours.
+  PageServices(PageOptions options, const graph::Catalog& catalog, const ModelPlaces& models,
+               const Machine& machine, const NodeChoices& choices, Messages& messages);
+
+  void add_routes(Router& router);
+  /// To be told of lines (LogFeed::sink) and of clients that went (LogFeed::unsubscribe).
+  LogFeed& log() { return log_; }
+  Users& users() { return users_; }
+  /// What the server answers to a client's "feature_flags".
+  Json features() const { return server_features(system_); }
+
+ private:
+  FileFolders folders_;
+  Users users_;
+  LogFeed log_;
+  ViewState view_;
+  UploadState upload_;
+  UserdataState userdata_;
+  SettingsState settings_;
+  ObjectInfoState object_info_;
+  ModelsState models_;
+  SystemState system_;
+  LogState log_routes_;
+};
+
+}  // namespace distorch::server

@@ -1,0 +1,43 @@
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "distorch/base/run_token.h"
+#include "distorch/graph/executor.h"
+#include "distorch/graph/validation.h"
+#include "distorch/server/job.h"
+
+namespace distorch::server {
+
+/// What a server needs of the engine, so that it runs with any set of nodes.
+class PromptRunner {
+ public:
+  virtual ~PromptRunner() = default;
+
+  /// Checks a prompt and converts its constants in place. From any thread, also during run().
+  virtual graph::Validation validate(Json& prompt,
+                                     std::optional<std::vector<std::string>> targets) = 0;
+  /// Runs a job on the calling thread, one at a time; results are kept from one to the next. Throws
+  /// nothing for what nodes do (graph::RunResult says it).
+  virtual graph::RunResult run(const Job& job, const std::shared_ptr<RunToken>& token,
+                               graph::EventSink& sink) = 0;
+  /// Gives back the memory of models, and of results kept. Never during run().
+  virtual void release(bool models, bool results) = 0;
+  /// A hint, while another prompt runs, that this one comes next: its files may be read ahead. From
+  /// a thread of its own; throws nothing.
+  virtual void look_ahead(const Json& /*prompt*/) {}
+};
+
+/// What only this engine can tell. From any thread.
+class MachineView {
+ public:
+  virtual ~MachineView() = default;
+  /// Devices with their memory, as GET /distorch/devices answers.
+  virtual Json devices() = 0;
+  /// What a validated prompt would take: its models, where they would rest, seconds and bytes.
+  virtual Json plan(const Json& prompt, const std::vector<std::string>& outputs) = 0;
+};
+
+}  // namespace distorch::server

@@ -1,0 +1,47 @@
+#pragma once
+#include <string>
+
+#include "distorch/server/job_queue.h"
+#include "distorch/server/messages.h"
+#include "distorch/server/metrics.h"
+#include "distorch/server/prompt_runner.h"
+#include "distorch/server/store.h"
+#include "distorch/server/worker.h"
+
+namespace distorch::server {
+
+struct PromptOptions {
+  StoreOptions store;
+  std::size_t most_waiting = 10000;
+  int preview_side = 512;
+};
+
+/// Everything that has to do with prompts, put together: what the routes for prompts, history, jobs
+/// and metrics are about. Each change of the queue is told to all clients as `status`.
+struct Prompts {
+  Prompts(PromptRunner& runner, Messages& messages, PromptOptions options);
+
+  PromptRunner& runner;
+  Messages& messages;
+  Metrics metrics;
+  Store store;
+  JobQueue queue;
+  Worker worker;
+};
+
+/// {"status": {"exec_info": {"queue_remaining": n}}}
+Json status_of(std::size_t remaining);
+
+/// Greets each socket: the status with the client's id, and the node that its prompt is at.
+class Greeting final : public SocketListener {
+ public:
+  explicit Greeting(Prompts& prompts) : prompts_(prompts) {}
+  void on_open(const std::string& client) override;
+  void on_text(const std::string& /*client*/, const std::string& /*text*/) override {}
+  void on_close(const std::string& /*client*/) override {}
+
+ private:
+  Prompts& prompts_;
+};
+
+}  // namespace distorch::server
