@@ -60,8 +60,11 @@ class Session:
         self.page.wait_for_function("app.graph.nodes.length === 7", timeout=30_000)
 
     def set_widget(self, node, name, value):
-        self.page.evaluate("([id, name, value]) => { app.graph.getNodeById(id).widgets.find(w => w.name === name).value = value }",
-                           [node, name, value])
+        self.page.evaluate(
+            """([id, name, value]) => {
+                app.graph.getNodeById(id).widgets.find(w => w.name === name).value = value;
+                app.graph.setDirtyCanvas(true, true);
+            }""", [node, name, value])
 
     def widget(self, node, name):
         return self.page.evaluate("([id, name]) => app.graph.getNodeById(id).widgets.find(w => w.name === name).value", [node, name])
@@ -155,6 +158,17 @@ def save(session):
     session.page.wait_for_timeout(500)
 
 
+def templates(session):
+    """Those that can run here are listed, and the page shows them."""
+    listed = session.page.evaluate("fetch('/templates/index.json').then(answer => answer.json())")
+    names = [entry["name"] for category in listed for entry in category["templates"]]
+    assert names, "no template can run"
+    session.page.evaluate("void app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    session.page.wait_for_timeout(3000)
+    session.picture("flow_5_templates")
+    session.page.keyboard.press("Escape")
+
+
 def restarted(session):
     assert session.page.evaluate("app.extensionManager.setting.get('Comfy.LinkRenderMode')") == 0
     listed = session.page.evaluate(
@@ -174,7 +188,7 @@ def main(program):
             session = Session(browser, address)
             session.picture("flow_0_open")
             session.load(WORKFLOW)
-            for step in (first_run, new_seed, mistake, cancel, upload, save):
+            for step in (first_run, new_seed, mistake, cancel, upload, save, templates):
                 step(session)
                 print(step.__name__, "is fine", flush=True)
             session.watch.check()
