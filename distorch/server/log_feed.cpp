@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <spdlog/sinks/base_sink.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "distorch/base/error.h"
@@ -12,8 +13,8 @@ namespace distorch::server {
 
 namespace {
 
-constexpr std::size_t kLineLimit = 8192;     // bytes
-constexpr std::size_t kClientLimit = 10000;  // subscribers
+constexpr std::size_t kLineLimit = 8192;    // bytes
+constexpr std::size_t kClientLimit = 1000;  // subscribers
 /// Lines that come closer together than this share a message.
 constexpr auto kPause = std::chrono::milliseconds(50);
 
@@ -94,14 +95,15 @@ std::vector<LogLine> LogFeed::lines() const {
 void LogFeed::subscribe(const std::string& client) {
   if (client.empty()) throw Error(ErrorKind::Usage, "clientId", "is empty");
   std::lock_guard lock(mutex_);
-  if (clients_.size() >= kClientLimit && !clients_.count(client))
-    throw Error(ErrorKind::Usage, "clientId", "is one too many: the log has very many readers");
-  clients_.insert(client);
+  std::erase(clients_, client);
+  clients_.push_back(client);
+  // Those that went without saying so are the oldest.
+  if (clients_.size() > kClientLimit) clients_.erase(clients_.begin());
 }
 
 void LogFeed::unsubscribe(const std::string& client) {
   std::lock_guard lock(mutex_);
-  clients_.erase(client);
+  std::erase(clients_, client);
 }
 
 void LogFeed::send_lines() {
@@ -119,7 +121,7 @@ void LogFeed::send_lines() {
         entries.push_back({{"t", line->time}, {"m", line->text}});
       seen = ring_->added;
     }
-    std::set<std::string> clients;
+    std::vector<std::string> clients;
     {
       std::lock_guard lock(mutex_);
       clients = clients_;

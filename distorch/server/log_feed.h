@@ -5,7 +5,6 @@
 #include <deque>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -33,8 +32,8 @@ class LogFeed {
   std::shared_ptr<spdlog::sinks::sink> sink() const;
   /// Oldest first.
   std::vector<LogLine> lines() const;
-  /// From now on new lines go to this client as messages "logs". Error(Usage) for an empty id, or
-  /// where there are very many.
+  /// From now on new lines go to this client as messages "logs". Of very many the newest thousand
+  /// are kept. Error(Usage) for an empty id.
   void subscribe(const std::string& client);
   /// Also to be called when a client's socket closed.
   void unsubscribe(const std::string& client);
@@ -48,7 +47,7 @@ class LogFeed {
   std::shared_ptr<Ring> ring_;
   std::shared_ptr<Sink> sink_;
   std::mutex mutex_;
-  std::set<std::string> clients_;
+  std::vector<std::string> clients_;  // the newest last
   std::thread thread_;
 };
 

@@ -1,6 +1,32 @@
 #include "distorch/server/page_services.h"
 
+#include "distorch/base/atomic_file.h"
+#include "distorch/base/error.h"
+
 namespace distorch::server {
+
+namespace {
+
+/// The set-up notes the version of a folder that it fetched beside it: "page.version" tells of
+/// "page". "" where there is no such note.
+std::string version_of(const std::filesystem::path& folder) {
+  try {
+    auto text = read_file(folder.string() + ".version", 1000);
+    return text.substr(0, text.find_first_of(" \r\n"));
+  } catch (const Error&) {
+    return "";
+  }
+}
+
+ServerFacts completed(ServerFacts facts, const std::filesystem::path& page) {
+  if (page.empty()) return facts;
+  if (facts.page_version.empty()) facts.page_version = version_of(page);
+  if (facts.templates_version.empty())
+    facts.templates_version = version_of(page.parent_path() / "templates");
+  return facts;
+}
+
+}  // namespace
 
 PageServices::PageServices(PageOptions options, const graph::Catalog& catalog,
                            const ModelPlaces& models, const Machine& machine,
@@ -14,8 +40,12 @@ PageServices::PageServices(PageOptions options, const graph::Catalog& catalog,
       settings_(users_),
       object_info_(catalog, choices),
       models_{models},
-      system_{
-          machine, models, folders_, catalog, std::move(options.facts), std::move(options.scripts)},
+      system_{machine,
+              models,
+              folders_,
+              catalog,
+              completed(options.facts, options.scripts.page),
+              std::move(options.scripts)},
       log_routes_{log_} {}
 
 void PageServices::add_routes(Router& router) {

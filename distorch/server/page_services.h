@@ -22,7 +22,8 @@ struct PageOptions {
 /// the router.
 class PageServices {
  public:
-  /// Error(Format) where users.json is none of ours.
+  /// Versions of the page and its templates that the options do not give are read from what the
+  /// set-up noted beside the page. Error(Format) where users.json is none of ours.
   PageServices(PageOptions options, const graph::Catalog& catalog, const ModelPlaces& models,
                const Machine& machine, const NodeChoices& choices, Messages& messages);
 

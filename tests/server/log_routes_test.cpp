@@ -87,6 +87,17 @@ TEST_CASE("log: new lines go to subscribers, each once and in order") {
   CHECK(LogServer::texts(server.messages.sent(), "b").find("after") == std::string::npos);
 }
 
+TEST_CASE("log: of very many subscribers the newest are kept") {
+  LogServer server;
+  for (int i = 0; i <= 1000; ++i) server.feed.subscribe("client " + std::to_string(i));
+  server.logger.info("hello");
+  CHECK(server.messages.wait([](const auto& sent) { return sent.size() >= 1000; }));
+  auto sent = server.messages.sent();
+  CHECK(LogServer::texts(sent, "client 0").empty());
+  CHECK(LogServer::texts(sent, "client 1") == "[info] hello\n");
+  CHECK(LogServer::texts(sent, "client 1000") == "[info] hello\n");
+}
+
 TEST_CASE("log: a bad subscription is refused") {
   LogServer server;
   for (const char* body : {"", "{}", "[]", R"({"enabled":1,"clientId":"a"})",

@@ -52,3 +52,23 @@ TEST_CASE("page services: every route of theirs answers, is described, and is th
     CHECK_MESSAGE(seen.count(name) == 1, name);
   CHECK(json_of(get(router, "/features")) == services.features());
 }
+
+TEST_CASE("page services: the version of the page is what the set-up noted beside it") {
+  TemporaryFolder folder("versions");
+  write(folder.path() / "page.version", "1.58.1\n");
+  write(folder.path() / "templates.version", "0.11.97 with pictures\n");
+  FakeMessages messages;
+  FakeModels models;
+  NoDevices machine;
+  graph::Catalog catalog;
+  PageOptions options;
+  options.folders.user = folder.path() / "user";
+  options.scripts.page = folder.path() / "page";
+  PageServices services(options, catalog, models, machine, machine, messages);
+  Router router;
+  services.add_routes(router);
+  auto system = json_of(get(router, "/system_stats"))["system"];
+  CHECK(system["required_frontend_version"] == "1.58.1");
+  CHECK(system["installed_templates_version"] == "0.11.97");
+  CHECK(system["comfy_package_versions"].size() == 2);
+}
