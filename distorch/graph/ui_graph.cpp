@@ -73,6 +73,8 @@ UiNode read_node(const Json& json) {
     }
   const Json& values = field(json, "widgets_values");
   if (values.is_array() || values.is_object()) node.widgets_values = values;
+  if (field(json, "widgets_values_named").is_object())
+    node.named_values = json["widgets_values_named"];
   const Json& properties = field(json, "properties");
   const Json& proxies = field(properties, "proxyWidgets");
   if (proxies.is_array())
@@ -80,6 +82,10 @@ UiNode read_node(const Json& json) {
       if (entry.is_array() && entry.size() >= 2)
         node.proxy_widgets.emplace_back(id_of(entry[0]), text_of(entry[1]));
   node.search_name = text_of(field(properties, "Node name for S&R"));
+  node.pack = text_of(field(properties, "cnr_id"));
+  if (node.pack.empty()) node.pack = text_of(field(properties, "aux_id"));
+  std::string version = text_of(field(properties, "ver"));
+  if (!node.pack.empty() && !version.empty()) node.pack += " " + version;
   return node;
 }
 
@@ -158,11 +164,17 @@ void refuse_self_containing(const UiWorkflow& workflow, const std::string& where
   }
 }
 
+// The last number that the page gave away, 0 if the file does not tell.
+long long last_node_id(const Json& json) {
+  const Json& last = field(json, "last_node_id");
+  return last.is_number_integer() ? std::clamp(last.get<long long>(), 0ll, 1ll << 53) : 0;
+}
+
 // Inner nodes whose id is taken (root first, then definitions in the file's order) get the next
 // free number.
-void renumber(UiWorkflow& workflow, const std::vector<std::string>& order) {
+void renumber(UiWorkflow& workflow, const std::vector<std::string>& order, long long last_id) {
   std::unordered_set<std::string> taken;
-  long long highest = 0;
+  long long highest = last_id;
   auto see = [&](const std::string& id) {
     char* end = nullptr;
     long long number = std::strtoll(id.c_str(), &end, 10);
@@ -192,6 +204,10 @@ const UiSocket* UiNode::find_input(const std::string& name) const {
 
 bool UiNode::is_virtual() const {
   return type == "Reroute" || type == "PrimitiveNode" || type == "Note" || type == "MarkdownNote";
+}
+
+bool UiNode::is_page_addon() const {
+  return type == "GetNode" || type == "SetNode" || type == "Reroute (rgthree)";
 }
 
 const UiNode* UiGraph::find(const std::string& file_id) const {
@@ -225,7 +241,7 @@ UiWorkflow read_ui_workflow(const Json& json, const std::string& where) {
   if (groups.is_object())
     for (auto& [name, definition] : groups.items()) workflow.group_nodes.push_back(name);
   refuse_self_containing(workflow, where);
-  renumber(workflow, order);
+  renumber(workflow, order, last_node_id(json));
   return workflow;
 }
 

@@ -29,13 +29,17 @@ struct UiNode {
   std::vector<UiSocket> outputs;  // name and type; `link` is not used
   bool any_output_linked = false;
   Json widgets_values;  // array, object or null
+  Json named_values;    // widgets_values_named of newer files: object or null
   /// Older promoted widgets, in the order of widgets_values: inner file id ("-1": an input) and
   /// widget name.
   std::vector<std::pair<std::string, std::string>> proxy_widgets;
   std::string search_name;  // properties["Node name for S&R"]
+  std::string pack;         // "name version" of the pack that the node came from, "" if not told
 
   const UiSocket* find_input(const std::string& name) const;
   bool is_virtual() const;  // lives on the page only: Reroute, PrimitiveNode, Note, MarkdownNote
+  /// The same for types that widespread extensions of the page bring: GetNode, SetNode, ...
+  bool is_page_addon() const;
 };
 
 struct UiLink {
