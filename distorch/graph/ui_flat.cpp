@@ -113,7 +113,8 @@ std::vector<OwnValue> FlatWorkflow::own_values(const Scope& scope, const UiNode&
     auto override = scope.overrides.find({node.file_id, widget.name});
     if (override != scope.overrides.end()) {
       own.promoted = true;
-      if (override->second) own.value = *override->second;
+      if (override->second)
+        own.value = override->second->is_null() ? widget.first_choice : *override->second;
     }
     values.push_back(std::move(own));
   }
@@ -139,7 +140,7 @@ bool FlatWorkflow::feeds_widget(const UiGraph& graph, const UiLink& link) {
     auto k = input_index(*inner, socket.name);
     return k && promoted(*inner)[*k];
   }
-  if (!socket.widget.empty()) return true;
+  if (!definitions_.find(target->type)) return !socket.widget.empty();
   const DeclaredInput* declared = form(*target).find_input(socket.name);
   return declared && declared->widget;
 }

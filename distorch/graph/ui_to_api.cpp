@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
 #include <optional>
 #include <set>
 #include <unordered_set>
@@ -17,18 +16,6 @@
 
 namespace distorch::graph {
 namespace {
-
-std::string text_of_value(const Json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_null()) return "";
-  if (value.is_number_float()) {
-    double number = value.get<double>();
-    if (std::trunc(number) == number && std::abs(number) < 1e21)
-      return fmt::format("{:.0f}", number);
-    return fmt::format("{}", number);
-  }
-  return json_line(value);
-}
 
 // The widget values of a node whose definition is not known, with the names that the file gives
 // them: by name in newer files, else by the widget sockets, which are listed in the order of places.
@@ -47,6 +34,16 @@ Json stored_inputs(const UiNode& node) {
       ++place;
   }
   return inputs;
+}
+
+// The types for which the page fills in %date% and %Node.widget%; others get the text as it is.
+bool fills_in_names(const std::string& type) {
+  static const std::set<std::string> types = {
+      "SaveImage",  "SaveImageAdvanced", "SaveAnimatedWEBP", "SaveAnimatedPNG",   "SaveSVGNode",
+      "SaveLatent", "CLIPSave",          "VAESave",          "ModelSave",         "LoraSave",
+      "SaveAudio",  "SaveAudioMP3",      "SaveAudioOpus",    "SaveAudioAdvanced", "SaveWEBM",
+      "SaveVideo",  "SaveGLB",           "Save3DAdvanced",   "SaveGaussianSplat", "SavePointCloud"};
+  return types.count(type) != 0;
 }
 
 class Converter {
@@ -184,18 +181,12 @@ class Converter {
                                      id, node.type, widget.name, options_.dynamic_seed, chosen));
       return chosen;
     }
-    if (widget.name == "filename_prefix" && is_output_node(node.type))
+    if (widget.name == "filename_prefix" && fills_in_names(node.type))
       return replace_placeholders(text, time_,
                                   [this](const std::string& name, const std::string& widget_name) {
                                     return find_widget(name, widget_name);
                                   });
     return value;
-  }
-
-  bool is_output_node(const std::string& type) const {
-    const Json* definition = definitions_.find(type);
-    return definition && definition->contains("output_node") &&
-           (*definition)["output_node"] == true;
   }
 
   std::optional<std::string> find_widget(const std::string& name, const std::string& widget) {

@@ -1,11 +1,13 @@
 #include "distorch/graph/widgets.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <cctype>
-#include <optional>
+#include <cmath>
 #include <set>
 
 #include "distorch/graph/dynamic_inputs.h"
+#include "distorch/graph/json_text.h"
 
 namespace distorch::graph {
 namespace {
@@ -30,9 +32,10 @@ bool truthy(const Json& value) {
 
 bool is_widget_type(const std::string& type) {
   static const std::set<std::string> types = {
-      "INT",        "FLOAT",  "STRING",  "BOOLEAN",      "COMBO",          "MARKDOWN",
-      "COLOR",      "COLORS", "CURVE",   "BOUNDING_BOX", "BOUNDING_BOXES", "PAINTER",
-      "COMPOSITOR", "WEBCAM", "LOAD_3D", "AUDIO_RECORD", "IMAGECOMPARE",   kDynamicChoice};
+      "INT",        "FLOAT",  "STRING",   "BOOLEAN",      "COMBO",          "MARKDOWN",
+      "COLOR",      "COLORS", "CURVE",    "BOUNDING_BOX", "BOUNDING_BOXES", "PAINTER",
+      "COMPOSITOR", "WEBCAM", "LOAD_3D",  "AUDIO_RECORD", "IMAGECOMPARE",   "CHART",
+      "GALLERIA",   "RANGE",  "TEXTAREA", kDynamicChoice};
   return types.count(type) != 0;
 }
 
@@ -55,12 +58,26 @@ Json first_choice(const Json& input, const std::string& type) {
 
 Json initial_value(const Json& input, const std::string& type) {
   const Json& given = option(input, "default");
+  if (type == "MARKDOWN") return "";
   if (!given.is_null()) return given;
   if (type == "INT" || type == "FLOAT") return 0;
   if (type == "BOOLEAN") return false;
   if (type == "COMBO" || type == kDynamicChoice) return first_choice(input, type);
   if (type == "COLORS" || type == "BOUNDING_BOXES") return Json::array();
+  if (type == "BOUNDING_BOX") return {{"x", 0}, {"y", 0}, {"width", 512}, {"height", 512}};
+  if (type == "COMPOSITOR") return Json::object();
+  if (type == "PAINTER") return nullptr;
+  if (type == "CURVE") {
+    Json line = Json::array({Json::array({0, 0}), Json::array({1, 1})});
+    return {{"points", line}, {"interpolation", "monotone_cubic"}};
+  }
   return "";
+}
+
+// A text area holds text alone: whatever else is stored becomes text.
+Json as_text(Json value) {
+  if (value.is_null()) return "";
+  return value.is_number() || value.is_boolean() ? Json(text_of_value(value)) : value;
 }
 
 std::vector<std::string> input_names(const Json& holder, const char* section) {
@@ -146,6 +163,8 @@ class Reader {
       widget.value = {"", ""};
     else
       widget.value = fixed_up(widget, next(name, initial_value(input, type)));
+    bool text_area = type == "MARKDOWN" || (type == "STRING" && truthy(option(input, "multiline")));
+    if (text_area) widget.value = as_text(std::move(widget.value));
     widget.dynamic_prompts = truthy(option(input, "dynamicPrompts"));
     form_.widgets.push_back(std::move(widget));
   }
@@ -220,21 +239,20 @@ class Reader {
       }
   }
 
-  // The user's own choices, as many as are stored.
+  // The user's own choices: as many as are stored, the last one empty.
   void add_custom_choices() {
-    std::size_t stored = stored_.values.is_array() ? stored_.values.size() : 0;
-    std::size_t count = stored > place_ + 2 ? stored - place_ - 1 : 1;
-    skip(1);
-    send("index", 0);
-    std::size_t index = form_.widgets.size() - 1;
-    Json choice = form_.widgets[index - 1].value;
-    bool found = false;
-    for (std::size_t i = 0; i < count; ++i) {
-      add_text("option" + std::to_string(i + 1), "");
-      if (found || form_.widgets.back().value != choice) continue;
-      found = true;
-      form_.widgets[index].value = i;
-    }
+    Widget& choice = form_.widgets.back();
+    const Json& values = stored_.values;
+    std::vector<Json> options;
+    for (std::size_t i = place_ + 1; values.is_array() && i < values.size(); ++i)
+      options.push_back(values[i]);
+    if (options.empty() || options.back() != "") options.push_back("");
+    if (choice.value.is_null() && values.is_array() && !values.empty()) choice.value = options[0];
+    auto chosen = std::find(options.begin(), options.end(), choice.value);
+    skip(1 + options.size());
+    send("index", chosen == options.end() ? -1 : chosen - options.begin());
+    for (std::size_t i = 0; i < options.size(); ++i)
+      send("option" + std::to_string(i + 1), options[i]);
   }
 
   void add_text(const std::string& name, const char* initial) {
@@ -300,6 +318,18 @@ std::string link_type(const Json& input) {
   if (!input.is_array() || input.empty()) return "*";
   if (input[0].is_array()) return "COMBO";
   return input[0].is_string() ? input[0].get<std::string>() : "*";
+}
+
+std::string text_of_value(const Json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_null()) return "";
+  if (value.is_number_float()) {
+    double number = value.get<double>();
+    if (std::trunc(number) == number && std::abs(number) < 1e21)
+      return fmt::format("{:.0f}", number);
+    return fmt::format("{}", number);
+  }
+  return json_line(value);
 }
 
 bool types_fit(const std::string& from, const std::string& to) {

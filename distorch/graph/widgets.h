@@ -45,6 +45,9 @@ struct StoredNode {
 /// skipped where the count tells.
 NodeForm node_form(const Json& definition, const StoredNode& stored);
 
+/// A value as the page writes it into a text: null is empty, whole numbers have no fraction.
+std::string text_of_value(const Json& value);
+
 /// The type of an input as links see it: "COMBO" for lists.
 std::string link_type(const Json& input_definition);
 /// True when a link of type `from` may feed an input of type `to`: equal, anything, or a shared
