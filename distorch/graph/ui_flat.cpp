@@ -195,7 +195,7 @@ Source FlatWorkflow::source(const Scope& scope, const UiNode& node, const UiSock
   return resolve(&scope, socket.link, declared ? declared->type : socket.type);
 }
 
-Source FlatWorkflow::resolve(const Scope* scope, std::string link_id, const std::string& wanted) {
+Source FlatWorkflow::resolve(const Scope* scope, std::string link_id, std::string wanted) {
   std::set<std::pair<const Scope*, const UiLink*>> seen;
   for (;;) {
     const UiLink* link = link_id.empty() ? nullptr : scope->graph->find_link(link_id);
@@ -214,7 +214,9 @@ Source FlatWorkflow::resolve(const Scope* scope, std::string link_id, const std:
     if (!node || node->mode == UiMode::Muted) return {};
     const UiGraph* inner = workflow_.subgraph(node->type);
     if (node->mode == UiMode::Bypassed) {
-      link_id = bypass(*node, link->from_slot, wanted);
+      const UiSocket taken = bypass(*node, link->from_slot, wanted);
+      link_id = taken.link;
+      wanted = taken.type;
     } else if (inner) {
       auto out = inner->output_links.find(link->from_slot);
       auto inside = scope->inside.find(node->file_id);
@@ -264,21 +266,21 @@ std::string FlatWorkflow::pass_virtual(const Scope& scope, const UiNode& node,
   return from && slot < from->inputs.size() ? from->inputs[slot].link : "";
 }
 
-// The link of the input that a bypassed node passes through to this output; "" for none.
-std::string FlatWorkflow::bypass(const UiNode& node, std::size_t slot, const std::string& wanted) {
+// The input that a bypassed node passes through to this output; from there on its type is wanted.
+UiSocket FlatWorkflow::bypass(const UiNode& node, std::size_t slot, const std::string& wanted) {
   std::vector<UiSocket> sockets = page_sockets(node);
-  if (sockets.empty()) return "";
-  if (wanted.empty() || wanted == "*") return sockets[slot < sockets.size() ? slot : 0].link;
+  if (sockets.empty()) return {};
+  if (wanted.empty() || wanted == "*") return sockets[slot < sockets.size() ? slot : 0];
   std::string output = slot < node.outputs.size() ? node.outputs[slot].type : wanted;
   auto fits = [&](const UiSocket& s) {
     return types_fit(s.type, output) && types_fit(s.type, wanted);
   };
-  if (slot < sockets.size() && fits(sockets[slot])) return sockets[slot].link;
+  if (slot < sockets.size() && fits(sockets[slot])) return sockets[slot];
   for (auto& socket : sockets)
-    if (socket.type == wanted) return socket.link;
+    if (socket.type == wanted) return socket;
   for (auto& socket : sockets)
-    if (fits(socket)) return socket.link;
-  return "";
+    if (fits(socket)) return socket;
+  return {};
 }
 
 // The sockets of the definition in the page's order, then what only the file has.

@@ -72,10 +72,10 @@ class FlatWorkflow {
   bool feeds_widget(const UiGraph& graph, const UiLink& link);
   Json host_value(const Scope& scope, const UiNode& host, const UiGraph& inner, std::size_t input);
   OwnValue first_fed(const Scope& scope, std::size_t input);
-  Source resolve(const Scope* scope, std::string link_id, const std::string& wanted);
+  Source resolve(const Scope* scope, std::string link_id, std::string wanted);
   std::optional<Source> leave(const Scope*& scope, const UiLink& link, std::string& link_id);
   std::string pass_virtual(const Scope& scope, const UiNode& node, std::size_t slot) const;
-  std::string bypass(const UiNode& node, std::size_t slot, const std::string& wanted);
+  UiSocket bypass(const UiNode& node, std::size_t slot, const std::string& wanted);
   std::vector<UiSocket> page_sockets(const UiNode& node);
 
   const UiWorkflow& workflow_;

@@ -11,6 +11,7 @@ namespace distorch::graph {
 namespace {
 
 const Json kNull;
+constexpr long long kLargestId = 1ll << 53;
 
 const Json& field(const Json& object, const char* name) {
   if (!object.is_object()) return kNull;
@@ -167,31 +168,25 @@ void refuse_self_containing(const UiWorkflow& workflow, const std::string& where
 // The last number that the page gave away, 0 if the file does not tell.
 long long last_node_id(const Json& json) {
   const Json& last = field(json, "last_node_id");
-  return last.is_number_integer() ? std::clamp(last.get<long long>(), 0ll, 1ll << 53) : 0;
+  return last.is_number_integer() ? std::clamp(last.get<long long>(), 0ll, kLargestId) : 0;
 }
 
-// Inner nodes whose id is taken (root first, then definitions in the file's order) get the next
-// free number.
+// Inner nodes whose id is taken (by the root, or by a definition earlier in the file) get the next
+// number that is free there.
 void renumber(UiWorkflow& workflow, const std::vector<std::string>& order, long long last_id) {
   std::unordered_set<std::string> taken;
   long long highest = last_id;
-  auto see = [&](const std::string& id) {
+  auto take = [&](const std::string& id) {
     char* end = nullptr;
     long long number = std::strtoll(id.c_str(), &end, 10);
-    if (*end == '\0' && number < (1ll << 53)) highest = std::max(highest, number);
+    if (!taken.insert(id).second) return false;
+    if (*end == '\0' && number < kLargestId) highest = std::max(highest, number);
+    return true;
   };
-  for (auto& node : workflow.root.nodes) {
-    see(node.id);
-    taken.insert(node.id);
-  }
-  for (auto& [id, graph] : workflow.subgraphs)
-    for (auto& node : graph.nodes) see(node.id);
+  for (auto& node : workflow.root.nodes) take(node.id);
   for (auto& id : order)
     for (auto& node : workflow.subgraphs.at(id).nodes)
-      if (!taken.insert(node.id).second) {
-        node.id = std::to_string(++highest);
-        taken.insert(node.id);
-      }
+      while (!take(node.id)) node.id = std::to_string(++highest);
 }
 
 }  // namespace

@@ -134,7 +134,9 @@ class Reader {
 
   void add(const std::string& name, const Json& input, std::size_t depth) {
     std::string type = widget_type(input);
-    if (link_type(input) == kGrowing) return add_growing(name, input);
+    // What an option brings stands right behind its combo, sockets too.
+    auto& sockets = depth > 0 ? widget_sockets_ : sockets_;
+    if (link_type(input) == kGrowing) return add_growing(name, input, sockets);
     bool widget = is_widget_type(type);
     if (widget && truthy(option(input, "forceInput"))) {
       saw_forced_ = true;
@@ -145,7 +147,7 @@ class Reader {
       std::string of_links = link_type(input);
       const Json& allowed = field(option(input, "template"), "allowed_types");
       if (of_links == kMatchType && allowed.is_string()) of_links = allowed.get<std::string>();
-      sockets_.push_back({name, of_links, false});
+      sockets.push_back({name, of_links, false});
       return;
     }
     widget_sockets_.push_back({name, link_type(input), true});
@@ -185,7 +187,8 @@ class Reader {
   }
 
   // As many sockets as the page shows: up to the last one linked, and one to grow.
-  void add_growing(const std::string& name, const Json& input) {
+  void add_growing(const std::string& name, const Json& input,
+                   std::vector<DeclaredInput>& sockets) {
     const Json& shape = option(input, "template");
     const Json& elements = field(field(shape, "input"), "required");
     std::string type =
@@ -206,7 +209,7 @@ class Reader {
     for (std::size_t i = 0; i < names.size(); ++i)
       if (is_linked(names[i])) shown = std::max(shown, i + 1);
     for (std::size_t i = 0; i < std::min(shown + 1, names.size()); ++i)
-      sockets_.push_back({names[i], type, false});
+      sockets.push_back({names[i], type, false});
   }
 
   bool is_linked(const std::string& name) const {

@@ -26,8 +26,9 @@ struct DeclaredInput {
 /// workflow's values are in place. They depend on the values: a dynamic combo brings the inputs of
 /// the option that is chosen.
 struct NodeForm {
-  std::vector<Widget> widgets;        // those that are sent, in order
-  std::vector<DeclaredInput> inputs;  // in the page's order: plain sockets first, then widgets
+  std::vector<Widget> widgets;  // those that are sent, in order
+  /// In the page's order: plain sockets first, then widgets, those of an option behind their combo.
+  std::vector<DeclaredInput> inputs;
 
   const Widget* find_widget(const std::string& name) const;
   const DeclaredInput* find_input(const std::string& name) const;
