@@ -11,13 +11,6 @@ constexpr std::size_t kMaxNesting = 64;
 constexpr std::size_t kMaxNodes = 100'000;
 constexpr std::size_t kMaxSteps = 5'000'000;  // over all links of one conversion
 
-std::optional<Json> stored_at(const UiNode& host, std::size_t place, const std::string& name) {
-  const Json& stored = host.widgets_values;
-  if (stored.is_array() && place < stored.size()) return stored[place];
-  if (stored.is_object() && stored.contains(name)) return stored[name];
-  return std::nullopt;
-}
-
 std::optional<std::size_t> input_index(const UiGraph& graph, const std::string& name) {
   for (std::size_t k = 0; k < graph.inputs.size(); ++k)
     if (graph.inputs[k].name == name) return k;
@@ -60,9 +53,19 @@ void FlatWorkflow::enter(Scope& scope, const UiNode& host, const UiGraph& inner)
     if (id == "-1") continue;
     auto outer = scope.overrides.find({host.file_id, name});
     bool given = outer != scope.overrides.end() && outer->second;
-    inside.overrides[{id, name}] = given ? outer->second : stored_at(host, i, name);
+    inside.overrides[{id, name}] = given ? outer->second : stored_at(scope, host, i, name);
   }
   scope.inside[host.file_id] = &inside;
+}
+
+// What an instance stores at a place of its widgets.
+std::optional<Json> FlatWorkflow::stored_at(const Scope& scope, const UiNode& host,
+                                            std::size_t place, const std::string& name) const {
+  const Json& stored = host.widgets_values;
+  if (workflow_.forgets_values(*scope.graph, *workflow_.subgraph(host.type))) return std::nullopt;
+  if (stored.is_array() && place < stored.size()) return stored[place];
+  if (stored.is_object() && stored.contains(name)) return stored[name];
+  return std::nullopt;
 }
 
 // A PrimitiveNode writes its first value into every widget it feeds, whatever its mode.
@@ -159,7 +162,7 @@ Json FlatWorkflow::host_value(const Scope& scope, const UiNode& host, const UiGr
   } else {
     for (std::size_t i = 0; i < input; ++i) place += promoted(inner)[i];
   }
-  auto stored = stored_at(host, place, name);
+  auto stored = stored_at(scope, host, place, name);
   if (stored && !stored->is_null()) return *stored;
   auto inside = scope.inside.find(host.file_id);
   if (inside == scope.inside.end()) return nullptr;
@@ -207,7 +210,10 @@ Source FlatWorkflow::resolve(const Scope* scope, std::string link_id, std::strin
     if (++steps_ > kMaxSteps)
       throw Error(ErrorKind::Format, where_, "has links too tangled to follow");
     if (scope->host && link->from == kSubgraphInput) {
+      const std::size_t input = link->from_slot;
+      const UiGraph& left = *scope->graph;
       if (auto constant = leave(scope, *link, link_id)) return *constant;
+      wanted = left.inputs[input].type;
       continue;
     }
     const UiNode* node = scope->graph->find(link->from);

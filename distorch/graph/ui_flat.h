@@ -67,6 +67,8 @@ class FlatWorkflow {
 
  private:
   void enter(Scope& scope, const UiNode& host, const UiGraph& inner);
+  std::optional<Json> stored_at(const Scope& scope, const UiNode& host, std::size_t place,
+                                const std::string& name) const;
   void note_primitives(const UiGraph& graph);
   const std::vector<bool>& promoted(const UiGraph& graph);
   bool feeds_widget(const UiGraph& graph, const UiLink& link);

@@ -165,6 +165,15 @@ void refuse_self_containing(const UiWorkflow& workflow, const std::string& where
   }
 }
 
+bool holds_one_twice(const UiWorkflow& workflow) {
+  for (auto& [id, graph] : workflow.subgraphs) {
+    std::unordered_set<std::string> held;
+    for (auto& node : graph.nodes)
+      if (workflow.subgraph(node.type) && !held.insert(node.type).second) return true;
+  }
+  return false;
+}
+
 // The last number that the page gave away, 0 if the file does not tell.
 long long last_node_id(const Json& json) {
   const Json& last = field(json, "last_node_id");
@@ -220,6 +229,10 @@ const UiGraph* UiWorkflow::subgraph(const std::string& type) const {
   return found == subgraphs.end() ? nullptr : &found->second;
 }
 
+bool UiWorkflow::forgets_values(const UiGraph& outer, const UiGraph& inner) const {
+  return loaded_in_file_order && &outer != &root && outer.place < inner.place;
+}
+
 UiWorkflow read_ui_workflow(const Json& json, const std::string& where) {
   UiWorkflow workflow;
   workflow.root = read_graph(json, where);
@@ -229,12 +242,14 @@ UiWorkflow read_ui_workflow(const Json& json, const std::string& where) {
     for (auto& entry : subgraphs) {
       UiGraph graph = read_graph(entry, where);
       std::string id = graph.id;
+      graph.place = order.size();
       if (!id.empty() && workflow.subgraphs.emplace(id, std::move(graph)).second)
         order.push_back(id);
     }
   const Json& groups = field(field(json, "extra"), "groupNodes");
   if (groups.is_object())
     for (auto& [name, definition] : groups.items()) workflow.group_nodes.push_back(name);
+  workflow.loaded_in_file_order = holds_one_twice(workflow);
   refuse_self_containing(workflow, where);
   renumber(workflow, order, last_node_id(json));
   return workflow;

@@ -49,6 +49,7 @@ struct UiLink {
 
 struct UiGraph {
   std::string id, name;                               // of a subgraph definition
+  std::size_t place = 0;                              // of a definition: its place in the file
   std::vector<UiSocket> inputs, outputs;              // of a subgraph definition
   std::vector<std::vector<std::string>> input_links;  // link ids by input, in the order of the file
   std::vector<UiNode> nodes;
@@ -65,7 +66,14 @@ struct UiWorkflow {
   std::map<std::string, UiGraph> subgraphs;  // by definition id
   std::vector<std::string> group_nodes;      // names of old group nodes that the file defines
 
+  /// The page loads inner definitions first, but gives up sorting where a definition holds another
+  /// one twice: it then loads them as the file lists them, and an instance whose definition is not
+  /// loaded yet forgets the values of its widgets.
+  bool loaded_in_file_order = false;
+
   const UiGraph* subgraph(const std::string& type) const;
+  /// True when an instance of `inner` within `outer` has lost its values that way.
+  bool forgets_values(const UiGraph& outer, const UiGraph& inner) const;
 };
 
 inline constexpr const char* kSubgraphInput = "-10";
