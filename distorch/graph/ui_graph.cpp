@@ -11,6 +11,7 @@ namespace distorch::graph {
 namespace {
 
 const Json kNull;
+constexpr long long kLargestId = 1ll << 53;
 
 const Json& field(const Json& object, const char* name) {
   if (!object.is_object()) return kNull;
@@ -73,6 +74,8 @@ UiNode read_node(const Json& json) {
     }
   const Json& values = field(json, "widgets_values");
   if (values.is_array() || values.is_object()) node.widgets_values = values;
+  if (field(json, "widgets_values_named").is_object())
+    node.named_values = json["widgets_values_named"];
   const Json& properties = field(json, "properties");
   const Json& proxies = field(properties, "proxyWidgets");
   if (proxies.is_array())
@@ -80,6 +83,10 @@ UiNode read_node(const Json& json) {
       if (entry.is_array() && entry.size() >= 2)
         node.proxy_widgets.emplace_back(id_of(entry[0]), text_of(entry[1]));
   node.search_name = text_of(field(properties, "Node name for S&R"));
+  node.pack = text_of(field(properties, "cnr_id"));
+  if (node.pack.empty()) node.pack = text_of(field(properties, "aux_id"));
+  std::string version = text_of(field(properties, "ver"));
+  if (!node.pack.empty() && !version.empty()) node.pack += " " + version;
   return node;
 }
 
@@ -158,28 +165,37 @@ void refuse_self_containing(const UiWorkflow& workflow, const std::string& where
   }
 }
 
-// Inner nodes whose id is taken (root first, then definitions in the file's order) get the next
-// free number.
-void renumber(UiWorkflow& workflow, const std::vector<std::string>& order) {
+bool holds_one_twice(const UiWorkflow& workflow) {
+  for (auto& [id, graph] : workflow.subgraphs) {
+    std::unordered_set<std::string> held;
+    for (auto& node : graph.nodes)
+      if (workflow.subgraph(node.type) && !held.insert(node.type).second) return true;
+  }
+  return false;
+}
+
+// The last number that the page gave away, 0 if the file does not tell.
+long long last_node_id(const Json& json) {
+  const Json& last = field(json, "last_node_id");
+  return last.is_number_integer() ? std::clamp(last.get<long long>(), 0ll, kLargestId) : 0;
+}
+
+// Inner nodes whose id is taken (by the root, or by a definition earlier in the file) get the next
+// number that is free there.
+void renumber(UiWorkflow& workflow, const std::vector<std::string>& order, long long last_id) {
   std::unordered_set<std::string> taken;
-  long long highest = 0;
-  auto see = [&](const std::string& id) {
+  long long highest = last_id;
+  auto take = [&](const std::string& id) {
     char* end = nullptr;
     long long number = std::strtoll(id.c_str(), &end, 10);
-    if (*end == '\0' && number < (1ll << 53)) highest = std::max(highest, number);
+    if (!taken.insert(id).second) return false;
+    if (*end == '\0' && number < kLargestId) highest = std::max(highest, number);
+    return true;
   };
-  for (auto& node : workflow.root.nodes) {
-    see(node.id);
-    taken.insert(node.id);
-  }
-  for (auto& [id, graph] : workflow.subgraphs)
-    for (auto& node : graph.nodes) see(node.id);
+  for (auto& node : workflow.root.nodes) take(node.id);
   for (auto& id : order)
     for (auto& node : workflow.subgraphs.at(id).nodes)
-      if (!taken.insert(node.id).second) {
-        node.id = std::to_string(++highest);
-        taken.insert(node.id);
-      }
+      while (!take(node.id)) node.id = std::to_string(++highest);
 }
 
 }  // namespace
@@ -192,6 +208,10 @@ const UiSocket* UiNode::find_input(const std::string& name) const {
 
 bool UiNode::is_virtual() const {
   return type == "Reroute" || type == "PrimitiveNode" || type == "Note" || type == "MarkdownNote";
+}
+
+bool UiNode::is_page_addon() const {
+  return type == "GetNode" || type == "SetNode" || type == "Reroute (rgthree)";
 }
 
 const UiNode* UiGraph::find(const std::string& file_id) const {
@@ -209,6 +229,10 @@ const UiGraph* UiWorkflow::subgraph(const std::string& type) const {
   return found == subgraphs.end() ? nullptr : &found->second;
 }
 
+bool UiWorkflow::forgets_values(const UiGraph& outer, const UiGraph& inner) const {
+  return loaded_in_file_order && &outer != &root && outer.place < inner.place;
+}
+
 UiWorkflow read_ui_workflow(const Json& json, const std::string& where) {
   UiWorkflow workflow;
   workflow.root = read_graph(json, where);
@@ -218,14 +242,16 @@ UiWorkflow read_ui_workflow(const Json& json, const std::string& where) {
     for (auto& entry : subgraphs) {
       UiGraph graph = read_graph(entry, where);
       std::string id = graph.id;
+      graph.place = order.size();
       if (!id.empty() && workflow.subgraphs.emplace(id, std::move(graph)).second)
         order.push_back(id);
     }
   const Json& groups = field(field(json, "extra"), "groupNodes");
   if (groups.is_object())
     for (auto& [name, definition] : groups.items()) workflow.group_nodes.push_back(name);
+  workflow.loaded_in_file_order = holds_one_twice(workflow);
   refuse_self_containing(workflow, where);
-  renumber(workflow, order);
+  renumber(workflow, order, last_node_id(json));
   return workflow;
 }
 

@@ -29,13 +29,17 @@ struct UiNode {
   std::vector<UiSocket> outputs;  // name and type; `link` is not used
   bool any_output_linked = false;
   Json widgets_values;  // array, object or null
+  Json named_values;    // widgets_values_named of newer files: object or null
   /// Older promoted widgets, in the order of widgets_values: inner file id ("-1": an input) and
   /// widget name.
   std::vector<std::pair<std::string, std::string>> proxy_widgets;
   std::string search_name;  // properties["Node name for S&R"]
+  std::string pack;         // "name version" of the pack that the node came from, "" if not told
 
   const UiSocket* find_input(const std::string& name) const;
   bool is_virtual() const;  // lives on the page only: Reroute, PrimitiveNode, Note, MarkdownNote
+  /// The same for types that widespread extensions of the page bring: GetNode, SetNode, ...
+  bool is_page_addon() const;
 };
 
 struct UiLink {
@@ -45,6 +49,7 @@ struct UiLink {
 
 struct UiGraph {
   std::string id, name;                               // of a subgraph definition
+  std::size_t place = 0;                              // of a definition: its place in the file
   std::vector<UiSocket> inputs, outputs;              // of a subgraph definition
   std::vector<std::vector<std::string>> input_links;  // link ids by input, in the order of the file
   std::vector<UiNode> nodes;
@@ -61,7 +66,14 @@ struct UiWorkflow {
   std::map<std::string, UiGraph> subgraphs;  // by definition id
   std::vector<std::string> group_nodes;      // names of old group nodes that the file defines
 
+  /// The page loads inner definitions first, but gives up sorting where a definition holds another
+  /// one twice: it then loads them as the file lists them, and an instance whose definition is not
+  /// loaded yet forgets the values of its widgets.
+  bool loaded_in_file_order = false;
+
   const UiGraph* subgraph(const std::string& type) const;
+  /// True when an instance of `inner` within `outer` has lost its values that way.
+  bool forgets_values(const UiGraph& outer, const UiGraph& inner) const;
 };
 
 inline constexpr const char* kSubgraphInput = "-10";

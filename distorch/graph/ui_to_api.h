@@ -35,10 +35,16 @@ enum class WorkflowFormat {
 /// Throws Error(Format, where) for JSON that is neither.
 WorkflowFormat detect_format(const Json& json, const std::string& where);
 
+enum class UnknownTypes {
+  Refuse,
+  Keep  // sent with what the file says about them: values by name, links
+};
+
 struct ConvertOptions {
   std::string where = "workflow";        // named in errors
   std::uint64_t dynamic_seed = 0;        // chooses among {a|b|c} in prompts
   std::time_t now = std::time(nullptr);  // for %date:...%, shown in local time
+  UnknownTypes unknown_types = UnknownTypes::Refuse;
 };
 
 struct Prompt {
@@ -51,7 +57,7 @@ struct Prompt {
 /// UI workflow -> prompt: subgraphs are flattened (ids "2:31"), reroutes, primitives, notes, muted
 /// and bypassed nodes are resolved, widget values get their names, %date% and %Node.widget% in file
 /// names are filled in. Throws Error(Usage) naming node and type for everything it cannot convert
-/// (all unknown types at once), Error(Format) for broken structure: links in a loop, a subgraph
+/// (all unknown types at once, unless they are kept), Error(Format) for broken structure: links in a loop, a subgraph
 /// that contains itself. Source of the rules: the behaviour of ComfyUI's page, checked by
 /// tests/workflows/graph_to_prompt.
 Prompt ui_to_api(const Json& workflow, const Definitions& definitions,

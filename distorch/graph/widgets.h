@@ -7,40 +7,47 @@
 
 namespace distorch::graph {
 
-/// The widgets of a node type, in the order of the places they take in a workflow's
-/// `widgets_values`.
+/// One widget of a node as the page has it, with the value that a workflow gives it.
 struct Widget {
-  enum class Place {
-    Sent,    // an input of the node
-    Page,    // only the page uses it: seed control, upload button; takes a place, is not sent
-    Refresh  // the button of a remote list; sent as the text "refresh"
-  };
   std::string name;
-  Place place = Place::Sent;
-  std::string type;  // INT, FLOAT, STRING, BOOLEAN, COMBO, ...
-  Json initial;      // the value when the workflow has none
+  std::string type;  // INT, FLOAT, STRING, BOOLEAN, COMBO, COMFY_DYNAMICCOMBO_V3, COLOR, ...
+  Json value;
+  Json first_choice;  // what a choice falls back on when null is stored; null for other widgets
   bool dynamic_prompts = false;
-  bool forced = false;  // forceInput: a socket now, but older files had a place for it
 };
 
-/// A plain socket or widget of a type, by name.
+/// A socket of a node, by name. Every widget has one too.
 struct DeclaredInput {
   std::string name, type;
   bool widget = false;
 };
 
-/// What the conversion needs to know of one /object_info definition.
-struct WidgetLayout {
-  std::vector<Widget> places;         // forced ones included, in definition order
-  std::vector<DeclaredInput> inputs;  // required, then optional
-};
-WidgetLayout widget_layout(const Json& definition);
+/// What the conversion needs to know of one node: its widgets and sockets as they are once the
+/// workflow's values are in place. They depend on the values: a dynamic combo brings the inputs of
+/// the option that is chosen.
+struct NodeForm {
+  std::vector<Widget> widgets;  // those that are sent, in order
+  /// In the page's order: plain sockets first, then widgets, those of an option behind their combo.
+  std::vector<DeclaredInput> inputs;
 
-/// Name and value of every widget that is sent, from `widgets_values` (array by position, object by
-/// name, or null). `class_type` decides on a fix-up: samplers lose an old "sample_" prefix.
-std::vector<std::pair<std::string, Json>> widget_values(const WidgetLayout& layout,
-                                                        const Json& stored,
-                                                        const std::string& class_type);
+  const Widget* find_widget(const std::string& name) const;
+  const DeclaredInput* find_input(const std::string& name) const;
+};
+
+/// What a workflow says about one node.
+struct StoredNode {
+  std::string type;
+  Json values;                      // widgets_values: array by place, object by name, or null
+  std::vector<std::string> linked;  // names of the inputs at which a link arrives
+};
+
+/// The form of a node, from its definition in /object_info and what the workflow stores. Missing
+/// places have the defaults. Files of older pages had places for `forceInput` inputs: they are
+/// skipped where the count tells.
+NodeForm node_form(const Json& definition, const StoredNode& stored);
+
+/// A value as the page writes it into a text: null is empty, whole numbers have no fraction.
+std::string text_of_value(const Json& value);
 
 /// The type of an input as links see it: "COMBO" for lists.
 std::string link_type(const Json& input_definition);

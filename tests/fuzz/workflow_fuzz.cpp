@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "distorch/graph/dynamic_inputs.h"
 #include "distorch/graph/overrides.h"
 #include "distorch/graph/ui_to_api.h"
 #include "distorch/graph/validation.h"
@@ -30,6 +31,17 @@ graph::Catalog make_catalog() {
                   graph::text("text", {.multiline = true, .dynamic_prompts = true})},
        .outputs = {"IMAGE"},
        .run = nothing});
+  catalog.add({.name = "Resize",
+               .inputs = {graph::match_type("input", "t", "IMAGE,MASK"),
+                          graph::dynamic_choice(
+                              "kind", {{"size", {graph::integer("width", {.def = 1})}},
+                                       {"match",
+                                        {graph::link("match", "IMAGE"),
+                                         graph::dynamic_choice("crop", {{"none", {}}})}}}),
+                          graph::growing("more", graph::link("more", "IMAGE"), "more", 1, 50)},
+               .outputs = {graph::kMatchType},
+               .newer_schema = true,
+               .run = nothing});
   catalog.add(
       {.name = "Save",
        .inputs = {graph::link("images", "IMAGE"), graph::text("filename_prefix", {.def = "x"})},
@@ -45,6 +57,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const graph::Definitions definitions(catalog);
   graph::ConvertOptions options;
   options.now = 0;
+  // The first byte decides, so that both ways are tried.
+  if (size > 0 && data[0] == ' ') options.unknown_types = graph::UnknownTypes::Keep;
   try {
     graph::Prompt prompt = graph::load_prompt(
         std::string_view(reinterpret_cast<const char*>(data), size), definitions, options);
