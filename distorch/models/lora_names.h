@@ -29,7 +29,8 @@ std::optional<weights::LoraTarget> layer_target(const std::string& layer,
 std::set<std::string> declared_names(const weights::Manifest& manifest);
 
 /// Every matrix and every other "...weight" behind each of the prefixes: with underscores where a
-/// prefix ends with one ("lora_te_"), else as it is ("text_encoder.").
+/// prefix ends with one ("lora_te_"), else as it is ("text_encoder."). Where the model has "....q",
+/// "....k" and "....v", "....qkv" is the three.
 LoraNames prefixed_lora_names(const weights::Manifest& manifest,
                               const std::vector<std::string>& prefixes);
 

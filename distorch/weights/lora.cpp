@@ -88,6 +88,60 @@ bool is_control_lora(const Checkpoint& file) {
   return file.has("img_in.lora_A.weight") && file.has("single_blocks.0.norm.key_norm.scale");
 }
 
+/// The dimension of a part along which the rows of the weight lie; nothing for the other parts.
+std::optional<std::int64_t> row_dimension(const NamedAdapter& named, Part part) {
+  using enum Part;
+  auto has = [&](Part which) { return named.parts.count(which) != 0; };
+  switch (named.kind) {
+    case AdapterKind::LowRank: return part == Up ? std::optional<std::int64_t>(0) : std::nullopt;
+    case AdapterKind::Difference:
+      return part == Value ? std::optional<std::int64_t>(0) : std::nullopt;
+    // With a core the factors lie the other way round.
+    case AdapterKind::Hadamard:
+      if (part == W1a) return has(T1) ? 1 : 0;
+      if (part == W2a) return has(T2) ? 1 : 0;
+      return std::nullopt;
+    // Each row of the first matrix stands for as many of the weight as the second one has.
+    case AdapterKind::Kronecker:
+      return part == (has(W1) ? W1 : W1a) ? std::optional<std::int64_t>(0) : std::nullopt;
+    default: return std::nullopt;
+  }
+}
+
+/// Whether its rows can be told apart: `rows` is what the whole matrix has.
+bool goes_by_rows(const NamedAdapter& named, std::int64_t rows) {
+  if (!named.reshape.empty()) return false;
+  bool any = false;
+  for (const auto& [part, stored] : named.parts) {
+    if (part == Part::Magnitude && named.piece.of > 0 &&
+        (stored.shape.empty() || stored.shape[0] != rows))
+      return false;
+    auto dim = row_dimension(named, part);
+    if (!dim || *dim >= static_cast<std::int64_t>(stored.shape.size())) continue;
+    any = true;
+    auto size = stored.shape[static_cast<std::size_t>(*dim)];
+    auto each = size > 0 ? rows / size : 0;
+    if (each == 0 || each * size != rows || (named.swapped && size % 2 != 0) ||
+        named.piece.first % each != 0 || named.piece.count % each != 0)
+      return false;
+  }
+  return any;
+}
+
+/// A part as the weight needs it: see make_adapter.
+at::Tensor fitted(const NamedAdapter& named, Part part, const at::Tensor& tensor) {
+  auto dim = row_dimension(named, part);
+  if (part == Part::Magnitude && named.piece.of > 0)
+    return tensor.narrow(0, named.piece.first, named.piece.count);
+  if (!dim) return tensor;
+  auto result = tensor;
+  auto size = tensor.size(*dim);
+  if (named.piece.of > 0)
+    result = result.narrow(*dim, named.piece.first * size / named.piece.of,
+                           named.piece.count * size / named.piece.of);
+  return named.swapped ? result.roll(size / 2, *dim) : result;
+}
+
 class Matcher {
  public:
   Matcher(const Checkpoint& file, const Manifest& model)
@@ -96,6 +150,7 @@ class Matcher {
   }
 
   void match(const std::string& base, const LoraTarget& target) {
+    for (const auto& other : target.others) match(base, other);
     const auto& weight = target.weight;
     if (!shapes_.count(weight)) return;
     target_ = &target;
@@ -137,15 +192,15 @@ class Matcher {
         return fmt::format("would change rows {} to {} of {}", named.first_row,
                            named.first_row + named.rows, shape[0]);
       shape[0] = named.rows;
-      using enum AdapterKind;
-      bool by_rows = named.kind == LowRank || named.kind == Hadamard || named.kind == Kronecker ||
-                     named.kind == Difference;
-      auto magnitude = named.parts.find(Part::Magnitude);
-      bool by_columns = magnitude != named.parts.end() &&
-                        (magnitude->second.shape.empty() || magnitude->second.shape[0] == 1);
-      if (!by_rows || by_columns || !named.reshape.empty())
+      if (named.kind == AdapterKind::Replacement || !named.reshape.empty())
         return "changes some of its rows in a way that is known for whole weights only";
     }
+    if (named.piece.of > 0) shape[0] = named.piece.of;
+    if ((named.piece.of > 0 || named.swapped) && !goes_by_rows(named, shape[0]))
+      return named.swapped ? "is for a weight whose halves stand the other way round, which this "
+                             "kind of adapter cannot be turned for"
+                           : "is for a matrix that the model's file keeps in pieces, and this kind "
+                             "of adapter needs it whole";
     PartShapes shapes;
     for (const auto& [part, stored] : named.parts) shapes[part] = stored.shape;
     return misfit(named.kind, shapes, shape, named.reshape);
@@ -167,6 +222,8 @@ class Matcher {
     if (widens_ && !is_bias && base == widened_layer) widen(named);
     named.first_row = target_->first_row;
     named.rows = target_->rows;
+    named.piece = target_->piece;
+    named.swapped = target_->swapped;
     put(std::move(named));
   }
 
@@ -289,7 +346,8 @@ Adapter make_adapter(const NamedAdapter& named, const std::vector<at::Tensor>& p
                   .rows = named.rows,
                   .strength = strength};
   std::size_t index = 0;
-  for (const auto& [part, stored] : named.parts) adapter.parts[part] = parts.at(index++);
+  for (const auto& [part, stored] : named.parts)
+    adapter.parts[part] = fitted(named, part, parts.at(index++));
   return adapter;
 }
 

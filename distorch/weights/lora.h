@@ -10,8 +10,16 @@
 
 namespace distorch::weights {
 
+/// Which rows of a matrix a weight is that a file keeps as one of several pieces: `count` of `of`,
+/// from `first` on. None: the weight is the matrix.
+struct Piece {
+  std::int64_t first = 0, count = 0, of = 0;
+  bool operator==(const Piece&) const = default;
+};
+
 /// What a name in a LoRA file changes: a declared weight, or some rows of it (one of several
-/// projections that a model has as one matrix).
+/// projections that a model has as one matrix), or several weights (a matrix that the model has in
+/// pieces).
 struct LoraTarget {
   LoraTarget() = default;
   LoraTarget(std::string weight) : weight(std::move(weight)) {}
@@ -20,6 +28,10 @@ struct LoraTarget {
       : weight(std::move(weight)), first_row(first_row), rows(rows) {}
   std::string weight;
   std::int64_t first_row = 0, rows = 0;  // no rows: all
+  Piece piece;
+  std::vector<LoraTarget> others;  // the other pieces of the matrix
+  /// The file has the halves of the rows the other way round (scale and shift).
+  bool swapped = false;
   bool operator==(const LoraTarget&) const = default;
 };
 /// Base names as LoRA files write them.
@@ -34,6 +46,8 @@ struct NamedAdapter {
   std::optional<double> alpha;
   std::vector<std::int64_t> reshape;
   std::int64_t first_row = 0, rows = 0;  // see Adapter
+  Piece piece;                           // its tensors are those of the whole matrix
+  bool swapped = false;                  // see LoraTarget
 
   /// Bytes of its tensors in the file.
   std::int64_t size_bytes() const;
@@ -57,13 +71,16 @@ struct LoraFile {
 ///   each of them with .alpha and .dora_scale;
 ///   .diff, .diff_b, .w_norm, .b_norm, .set_weight.
 /// Where several change one weight the later in this order wins, as in ComfyUI.
-/// Rows of a weight can be changed by LoRA, LoHa, LoKr and ".diff" without a magnitude.
+/// Rows of a weight can be changed by every kind but ".set_weight" and what makes a weight larger;
+/// pieces of a matrix and weights with swapped halves by LoRA, LoHa, LoKr and ".diff", with a
+/// magnitude for each row.
 /// Source of the spellings: ComfyUI comfy/weight_adapter and comfy/lora.py.
 /// Errors: Error(Format) where one of several tensors that belong together is missing, or the file
 /// was overwritten meanwhile.
 LoraFile match_lora(const Checkpoint& file, const LoraTargets& names, const Manifest& model);
 
-/// The adapter with tensors that somebody brought to a device, in the order of `named.parts`.
+/// The adapter with tensors that somebody brought to a device, in the order of `named.parts`. Of a
+/// piece it takes the rows that count; swapped halves it turns.
 Adapter make_adapter(const NamedAdapter& named, const std::vector<at::Tensor>& parts,
                      double strength);
 

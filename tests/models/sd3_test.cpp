@@ -2,7 +2,7 @@
 #include "distorch/models/catalog.h"
 #include "distorch/models/control/control.h"
 #include "distorch/models/sd3/mmdit.h"
-#include "tests/models/tiny.h"
+#include "tests/models/with_lora.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -111,6 +111,30 @@ TEST_CASE("SD3: files of the diffusers library, queries, keys and values apart")
     TemporaryCheckpoint file(as_diffusers(tiny_tensors({variant}), 3));
     check_parity(*file, variant);
   }
+}
+
+TEST_CASE("SD3: LoRAs in both namings change files of both namings alike") {
+  auto inputs = inputs_of(Dump("sd3_large"), "main");
+  TemporaryCheckpoint original(tiny_tensors({"sd3_large"}));
+  TemporaryCheckpoint theirs(as_diffusers(tiny_tensors({"sd3_large"}), 3));
+  auto plain = with_lora(*original, {}, inputs);
+  auto compare = [&](const weights::Checkpoint& lora) {
+    auto wanted = with_lora(*original, lora, inputs);
+    CHECK(difference(wanted, plain) > 1e-3);
+    CHECK(difference(with_lora(*theirs, lora, inputs), wanted) < 1e-5);
+    return wanted;
+  };
+  for (const char* name : {"sd3_kohya", "sd3_diffusers"}) {
+    CAPTURE(name);
+    compare(open_checkpoint(parity_folder() / "loras" / (std::string(name) + ".safetensors")));
+  }
+  // Scale and shift of the last norm stand the other way round in the library's files.
+  auto up = tiny_weight("up", {256, 4}), down = tiny_weight("down", {4, 128});
+  TemporaryCheckpoint ours({{"lora_unet_final_layer_adaLN_modulation_1.lora_up.weight", up},
+                            {"lora_unet_final_layer_adaLN_modulation_1.lora_down.weight", down}});
+  TemporaryCheckpoint turned({{"transformer.norm_out.linear.lora_B.weight", swapped(up)},
+                              {"transformer.norm_out.linear.lora_A.weight", down}});
+  CHECK(difference(compare(*turned), compare(*ours)) < 1e-5);
 }
 
 TEST_CASE("SD3: InstantX's ControlNet as ComfyUI computes it, by a latent and a mask") {

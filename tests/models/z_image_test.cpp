@@ -2,7 +2,7 @@
 #include "distorch/models/catalog.h"
 #include "distorch/models/model_patch.h"
 #include "distorch/models/z_image/next_dit.h"
-#include "tests/models/tiny.h"
+#include "tests/models/with_lora.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -68,6 +68,22 @@ TEST_CASE("Z-Image and Lumina 2: tiny models as ComfyUI computes them, behind an
     TemporaryCheckpoint file(tiny_tensors({variant})), checkpoint(whole);
     check_parity(*file, variant);
     check_parity(*checkpoint, variant);
+  }
+}
+
+TEST_CASE("Z-Image: LoRAs in both namings change files of both namings alike") {
+  auto inputs = inputs_of(Dump("z_image"), "main");
+  auto tensors = tiny_tensors({"z_image"});
+  TemporaryCheckpoint original(tensors);
+  TemporaryCheckpoint theirs(
+      as_diffusers(tensors, z_image::next_dit_config(z_image::with_original_names(*original))));
+  auto plain = with_lora(*original, {}, inputs);
+  for (const char* name : {"z_image_kohya", "z_image_diffusers"}) {
+    CAPTURE(name);
+    auto lora = open_checkpoint(parity_folder() / "loras" / (std::string(name) + ".safetensors"));
+    auto wanted = with_lora(*original, lora, inputs);
+    CHECK(difference(wanted, plain) > 1e-3);
+    CHECK(difference(with_lora(*theirs, lora, inputs), wanted) < 1e-5);
   }
 }
 

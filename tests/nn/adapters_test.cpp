@@ -27,21 +27,32 @@ namespace {
 /// ComfyUI makes of its weight with them.
 class Adapters {
  public:
-  Adapters()
-      : dump_(test::load_dump("adapters")),
-        cases_(test::load_manifest("adapters").at("cases")),
+  explicit Adapters(const std::string& name = "adapters")
+      : dump_(test::load_dump(name)),
+        cases_(test::load_manifest(name).at("cases")),
         file_(std::make_shared<formats::TensorFile>(
-            formats::open_tensor_file(test::parity_dir() / "adapters.safetensors"))) {}
+            formats::open_tensor_file(test::parity_dir() / (name + ".safetensors")))) {}
 
   const nlohmann::json& cases() const { return cases_; }
   const Tensor& at(const std::string& name) const { return dump_.at(name); }
   bool has(const std::string& name) const { return dump_.count(name) != 0; }
 
+  /// The tensors of a case's first file.
+  weights::Checkpoint file(const nlohmann::json& one) const {
+    return file_.part(one.at("files")[0].get<std::string>());
+  }
+
   /// The adapters of a case in a manifest whose first weight is the layer's, on its device.
   void put(const nlohmann::json& one, weights::Manifest& manifest, at::Device device) const {
+    weights::LoraTarget target("layer.weight");
+    if (one.contains("rows")) {
+      target.first_row = one["rows"][0];
+      target.rows = one["rows"][1];
+    }
+    target.swapped = one.value("swapped", false);
     for (std::size_t i = 0; i < one.at("files").size(); ++i) {
       auto part = file_.part(one.at("files")[i].get<std::string>());
-      auto matched = weights::match_lora(part, {{"layer", "layer.weight"}}, manifest);
+      auto matched = weights::match_lora(part, {{"layer", target}}, manifest);
       INFO(one.dump());
       CHECK(matched.left_out.empty());
       CHECK(matched.unknown.empty());
@@ -65,6 +76,12 @@ const Adapters& adapters() {
   return all;
 }
 
+/// The same kinds on parts of weights: some rows, or with their halves the other way round.
+const Adapters& adapters_of_parts() {
+  static const Adapters all("adapter_parts");
+  return all;
+}
+
 /// A layer of the dump with its weight as stored, a bias of zeros, and no adapters yet.
 template <typename Layer, typename... Args>
 struct Made {
@@ -84,14 +101,19 @@ struct Result {
 
 /// What a layer computes with the case's adapters, and with ComfyUI's weight in their place.
 template <typename Made>
-std::pair<Result, Result> compare(Made& made, const nlohmann::json& one, const Tensor& x) {
+std::pair<Result, Result> compare(Made& made, const nlohmann::json& one, const Tensor& x,
+                                  const Adapters& from = adapters()) {
   auto name = one.at("name").get<std::string>();
-  adapters().put(one, made.manifest, x.device());
+  from.put(one, made.manifest, x.device());
   Result got{made.layer(x), nn::patched(made.weight())};
+  // In tiles as small as they may be.
+  auto in_tiles = nn::Chain(made.weight(), 60).whole();
+  INFO(name << " in tiles");
+  CHECK(test::relative_error(in_tiles, got.whole) < 2e-5);
   for (std::size_t i = 0; i < 2; ++i) made.manifest.slot(i).adapters.clear();
-  made.manifest.slot(0).value = adapters().at(name + "/weight").to(x.device());
-  if (adapters().has(name + "/bias"))
-    made.manifest.slot(1).value = adapters().at(name + "/bias").to(x.device());
+  made.manifest.slot(0).value = from.at(name + "/weight").to(x.device());
+  if (from.has(name + "/bias"))
+    made.manifest.slot(1).value = from.at(name + "/bias").to(x.device());
   return {got, {made.layer(x), made.manifest.slot(0).value}};
 }
 
@@ -118,6 +140,51 @@ TEST_CASE("any device: every kind of adapter gives a linear layer ComfyUI's weig
     check(one, compare(made, one, x));
   }
   CHECK(count > 60);
+}
+
+TEST_CASE("any device: every kind of adapter on some rows, and turned, gives ComfyUI's weight") {
+  auto device = test::test_device();
+  auto x = seeded({3, 7, 8}).to(device);
+  for (const auto& one : adapters_of_parts().cases()) {
+    auto weight = adapters_of_parts().at(one.at("layer").get<std::string>() + "/weight");
+    Made<nn::Linear, std::int64_t, std::int64_t> made(weight, device, 8, weight.size(0));
+    check(one, compare(made, one, x, adapters_of_parts()));
+  }
+  CHECK(adapters_of_parts().cases().size() > 45);
+}
+
+TEST_CASE("any device: an adapter of a fused matrix changes its pieces") {
+  auto device = test::test_device();
+  auto x = seeded({3, 7, 8}).to(device);
+  for (const auto& one : adapters().cases()) {
+    auto name = one.at("name").get<std::string>();
+    bool whole_only =
+        name.find("oft") != std::string::npos || name.find("glora") != std::string::npos ||
+        name.find("set") != std::string::npos || name.find("columns") != std::string::npos;
+    if (one.at("layer") != "linear" || one.at("files").size() > 1 || whole_only) continue;
+    INFO(name);
+    auto file = adapters().file(one);
+    // Sixteen rows in three pieces; a row of a Kronecker product's first factor stands for four.
+    for (auto [first, count] : {std::pair{0, 8}, {8, 4}, {12, 4}}) {
+      weights::LoraTarget target("layer.weight");
+      target.piece = {first, count, 16};
+      Made<nn::Linear, int, int> made(adapters().at("linear/weight").narrow(0, first, count),
+                                      device, 8, count);
+      auto matched = weights::match_lora(file, {{"layer", target}}, made.manifest);
+      REQUIRE(matched.left_out.empty());
+      for (const auto& named : matched.adapters) {
+        auto adapter = weights::read_adapter(named, device);
+        adapter.strength = one.at("strengths")[0];
+        made.manifest.slot(named.weight == "layer.weight" ? 0 : 1).adapters = {adapter};
+      }
+      auto wanted = adapters().at(name + "/weight").narrow(0, first, count).to(device);
+      CHECK(test::relative_error(nn::patched(made.weight()), wanted) < 2e-5);
+      auto bias = adapters().has(name + "/bias")
+                      ? adapters().at(name + "/bias").narrow(0, first, count).to(device)
+                      : at::zeros({count}, wanted.options());
+      CHECK(test::relative_error(made.layer(x), at::linear(x, wanted, bias)) < 2e-5);
+    }
+  }
 }
 
 TEST_CASE("any device: every kind of adapter gives a convolution ComfyUI's weight") {

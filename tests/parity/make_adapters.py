@@ -1,10 +1,12 @@
-"""adapters.*: every kind of adapter that a LoRA file may hold, alone and stacked, merged by ComfyUI's own code."""
+"""adapters.*: every kind of adapter that a LoRA file may hold, alone and stacked, merged by ComfyUI's own code.
+adapter_parts.*: each on some rows of a weight, and with the halves of its rows the other way round."""
 import logging
 
 import comfy_env
 
 comfy_env.import_comfy()
 import comfy.lora  # noqa: E402
+import comfy.utils  # noqa: E402
 import torch  # noqa: E402
 
 OUT, IN, RANK = 16, 8, 3
@@ -175,16 +177,51 @@ def stacks(shape):
     yield "loha_before_butterfly", [loha(shape), boft(shape), {"diff": rand(*shape)}]
 
 
-def merged(weight, files, strengths):
-    """The weight and bias as ComfyUI makes them."""
-    values = {"layer.weight": weight, "layer.bias": torch.zeros(OUT)}
+def merged(weight, files, strengths, rows=None, function=None):
+    """The weight and bias as ComfyUI makes them. `rows`: the first and the number of those that are changed; `function` is done to
+    each change."""
+    values = {"layer.weight": weight, "layer.bias": torch.zeros(weight.shape[0])}
+    offset = (0, *rows) if rows else None
     patches = {key: [] for key in values}
     for tensors, strength in zip(files, strengths):
         loaded = comfy.lora.load_lora({f"layer.{k}": v for k, v in tensors.items()}, {"layer": "layer.weight"})
         assert loaded
         for key, value in loaded.items():
-            patches[key].append((strength, value, 1.0, None, None))
+            patches[key].append((strength, value, 1.0, offset, function))
     return {key: comfy.lora.calculate_weight(patches[key], value.clone(), key) for key, value in values.items()}
+
+
+def parts_of_weights(tensors):
+    """Every kind on some rows of a larger weight, and with its halves the other way round."""
+    cases = []
+    shape = SHAPES["linear"]
+    tall = rand(3 * OUT, IN)
+    tensors["rows/weight"] = tall
+    for first in (8, OUT):  # where a butterfly's rows begin, and where they do not
+        for name, parts in kinds(shape):
+            if name == "set" or (first == 8 and not name.startswith(("oft", "boft"))):
+                continue
+            name = f"rows/{name}_{first}"
+            for key, value in parts.items():
+                tensors[f"{name}/0/layer.{key}"] = value
+            result = merged(tall, [parts], [0.7], rows=(first, OUT))
+            tensors[f"{name}/weight"] = result["layer.weight"]
+            if result["layer.bias"].any():
+                tensors[f"{name}/bias"] = result["layer.bias"]
+            cases.append({"name": name, "layer": "rows", "strengths": [0.7], "files": [f"{name}/0/"], "rows": [first, OUT]})
+    for name, parts in kinds(shape):
+        # Those that depend on the weight ComfyUI would turn after the weight went in.
+        if name in ("set", "lokr_dora_columns") or name.startswith(("oft", "boft", "glora")):
+            continue
+        name = f"swapped/{name}"
+        for key, value in parts.items():
+            tensors[f"{name}/0/layer.{key}"] = value
+        result = merged(tensors["linear/weight"], [parts], [0.7], function=comfy.utils.swap_scale_shift)
+        tensors[f"{name}/weight"] = result["layer.weight"]
+        if result["layer.bias"].any():
+            tensors[f"{name}/bias"] = result["layer.bias"]
+        cases.append({"name": name, "layer": "linear", "strengths": [0.7], "files": [f"{name}/0/"], "swapped": True})
+    return cases
 
 
 def main():
@@ -223,6 +260,9 @@ def main():
     tensors["wider/wider_0.7/weight"] = merged(weight, [parts], [0.7])["layer.weight"]
     cases.append({"name": "wider/wider_0.7", "layer": "wider", "strengths": [0.7], "files": ["wider/0/"]})
     comfy_env.save("adapters", tensors, {"made_by": "make_adapters.py", "cases": cases})
+    parts = {"linear/weight": tensors["linear/weight"]}
+    cases = parts_of_weights(parts)
+    comfy_env.save("adapter_parts", parts, {"made_by": "make_adapters.py", "cases": cases})
 
 
 main()

@@ -103,6 +103,29 @@ def xlabs(r):
     return sd
 
 
+def turned(r):
+    """diffusers' last norm has the scale before the shift."""
+    sd = {}
+    pair(sd, r, "transformer.norm_out.linear", 2 * D, D, ".lora_B.weight", ".lora_A.weight")
+    pair(sd, r, "transformer.proj_out", 64, D, ".lora_B.weight", ".lora_A.weight")
+    sd["transformer.norm_out.linear.dora_scale"] = r(2 * D, 1).abs() + 0.5
+    return sd
+
+
+def rotations(r):
+    """Rotations and columns' magnitudes on some rows of fused matrices."""
+    sd = {}
+    s, d = "lycoris_single_transformer_blocks_0_", "lycoris_transformer_blocks_1_attn_"
+    sd[s + "attn_to_k.oft_blocks"] = r(D // 4, 4, 4)
+    sd[d + "to_q.oft_blocks"] = r(3, D // 8, 8, 8)
+    sd[d + "to_q.alpha"] = torch.tensor(0.0)
+    pair(sd, r, d + "to_v", D, D, alpha=1)
+    sd[d + "to_v.dora_scale"] = r(1, D).abs() + 0.5
+    b = s + "proj_mlp"
+    sd |= {f"{b}.a1.weight": r(D, RANK), f"{b}.a2.weight": r(RANK, D), f"{b}.b1.weight": r(M, RANK), f"{b}.b2.weight": r(RANK, D)}
+    return sd
+
+
 class Model(comfy.model_base.Flux):
     """What ComfyUI asks when it matches and applies a LoRA."""
 
@@ -137,7 +160,7 @@ given = dict(x=r(2, 16, 4, 6, scale=1), timestep=torch.tensor([0.8, 0.3]), conte
 concat = r(2, 16, 4, 6, scale=1)
 tensors = {f"in/{k}": v for k, v in given.items()} | {"in/concat": concat}
 cases = []
-for name, make in dict(kohya=kohya, peft=peft, onetrainer=onetrainer, lycoris=lycoris, control=control, xlabs=xlabs).items():
+for name, make in dict(kohya=kohya, peft=peft, onetrainer=onetrainer, lycoris=lycoris, control=control, xlabs=xlabs, turned=turned, rotations=rotations).items():
     sd = make(r)
     model = applied(sd, 0.7)
     x = torch.cat([given["x"], concat], 1) if name == "control" else given["x"]

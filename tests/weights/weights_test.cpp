@@ -159,7 +159,7 @@ TEST_CASE("lora: several names may change rows of one weight; what cannot is tol
                                                 {"v.lora_up.weight", at::ones({4, 2})},
                                                 {"v.lora_down.weight", at::ones({2, 3})},
                                                 {"v.alpha", at::full({}, 1.0f)},
-                                                {"k.oft_blocks", at::ones({2, 2, 2})},
+                                                {"k.set_weight", at::ones({4, 3})},
                                                 {"o.lora_up.weight", at::ones({4, 2})},
                                                 {"o.lora_down.weight", at::ones({2, 3})}});
   Manifest model;

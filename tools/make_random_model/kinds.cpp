@@ -126,7 +126,10 @@ Shapes flux2_vae(Size size) {
   return of_model<models::vae::Autoencoder>(config);
 }
 
-Shapes sd_unet(bool xl, Size size) {
+enum class UNet { Sd15, Xl, Vega };
+
+Shapes sd_unet(UNet kind, Size size) {
+  const bool xl = kind != UNet::Sd15;
   models::sd::UNetConfig c;
   if (size == Size::Tiny) {
     c.model_channels = xl ? 64 : 32;
@@ -142,6 +145,11 @@ Shapes sd_unet(bool xl, Size size) {
     c.depth_in = {0, 0, 2, 2, 10, 10};
     c.depth_out = {10, 10, 10, 2, 2, 2, 0, 0, 0};
     c.depth_middle = 10;
+    if (kind == UNet::Vega) {
+      c.depth_in = {0, 0, 1, 1, 2, 2};
+      c.depth_out = {2, 2, 2, 1, 1, 1, 0, 0, 0};
+      c.depth_middle = -1;
+    }
   } else {
     c.channels = {m, 2 * m, 4 * m, 4 * m};
     c.res_blocks = {2, 2, 2, 2};
@@ -152,14 +160,14 @@ Shapes sd_unet(bool xl, Size size) {
 }
 
 Shapes sd15(Size size) {
-  return sd_unet(false, size) +
+  return sd_unet(UNet::Sd15, size) +
          clip_text(models::clip::TextKind::ClipL, size, "cond_stage_model.transformer.") +
          picture_vae(4, size, "first_stage_model.");
 }
 
-Shapes sdxl(Size size) {
+Shapes sdxl(UNet kind, Size size) {
   using models::clip::TextKind;
-  return sd_unet(true, size) +
+  return sd_unet(kind, size) +
          clip_text(TextKind::ClipL, size, "conditioner.embedders.0.transformer.") +
          clip_text(TextKind::ClipG, size, "conditioner.embedders.1.model.") +
          picture_vae(4, size, "first_stage_model.");
@@ -244,7 +252,10 @@ const std::vector<Kind>& kinds() {
   using models::clip::TextKind;
   static const std::vector<Kind> list = {
       {"sd15", "Stable Diffusion 1.5, a whole checkpoint", "checkpoints", "F16", sd15},
-      {"sdxl", "Stable Diffusion XL base, a whole checkpoint", "checkpoints", "F16", sdxl},
+      {"sdxl", "Stable Diffusion XL base, a whole checkpoint", "checkpoints", "F16",
+       [](Size size) { return sdxl(UNet::Xl, size); }},
+      {"sdxl-vega", "Segmind Vega, a smaller SDXL, a whole checkpoint", "checkpoints", "F16",
+       [](Size size) { return sdxl(UNet::Vega, size); }},
       {"flux-dev", "FLUX.1 dev, the diffusion model", "diffusion_models", "BF16",
        [](Size size) { return flux(true, size); }},
       {"flux-schnell", "FLUX.1 schnell, the diffusion model", "diffusion_models", "BF16",

@@ -10,9 +10,9 @@ namespace {
 void add_diffusers(LoraNames& names, const Config& config, const std::set<std::string>& declared) {
   for (const auto& [theirs, place] : diffusers_places(config)) {
     auto ours = place.name.ends_with(".scale") ? place.name : place.name + ".weight";
-    // A change of rows that stand the other way round would need its own rows turned.
-    if (!declared.count(ours) || place.swapped) continue;
+    if (!declared.count(ours)) continue;
     weights::LoraTarget target(ours, place.first_row, place.rows);
+    target.swapped = place.swapped;
     for (const std::string prefix : {"transformer.", "base_model.model.", "diffusion_model.", ""})
       names[prefix + theirs] = target;
     for (const std::string prefix : {"lora_transformer_", "lycoris_", "lora_unet_"})

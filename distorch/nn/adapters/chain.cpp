@@ -56,9 +56,13 @@ void Chain::add(const weights::Adapter& adapter) {
   const bool some = adapter.rows > 0;
   step.change = change_of(adapter, Extent(shape_));
   if (auto magnitude = adapter.part(Part::Magnitude); magnitude.defined()) {
-    step.by_output = some || magnitude.size(0) == shape_[0];
+    step.by_output = magnitude.size(0) == (some ? adapter.rows : shape_[0]);
     step.magnitude = magnitude.to(at::kFloat).flatten();
-    if (some)
+    if (some && !step.by_output) {
+      step.first = adapter.first_row;
+      step.rows = adapter.rows;
+    }
+    if (some && step.by_output)
       step.magnitude = at::constant_pad_nd(
           step.magnitude, {adapter.first_row, shape_[0] - adapter.first_row - adapter.rows},
           std::numeric_limits<double>::quiet_NaN());
@@ -98,6 +102,15 @@ Tensor Chain::base_rows(const Rows& rows) const {
   return found.reshape({found.size(0), extent.columns()});
 }
 
+/// `changed` in the rows that magnitudes of columns count for, `otherwise` in the others.
+Tensor Chain::only_own(const Step& step, const Rows& rows, const Tensor& changed,
+                       const Tensor& otherwise) {
+  if (step.rows == 0) return changed;
+  auto numbers = rows.numbers(changed.device()) - step.first;
+  auto inside = numbers.ge(0).logical_and(numbers.lt(step.rows));
+  return at::where(inside.unsqueeze(1), changed, otherwise);
+}
+
 Tensor Chain::rows_after(std::size_t steps, const Rows& rows) const {
   if (steps == 0) return base_rows(rows).to(at::kFloat);
   const auto& step = steps_[steps - 1];
@@ -112,7 +125,7 @@ Tensor Chain::rows_after(std::size_t steps, const Rows& rows) const {
   } else {
     auto factors = step.magnitude / column_norms(steps - 1);
     auto columns = changed.unflatten(1, {factors.size(0), -1});
-    changed = (columns * factors.unsqueeze(1)).flatten(1);
+    changed = only_own(step, rows, (columns * factors.unsqueeze(1)).flatten(1), tile);
   }
   return step.strength == 1 ? changed : at::lerp(tile, changed, step.strength);
 }
@@ -154,6 +167,7 @@ Tensor Chain::column_norms_by_rows(std::size_t step) const {
   for_tiles([&](const Rows& rows) {
     auto tile = rows_before(step, rows);
     auto changed = at::add(tile, change.rows(tile, rows), change.unit(true));
+    changed = only_own(steps_[step], rows, changed, at::zeros_like(changed));
     auto squares = changed.square().sum(0).view({extent.in, extent.kernel}).sum(1);
     sum = sum.defined() ? sum.add_(squares) : squares;
   });
@@ -179,6 +193,8 @@ Tensor Chain::norms_by_products(std::size_t step, bool of_rows) const {
     units.narrow(1, first, some).fill_diagonal_(1);
     auto columns = of_rows ? before(units, products)
                            : change.product(units, before, change.unit(true), products);
+    if (!of_rows && steps_[step].rows > 0)
+      columns = columns.narrow(1, steps_[step].first, steps_[step].rows);
     auto squares = columns.to(at::kFloat).square().sum(of_rows ? 0 : 1);
     if (of_rows && !sums.empty())
       sums[0].add_(squares);
@@ -233,6 +249,15 @@ Tensor Chain::with_magnitude(const Step& step, std::size_t index, const Tensor& 
   }
   auto factors = (step.magnitude / column_norms(index)).to(x.scalar_type());
   auto scaled = products.scale_in(x, factors);
+  if (step.rows > 0) {
+    auto own = [&](const Tensor& all) {
+      return all.narrow(products.channels(), step.first, step.rows);
+    };
+    auto changed = own(step.change->product(scaled, before, unit, products));
+    auto y = before(x, products);
+    own(y).mul_(1 - s).add_(changed, s);
+    return y;
+  }
   if (step.change->uses_weight()) {
     auto changed = step.change->product(scaled, before, unit, products);
     return s == 1 ? changed : before(x, products).mul_(1 - s).add_(changed, s);

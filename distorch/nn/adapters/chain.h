@@ -42,6 +42,8 @@ class Chain {
     double strength = 1;
     at::Tensor magnitude;  // float32, a number a row or a column; undefined: none
     bool by_output = false;
+    /// The rows that magnitudes of columns count for; no rows: all.
+    std::int64_t first = 0, rows = 0;
     /// What the weight is padded to first.
     std::vector<std::int64_t> shape;
     /// Once they are known.
@@ -54,6 +56,8 @@ class Chain {
   template <typename Visit>
   void for_tiles(const Visit& visit) const;
   at::Tensor base_rows(const Rows& rows) const;
+  static at::Tensor only_own(const Step& step, const Rows& rows, const at::Tensor& changed,
+                             const at::Tensor& otherwise);
   at::Tensor rows_after(std::size_t steps, const Rows& rows) const;
   at::Tensor rows_before(std::size_t step, const Rows& rows) const;
   at::Tensor row_norms(std::size_t step) const;

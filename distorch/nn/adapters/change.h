@@ -79,8 +79,8 @@ std::unique_ptr<Change> butterfly(const weights::Adapter& adapter, const Extent&
 /// A full difference: no cheap product; rows: one addition an element.
 std::unique_ptr<Change> difference(const weights::Adapter& adapter, const Extent& extent);
 
-/// `inner` on `count` rows of a weight from `first` on; nothing happens to the others. For changes
-/// that do not depend on the weight.
+/// `inner` on `count` rows of a weight from `first` on; nothing happens to the others. One that
+/// depends on the weight takes the layer's product once more than it does on a whole weight.
 std::unique_ptr<Change> of_rows(std::unique_ptr<Change> inner, const Extent& extent,
                                 std::int64_t first, std::int64_t count);
 
