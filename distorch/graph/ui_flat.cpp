@@ -166,31 +166,49 @@ Json FlatWorkflow::host_value(const Scope& scope, const UiNode& host, const UiGr
   if (stored && !stored->is_null()) return *stored;
   auto inside = scope.inside.find(host.file_id);
   if (inside == scope.inside.end()) return nullptr;
-  OwnValue fed = first_fed(*inside->second, input);
-  if (!stored) return fed.value;
-  return fed.widget ? fed.widget->first_choice : Json();
+  if (!stored) return fed_value(*inside->second, input);
+  const Widget* widget = fed_widget(inside->second, input);
+  return widget ? widget->first_choice : Json();
 }
 
-// The first inner widget that an input feeds, with its value.
-OwnValue FlatWorkflow::first_fed(const Scope& scope, std::size_t input) {
-  const UiGraph& graph = *scope.graph;
+// The first link from an input to a widget inside, perhaps of a deeper instance.
+const UiLink* FlatWorkflow::first_fed(const UiGraph& graph, std::size_t input) {
   for (auto& id : graph.input_links[input]) {
     const UiLink* link = graph.find_link(id);
-    if (!link || !feeds_widget(graph, *link)) continue;
-    const UiNode& target = *graph.find(link->to);
-    const UiSocket& socket = target.inputs[link->to_slot];
-    if (const UiGraph* inner = workflow_.subgraph(target.type)) {
-      std::size_t k = *input_index(*inner, socket.name);
-      auto inside = scope.inside.find(target.file_id);
-      OwnValue fed;
-      if (inside != scope.inside.end()) fed = first_fed(*inside->second, k);
-      fed.value = host_value(scope, target, *inner, k);
-      return fed;
-    }
-    for (auto& own : own_values(scope, target))
-      if (own.widget->name == socket.name) return own;
+    if (link && feeds_widget(graph, *link)) return link;
   }
-  return {};
+  return nullptr;
+}
+
+// The value of the first inner widget that an input feeds.
+Json FlatWorkflow::fed_value(const Scope& scope, std::size_t input) {
+  const UiGraph& graph = *scope.graph;
+  const UiLink* link = first_fed(graph, input);
+  if (!link) return nullptr;
+  const UiNode& target = *graph.find(link->to);
+  const std::string& name = target.inputs[link->to_slot].name;
+  if (const UiGraph* inner = workflow_.subgraph(target.type))
+    return host_value(scope, target, *inner, *input_index(*inner, name));
+  for (auto& own : own_values(scope, target))
+    if (own.widget->name == name) return own.value;
+  return nullptr;
+}
+
+// That widget itself, however deep.
+const Widget* FlatWorkflow::fed_widget(const Scope* scope, std::size_t input) {
+  for (;;) {
+    const UiGraph& graph = *scope->graph;
+    const UiLink* link = first_fed(graph, input);
+    if (!link) return nullptr;
+    const UiNode& target = *graph.find(link->to);
+    const std::string& name = target.inputs[link->to_slot].name;
+    const UiGraph* inner = workflow_.subgraph(target.type);
+    if (!inner) return form(target).find_widget(name);
+    auto inside = scope->inside.find(target.file_id);
+    if (inside == scope->inside.end()) return nullptr;
+    scope = inside->second;
+    input = *input_index(*inner, name);
+  }
 }
 
 Source FlatWorkflow::source(const Scope& scope, const UiNode& node, const UiSocket& socket) {
@@ -299,7 +317,9 @@ std::vector<UiSocket> FlatWorkflow::page_sockets(const UiNode& node) {
     sockets.push_back({input.name, input.type, socket ? socket->link : "", ""});
   }
   for (auto& socket : node.inputs)
-    if (socket.widget.empty() && !form(node).find_input(socket.name)) sockets.push_back(socket);
+    if (socket.widget.empty() && !form(node).find_input(socket.name) &&
+        !form(node).drops(socket.name))
+      sockets.push_back(socket);
   return sockets;
 }
 

@@ -73,7 +73,9 @@ class FlatWorkflow {
   const std::vector<bool>& promoted(const UiGraph& graph);
   bool feeds_widget(const UiGraph& graph, const UiLink& link);
   Json host_value(const Scope& scope, const UiNode& host, const UiGraph& inner, std::size_t input);
-  OwnValue first_fed(const Scope& scope, std::size_t input);
+  const UiLink* first_fed(const UiGraph& graph, std::size_t input);
+  Json fed_value(const Scope& scope, std::size_t input);
+  const Widget* fed_widget(const Scope* scope, std::size_t input);
   Source resolve(const Scope* scope, std::string link_id, std::string wanted);
   std::optional<Source> leave(const Scope*& scope, const UiLink& link, std::string& link_id);
   std::string pass_virtual(const Scope& scope, const UiNode& node, std::size_t slot) const;

@@ -7,7 +7,6 @@
 #include <unordered_set>
 
 #include "distorch/base/hash.h"
-#include "distorch/graph/dynamic_inputs.h"
 #include "distorch/graph/json_text.h"
 #include "distorch/graph/near_names.h"
 #include "distorch/graph/text_replace.h"
@@ -138,7 +137,7 @@ class Converter {
       if (socket.link.empty() || socket.name.empty()) continue;
       // A widget that the definition no longer has, or that another option of a choice would bring.
       if (known && !form.find_input(socket.name) &&
-          (!socket.widget.empty() || belongs_to_choice(form, socket.name)))
+          (!socket.widget.empty() || form.drops(socket.name)))
         continue;
       Source source = flat_.source(scope, node, socket);
       if (source.kind == Source::Node) inputs[socket.name] = Json::array({source.id, source.slot});
@@ -149,15 +148,6 @@ class Converter {
     result["class_type"] = node.type;
     result["_meta"] = {{"title", title_of(node)}};
     return result;
-  }
-
-  static bool belongs_to_choice(const NodeForm& form, const std::string& name) {
-    for (std::size_t dot = name.find('.'); dot != std::string::npos;
-         dot = name.find('.', dot + 1)) {
-      const Widget* choice = form.find_widget(name.substr(0, dot));
-      if (choice && choice->type == kDynamicChoice) return true;
-    }
-    return false;
   }
 
   // Lists would be taken for links.

@@ -167,6 +167,7 @@ class Reader {
       widget.value = fixed_up(widget, next(name, initial_value(input, type)));
     bool text_area = type == "MARKDOWN" || (type == "STRING" && truthy(option(input, "multiline")));
     if (text_area) widget.value = as_text(std::move(widget.value));
+    widget.stored = stored_.values.is_array() && place_ <= stored_.values.size();
     widget.dynamic_prompts = truthy(option(input, "dynamicPrompts"));
     form_.widgets.push_back(std::move(widget));
   }
@@ -303,6 +304,16 @@ const DeclaredInput* NodeForm::find_input(const std::string& name) const {
   for (auto& input : inputs)
     if (input.name == name) return &input;
   return nullptr;
+}
+
+bool NodeForm::drops(const std::string& socket) const {
+  if (find_input(socket)) return false;
+  for (std::size_t dot = socket.find('.'); dot != std::string::npos;
+       dot = socket.find('.', dot + 1)) {
+    const Widget* choice = find_widget(socket.substr(0, dot));
+    if (choice && choice->stored && choice->type == kDynamicChoice) return true;
+  }
+  return false;
 }
 
 NodeForm node_form(const Json& definition, const StoredNode& stored) {

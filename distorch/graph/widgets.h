@@ -14,6 +14,7 @@ struct Widget {
   Json value;
   Json first_choice;  // what a choice falls back on when null is stored; null for other widgets
   bool dynamic_prompts = false;
+  bool stored = false;  // the workflow has a value for it
 };
 
 /// A socket of a node, by name. Every widget has one too.
@@ -32,6 +33,8 @@ struct NodeForm {
 
   const Widget* find_widget(const std::string& name) const;
   const DeclaredInput* find_input(const std::string& name) const;
+  /// True for a socket of the file that the page drops because the option chosen lacks it.
+  bool drops(const std::string& socket) const;
 };
 
 /// What a workflow says about one node.

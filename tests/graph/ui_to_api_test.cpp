@@ -90,6 +90,10 @@ TEST_CASE("conversion: 35 pairs of newer node schema and pages agree node for no
   CHECK(compare_pairs(kNewerPairs, {}) == 35);
 }
 
+TEST_CASE("conversion: 17 pairs about single rules agree node for node") {
+  CHECK(compare_pairs(kWorkflows / "graph_to_prompt_rules", {}) == 17);
+}
+
 TEST_CASE("conversion: a group node is refused with advice") {
   std::string text = failure(read_file(kPairs / "groupnode.json")["ui"]);
   CHECK(text.find("group node") != std::string::npos);
@@ -116,6 +120,47 @@ TEST_CASE("conversion: an unknown muted node is nobody's business, a decoration 
   CHECK(prompt.nodes.empty());
   REQUIRE(prompt.notes.size() == 1);
   CHECK(prompt.notes[0].find("Label (pack)") != std::string::npos);
+}
+
+TEST_CASE("conversion: an unknown type that is kept has what the file says about it") {
+  Json workflow = read_file(kPairs / "unknown_type.json")["ui"];
+  Json strange = node(9, "Strange", {{"widgets_values", {5, "randomize", "text"}}});
+  Json number = socket("seed", "INT", nullptr), text = socket("text", "STRING", nullptr);
+  number["widget"] = {{"name", "seed"}};
+  text["widget"] = {{"name", "text"}};
+  strange["inputs"] = {socket("image", "IMAGE", 2), number, text};
+  Json named = node(10, "Named", {{"widgets_values", {1}}, {"widgets_values_named", {{"w", 1}}}});
+  workflow["nodes"].push_back(strange);
+  workflow["nodes"].push_back(named);
+  ConvertOptions options;
+  options.unknown_types = UnknownTypes::Keep;
+  Json nodes = ui_to_api(workflow, definitions(), options).nodes;
+  CHECK(nodes["9"]["class_type"] == "Strange");
+  CHECK(nodes["9"]["inputs"]["seed"] == 5);
+  CHECK(nodes["9"]["inputs"]["text"] == "text");
+  CHECK(nodes["10"]["inputs"] == Json{{"w", 1}});
+}
+
+TEST_CASE("conversion: an unknown type is refused with the pack that it came from") {
+  Json strange = node(9, "Strange", {{"widgets_values", {5}}});
+  strange["properties"] = {{"cnr_id", "some-pack"}, {"ver", "1.2.3"}};
+  Json workflow = {{"nodes", Json::array({strange})}, {"links", Json::array()}};
+  CHECK(failure(workflow).find("node 9 (Strange)") != std::string::npos);
+  CHECK(failure(workflow).find("from the pack some-pack 1.2.3") != std::string::npos);
+}
+
+TEST_CASE("conversion: a getter goes on at the setter of its name") {
+  Json set = node(2, "SetNode", {{"widgets_values", {"picture"}}});
+  set["inputs"] = Json::array({socket("IMAGE", "IMAGE", 1)});
+  Json get = node(3, "GetNode", {{"widgets_values", {"picture"}}});
+  get["outputs"] = Json::array({socket("IMAGE", "IMAGE", nullptr)});
+  Json load = node(1, "LoadImage", {{"widgets_values", {"a.png"}}});
+  Json show = node(4, "PreviewImage", {{"inputs", {socket("images", "IMAGE", 2)}}});
+  Json workflow = {{"nodes", {load, set, get, show}},
+                   {"links", {{1, 1, 0, 2, 0, "IMAGE"}, {2, 3, 0, 4, 0, "IMAGE"}}}};
+  Json nodes = ui_to_api(workflow, definitions()).nodes;
+  CHECK(nodes.size() == 2);
+  CHECK(nodes["4"]["inputs"]["images"] == Json{"1", 0});
 }
 
 TEST_CASE("conversion: widget values given by name are applied") {
@@ -183,6 +228,40 @@ TEST_CASE("conversion: a subgraph within itself, and subgraphs that multiply, ar
   Json explosion = {
       {"nodes", {node(1, "g0")}}, {"links", Json::array()}, {"definitions", {{"subgraphs", many}}}};
   CHECK(failure(explosion).find("more than") != std::string::npos);
+}
+
+TEST_CASE("conversion: a value missing through sixty instances is found in time") {
+  // Each definition promotes the widget of the one within; the hosts store null or nothing.
+  Json definitions_of_subgraphs = Json::array();
+  auto promoted_socket = [](Json link) {
+    Json made = socket("width", "INT", std::move(link));
+    made["widget"] = {{"name", "width"}};
+    return made;
+  };
+  auto name_of = [](int depth) { return std::string("g").append(std::to_string(depth)); };
+  for (int depth = 0; depth < 60; ++depth) {
+    bool last = depth == 59;
+    Json inside = node(1, last ? "EmptyImage" : name_of(depth + 1).c_str());
+    inside["inputs"] = Json::array({promoted_socket(1)});
+    if (last) inside["widgets_values"] = {72, 64, 1, 0};
+    definitions_of_subgraphs.push_back(
+        {{"id", name_of(depth)},
+         {"name", name_of(depth)},
+         {"nodes", Json::array({inside})},
+         {"inputs", {{{"name", "width"}, {"type", "INT"}, {"linkIds", {1}}}}},
+         {"links", {{1, -10, 0, 1, 0, "INT"}}}});
+  }
+  Json host = node(1, "g0");
+  host["inputs"] = Json::array({promoted_socket(nullptr)});
+  Json workflow = {{"nodes", Json::array({host})},
+                   {"links", Json::array()},
+                   {"definitions", {{"subgraphs", definitions_of_subgraphs}}}};
+  Json nodes = ui_to_api(workflow, definitions()).nodes;
+  REQUIRE(nodes.size() == 1);
+  CHECK(nodes.front()["inputs"]["width"] == 72);
+  workflow["nodes"][0]["widgets_values"] = Json::array({nullptr});
+  nodes = ui_to_api(workflow, definitions()).nodes;
+  CHECK(nodes.front()["inputs"]["width"].is_null());
 }
 
 TEST_CASE("formats are told apart") {
