@@ -19,6 +19,7 @@
 #include "distorch/models/sd3/block.h"
 #include "distorch/models/t5/text_model.h"
 #include "distorch/models/z_image/layer.h"
+#include "tests/support/plain_source.h"
 
 namespace {
 
@@ -60,7 +61,7 @@ class Case {
   weights::Manifest manifest_;
 
  private:
-  std::optional<weights::PlainSource> source_;
+  std::optional<test::PlainSource> source_;
 };
 
 /// A transformer block of SDXL's UNet, cond and uncond in one batch.
@@ -188,7 +189,7 @@ class T5 final : public Case {
 
  private:
   models::t5::TextModel model_;
-  std::optional<weights::PlainSource> source_;
+  std::optional<test::PlainSource> source_;
   Tensor ids_;
 };
 
