@@ -130,6 +130,8 @@ def ask(server, method, address, body, headers):
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()
+    except urllib.error.URLError as error:
+        sys.exit(f"{server}: {error.reason}")
 
 
 def shape(value, path=""):

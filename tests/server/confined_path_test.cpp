@@ -95,4 +95,5 @@ TEST_CASE("confined path: links are followed, but not out of the folder") {
   CHECK(refusal(place.path() / "linked", "sub/a.png") == "");
   CHECK(refusal(place.path() / "linked", "away/a.png") != "");
   CHECK(refusal(place.path() / "later", "sub/a.png") == "");
+  CHECK(confined_path("no folder of this name", "sub/a.png") == "no folder of this name/sub/a.png");
 }

@@ -135,14 +135,14 @@ TEST_CASE("upload mask: the original's colours and texts with the alpha of the m
   CHECK(json_of(send(R"({"filename":"a.png","subfolder":"sub"})",
                      media::encode_jpeg(media::to_rgb(mask))))["name"] == "masked (1).png");
   auto files = server.files();
-  for (auto [reference, status] : {std::pair{R"({"filename":"nope.png"})", 404},
-                                   {R"({"filename":"a.png","subfolder":"../.."})", 403},
-                                   {R"({"filename":"../a.png"})", 400},
-                                   {R"({"filename":"a.png","type":"x"})", 400},
-                                   {R"({"filename":7})", 400},
-                                   {R"([1])", 400},
-                                   {R"({)", 400}})
-    CHECK_MESSAGE(send(reference, bytes).status == status, reference);
+  for (auto wrong : {std::pair{R"({"filename":"nope.png"})", 404},
+                     {R"({"filename":"a.png","subfolder":"../.."})", 403},
+                     {R"({"filename":"../a.png"})", 400},
+                     {R"({"filename":"a.png","type":"x"})", 400},
+                     {R"({"filename":7})", 400},
+                     {R"([1])", 400},
+                     {R"({)", 400}})
+    CHECK_MESSAGE(send(wrong.first, bytes).status == wrong.second, wrong.first);
   CHECK(post_form(server.router, "/upload/mask", {{"image", bytes, "masked.png"}}).status == 400);
   auto wider = send(R"({"filename":"a.png","subfolder":"sub"})",
                     media::encode_png(media::blank_image(3, 1, 4)));
