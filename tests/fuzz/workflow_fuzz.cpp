@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "distorch/graph/dynamic_inputs.h"
 #include "distorch/graph/overrides.h"
@@ -31,13 +32,14 @@ graph::Catalog make_catalog() {
                   graph::text("text", {.multiline = true, .dynamic_prompts = true})},
        .outputs = {"IMAGE"},
        .run = nothing});
+  const std::vector<graph::Option> crops = {graph::Option{"none", {}}};
+  const std::vector<graph::Option> kinds = {
+      graph::Option{"size", {graph::integer("width", {.def = 1})}},
+      graph::Option{"match",
+                    {graph::link("match", "IMAGE"), graph::dynamic_choice("crop", crops)}}};
   catalog.add({.name = "Resize",
                .inputs = {graph::match_type("input", "t", "IMAGE,MASK"),
-                          graph::dynamic_choice(
-                              "kind", {{"size", {graph::integer("width", {.def = 1})}},
-                                       {"match",
-                                        {graph::link("match", "IMAGE"),
-                                         graph::dynamic_choice("crop", {{"none", {}}})}}}),
+                          graph::dynamic_choice("kind", kinds),
                           graph::growing("more", graph::link("more", "IMAGE"), "more", 1, 50)},
                .outputs = {graph::kMatchType},
                .newer_schema = true,
