@@ -2,7 +2,9 @@
 minutes, same threads, same sizes, random weights everywhere.
 
     python bench/peers/block_step.py --ours build/release/bin/bench_block_step --out build/bench [--rounds 3] [--only flux_double ...]
+        [--processor-time]
 
+--processor-time: seconds that one thread computes, which another load of the machine changes less than those of the clock.
 Adds the comparison to FOLDER/block_step.json (made by bench_block_step, which is asked for our calls: --serve).
 """
 import argparse
@@ -125,41 +127,48 @@ CASES = {
 
 
 class Ours:
-    def __init__(self, program):
+    def __init__(self, program, processor_time):
+        self.processor_time = processor_time
         self.process = subprocess.Popen([program, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self.process.stdout.readline().strip() != "ready":
             raise SystemExit("bench_block_step did not start")
 
+    def processor_seconds(self):
+        with open(f"/proc/{self.process.pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def call(self, name):
+        before = self.processor_seconds()
         self.process.stdin.write(name + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
             raise SystemExit(f"bench_block_step ended at {name}")
-        return float(answer)
+        return self.processor_seconds() - before if self.processor_time else float(answer)
 
     def close(self):
         self.process.stdin.close()
         self.process.wait()
 
 
-def timed(peer):
-    start = time.perf_counter()
+def timed(peer, clock):
+    start = clock()
     with torch.inference_mode():
         peer()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def compared(ours, name, rounds):
     peer = CASES[name]()
     turns = {"ours": [], "peer": []}
     for turn in range(-1, rounds):  # the first turn warms up
-        pair = {"ours": ours.call(name), "peer": timed(peer)}
+        pair = {"ours": ours.call(name), "peer": timed(peer, time.process_time if ours.processor_time else time.perf_counter)}
         if turn >= 0:
             for who, seconds in pair.items():
                 turns[who].append(seconds)
     ratio = statistics.median(a / b for a, b in zip(turns["ours"], turns["peer"]))
-    row = {"name": f"one block, 1024x1024, CPU, bf16: {name}, ours beside the peer", "ours": statistics.median(turns["ours"]),
+    row = {"name": f"one block, 1024x1024, CPU, bf16: {name}, ours beside the peer{', processor time' * ours.processor_time}", "ours": statistics.median(turns["ours"]),
            "peer": statistics.median(turns["peer"]), "unit": "s", "ratio": ratio, "turns": turns, "load": os.getloadavg()[0],
            "threads": torch.get_num_threads()}
     print(f"{row['name']:<66}{row['ours']:>10.4f}{row['peer']:>11.4f}{ratio:>9.4f}  s", flush=True)
@@ -172,9 +181,13 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=list(CASES))
+    parser.add_argument("--processor-time", action="store_true")
     options = parser.parse_args()
 
-    ours = Ours(options.ours)
+    if options.processor_time:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
+    ours = Ours(options.ours, options.processor_time)
     new = [compared(ours, name, options.rounds) for name in options.only]
     ours.close()
 

@@ -38,7 +38,7 @@ def picture(loaders, model, clip, vae, latent="EmptySD3LatentImage", cfg=1.0, sa
             link = ["shift", 0]
         for name, text in (("positive", prompt), ("negative", "blurry")):
             nodes[name] = {"class_type": "CLIPTextEncode", "inputs": {"text": text, "clip": clip}}
-        nodes["latent"] = {"class_type": latent, "inputs": {"width": 128, "height": 128, "batch_size": 1}}
+        nodes["latent"] = {"class_type": latent, "inputs": {"width": 64, "height": 64, "batch_size": 1}}
         nodes["sample"] = {"class_type": "KSampler", "inputs": {
             "model": link, "positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["latent", 0], "seed": seed,
             "steps": 4, "cfg": cfg, "sampler_name": sampler, "scheduler": scheduler, "denoise": 1.0}}
@@ -215,10 +215,10 @@ def compare(options, paths):
                 sys.exit(f"{name}: {key} has shape {list(ours[key].shape)}, not {list(wanted.shape)}")
             apart = float((got - wanted.reshape(-1)).abs().max())
             kind = workflow[key.split(".")[0]]["class_type"]
-            if kind.startswith("VAEDecode"):
+            if kind.startswith(("VAEDecode", "LoadImage")):
                 label, apart = "picture", 255 * apart
             else:
-                label, apart = ("text" if "Encode" in kind and not kind.startswith("VAE") else "latent"), apart / max(1e-12, float(wanted.abs().max()))
+                label, apart = "text" if wanted.dim() < 4 else "latent", apart / max(1e-12, float(wanted.abs().max()))
             worst[label] = max(worst.get(label, 0), apart)
             line.append(f"{key} {apart:.1e}")
         print(f"  {name}: " + ", ".join(line), flush=True)

@@ -59,7 +59,7 @@ class Runner {
   }
 
   Tensors run(graph::Json prompt, const std::string& where) {
-    add_keepers(prompt);
+    const auto names = add_keepers(prompt);
     auto validation = graph::validate(prompt, catalog_, {.targets = {}, .context = &context_});
     if (!validation.clean()) {
       std::string all;
@@ -70,16 +70,22 @@ class Runner {
     request.prompt = std::move(prompt);
     request.outputs = validation.good_outputs;
     request.context = &context_;
-    kept_.clear();
     Silent silent;
     auto result = executor_.run(request, silent);
     if (result.status != graph::RunStatus::Success) cli::rethrow_with_node(result);
-    return std::move(kept_);
+    // A node whose inputs are those of the workflow before does not run again.
+    Tensors tensors;
+    for (const auto& name : names)
+      for (const auto& key : {name, name + ".pooled"})
+        if (auto found = kept_.find(key); found != kept_.end()) tensors.insert(*found);
+    return tensors;
   }
 
  private:
-  void add_keepers(graph::Json& prompt) {
+  /// Adds a node behind each output that is wanted; their names.
+  std::vector<std::string> add_keepers(graph::Json& prompt) {
     const auto nodes = prompt;
+    std::vector<std::string> names;
     for (const auto& [id, node] : nodes.items()) {
       const auto* type = catalog_.find(node.at("class_type").get<std::string>());
       if (!type) continue;
@@ -91,8 +97,10 @@ class Runner {
         prompt["keep " + name] = {
             {"class_type", "Keep"},
             {"inputs", {{"value", {id, slot}}, {"name", name}, {"type", kind}}}};
+        names.push_back(name);
       }
     }
+    return names;
   }
 
   graph::Catalog catalog_;
