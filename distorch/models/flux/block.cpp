@@ -33,6 +33,24 @@ Heads split_heads(const Tensor& qkv, std::int64_t heads, const HeadNorms& norm,
 
 }  // namespace
 
+namespace {
+
+/// Attention of all tokens, and to what is known of references beside them.
+Tensor attended_to(const Tensor& q, Tensor k, Tensor v, const Common& common, KeptHeads* kept) {
+  if (kept) {
+    auto first = k.size(1) - common.references;
+    *kept = {k.narrow(1, first, common.references).contiguous(),
+             v.narrow(1, first, common.references).contiguous()};
+  }
+  if (common.known.k.defined()) {
+    k = at::cat({k, common.known.k}, 1);
+    v = at::cat({v, common.known.v}, 1);
+  }
+  return nn::attend(q, k, v, common.mask);
+}
+
+}  // namespace
+
 Modulation::Modulation(const Scope& s, const Config& c, std::int64_t count, bool bias)
     : lin_(s / "lin", c.hidden, count * c.hidden, bias) {}
 
@@ -80,7 +98,7 @@ Tensor Stream::finish(const Tensor& x, const Tensor& attended, const Tensor& mod
   return nn::gated_add(y, m[5], mlp_(nn::modulated_norm(y, m[3], m[4], kNormEps)));
 }
 
-Tokens DoubleBlock::forward(const Tokens& x, const Common& common) const {
+Tokens DoubleBlock::forward(const Tokens& x, const Common& common, KeptHeads* kept) const {
   auto text = x.txt.size(1), picture = x.img.size(1);
   auto img_mod = spread(img_.modulation(common.img), picture, common.references);
   auto txt_mod = txt_.modulation(common.txt);
@@ -90,7 +108,7 @@ Tokens DoubleBlock::forward(const Tokens& x, const Common& common) const {
     auto b = img_.heads(x.img, img_mod, part_of(common.rope, text, picture));
     auto q = at::cat({a.q, b.q}, 1), k = at::cat({a.k, b.k}, 1), v = at::cat({a.v, b.v}, 1);
     a = b = {};
-    attended = nn::attend(q, k, v);
+    attended = attended_to(q, k, v, common, kept);
   }
   auto img = img_.finish(x.img, attended.narrow(1, text, picture), img_mod);
   auto txt = txt_.finish(x.txt, attended.narrow(1, 0, text), txt_mod);
@@ -105,7 +123,7 @@ SingleBlock::SingleBlock(const Scope& s, const Config& c)
   if (!c.shared_modulation) mod_.emplace(s / "modulation", c, 3);
 }
 
-Tensor SingleBlock::forward(const Tensor& x, const Common& common) const {
+Tensor SingleBlock::forward(const Tensor& x, const Common& common, KeptHeads* kept) const {
   auto modulation = spread(mod_ ? (*mod_)(common.img) : common.img, x.size(1), common.references);
   auto m = modulation.chunk(3, -1);
   auto D = config_.hidden;
@@ -113,7 +131,7 @@ Tensor SingleBlock::forward(const Tensor& x, const Common& common) const {
   {
     auto both = linear1_(nn::modulated_norm(x, m[0], m[1], kNormEps));
     auto heads = split_heads(both.narrow(-1, 0, 3 * D), config_.heads(), norm_, common.rope);
-    auto attended = nn::attend(heads.q, heads.k, heads.v);
+    auto attended = attended_to(heads.q, heads.k, heads.v, common, kept);
     heads = {};
     auto rest = both.narrow(-1, 3 * D, both.size(-1) - 3 * D);
     auto halves = config_.gated_mlp ? rest.chunk(2, -1) : std::vector<Tensor>{rest};
