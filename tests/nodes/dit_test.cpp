@@ -1,4 +1,5 @@
 #include "distorch/device/sim/sim.h"
+#include "tests/models/tiny_sd3.h"
 #include "tests/nodes/tiny_seeded.h"
 #include "tests/support/devices.h"
 
@@ -33,7 +34,8 @@ class DitApp : public SeededApp {
       write("model_patches", "tiny_control_" + form, own);
     }
     for (std::string channels : {"16", "17"})
-      write("controlnet", "tiny_sd3_" + channels, tiny_tensors({"sd3_control_" + channels}));
+      write("controlnet", "tiny_sd3_" + channels,
+            as_diffusers(tiny_tensors({"sd3_control_" + channels}), 1));
     auto large = tiny_tensors({"sd3_control_large"});
     for (const auto& [kind, number] :
          std::map<std::string, float>{{"blur", 0}, {"canny", 1}, {"depth", 2}}) {
