@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <utility>
 
 #include "distorch/base/error.h"
 #include "distorch/media/png.h"
@@ -225,6 +226,87 @@ bool is_apng(std::string_view bytes) {
 
 void decode_apng(std::string_view bytes, const std::string& where, const TakeFrame& take) {
   Reader(bytes, where).decode(take);
+}
+
+namespace {
+
+/// A frame of an animation that is written: how long it stands, in fractions of a second.
+struct Shown {
+  const Image* image;
+  std::int64_t milliseconds;
+};
+
+/// Frames that differ from those before.
+std::vector<Shown> changes(const std::vector<Image>& frames, int milliseconds) {
+  std::vector<Shown> list;
+  for (const auto& frame : frames)
+    if (!list.empty() && *list.back().image == frame)
+      list.back().milliseconds += milliseconds;
+    else
+      list.push_back({&frame, milliseconds});
+  return list;
+}
+
+void append_short(std::string& to, std::int64_t value) {
+  to += static_cast<char>(value >> 8 & 255);
+  to += static_cast<char>(value & 255);
+}
+
+std::string control(const Shown& frame, std::uint32_t place) {
+  std::int64_t parts = 1000, time = frame.milliseconds;
+  // Two bytes for each: long times are counted less finely.
+  for (; time > 65535 && parts > 1; parts /= 10) time /= 10;
+  std::string body;
+  append_number(body, place);
+  append_number(body, static_cast<std::uint32_t>(frame.image->width));
+  append_number(body, static_cast<std::uint32_t>(frame.image->height));
+  append_number(body, 0);
+  append_number(body, 0);
+  append_short(body, std::min<std::int64_t>(time, 65535));
+  append_short(body, parts);
+  body += std::string(2, '\0');
+  return body;
+}
+
+}  // namespace
+
+std::string encode_apng(const std::vector<Image>& frames, const ApngOptions& options) {
+  if (frames.empty()) throw Error(ErrorKind::Usage, "PNG", "an animation has at least one frame");
+  auto shown = changes(frames, options.milliseconds);
+  const bool moves = shown.size() > 1;
+  std::string file;
+  std::uint32_t place = 0;
+  for (std::size_t i = 0; i < shown.size(); ++i) {
+    auto still = encode_png(*shown[i].image, {.compression = options.compression});
+    std::string_view left(still);
+    if (i == 0) file = still.substr(0, signature);
+    left.remove_prefix(signature);
+    bool controlled = !moves;
+    while (auto chunk = next_chunk(left)) {
+      if (chunk->kind == "IHDR") {
+        if (i == 0) append_chunk(file, "IHDR", chunk->body);
+        if (i > 0 || !moves) continue;
+        std::string animation;
+        append_number(animation, static_cast<std::uint32_t>(shown.size()));
+        append_number(animation, 0);
+        append_chunk(file, "acTL", animation);
+      } else if (chunk->kind == "IDAT") {
+        if (!std::exchange(controlled, true))
+          append_chunk(file, "fcTL", control(shown[i], place++));
+        if (i == 0) {
+          append_chunk(file, "IDAT", chunk->body);
+          continue;
+        }
+        std::string body;
+        append_number(body, place++);
+        append_chunk(file, "fdAT", body.append(chunk->body));
+      }
+    }
+  }
+  for (const auto& text : options.texts)
+    append_chunk(file, "comf", text.keyword + '\0' + text.value);
+  append_chunk(file, "IEND", "");
+  return file;
 }
 
 }  // namespace distorch::media

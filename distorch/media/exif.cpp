@@ -66,4 +66,29 @@ Exif parse_exif(std::string_view block) {
   return result;
 }
 
+std::string exif_block(const std::map<int, std::string>& texts) {
+  constexpr std::size_t kEntry = 12, kShort = 4;  // bytes; a text that stands in its entry
+  std::string head("MM\0*\0\0\0\x08", 8), values;
+  auto append = [](std::string& to, std::uint32_t value, int size) {
+    for (int i = size - 1; i >= 0; --i) to += static_cast<char>(value >> (8 * i) & 255);
+  };
+  append(head, static_cast<std::uint32_t>(texts.size()), 2);
+  const auto behind = head.size() + texts.size() * kEntry + 4;
+  for (const auto& [tag, text] : texts) {
+    auto value = text + '\0';
+    append(head, static_cast<std::uint32_t>(tag), 2);
+    append(head, type_ascii, 2);
+    append(head, static_cast<std::uint32_t>(value.size()), 4);
+    if (value.size() <= kShort) {
+      value.resize(kShort, '\0');
+      head += value;
+      continue;
+    }
+    append(head, static_cast<std::uint32_t>(behind + values.size()), 4);
+    values += value;
+    if (value.size() % 2 != 0) values += '\0';
+  }
+  return std::string("Exif\0\0", 6) + head + std::string(4, '\0') + values;
+}
+
 }  // namespace distorch::media

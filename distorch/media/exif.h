@@ -16,4 +16,8 @@ struct Exif {
 /// sense is left out. A leading "Exif\0\0" is skipped. Never throws Error.
 Exif parse_exif(std::string_view block);
 
+/// A block with these texts in its first directory, big-endian, with "Exif\0\0" before it: what
+/// Pillow writes.
+std::string exif_block(const std::map<int, std::string>& texts);
+
 }  // namespace distorch::media

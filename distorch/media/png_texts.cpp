@@ -1,6 +1,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <array>
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
@@ -139,8 +140,9 @@ std::vector<Text> png_texts(std::string_view bytes, const std::string& where) {
   std::size_t left = text_limit;
   while (auto chunk = next_chunk(bytes)) {
     if (chunk->type == "IEND") break;
-    if (!chunk->intact || (chunk->type != "tEXt" && chunk->type != "zTXt" && chunk->type != "iTXt"))
-      continue;
+    // "comf" is what ComfyUI's animations have in the place of tEXt, and like it.
+    constexpr std::array kinds = {"tEXt", "zTXt", "iTXt", "comf"};
+    if (!chunk->intact || std::ranges::find(kinds, chunk->type) == kinds.end()) continue;
     auto text = text_of(*chunk, left);
     if (!text) continue;
     left -= std::min(left, text->value.size());

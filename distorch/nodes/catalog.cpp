@@ -1,5 +1,7 @@
 #include "distorch/nodes/catalog.h"
 
+#include "distorch/nodes/more_categories.h"
+
 namespace distorch::nodes {
 
 void add_all(graph::Catalog& catalog, App& app) {
@@ -20,6 +22,7 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_picture_patch_nodes(catalog, app);
   add_guidance_nodes(catalog);
   add_model_merging_nodes(catalog);
+  add_model_saving_nodes(catalog);
   add_controlnet_nodes(catalog, app);
   add_latent_nodes(catalog);
   add_latent_math_nodes(catalog);
@@ -32,6 +35,9 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_image_resize_nodes(catalog);
   add_image_batch_nodes(catalog);
   add_image_filter_nodes(catalog);
+  add_color_nodes(catalog);
+  add_crop_to_mask_nodes(catalog);
+  add_animation_nodes(catalog);
   add_clip_vision_nodes(catalog, app);
   add_upscale_nodes(catalog, app);
   add_compositing_nodes(catalog);

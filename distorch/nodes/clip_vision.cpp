@@ -82,8 +82,34 @@ void run_load_style(Call& call) {
   call.out(0, Value::of("STYLE_MODEL", StyleModel{call.context<ModelCache>().style(path, {})}));
 }
 
-/// A conditioning with tokens behind its own; a mask over tokens lets them be seen.
-sampling::ConditioningItem with_tokens(sampling::ConditioningItem item, const Tensor& tokens) {
+/// What is added to the scores of pairs of tokens, [B, tokens + 1, tokens + 1], the last one
+/// standing for all of the picture's: those of `old` (undefined: none), and between them and the
+/// picture `added` new tokens, which all but themselves see with `bias`. Source: ComfyUI nodes.py,
+/// StyleModelApply.
+Tensor wider_bias(const Tensor& old, std::int64_t batch, std::int64_t text, std::int64_t added,
+                  const Tensor& bias) {
+  constexpr std::int64_t picture = 1;
+  auto all = text + added + picture;
+  auto wider = at::zeros({batch, all, all}, at::TensorOptions(at::kHalf));
+  auto part = [&](const Tensor& t, bool row_picture, bool column_picture) {
+    auto size = t.size(1) - picture;
+    return t.narrow(1, row_picture ? size : 0, row_picture ? picture : text)
+        .narrow(2, column_picture ? size : 0, column_picture ? picture : text);
+  };
+  for (bool row : {false, true}) {
+    for (bool column : {false, true})
+      if (old.defined()) part(wider, row, column).copy_(part(old, row, column));
+    wider.narrow(1, row ? text + added : 0, row ? picture : text)
+        .narrow(2, text, added)
+        .copy_(bias);
+  }
+  return wider;
+}
+
+/// A conditioning with tokens behind its own; a mask over tokens lets them be seen. `strength`: how
+/// much attention the others pay to them, by the logarithm added to scores.
+sampling::ConditioningItem with_tokens(sampling::ConditioningItem item, const Tensor& tokens,
+                                       double strength) {
   auto text = item.cross_attn;
   item.cross_attn = at::cat({text, tokens.expand({text.size(0), -1, -1}).to(text.options())}, 1);
   auto mask = item.tensors.find("attention_mask");
@@ -91,6 +117,12 @@ sampling::ConditioningItem with_tokens(sampling::ConditioningItem item, const Te
     mask->second = at::cat(
         {mask->second, at::ones({mask->second.size(0), tokens.size(1)}, mask->second.options())},
         1);
+  // Where there is a bias already, even no further one needs its place.
+  bool has_bias = mask != item.tensors.end() && mask->second.dim() == 3;
+  if (has_bias || strength != 1.0)
+    item.tensors["attention_mask"] =
+        wider_bias(has_bias ? mask->second : Tensor(), text.size(0), text.size(1), tokens.size(1),
+                   at::log(at::tensor(static_cast<float>(strength))));
   return item;
 }
 
@@ -104,15 +136,13 @@ void run_apply_style(Call& call) {
                     "{}: it belongs to another one (Redux goes with SigLIP)",
                     style.weights->options().name, style.network->width(), states.size(2)));
   auto strength = call.number("strength");
-  if (call.text("strength_type") == "attn_bias" && strength != 1.0)
-    throw Error(ErrorKind::Usage, call.place(),
-                "a strength by attention (attn_bias) is not known here; choose multiply");
+  const bool multiplies = call.text("strength_type") == "multiply";
   auto tokens =
       on_host(run_network(call, *call.get<StyleModel>("style_model").loaded, states,
                           [](const auto& network, const Tensor& x) { return network.forward(x); }));
   // The tokens of several pictures follow each other.
   tokens = tokens.flatten(0, 1).unsqueeze(0);
-  if (call.text("strength_type") == "multiply") tokens = tokens * strength;
+  if (multiplies) tokens = tokens * strength;
   Conditioning result;
   for (const auto& item : call.get<Conditioning>("conditioning")) {
     if (item.cross_attn.defined() && item.cross_attn.size(2) != tokens.size(2))
@@ -121,7 +151,7 @@ void run_apply_style(Call& call) {
           fmt::format("the style model makes tokens of width {}, the text has {}: it belongs "
                       "to another kind of model",
                       tokens.size(2), item.cross_attn.size(2)));
-    result.push_back(with_tokens(item, tokens));
+    result.push_back(with_tokens(item, tokens, multiplies ? 1.0 : strength));
   }
   call.out(0, Value::of("CONDITIONING", std::move(result)));
 }

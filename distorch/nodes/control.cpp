@@ -4,8 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "distorch/device/device.h"
+#include "distorch/models/control/borrowing.h"
 #include "distorch/nodes/pictures.h"
 #include "distorch/nodes/vae_coding.h"
 #include "distorch/sampling/batch.h"
@@ -147,9 +149,12 @@ Tensor ControlRun::latent_hint(const ControlUse& use, at::IntArrayRef x) const {
                 "steers by a latent: connect the model's VAE to the node that applies it");
   VaeCoding coding(use.vae, engine_);
   auto height = x[x.size() - 2], width = x[x.size() - 1];
-  auto latent = coding.encode(resize_image(
-      use.image, {width * coding.factor(), height * coding.factor(), "nearest-exact", true}));
-  if (loaded.network->hint().masked) {
+  const auto format = loaded.network->hint();
+  auto picture = resize_image(
+      use.image, {width * coding.factor(), height * coding.factor(), "nearest-exact", true});
+  const auto preparation = models::control::preparation_of(*loaded.network);
+  auto latent = coding.encode(picture * preparation.scale + preparation.offset);
+  if (format.masked) {
     auto keep = use.keep.defined() ? resize(use.keep, {width, height, "nearest-exact", true})
                                    : at::ones({1, 1, height, width});
     auto shape = latent.sizes().vec();
@@ -188,12 +193,15 @@ Tensor ControlRun::spread(const Tensor& value, std::int64_t conditionings) const
 Inputs ControlRun::own_residuals(const ControlUse& use, const Call& call) {
   const auto& loaded = *use.net.loaded;
   const auto& specs = loaded.network->inputs();
+  const auto strength = models::control::preparation_of(*loaded.network).soft_strength
+                            ? std::sqrt(std::max(use.strength, 0.0))
+                            : use.strength;
   Inputs given;
   for (const auto& [name, value] : encoded(use, call.x).tensors())
     given.set(name, spread(value, call.facts.conditionings));
   Inputs result;
   if (specs.empty()) {
-    for (const auto& [name, value] : given.tensors()) result.set(name, value * use.strength);
+    for (const auto& [name, value] : given.tensors()) result.set(name, value * strength);
   } else {
     for (const auto& spec : specs)
       if (const auto& value = call.inputs[spec.name]; value.defined())
@@ -202,7 +210,7 @@ Inputs ControlRun::own_residuals(const ControlUse& use, const Call& call) {
         models::in_order(specs, given), [&](const std::vector<Tensor>& tensors) {
           return loaded.network->apply(models::from_order(specs, tensors, given));
         });
-    if (use.strength != 1.0) packed.mul_(use.strength);
+    if (strength != 1.0) packed.mul_(strength);
     result = loaded.network->residuals(packed, call.x);
   }
   if (!loaded.averaged) return result;

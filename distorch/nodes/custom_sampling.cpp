@@ -103,6 +103,16 @@ void run_perp_neg_guider(Call& call) {
                     call.get<Conditioning>("empty_conditioning")});
 }
 
+void run_dual_model_guider(Call& call) {
+  ModelGuider guider{call.get<Model>("model"),
+                     {call.number("cfg"), call.get<Conditioning>("positive"), {}, {}}};
+  // Without words of its own the negative says nothing at all.
+  guider.guider.negative = call.has("negative") ? call.get<Conditioning>("negative")
+                                                : Conditioning{sampling::ConditioningItem{}};
+  if (call.has("model_negative")) guider.negative_model = call.get<Model>("model_negative");
+  call.out(0, Value::of("GUIDER", std::move(guider)));
+}
+
 void run_random_noise(Call& call) {
   call.out(0, Value::of("NOISE", NoiseChoice{call.seed("noise_seed")}));
 }
@@ -179,6 +189,24 @@ void add_custom_sampling_nodes(graph::Catalog& catalog) {
                         {"LATENT"}, run_add_noise);
   add_noise.category = "_for_testing/custom_sampling/noise";
   catalog.add(std::move(add_noise));
+  catalog.add(
+      {.name = "DualModelGuider",
+       .display_name = "Dual Model CFG Guider",
+       .category = "model/sampling/guiders",
+       .python_module = "comfy_extras.nodes_custom_sampler",
+       .inputs =
+           {link("model", "MODEL", {.tooltip = "What the positive conditioning is asked of."}),
+            graph::optional(link("model_negative", "MODEL",
+                                 {.tooltip = "What the negative one is asked of; the other "
+                                             "model where none is linked."})),
+            link("positive", "CONDITIONING"),
+            number("cfg", {.def = 4.0, .min = 0.0, .max = 100.0, .step = 0.1, .round = 0.01}),
+            graph::optional(link("negative", "CONDITIONING",
+                                 {.tooltip = "Left open for models that go on without a text."}))},
+       .outputs = {"GUIDER"},
+       .experimental = true,
+       .newer_schema = true,
+       .run = run_dual_model_guider});
   catalog.add(
       {.name = "PerpNegGuider",
        .category = "_for_testing",

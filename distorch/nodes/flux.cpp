@@ -1,9 +1,13 @@
 // Nodes of FLUX models and of models that edit pictures.
+#include <fmt/format.h>
+
 #include <array>
 #include <cmath>
 
 #include "distorch/base/error.h"
+#include "distorch/models/flux/family.h"
 #include "distorch/nodes/catalog.h"
+#include "distorch/nodes/changed_model.h"
 #include "distorch/nodes/pictures.h"
 #include "distorch/nodes/text_encode.h"
 #include "distorch/nodes/vae_coding.h"
@@ -237,9 +241,37 @@ void add_edit_nodes(graph::Catalog& catalog) {
   });
 }
 
+void run_keep_references(Call& call) {
+  auto model = call.get<Model>("model");
+  auto family = models::flux::keeping_references(*model.loaded->family);
+  if (!family)
+    throw Error(
+        ErrorKind::Usage, call.place(),
+        fmt::format("keeps the reference pictures of FLUX models; {} is a {}",
+                    model.loaded->family->diffusion().path(), model.loaded->family->name()));
+  model.loaded = changed_model(*model.loaded,
+                               {.key = "kept references", .family = std::move(family), .dtype = {}},
+                               call.context<streaming::Engine>());
+  call.out(0, Value::of("MODEL", std::move(model)));
+}
+
 }  // namespace
 
 void add_flux_nodes(graph::Catalog& catalog) {
+  catalog.add({
+      .name = "FluxKVCache",
+      .display_name = "Flux KV Cache",
+      .category = "experimental",
+      .description =
+          "Looks at reference pictures in the first step only and remembers what every block made "
+          "of them: later steps take less time, and memory for as many keys and values.",
+      .python_module = kFluxModule,
+      .inputs = {link("model", "MODEL", {.tooltip = "A FLUX model."})},
+      .outputs = {"MODEL"},
+      .experimental = true,
+      .newer_schema = true,
+      .run = run_keep_references,
+  });
   add_flux_guidance_nodes(catalog);
   add_edit_nodes(catalog);
   auto side = [](const char* name) {

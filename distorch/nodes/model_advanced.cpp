@@ -1,5 +1,6 @@
 #include "distorch/models/latent_formats.h"
 #include "distorch/nodes/catalog.h"
+#include "distorch/nodes/changed_model.h"
 #include "distorch/nodes/values.h"
 
 namespace distorch::nodes {
@@ -80,6 +81,18 @@ void run_rescale(Call& call) {
   call.out(0, Value::of("MODEL", std::move(model)));
 }
 
+void run_compute_dtype(Call& call) {
+  static const std::map<std::string, at::ScalarType> types = {
+      {"fp32", at::kFloat}, {"fp16", at::kHalf}, {"bf16", at::kBFloat16}};
+  auto model = call.get<Model>("model");
+  auto type = types.find(call.text("dtype"));
+  if (type != types.end() && type->second != model.loaded->weights->options().dtype)
+    model.loaded =
+        changed_model(*model.loaded, {.key = type->first, .family = {}, .dtype = type->second},
+                      call.context<streaming::Engine>());
+  call.out(0, Value::of("MODEL", std::move(model)));
+}
+
 graph::NodeType changes_model(const char* name, std::vector<graph::Input> inputs,
                               void (*run)(Call&)) {
   inputs.insert(inputs.begin(), link("model", "MODEL"));
@@ -127,6 +140,17 @@ void add_advanced_model_nodes(graph::Catalog& catalog) {
   catalog.add(changes_model(
       "RescaleCFG", {number("multiplier", {.def = 0.7, .min = 0.0, .max = 1.0, .step = 0.01})},
       run_rescale));
+  auto compute =
+      changes_model("ModelComputeDtype", {choice("dtype", {"default", "fp32", "fp16", "bf16"})},
+                    run_compute_dtype);
+  compute.category = "advanced/debug/model";
+  catalog.add(std::move(compute));
+  // There is one implementation of attention for each device: nothing to choose from.
+  auto attention =
+      changes_model("ModelAttentionBackend", {choice("attention", {"pytorch attention"})},
+                    [](Call& call) { call.out(0, call.in("model")); });
+  attention.category = "model/patch";
+  catalog.add(std::move(attention));
 }
 
 }  // namespace distorch::nodes

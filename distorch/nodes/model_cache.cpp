@@ -8,7 +8,7 @@
 #include "distorch/base/log.h"
 #include "distorch/device/device.h"
 #include "distorch/models/catalog.h"
-#include "distorch/models/control/control.h"
+#include "distorch/models/control/borrowing.h"
 #include "distorch/models/taesd/autoencoder.h"
 
 namespace distorch::nodes {
@@ -365,7 +365,9 @@ std::shared_ptr<LoadedControl> ModelCache::open_control(const Path& path,
 
 std::shared_ptr<LoadedControl> ModelCache::control(const Path& path, const Placement& placement) {
   Checkpoint whole(file(path));
-  if (models::control::stored_as(whole) != models::control::Stored::Whole) return nullptr;
+  if (models::control::stored_as(whole) != models::control::Stored::Whole ||
+      models::control::is_borrowing(whole))
+    return nullptr;
   auto part = models::control::control_part(whole);
   return open_control(path, identity(path), part.empty() ? whole : part, placement);
 }

@@ -79,6 +79,16 @@ void run_edit_plus(Call& call) {
   encode(call, std::move(prompt), std::move(latents));
 }
 
+/// Blank latents of a picture and of the layers that it is to be taken apart into.
+void run_empty_layers(Call& call) {
+  constexpr std::int64_t kChannels = 16, kPixelsOfCell = 8;
+  sampling::Latent latent;
+  latent.samples =
+      at::zeros({call.integer("batch_size"), kChannels, call.integer("layers") + 1,
+                 call.integer("height") / kPixelsOfCell, call.integer("width") / kPixelsOfCell});
+  call.out(0, graph::Value::of("LATENT", std::move(latent)));
+}
+
 }  // namespace
 
 void add_qwen_edit_nodes(graph::Catalog& catalog) {
@@ -103,6 +113,21 @@ void add_qwen_edit_nodes(graph::Catalog& catalog) {
       .outputs = {"CONDITIONING"},
       .newer_schema = true,
       .run = run_edit_plus,
+  });
+  auto side = [](const char* name) {
+    return graph::integer(name, {.def = 640, .min = 16, .max = 16384, .step = 16});
+  };
+  catalog.add({
+      .name = "EmptyQwenImageLayeredLatentImage",
+      .display_name = "Empty Qwen Image Layered Latent",
+      .category = "model/latent/qwen",
+      .python_module = "comfy_extras.nodes_qwen",
+      .inputs = {side("width"), side("height"),
+                 graph::integer("layers", {.def = 3, .min = 0, .max = 16384, .step = 1}),
+                 graph::integer("batch_size", {.def = 1, .min = 1, .max = 4096})},
+      .outputs = {"LATENT"},
+      .newer_schema = true,
+      .run = run_empty_layers,
   });
 }
 

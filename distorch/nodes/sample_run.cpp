@@ -64,18 +64,37 @@ PreparedRun::PreparedRun(Call& call, ModelGuider guider, const at::Tensor& laten
     : guider_(std::move(guider)), sampled_(guider_.model) {
   auto& models = call.context<ModelCache>();
   auto& prompts = guider_.guider;
+  const bool two = guider_.negative_model && prompts.rule.cfg != 1.0;
   for (auto* list : {&prompts.positive, &prompts.negative, &prompts.third})
-    *list = with_open_controls(*list, guider_.model, models);
+    *list = with_open_controls(
+        *list, two && list == &prompts.negative ? *guider_.negative_model : guider_.model, models);
   auto& engine = call.context<streaming::Engine>();
+  plan_only_ = engine.plan_only();
+  auto shape = latent_shape(sampled_, latent, call.place());
+  if (two) {
+    negative_.emplace(*guider_.negative_model);
+    prepare_both(engine, sampled_, *negative_,
+                 {.latent = shape, .steps = steps, .positive = prompts.positive, .negative = {}},
+                 {.latent = latent_shape(*negative_, latent, call.place()),
+                  .steps = steps,
+                  .positive = prompts.negative,
+                  .negative = {}});
+    both_.emplace(sampled_, *negative_);
+    return;
+  }
   constexpr double with_negative = 2.0;
   bool plain = prompts.rule.kind == GuiderRule::Kind::Cfg;
-  sampled_.prepare(engine, {.latent = latent_shape(sampled_, latent, call.place()),
+  sampled_.prepare(engine, {.latent = shape,
                             .steps = steps,
                             .cfg = plain ? prompts.rule.cfg : with_negative,
                             .positive = prompts.positive,
                             .negative = prompts.negative,
                             .third = plain ? nullptr : &prompts.third});
-  plan_only_ = engine.plan_only();
+}
+
+sampling::X0Model& PreparedRun::model() {
+  if (both_) return *both_;
+  return sampled_;
 }
 
 }  // namespace distorch::nodes

@@ -4,6 +4,7 @@
 #include "distorch/graph/call.h"
 #include "distorch/nodes/previewer.h"
 #include "distorch/nodes/sampled_model.h"
+#include "distorch/nodes/two_models.h"
 #include "distorch/nodes/values.h"
 #include "distorch/sampling/ksampler.h"
 #include "distorch/sampling/sigmas.h"
@@ -19,6 +20,8 @@ struct NoiseChoice {
 struct ModelGuider {
   Model model;
   sampling::Guider guider;
+  /// Another model that the negative is asked of; nothing: the same.
+  std::optional<Model> negative_model = {};
 };
 
 /// Noise of a latent's shape, on the CPU; 0 where the choice has no seed.
@@ -46,7 +49,7 @@ class PreparedRun {
  public:
   PreparedRun(graph::Call& call, ModelGuider guider, const at::Tensor& latent, int steps);
 
-  SampledModel& model() { return sampled_; }
+  sampling::X0Model& model();
   const sampling::Guider& guider() const { return guider_.guider; }
   /// Only plans are wanted: the caller gives its latent back as it is.
   bool plan_only() const { return plan_only_; }
@@ -54,6 +57,8 @@ class PreparedRun {
  private:
   ModelGuider guider_;
   SampledModel sampled_;
+  std::optional<SampledModel> negative_;
+  std::optional<TwoModels> both_;
   bool plan_only_ = false;
 };
 

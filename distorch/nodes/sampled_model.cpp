@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include "distorch/device/device.h"
+#include "distorch/models/reference_cache.h"
 #include "distorch/models/widened.h"
 #include "distorch/streaming/profile.h"
 
@@ -18,6 +19,10 @@ using sampling::ModelInputs;
 
 namespace {
 
+/// Inputs that hold reference pictures begin so; how they lie is said by another.
+constexpr const char* kReferences = "reference_latents.";
+constexpr const char* kReferenceMethod = "reference_method";
+
 /// Batch times all cells: what memory grows with.
 std::int64_t cells_of(at::IntArrayRef shape) {
   std::int64_t product = 1;
@@ -29,11 +34,19 @@ std::int64_t cells_of(at::IntArrayRef shape) {
 }  // namespace
 
 SampledModel::SampledModel(const Model& model)
-    : model_(model), device_(device::to_torch(model.loaded->weights->options().compute)) {}
+    : model_(model), device_(device::to_torch(model.loaded->weights->options().compute)) {
+  for (const auto& spec : model.loaded->network->inputs())
+    keeps_references_ = keeps_references_ || spec.name == models::kReferenceCache;
+}
 
 const sampling::ModelSampling& SampledModel::sampling() const { return model_.noise_levels(); }
 
 void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
+  hold(engine.prepare(wanted(engine, shape)));
+}
+
+std::vector<streaming::Engine::Wanted> SampledModel::wanted(streaming::Engine& engine,
+                                                            const RunShape& shape) {
   auto& loaded = *model_.loaded;
   auto call = plan_call(loaded.network->inputs(), shape,
                         [this](const ConditioningItem& item, const EncodeContext& context) {
@@ -45,13 +58,15 @@ void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
   if (shape.third) control_->add(*shape.third, shape.latent);
   patch_run_.emplace(model_, engine, device_);
   patch_run_->add_to(call.known, shape.latent);
+  // The step that keeps something is the largest: all tokens are there, and what is kept.
+  if (keeps_references_) call.known.numbers[models::kKeepReferences] = 1;
   planned_cells_ = call.sizes.batch * cells_of(shape.latent) / shape.latent.at(0);
   streaming::RunNeeds needs;
   needs.key = fmt::format("{} {} {}", call.key(), model_.patches.key(),
                           fmt::join(control_->input_names(), " "));
   needs.steps = shape.steps;
   needs.loras = model_.loras;
-  needs.profile = [&](const RigDevice& compute) {
+  needs.profile = [this, &loaded, call](const RigDevice& compute) {
     auto fresh = loaded.make();
     return streaming::profile_model(
         *loaded.weights, fresh->manifest(), compute, [&](at::Device device) {
@@ -62,13 +77,38 @@ void SampledModel::prepare(streaming::Engine& engine, const RunShape& shape) {
   };
   auto wanted = control_->wanted(call.sizes, shape.steps);
   wanted.insert(wanted.begin(), {loaded.weights, needs});
-  uses_ = engine.prepare(wanted);
+  return wanted;
 }
 
 void SampledModel::add_patches(models::Inputs& call, at::IntArrayRef x) {
   const auto& inputs = patch_run_->inputs(x);
   for (const auto& [name, value] : inputs.tensors()) call.set(name, value);
   for (const auto& [name, value] : inputs.numbers()) call.set_number(name, value);
+}
+
+Tensor SampledModel::through_cache(models::Inputs& call, at::IntArrayRef x,
+                                   const std::vector<const void*>& owners,
+                                   const std::function<Tensor()>& step) {
+  auto [kept, is_new] = kept_.try_emplace({owners, x.vec()});
+  if (!is_new) {
+    models::Inputs without;
+    for (const auto& [name, value] : call.tensors())
+      if (!name.starts_with(kReferences)) without.set(name, value);
+    for (const auto& [name, number] : call.numbers())
+      if (name != kReferenceMethod) without.set_number(name, number);
+    without.set(models::kReferenceCache, kept->second);
+    call = std::move(without);
+    return step();
+  }
+  try {
+    call.set_number(models::kKeepReferences, 1);
+    auto result = models::split_kept(step(), x);
+    kept->second = result.cache;
+    return result.prediction;
+  } catch (...) {
+    kept_.erase(kept);
+    throw;
+  }
 }
 
 Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedInputs& inputs,
@@ -98,12 +138,18 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
       auto residuals = control_->residuals(use, {x.sizes(), call, sampling(), facts});
       for (const auto& [name, value] : residuals.tensors()) call.set(name, value.to(device_));
     }
-    return loaded.weights->step(
-        models::in_order(specs, call),
-        [&](const std::vector<Tensor>& tensors) {
-          return loaded.network->apply(models::from_order(specs, tensors, call), patches);
-        },
-        models::inputs_key(call) + patches.key());
+    auto step = [&] {
+      return loaded.weights->step(
+          models::in_order(specs, call),
+          [&](const std::vector<Tensor>& tensors) {
+            return loaded.network->apply(models::from_order(specs, tensors, call), patches);
+          },
+          models::inputs_key(call) + patches.key());
+    };
+    // What skips blocks has nothing to keep of them.
+    if (!keeps_references_ || facts.change || !call.has(std::string(kReferences) + "0"))
+      return step();
+    return through_cache(call, x.sizes(), facts.owners, step);
   };
   if (!patches.attention_map.empty())
     return network(sampling().calculate_input(sigma, x), sampling().timestep(sigma).to(at::kFloat));

@@ -21,6 +21,11 @@ class SampledModel final : public sampling::X0Model {
   /// and keeps them there for as long as this object lives; the plans are made with dry runs of one
   /// call, which has the inputs that the conditionings are encoded to.
   void prepare(streaming::Engine& engine, const RunShape& shape);
+  /// The same in two steps, for models that are to be in place together: what is to be brought, the
+  /// model's own weights first, and what the engine gave for it.
+  std::vector<streaming::Engine::Wanted> wanted(streaming::Engine& engine, const RunShape& shape);
+  void hold(std::vector<streaming::Engine::Use> uses) { uses_ = std::move(uses); }
+  const Model& value() const { return model_; }
 
   const sampling::ModelSampling& sampling() const override;
   at::Device device() const override { return device_; }
@@ -41,6 +46,10 @@ class SampledModel final : public sampling::X0Model {
   /// What the model's patches see.
   void add_patches(models::Inputs& call, at::IntArrayRef x);
   const models::LatentFormat& format() const { return model_.latent_format(); }
+  /// A call whose network may keep what it makes of reference pictures (models/reference_cache.h).
+  at::Tensor through_cache(models::Inputs& call, at::IntArrayRef x,
+                           const std::vector<const void*>& owners,
+                           const std::function<at::Tensor()>& step);
   /// What the family makes of a conditioning, wherever it puts it.
   sampling::ModelInputs encode_anywhere(const sampling::ConditioningItem& item,
                                         const sampling::EncodeContext& context) const;
@@ -50,6 +59,9 @@ class SampledModel final : public sampling::X0Model {
   std::optional<PatchRun> patch_run_;
   at::Device device_;
   std::vector<streaming::Engine::Use> uses_;
+  bool keeps_references_ = false;
+  /// Of the references, by the conditionings that have them and the sizes of their latents.
+  std::map<std::pair<std::vector<const void*>, std::vector<std::int64_t>>, at::Tensor> kept_;
   std::int64_t planned_cells_ = 0;  // product of all sizes but the channels; 0: not planned
 };
 

@@ -7,7 +7,10 @@
 #include "distorch/base/error.h"
 #include "distorch/media/apng.h"
 #include "distorch/media/bmp.h"
+#include "distorch/media/exif.h"
 #include "distorch/media/read_image.h"
+#include "distorch/media/webp.h"
+#include "distorch/media/workflow_texts.h"
 
 using namespace distorch;
 using namespace distorch::media;
@@ -125,4 +128,76 @@ TEST_CASE("frames: an animated PNG must keep its promises") {
   auto at = whole.rfind("fdAT");
   CHECK(refusal(whole.substr(0, at)) ==
         "is a broken animated PNG: it ends in the middle of a frame");
+}
+
+namespace {
+
+/// Frames of which the second and the third are alike.
+std::vector<Image> three_frames() {
+  std::vector<Image> frames;
+  for (int value : {10, 200, 200}) {
+    auto frame = blank_image(7, 5, 3);
+    for (std::size_t i = 0; i < frame.pixels.size(); ++i)
+      frame.pixels[i] = static_cast<std::uint8_t>(value + static_cast<int>(i) % 40);
+    frames.push_back(frame);
+  }
+  return frames;
+}
+
+}  // namespace
+
+TEST_CASE("frames: what is written as an animated PNG is read back, like frames once") {
+  auto frames = three_frames();
+  auto bytes = encode_apng(frames, {.milliseconds = 250, .texts = {{"prompt", "{\"1\": 2}"}}});
+  CHECK(is_apng(bytes));
+  auto read = decode_frames(bytes, "x");
+  REQUIRE(read.size() == 2);
+  CHECK(read[0] == frames[0]);
+  CHECK(read[1] == frames[1]);
+  // The first frame stands a quarter of a second, the second one twice as long.
+  auto first = bytes.find("fcTL"), second = bytes.find("fcTL", first + 4);
+  CHECK(bytes.substr(first + 24, 4) == std::string("\x00\xfa\x03\xe8", 4));
+  CHECK(bytes.substr(second + 24, 4) == std::string("\x01\xf4\x03\xe8", 4));
+  CHECK(bytes.find("comf") > bytes.find("fdAT"));
+  CHECK(png_texts(bytes, "x") == std::vector<Text>{{"prompt", "{\"1\": 2}"}});
+  auto still = encode_apng({frames[0]}, {.texts = {{"prompt", "{}"}}});
+  CHECK_FALSE(is_apng(still));
+  CHECK(decode_frames(still, "x").at(0) == frames[0]);
+  // A hundred seconds are more than two bytes of milliseconds.
+  auto slow = encode_apng(frames, {.milliseconds = 100'000});
+  first = slow.find("fcTL");
+  CHECK(slow.substr(first + 24, 4) == std::string("\x27\x10\x00\x64", 4));
+  CHECK_THROWS_AS(encode_apng({}, {}), Error);
+}
+
+TEST_CASE("frames: what is written as an animated WebP is read back, with its texts") {
+  auto frames = three_frames();
+  std::map<int, std::string> texts = {{0x010f, "workflow:{\"a\": 1}"}, {0x0110, "prompt:{}"}};
+  auto bytes = encode_webp_animation(frames, {.lossless = true, .exif = exif_block(texts)});
+  auto read = decode_frames(bytes, "x");
+  REQUIRE(read.size() >= 2);
+  CHECK(to_rgb(read.front()) == frames.front());
+  CHECK(to_rgb(read.back()) == frames.back());
+  CHECK(parse_exif(*webp_exif(bytes)).texts == texts);
+  auto workflow = workflow_texts_in(bytes, "x");
+  CHECK(workflow.prompt == "{}");
+  CHECK(workflow.workflow == "{\"a\": 1}");
+  auto still = encode_webp_animation({frames[1]}, {.lossless = false, .quality = 90, .method = 0});
+  CHECK(decode_frames(still, "x").size() == 1);
+  CHECK_FALSE(webp_exif(still).has_value());
+  CHECK_THROWS_AS(encode_webp_animation({blank_image(20000, 1, 3)}, {}), Error);
+}
+
+TEST_CASE("frames: an EXIF block holds short and long texts") {
+  std::map<int, std::string> texts = {{0x010e, "abc"}, {0x010f, "abcd"}, {0x0110, "odd"}};
+  auto block = exif_block(texts);
+  CHECK(block.starts_with(std::string("Exif\0\0MM\0*", 10)));
+  // Pillow's bytes.
+  const char pillow[] =
+      "Exif\0\0MM\0*\0\0\0\10\0\2\1\17\0\2\0\0\0\22\0\0\0&\1\20\0\2\0\0\0\n\0\0\0008\0\0\0\0"
+      "workflow:{\"a\": 1}\0prompt:{}";
+  CHECK(exif_block({{0x010f, "workflow:{\"a\": 1}"}, {0x0110, "prompt:{}"}}) ==
+        std::string(pillow, sizeof pillow));
+  CHECK(parse_exif(block).texts == texts);
+  CHECK(parse_exif(exif_block({})).texts.empty());
 }

@@ -1,5 +1,6 @@
 #include "distorch/base/error.h"
 #include "distorch/models/catalog.h"
+#include "distorch/models/control/borrowing.h"
 #include "distorch/models/model_patch.h"
 #include "distorch/models/qwen_image/control_net.h"
 #include "distorch/models/qwen_image/family.h"
@@ -209,6 +210,34 @@ TEST_CASE("Qwen-Image: ControlNets as ComfyUI's, of pictures and for inpainting"
     inputs.set("x", at::zeros({2, 16, 1, 8, 8}));
     CHECK_THROWS_WITH_AS(net->apply(inputs), doctest::Contains("one picture"), Error);
   }
+}
+
+TEST_CASE("Qwen-Image: Alibaba's ControlNet over the model whose embedding it shares") {
+  auto tensors = tiny_tensors({"qwen_control_fun"});
+  TemporaryCheckpoint file(tensors), model(tiny_tensors({"qwen_image"})),
+      other(tiny_tensors({"sd3_medium"}));
+  CHECK(control::is_borrowing(*file));
+  auto merged = control::control_over(*file, *model);
+  CHECK(merged.part.tensors().size() == tensors.size() + merged.from_unet.size());
+  auto net = control::make_control(merged.part);
+  check_complete(net->manifest(), merged.part, "ControlNet");
+  CHECK(net->manifest().weights().size() == merged.part.tensors().size());
+  TwiceSource source(net->manifest(), merged.part, at::kFloat);
+  Dump dump("qwen_control_fun");
+  CHECK(control::preparation_of(*net).soft_strength);
+  auto inputs = net->encode(dump["hint"], {});
+  inputs.set("x", dump["x"]);
+  inputs.set("timestep", at::tensor({0.7, 0.2}, at::kFloat));
+  inputs.set("context", dump["text"]);
+  auto residuals = net->residuals(net->apply(inputs), dump["x"].sizes());
+  CHECK(residuals.tensors().size() == 2);
+  CHECK(difference(residuals[residual_name(0)], dump["out/0"]) < 1e-4);
+  CHECK(difference(residuals[residual_name(12)], dump["out/12"]) < 1e-4);
+  CHECK_THROWS_WITH_AS(control::control_over(*file, *other),
+                       doctest::Contains("is a ControlNet for Qwen-Image of width 64, which"),
+                       Error);
+  CHECK_THROWS_WITH_AS(net->encode(at::zeros({1, 4, 7, 10}), {}),
+                       doctest::Contains("VAE of Qwen-Image"), Error);
 }
 
 TEST_CASE("Qwen-Image: model patches behind every block, one beside another") {

@@ -2,6 +2,7 @@
 #include "distorch/models/catalog.h"
 #include "distorch/models/control/control.h"
 #include "distorch/models/sd3/mmdit.h"
+#include "tests/models/tiny_sd3.h"
 #include "tests/models/with_lora.h"
 
 using namespace distorch;
@@ -39,44 +40,6 @@ void check_parity(const weights::Checkpoint& file, const std::string& variant) {
   Patches patches;
   patches.skipped = {"double_blocks.1"};
   CHECK(difference(network->apply(inputs_of(dump, "main"), patches), dump["main/skipped"]) < 1e-4);
-}
-
-/// The halves of dimension 0 the other way round.
-Tensor swapped(const Tensor& x) {
-  auto halves = x.chunk(2);
-  return at::cat({halves[1], halves[0]});
-}
-
-/// Original tensors as the diffusers library has them.
-std::map<std::string, Tensor> as_diffusers(const std::map<std::string, Tensor>& tensors,
-                                           std::int64_t blocks) {
-  std::map<std::string, std::string> theirs;
-  for (const auto& [their, our] : sd3::diffusers_layers(blocks)) theirs[our] = their;
-  auto last = "joint_blocks." + std::to_string(blocks - 1) + ".context_block.adaLN_modulation.1";
-  std::map<std::string, Tensor> result;
-  for (const auto& [name, value] : tensors) {
-    if (name.starts_with("controlnet_blocks.") || name.starts_with("pos_embed_input.")) {
-      result[name] = value;
-      continue;
-    }
-    if (name == "pos_embed") {
-      result["pos_embed.pos_embed"] = value;
-      continue;
-    }
-    auto dot = name.rfind('.');
-    auto layer = name.substr(0, dot), end = name.substr(dot);
-    if (layer.ends_with(".qkv")) {
-      auto parts = value.chunk(3);
-      for (int i = 0; i < 3; ++i)
-        result[theirs.at(layer.substr(0, layer.size() - 3) + "qkv"[i]) + end] =
-            parts[i].contiguous();
-      continue;
-    }
-    bool swaps = (layer == last && tensors.count("final_layer.linear.weight")) ||
-                 layer == "final_layer.adaLN_modulation.1";
-    result[theirs.at(layer) + end] = swaps ? swapped(value) : value;
-  }
-  return result;
 }
 
 sd3::MmditConfig real_config(std::int64_t width, std::int64_t positions, bool norm,

@@ -14,6 +14,9 @@ void compare(const std::string& name, const std::map<std::string, at::Tensor>& f
   CAPTURE(name);
   auto tensors = tiny_tensors({name});
   tensors.insert(fixed.begin(), fixed.end());
+  // A variance is positive.
+  for (auto& [tensor, value] : tensors)
+    if (tensor.ends_with("running_var")) value = value.abs() + 0.5;
   TemporaryCheckpoint file(tensors);
   auto found = find_upscale(*file);
   auto network = found.make();
@@ -52,6 +55,22 @@ TEST_CASE("upscale: SwinIR with every way back to pixels, at sizes that windows 
             {{"layers.0.residual_group.blocks.0.attn.relative_position_index",
               at::zeros({pixels, pixels})}});
   }
+}
+
+TEST_CASE("upscale: HAT, with wider surroundings of windows, at sizes that windows do not divide") {
+  auto index = [](std::int64_t window, std::int64_t wide) {
+    return std::map<std::string, at::Tensor>{
+        {"relative_position_index_SA", at::zeros({window * window, window * window})},
+        {"relative_position_index_OCA", at::zeros({window * window, wide * wide})}};
+  };
+  compare("upscale_hat", index(4, 6));
+  compare("upscale_hat_plain", index(4, 8));
+}
+
+TEST_CASE("upscale: DAT, with upright and lying windows, shifted and not, and channels") {
+  for (const std::string name : {"upscale_dat", "upscale_dat_direct"})
+    compare(name, {{"layers.0.blocks.0.attn.attns.0.rpe_biases",
+                    at::tensor({-1.0f, -3.0f, 1.0f, 3.0f}).view({2, 2})}});
 }
 
 TEST_CASE("upscale: a state that training averaged counts, a file of another kind is named") {

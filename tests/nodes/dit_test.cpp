@@ -1,4 +1,5 @@
 #include "distorch/device/sim/sim.h"
+#include "tests/models/tiny_sd3.h"
 #include "tests/nodes/tiny_seeded.h"
 #include "tests/support/devices.h"
 
@@ -32,6 +33,15 @@ class DitApp : public SeededApp {
         if (name.starts_with(form + ".")) own[name.substr(form.size() + 1)] = tensor;
       write("model_patches", "tiny_control_" + form, own);
     }
+    for (std::string channels : {"16", "17"})
+      write("controlnet", "tiny_sd3_" + channels,
+            as_diffusers(tiny_tensors({"sd3_control_" + channels}), 1));
+    auto large = tiny_tensors({"sd3_control_large"});
+    for (const auto& [kind, number] :
+         std::map<std::string, float>{{"blur", 0}, {"canny", 1}, {"depth", 2}}) {
+      large["control_type"] = at::tensor({number});
+      write("controlnet", "tiny_sd3_" + kind, large);
+    }
     add_pictures(16);
     catalog.add({.name = "TinyConditioning",
                  .inputs = {graph::text("name"), graph::integer("tokens")},
@@ -57,6 +67,39 @@ TEST_CASE("SD3, Z-Image, Lumina 2: whole workflows give ComfyUI's latents") {
   }
 }
 
+TEST_CASE("SD3: a ControlNet that borrows weights of its model belongs to models of its width") {
+  DitApp tiny;
+  auto one = workflow_case("nodes_dit", "steered_canny_ControlNetApplySD3");
+  auto large = tiny_tensors({"sd3_control_large"});
+  for (auto& [name, tensor] : large)
+    if (name.starts_with("time_text_embed.text_embedder."))
+      tensor = tiny_weight(name, tensor.dim() == 2 ? std::vector<std::int64_t>{192, 192}
+                                                   : std::vector<std::int64_t>{192});
+  write_tensors(tiny.folder() / "controlnet" / "tiny_sd3_canny.safetensors", large);
+  one["workflow"]["keep"] = {{"class_type", "Keep"}, {"inputs", {{"value", one["latent"]}}}};
+  auto error = tiny.run(one["workflow"]).error;
+  CAPTURE(error);
+  CHECK(error.find("tiny_sd3_canny.safetensors: is a ControlNet for SD3.5 of width 192") !=
+        std::string::npos);
+  CHECK(error.find("tiny_sd3_medium.safetensors") != std::string::npos);
+}
+
+TEST_CASE("DualModelGuider: one file with different LoRAs cannot be both models") {
+  DitApp tiny;
+  auto one = workflow_case("nodes_dit", "two_same");
+  auto& workflow = one["workflow"];
+  workflow["80"] = {
+      {"class_type", "LoraLoaderModelOnly"},
+      {"inputs",
+       {{"model", {"1", 0}}, {"lora_name", "sd3_kohya.safetensors"}, {"strength_model", 0.5}}}};
+  for (auto& [id, node] : workflow.items())
+    if (node["class_type"] == "DualModelGuider") node["inputs"]["model_negative"] = {"80", 0};
+  workflow["keep"] = {{"class_type", "Keep"}, {"inputs", {{"value", one["latent"]}}}};
+  auto error = tiny.run(workflow).error;
+  CAPTURE(error);
+  CHECK(error.find("with different LoRAs") != std::string::npos);
+}
+
 TEST_CASE("Z-Image: its union ControlNet by a picture, and where it fills one in, as ComfyUI") {
   DitApp tiny;
   Dump dump("nodes_dit");
@@ -78,7 +121,9 @@ TEST_CASE("SD3, Z-Image, Lumina 2: split over devices, the same bits") {
   Dump dump("nodes_dit");
   for (auto one : cases()) {
     auto title = one["name"].get<std::string>();
-    if (!title.ends_with("_text") && !title.starts_with("lora_")) continue;
+    if (!title.ends_with("_text") && !title.starts_with("lora_") && title != "two_other" &&
+        title != "steered_chain")
+      continue;
     auto workflow = one["workflow"];
     at::Tensor whole;
     for (const char* allocation : {"sim:0,100%", "cpu,*", "sim:0,200kb;sim:1,200kb;cpu,*"}) {

@@ -1,4 +1,5 @@
 #include "distorch/device/sim/sim.h"
+#include "distorch/nodes/clip_vision.h"
 #include "tests/nodes/tiny_seeded.h"
 #include "tests/support/devices.h"
 
@@ -37,6 +38,22 @@ class FluxApp : public SeededApp {
   explicit FluxApp(streaming::EngineOptions engine = {}) : SeededApp(std::move(engine), "flux") {
     for (std::string name : {"flux_dev", "flux_schnell", "flux_fill", "flux2_klein"})
       write("diffusion_models", "tiny_" + name, tiny_tensors({name}));
+    std::map<std::string, at::Tensor> redux;
+    for (const auto& [name, shape] :
+         std::map<std::string, std::vector<std::int64_t>>{{"redux_up.weight", {72, 16}},
+                                                          {"redux_up.bias", {72}},
+                                                          {"redux_down.weight", {24, 72}},
+                                                          {"redux_down.bias", {24}}})
+      redux[name] = tiny_weight(name, shape);
+    write("style_models", "tiny_redux", redux);
+    catalog.add({.name = "TinyVision",
+                 .inputs = {graph::text("name")},
+                 .outputs = {"CLIP_VISION_OUTPUT"},
+                 .run = [](graph::Call& call) {
+                   nodes::VisionOutput output;
+                   output.last = tiny_weight(call.text("name"), {1, 4, 16});
+                   call.out(0, Value::of("CLIP_VISION_OUTPUT", std::move(output)));
+                 }});
     catalog.add({.name = "TinyConditioning",
                  .inputs = {graph::text("name"), graph::integer("tokens")},
                  .outputs = {"CONDITIONING"},
@@ -85,7 +102,8 @@ TEST_CASE("FLUX: split over devices, the same bits") {
   streaming::EngineOptions options;
   options.rig = small_rig();
   Dump dump("nodes_flux");
-  for (const char* title : {"references", "control_lora", "klein_reference"}) {
+  for (const char* title :
+       {"references", "control_lora", "klein_reference", "style_bias", "klein_kept"}) {
     auto one = case_named(title);
     auto workflow = one["workflow"];
     at::Tensor whole;

@@ -60,6 +60,7 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "ModelMergeAuraflow", "ModelMergeFlux1", "ModelMergeSD35_Large", "ModelMergeMochiPreview", "ModelMergeLTXV",
          "ModelMergeCosmos7B", "ModelMergeCosmos14B", "ModelMergeWAN2_1", "ModelMergeCosmosPredict2_2B",
          "ModelMergeCosmosPredict2_14B", "ModelMergeQwenImage", "CLIPMergeSimple", "CLIPMergeAdd", "CLIPMergeSubtract",
+         "ModelSave", "CLIPSave", "VAESave", "CheckpointSave", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveSVGNode", "ModelComputeDtype",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
 
 # What newer versions know beyond 0.3.64.
@@ -70,7 +71,8 @@ HIDDEN = ["TripleCLIPLoader", "QuadrupleCLIPLoader"]
 NEWER = ["ZImageFunControlnet", "FluxKontextMultiReferenceLatentMethod", "EmptyFlux2LatentImage", "SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride", "ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
          "ComfyMathExpression", "ComfyNumberConvert", "SeedNode", "ResolutionSelector", "ResizeImageMaskNode",
          "ImageCropV2", "PrimitiveBoundingBox", "BatchImagesNode", "BatchMasksNode", "BatchLatentsNode", "ImageCompare",
-         "LatentCutToBatch", "JsonExtractString", "SaveImageAdvanced"]
+         "LatentCutToBatch", "JsonExtractString", "SaveImageAdvanced", "FluxKVCache", "DualModelGuider", "ColorTransfer", "ImageCropToMask",
+         "ModelAttentionBackend", "EmptyQwenImageLayeredLatentImage"]
 PAGE_ONLY = ("is_input_list", "dev_only", "price_badge", "search_aliases", "essentials_category", "has_intermediate_output")
 
 PROSE = {"description", "tooltip", "output_tooltips"}

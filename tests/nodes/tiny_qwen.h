@@ -33,7 +33,7 @@ class QwenApp : public SeededApp {
   explicit QwenApp(streaming::EngineOptions engine = {}) : SeededApp(std::move(engine), "qwen") {
     write("diffusion_models", "tiny_qwen", tiny_tensors({"qwen_image"}));
     write("vae", "tiny_causal", tiny_tensors({"causal_vae"}));
-    for (std::string name : {"qwen_control", "qwen_control_inpaint"})
+    for (std::string name : {"qwen_control", "qwen_control_inpaint", "qwen_control_fun"})
       write("controlnet", name, tiny_tensors({name}));
     for (std::string name : {"plain", "masked"})
       write("model_patches", "qwen_patch_" + name, tensors_below("qwen_patch", name + "."));

@@ -41,6 +41,41 @@ def resize_cases(cases):
     cases.add("resize", g, **outputs)
 
 
+def chosen(name, choice):
+    """A node that takes a choice without inputs of its own as a list of one."""
+    node = comfy_nodes.nodes.NODE_CLASS_MAPPINGS[name]
+
+    class Node:
+        @staticmethod
+        def execute(**inputs):
+            value = inputs[choice]
+            return node.execute(**{**inputs, choice: value if isinstance(value, dict) else {choice: value}})
+
+    comfy_nodes.nodes.NODE_CLASS_MAPPINGS[name] = Node
+
+
+def color_cases(cases):
+    chosen("ColorTransfer", "source_stats")
+    g, outputs = Small(), {}
+    frames = g.add("BatchImagesNode", **{"images.image0": g.a, "images.image1": g.b})
+    others = g.add("BatchImagesNode", **{"images.image0": g.b, "images.image1": g.a})
+    for method in ("reinhard_lab", "mkl_lab", "histogram"):
+        for stats, more in (("per_frame", {}), ("uniform", {}), ("target_frame", {"source_stats.target_index": 1})):
+            for strength, reference in ((1.0, g.b), (0.4, others)):
+                node = g.add("ColorTransfer", image_target=frames, image_ref=reference, method=method, strength=strength,
+                             **{"source_stats": stats, **more})
+                outputs[f"{method}_{stats}_{strength}"] = (node, "image")
+    cases.add("colors", g, **outputs)
+
+
+def crop_cases(cases):
+    g, outputs = Small(), {}
+    for k, (width, height, pad, grow, color) in enumerate(((64, 64, 1.0, 0, "#000000"), (72, 64, 1.5, 2, "#ff8000"))):
+        node = g.add("ImageCropToMask", images=g.a, masks=g.mask, width=width, height=height, pad_factor=pad, grow_mask=grow, background=color)
+        outputs[f"crop_{k}"] = (node, "image")
+    cases.add("crop_to_mask", g, **outputs)
+
+
 EXPRESSIONS = ["a + b", "a - b * 2 ** 3 ** 0", "-a ** 2", "a // b", "-a // b", "a % -b", "-a % b", "a / b", "round(b)", "round(2.5) + round(3.5)",
                "round(2.675, 2)", "round(a * 1000, -3)", "ceil(b / 3) * floor(a / 2)", "min(a, b) + max(values)", "sum(values) + sum(a, b, 1)",
                "a if a > b else b", "a > b and b or 7", "1 < a < 10 == True", "not a", "a == 7 and not b == 3", "int(b) & 3 | 8 ^ 1", "1 << 5 >> 2", "~int(a)",
@@ -79,6 +114,6 @@ if __name__ == "__main__":
     for extra in EXTRAS:
         comfy_nodes.register(extra)
     cases = Cases("nodes_newer_basics")
-    for step in (resize_cases, number_cases):
+    for step in (resize_cases, number_cases, color_cases, crop_cases):
         step(cases)
     cases.save()

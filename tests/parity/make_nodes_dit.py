@@ -13,6 +13,8 @@ import torch
 
 torch.use_deterministic_algorithms(False)
 
+import comfy.controlnet
+import comfy.latent_formats
 import comfy.model_patcher
 import comfy.ops
 import comfy.sd
@@ -20,8 +22,9 @@ import comfy.supported_models as supported
 import nodes
 import safetensors.torch
 from comfy.ldm.lumina.controlnet import ZImage_Control
-from comfy_extras import nodes_model_advanced, nodes_model_patch, nodes_sd3
+from comfy_extras import nodes_controlnet, nodes_custom_sampler, nodes_model_advanced, nodes_model_patch, nodes_sd3
 
+import make_sd3
 import make_vaes
 import tiny_models as tiny
 
@@ -94,7 +97,19 @@ class TinyVae:
         return self.model.encode(pixels.movedim(-1, 1) * 2 - 1).latent_dist.mean
 
 
+def load_control(control_net_name):
+    """tiny_sd3_16 and tiny_sd3_17 are InstantX's, tiny_sd3_canny, _depth and _blur Stability's."""
+    kind = control_net_name.split(".")[0].removeprefix("tiny_sd3_")
+    common = dict(compression_ratio=1, latent_format=comfy.latent_formats.SD3(), load_device=CPU, manual_cast_dtype=torch.float32)
+    if kind.isdigit():
+        common["latent_format"].shift_factor = 0
+        return comfy.controlnet.ControlNet(make_sd3.instant_control(int(kind)), concat_mask=kind == "17", **common)
+    prepare = {"canny": lambda a: a * 255 * 0.5 + 0.5, "depth": lambda a: 1.0 - a, "blur": lambda a: a}[kind]
+    return comfy.controlnet.ControlNetSD35(make_sd3.large_control()[0], preprocess_image=prepare, **common)
+
+
 LOADERS = {
+    "ControlNetLoader": load_control,
     "ModelPatchLoader": load_patch,
     "VAELoader": lambda vae_name: TinyVae(),
     "TinyImage": lambda name, height, width: torch.rand([1, height, width, 3], generator=torch.Generator().manual_seed(len(name))),
@@ -107,6 +122,10 @@ LOADERS = {
         "samples": tiny.weight(name, [batch, 16, height, width]) * (1.0 if name else 0.0)},
 }
 NODES = {**nodes.NODE_CLASS_MAPPINGS, **nodes_model_advanced.NODE_CLASS_MAPPINGS, **nodes_model_patch.NODE_CLASS_MAPPINGS,
+         "ControlNetApplySD3": nodes_sd3.ControlNetApplySD3,
+         "ControlNetInpaintingAliMamaApply": nodes_controlnet.ControlNetInpaintingAliMamaApply,
+         **{n: getattr(nodes_custom_sampler, n) for n in ("DualModelGuider", "RandomNoise", "KSamplerSelect", "BasicScheduler",
+                                                          "SamplerCustomAdvanced")},
          "SkipLayerGuidanceSD3": nodes_sd3.SkipLayerGuidanceSD3}
 
 
@@ -118,6 +137,22 @@ class Graph:
     def add(self, class_type, **inputs):
         self.nodes[str(len(self.nodes) + 1)] = {"class_type": class_type, "inputs": inputs}
         return [str(len(self.nodes)), 0]
+
+    def controlled(self, name, node="ControlNetApplySD3", positive=None, negative=None, **more):
+        """Both conditionings behind a ControlNet."""
+        text = lambda name: self.add("TinyConditioning", name=name, tokens=9)
+        net = self.add("ControlNetLoader", control_net_name=f"tiny_sd3_{name}.safetensors")
+        vae = self.add("VAELoader", vae_name="tiny_vae.safetensors")
+        image = self.add("TinyImage", name="lines", height=36, width=40)
+        inputs = {"strength": 0.7, "start_percent": 0.0, "end_percent": 1.0, **more}
+        both = self.add(node, positive=positive or text("cat"), negative=negative or text("dog"), control_net=net, vae=vae,
+                        image=image, **inputs)
+        return both, [both[0], 1]
+
+    def sample_with(self, positive, negative, **more):
+        inputs = {"seed": 5, "steps": 4, "cfg": 3.5, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0, **more}
+        return self.add("KSampler", model=self.model, positive=positive, negative=negative,
+                        latent_image=self.add("TinyLatent", name="", batch=1, height=8, width=10), **inputs)
 
     def sample(self, positive=("cat", 9), negative=("dog", 9), latent=("", 1), model=None, **more):
         text = lambda name, tokens: self.add("TinyConditioning", name=name, tokens=tokens)
@@ -187,10 +222,41 @@ def cases():
         yield "control_" + name, g, g.sample(model=model, negative=("dog", 5))
 
 
+def steered_cases():
+    """ControlNets of SD3: InstantX's through every node, Stability's of each kind, both in a chain."""
+    for name, node, more in (("16", "ControlNetApplySD3", {}), ("16", "ControlNetApplyAdvanced", dict(end_percent=0.6)),
+                             ("canny", "ControlNetApplySD3", {}), ("depth", "ControlNetApplyAdvanced", {}),
+                             ("blur", "ControlNetApplySD3", dict(start_percent=0.3))):
+        g = Graph("sd3_medium")
+        yield f"steered_{name}_{node}", g, g.sample_with(*g.controlled(name, node, **more))
+    g = Graph("sd3_medium")
+    mask = g.add("TinyMask", height=60, width=80)
+    yield "steered_fill", g, g.sample_with(*g.controlled("17", "ControlNetInpaintingAliMamaApply", mask=mask))
+    g = Graph("sd3_large")
+    positive, negative = g.controlled("blur", strength=0.4)
+    yield "steered_chain", g, g.sample_with(*g.controlled("16", positive=positive, negative=negative))
+
+
+def two_model_cases():
+    """The negative is asked of another model, of the same one, of none."""
+    for name, other, cfg in (("other", "sd3_large", 3.0), ("same", "sd3_medium", 3.0), ("alone", None, 3.0), ("plain", "sd3_large", 1.0)):
+        g = Graph("sd3_medium")
+        more = {}
+        if other:
+            more["model_negative"] = g.add("UNETLoader", unet_name=f"tiny_{other}.safetensors", weight_dtype="default")
+        text = lambda name, tokens: g.add("TinyConditioning", name=name, tokens=tokens)
+        guider = g.add("DualModelGuider", model=g.model, positive=text("cat", 9), negative=text("dog", 9), cfg=cfg, **more)
+        latent = g.add("TinyLatent", name="start", batch=2, height=8, width=10)
+        yield "two_" + name, g, g.add(
+            "SamplerCustomAdvanced", noise=g.add("RandomNoise", noise_seed=3), guider=guider, latent_image=latent,
+            sampler=g.add("KSamplerSelect", sampler_name="euler"),
+            sigmas=g.add("BasicScheduler", model=g.model, scheduler="simple", steps=4, denoise=1.0))
+
+
 if __name__ == "__main__":
     write_loras()
     tensors, described = {}, []
-    for name, g, latent in cases():
+    for name, g, latent in [*cases(), *steered_cases(), *two_model_cases()]:
         tensors[name] = comfy_env.run(g.nodes, LOADERS, NODES)(*latent)["samples"]
         described.append({"name": name, "workflow": g.nodes, "latent": latent})
         print(name, list(tensors[name].shape), float(tensors[name].std()))

@@ -19,6 +19,7 @@ import comfy.sd
 import comfy.supported_models as supported
 import nodes
 import safetensors.torch
+from comfy.ldm.flux.redux import ReduxImageEncoder
 from comfy_extras import nodes_edit_model, nodes_flux
 
 import tiny_models as tiny
@@ -66,7 +67,20 @@ def latent(name, batch, channels, height, width):
     return {"samples": tiny.weight(name, [batch, channels, height, width]) * (1.0 if name else 0.0)}
 
 
-TINY = {"UNETLoader": load_model, "LoraLoaderModelOnly": load_lora, "TinyConditioning": conditioning, "TinyConcat": concat,
+class Vision:
+    """Of a CLIP_VISION_OUTPUT what style models look at."""
+
+    def __init__(self, name):
+        self.last_hidden_state = tiny.weight(name, [1, 4, 16])
+
+
+def load_style(style_model_name):
+    model = ReduxImageEncoder(redux_dim=16, txt_in_features=24, dtype=torch.float32)
+    model.load_state_dict({n: tiny.weight(n, list(v.shape)) for n, v in model.state_dict().items()})
+    return comfy.sd.StyleModel(model.eval())
+
+
+TINY = {"StyleModelLoader": load_style, "TinyVision": Vision, "UNETLoader": load_model, "LoraLoaderModelOnly": load_lora, "TinyConditioning": conditioning, "TinyConcat": concat,
         "TinyLatent": latent}
 NODES = dict(nodes.NODE_CLASS_MAPPINGS)
 for module in (nodes_flux, nodes_edit_model):
@@ -118,10 +132,23 @@ def cases():
     lora = g.add("LoraLoaderModelOnly", model=g.model, lora_name="flux_control.safetensors", strength_model=0.9)
     yield "control_lora", g, g.sample(g.add("TinyConcat", conditioning=g.text(), name="picture", height=6, width=8, mask=False),
                                       model=lora)
+    def styled(g, conditioning, picture, strength, kind="attn_bias"):
+        return g.add("StyleModelApply", conditioning=conditioning, clip_vision_output=g.add("TinyVision", name=picture), strength=strength,
+                     style_model=g.add("StyleModelLoader", style_model_name="tiny_redux.safetensors"), strength_type=kind)
+
+    g = Graph("flux_dev")
+    yield "style_bias", g, g.sample(styled(g, g.text(), "photo", 0.3), start=g.latent("", 5, 8, batch=2))
+    g = Graph("flux_dev")
+    two = styled(g, styled(g, g.text(), "photo", 0.5), "other", 1.6)
+    yield "style_chain", g, g.sample(styled(g, two, "third", 0.7, "multiply"), cfg=2.0)
     g = Graph("flux2_klein")
     yield "klein", g, g.sample(g.text(), start=g.latent("", 3, 4))
     one = g.add("ReferenceLatent", conditioning=g.text(), latent=g.latent("one", 2, 3))
     yield "klein_reference", g, g.sample(one, start=g.latent("", 3, 4))
+    g = Graph("flux2_klein")
+    two = g.add("ReferenceLatent", conditioning=g.add("ReferenceLatent", conditioning=g.text(), latent=g.latent("one", 2, 3)),
+                latent=g.latent("two", 4, 2))
+    yield "klein_kept", g, g.sample(two, start=g.latent("", 3, 4), model=g.add("FluxKVCache", model=g.model))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import nodes  # noqa: E402
 import safetensors.torch  # noqa: E402
 from comfy_extras import nodes_controlnet, nodes_model_patch  # noqa: E402
 
+import make_qwen_control  # noqa: E402
 import tiny_models as tiny  # noqa: E402
 
 SIZES = dict(num_layers=2, attention_head_dim=32, num_attention_heads=2, joint_attention_dim=48, axes_dims_rope=(4, 14, 14))
@@ -57,6 +58,11 @@ def load_control(state):
                                        load_device=CPU, manual_cast_dtype=torch.float32, extra_conds=[])
 
 
+def load_fun_control():
+    return comfy.controlnet.QwenFunControlNet(make_qwen_control.fun_control()[0], compression_ratio=1, latent_format=comfy.latent_formats.Wan21(),
+                                              load_device=CPU, manual_cast_dtype=torch.float32, extra_conds=[])
+
+
 def load_patch(state):
     model = nodes_model_patch.QwenImageBlockWiseControlNet(num_layers=2, additional_in_dim=state["img_in.weight"].shape[1] - 64, dim=64,
                                                            operations=comfy.ops.disable_weight_init)
@@ -77,7 +83,8 @@ def conditioning(name, tokens, references, method):
 LOADERS = {
     "UNETLoader": lambda unet_name, weight_dtype: load_model(weights("qwen_image")),
     "VAELoader": lambda vae_name: comfy.sd.VAE(sd=weights("causal_vae"), dtype=torch.float32),
-    "ControlNetLoader": lambda control_net_name: load_control(weights(control_net_name.split(".")[0])),
+    "ControlNetLoader": lambda control_net_name: (load_fun_control() if "fun" in control_net_name else
+                                                  load_control(weights(control_net_name.split(".")[0]))),
     "ModelPatchLoader": lambda name: load_patch(weights("qwen_patch", name.split("_")[2].split(".")[0] + ".")),
     "TinyConditioning": conditioning,
     "TinyImage": lambda name, height, width: torch.rand([1, height, width, 3], generator=torch.Generator().manual_seed(len(name))),
@@ -157,6 +164,11 @@ def cases():
     steered = g.add("ControlNetApplyAdvanced", positive=g.text("cat"), negative=g.text("dog"), control_net=net, image=g.image("lines", 80, 120),
                     strength=0.7, start_percent=0.0, end_percent=0.6, vae=g.vae)
     yield "control", g, {"latent": g.sample(steered, [steered[0], 1])}
+    g = Graph()
+    net = g.add("ControlNetLoader", control_net_name="qwen_control_fun.safetensors")
+    steered = g.add("ControlNetApplyAdvanced", positive=g.text("cat"), negative=g.text("dog"), control_net=net, image=g.image("lines", 80, 120),
+                    strength=1.7, start_percent=0.0, end_percent=1.0, vae=g.vae)
+    yield "control_fun", g, {"latent": g.sample(steered, [steered[0], 1])}
     g = Graph()
     net = g.add("ControlNetLoader", control_net_name="qwen_control_inpaint.safetensors")
     steered = g.add("ControlNetInpaintingAliMamaApply", positive=g.text("cat"), negative=g.text("dog"), control_net=net, vae=g.vae,

@@ -1,4 +1,5 @@
-"""qwen_control.*, qwen_control_inpaint.*, qwen_patch.*: ComfyUI's ControlNets and model patch for Qwen-Image."""
+"""qwen_control*.*, qwen_patch.*: ComfyUI's ControlNets and model patch for Qwen-Image. qwen_control_fun needs ComfyUI 0.33 and is made where
+COMFYUI_DIR names that."""
 import torch
 
 import comfy_env
@@ -38,6 +39,28 @@ def dump_control(name, mask):
                    tiny.manifest(shapes))
 
 
+def fun_control():
+    """Alibaba's "Fun" ControlNet for the tiny model, two blocks of it, and the names of its tensors."""
+    from comfy.ldm.qwen_image.controlnet import QwenImageFunControlNetModel
+    model = QwenImageFunControlNetModel(control_in_features=132, inner_dim=64, num_attention_heads=2, attention_head_dim=32, num_control_blocks=2,
+                                        injection_layers=(0, 12), dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    shapes = shapes_of(model)
+    load(model, tiny.weights(shapes))
+    return model, shapes
+
+
+def dump_fun_control():
+    main = QwenImageTransformer2DModel(**MAIN)
+    load(main, tiny.weights(shapes_of(main)))
+    model, shapes = fun_control()
+    x, hint, text = seeded([2, 16, 1, 7, 10], 821), seeded([1, 16, 1, 7, 10], 822), seeded([2, 9, 48], 823)
+    with torch.no_grad():
+        out = model(x, torch.tensor([0.7, 0.2]), text, hint=comfy.latent_formats.Wan21().process_in(hint).repeat(2, 1, 1, 1, 1),
+                    base_model=main)["input"]
+    assert [i for i, o in enumerate(out) if o is not None] == [0, 12]
+    comfy_env.save("qwen_control_fun", {"x": x, "hint": hint, "text": text, "out/0": out[0], "out/12": out[12]}, tiny.manifest(shapes))
+
+
 def dump_patch():
     """Two patches behind every block: one of plain latents, one of latents with a mask, at other strengths."""
     main = QwenImageTransformer2DModel(**MAIN)
@@ -68,6 +91,9 @@ def dump_patch():
 
 
 if __name__ == "__main__":
+    import comfy.ldm.qwen_image.controlnet
+    if hasattr(comfy.ldm.qwen_image.controlnet, "QwenImageFunControlNetModel"):
+        dump_fun_control()
     dump_control("qwen_control", False)
     dump_control("qwen_control_inpaint", True)
     with torch.no_grad():

@@ -4,9 +4,10 @@ import comfy_env
 comfy_env.import_comfy()
 import torch
 import comfy.ops
+from comfy.cldm.dit_embedder import ControlNetEmbedder
 from comfy.cldm.mmdit import ControlNet
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
-from comfy.utils import mmdit_to_diffusers
+from comfy.utils import MMDIT_MAP_BASIC, mmdit_to_diffusers
 from diffusers import SD3Transformer2DModel
 
 import tiny_models as tiny
@@ -101,6 +102,37 @@ def dump_control():
                    tiny.manifest({k: list(v.shape) for k, v in model.state_dict().items()}))
 
 
-for variant, settings in VARIANTS.items():
-    dump(variant, **settings)
-dump_control()
+def large_control():
+    """Stability's ControlNet for the tiny models, and its tensors as its files name them."""
+    model = ControlNetEmbedder(img_size=None, patch_size=2, in_chans=16, num_layers=1, main_model_double=DEPTH, double_y_emb=True,
+                               attention_head_dim=64, num_attention_heads=DEPTH, adm_in_channels=POOLED, device=None,
+                               dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    theirs = {pair[0]: pair[1] for pair in MMDIT_MAP_BASIC}
+    names = {k: theirs.get(k, k) for k in model.state_dict() if not k.startswith("orig_y_embedder.")}
+    state = {k: tiny.weight(names[k], list(model.state_dict()[k].shape)) for k in names}
+    model.load_state_dict(state, strict=False)
+    return model.eval(), {names[k]: v for k, v in state.items()}
+
+
+def instant_control(channels):
+    """InstantX's ControlNet for the tiny models."""
+    model = ControlNet(num_blocks=1, control_latent_channels=channels, input_size=None, patch_size=2, in_channels=16, depth=DEPTH,
+                       adm_in_channels=POOLED, num_patches=SIDE * SIDE, pos_embed_max_size=SIDE,
+                       context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": TEXT, "out_features": WIDTH}},
+                       operations=comfy.ops.disable_weight_init, dtype=torch.float32)
+    model.load_state_dict({k: tiny.weight(k, list(v.shape)) for k, v in model.state_dict().items()})
+    return model.eval()
+
+
+def dump_tiny_controls():
+    comfy_env.save("sd3_control_large", None, {"tensors": {k: list(v.shape) for k, v in large_control()[1].items()}, "first_values": {}})
+    for channels in (16, 17):
+        shapes = {k: list(v.shape) for k, v in instant_control(channels).state_dict().items()}
+        comfy_env.save(f"sd3_control_{channels}", None, {"tensors": shapes, "first_values": {}})
+
+
+if __name__ == "__main__":
+    for variant, settings in VARIANTS.items():
+        dump(variant, **settings)
+    dump_control()
+    dump_tiny_controls()

@@ -3,7 +3,9 @@ import comfy_env
 import torch
 from spandrel import ModelLoader
 from spandrel.architectures.Compact import Compact
+from spandrel.architectures.DAT import DAT
 from spandrel.architectures.ESRGAN import ESRGAN
+from spandrel.architectures.HAT import HAT
 from spandrel.architectures.SwinIR import SwinIR
 
 import tiny_models as tiny
@@ -16,6 +18,7 @@ def dump(name, model, cases, rename=lambda n: n, fixed=()):
     state = {rename(n): t for n, t in model.state_dict().items()}
     shapes = {n: list(t.shape) for n, t in state.items() if not any(n.endswith(f) for f in fixed)}
     values = {**state, **tiny.weights(shapes)}
+    values.update({n: v.abs() + 0.5 for n, v in values.items() if n.endswith("running_var")})
     described = ModelLoader().load_from_state_dict({n: v.clone() for n, v in values.items()})
     described.eval()
     tensors = {}
@@ -62,3 +65,15 @@ if __name__ == "__main__":
                        ("direct", dict(upscale=3, upsampler="pixelshuffledirect")),
                        ("repair", dict(upscale=1, upsampler="", window_size=7, img_size=21))):
         dump("upscale_swinir_" + name, SwinIR(**{**sizes, **more}), {"main": (16, 20), "odd": (9, 13)}, fixed=buffers)
+    # Groups of both parities, blocks of every kind; the last of the buffers tell the sizes of windows.
+    buffers = ("relative_position_index_SA", "relative_position_index_OCA")
+    sizes = dict(img_size=16, embed_dim=24, depths=[2, 1], num_heads=[2, 4], window_size=4, compress_ratio=3, squeeze_factor=6,
+                 mlp_ratio=2, upscale=2, num_feat=16)
+    dump("upscale_hat", HAT(**sizes), {"main": (16, 20), "odd": (17, 13)}, fixed=buffers)
+    dump("upscale_hat_plain", HAT(**{**sizes, "resi_connection": "identity", "upscale": 3, "overlap_ratio": 1, "qkv_bias": False}),
+         {"main": (16, 16)}, fixed=buffers)
+    buffers = ("relative_position_index", "attn_mask_0", "attn_mask_1", "rpe_biases", "num_batches_tracked")
+    sizes = dict(img_size=16, embed_dim=32, depth=[3, 2], num_heads=[4, 2], split_size=[2, 4], expansion_factor=2.0, upscale=2)
+    dump("upscale_dat", DAT(**sizes), {"main": (16, 20), "odd": (9, 13)}, fixed=buffers)
+    dump("upscale_dat_direct", DAT(**{**sizes, "img_size": 64, "depth": [1, 1], "upsampler": "pixelshuffledirect", "resi_connection": "3conv", "upscale": 3}),
+         {"main": (16, 17)}, fixed=buffers)

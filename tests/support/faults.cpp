@@ -9,7 +9,7 @@
 
 namespace {
 
-std::atomic<int> left[2];  // by Call: calls until one fails; 0: none
+std::atomic<int> left[3];  // by Call: calls until one fails; 0: none
 
 bool fails(distorch::test::Call call) {
   auto& count = left[static_cast<int>(call)];
@@ -34,6 +34,7 @@ extern "C" {
 ssize_t __real_pread(int, void*, size_t, off_t);
 int __real_fstat(int, struct stat*);
 void* __real_mmap(void*, size_t, int, int, int, off_t);
+ssize_t __real_write(int, const void*, size_t);
 
 ssize_t __wrap_pread(int descriptor, void* to, size_t bytes, off_t offset) {
   if (!fails(distorch::test::Call::Read)) return __real_pread(descriptor, to, bytes, offset);
@@ -53,6 +54,12 @@ void* __wrap_mmap(void* start, size_t bytes, int protection, int flags, int desc
     return __real_mmap(start, bytes, protection, flags, descriptor, offset);
   errno = ENOMEM;
   return MAP_FAILED;
+}
+
+ssize_t __wrap_write(int descriptor, const void* from, size_t bytes) {
+  if (!fails(distorch::test::Call::Write)) return __real_write(descriptor, from, bytes);
+  errno = ENOSPC;
+  return -1;
 }
 
 }  // extern "C"

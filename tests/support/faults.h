@@ -7,7 +7,8 @@ namespace distorch::test {
 
 enum class Call {
   Read,  // pread and fstat: EIO
-  Map    // mmap of memory that no file is behind: ENOMEM
+  Map,   // mmap of memory that no file is behind: ENOMEM
+  Write  // write: ENOSPC
 };
 
 /// The n-th call from now (1 = the next), of any thread, fails once. 0: none.

@@ -35,10 +35,11 @@ void add_if_there(Checkpoint& to, const Checkpoint& from, const std::string& old
   if (const auto* stored = from.find(old_name)) to.add(name, *stored);
 }
 
-// The projection is a matrix [out, in] under "...weight", its transpose under the bare name.
+// The projection (and with it a number that only training used) is a matrix [out, in] under "...weight", its transpose under the bare name.
 void add_projection(Checkpoint& to, const Checkpoint& from) {
   add_if_there(to, from, "text_projection.weight", "text_projection.weight");
   add_if_there(to, from, "text_projection", "text_projection");
+  add_if_there(to, from, "logit_scale", "logit_scale");
 }
 
 void add_open_clip_layer(Checkpoint& to, const Checkpoint& from, int index) {

@@ -4,9 +4,12 @@
 
 #include "distorch/base/error.h"
 #include "distorch/models/control/adapter.h"
+#include "distorch/models/control/borrowing.h"
 #include "distorch/models/control/control_net.h"
 #include "distorch/models/qwen_image/control_net.h"
+#include "distorch/models/qwen_image/fun_control_net.h"
 #include "distorch/models/sd3/control_net.h"
+#include "distorch/models/sd3/large_control_net.h"
 
 namespace distorch::models::control {
 
@@ -61,6 +64,7 @@ Stored stored_as(const Checkpoint& file) {
 }
 
 Merged control_over(const Checkpoint& file, const Checkpoint& unet) {
+  if (is_borrowing(file)) return borrowed_from(file, unet);
   Merged merged;
   bool low_rank = stored_as(file) == Stored::LowRank;
   auto below = [](const std::string& name, std::string_view end) {
@@ -94,7 +98,9 @@ std::unique_ptr<ControlNetwork> make_control(const Checkpoint& part) {
   if (is_control_net(part)) return std::make_unique<ControlNet>(control_net_config(part));
   if (is_adapter(part)) return std::make_unique<Adapter>(adapter_config(part));
   if (qwen_image::is_control_net(part)) return qwen_image::make_control_net(part);
+  if (qwen_image::is_fun_control_net(part)) return qwen_image::make_fun_control_net(part);
   if (sd3::is_control_net(part)) return sd3::make_control_net(part);
+  if (sd3::is_large_control_net(part)) return sd3::make_large_control_net(part);
   throw Error(ErrorKind::Format, part.path(), "holds no ControlNet or T2I-adapter that is known");
 }
 

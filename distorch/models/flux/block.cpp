@@ -29,6 +29,21 @@ std::vector<Tensor> split_heads(const Tensor& qkv, std::int64_t heads) {
   return qkv.unflatten(-1, {3, heads, -1}).unbind(2);
 }
 
+/// Attention of all tokens, and to what is known of references beside them.
+Tensor attended_to(nn::Qkv heads, const Common& common, KeptHeads* kept) {
+  auto& [q, k, v] = heads;
+  if (kept) {
+    auto first = k.size(1) - common.references;
+    *kept = {k.narrow(1, first, common.references).contiguous(),
+             v.narrow(1, first, common.references).contiguous()};
+  }
+  if (common.known.k.defined()) {
+    k = at::cat({k, common.known.k}, 1);
+    v = at::cat({v, common.known.v}, 1);
+  }
+  return nn::attend(q, k, v, common.mask);
+}
+
 }  // namespace
 
 Modulation::Modulation(const Scope& s, const Config& c, std::int64_t count, bool bias)
@@ -80,7 +95,7 @@ Tensor Stream::finish(const Tensor& x, const Tensor& attended, const Tensor& mod
   return nn::gated_add(y, m[5], mlp_(nn::modulated_norm(y, m[3], m[4], kNormEps)));
 }
 
-Tokens DoubleBlock::forward(const Tokens& x, const Common& common) const {
+Tokens DoubleBlock::forward(const Tokens& x, const Common& common, KeptHeads* kept) const {
   auto text = x.txt.size(1), picture = x.img.size(1);
   auto img_mod = spread(img_.modulation(common.img), picture, common.references);
   auto txt_mod = txt_.modulation(common.txt);
@@ -89,7 +104,7 @@ Tokens DoubleBlock::forward(const Tokens& x, const Common& common) const {
     auto all = nn::room_for_heads(x.img, text + picture, heads_);
     txt_.prepare(part_of(all, 0, text), x.txt, txt_mod, part_of(common.rope, 0, text));
     img_.prepare(part_of(all, text, picture), x.img, img_mod, part_of(common.rope, text, picture));
-    attended = nn::attend(all.q, all.k, all.v);
+    attended = attended_to(all, common, kept);
   }
   auto img = img_.finish(x.img, attended.narrow(1, text, picture), img_mod);
   auto txt = txt_.finish(x.txt, attended.narrow(1, 0, text), txt_mod);
@@ -104,7 +119,7 @@ SingleBlock::SingleBlock(const Scope& s, const Config& c)
   if (!c.shared_modulation) mod_.emplace(s / "modulation", c, 3);
 }
 
-Tensor SingleBlock::forward(const Tensor& x, const Common& common) const {
+Tensor SingleBlock::forward(const Tensor& x, const Common& common, KeptHeads* kept) const {
   auto modulation = spread(mod_ ? (*mod_)(common.img) : common.img, x.size(1), common.references);
   auto m = modulation.chunk(3, -1);
   auto D = config_.hidden;
@@ -112,8 +127,9 @@ Tensor SingleBlock::forward(const Tensor& x, const Common& common) const {
   {
     auto both = linear1_(nn::modulated_norm(x, m[0], m[1], kNormEps));
     auto parts = split_heads(both.narrow(-1, 0, 3 * D), config_.heads());
-    auto attended = nn::attend(norm_.query.heads(parts[0], common.rope),
-                               norm_.key.heads(parts[1], common.rope), parts[2]);
+    auto attended = attended_to({norm_.query.heads(parts[0], common.rope),
+                                 norm_.key.heads(parts[1], common.rope), parts[2]},
+                                common, kept);
     auto rest = both.narrow(-1, 3 * D, both.size(-1) - 3 * D);
     joined = nn::activated_behind(attended, rest, config_.gated_mlp);
   }

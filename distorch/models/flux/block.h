@@ -53,12 +53,19 @@ struct Tokens {
   at::Tensor txt;  // [B, Lt, D]
 };
 
+/// Keys and values of tokens, turned by their positions, [B, R, H, Dh] each.
+struct KeptHeads {
+  at::Tensor k, v;
+};
+
 /// What all tokens of a call have in common.
 struct Common {
   /// [B, V, D]; with a shared modulation what that makes of it for this stream.
   at::Tensor img, txt;
   nn::RopeTable rope;           // text first, then pictures
   std::int64_t references = 0;  // tokens at the end; counts where V is 2
+  at::Tensor mask = {};  // [B, 1, tokens, tokens and known], added to scores; undefined: none
+  KeptHeads known = {};  // of references of an earlier step, which are no tokens of this one
 };
 
 /// One kind of tokens in a double block. Weights: {kind}_mod.lin, {kind}_attn.*, {kind}_mlp.*.
@@ -87,7 +94,8 @@ class DoubleBlock {
  public:
   DoubleBlock(const weights::Scope& scope, const Config& config)
       : heads_(config.heads()), img_(scope, "img", config), txt_(scope, "txt", config) {}
-  Tokens forward(const Tokens& x, const Common& common) const;
+  /// `kept`: gets those of the references, where it is not null.
+  Tokens forward(const Tokens& x, const Common& common, KeptHeads* kept = nullptr) const;
 
  private:
   std::int64_t heads_;
@@ -99,8 +107,8 @@ class DoubleBlock {
 class SingleBlock {
  public:
   SingleBlock(const weights::Scope& scope, const Config& config);
-  /// `common.img` counts for all tokens.
-  at::Tensor forward(const at::Tensor& x, const Common& common) const;
+  /// `common.img` counts for all tokens; `kept` as above.
+  at::Tensor forward(const at::Tensor& x, const Common& common, KeptHeads* kept = nullptr) const;
 
  private:
   Config config_;

@@ -39,7 +39,8 @@ struct Config {
   /// The axis along which text tokens are counted; -1: all lie at 0.
   int text_axis = -1;
   ReferenceMethod reference = ReferenceMethod::Offset;
-  double reference_step = 1;  // index between two of them
+  double reference_step = 1;      // index between two of them
+  bool keeps_references = false;  // may keep what it makes of them (reference_cache.h)
 
   std::int64_t heads() const { return hidden / head; }
 };

@@ -48,6 +48,16 @@ at::Tensor concat_of(const ConditioningItem& item, const EncodeContext& context,
   return at::cat({image, cells}, 1);
 }
 
+/// A mask over text tokens and, in its last row and column, all of the picture, as one over all
+/// tokens. Source: ComfyUI comfy/utils.py, upscale_dit_mask.
+at::Tensor over_all_tokens(const at::Tensor& mask, const at::Tensor& noise, std::int64_t patch) {
+  auto text = mask.size(1) - 1;
+  auto tokens = [&](int dim) { return (noise.size(dim) + patch - 1) / patch; };
+  auto rows = at::cat({at::arange(text, at::kLong),
+                       at::full({tokens(2) * tokens(3)}, text, at::TensorOptions(at::kLong))});
+  return mask.index_select(1, rows).index_select(2, rows);
+}
+
 double method_of(const std::string& name, ReferenceMethod otherwise) {
   auto method = name == "index"                 ? ReferenceMethod::Index
                 : name == "uxo"                 ? ReferenceMethod::Uxo
@@ -85,6 +95,11 @@ class FluxFamily : public Family, public Widened {
   VaePart vae(const Checkpoint& file) const override { return find_vae(file); }
   sampling::ModelInput encode(const InputSpec& spec, const ConditioningItem& item,
                               const EncodeContext& context) const override;
+  /// From now on.
+  void keep_references() {
+    config_.keeps_references = true;
+    config_.reference = ReferenceMethod::IndexTimestepZero;
+  }
 
  protected:
   sampling::ModelInput reference(const InputSpec& spec, const ConditioningItem& item) const;
@@ -102,6 +117,11 @@ sampling::ModelInput FluxFamily::encode(const InputSpec& spec, const Conditionin
     if (item.numbers.count("no_guidance")) return {spec.kind, {}, {}};
     auto at = item.numbers.find("guidance");
     return {spec.kind, at::full({1}, at == item.numbers.end() ? kGuidance : at->second), {}};
+  }
+  if (spec.name == "attention_mask") {
+    auto mask = item.tensors.find("attention_mask");
+    if (mask == item.tensors.end() || mask->second.dim() != 3) return {spec.kind, {}, {}};
+    return {spec.kind, over_all_tokens(mask->second, context.noise, config_.patch), {}};
   }
   if (spec.name == "concat") {
     // Neither the model nor a LoRA has further channels.
@@ -154,7 +174,20 @@ bool is_second(const Checkpoint& tensors) {
   return tensors.has("double_stream_modulation_img.lin.weight");
 }
 
+template <class Kind>
+std::shared_ptr<const Family> keeping(const Kind& family) {
+  auto copy = std::make_shared<Kind>(family);
+  copy->keep_references();
+  return copy;
+}
+
 }  // namespace
+
+std::shared_ptr<const Family> keeping_references(const Family& family) {
+  if (const auto* second = dynamic_cast<const SecondFamily*>(&family)) return keeping(*second);
+  if (const auto* first = dynamic_cast<const FluxFamily*>(&family)) return keeping(*first);
+  return nullptr;
+}
 
 std::unique_ptr<const Family> detect(const Checkpoint& below, const Checkpoint&) {
   auto tensors = flux_tensors(below);

@@ -12,4 +12,8 @@ std::unique_ptr<const Family> detect(const weights::Checkpoint& below,
 std::unique_ptr<const Family> detect_second(const weights::Checkpoint& below,
                                             const weights::Checkpoint& file);
 
+/// The family with a network that may keep what it makes of reference pictures
+/// (reference_cache.h), whose tokens are then modulated as without noise. Null where it is no FLUX.
+std::shared_ptr<const Family> keeping_references(const Family& family);
+
 }  // namespace distorch::models::flux

@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "distorch/base/error.h"
 #include "distorch/models/flux/block.h"
 #include "distorch/models/flux/entry.h"
+#include "distorch/models/reference_cache.h"
 
 namespace distorch::models::flux {
 
@@ -42,7 +45,24 @@ InputSpecs flux_inputs(const Config& c) {
   if (c.guidance)
     specs.push_back(
         {.name = "guidance", .meaning = "guidance", .shape = {batch}, .optional = true});
+  specs.push_back({.name = "attention_mask",
+                   .meaning = "attention mask",
+                   .shape = {batch, any, any},
+                   .optional = true});
   if (wide) return specs;
+  if (c.keeps_references) {
+    specs.push_back({.name = kKeepReferences,
+                     .meaning = "whether references are kept",
+                     .kind = InputSpec::Kind::Constant,
+                     .optional = true,
+                     .source = Source::Control});
+    specs.push_back({.name = kReferenceCache,
+                     .meaning = "kept references",
+                     .shape = {any},
+                     .dtype = at::kByte,
+                     .optional = true,
+                     .source = Source::Control});
+  }
   specs.push_back({.name = "reference_method",
                    .meaning = "reference method",
                    .kind = InputSpec::Kind::Constant,
@@ -54,6 +74,53 @@ InputSpecs flux_inputs(const Config& c) {
                      .optional = true});
   return specs;
 }
+
+/// Zeros for tokens that a mask does not know; [B, 1, tokens, tokens + known] in `dtype`.
+Tensor score_mask(const Tensor& mask, std::int64_t tokens, std::int64_t known,
+                  at::ScalarType dtype) {
+  auto missing = tokens - mask.size(1);
+  if (missing < 0 || mask.size(1) != mask.size(2))
+    throw Error(ErrorKind::Shape, "FLUX",
+                fmt::format("has {} tokens, the attention mask is for {} x {}", tokens,
+                            mask.size(1), mask.size(2)));
+  return at::constant_pad_nd(mask.to(dtype), {0, missing + known, 0, missing}).unsqueeze(1);
+}
+
+/// What is kept of the references, or was kept: of all blocks in order.
+class Cache {
+ public:
+  /// `bytes`: of an earlier step; undefined: none. `img` [B, Li, D] after the first layers.
+  Cache(const Config& c, const Tensor& bytes, bool keeps, std::int64_t references,
+        const Tensor& img, at::IntArrayRef x)
+      : heads_(c.heads()) {
+    const auto pieces = 2 * (c.depth + c.single_depth);
+    if (bytes.defined())
+      known_ = bytes.view(img.scalar_type()).view({pieces, img.size(0), -1, c.hidden});
+    if (keeps)
+      kept_.emplace(pieces, at::IntArrayRef{img.size(0), references, c.hidden}, img.options(), x);
+  }
+  bool keeps() const { return kept_.has_value(); }
+  /// What a block takes beside its tokens: keys and values, or nothing twice.
+  Tensors of(std::int64_t block) const {
+    if (!known_.defined()) return {Tensor(), Tensor()};
+    return {known_.select(0, 2 * block), known_.select(0, 2 * block + 1)};
+  }
+  /// The same as it sees them.
+  KeptHeads heads(const Tensor& k, const Tensor& v) const {
+    if (!k.defined()) return {};
+    return {k.unflatten(-1, {heads_, -1}), v.unflatten(-1, {heads_, -1})};
+  }
+  void keep(std::int64_t block, const Tensor& k, const Tensor& v) {
+    kept_->keep(2 * block, k.flatten(2));
+    kept_->keep(2 * block + 1, v.flatten(2));
+  }
+  Tensor result(const Tensor& prediction) { return kept_ ? kept_->packed(prediction) : prediction; }
+
+ private:
+  std::int64_t heads_;
+  Tensor known_;
+  std::optional<KeptReferences> kept_;
+};
 
 template <class Layers>
 struct Part {
@@ -111,6 +178,10 @@ Tensor Flux::apply(const Inputs& inputs, const Patches& patches) const {
       inputs.number("reference_method", static_cast<double>(config_.reference)));
 
   const auto& parts = *parts_;
+  const bool masked = inputs["attention_mask"].defined();
+  const auto& cached = inputs[kReferenceCache];
+  const auto behind = first.size();
+  if (masked) first.push_back(inputs["attention_mask"]);
   auto made = parts.entry.block.run(first, [&](const Tensors& t) -> Tensors {
     EntryInputs its{t[0],
                     t[1],
@@ -118,33 +189,54 @@ Tensor Flux::apply(const Inputs& inputs, const Patches& patches) const {
                     t[3],
                     t[4],
                     t[5],
-                    {t.begin() + static_cast<std::ptrdiff_t>(given), t.end()},
+                    {t.begin() + static_cast<std::ptrdiff_t>(given),
+                     t.begin() + static_cast<std::ptrdiff_t>(behind)},
                     method};
     auto r = parts.entry.layers.forward(its);
-    return {r.img, r.txt, r.vec, r.img_mod, r.txt_mod, r.single_mod, r.rope.cos, r.rope.sin};
+    Tensors all{r.img, r.txt, r.vec, r.img_mod, r.txt_mod, r.single_mod, r.rope.cos, r.rope.sin};
+    if (masked) {
+      auto known = cached.defined()
+                       ? cached.numel() / (2 * (config_.depth + config_.single_depth) *
+                                           r.img.size(0) * config_.hidden * r.img.element_size())
+                       : 0;
+      all.push_back(
+          score_mask(t[behind], r.txt.size(1) + r.img.size(1), known, r.img.scalar_type()));
+    }
+    return all;
   });
   auto img = std::move(made[0]), txt = std::move(made[1]);
   const auto vec = made[2], img_mod = made[3], txt_mod = made[4], single_mod = made[5];
-  const auto cos = made[6], sin = made[7];
+  const auto cos = made[6], sin = made[7], mask = masked ? made[8] : Tensor();
   made.clear();
   first.clear();
   auto cells = [&](int dim) { return (x.size(dim) + config_.patch - 1) / config_.patch; };
   const auto text = txt.size(1), picture = cells(2) * cells(3);
   const auto references = img.size(1) - picture;
+  Cache cache(config_, cached, references > 0 && inputs.number(kKeepReferences, 0) != 0, references,
+              img, x.sizes());
 
+  std::int64_t index = -1;
   for (const auto& part : parts.doubles) {
+    ++index;
     if (patches.skipped.count(part.name)) continue;
-    auto out =
-        part.block.run({img, txt, img_mod, txt_mod, cos, sin}, [&](const Tensors& t) -> Tensors {
-          auto y = part.layers.forward({t[0], t[1]}, {t[2], t[3], {t[4], t[5]}, references});
-          return {y.img, y.txt};
-        });
+    Tensors taken{img, txt, img_mod, txt_mod, cos, sin, mask};
+    for (auto& known : cache.of(index)) taken.push_back(known);
+    auto out = part.block.run(taken, [&](const Tensors& t) -> Tensors {
+      KeptHeads kept;
+      auto y = part.layers.forward(
+          {t[0], t[1]}, {t[2], t[3], {t[4], t[5]}, references, t[6], cache.heads(t[7], t[8])},
+          cache.keeps() ? &kept : nullptr);
+      if (!cache.keeps()) return {y.img, y.txt};
+      return {y.img, y.txt, kept.k, kept.v};
+    });
     img = std::move(out[0]);
     txt = std::move(out[1]);
+    if (cache.keeps()) cache.keep(index, out[2], out[3]);
   }
   // The first single block takes both streams and puts them together.
   Tensor all;
   for (const auto& part : parts.singles) {
+    ++index;
     if (patches.skipped.count(part.name)) continue;
     auto taken = all.defined() ? Tensors{all, {}} : Tensors{txt, img};
     if (!all.defined()) {
@@ -152,17 +244,25 @@ Tensor Flux::apply(const Inputs& inputs, const Patches& patches) const {
       txt.reset();
     }
     all.reset();
-    taken.insert(taken.end(), {single_mod, cos, sin});
-    all = part.block.run1(taken, [&](const Tensors& t) {
+    taken.insert(taken.end(), {single_mod, cos, sin, mask});
+    for (auto& known : cache.of(index)) taken.push_back(known);
+    auto out = part.block.run(taken, [&](const Tensors& t) -> Tensors {
+      KeptHeads kept;
       auto tokens = t[1].defined() ? at::cat({t[0], t[1]}, 1) : t[0];
-      return part.layers.forward(tokens, {t[2], {}, {t[3], t[4]}, references});
+      auto y = part.layers.forward(
+          tokens, {t[2], {}, {t[3], t[4]}, references, t[5], cache.heads(t[6], t[7])},
+          cache.keeps() ? &kept : nullptr);
+      if (!cache.keeps()) return {y};
+      return {y, kept.k, kept.v};
     });
+    all = std::move(out[0]);
+    if (cache.keeps()) cache.keep(index, out[1], out[2]);
   }
   auto made_of = all.defined() ? all.narrow(1, text, picture) : img.narrow(1, 0, picture);
-  return parts.last->block.run1({made_of, vec.narrow(1, 0, 1)}, [&](const Tensors& t) {
+  return cache.result(parts.last->block.run1({made_of, vec.narrow(1, 0, 1)}, [&](const Tensors& t) {
     auto tokens = parts.last->layers.forward(t[0], t[1]).to(at::kFloat);
     return assemble(tokens, config_.patch, x.sizes());
-  });
+  }));
 }
 
 }  // namespace distorch::models::flux

@@ -19,8 +19,11 @@ std::string reference_name(std::int64_t index);
 ///   guidance             [B]; without it the model is not told any
 ///   concat               [B, further channels, h, w], where the model has them, or a LoRA gives
 ///                        them to it
+///   attention_mask       [B, N, N] added to the scores of pairs of tokens, text first, then the
+///                        picture; references behind them get 0
 ///   reference_latents.i  [B, C, any, any]
 ///   reference_method     a ReferenceMethod as number; without it the model's own
+/// and where the configuration says so those of reference_cache.h.
 /// Source: ComfyUI comfy/ldm/flux/model.py. Skipped blocks: "double_blocks.3", "single_blocks.7".
 class Flux final : public Network {
  public:

@@ -8,7 +8,6 @@
 #include "distorch/models/sd3/block.h"
 #include "distorch/models/sd3/embed.h"
 #include "distorch/models/tensor_size.h"
-#include "distorch/models/whole_patches.h"
 
 namespace distorch::models::sd3 {
 
@@ -39,24 +38,6 @@ InputSpecs specs_of(const MmditConfig& c, std::int64_t hint_channels) {
        .source = Source::Control}};
 }
 
-/// The hint's tokens added to the picture's. One weights::Block.
-struct Hint {
-  Hint(const Scope& s, const MmditConfig& c, std::int64_t channels)
-      : block(s),
-        patch(c.patch),
-        conv(s / "pos_embed_input" / "proj", channels, c.width,
-             {.kernel = c.patch, .stride = c.patch, .padding = 0}) {}
-  Tensor forward(const Tensor& image, const Tensor& hint) const {
-    return block.run1({image, hint}, [this](const Tensors& in) {
-      auto latent = whole_patches(in[1].to(in[0].scalar_type()), patch);
-      return nn::to_tokens(conv(latent)) + in[0];
-    });
-  }
-  weights::Block block;
-  std::int64_t patch;
-  nn::Conv2d conv;
-};
-
 }  // namespace
 
 struct ControlNet::Parts {
@@ -68,7 +49,7 @@ struct ControlNet::Parts {
     }
   }
   Embedders embed;
-  Hint hint;
+  HintTokens hint;
   std::vector<JointBlock> blocks;
   std::vector<control::BlockResidual> residuals;
 };

@@ -88,4 +88,17 @@ Embedders::Embedded Embedders::forward(const Tensor& latent, const Tensor& times
   return {out[0], out[1], out[2]};
 }
 
+HintTokens::HintTokens(const Scope& s, const MmditConfig& c, std::int64_t channels)
+    : block_(s),
+      patch_(c.patch),
+      conv_(s / "pos_embed_input" / "proj", channels, c.width,
+            {.kernel = c.patch, .stride = c.patch, .padding = 0}) {}
+
+Tensor HintTokens::forward(const Tensor& image, const Tensor& hint) const {
+  return block_.run1({image, hint}, [this](const Tensors& in) {
+    auto latent = whole_patches(in[1].to(in[0].scalar_type()), patch_);
+    return nn::to_tokens(conv_(latent)) + in[0];
+  });
+}
+
 }  // namespace distorch::models::sd3

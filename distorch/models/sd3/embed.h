@@ -54,4 +54,18 @@ class Embedders {
   nn::Linear text_;
 };
 
+/// The latent of the picture that steers, added to a picture's tokens. A block of its own. Weights:
+/// pos_embed_input.
+class HintTokens {
+ public:
+  HintTokens(const weights::Scope& scope, const MmditConfig& config, std::int64_t channels);
+  /// image [B, tokens, width], hint [B, channels, h, w] -> as image.
+  at::Tensor forward(const at::Tensor& image, const at::Tensor& hint) const;
+
+ private:
+  weights::Block block_;
+  std::int64_t patch_;
+  nn::Conv2d conv_;
+};
+
 }  // namespace distorch::models::sd3

@@ -5,6 +5,8 @@
 
 #include "distorch/base/error.h"
 #include "distorch/models/upscale/compact.h"
+#include "distorch/models/upscale/dat.h"
+#include "distorch/models/upscale/hat.h"
 #include "distorch/models/upscale/rrdb.h"
 #include "distorch/models/upscale/swin_ir.h"
 
@@ -25,6 +27,8 @@ const std::vector<Kind>& kinds() {
   static const std::vector<Kind> list = {
       {"ESRGAN", find_rrdb},
       {"SwinIR", find_swin_ir},
+      {"HAT", find_hat},
+      {"DAT", find_dat},
       {"RealESRGAN compact", find_compact},
   };
   return list;
