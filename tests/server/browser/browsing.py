@@ -104,7 +104,7 @@ class Watch:
 
     def on_console(self, message):
         # A failed request is judged by on_response; other hosts are not reached in a test.
-        if message.type == "error" and "Failed to load resource" not in message.text and not self.is_outside(message.text):
+        if message.type == "error" and not re.search("Failed to load resource|Failed to fetch: 404", message.text) and not self.is_outside(message.text):
             self.faults.append(f"console: {message.text}")
 
     def is_outside(self, text):
