@@ -10,6 +10,7 @@ using Action = std::function<int()>;
 /// One subcommand a function: it declares its options on `app` and stores its action in `chosen`
 /// when it is called. To add one: a file, a line here and one in main.cpp.
 void add_run_command(CLI::App& app, Action& chosen);
+void add_serve_command(CLI::App& app, Action& chosen);
 void add_plan_command(CLI::App& app, Action& chosen);
 void add_devices_command(CLI::App& app, Action& chosen);
 void add_inspect_command(CLI::App& app, Action& chosen);

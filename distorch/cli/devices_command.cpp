@@ -2,11 +2,11 @@
 
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "distorch/base/log.h"
 #include "distorch/base/units.h"
 #include "distorch/cli/commands.h"
+#include "distorch/cli/devices_report.h"
 #include "distorch/cli/table.h"
 #include "distorch/device/device.h"
 #include "distorch/device/measure.h"
@@ -20,29 +20,6 @@ struct Options {
   bool json = false;
   std::string disk_file;
 };
-
-nlohmann::ordered_json as_json(const std::vector<device::DeviceInfo>& devices,
-                               const std::optional<device::LinkTable>& links) {
-  nlohmann::ordered_json result;
-  result["devices"] = nlohmann::ordered_json::array();
-  for (const auto& info : devices)
-    result["devices"].push_back({{"name", info.name},
-                                 {"kind", info.kind},
-                                 {"description", info.description},
-                                 {"total_bytes", info.total_bytes},
-                                 {"free_bytes", info.free_bytes}});
-  result["links"] = nlohmann::ordered_json::array();
-  if (!links) return result;
-  for (const auto& link : links->links)
-    result["links"].push_back({{"from", link.from},
-                               {"to", link.to},
-                               {"GBps", link.gbps},
-                               {"pageable_GBps", link.pageable_gbps},
-                               {"latency_s", link.latency_s}});
-  result["cpu_memory_GBps"] = links->cpu_memory_gbps;
-  if (links->disk_gbps) result["disk_GBps"] = *links->disk_gbps;
-  return result;
-}
 
 void print_links(const device::LinkTable& links) {
   std::vector<std::vector<std::string>> rows{{"link", "GB/s", "pageable GB/s", "latency"}};

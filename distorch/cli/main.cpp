@@ -10,11 +10,10 @@
 #include "distorch/base/log.h"
 #include "distorch/base/run_token.h"
 #include "distorch/cli/commands.h"
+#include "distorch/cli/version.h"
 #include "distorch/device/host_pool.h"
 
 namespace {
-
-constexpr const char* version = "0.1.0";
 
 /// The one run of this process, for the signal handler.
 distorch::RunToken* process_run = nullptr;
@@ -68,7 +67,7 @@ int main(int argc, char** argv) {
       "have.\n"
       "Start with:  distorch run workflow.json",
       "distorch"};
-  app.set_version_flag("--version", std::string("distorch ") + version);
+  app.set_version_flag("--version", std::string("distorch ") + distorch::cli::kVersion);
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
   std::string level = "info";
@@ -79,6 +78,7 @@ int main(int argc, char** argv) {
 
   distorch::cli::Action chosen;
   distorch::cli::add_run_command(app, chosen);
+  distorch::cli::add_serve_command(app, chosen);
   distorch::cli::add_plan_command(app, chosen);
   distorch::cli::add_devices_command(app, chosen);
   distorch::cli::add_inspect_command(app, chosen);

@@ -1,11 +1,15 @@
 #include <memory>
 
 #include "distorch/base/atomic_file.h"
+#include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/cli/commands.h"
 #include "distorch/cli/machine_options.h"
 #include "distorch/cli/progress.h"
+#include "distorch/cli/remote_run.h"
 #include "distorch/cli/workflow_run.h"
+#include "distorch/graph/overrides.h"
+#include "distorch/nodes/catalog.h"
 #include "distorch/streaming/trace.h"
 
 namespace distorch::cli {
@@ -14,21 +18,46 @@ namespace {
 
 struct Options {
   MachineOptions machine;
-  std::string workflow, profile;
+  std::string workflow, profile, server, token;
   bool json = false, quiet = false;
 };
+
+Reporting reporting_of(const Options& options) {
+  return options.json ? Reporting::Json : options.quiet ? Reporting::Quiet : Reporting::Bar;
+}
+
+/// --set needs the node types of this program.
+void change(const Options& options, graph::Json& prompt) {
+  if (options.machine.sets.empty()) return;
+  auto app = make_app(options.machine, {}, true);
+  graph::Catalog catalog;
+  nodes::add_all(catalog, *app);
+  graph::apply_overrides(prompt, options.machine.sets, catalog);
+}
+
+int run_on_server(const Options& options, const std::string& text) {
+  if (!options.profile.empty())
+    throw Error(ErrorKind::Usage, "--profile", "is of this process and does not go with --server");
+  RemoteOptions remote;
+  remote.server = options.server;
+  remote.token = options.token;
+  remote.output = options.machine.output;
+  remote.reporting = reporting_of(options);
+  remote.change = [&](graph::Json& prompt) { change(options, prompt); };
+  return run_remotely(remote, text, options.workflow);
+}
 
 int run(const Options& options) {
   if (options.quiet) log::set_up("error");
   auto text = workflow_text(options.workflow);
+  if (!options.server.empty()) return run_on_server(options, text);
   auto rig = install_rig(options.machine);
   auto app = make_app(options.machine, std::move(rig), false);
   Workflow workflow(*app, text, options.workflow, options.machine.sets);
 
   std::unique_ptr<streaming::Trace> trace;
   if (!options.profile.empty()) trace = std::make_unique<streaming::Trace>();
-  auto kind = options.json ? Reporting::Json : options.quiet ? Reporting::Quiet : Reporting::Bar;
-  auto reporter = make_reporter(kind, workflow.prompt(), app->settings);
+  auto reporter = make_reporter(reporting_of(options), workflow.prompt(), app->settings);
   auto result = workflow.run(*reporter);
   if (trace) write_file(options.profile, trace->to_json());
   if (result.status != graph::RunStatus::Success) rethrow_with_node(result);
@@ -61,6 +90,10 @@ void add_run_command(CLI::App& app, Action& chosen) {
   command->add_flag("--json", options->json, "Events as JSON lines on standard output");
   command->add_flag("--quiet", options->quiet,
                     "Print only the names of what was written, and errors");
+  command->add_option("--server", options->server,
+                      "Run it on a server (http://host:8188); what it saves comes to --output");
+  command->add_option("--auth-token", options->token, "What that server wants to be shown")
+      ->envname("DISTORCH_AUTH_TOKEN");
   command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
 }
 

@@ -1,0 +1,164 @@
+#include "distorch/cli/prompt_engine.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <set>
+
+#include "distorch/base/log.h"
+#include "distorch/base/rig.h"
+#include "distorch/base/text.h"
+#include "distorch/cli/devices_report.h"
+#include "distorch/cli/plan_report.h"
+#include "distorch/cli/workflow_run.h"
+#include "distorch/device/device.h"
+#include "distorch/device/memory.h"
+#include "distorch/nodes/catalog.h"
+
+namespace distorch::cli {
+
+using graph::Json;
+
+namespace {
+
+class NoEvents final : public graph::EventSink {
+ public:
+  void send(const graph::Event&) override {}
+};
+
+/// What the prompt's extra_data asks for, else `usual`; a method that is none counts as not asked.
+nodes::PreviewMethod previews_of(const server::Job& job, nodes::PreviewMethod usual) {
+  auto asked = job.extra_data.find("preview_method");
+  if (asked == job.extra_data.end() || !asked->is_string() || *asked == "default") return usual;
+  try {
+    return nodes::preview_method(asked->get<std::string>());
+  } catch (const Error& error) {
+    log::warn("prompt {}: {}", job.id, error.what());
+    return usual;
+  }
+}
+
+bool names_a_model(const std::string& text) {
+  auto small = lower(text);
+  for (const char* ending : {".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin"})
+    if (small.ends_with(ending)) return true;
+  return false;
+}
+
+void read_ahead(const std::filesystem::path& path, std::int64_t& room) {
+  std::error_code code;
+  auto size = static_cast<std::int64_t>(std::filesystem::file_size(path, code));
+  if (code || size > room) return;
+  int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return;
+  ::posix_fadvise(file, 0, 0, POSIX_FADV_WILLNEED);
+  ::close(file);
+  room -= size;
+}
+
+}  // namespace
+
+PromptEngine::PromptEngine(nodes::App& app, MachineOptions options)
+    : app_(app),
+      options_(std::move(options)),
+      previews_(app.settings.previews),
+      context_(app.context()),
+      executor_(catalog_) {
+  nodes::add_all(catalog_, app);
+}
+
+graph::Validation PromptEngine::validate(Json& prompt,
+                                         std::optional<std::vector<std::string>> targets) {
+  return graph::validate(prompt, catalog_, {.targets = std::move(targets), .context = &context_});
+}
+
+graph::RunResult PromptEngine::run(const server::Job& job, const std::shared_ptr<RunToken>& token,
+                                   graph::EventSink& sink) {
+  app_.settings.previews = previews_of(job, previews_);
+  graph::RunRequest request;
+  request.prompt = job.prompt;
+  request.outputs = job.outputs;
+  request.prompt_id = job.id;
+  if (const auto* info = job.extra_pnginfo()) request.extra_pnginfo = *info;
+  request.context = &context_;
+  request.token = token;
+  auto result = executor_.run(request, sink);
+  if (result.error) {
+    log::error("node {} ({}): {}", result.error->node_id, result.error->node_type,
+               result.error->exception_message);
+    if (result.error->exception_type == "OOMError") app_.engine.unload_all();
+  }
+  return result;
+}
+
+void PromptEngine::release(bool models, bool results) {
+  if (results) executor_.release();
+  if (models) app_.engine.unload_all();
+  for (const auto& info : app_.engine.devices())
+    if (info.accelerator) device::empty_cache(device::to_torch(info.name));
+}
+
+std::vector<std::filesystem::path> model_files_of(const Json& prompt,
+                                                  const nodes::ModelFolders& folders) {
+  std::vector<std::filesystem::path> files;
+  std::set<std::string> seen;
+  auto types = folders.types();
+  if (!prompt.is_object()) return files;
+  for (const auto& node : prompt) {
+    if (!node.is_object() || !node.contains("inputs") || !node["inputs"].is_object()) continue;
+    for (const auto& value : node["inputs"]) {
+      if (!value.is_string()) continue;
+      auto name = value.get<std::string>();
+      if (!names_a_model(name) || !seen.insert(name).second) continue;
+      for (const auto& type : types)
+        if (auto path = folders.find(type, name)) {
+          files.push_back(*path);
+          break;
+        }
+    }
+  }
+  return files;
+}
+
+void PromptEngine::look_ahead(const Json& prompt) {
+  try {
+    auto room = device::host_room();
+    for (const auto& path : model_files_of(prompt, app_.folders)) read_ahead(path, room);
+  } catch (const std::exception& error) {
+    log::debug("nothing was read ahead: {}", error.what());
+  }
+}
+
+Json PromptEngine::devices() {
+  return as_json(app_.engine.devices(), device::load_links(device::default_link_file()));
+}
+
+Json PromptEngine::plan(const Json& prompt, const std::vector<std::string>& outputs) {
+  std::lock_guard lock(planning_);
+  std::optional<Rig> rig;
+  if (!options_.rig.empty()) rig = read_rig(options_.rig);
+  auto app = make_app(options_, std::move(rig), true);
+  graph::Catalog catalog;
+  nodes::add_all(catalog, *app);
+  auto context = app->context();
+  graph::Executor executor(catalog);
+  graph::RunRequest request;
+  request.prompt = prompt;
+  request.outputs = outputs;
+  request.context = &context;
+  NoEvents none;
+  auto result = executor.run(request, none);
+  if (result.status != graph::RunStatus::Success) rethrow_with_node(result);
+  const auto& runs = app->engine.planned_runs();
+  Json models = Json::array();
+  double seconds = 0;
+  for (const auto& priced : price_all(runs)) {
+    seconds +=
+        priced.times * (priced.report.first_s + priced.report.step_s * (priced.run->steps - 1));
+    models.push_back(as_json(priced));
+  }
+  return {{"seconds", seconds}, {"models", std::move(models)}};
+}
+
+}  // namespace distorch::cli

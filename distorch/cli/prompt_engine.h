@@ -1,0 +1,46 @@
+#pragma once
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "distorch/cli/machine_options.h"
+#include "distorch/graph/executor.h"
+#include "distorch/nodes/app.h"
+#include "distorch/server/prompt_runner.h"
+
+namespace distorch::cli {
+
+/// The engine as a server sees it. `app` must outlive it.
+class PromptEngine final : public server::PromptRunner, public server::MachineView {
+ public:
+  /// `options` describe `app`; plans are made for a second application of the same description.
+  PromptEngine(nodes::App& app, MachineOptions options);
+
+  const graph::Catalog& catalog() const { return catalog_; }
+
+  graph::Validation validate(graph::Json& prompt,
+                             std::optional<std::vector<std::string>> targets) override;
+  graph::RunResult run(const server::Job& job, const std::shared_ptr<RunToken>& token,
+                       graph::EventSink& sink) override;
+  void release(bool models, bool results) override;
+  /// Asks the system to read the model files that the prompt names, where they fit into RAM.
+  void look_ahead(const graph::Json& prompt) override;
+
+  graph::Json devices() override;
+  graph::Json plan(const graph::Json& prompt, const std::vector<std::string>& outputs) override;
+
+ private:
+  nodes::App& app_;
+  MachineOptions options_;
+  nodes::PreviewMethod previews_;  // where a prompt asks for none
+  graph::Catalog catalog_;
+  graph::Context context_;
+  graph::Executor executor_;
+  std::mutex planning_;
+};
+
+/// Model files that constants of a prompt name, each once.
+std::vector<std::filesystem::path> model_files_of(const graph::Json& prompt,
+                                                  const nodes::ModelFolders& folders);
+
+}  // namespace distorch::cli
