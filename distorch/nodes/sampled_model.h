@@ -40,6 +40,8 @@ class SampledModel final : public sampling::X0Model {
  private:
   /// What the model's patches see.
   void add_patches(models::Inputs& call, at::IntArrayRef x);
+  void check_text(const models::InputSpec& spec, const at::Tensor& value,
+                  const sampling::ConditioningItem& item) const;
   const models::LatentFormat& format() const { return model_.latent_format(); }
   /// What the family makes of a conditioning, wherever it puts it.
   sampling::ModelInputs encode_anywhere(const sampling::ConditioningItem& item,
