@@ -25,7 +25,7 @@ void run_loader(Call& call) {
   auto& models = call.context<ModelCache>();
   ControlNet net{.loaded = models.control(path, placement_of(call))};
   if (!net.loaded) {
-    auto stored = models::control::stored_as(weights::Checkpoint(models.file(path)));
+    auto stored = models::control::stored_as(models.checkpoint(path));
     if (stored == Stored::Difference)
       throw Error(ErrorKind::Usage, path.string(),
                   "holds differences to a model's weights: load it with DiffControlNetLoader, "
@@ -38,7 +38,7 @@ void run_loader(Call& call) {
 void run_difference_loader(Call& call) {
   auto path = path_of(call);
   auto& models = call.context<ModelCache>();
-  if (models::control::stored_as(weights::Checkpoint(models.file(path))) != Stored::Difference)
+  if (models::control::stored_as(models.checkpoint(path)) != Stored::Difference)
     return run_loader(call);
   const auto& model = call.get<Model>("model");
   ControlNet net{.loaded = models.control_over({path, placement_of(call)}, *model.loaded)};

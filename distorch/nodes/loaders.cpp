@@ -204,23 +204,36 @@ bool act(const std::vector<weights::NamedAdapter>& adapters, double strength) {
   });
 }
 
+/// Refuses a LoRA that changes nothing: it was made for another kind of model.
+[[noreturn]] void refuse_lora(const weights::Checkpoint& file, const LoadedDiffusion& model) {
+  throw Error(
+      ErrorKind::Format, file.path(),
+      fmt::format("changes nothing in {}, which is {}: it is a LoRA of another kind of model, with "
+                  "tensors such as '{}'",
+                  std::filesystem::path(model.weights->checkpoint().path()).filename().string(),
+                  model.family->name(), file.tensors().begin()->first));
+}
+
 /// Adds a LoRA to a model and, where `clip` is given, to its text encoder.
 void apply_lora(Call& call, Model& model, double strength_model, Clip* clip, double strength_clip) {
   auto& models = call.context<ModelCache>();
   auto path = call.context<ModelFolders>().get("loras", call.text("lora_name"));
   auto key = ModelCache::identity(path);
-  weights::Checkpoint file(models.file(path));
+  auto file = models.checkpoint(path);
   std::set<std::string> unknown;
   for (const auto& [name, stored] : file.tensors())
     if (clip || !is_text_name(name)) unknown.insert(name);
   auto on_model = adapters_of(file, key, *model.loaded, unknown);
+  bool any = !on_model->empty() || unknown.empty();
   if (act(*on_model, strength_model)) model.loras.push_back({key, on_model, strength_model});
   for (std::size_t i = 0; clip && clip->loaded && i < clip->loaded->encoders.size(); ++i) {
     auto& encoder = *clip->loaded->encoders[i];
     clip->loras.resize(clip->loaded->encoders.size());
     auto on_text = adapters_of(file, key, encoder, unknown);
+    any = any || !on_text->empty();
     if (act(*on_text, strength_clip)) clip->loras[i].push_back({key, on_text, strength_clip});
   }
+  if (!any) refuse_lora(file, *model.loaded);
   if (unknown.empty()) return;
   std::vector<std::string> examples(
       unknown.begin(), std::next(unknown.begin(), std::min<std::ptrdiff_t>(3, unknown.size())));

@@ -10,6 +10,7 @@
 #include "distorch/models/catalog.h"
 #include "distorch/models/control/borrowing.h"
 #include "distorch/models/taesd/autoencoder.h"
+#include "distorch/weights/shards.h"
 
 namespace distorch::nodes {
 
@@ -39,6 +40,13 @@ void keep_in(const std::string& weight_dtype, streaming::StreamedOptions& option
   options.fast_products = weight_dtype == "fp8_e4m3fn_fast";
 }
 
+std::string identity_of(const std::filesystem::path& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) return path.string();
+  return fmt::format("{}|{}.{}|{}|{}.{}", path.string(), info.st_dev, info.st_ino, info.st_size,
+                     info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
+}
+
 /// Models whose weights are 8-bit numbers compute like those of float16, which they were made from.
 formats::DType computed_like(formats::DType stored) {
   using formats::DType;
@@ -48,18 +56,24 @@ formats::DType computed_like(formats::DType stored) {
 }  // namespace
 
 std::string ModelCache::identity(const Path& path) {
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) return path.string();
-  return fmt::format("{}|{}.{}|{}|{}.{}", path.string(), info.st_dev, info.st_ino, info.st_size,
-                     info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
+  std::string all;
+  for (const auto& shard : weights::shards_of(path))
+    all += (all.empty() ? "" : "|") + identity_of(shard);
+  return all;
 }
 
 std::shared_ptr<const formats::TensorFile> ModelCache::file(const Path& path) {
-  auto key = identity(path);
+  auto key = identity_of(path);
   if (auto open = find_open<const formats::TensorFile>(key)) return open;
   auto opened = std::make_shared<formats::TensorFile>(formats::open_tensor_file(path));
   open_.keep(key, opened);
   return opened;
+}
+
+Checkpoint ModelCache::checkpoint(const Path& path) {
+  std::vector<std::shared_ptr<const formats::TensorFile>> files;
+  for (const auto& shard : weights::complete_shards_of(path)) files.push_back(file(shard));
+  return weights::joined_shards(files);
 }
 
 streaming::StreamedOptions ModelCache::options(const Path& file, const std::string& part,
@@ -81,7 +95,7 @@ void ModelCache::stream(Loaded& loaded, const Checkpoint& part,
 
 std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path, const Placement& placement,
                                                        const std::string& weight_dtype) {
-  auto family = models::detect_family(Checkpoint(file(path)));
+  auto family = models::detect_family(checkpoint(path));
   const auto& part = family->diffusion();
   auto streamed = options(path, "", placement.compute);
   streamed.dtype =
@@ -156,7 +170,7 @@ std::shared_ptr<const void> ModelCache::mix_into(Checkpoint& part,
   auto file = settings_.temp_folder / "mixed" /
               fmt::format("{}-{}.safetensors", ::getpid(), ++mixed_count_);
   auto guard = write_mixed(file, part, second.checkpoint(), mix);
-  part = Checkpoint(this->file(file));
+  part = checkpoint(file);
   return guard;
 }
 
@@ -230,7 +244,7 @@ std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& reci
 }
 
 std::shared_ptr<LoadedText> ModelCache::text(const Path& path, const Placement& placement) {
-  Checkpoint whole(file(path));
+  auto whole = checkpoint(path);
   auto family = models::detect_family(whole);
   return open_text(family->text(whole), path, identity(path) + family->name(), placement);
 }
@@ -240,7 +254,7 @@ std::shared_ptr<LoadedText> ModelCache::text(const std::vector<Path>& paths,
   std::vector<Checkpoint> files;
   std::string identities = type;
   for (const auto& path : paths) {
-    files.emplace_back(file(path));
+    files.push_back(checkpoint(path));
     identities += "|" + identity(path);
   }
   return open_text(models::text_recipe(files, type), paths.front(), identities, placement);
@@ -264,7 +278,7 @@ std::shared_ptr<LoadedVae> ModelCache::open_vae(const models::VaePart& vae, cons
 }
 
 std::shared_ptr<LoadedVae> ModelCache::vae(const Path& path, const Placement& placement) {
-  auto found = models::find_vae(Checkpoint(file(path)));
+  auto found = models::find_vae(checkpoint(path));
   return found.empty() ? nullptr : open_vae(found, path, identity(path), placement);
 }
 
@@ -278,8 +292,8 @@ std::shared_ptr<LoadedVae> ModelCache::small_vae(const std::string& name,
   auto decoder = find("_decoder."), encoder = find("_encoder.");
   if (!decoder) return nullptr;
   models::VaePart vae;
-  vae.part = models::taesd::joined(encoder ? Checkpoint(file(*encoder)) : Checkpoint(),
-                                   Checkpoint(file(*decoder)));
+  vae.part =
+      models::taesd::joined(encoder ? checkpoint(*encoder) : Checkpoint(), checkpoint(*decoder));
   vae.make = [config = models::taesd::config_of(vae.part, name)] {
     return std::make_unique<models::taesd::Autoencoder>(config);
   };
@@ -288,7 +302,7 @@ std::shared_ptr<LoadedVae> ModelCache::small_vae(const std::string& name,
 }
 
 std::shared_ptr<LoadedUpscale> ModelCache::upscale(const Path& path, const Placement& placement) {
-  auto found = models::upscale::find_upscale(Checkpoint(file(path)));
+  auto found = models::upscale::find_upscale(checkpoint(path));
   auto streamed = options(path, "upscaler", placement.compute);
   streamed.dtype = at::kFloat;
   streamed.channels_last = true;
@@ -304,7 +318,7 @@ std::shared_ptr<LoadedUpscale> ModelCache::upscale(const Path& path, const Place
 }
 
 std::shared_ptr<LoadedVision> ModelCache::vision(const Path& path, const Placement& placement) {
-  auto part = models::clip_vision::vision_part(Checkpoint(file(path)));
+  auto part = models::clip_vision::vision_part(checkpoint(path));
   if (part.empty()) return nullptr;
   auto streamed = options(path, "picture encoder", placement.compute);
   streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
@@ -322,7 +336,7 @@ std::shared_ptr<LoadedVision> ModelCache::vision(const Path& path, const Placeme
 }
 
 std::shared_ptr<LoadedStyle> ModelCache::style(const Path& path, const Placement& placement) {
-  auto found = models::clip_vision::find_style(Checkpoint(file(path)));
+  auto found = models::clip_vision::find_style(checkpoint(path));
   auto streamed = options(path, "style", placement.compute);
   streamed.dtype = at::kFloat;
   auto key = key_of(identity(path), "style", streamed, placement);
@@ -364,7 +378,7 @@ std::shared_ptr<LoadedControl> ModelCache::open_control(const Path& path,
 }
 
 std::shared_ptr<LoadedControl> ModelCache::control(const Path& path, const Placement& placement) {
-  Checkpoint whole(file(path));
+  auto whole = checkpoint(path);
   if (models::control::stored_as(whole) != models::control::Stored::Whole ||
       models::control::is_borrowing(whole))
     return nullptr;
@@ -374,7 +388,7 @@ std::shared_ptr<LoadedControl> ModelCache::control(const Path& path, const Place
 
 std::shared_ptr<LoadedControl> ModelCache::control_over(const ControlOverlay& overlay,
                                                         const LoadedDiffusion& unet) {
-  Checkpoint whole(file(overlay.path));
+  auto whole = checkpoint(overlay.path);
   auto merged = models::control::control_over(whole, unet.family->diffusion());
   // Which UNet's bytes are below is part of what it is.
   auto below =

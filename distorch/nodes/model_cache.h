@@ -77,8 +77,11 @@ class ModelCache {
   std::shared_ptr<LoadedStyle> style(const Path& file, const Placement& placement);
   /// An opened file, shared while anybody uses it.
   std::shared_ptr<const formats::TensorFile> file(const Path& path);
+  /// The tensors of the model at `path`, of all its files where it lies in several
+  /// (weights/shards.h). Error(MissingFile) where not all are there.
+  weights::Checkpoint checkpoint(const Path& path);
 
-  /// Changes when the file at `path` is replaced: path, device, inode, size and time.
+  /// Changes when a file of the model at `path` is replaced: path, device, inode, size and time.
   static std::string identity(const Path& path);
 
   const Settings& settings() const { return settings_; }

@@ -22,7 +22,7 @@ namespace {
 void run_loader(Call& call) {
   auto path = call.context<ModelFolders>().get("model_patches", call.text("name"));
   auto& models = call.context<ModelCache>();
-  ModelPatch patch{weights::Checkpoint(models.file(path)), ModelCache::identity(path), {}};
+  ModelPatch patch{models.checkpoint(path), ModelCache::identity(path), {}};
   patch.picture = models::patch_picture(patch.tensors);
   call.out(0, Value::of("MODEL_PATCH", std::move(patch)));
 }

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
+#include "distorch/base/error.h"
 #include "distorch/device/device.h"
 #include "distorch/models/reference_cache.h"
 #include "distorch/models/widened.h"
@@ -156,6 +159,24 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
   return sampling::predict_x0(sampling(), x, sigma, facts, network);
 }
 
+/// A text conditioning of another model is refused by the names of both files.
+void SampledModel::check_text(const InputSpec& spec, const Tensor& value,
+                              const ConditioningItem& item) const {
+  bool is_text = std::any_of(
+      spec.shape.begin(), spec.shape.end(),
+      [](const models::Extent& extent) { return extent.of == models::Extent::Of::Tokens; });
+  if (!is_text || !value.defined()) return;
+  const auto& loaded = *model_.loaded;
+  auto where = fmt::format("{} ({})", loaded.weights->checkpoint().path(), loaded.family->name());
+  try {
+    models::check_inputs({spec}, {{spec.name, value}}, where);
+  } catch (const Error& error) {
+    auto made_by = item.texts.find("text_encoder");
+    if (made_by == item.texts.end()) throw;
+    throw Error(error.kind(), where, error.sentence() + "; it was made by " + made_by->second);
+  }
+}
+
 ModelInputs SampledModel::encode_anywhere(const ConditioningItem& item,
                                           const EncodeContext& context) const {
   ModelInputs inputs;
@@ -169,6 +190,7 @@ ModelInputs SampledModel::encode_anywhere(const ConditioningItem& item,
     if (spec.source != InputSpec::Source::Conditioning) continue;
     auto input =
         family.encode(widened ? widened->with_shapes(spec, reshaped) : spec, item, context);
+    check_text(spec, input.value, item);
     if (input.defined()) inputs[spec.name] = std::move(input);
   }
   return inputs;

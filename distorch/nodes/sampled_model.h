@@ -45,6 +45,8 @@ class SampledModel final : public sampling::X0Model {
  private:
   /// What the model's patches see.
   void add_patches(models::Inputs& call, at::IntArrayRef x);
+  void check_text(const models::InputSpec& spec, const at::Tensor& value,
+                  const sampling::ConditioningItem& item) const;
   const models::LatentFormat& format() const { return model_.latent_format(); }
   /// A call whose network may keep what it makes of reference pictures (models/reference_cache.h).
   at::Tensor through_cache(models::Inputs& call, at::IntArrayRef x,

@@ -152,6 +152,14 @@ Tensor load_embedding(const std::string& name, const std::string& key, ModelCach
   }
 }
 
+/// The files that its encoders lie in, for messages.
+std::string files_of(const LoadedText& text) {
+  std::set<std::string> names;
+  for (const auto& encoder : text.encoders)
+    names.insert(std::filesystem::path(encoder->weights->checkpoint().path()).filename().string());
+  return fmt::format("{}", fmt::join(names, " and "));
+}
+
 const Clip& text_encoders_of(const graph::Call& call, const std::string& input) {
   const auto& clip = call.get<Clip>(input);
   if (!clip.loaded)
@@ -181,6 +189,7 @@ sampling::Conditioning encode_prompts(const Clip& clip, const Prompts& prompts,
   item.cross_attn = joined.states;
   item.pooled_output = joined.pooled;
   if (joined.mask.defined()) item.tensors["attention_mask"] = joined.mask;
+  item.texts["text_encoder"] = files_of(text);
   return {item};
 }
 
