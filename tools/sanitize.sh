@@ -6,7 +6,7 @@
 # Memory is looked at where files of strangers are read and where bytes are moved, threads where there are some; other folders on request.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-address_folders=(formats tokenizers media quant weights device streaming)
+address_folders=(formats tokenizers media quant weights device streaming server)
 thread_folders=(device weights streaming)
 
 # Threads that wait for work sleep. Of what may fail in a prompt every seventh thing does (tests/support/poison.h).

@@ -93,7 +93,8 @@ TEST_CASE("a model in several files: any of them loads all, by number or by the 
       tiny.forget_results();
       auto prompt = BadApp::sampled(BadApp::shard_name(shard) + ".safetensors");
       auto latent = tiny.value_of(prompt, {"5", 0}).as<sampling::Latent>().samples;
-      CHECK(at::equal(latent, whole));
+      // Weights lie at other addresses, by whose alignment kernels are chosen.
+      CHECK(test::difference(latent, whole) < 1e-6);
     }
   }
 }
