@@ -6,6 +6,7 @@
 #include <array>
 #include <optional>
 
+#include "distorch/models/upscale/framed_network.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/linear.h"
@@ -297,35 +298,18 @@ class Group {
   std::vector<DatBlock> blocks_;
 };
 
-class Dat : public UpscaleNetwork {
+class Dat final : public FramedNetwork<DatConfig, Group> {
  public:
-  explicit Dat(const DatConfig& config)
-      : config_(config), entry_(Scope(manifest_).block("entry"), config.frame, "before_RG.1") {
-    for (std::size_t i = 0; i < config.depths.size(); ++i)
-      groups_.emplace_back((Scope(manifest_) / "layers" / static_cast<std::int64_t>(i)).block(),
-                           config, i);
-    exit_.emplace(Scope(manifest_).block("exit"), config.frame);
-  }
+  explicit Dat(const DatConfig& config) : FramedNetwork(config, "before_RG.1") {}
 
-  Manifest& manifest() override { return manifest_; }
   UpscaleShape shape() const override {
-    const auto& frame = config_.frame;
+    const auto& frame = config().frame;
     return {frame.scale, frame.in_channels, frame.out_channels, 16, 1};
   }
   Tensor forward(const Tensor& image) const override {
     auto mean = mean_color(image.size(1), image.device());
-    auto features = entry_.forward(image - mean);
-    auto h = features[1];
-    for (const auto& group : groups_) h = group.forward(h);
-    return exit_->forward(h, features[0]).to(at::kFloat) + mean;
+    return through(image - mean) + mean;
   }
-
- private:
-  Manifest manifest_;
-  DatConfig config_;
-  FrameEntry entry_;
-  std::vector<Group> groups_;
-  std::optional<FrameExit> exit_;
 };
 
 std::int64_t heads_of(const Checkpoint& file, int group) {

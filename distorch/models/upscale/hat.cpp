@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "distorch/models/upscale/framed_network.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/linear.h"
@@ -201,43 +202,22 @@ class Group {
   std::optional<OverlapBlock> last_;
 };
 
-class Hat : public UpscaleNetwork {
+class Hat final : public FramedNetwork<HatConfig, Group> {
  public:
-  explicit Hat(const HatConfig& config)
-      : config_(config), entry_(Scope(manifest_).block("entry"), config.frame, "patch_embed.norm") {
-    for (std::size_t i = 0; i < config.depths.size(); ++i)
-      groups_.emplace_back((Scope(manifest_) / "layers" / static_cast<std::int64_t>(i)).block(),
-                           config, i);
-    exit_.emplace(Scope(manifest_).block("exit"), config.frame);
-  }
+  explicit Hat(const HatConfig& config) : FramedNetwork(config, "patch_embed.norm") {}
 
-  Manifest& manifest() override { return manifest_; }
   UpscaleShape shape() const override {
-    const auto& frame = config_.frame;
+    const auto& frame = config().frame;
     return {frame.scale, frame.in_channels, frame.out_channels, 16, 1};
   }
-
   Tensor forward(const Tensor& image) const override {
-    auto height = image.size(2), width = image.size(3);
-    auto missing = [&](std::int64_t length) {
-      return (config_.window - length % config_.window) % config_.window;
-    };
+    auto height = image.size(2), width = image.size(3), window = config().window;
     auto mean = mean_color(image.size(1), image.device());
-    auto x = at::reflection_pad2d(image - mean, {0, missing(width), 0, missing(height)});
-    auto features = entry_.forward(x);
-    auto h = features[1];
-    for (const auto& group : groups_) h = group.forward(h);
-    auto result = exit_->forward(h, features[0]).to(at::kFloat) + mean;
-    auto scale = config_.frame.scale;
-    return result.narrow(2, 0, height * scale).narrow(3, 0, width * scale);
+    auto x = at::reflection_pad2d(
+        image - mean, {0, missing_pixels(width, window), 0, missing_pixels(height, window)});
+    auto scale = config().frame.scale;
+    return (through(x) + mean).narrow(2, 0, height * scale).narrow(3, 0, width * scale);
   }
-
- private:
-  Manifest manifest_;
-  HatConfig config_;
-  FrameEntry entry_;
-  std::vector<Group> groups_;
-  std::optional<FrameExit> exit_;
 };
 
 }  // namespace

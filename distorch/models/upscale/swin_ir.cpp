@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "distorch/models/upscale/framed_network.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/linear.h"
@@ -95,49 +96,31 @@ class Group {
   ResidualLayers residual_;
 };
 
-class SwinIr : public UpscaleNetwork {
+class SwinIr final : public FramedNetwork<SwinIrConfig, Group> {
  public:
-  explicit SwinIr(const SwinIrConfig& config)
-      : config_(config), entry_(Scope(manifest_).block("entry"), config.frame, "patch_embed.norm") {
-    for (std::size_t i = 0; i < config.depths.size(); ++i)
-      groups_.emplace_back((Scope(manifest_) / "layers" / static_cast<std::int64_t>(i)).block(),
-                           config, i);
-    exit_.emplace(Scope(manifest_).block("exit"), config.frame);
-  }
+  explicit SwinIr(const SwinIrConfig& config) : FramedNetwork(config, "patch_embed.norm") {}
 
-  Manifest& manifest() override { return manifest_; }
   UpscaleShape shape() const override {
-    auto unshuffled = config_.unshuffle * config_.unshuffle;
-    const auto& frame = config_.frame;
-    return {frame.scale / config_.unshuffle, frame.in_channels / unshuffled, frame.out_channels, 16,
-            unshuffled};
+    auto unshuffled = config().unshuffle * config().unshuffle;
+    const auto& frame = config().frame;
+    return {frame.scale / config().unshuffle, frame.in_channels / unshuffled, frame.out_channels,
+            16, unshuffled};
   }
-
   Tensor forward(const Tensor& image) const override {
     auto height = image.size(2), width = image.size(3);
-    auto side = config_.window * config_.unshuffle;
-    auto missing = [&](std::int64_t length) { return (side - length % side) % side; };
-    auto x = at::reflection_pad2d(image, {0, missing(width), 0, missing(height)});
+    auto side = config().window * config().unshuffle;
+    auto x = at::reflection_pad2d(
+        image, {0, missing_pixels(width, side), 0, missing_pixels(height, side)});
     // The models for JPEG are the only ones with windows of 7; they count colours to 255.
-    auto range = config_.window == 7 ? 255.0 : 1.0;
+    auto range = config().window == 7 ? 255.0 : 1.0;
     auto mean = mean_color(image.size(1), image.device());
     x = (x - mean) * range;
-    if (config_.unshuffle > 1) x = at::pixel_unshuffle(x, config_.unshuffle);
-    auto features = entry_.forward(x);
-    auto h = features[1];
-    for (const auto& group : groups_) h = group.forward(h);
-    auto result = exit_->forward(h, features[0]).to(at::kFloat);
-    if (config_.frame.exit == PixelExit::Repair) result = x + result;
+    if (config().unshuffle > 1) x = at::pixel_unshuffle(x, config().unshuffle);
+    auto result = through(x);
+    if (config().frame.exit == PixelExit::Repair) result = x + result;
     auto scale = shape().scale;
     return (result / range + mean).narrow(2, 0, height * scale).narrow(3, 0, width * scale);
   }
-
- private:
-  Manifest manifest_;
-  SwinIrConfig config_;
-  FrameEntry entry_;
-  std::vector<Group> groups_;
-  std::optional<FrameExit> exit_;
 };
 
 }  // namespace
