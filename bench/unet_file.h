@@ -28,6 +28,20 @@ inline models::sd::UNetConfig sd_config(int version = 1) {
   return config;
 }
 
+/// The shapes of SDXL base.
+inline models::sd::UNetConfig sdxl_config() {
+  models::sd::UNetConfig config;
+  config.channels = {320, 640, 1280};
+  config.res_blocks = {2, 2, 2};
+  config.depth_in = {0, 0, 2, 2, 10, 10};
+  config.depth_out = {10, 10, 10, 2, 2, 2, 0, 0, 0};
+  config.depth_middle = 10;
+  config.context_width = 2048;
+  config.vector_width = 2816;
+  config.linear_projection = true;
+  return config;
+}
+
 /// Random numbers in the scale of trained weights: matrices and convolutions N(0, 0.02), norms 1,
 /// biases 0. All tensors show the same numbers, so that writing needs little memory.
 inline void write_weights(const std::filesystem::path& path, const weights::Manifest& manifest,
@@ -56,10 +70,11 @@ inline void write_weights(const std::filesystem::path& path, const weights::Mani
   formats::write_safetensors(path, list);
 }
 
-/// build/bench/sd15_unet_fp16.safetensors (1.7 GB), made if it is not there.
-inline void make_unet_file(const std::filesystem::path& path, at::ScalarType dtype) {
+/// A UNet's file, made if it is not there: 1.7 GB of SD 1.5, 5.1 GB of SDXL in fp16.
+inline void make_unet_file(const std::filesystem::path& path, at::ScalarType dtype,
+                           const models::sd::UNetConfig& config = sd_config()) {
   if (std::filesystem::exists(path)) return;
-  models::sd::UNet unet(sd_config());
+  models::sd::UNet unet(config);
   write_weights(path, unet.manifest(), dtype);
 }
 

@@ -1,8 +1,8 @@
-// One step of a UNet of Stable Diffusion 1.5's size (random weights, fp16 file) on the CPU, as the
-// product runs it: cond and uncond of a 512x512 picture in one batch. Seconds a step, and the peak
-// of the process's memory.
-//   bench_unet_step [--out FOLDER] [--steps 3]
-//   bench_unet_step --serve: says "ready", then does a step for every line on standard input and
+// One step of a UNet of Stable Diffusion 1.5's or SDXL's size (random weights, fp16 file) on the CPU,
+// as the product runs it: cond and uncond of a 512x512 picture in one batch. Seconds a step, and the
+// peak of the process's memory.
+//   bench_unet_step [--model sd15|sdxl] [--out FOLDER] [--steps 3]
+//   bench_unet_step --serve [--model ...]: says "ready", then does a step for every line on standard input and
 //   prints its seconds;
 //     bench/peers/unet_step.py uses it to measure peers between our steps.
 #include <ATen/Parallel.h>
@@ -75,8 +75,25 @@ int serve(const std::filesystem::path& file) {
   return 0;
 }
 
-int measure(const std::filesystem::path& out, const std::filesystem::path& file, int steps) {
-  bench::Results results("unet_step", out);
+struct Kind {
+  std::string name, title;
+  models::sd::UNetConfig config;
+};
+
+Kind kind_named(const std::string& name) {
+  if (name == "sdxl") return {name, "SDXL", bench::sdxl_config()};
+  if (name == "sd15") return {name, "SD 1.5", bench::sd_config()};
+  throw std::runtime_error("--model is sd15 or sdxl, not " + name);
+}
+
+/// "unet_step" of SD 1.5, "unet_step_sdxl".
+std::string results_of(const Kind& kind) {
+  return kind.name == "sd15" ? "unet_step" : "unet_step_" + kind.name;
+}
+
+int measure(const std::filesystem::path& out, const std::filesystem::path& file, const Kind& kind,
+            int steps) {
+  bench::Results results(results_of(kind), out);
   auto before = bench::process_bytes("VmRSS");
   bench::reset_peak();
   auto start = bench::now_s();
@@ -88,7 +105,7 @@ int measure(const std::filesystem::path& out, const std::filesystem::path& file,
   if (!model.finite()) throw std::runtime_error("the UNet's output has NaNs");
   bench::Results::head();
   constexpr double gb = 1e9;
-  auto name = fmt::format("SD 1.5 UNet, 512x512, cond + uncond, CPU, {}", model.dtype());
+  auto name = fmt::format("{} UNet, 512x512, cond + uncond, CPU, {}", kind.title, model.dtype());
   results.add(name + ", step", bench::median(seconds), NAN, "s",
               {{"threads", at::get_num_threads()}});
   double allowed = 1.1 * static_cast<double>(model.weight_bytes()) +
@@ -111,13 +128,15 @@ int main(int argc, char** argv) {
   log::set_up("warning");
   try {
     auto out = bench::out_folder(argc, argv);
-    auto file = out / "sd15_unet_fp16.safetensors";
-    if (argc > 1 && std::string(argv[1]) == "--make")
-      return bench::make_unet_file(file, at::kHalf), 0;
+    const auto kind = kind_named(bench::option(argc, argv, "--model", "sd15"));
+    auto file = out / (kind.name + "_unet_fp16.safetensors");
+    const bool makes = argc > 1 && std::string(argv[1]) == "--make";
+    if (makes) return bench::make_unet_file(file, at::kHalf, kind.config), 0;
     // In a process of its own, so that making the file does not count as our memory.
-    if (!std::filesystem::exists(file)) bench::run_self({"--make", "--out", out.string()});
+    if (!std::filesystem::exists(file))
+      bench::run_self({"--make", "--model", kind.name, "--out", out.string()});
     if (argc > 1 && std::string(argv[1]) == "--serve") return serve(file);
-    return measure(out, file, std::stoi(bench::option(argc, argv, "--steps", "3")));
+    return measure(out, file, kind, std::stoi(bench::option(argc, argv, "--steps", "3")));
   } catch (const std::exception& error) {
     fmt::print(stderr, "bench_unet_step: {}\n", error.what());
     return 1;

@@ -49,4 +49,6 @@ can_import "$python" "$wanted" || no_peers "$python cannot import $wanted; see a
 printf '\n== peers\n'
 "$python" bench/peers/startup.py --ours "$build/bin/distorch" --out "$out"
 "$python" bench/peers/unet_step.py --ours "$build/bin/bench_unet_step" --out "$out"
+"$build/bin/bench_unet_step" --model sdxl --out "$out"
+"$python" bench/peers/unet_step.py --ours "$build/bin/bench_unet_step" --model sdxl --out "$out"
 "$python" bench/peers/block_step.py --ours "$build/bin/bench_block_step" --out "$out"
