@@ -151,7 +151,7 @@ class FakeMessages final : public Messages {
 /// Waits at most ten seconds for something that another thread does.
 template <class Condition>
 bool eventually(Condition condition) {
-  for (int i = 0; i < 10000; ++i) {
+  for (int i = 0; i < 60000; ++i) {
     if (condition()) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
