@@ -148,7 +148,7 @@ class FakeMessages final : public Messages {
   std::vector<Sent> sent_;
 };
 
-/// Waits at most ten seconds for something that another thread does.
+/// Waits at most a minute for something that another thread does.
 template <class Condition>
 bool eventually(Condition condition) {
   for (int i = 0; i < 60000; ++i) {
