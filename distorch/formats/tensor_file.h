@@ -21,6 +21,9 @@ struct TensorInfo {
   std::vector<std::int64_t> shape;  // empty: a scalar
   std::size_t offset_bytes = 0;     // from the start of the file
   std::size_t size_bytes = 0;
+  /// How the numbers are packed where they are no elements of `dtype` ("Q4_K"): `shape` is then that
+  /// of the numbers, `dtype` is U8, and every row of the last dimension is as many bytes as another.
+  std::string packing;
 
   std::int64_t elements() const;
   ByteRange range() const { return {offset_bytes, size_bytes}; }

@@ -6,7 +6,6 @@
 #include "distorch/media/webp.h"
 #include "distorch/nodes/app.h"
 #include "distorch/nodes/catalog.h"
-#include "distorch/nodes/more_categories.h"
 #include "distorch/nodes/output_files.h"
 #include "distorch/nodes/pictures.h"
 #include "distorch/nodes/svg.h"

@@ -1,7 +1,5 @@
 #include "distorch/nodes/catalog.h"
 
-#include "distorch/nodes/more_categories.h"
-
 namespace distorch::nodes {
 
 void add_all(graph::Catalog& catalog, App& app) {

@@ -48,5 +48,9 @@ void add_string_nodes(graph::Catalog& catalog);
 void add_math_nodes(graph::Catalog& catalog);
 void add_logic_nodes(graph::Catalog& catalog);
 void add_preview_nodes(graph::Catalog& catalog);
+void add_model_saving_nodes(graph::Catalog& catalog);
+void add_color_nodes(graph::Catalog& catalog);
+void add_crop_to_mask_nodes(graph::Catalog& catalog);
+void add_animation_nodes(graph::Catalog& catalog);
 
 }  // namespace distorch::nodes

@@ -3,7 +3,6 @@
 #include "distorch/base/error.h"
 #include "distorch/graph/dynamic_inputs.h"
 #include "distorch/nodes/catalog.h"
-#include "distorch/nodes/more_categories.h"
 #include "distorch/nodes/pictures.h"
 
 namespace distorch::nodes {

@@ -6,7 +6,6 @@
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/nodes/catalog.h"
-#include "distorch/nodes/more_categories.h"
 #include "distorch/nodes/pictures.h"
 
 namespace distorch::nodes {

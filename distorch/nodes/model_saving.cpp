@@ -4,7 +4,6 @@
 
 #include "distorch/base/error.h"
 #include "distorch/nodes/catalog.h"
-#include "distorch/nodes/more_categories.h"
 #include "distorch/nodes/output_files.h"
 #include "distorch/nodes/saved_names.h"
 #include "distorch/nodes/values.h"

@@ -25,6 +25,11 @@ class Encoding {
   /// Whether a weight of this element type with these companions (one entry each, whether the file
   /// has it) is packed so, where no marker says.
   virtual bool matches(formats::DType dtype, const std::vector<bool>& present) const = 0;
+  /// The shape of the weight that a tensor of this shape with companions of these (empty where the
+  /// file has none) stands for. The same, unless a subclass says otherwise.
+  virtual std::vector<std::int64_t> shape_of(
+      const std::vector<std::int64_t>& values,
+      const std::vector<std::vector<std::int64_t>>& companions) const;
   /// [shape] in `dtype` on the weight's device.
   virtual at::Tensor decode(const Packed& weight, at::ScalarType dtype) const = 0;
   /// Rows `first` .. `first + count - 1` of dimension 0; parts that go by rows are cut too.

@@ -33,6 +33,12 @@ Packed Encoding::rows(const Packed& weight, std::int64_t first, std::int64_t cou
   return result;
 }
 
+std::vector<std::int64_t> Encoding::shape_of(
+    const std::vector<std::int64_t>& values,
+    const std::vector<std::vector<std::int64_t>>& /*companions*/) const {
+  return values;
+}
+
 std::int64_t Encoding::rows_in_one(const Packed& weight, std::int64_t first) const {
   return weight.shape.at(0) - first;
 }

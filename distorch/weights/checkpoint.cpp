@@ -14,12 +14,35 @@ namespace distorch::weights {
 
 using formats::DType;
 
+namespace {
+
+/// A tensor whose file says how its numbers are packed: rows of bytes.
+void set_packing(const formats::TensorInfo& info, Stored& stored) {
+  stored.encoding = quant::encoding_named(info.packing);
+  if (!stored.encoding)
+    throw Error(
+        ErrorKind::Format, stored.file->path().string(),
+        fmt::format("'{}' is packed as '{}', which is not supported", info.name, info.packing));
+  stored.value_shape = info.shape;
+  if (stored.value_shape.empty()) stored.value_shape.push_back(1);
+  stored.value_shape.back() = 1;
+  auto rows = std::max<std::int64_t>(1, c10::multiply_integers(stored.value_shape));
+  stored.value_shape.back() = stored.size_bytes / rows;
+}
+
+}  // namespace
+
 Checkpoint::Checkpoint(std::shared_ptr<const formats::TensorFile> file)
     : path_(file->path().string()) {
-  for (const auto& info : file->tensors())
-    tensors_[info.name] = {file, info.dtype, info.shape,
-                           static_cast<std::int64_t>(info.offset_bytes),
-                           static_cast<std::int64_t>(info.size_bytes)};
+  for (const auto& info : file->tensors()) {
+    auto& stored = tensors_[info.name];
+    stored = {.file = file,
+              .dtype = info.dtype,
+              .shape = info.shape,
+              .offset_bytes = static_cast<std::int64_t>(info.offset_bytes),
+              .size_bytes = static_cast<std::int64_t>(info.size_bytes)};
+    if (!info.packing.empty()) set_packing(info, stored);
+  }
   gather_packed();
 }
 
@@ -48,6 +71,7 @@ const quant::Encoding& marked(const Stored& marker, const std::string& weight) {
 void Checkpoint::gather_packed() {
   std::vector<std::string> taken;
   for (auto& [name, stored] : tensors_) {
+    if (stored.encoding) continue;
     if (!name.ends_with(weight_ending)) {
       if (name == "scaled_fp8" || name.ends_with(".scaled_fp8")) taken.push_back(name);
       continue;
@@ -72,6 +96,12 @@ void Checkpoint::gather_packed() {
       }
       if (!only && !encoding->matches(stored.dtype, present)) continue;
       stored.encoding = encoding;
+      std::vector<std::vector<std::int64_t>> shapes;
+      for (const auto& part : parts) shapes.push_back(part.shape);
+      if (auto shape = encoding->shape_of(stored.shape, shapes); shape != stored.shape) {
+        stored.value_shape = std::move(stored.shape);
+        stored.shape = std::move(shape);
+      }
       stored.parts = std::move(parts);
       taken.insert(taken.end(), names.begin(), names.end());
       break;
@@ -124,6 +154,7 @@ Stored rows_of(const Stored& stored, std::int64_t first_row, std::int64_t rows) 
   auto all = stored.shape[0];
   auto row_bytes = all ? stored.size_bytes / all : 0;
   part.shape[0] = rows;
+  if (!part.value_shape.empty()) part.value_shape[0] = rows;
   part.offset_bytes += first_row * row_bytes;
   part.size_bytes = rows * row_bytes;
   for (auto& companion : part.parts)
@@ -216,7 +247,12 @@ at::ScalarType to_torch(const Stored& stored) {
 
 std::vector<Stored> tensors_of(const Stored& stored) {
   if (stored.encoding == &quant::joined()) return stored.parts;
-  std::vector<Stored> tensors{stored};
+  auto own = stored;
+  own.encoding = nullptr;
+  own.parts.clear();
+  if (!own.value_shape.empty()) own.shape = std::move(own.value_shape);
+  own.value_shape.clear();
+  std::vector<Stored> tensors{std::move(own)};
   for (const auto& part : stored.parts)
     if (part.file) tensors.push_back(part);
   return tensors;
@@ -240,22 +276,30 @@ at::Tensor read_dense(const Stored& stored, at::ScalarType dtype) {
   return quant::decode(packed_from(stored, tensors.data()), dtype);
 }
 
+namespace {
+
+const std::vector<std::int64_t>& own_shape(const Stored& stored) {
+  return stored.value_shape.empty() ? stored.shape : stored.value_shape;
+}
+
+}  // namespace
+
 at::Tensor mapped_tensor(const Stored& stored) {
   auto bytes = stored.file->mapping()->bytes(stored.range());
   auto options = at::TensorOptions().dtype(to_torch(stored));
   auto* data = const_cast<std::byte*>(bytes.data());
   auto element = options.dtype().itemsize();
   if (reinterpret_cast<std::uintptr_t>(data) % element != 0) {
-    auto copy = at::empty(stored.shape, options);
+    auto copy = at::empty(own_shape(stored), options);
     stored.file->mapping()->read(stored.offset_bytes,
                                  {static_cast<std::byte*>(copy.data_ptr()), bytes.size()});
     return copy;
   }
-  return at::from_blob(data, stored.shape, [file = stored.file](void*) {}, options);
+  return at::from_blob(data, own_shape(stored), [file = stored.file](void*) {}, options);
 }
 
 at::Tensor read_tensor(const Stored& stored) {
-  auto copy = at::empty(stored.shape, at::TensorOptions().dtype(to_torch(stored)));
+  auto copy = at::empty(own_shape(stored), at::TensorOptions().dtype(to_torch(stored)));
   stored.file->mapping()->read(stored.offset_bytes,
                                {static_cast<std::byte*>(copy.mutable_data_ptr()), copy.nbytes()});
   stored.file->mapping()->check();

@@ -19,7 +19,9 @@ namespace distorch::weights {
 struct Stored {
   std::shared_ptr<const formats::TensorFile> file;
   formats::DType dtype = formats::DType::F32;  // of the elements, as the file has them
-  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> shape;             // of the weight
+  // Of the file's own tensor, where packed numbers make it another than `shape`; else empty.
+  std::vector<std::int64_t> value_shape;
   std::int64_t offset_bytes = 0;  // absolute in the file
   std::int64_t size_bytes = 0;
   const quant::Encoding* encoding = nullptr;  // null: plain numbers of `dtype`
@@ -88,8 +90,8 @@ at::Tensor mapped_tensor(const Stored& stored);
 /// torch's dtype for a stored one. Error(Format) for types torch has not, naming the file.
 at::ScalarType to_torch(const Stored& stored);
 
-/// A weight's own tensor and those of its parts that are there: everything that has to be brought
-/// for it.
+/// A weight's own tensor (of value_shape) and those of its parts that are there, as plain tensors:
+/// everything that has to be brought for it.
 std::vector<Stored> tensors_of(const Stored& stored);
 /// What a packed weight is made of, from the tensors of tensors_of(), in that order.
 quant::Packed packed_from(const Stored& stored, const at::Tensor* tensors);

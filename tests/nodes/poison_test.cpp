@@ -1,7 +1,6 @@
 #include "tests/support/poison.h"
 
-#include "distorch/base/rig.h"
-#include "distorch/device/sim/sim.h"
+#include "tests/nodes/simulated_device.h"
 #include "tests/nodes/tiny_app.h"
 
 // Whole prompts, from the checkpoint to the picture, while memory, copies and reads fail: see
@@ -38,24 +37,6 @@ Json workflow() {
                    {"temporal_overlap", 8}}}};
   prompt["keep"] = {{"class_type", "Keep"}, {"inputs", {{"value", {"6", 0}}}}};
   return prompt;
-}
-
-streaming::EngineOptions on_a_simulated_device(std::int64_t budget_bytes) {
-  auto rig = parse_rig(R"(
-name: test
-devices:
-  - {name: "cuda:0", memory: 512MiB, tflops: {default: 10}, memory_bandwidth_GBps: 500}
-  - {name: cpu, memory: 16GiB, tflops: {default: 0.1}, memory_bandwidth_GBps: 20}
-links:
-  - {from: cpu, to: "cuda:0", GBps: 10}
-)",
-                       "test rig");
-  sim::install(rig, sim::Mode::Exec);
-  streaming::EngineOptions options;
-  options.rig = rig;
-  options.default_device = "sim:0";
-  options.budgets = {{"sim:0", budget_bytes}};
-  return options;
 }
 
 class Prompt final : public Scene {

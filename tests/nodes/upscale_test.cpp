@@ -1,5 +1,4 @@
-#include "distorch/base/rig.h"
-#include "distorch/device/sim/sim.h"
+#include "tests/nodes/simulated_device.h"
 #include "tests/nodes/tiny_app.h"
 
 using namespace distorch;
@@ -8,24 +7,6 @@ using graph::Json;
 
 /// Pictures that are enlarged where memory is short.
 namespace {
-
-streaming::EngineOptions on_a_simulated_device(std::int64_t budget_bytes) {
-  auto rig = parse_rig(R"(
-name: test
-devices:
-  - {name: "cuda:0", memory: 512MiB, tflops: {default: 10}, memory_bandwidth_GBps: 500}
-  - {name: cpu, memory: 16GiB, tflops: {default: 0.1}, memory_bandwidth_GBps: 20}
-links:
-  - {from: cpu, to: "cuda:0", GBps: 10}
-)",
-                       "test rig");
-  sim::install(rig, sim::Mode::Exec);
-  streaming::EngineOptions options;
-  options.rig = rig;
-  options.default_device = "sim:0";
-  options.budgets = {{"sim:0", budget_bytes}};
-  return options;
-}
 
 Json enlarging(int side) {
   fs::create_directories(tiny_models() / "upscale_models");

@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <string>
 #include <vector>
 
 #include "distorch/models/control/control.h"
@@ -23,6 +24,11 @@ class BlockResidual {
   weights::Block block_;
   nn::Linear matrix_;
 };
+
+/// What such a network takes: the latent, its noise level (`level` is what errors call it), one kind
+/// of conditioning, and the picture that steers as a latent of `hint_channels`.
+InputSpecs inputs_of(std::int64_t latent_channels, std::string level, InputSpec conditioning,
+                     std::int64_t hint_channels);
 
 /// The first `count` blocks of a transformer.
 std::vector<Place> block_places(std::int64_t count);

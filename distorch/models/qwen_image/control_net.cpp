@@ -5,6 +5,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/control/block_residuals.h"
 #include "distorch/models/latent_formats.h"
+#include "distorch/models/qwen_image/control_blocks.h"
 #include "distorch/models/qwen_image/embedding.h"
 #include "distorch/models/qwen_image/tokens.h"
 #include "distorch/models/tensor_size.h"
@@ -19,52 +20,22 @@ namespace {
 /// Blocks of the transformer that the published ControlNets were trained beside.
 constexpr std::int64_t kMainBlocks = 60;
 
-InputSpecs specs_of(const Config& c, std::int64_t hint_channels) {
-  using Kind = InputSpec::Kind;
-  using Source = InputSpec::Source;
-  auto batch = Extent::batch();
-  return {
-      {"x",
-       "latent",
-       Kind::NoiseShape,
-       {batch, Extent::number(c.latent_channels), Extent::cells()},
-       at::kFloat,
-       false,
-       Source::Sampler},
-      {"timestep", "timestep", Kind::Regular, {batch}, at::kFloat, false, Source::Sampler},
-      {"context",
-       "text conditioning",
-       Kind::Regular,
-       {batch, Extent::tokens(), Extent::number(c.text_width)}},
-      {"hint",
-       "picture that steers",
-       Kind::NoiseShape,
-       {batch, Extent::number(hint_channels), Extent::cells()},
-       at::kFloat,
-       false,
-       Source::Control},
-  };
-}
-
 }  // namespace
 
 struct ControlNet::Parts {
   Parts(const Scope& root, const Config& c, std::int64_t hint_channels)
       : in(root.block("in"), c, hint_channels * kPatch * kPatch) {
-    for (std::int64_t i = 0; i < c.layers; ++i) {
-      blocks.emplace_back((root / "transformer_blocks" / i).block(), c);
-      residuals.emplace_back((root / "controlnet_blocks" / i).block(), c.width);
-    }
+    for (std::int64_t i = 0; i < c.layers; ++i)
+      blocks.add(root / "transformer_blocks" / i, root / "controlnet_blocks" / i, c);
   }
   Embedding in;
-  std::vector<JointBlock> blocks;
-  std::vector<control::BlockResidual> residuals;
+  ControlBlocks blocks;
 };
 
 ControlNet::ControlNet(const Config& config, std::int64_t hint_channels)
     : config_(config),
       hint_channels_(hint_channels),
-      inputs_(specs_of(config_, hint_channels)),
+      inputs_(control_inputs(config_, hint_channels)),
       parts_(std::make_unique<Parts>(Scope(manifest_), config_, hint_channels)) {
   places_ = control::block_places(kMainBlocks);
 }
@@ -98,27 +69,11 @@ Inputs ControlNet::encode(const Tensor& hint, std::optional<int>) const {
 }
 
 Tensor ControlNet::apply(const Inputs& inputs) const {
-  check_inputs(inputs_, inputs, "ControlNet");
+  check_control_inputs(inputs_, inputs);
   const auto& x = inputs["x"];
-  if (x.sizes().slice(2) != inputs["hint"].sizes().slice(2))
-    throw Error(ErrorKind::Shape, "ControlNet",
-                fmt::format("takes one picture for a latent {}, got {}", c10::str(x.sizes()),
-                            c10::str(inputs["hint"].sizes())));
   auto [streams, time] = parts_->in.forward(to_tokens(x), inputs["context"], inputs["timestep"],
                                             to_tokens(inputs["hint"]));
-  BlockContext context;
-  context.time = time;
-  auto axes = config_.axes();
-  context.image_positions = nn::rope_table(
-      image_positions(x.sizes(), {}, ReferenceMethod::Index, x.device()), axes, 10000.0);
-  context.text_positions =
-      nn::rope_table(text_positions(x.sizes(), streams.text.size(1), x.device()), axes, 10000.0);
-  std::vector<Tensor> residuals;
-  for (std::size_t i = 0; i < parts_->blocks.size(); ++i) {
-    streams = parts_->blocks[i].forward(streams, context);
-    residuals.push_back(parts_->residuals[i].forward(streams.image));
-  }
-  return at::stack(residuals);
+  return parts_->blocks.run(streams, time, x, config_);
 }
 
 Inputs ControlNet::residuals(const Tensor& packed, at::IntArrayRef) const {

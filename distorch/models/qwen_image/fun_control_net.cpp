@@ -5,6 +5,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/control/block_residuals.h"
 #include "distorch/models/latent_formats.h"
+#include "distorch/models/qwen_image/control_blocks.h"
 #include "distorch/models/qwen_image/embedding.h"
 #include "distorch/models/qwen_image/tokens.h"
 #include "distorch/models/tensor_size.h"
@@ -20,26 +21,6 @@ namespace {
 
 /// From one block of the model that gets a residual to the next.
 constexpr int kDistance = 12;
-
-InputSpecs specs_of(const Config& c) {
-  using Kind = InputSpec::Kind;
-  using Source = InputSpec::Source;
-  const auto batch = Extent::batch(), cells = Extent::cells();
-  return {{.name = "x",
-           .meaning = "latent",
-           .kind = Kind::NoiseShape,
-           .shape = {batch, Extent::number(c.latent_channels), cells},
-           .source = Source::Sampler},
-          {.name = "timestep", .meaning = "timestep", .shape = {batch}, .source = Source::Sampler},
-          {.name = "context",
-           .meaning = "text conditioning",
-           .shape = {batch, Extent::tokens(), Extent::number(c.text_width)}},
-          {.name = "hint",
-           .meaning = "picture that steers",
-           .kind = Kind::NoiseShape,
-           .shape = {batch, Extent::number(c.latent_channels), cells},
-           .source = Source::Control}};
-}
 
 /// The picture's tokens added to those of the latent. One weights::Block.
 struct Hint {
@@ -70,20 +51,18 @@ struct FunControlNet::Parts {
       : in(root.block("in"), c), hint(root.block("hint"), c, hint_width) {
     for (std::int64_t i = 0; i < c.layers; ++i) {
       auto scope = root / "control_blocks" / i;
-      blocks.emplace_back(scope.block(), c);
-      residuals.emplace_back((scope / "after_proj").block(), c.width);
+      blocks.add(scope, scope / "after_proj", c);
     }
   }
   Embedding in;
   Hint hint;
-  std::vector<JointBlock> blocks;
-  std::vector<control::BlockResidual> residuals;
+  ControlBlocks blocks;
 };
 
 FunControlNet::FunControlNet(const Config& config, std::int64_t hint_width)
     : config_(config),
       hint_width_(hint_width),
-      inputs_(specs_of(config_)),
+      inputs_(control_inputs(config_, config_.latent_channels)),
       parts_(std::make_unique<Parts>(Scope(manifest_), config_, hint_width)) {
   for (int i = 0; i < config_.layers; ++i)
     places_.push_back({control::Place::At::Block, i * kDistance});
@@ -109,27 +88,11 @@ Inputs FunControlNet::encode(const Tensor& hint, std::optional<int>) const {
 }
 
 Tensor FunControlNet::apply(const Inputs& inputs) const {
-  check_inputs(inputs_, inputs, "ControlNet");
+  check_control_inputs(inputs_, inputs);
   const auto& x = inputs["x"];
-  if (x.sizes().slice(2) != inputs["hint"].sizes().slice(2))
-    throw Error(ErrorKind::Shape, "ControlNet",
-                fmt::format("takes one picture for a latent {}, got {}", c10::str(x.sizes()),
-                            c10::str(inputs["hint"].sizes())));
   auto [streams, time] = parts_->in.forward(to_tokens(x), inputs["context"], inputs["timestep"]);
   streams.image = parts_->hint.forward(streams.image, hint_tokens(inputs["hint"], hint_width_));
-  BlockContext context;
-  context.time = time;
-  auto axes = config_.axes();
-  context.image_positions = nn::rope_table(
-      image_positions(x.sizes(), {}, ReferenceMethod::Index, x.device()), axes, 10000.0);
-  context.text_positions =
-      nn::rope_table(text_positions(x.sizes(), streams.text.size(1), x.device()), axes, 10000.0);
-  std::vector<Tensor> residuals;
-  for (std::size_t i = 0; i < parts_->blocks.size(); ++i) {
-    streams = parts_->blocks[i].forward(streams, context);
-    residuals.push_back(parts_->residuals[i].forward(streams.image));
-  }
-  return at::stack(residuals);
+  return parts_->blocks.run(streams, time, x, config_);
 }
 
 Inputs FunControlNet::residuals(const Tensor& packed, at::IntArrayRef) const {

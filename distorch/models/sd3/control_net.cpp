@@ -18,24 +18,12 @@ using weights::Tensors;
 namespace {
 
 InputSpecs specs_of(const MmditConfig& c, std::int64_t hint_channels) {
-  using Kind = InputSpec::Kind;
-  using Source = InputSpec::Source;
-  const auto batch = Extent::batch(), cells = Extent::cells();
-  return {
-      {.name = "x",
-       .meaning = "latent",
-       .kind = Kind::NoiseShape,
-       .shape = {batch, Extent::number(c.in_channels), cells},
-       .source = Source::Sampler},
-      {.name = "timestep", .meaning = "noise level", .shape = {batch}, .source = Source::Sampler},
+  return control::inputs_of(
+      c.in_channels, "noise level",
       {.name = "context",
        .meaning = "text conditioning",
-       .shape = {batch, Extent::tokens(), Extent::number(c.text_width)}},
-      {.name = "hint",
-       .meaning = "picture that steers",
-       .kind = Kind::NoiseShape,
-       .shape = {batch, Extent::number(hint_channels), cells},
-       .source = Source::Control}};
+       .shape = {Extent::batch(), Extent::tokens(), Extent::number(c.text_width)}},
+      hint_channels);
 }
 
 }  // namespace

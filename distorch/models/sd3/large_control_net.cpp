@@ -49,24 +49,11 @@ std::string network_name(const std::string& name) {
 }
 
 InputSpecs specs_of(const MmditConfig& c) {
-  using Kind = InputSpec::Kind;
-  using Source = InputSpec::Source;
-  const auto batch = Extent::batch(), cells = Extent::cells();
-  return {
-      {.name = "x",
-       .meaning = "latent",
-       .kind = Kind::NoiseShape,
-       .shape = {batch, Extent::number(c.in_channels), cells},
-       .source = Source::Sampler},
-      {.name = "timestep", .meaning = "noise level", .shape = {batch}, .source = Source::Sampler},
-      {.name = "vector",
-       .meaning = "pooled conditioning",
-       .shape = {batch, Extent::number(c.vector_width)}},
-      {.name = "hint",
-       .meaning = "picture that steers",
-       .kind = Kind::NoiseShape,
-       .shape = {batch, Extent::number(c.in_channels), cells},
-       .source = Source::Control}};
+  return control::inputs_of(c.in_channels, "noise level",
+                            {.name = "vector",
+                             .meaning = "pooled conditioning",
+                             .shape = {Extent::batch(), Extent::number(c.vector_width)}},
+                            c.in_channels);
 }
 
 /// Latent, timestep and pooled text: a block of weights.
