@@ -200,6 +200,7 @@ def reference(options):
 def compare(options, paths):
     """Prints the largest differences; those of pictures in 255ths, all others relative to the largest value."""
     import safetensors.torch
+    import torch
     worst = {}
     for path in paths:
         name = os.path.basename(path).removesuffix(".json")
@@ -213,6 +214,8 @@ def compare(options, paths):
             got = ours[key].reshape(-1)
             if got.numel() != wanted.numel():
                 sys.exit(f"{name}: {key} has shape {list(ours[key].shape)}, not {list(wanted.shape)}")
+            if not (torch.isfinite(got).all() and torch.isfinite(wanted).all()):
+                sys.exit(f"{name}: {key} holds numbers that are not finite")
             apart = float((got - wanted.reshape(-1)).abs().max())
             kind = workflow[key.split(".")[0]]["class_type"]
             if kind.startswith(("VAEDecode", "LoadImage")):

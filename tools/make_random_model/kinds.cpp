@@ -61,6 +61,35 @@ Shapes clip_text(models::clip::TextKind kind, Size size, const std::string& pref
   return of_model<models::clip::TextModel>(config, prefix);
 }
 
+/// CLIP's tensors as OpenCLIP names them, with queries, keys and values in one: so files of SDXL have
+/// them.
+Shapes open_clip_names(const Shapes& shapes, const std::string& prefix) {
+  const std::vector<std::pair<std::string, std::string>> renamed = {
+      {"text_model.embeddings.token_embedding.weight", "token_embedding.weight"},
+      {"text_model.embeddings.position_embedding.weight", "positional_embedding"},
+      {"text_model.final_layer_norm.", "ln_final."},
+      {"text_model.text_projection.weight", "text_projection"},
+      {"text_projection.weight", "text_projection"},
+      {"text_model.encoder.layers.", "transformer.resblocks."},
+      {".self_attn.q_proj.", ".attn.in_proj_"},
+      {".self_attn.out_proj.", ".attn.out_proj."},
+      {".layer_norm", ".ln_"},
+      {".mlp.fc1.", ".mlp.c_fc."},
+      {".mlp.fc2.", ".mlp.c_proj."},
+  };
+  Shapes result;
+  for (auto [name, shape] : shapes) {
+    if (name.find(".self_attn.k_proj.") != std::string::npos ||
+        name.find(".self_attn.v_proj.") != std::string::npos)
+      continue;
+    if (name.find(".self_attn.q_proj.") != std::string::npos) shape[0] *= 3;
+    for (const auto& [from, to] : renamed)
+      if (auto at = name.find(from); at != std::string::npos) name.replace(at, from.size(), to);
+    result.push_back({prefix + name, shape});
+  }
+  return result;
+}
+
 Shapes picture_vae(std::int64_t latent_channels, Size size, const std::string& prefix = "") {
   models::vae::VaeConfig config;
   config.z_channels = config.latent_channels = latent_channels;
@@ -169,7 +198,7 @@ Shapes sdxl(UNet kind, Size size) {
   using models::clip::TextKind;
   return sd_unet(kind, size) +
          clip_text(TextKind::ClipL, size, "conditioner.embedders.0.transformer.") +
-         clip_text(TextKind::ClipG, size, "conditioner.embedders.1.model.") +
+         open_clip_names(clip_text(TextKind::ClipG, size), "conditioner.embedders.1.model.") +
          picture_vae(4, size, "first_stage_model.");
 }
 
@@ -225,7 +254,8 @@ Shapes t5xxl(Size size) {
 }
 
 Shapes qwen_text(models::qwen::TextConfig config, Size size) {
-  config.layers = blocks(size, config.layers);
+  // Z-Image takes the states before the last layer, and ComfyUI one more to be there.
+  config.layers = blocks(size, config.layers, 3);
   if (size == Size::Tiny) config.mlp_width = 128;
   weights::Manifest manifest;
   models::qwen::TextModel model(manifest, config);
