@@ -16,6 +16,14 @@ for program in "$build"/bin/bench_*; do
   printf '\n== %s\n' "$name"
   "$program" --out "$out" || failed+=("$name")
 done
+# The page is loaded in a browser where tools/setup_browser.sh installed one. COMFYUI=.../main.py with COMFYUI_PYTHON=... is the
+# server beside ours.
+printf '\n== server_load\n'
+python=.deps/browser/bin/python
+[ -x "$python" ] || python=python3
+peer=()
+[ -n "${COMFYUI:-}" ] && peer=(--peer "${COMFYUI_PYTHON:-python3}" --peer-main "$COMFYUI")
+"$python" bench/server_load.py --ours "$build/bin/distorch" --out "$out" "${peer[@]}" || failed+=(server_load)
 code=0
 tools/bench_peers.sh "$build" "$out" || code=$?
 case $code in

@@ -15,10 +15,11 @@ CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__fil
 
 
 class Server:
-    """A running `distorch serve` with the demo model; start() again continues in the same folder."""
+    """A running `distorch serve` with the demo model; start() again continues in the same folder. `launch` are words in
+    front of the program's own: a command that sets limits and becomes the program."""
 
-    def __init__(self, program, folder, *options):
-        self.program, self.folder, self.options = program, folder, options
+    def __init__(self, program, folder, *options, launch=()):
+        self.program, self.folder, self.options, self.launch = program, folder, options, launch
         self.process, self.port, self.starts = None, 0, 0
         for source, target in (("assets/demo/models/checkpoints/distorch-emoji-v1.safetensors",
                                 "models/checkpoints/emoji.safetensors"),
@@ -36,8 +37,8 @@ class Server:
                            or os.path.join(CHECKOUT, ".deps", "tokenizers", "clip"))
         with open(log, "w", encoding="utf-8") as errors:
             self.process = subprocess.Popen(
-                [self.program, "serve", "--port", "0", "--models", "models", *self.options], cwd=self.folder,
-                env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
+                [*self.launch, self.program, "serve", "--port", "0", "--models", "models", *self.options],
+                cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
         self.log = log
         found = wait_for(lambda: re.search(r"serving at https?://127\.0\.0\.1:(\d+)", self.said()), self)
         self.port = int(found.group(1))
@@ -87,10 +88,12 @@ def wait_for(condition, server=None, seconds=120):
 
 
 class Socket:
-    """A web socket: text and binary messages, no extensions."""
+    """A web socket: text and binary messages, no extensions. `wrap` makes what it runs over of a connection (TLS)."""
 
-    def __init__(self, port, client):
+    def __init__(self, port, client, wrap=None):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=120)
+        if wrap:
+            self.socket = wrap(self.socket)
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall((f"GET /ws?clientId={client} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
                              f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n").encode())
