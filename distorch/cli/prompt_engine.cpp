@@ -15,6 +15,7 @@
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
 #include "distorch/nodes/catalog.h"
+#include "distorch/server/node_replacements.h"
 
 namespace distorch::cli {
 
@@ -66,10 +67,12 @@ PromptEngine::PromptEngine(nodes::App& app, MachineOptions options)
       context_(app.context()),
       executor_(catalog_) {
   nodes::add_all(catalog_, app);
+  replacements_ = server::node_replacements(catalog_);
 }
 
 graph::Validation PromptEngine::validate(Json& prompt,
                                          std::optional<std::vector<std::string>> targets) {
+  server::replace_nodes(prompt, replacements_);
   return graph::validate(prompt, catalog_, {.targets = std::move(targets), .context = &context_});
 }
 

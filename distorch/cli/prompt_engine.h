@@ -34,6 +34,7 @@ class PromptEngine final : public server::PromptRunner, public server::MachineVi
   MachineOptions options_;
   nodes::PreviewMethod previews_;  // where a prompt asks for none
   graph::Catalog catalog_;
+  graph::Json replacements_;  // of old node types
   graph::Context context_;
   graph::Executor executor_;
   std::mutex planning_;

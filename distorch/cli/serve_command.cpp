@@ -15,6 +15,7 @@
 #include "distorch/cli/machine_options.h"
 #include "distorch/cli/prompt_engine.h"
 #include "distorch/cli/server_surroundings.h"
+#include "distorch/cli/temp_folder.h"
 #include "distorch/cli/version.h"
 #include "distorch/server/engine_routes.h"
 #include "distorch/server/history_routes.h"
@@ -36,7 +37,7 @@ struct Options {
   std::string user = "user", token, key, certificate, cors, log_format = "text";
   bool several_users = false;
   double upload_mib = 100;
-  int preview_side = 512;
+  server::PreviewRules previews;
   std::int64_t history = 10000;
   std::size_t queue = 10000;
 };
@@ -89,7 +90,7 @@ server::PromptOptions prompt_options(const Options& options) {
   auto file = std::filesystem::path(options.user) / "distorch-jobs.sqlite";
   return {.store = {.file = file, .history_limit = options.history},
           .most_waiting = options.queue,
-          .preview_side = options.preview_side};
+          .previews = options.previews};
 }
 
 /// What GET /features and the sockets say.
@@ -128,7 +129,7 @@ int serve(const Options& options) {
   ServerSurroundings surroundings(*app, engine.catalog(), page, sockets);
   spdlog::default_logger()->sinks().push_back(surroundings.services().log().sink());
   server::Prompts prompts(engine, sockets, prompt_options(options));
-  server::Greeting greeting(prompts);
+  server::Greeting greeting(prompts, &surroundings.services().log());
   sockets.set_listener(&greeting);
   server::EngineState engine_state{prompts, engine};
 
@@ -146,6 +147,8 @@ int serve(const Options& options) {
 
   server::Gate gate(gate_options(options));
   server::Listener listener(std::move(listener_settings), router, gate, &sockets);
+  // Not before the port is known to be free: another server may use the folder.
+  empty_temp_folder(app->settings.temp_folder);
   prompts.worker.start();
   listener.start();
   announce(options, listener);
@@ -153,6 +156,7 @@ int serve(const Options& options) {
   log::info("stopping; what waits in the queue is kept");
   prompts.worker.stop();
   listener.stop();
+  empty_temp_folder(app->settings.temp_folder);
   return 0;
 }
 
@@ -202,7 +206,7 @@ void declare_keeping(CLI::App& command, Options& o) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber)
       ->group(group);
-  command.add_option("--preview-size", o.preview_side, "Longer side of previews in pixels")
+  command.add_option("--preview-size", o.previews.side, "Longer side of previews in pixels")
       ->capture_default_str()
       ->check(CLI::Range(16, 4096))
       ->group(group);
@@ -221,16 +225,20 @@ void add_serve_command(CLI::App& app, Action& chosen) {
   command->fallthrough();
   declare(*command, options->machine);
   options->machine.preview_method = "auto";
-  command
-      ->add_option("--preview-method", options->machine.preview_method,
-                   "Pictures of the latent while sampling: none, auto, latent2rgb, taesd")
-      ->check(CLI::IsMember({"none", "auto", "latent2rgb", "taesd"}))
-      ->capture_default_str();
+  auto* method =
+      command
+          ->add_option("--preview-method", options->machine.preview_method,
+                       "Pictures of the latent while sampling: none, auto, latent2rgb, taesd")
+          ->check(CLI::IsMember({"none", "auto", "latent2rgb", "taesd"}))
+          ->capture_default_str();
   command->add_flag("--disable-metadata", options->machine.disable_metadata,
                     "Do not put the workflow into pictures");
   declare_network(*command, *options);
   declare_keeping(*command, *options);
-  command->callback([options, &chosen] { chosen = [options] { return serve(*options); }; });
+  command->callback([options, method, &chosen] {
+    options->previews.to_all = method->count() > 0;
+    chosen = [options] { return serve(*options); };
+  });
 }
 
 }  // namespace distorch::cli

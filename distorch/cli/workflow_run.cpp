@@ -80,6 +80,10 @@ void rethrow_with_node(const graph::RunResult& result) {
     // A bad value found while running is a failed run, not a wrong command line.
     throw Error(error.kind() == ErrorKind::Usage ? ErrorKind::Format : error.kind(), where,
                 error.sentence());
+  } catch (const c10::OutOfMemoryError& error) {
+    throw Error(ErrorKind::OutOfMemory, place, error.what_without_backtrace());
+  } catch (const std::bad_alloc&) {
+    throw Error(ErrorKind::OutOfMemory, place, "out of memory (RAM)");
   } catch (const c10::Error& error) {
     throw Error(ErrorKind::Internal, place, error.what_without_backtrace());
   } catch (const std::exception& error) {

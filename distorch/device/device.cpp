@@ -6,6 +6,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/device/kind.h"
+#include "distorch/device/names.h"
 
 namespace distorch::device {
 namespace {
@@ -53,6 +54,12 @@ std::string canonical(const std::string& name) {
   return parts->first == "cpu" ? "cpu" : fmt::format("{}:{}", parts->first, parts->second);
 }
 
+std::vector<std::string> names_in(Kind& kind) {
+  std::vector<std::string> names;
+  for (auto& device : kind.list()) names.push_back(std::move(device.name));
+  return names;
+}
+
 }  // namespace
 
 const std::vector<Kind*>& kinds() {
@@ -71,6 +78,14 @@ std::vector<DeviceInfo> list_devices() {
   std::vector<DeviceInfo> all;
   for (auto* kind : kinds())
     for (auto& device : kind->list()) all.push_back(std::move(device));
+  return all;
+}
+
+std::vector<std::string> accelerator_names() {
+  // Cards neither come nor go while a process runs; simulated ones do.
+  static const auto cards = names_in(cuda_kind());
+  auto all = cards;
+  for (auto& name : names_in(sim_kind())) all.push_back(std::move(name));
   return all;
 }
 

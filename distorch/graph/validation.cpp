@@ -68,7 +68,7 @@ class Validator {
       : prompt_(prompt), catalog_(catalog), options_(options) {}
 
   Validation run() {
-    if (!prompt_.is_object() || prompt_.empty()) {
+    if (!prompt_.is_object()) {
       result_.error = structural("no_prompt", "No prompt provided", "No prompt provided");
       return std::move(result_);
     }

@@ -76,6 +76,7 @@ OutputPlace place_of(Call& call, const Tensor& images) {
 
 void run_png(Call& call) {
   const auto& images = image_input(call, "images");
+  call.out(0, call.in("images"));
   if (call.context<streaming::Engine>().plan_only()) return;
   media::ApngOptions options{.milliseconds = milliseconds(call),
                              .compression = static_cast<int>(call.integer("compress_level")),
@@ -87,6 +88,7 @@ void run_png(Call& call) {
 
 void run_webp(Call& call) {
   const auto& images = image_input(call, "images");
+  call.out(0, call.in("images"));
   if (call.context<streaming::Engine>().plan_only()) return;
   auto method = call.text("method");
   media::WebpAnimation options{.milliseconds = milliseconds(call),
@@ -133,6 +135,7 @@ std::string with_metadata(const std::string& svg, const std::string& metadata) {
 
 void run_svg(Call& call) {
   const auto& drawings = call.get<SvgDrawings>("svg");
+  call.out(0, call.in("svg"));
   if (call.context<streaming::Engine>().plan_only()) return;
   auto place = output_place(call.text("filename_prefix"), call.context<Settings>().output_folder);
   const auto metadata = svg_metadata(call);
@@ -161,6 +164,7 @@ graph::NodeType saving(const char* name, const char* tip, std::vector<graph::Inp
           .python_module = "comfy_extras.nodes_images",
           .inputs = std::move(all),
           .hidden = {{"prompt", "PROMPT"}, {"extra_pnginfo", "EXTRA_PNGINFO"}},
+          .outputs = {{"IMAGE", "images"}},
           .output_node = true,
           .run = run};
 }
@@ -185,6 +189,7 @@ void add_animation_nodes(graph::Catalog& catalog) {
                  text("filename_prefix", {.def = "svg/ComfyUI",
                                           .tooltip = "How file names begin; a number follows."})},
       .hidden = {{"prompt", "PROMPT"}, {"extra_pnginfo", "EXTRA_PNGINFO"}},
+      .outputs = {{"SVG", "svg"}},
       .output_node = true,
       .run = run_svg,
   });

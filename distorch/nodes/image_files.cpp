@@ -118,6 +118,7 @@ void save(Call& call, const Tensor& images, const std::string& prefix, const Sav
 }
 
 void run_save(Call& call) {
+  call.out(0, call.in("images"));
   save(call, image_input(call, "images"), call.text("filename_prefix"), {"output", 4});
 }
 
@@ -135,6 +136,7 @@ const std::string& preview_suffix() {
 std::string preview_prefix() { return "ComfyUI_temp_" + preview_suffix(); }
 
 void run_preview(Call& call) {
+  call.out(0, call.in("images"));
   save(call, image_input(call, "images"), preview_prefix(), {"temp", 1});
 }
 
@@ -152,6 +154,7 @@ void run_compare(Call& call) {
 }
 
 void run_mask_preview(Call& call) {
+  call.out(0, call.in("mask"));
   auto gray = mask_input(call, "mask").unsqueeze(-1).expand({-1, -1, -1, 3});
   save(call, gray, preview_prefix(), {"temp", 4});
 }
@@ -225,6 +228,7 @@ void add_image_file_nodes(graph::Catalog& catalog, App& app) {
                      "date, %KSampler.seed% for an input of a node, folder/name for a folder below "
                      "the output folder."})},
       .hidden = hidden,
+      .outputs = {{"IMAGE", "images"}},
       .output_node = true,
       .run = run_save,
   });
@@ -235,6 +239,7 @@ void add_image_file_nodes(graph::Catalog& catalog, App& app) {
       .description = "Shows images: they are written into the temporary folder only.",
       .inputs = {link("images", "IMAGE")},
       .hidden = hidden,
+      .outputs = {{"IMAGE", "images"}},
       .output_node = true,
       .run = run_preview,
   });
@@ -259,6 +264,7 @@ void add_image_file_nodes(graph::Catalog& catalog, App& app) {
       .python_module = "comfy_extras.nodes_mask",
       .inputs = {link("mask", "MASK")},
       .hidden = hidden,
+      .outputs = {{"MASK", "mask"}},
       .output_node = true,
       .run = run_mask_preview,
   });

@@ -3,6 +3,7 @@
 #include "distorch/base/error.h"
 #include "distorch/graph/dynamic_inputs.h"
 #include "distorch/media/exr.h"
+#include "distorch/media/sent_picture.h"
 #include "distorch/nodes/app.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/output_files.h"
@@ -98,6 +99,22 @@ void run_save(Call& call) {
   call.ui({{"images", results}});
 }
 
+/// Steps count from 0, as clients of ComfyUI know them.
+void run_send(Call& call) {
+  const auto& images = image_input(call, "images");
+  if (call.context<streaming::Engine>().plan_only()) return;
+  auto count = images.size(0);
+  for (std::int64_t i = 0; i < count; ++i) {
+    auto image = images[i].to(at::kCPU, at::kFloat).contiguous();
+    auto values = std::span(image.const_data_ptr<float>(), static_cast<std::size_t>(image.numel()));
+    auto picture =
+        media::from_floats(values, static_cast<int>(image.size(1)), static_cast<int>(image.size(0)),
+                           static_cast<int>(image.size(2)));
+    call.preview(Value::of("PREVIEW", media::SentPicture{std::move(picture)}));
+    call.progress(static_cast<double>(i), static_cast<double>(count));
+  }
+}
+
 graph::Input detail(const char* name, graph::Choices choices, const char* def, const char* tip) {
   return choice(name, std::move(choices),
                 {.def = def, .tooltip = tip, .extra = {{"advanced", true}}});
@@ -135,6 +152,18 @@ void add_image_save_nodes(graph::Catalog& catalog) {
       .output_node = true,
       .newer_schema = true,
       .run = run_save,
+  });
+  catalog.add({
+      .name = "SaveImageWebsocket",
+      .category = "api/image",
+      .description = "Sends images over the socket of the client that posted the prompt, as PNG "
+                     "without the workflow. No file is written.",
+      .python_module = "custom_nodes.websocket_image_save",
+      .inputs = {graph::link("images", "IMAGE")},
+      .output_node = true,
+      .run = run_send,
+      // Pictures that were sent once are not kept: every prompt sends its own.
+      .change_key = [](const Call&) { return std::optional<std::string>(); },
   });
 }
 

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "distorch/base/error.h"
@@ -211,6 +213,8 @@ void run_pad_for_outpaint(Call& call) {
 
 void run_size(Call& call) {
   const auto& image = image_input(call, "image");
+  call.preview(Value::constant(fmt::format("width: {}, height: {}\n batch size: {}", image.size(2),
+                                           image.size(1), image.size(0))));
   call.out(0, Value::constant(image.size(2)));
   call.out(1, Value::constant(image.size(1)));
   call.out(2, Value::constant(image.size(0)));

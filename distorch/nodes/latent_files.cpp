@@ -28,6 +28,7 @@ std::vector<std::string> latent_names(const Settings& settings) {
 }
 
 void run_save(Call& call) {
+  call.out(0, call.in("samples"));
   const auto& settings = call.context<Settings>();
   if (call.context<streaming::Engine>().plan_only()) return;
   auto place = output_place(call.text("filename_prefix"), settings.output_folder);
@@ -68,6 +69,7 @@ void add_latent_file_nodes(graph::Catalog& catalog, App& app) {
       .category = "_for_testing",
       .inputs = {link("samples", "LATENT"), text("filename_prefix", {.def = "latents/ComfyUI"})},
       .hidden = {{"prompt", "PROMPT"}, {"extra_pnginfo", "EXTRA_PNGINFO"}},
+      .outputs = {{"LATENT", "samples"}},
       .output_node = true,
       .run = run_save,
   });

@@ -8,7 +8,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
-#include "distorch/device/device.h"
+#include "distorch/device/names.h"
 #include "distorch/models/taesd/autoencoder.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/placement/allocation_string.h"
@@ -27,8 +27,7 @@ using graph::Value;
 graph::Choices device_choices() {
   return Choices([] {
     std::vector<std::string> names = {"cpu"};
-    for (const auto& info : device::list_devices())
-      if (info.accelerator) names.push_back(info.name);
+    for (auto& name : device::accelerator_names()) names.push_back(std::move(name));
     return names;
   });
 }

@@ -50,19 +50,26 @@ const std::vector<Usual>& usual_places() {
       {"controlnet", {"controlnet", "t2i_adapter"}},
       {"gligen", {"gligen"}},
       {"upscale_models", {"upscale_models"}},
+      {"latent_upscale_models", {"latent_upscale_models"}},
       {"custom_nodes", {}},
+      {"datasets", {}},
       {"hypernetworks", {"hypernetworks"}},
       {"photomaker", {"photomaker"}},
       {"classifiers", {"classifiers"}},
       {"model_patches", {"model_patches"}},
       {"audio_encoders", {"audio_encoders"}},
+      {"background_removal", {"background_removal"}},
+      {"frame_interpolation", {"frame_interpolation"}},
+      {"geometry_estimation", {"geometry_estimation"}},
+      {"optical_flow", {"optical_flow"}},
+      {"detection", {"detection"}},
   };
   return list;
 }
 
 std::vector<std::string> extensions_of(const std::string& type) {
   if (type == "configs") return {".yaml"};
-  if (type == "custom_nodes") return {};
+  if (type == "custom_nodes" || type == "datasets") return {};
   if (type == "classifiers") return {""};
   if (type == "diffusers") return {"folder"};
   return model_extensions();

@@ -31,6 +31,7 @@ std::string description(const graph::Value& value) {
 
 void run_any(Call& call) {
   auto text = call.has("source") ? description(call.in("source")) : "None";
+  call.out(0, graph::Value::constant(text));
   call.ui({{"text", Json::array({text})}});
 }
 
@@ -43,6 +44,7 @@ void add_preview_nodes(graph::Catalog& catalog) {
       .category = "utils",
       .python_module = "comfy_extras.nodes_preview_any",
       .inputs = {link("source", "*", {.extra = Json::object()})},
+      .outputs = {"STRING"},
       .output_node = true,
       .run = run_any,
   });

@@ -12,8 +12,8 @@ class Messages {
   virtual ~Messages() = default;
   /// {"type": type, "data": data} to the client of this id, or to all where it is "".
   virtual void send(const std::string& client, const std::string& type, const Json& data) = 0;
-  /// A binary frame: `event` as 4 bytes big-endian, then the payload. Of several that wait for one
-  /// client only the newest is kept.
+  /// A binary frame: `event` as 4 bytes big-endian, then the payload. Of several previews
+  /// (JPEG) that wait for one client only the newest is kept.
   virtual void send_binary(const std::string& client, std::uint32_t event,
                            const std::string& payload) = 0;
   /// What the client said that it understands (feature_flags); an empty object where it said

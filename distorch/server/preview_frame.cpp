@@ -62,6 +62,8 @@ media::Image squeezed_and_turned(const media::Image& image, int width) {
   return turned;
 }
 
+constexpr int kPngCompression = 1;
+
 void append_u32(std::string& bytes, std::uint32_t number) {
   for (int shift = 24; shift >= 0; shift -= 8)
     bytes += static_cast<char>(static_cast<unsigned char>(number >> shift));
@@ -81,10 +83,19 @@ media::Image fitted(const media::Image& image, int side) {
 
 EncodedPreview encode_preview(const media::Image& image, int side) {
   auto small = fitted(image, side);
-  constexpr int jpeg_quality = 95, png_compression = 1;
-  if (small.channels == 4)
-    return {true, media::encode_png(small, {.compression = png_compression, .texts = {}})};
+  constexpr int jpeg_quality = 95;
+  if (small.channels == 4) return encode_whole(small);
   return {false, media::encode_jpeg(small, jpeg_quality)};
+}
+
+EncodedPreview encode_whole(const media::Image& image) {
+  return {true, media::encode_png(image, {.compression = kPngCompression, .texts = {}})};
+}
+
+std::string text_payload(const std::string& node, const std::string& text) {
+  std::string payload;
+  append_u32(payload, static_cast<std::uint32_t>(node.size()));
+  return payload + node + text;
 }
 
 std::string preview_payload(const EncodedPreview& preview) {

@@ -9,6 +9,7 @@ namespace distorch::server {
 
 /// Events of binary frames.
 inline constexpr std::uint32_t kPreviewFrame = 1;
+inline constexpr std::uint32_t kTextFrame = 3;
 inline constexpr std::uint32_t kPreviewWithMetadataFrame = 4;
 
 /// The picture scaled so that its longer side has `side` pixels, keeping its shape: every pixel is
@@ -21,10 +22,14 @@ struct EncodedPreview {
   std::string bytes;
 };
 EncodedPreview encode_preview(const media::Image& image, int side);
+/// The picture in its own size, as PNG.
+EncodedPreview encode_whole(const media::Image& image);
 
 /// What follows the event number in a frame of either kind: u32 kind (1 JPEG, 2 PNG), picture; or
 /// u32 length, JSON of that length, picture. Numbers are big-endian.
 std::string preview_payload(const EncodedPreview& preview);
 std::string preview_payload(const EncodedPreview& preview, const graph::Preview& event);
+/// What follows the event number in a frame of text: u32 length, the node's id, the text.
+std::string text_payload(const std::string& node, const std::string& text);
 
 }  // namespace distorch::server

@@ -9,7 +9,7 @@ Prompts::Prompts(PromptRunner& engine, Messages& clients, PromptOptions options)
       messages(clients),
       store(std::move(options.store)),
       queue(store, options.most_waiting),
-      worker(queue, runner, messages, metrics, options.preview_side) {
+      worker(queue, runner, messages, metrics, options.previews) {
   queue.on_change([this](std::size_t remaining) {
     messages.send("", "status", status_of(remaining));
     worker.queue_changed();
@@ -26,6 +26,10 @@ void Greeting::on_open(const std::string& client) {
   prompts_.messages.send(client, "status", status);
   if (auto node = prompts_.worker.running_node(client))
     prompts_.messages.send(client, "executing", {{"node", *node}});
+}
+
+void Greeting::on_close(const std::string& client) {
+  if (log_) log_->unsubscribe(client);
 }
 
 }  // namespace distorch::server

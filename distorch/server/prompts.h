@@ -2,6 +2,7 @@
 #include <string>
 
 #include "distorch/server/job_queue.h"
+#include "distorch/server/log_feed.h"
 #include "distorch/server/messages.h"
 #include "distorch/server/metrics.h"
 #include "distorch/server/prompt_runner.h"
@@ -13,7 +14,7 @@ namespace distorch::server {
 struct PromptOptions {
   StoreOptions store;
   std::size_t most_waiting = 10000;
-  int preview_side = 512;
+  PreviewRules previews;
 };
 
 /// Everything that has to do with prompts, put together: what the routes for prompts, history, jobs
@@ -32,16 +33,18 @@ struct Prompts {
 /// {"status": {"exec_info": {"queue_remaining": n}}}
 Json status_of(std::size_t remaining);
 
-/// Greets each socket: the status with the client's id, and the node that its prompt is at.
+/// Greets each socket: the status with the client's id, and the node that its prompt is at. A client
+/// that goes gets no lines of the log any more.
 class Greeting final : public SocketListener {
  public:
-  explicit Greeting(Prompts& prompts) : prompts_(prompts) {}
+  explicit Greeting(Prompts& prompts, LogFeed* log = nullptr) : prompts_(prompts), log_(log) {}
   void on_open(const std::string& client) override;
   void on_text(const std::string& /*client*/, const std::string& /*text*/) override {}
-  void on_close(const std::string& /*client*/) override {}
+  void on_close(const std::string& client) override;
 
  private:
   Prompts& prompts_;
+  LogFeed* log_;
 };
 
 }  // namespace distorch::server

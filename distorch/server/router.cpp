@@ -102,6 +102,7 @@ int status_of(ErrorKind kind) {
     case ErrorKind::Usage:
     case ErrorKind::Format: return 400;
     case ErrorKind::MissingFile: return 404;
+    case ErrorKind::OutOfMemory: return 507;
     default: return 500;
   }
 }
@@ -111,9 +112,12 @@ Response run(const Route& route, const Request& request) {
     return route.handler(request);
   } catch (const Error& error) {
     const int status = status_of(error.kind());
-    if (status == 500)
+    if (status >= 500)
       log::error("{} {}: {}", name_of(request.method), route.pattern, error.what());
     return error_answer(status, error.what());
+  } catch (const std::bad_alloc&) {
+    log::error("{} {}: out of memory", name_of(request.method), route.pattern);
+    return error_answer(507, "the host has no memory for this now");
   } catch (const std::exception& error) {
     log::error("{} {}: {}", name_of(request.method), route.pattern, error.what());
     return error_answer(500, error.what());

@@ -2,15 +2,14 @@
 
 #include <utility>
 
+#include "distorch/media/sent_picture.h"
 #include "distorch/server/preview_frame.h"
 
 namespace distorch::server {
 
-RunMessages::RunMessages(Messages& messages, Metrics& metrics, std::string client, int preview_side)
-    : messages_(messages),
-      metrics_(metrics),
-      client_(std::move(client)),
-      preview_side_(preview_side) {}
+RunMessages::RunMessages(Messages& messages, Metrics& metrics, std::string client,
+                         PreviewRules previews)
+    : messages_(messages), metrics_(metrics), client_(std::move(client)), previews_(previews) {}
 
 void RunMessages::send(const graph::Event& event) {
   metrics_.count(event);
@@ -27,12 +26,31 @@ void RunMessages::send(const graph::Event& event) {
     messages_.send_binary(client_, kPreviewFrame, std::exchange(waiting_preview_, {}));
 }
 
-void RunMessages::send_preview(const graph::Preview& preview) {
-  if (client_.empty() || !preview.image.is<media::Image>()) return;
-  auto encoded = encode_preview(preview.image.as<media::Image>(), preview_side_);
+bool RunMessages::understands_metadata() const {
   auto features = messages_.features_of(client_);
-  auto flag = features.is_object() ? features.find("supports_preview_metadata") : features.end();
-  if (features.is_object() && flag != features.end() && *flag == true)
+  if (!features.is_object()) return false;
+  auto flag = features.find("supports_preview_metadata");
+  return flag != features.end() && *flag == true;
+}
+
+void RunMessages::send_preview(const graph::Preview& preview) {
+  if (client_.empty()) return;
+  const auto& shown = preview.image;
+  if (shown.is<Json>()) {
+    if (auto text = shown.as<Json>(); text.is_string())
+      messages_.send_binary(client_, kTextFrame,
+                            text_payload(preview.node.node_id, text.get<std::string>()));
+    return;
+  }
+  bool metadata = understands_metadata();
+  EncodedPreview encoded;
+  if (shown.is<media::SentPicture>())
+    encoded = encode_whole(shown.as<media::SentPicture>().image);
+  else if (shown.is<media::Image>() && (metadata || previews_.to_all))
+    encoded = encode_preview(shown.as<media::Image>(), previews_.side);
+  else
+    return;
+  if (metadata)
     messages_.send_binary(client_, kPreviewWithMetadataFrame, preview_payload(encoded, preview));
   else
     waiting_preview_ = preview_payload(encoded);

@@ -22,9 +22,12 @@ std::string big_endian(std::uint32_t number) {
   return result;
 }
 
+// Pictures as PNG are results, of which none may be left out.
 bool is_preview(std::uint32_t event, const std::string& payload) {
-  return event == kPreviewWithMetadata ||
-         (event == kPreview && payload.starts_with(std::string("\0\0\0\1", 4)));
+  if (event == kPreview) return payload.starts_with(std::string("\0\0\0\1", 4));
+  constexpr std::size_t longest_metadata = 2000;
+  auto head = std::string_view(payload).substr(0, longest_metadata);
+  return event == kPreviewWithMetadata && head.find(R"("image_type":"image/jpeg")") != head.npos;
 }
 
 // The flags in a text {"type": "feature_flags", "data": {...}}; nothing for any other text.

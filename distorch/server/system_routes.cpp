@@ -4,6 +4,7 @@
 
 #include "distorch/server/address.h"
 #include "distorch/server/answers.h"
+#include "distorch/server/node_replacements.h"
 #include "distorch/server/user_files.h"
 
 namespace distorch::server {

@@ -44,10 +44,6 @@ struct SystemState {
 /// its socket. Only what exists is announced.
 Json server_features(const SystemState& state);
 
-/// Old node types that a workflow may name and what replaces them here, as GET /node_replacements
-/// answers it: only those whose new type exists and whose old one does not.
-Json node_replacements(const graph::Catalog& catalog);
-
 /// GET /system_stats, /features, /node_replacements, /extensions, /i18n, /global_subgraphs,
 /// /internal/folder_paths, /internal/files/{type}. `state` must outlive the router.
 void add_system_routes(Router& router, SystemState& state);

@@ -23,6 +23,13 @@ Outcome outcome_of(graph::RunResult result) {
   return outcome;
 }
 
+/// The server's rules, and previews for every client where the prompt asks for them.
+PreviewRules previews_of(const Job& job, PreviewRules rules) {
+  auto asked = job.extra_data.find("preview_method");
+  rules.to_all |= asked != job.extra_data.end() && asked->is_string() && *asked != "default";
+  return rules;
+}
+
 void log_end(const Job& job, const Outcome& outcome) {
   auto started = outcome.started_ms(), ended = outcome.ended_ms();
   constexpr double kMillisecond = 1e-3;
@@ -33,12 +40,8 @@ void log_end(const Job& job, const Outcome& outcome) {
 }  // namespace
 
 Worker::Worker(JobQueue& queue, PromptRunner& runner, Messages& messages, Metrics& metrics,
-               int preview_side)
-    : queue_(queue),
-      runner_(runner),
-      messages_(messages),
-      metrics_(metrics),
-      preview_side_(preview_side) {}
+               PreviewRules previews)
+    : queue_(queue), runner_(runner), messages_(messages), metrics_(metrics), previews_(previews) {}
 
 Worker::~Worker() { stop(); }
 
@@ -99,7 +102,8 @@ void Worker::release_if_asked() {
 
 void Worker::run(const JobQueue::Taken& taken) {
   const auto& job = *taken.job;
-  auto reporter = std::make_shared<RunMessages>(messages_, metrics_, job.client(), preview_side_);
+  auto reporter =
+      std::make_shared<RunMessages>(messages_, metrics_, job.client(), previews_of(job, previews_));
   {
     std::lock_guard lock(mutex_);
     reporter_ = reporter;
@@ -126,6 +130,13 @@ Outcome Worker::outcome_of(const Job& job, const JobQueue::Taken& taken, graph::
     if (auto reason = job.restored ? no_longer_valid(job) : ""; !reason.empty())
       return refused(job, "ValueError", reason);
     return server::outcome_of(runner_.run(job, taken.token, sink));
+  } catch (const Error& error) {
+    bool memory = error.kind() == ErrorKind::OutOfMemory;
+    if (memory) release(true, false);
+    return refused(job, memory ? "OOMError" : "RuntimeError", error.what());
+  } catch (const std::bad_alloc&) {
+    release(true, false);
+    return refused(job, "OOMError", "out of memory");
   } catch (const std::exception& error) {
     return refused(job, "RuntimeError", error.what());
   }

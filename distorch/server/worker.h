@@ -20,7 +20,7 @@ namespace distorch::server {
 class Worker {
  public:
   Worker(JobQueue& queue, PromptRunner& runner, Messages& messages, Metrics& metrics,
-         int preview_side = 512);
+         PreviewRules previews = {});
   /// stop().
   ~Worker();
   Worker(const Worker&) = delete;
@@ -51,7 +51,7 @@ class Worker {
   PromptRunner& runner_;
   Messages& messages_;
   Metrics& metrics_;
-  int preview_side_;
+  PreviewRules previews_;
   std::atomic<bool> alive_{false};
   std::atomic<bool> release_models_{false}, release_results_{false};
   mutable std::mutex mutex_;

@@ -4,6 +4,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/device/memory.h"
+#include "distorch/device/names.h"
 #include "tests/support/devices.h"
 
 using namespace distorch;
@@ -24,6 +25,17 @@ TEST_CASE(
   CHECK(find_device("sim").name == "sim:0");
   CHECK(default_device() == all.front().name);
   CHECK_THROWS_WITH_AS(find_device("sim:7"), doctest::Contains("sim:0, sim:1, cpu"), Error);
+}
+
+TEST_CASE("devices: their names alone, whichever are installed") {
+  for (int count : {2, 1}) {
+    sim::install(test::small_rig(count));
+    std::vector<std::string> names;
+    for (const auto& device : list_devices())
+      if (device.accelerator) names.push_back(device.name);
+    CHECK(accelerator_names() == names);
+    CHECK(names.back() == "sim:" + std::to_string(count - 1));
+  }
 }
 
 TEST_CASE("devices: the resident set of the process is the CPU's memory in use") {

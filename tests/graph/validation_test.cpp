@@ -144,6 +144,8 @@ TEST_CASE("validation: one good output is enough, bad nodes are still listed") {
 TEST_CASE("validation: structure first") {
   Json prompt = Json::array();
   CHECK(validate(prompt, catalog()).error["type"] == "no_prompt");
+  prompt = Json::object();
+  CHECK(validate(prompt, catalog()).error["type"] == "prompt_no_outputs");
   prompt = prompt_of(R"({"1": {"class_type": "Image", "inputs": {"name": "a.png"}}})");
   CHECK(validate(prompt, catalog()).error["type"] == "prompt_no_outputs");
   prompt = good();

@@ -60,12 +60,14 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "ModelMergeAuraflow", "ModelMergeFlux1", "ModelMergeSD35_Large", "ModelMergeMochiPreview", "ModelMergeLTXV",
          "ModelMergeCosmos7B", "ModelMergeCosmos14B", "ModelMergeWAN2_1", "ModelMergeCosmosPredict2_2B",
          "ModelMergeCosmosPredict2_14B", "ModelMergeQwenImage", "CLIPMergeSimple", "CLIPMergeAdd", "CLIPMergeSubtract",
-         "ModelSave", "CLIPSave", "VAESave", "CheckpointSave", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveSVGNode", "ModelComputeDtype",
+         "ModelSave", "CLIPSave", "VAESave", "CheckpointSave", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveSVGNode", "SaveImageWebsocket", "ModelComputeDtype",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
 
 # What newer versions know beyond 0.3.64.
 TYPES = {"CLIPLoader": ["flux2", "ovis", "longcat_image", "cogvideox", "lens", "pixeldit", "ideogram4", "boogu", "krea2", "joyimage", "mage", "minimax"],
          "DualCLIPLoader": ["hunyuan_video_15", "kandinsky5", "kandinsky5_image", "ltxv", "newbie", "ace"]}
+# Nodes that pass on what they save or show, which those of 0.3.64 do not.
+PASSING = ["SaveLatent", "SaveImage", "PreviewImage", "MaskPreview", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveSVGNode", "PreviewAny"]
 # The add-on shows these without the inputs that it adds: the newer schema of the loaders hides them. Ours have those of CLIPLoader's.
 HIDDEN = ["TripleCLIPLoader", "QuadrupleCLIPLoader"]
 NEWER = ["ZImageFunControlnet", "FluxKontextMultiReferenceLatentMethod", "EmptyFlux2LatentImage", "SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride", "ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
@@ -101,6 +103,9 @@ for name in HIDDEN:
         everything[name + ending] = variant
 with open(sys.argv[2], encoding="utf-8") as f:
     newer = json.load(f)
+for name in PASSING:
+    for key in ("output", "output_is_list", "output_name"):
+        everything[name][key] = newer[name][key]
 for name in NEWER:
     everything[name] = {key: value for key, value in newer[name].items()
                         if key not in PAGE_ONLY and (key != "output_matchtypes" or value)}

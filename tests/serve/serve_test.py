@@ -30,6 +30,12 @@ def ids_of(items):
     return [item[1] for item in items]
 
 
+def check_temp(server):
+    """What an earlier process left in the folder for previews has gone, and nothing else."""
+    assert os.listdir(os.path.join(server.folder, "temp")) == []
+    assert os.listdir(os.path.join(server.folder, "input")) == ["small.png"]
+
+
 def check_run(server):
     """One prompt over the socket, then the same again from the cache."""
     sampler = next(key for key, node in picture().items() if node["class_type"] == "KSampler")
@@ -165,8 +171,10 @@ def check_token(program):
 def main():
     program = os.path.abspath(sys.argv[1])
     with tempfile.TemporaryDirectory(prefix="distorch_serve_") as folder:
+        os.makedirs(os.path.join(folder, "temp", "old"))
         server = Server(program, folder).start()
         try:
+            check_temp(server)
             check_run(server)
             check_refusal(server)
             check_engine(server)

@@ -63,6 +63,7 @@ class FakeRunner final : public PromptRunner {
   graph::RunResult run(const Job& job, const std::shared_ptr<RunToken>& token,
                        graph::EventSink& sink) override {
     if (broken) throw std::runtime_error("the engine is broken");
+    if (full) throw Error(ErrorKind::OutOfMemory, "cuda:0", "has no room for the model");
     graph::RunRequest request;
     request.prompt = job.prompt;
     request.outputs = job.outputs;
@@ -90,7 +91,7 @@ class FakeRunner final : public PromptRunner {
   Gate gate;
   graph::Context context;
   graph::Executor executor;
-  std::atomic<bool> broken{false};
+  std::atomic<bool> broken{false}, full{false};
   std::atomic<int> models_released{0}, results_released{0};
   std::mutex mutex;
   std::vector<Json> looked_at;

@@ -116,7 +116,7 @@ TEST_CASE("router: errors of handlers become answers") {
   CHECK(body_of(usage)["error"] == "steps: must be 1 or more");
   CHECK(router.handle({.path = "/format"}).status == 400);
   CHECK(router.handle({.path = "/gone"}).status == 404);
-  CHECK(router.handle({.path = "/memory"}).status == 500);
+  CHECK(router.handle({.path = "/memory"}).status == 507);
   CHECK(body_of(router.handle({.path = "/bug"}))["error"] == "a bug");
 }
 
