@@ -1,7 +1,6 @@
 #include "distorch/graph/cache.h"
 
 #include <algorithm>
-#include <set>
 
 namespace distorch::graph {
 
@@ -42,6 +41,7 @@ void ResultCache::begin_prompt(const std::vector<CacheKey>& keys,
     entries_.clear();
     return;
   }
+  prompt_began_ = clock_;
   std::set<CacheKey> wanted(keys.begin(), keys.end());
   std::set<std::string> present(owners.begin(), owners.end());
   std::vector<std::pair<std::uint64_t, CacheKey>> unused;
@@ -53,6 +53,13 @@ void ResultCache::begin_prompt(const std::vector<CacheKey>& keys,
   std::size_t spare = mode_ == CacheMode::Lru && lru_size_ > kept ? lru_size_ - kept : 0;
   std::sort(unused.begin(), unused.end());
   for (std::size_t i = 0; i + spare < unused.size(); ++i) entries_.erase(unused[i].second);
+}
+
+void ResultCache::end_prompt(const std::set<std::string>& owners) {
+  std::erase_if(entries_, [&](const auto& item) {
+    const Entry& entry = item.second;
+    return entry.used <= prompt_began_ && owners.count(entry.owner);
+  });
 }
 
 }  // namespace distorch::graph

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -59,6 +60,8 @@ class ResultCache {
   /// A new prompt is set up: drops what neither its keys nor its owners hold (and, with Lru, is
   /// old).
   void begin_prompt(const std::vector<CacheKey>& keys, const std::vector<std::string>& owners);
+  /// The prompt has run whole: of these owners, which expanded in it, goes what it had no use for.
+  void end_prompt(const std::set<std::string>& owners);
   void clear() { entries_.clear(); }
   std::size_t size() const { return entries_.size(); }
 
@@ -71,7 +74,7 @@ class ResultCache {
   CacheMode mode_;
   std::size_t lru_size_;
   std::map<CacheKey, Entry> entries_;
-  std::uint64_t clock_ = 0;
+  std::uint64_t clock_ = 0, prompt_began_ = 0;
 };
 
 }  // namespace distorch::graph

@@ -146,6 +146,11 @@ void Call::out_link(std::size_t slot, LocalLink link) {
   outputs_[slot] = {{}, {std::move(link)}};
 }
 
+Json Call::hold(Value value) {
+  held_.push_back(std::move(value));
+  return {{kHeldInCall, held_.size() - 1}};
+}
+
 void Call::progress(double value, double max) {
   throw_if_interrupted();
   if (inputs_.listener) inputs_.listener->on_progress(value, max);
@@ -164,6 +169,12 @@ const Json& Call::prompt() const { return inputs_.prompt ? *inputs_.prompt : kNu
 
 const Json& Call::extra_pnginfo() const {
   return inputs_.extra_pnginfo ? *inputs_.extra_pnginfo : kNull;
+}
+
+const Json* Call::node_of_run(const std::string& id) const {
+  if (inputs_.find_node) return inputs_.find_node(id);
+  auto found = prompt().find(id);
+  return found == prompt().end() ? nullptr : &*found;
 }
 
 const Context& Call::find_context() const {

@@ -14,6 +14,9 @@ namespace distorch::graph {
 
 struct NodeType;
 
+/// The key under which Call::hold() puts the place of a value among Call::held().
+constexpr const char* kHeldInCall = "__held_in_call__";
+
 /// Things of the application that nodes need (model folders, devices, settings), by their type.
 /// graph does not know them. The objects must outlive the context.
 class Context {
@@ -73,6 +76,8 @@ class Call {
     const Context* context = nullptr;
     CallListener* listener = nullptr;
     std::any* state = nullptr;  // kept for the node between runs
+    /// The nodes of the run; empty: those of the prompt.
+    std::function<const Json*(const std::string& id)> find_node;
   };
   Call(const NodeType& type, Inputs inputs);
 
@@ -112,6 +117,8 @@ class Call {
   /// links among them use local ids. Outputs given by out_link() are taken from it when it has run.
   void expand(Json nodes);
   void out_link(std::size_t slot, LocalLink link);
+  /// What stands for `value` as an input of a node given to expand().
+  Json hold(Value value);
 
   // --- progress
   /// Reports a step; throws Error(Interrupted) when the user asked to stop.
@@ -125,6 +132,9 @@ class Call {
   std::string place() const;
   const Json& prompt() const;         // null where there is none
   const Json& extra_pnginfo() const;  // null where there is none
+  /// A node of the run, also one made by an expansion: {"class_type", "inputs"}; null where there is
+  /// none. Not for background nodes.
+  const Json* node_of_run(const std::string& id) const;
   template <class T>
   T& context() const {
     return find_context().get<T>();
@@ -151,6 +161,7 @@ class Call {
   const std::vector<Output>& outputs() const { return outputs_; }
   const Json& ui_output() const { return ui_; }         // null when ui() was not called
   const Json& expansion() const { return expansion_; }  // null when expand() was not called
+  const std::vector<Value>& held() const { return held_; }
 
  private:
   const Context& find_context() const;
@@ -162,6 +173,7 @@ class Call {
   mutable std::map<std::string, Value> defaults_;
   std::vector<Output> outputs_;
   Json ui_, expansion_;
+  std::vector<Value> held_;
   std::any own_state_;
 };
 

@@ -60,6 +60,11 @@ struct NodeType {
   bool newer_schema = false;
   bool input_is_list = false;   // called once with whole lists
   bool not_idempotent = false;  // results are never shared between nodes with equal inputs
+  /// Links beyond the declared inputs are inputs as well, of any type.
+  bool takes_more_links = false;
+  /// Its run() mostly waits for something outside (a network, a clock): it is called on a thread of
+  /// its own while other nodes run, and for all elements of a list at once. It must not expand.
+  bool background = false;
 
   std::function<void(Call&)> run;
   /// Extra part of the cache key, computed from constants only (a file's hash, say). nullopt: never

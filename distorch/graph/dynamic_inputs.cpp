@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "distorch/graph/validation.h"
+
 namespace distorch::graph {
 namespace {
 
@@ -137,9 +139,13 @@ std::shared_ptr<const std::vector<Input>> live_inputs(const NodeType& type, cons
   bool fixed = std::none_of(type.inputs.begin(), type.inputs.end(), [](const Input& input) {
     return input.type == kGrowing || input.type == kDynamicChoice;
   });
-  if (fixed) return nullptr;
+  if (fixed && !type.takes_more_links) return nullptr;
   Lister lister(given);
   for (const auto& input : type.inputs) lister.add(input);
+  if (type.takes_more_links)
+    for (const auto& [name, value] : given.items())
+      if (!type.find_input(name) && as_link(value))
+        lister.list.push_back(optional(link(name, "*")));
   return std::make_shared<const std::vector<Input>>(std::move(lister.list));
 }
 

@@ -10,8 +10,10 @@
 #include <unordered_set>
 
 #include "distorch/base/run_token.h"
-#include "distorch/base/text.h"
+#include "distorch/graph/background.h"
+#include "distorch/graph/exception_name.h"
 #include "distorch/graph/json_text.h"
+#include "distorch/graph/list_inputs.h"
 #include "distorch/graph/run_graph.h"
 #include "distorch/graph/schedule.h"
 
@@ -21,24 +23,6 @@ namespace {
 std::int64_t now_ms() {
   auto now = std::chrono::system_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
-}
-
-const char* exception_name(ErrorKind kind) {
-  switch (kind) {
-    case ErrorKind::Usage: return "ValueError";
-    case ErrorKind::Format: return "FormatError";
-    case ErrorKind::MissingFile: return "FileNotFoundError";
-    case ErrorKind::MissingWeight: return "MissingWeightError";
-    case ErrorKind::Shape: return "ShapeError";
-    case ErrorKind::OutOfMemory: return "OOMError";
-    case ErrorKind::Interrupted: return "Interrupted";
-    case ErrorKind::Internal: return "RuntimeError";
-  }
-  return "RuntimeError";
-}
-
-bool says_out_of_memory(std::string_view text) {
-  return lower(text).find("out of memory") != std::string::npos;
 }
 
 // One element of an output slot while calls are collected: a value, or a link into the node's
@@ -73,15 +57,18 @@ class Run : public CallListener {
     try {
       prepare();
       while (!schedule_.empty()) {
+        hear_background();
         auto next = schedule_.pick();
+        if (!next && background_.running()) continue;
         if (!next) {
-          current_ = schedule_.remaining().front();
+          current_ = schedule_.circle().at(0);
           throw Error(ErrorKind::Usage, graph_.place_of(current_),
                       "waits for its own result (dependency cycle)");
         }
         current_ = *next;
         if (execute(*next) == Step::Done) complete(*next);
       }
+      executor_.cache_.end_prompt(expanding_owners_);
       report(ExecutionSuccess{request_.prompt_id, now_ms()});
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::Interrupted)
@@ -97,14 +84,7 @@ class Run : public CallListener {
     return std::move(result_);
   }
 
-  void on_progress(double value, double max) override {
-    NodeState& state = touch(current_);
-    state.value = value;
-    state.max = max;
-    send_progress_state();
-    flush_preview();
-    sink_.send(Progress{request_.prompt_id, current_, value, max});
-  }
+  void on_progress(double value, double max) override { progressed(current_, value, max); }
   void on_preview(const Value& image) override {
     flush_preview();
     preview_ = image;
@@ -144,6 +124,21 @@ class Run : public CallListener {
       it = present.count(it->first) ? std::next(it) : executor_.states_.erase(it);
   }
 
+  // --- background nodes
+  // Passes on what they report; waits a moment for it where nothing else can be done.
+  void hear_background() {
+    while (background_.running()) {
+      bool wait = !schedule_.pick();
+      if (wait) throw_if_interrupted();
+      auto news = background_.next(wait);
+      if (!news) return;
+      if (news->progress)
+        progressed(news->node, news->progress->first, news->progress->second);
+      else
+        schedule_.resume(news->node);
+    }
+  }
+
   // --- schedule
   // Makes sure that `start` has a result or will have one.
   void need(const std::string& start) {
@@ -157,10 +152,11 @@ class Run : public CallListener {
         throw Error(ErrorKind::Usage, graph_.place_of(current_),
                     fmt::format("needs node {}, which does not exist", id));
       if (schedule_.contains(id) || available(id)) continue;
-      schedule_.add(id, found->type->output_node);
+      schedule_.add(id, found->type->output_node, found->type->background);
       for (auto& [input, link] : found->links()) {
         if (input->lazy() || input->raw_link()) continue;
         stack.push_back(link.node);
+        readers_[link.node].insert(id);
         blocks.emplace_back(link.node, id);
       }
     }
@@ -189,8 +185,11 @@ class Run : public CallListener {
     std::vector<std::string> sources;
     for (auto& [input, link] : graph_.at(id).links()) sources.push_back(link.node);
     auto made = expanded_.find(id);
-    if (made != expanded_.end())
+    if (made != expanded_.end()) {
       sources.insert(sources.end(), made->second.begin(), made->second.end());
+      expanded_.erase(made);  // it may have to run, and to expand, again
+      ++rounds_[id];
+    }
     for (auto& source : sources) {
       auto readers = readers_.find(source);
       if (readers == readers_.end()) continue;
@@ -201,6 +200,10 @@ class Run : public CallListener {
 
   // --- one node
   Step execute(const std::string& id) {
+    if (background_.has(id)) {
+      store(id, collect_all(id, graph_.at(id), background_.take(id)));
+      return Step::Done;
+    }
     if (auto cached = executor_.cache_.find(graph_.key_of(id))) {
       answer_from_cache(id, cached);
       return Step::Done;
@@ -217,9 +220,15 @@ class Run : public CallListener {
     touch(id);
     send_progress_state();
     sink_.send(Executing{request_.prompt_id, id, graph_.display(id)});
-    std::map<std::string, std::vector<Value>> inputs = gather(id, node);
+    ListInputs inputs = gather(id, node);
     if (ask_lazy(id, node, inputs)) return Step::Waiting;
-    Collected collected = call_all(id, node, inputs);
+    auto calls = calls_of(id, node, inputs);
+    if (node.type->background) {
+      schedule_.suspend(id);
+      background_.start(id, std::move(calls));
+      return Step::Waiting;
+    }
+    Collected collected = collect_all(id, node, std::move(calls));
     if (await_expansion(id, collected)) {
       pending_[id] = std::move(collected);
       return Step::Waiting;
@@ -236,13 +245,17 @@ class Run : public CallListener {
     finish_state(id);
   }
 
-  std::map<std::string, std::vector<Value>> gather(const std::string& id, const RunNode& node) {
-    std::map<std::string, std::vector<Value>> values;
+  ListInputs gather(const std::string& id, const RunNode& node) {
+    ListInputs values;
     const Json& inputs = node.inputs();
     for (auto& input : node.declared()) {
       auto found = inputs.find(input.name);
       if (found == inputs.end()) continue;
       auto link = as_link(*found);
+      if (const Value* held = graph_.held_by(node, *found)) {
+        values[input.name] = {*held};
+        continue;
+      }
       if (!link || input.raw_link()) {
         bool wrapped = found->is_object() && found->contains("__value__");
         values[input.name] = {Value::constant(wrapped ? (*found)["__value__"] : *found)};
@@ -260,13 +273,13 @@ class Run : public CallListener {
   }
 
   // Asks a node with lazy inputs what it still needs. True: it waits for more.
-  bool ask_lazy(const std::string& id, const RunNode& node,
-                const std::map<std::string, std::vector<Value>>& inputs) {
+  bool ask_lazy(const std::string& id, const RunNode& node, const ListInputs& inputs) {
     if (!node.type->needed_lazy) return false;
     std::set<std::string> wanted;
-    for (std::size_t i = 0, calls = call_count(id, node, inputs); i < calls; ++i) {
+    for (std::size_t i = 0, calls = call_count(*node.type, graph_.place_of(id), inputs); i < calls;
+         ++i) {
       Call::Inputs given = surroundings(id);
-      given.values = slice(node, inputs, i);
+      given.values = slice(*node.type, inputs, i);
       if (blocker_in(given.values)) continue;
       for (auto& name : node.type->needed_lazy(Call(*node.type, std::move(given))))
         wanted.insert(name);
@@ -281,35 +294,6 @@ class Run : public CallListener {
     return waiting;
   }
 
-  static std::size_t call_count(const std::string& id, const RunNode& node,
-                                const std::map<std::string, std::vector<Value>>& inputs) {
-    if (node.type->input_is_list) return 1;
-    std::size_t longest = 0;
-    for (auto& [name, values] : inputs) longest = std::max(longest, values.size());
-    if (longest == 0) return 1;
-    for (auto& [name, values] : inputs)
-      if (values.empty())
-        throw Error(ErrorKind::Usage, fmt::format("node {} ({})", id, node.type->name),
-                    fmt::format("input '{}' is an empty list while others are not", name));
-    return longest;
-  }
-
-  static std::map<std::string, std::vector<Value>> slice(
-      const RunNode& node, const std::map<std::string, std::vector<Value>>& inputs, std::size_t i) {
-    if (node.type->input_is_list) return inputs;
-    std::map<std::string, std::vector<Value>> one;
-    for (auto& [name, values] : inputs)
-      if (!values.empty()) one[name] = {values[std::min(i, values.size() - 1)]};
-    return one;
-  }
-
-  static const Value* blocker_in(const std::map<std::string, std::vector<Value>>& inputs) {
-    for (auto& [name, values] : inputs)
-      for (auto& value : values)
-        if (value.is_blocker()) return &value;
-    return nullptr;
-  }
-
   Call::Inputs surroundings(const std::string& id) {
     Call::Inputs given = graph_.surroundings(id);
     given.context = &context_;
@@ -318,32 +302,48 @@ class Run : public CallListener {
     return given;
   }
 
-  Collected call_all(const std::string& id, const RunNode& node,
-                     const std::map<std::string, std::vector<Value>>& inputs) {
+  // One call for each element; null where it is blocked.
+  BackgroundCalls::Calls calls_of(const std::string& id, const RunNode& node,
+                                  const ListInputs& inputs) {
+    BackgroundCalls::Calls calls;
+    for (std::size_t i = 0, count = call_count(*node.type, graph_.place_of(id), inputs); i < count;
+         ++i) {
+      Call::Inputs given = surroundings(id);
+      if (node.type->background) given.listener = background_.listener(id);
+      given.values = slice(*node.type, inputs, i);
+      const Value* blocker = blocker_in(given.values);
+      if (blocker) report_blocked(id, *blocker);
+      calls.push_back(blocker ? nullptr : std::make_unique<Call>(*node.type, std::move(given)));
+    }
+    return calls;
+  }
+
+  // What the calls gave; those of nodes that are not background nodes are made one by one.
+  Collected collect_all(const std::string& id, const RunNode& node, BackgroundCalls::Calls calls) {
     Collected collected;
     collected.slots.resize(node.type->outputs.size());
-    std::size_t calls = call_count(id, node, inputs);
-    for (std::size_t i = 0; i < calls; ++i) {
-      Call::Inputs given = surroundings(id);
-      given.values = slice(node, inputs, i);
-      if (const Value* blocker = blocker_in(given.values)) {
-        report_blocked(id, *blocker);
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      auto call = std::move(calls[i]);
+      if (!call) {
         for (auto& slot : collected.slots) slot.push_back({Value::blocker(), {}});
         continue;
       }
-      throw_if_interrupted();
-      Call call(*node.type, std::move(given));
-      node.type->run(call);
-      collect(id, node, call, i, collected);
+      if (!node.type->background) {
+        throw_if_interrupted();
+        node.type->run(*call);
+      }
+      collect(id, node, *call, i, collected);
     }
     return collected;
   }
 
   void collect(const std::string& id, const RunNode& node, const Call& call, std::size_t index,
                Collected& collected) {
-    std::string prefix = fmt::format("{}.{}.0.", id, index);
-    if (!call.expansion().is_null())
-      for (auto& output : graph_.expand(id, prefix, call.expansion())) await(output, id);
+    std::string prefix = fmt::format("{}.{}.{}.", id, index, rounds_[id]);
+    if (!call.expansion().is_null()) {
+      expanding_owners_.insert(graph_.owner_of(graph_.visible(id)));
+      for (auto& output : graph_.expand(id, prefix, call)) await(output, id);
+    }
     for (std::size_t slot = 0; slot < collected.slots.size(); ++slot) {
       const Call::Output& output = call.outputs()[slot];
       for (auto& link : output.links)
@@ -403,8 +403,9 @@ class Run : public CallListener {
     note_ui(id, result->ui);
     finish_state(id);
     bool made = !graph_.at(id).parent.empty();
-    executor_.cache_.store(graph_.key_of(id), made ? graph_.owner_of(graph_.visible(id)) : "",
-                           result);
+    CacheKey key = graph_.key_of(id);
+    if (!graph_.never_equal(id))
+      executor_.cache_.store(key, made ? graph_.owner_of(graph_.visible(id)) : "", result);
     results_[id] = std::move(result);
     result_.executed.push_back(id);
   }
@@ -429,6 +430,15 @@ class Run : public CallListener {
   }
 
   void send_progress_state() { sink_.send(ProgressState{request_.prompt_id, states_}); }
+
+  void progressed(const std::string& id, double value, double max) {
+    NodeState& state = touch(id);
+    state.value = value;
+    state.max = max;
+    send_progress_state();
+    flush_preview();
+    sink_.send(Progress{request_.prompt_id, id, value, max});
+  }
 
   void flush_preview() {
     if (preview_.empty()) return;
@@ -503,7 +513,7 @@ class Run : public CallListener {
     return shown;
   }
 
-  std::map<std::string, std::vector<Value>> gather_quietly(const std::string& id) {
+  ListInputs gather_quietly(const std::string& id) {
     try {
       return gather(id, graph_.at(id));
     } catch (const std::exception&) {
@@ -533,10 +543,14 @@ class Run : public CallListener {
   std::unordered_map<std::string, Collected> pending_;  // expanded, waiting for results
   // made nodes that it waits for
   std::unordered_map<std::string, std::vector<std::string>> expanded_;
+  std::unordered_map<std::string, int> rounds_;  // how often a node has run before and expanded
   std::unordered_map<std::string, std::size_t> touched_;
   std::vector<NodeState> states_;
   std::string current_;
   Value preview_;
+  std::set<std::string> expanding_owners_;
+  // Last: its threads end before anything goes that they use.
+  BackgroundCalls background_{&context_};
 };
 
 RunResult Executor::run(const RunRequest& request, EventSink& sink) {

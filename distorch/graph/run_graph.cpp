@@ -12,6 +12,8 @@ namespace distorch::graph {
 namespace {
 
 constexpr std::size_t kMaxNodes = 100'000;  // that one prompt may grow to
+// The key under which an input of a made node has the number of the value that it holds.
+constexpr const char* kHeld = "__held__";
 
 RunNode with_live_inputs(RunNode node) {
   node.live = live_inputs(*node.type, node.inputs());
@@ -93,6 +95,10 @@ Call::Inputs RunGraph::surroundings(const std::string& id) const {
   given.prompt = &request_.prompt;
   given.extra_pnginfo = &request_.extra_pnginfo;
   given.context = request_.context;
+  given.find_node = [this](const std::string& other) {
+    const RunNode* node = find(other);
+    return node ? node->json : nullptr;
+  };
   return given;
 }
 
@@ -120,12 +126,15 @@ CacheKey RunGraph::key_of(const std::string& start) {
 
 CacheKey RunGraph::make_key(const std::string& id) {
   KeyBuilder builder;
+  const std::uint64_t nonce_before = nonce_;
   auto found = nodes_.find(id);
   if (found == nodes_.end()) {
     builder.add(unequal());
+    never_equal_.insert(id);
     return builder.key();
   }
   const RunNode& node = found->second;
+  bool alone = false;
   builder.add(node.type->name);
   builder.add(change_value(id, node));
   bool own_id = node.type->not_idempotent;
@@ -137,12 +146,15 @@ CacheKey RunGraph::make_key(const std::string& id) {
     builder.add(name);
     auto link = as_link(*value);
     builder.add(link ? "link" : json_line(*value));
+    alone = alone || held_by(node, *value);
     if (!link) continue;
+    alone = alone || never_equal(link->node);
     auto source = keys_.find(link->node);
     builder.add(source == keys_.end() ? unequal() : std::string());  // a circle: never equal
     if (source != keys_.end()) builder.add(source->second);
     builder.add(std::to_string(link->slot));
   }
+  if (alone || nonce_ != nonce_before) never_equal_.insert(id);
   return builder.key();
 }
 
@@ -166,13 +178,38 @@ std::string RunGraph::change_value(const std::string& id, const RunNode& node) {
   }
 }
 
+Json RunGraph::made_node(const Json& node, const std::string& prefix, const Call& call) {
+  Json copy = node;
+  auto inputs = copy.is_object() ? copy.find("inputs") : copy.end();
+  if (inputs == copy.end() || !inputs->is_object()) return copy;
+  for (auto& [name, value] : inputs->items()) {
+    if (auto link = as_link(value)) {
+      if (call.expansion().contains(link->node)) value[0] = prefix + link->node;
+    } else if (value.is_object() && value.contains(kHeldInCall)) {
+      held_[++nonce_] = call.held().at(value[kHeldInCall].get<std::size_t>());
+      value = {{kHeld, nonce_}};
+    }
+  }
+  return copy;
+}
+
+const Value* RunGraph::held_by(const RunNode& node, const Json& input) const {
+  if (node.parent.empty() || !input.is_object()) return nullptr;
+  auto number = input.find(kHeld);
+  if (number == input.end() || !number->is_number_unsigned()) return nullptr;
+  auto found = held_.find(number->get<std::uint64_t>());
+  return found == held_.end() ? nullptr : &found->second;
+}
+
 std::vector<std::string> RunGraph::expand(const std::string& id, const std::string& prefix,
-                                          const Json& graph) {
+                                          const Call& call) {
+  const Json& graph = call.expansion();
   if (nodes_.size() + graph.size() > kMaxNodes)
     throw Error(ErrorKind::Usage, place_of(id), "expands to too many nodes");
+  std::vector<std::string> outputs;
   for (auto& [local, node] : graph.items()) {
     std::string full = prefix + local;
-    Json copy = node;
+    Json copy = made_node(node, prefix, call);
     const NodeType* type =
         copy.is_object() && copy.contains("class_type") && copy["class_type"].is_string()
             ? &catalog_.get(copy["class_type"].get<std::string>())
@@ -182,19 +219,13 @@ std::vector<std::string> RunGraph::expand(const std::string& id, const std::stri
                   fmt::format("expands to node '{}' without a class", local));
     if (nodes_.count(full))
       throw Error(ErrorKind::Internal, place_of(id), fmt::format("expands to node {} twice", full));
-    if (copy.contains("inputs") && copy["inputs"].is_object())
-      for (auto& [name, value] : copy["inputs"].items())
-        if (auto link = as_link(value); link && graph.contains(link->node))
-          value[0] = prefix + link->node;
     std::string shown = id;
     if (copy.contains("override_display_id") && copy["override_display_id"].is_string())
       shown = copy["override_display_id"].get<std::string>();
     made_.push_back(std::move(copy));
     nodes_[full] = with_live_inputs({&made_.back(), type, id, shown == full ? id : shown});
+    if (type->output_node) outputs.push_back(full);
   }
-  std::vector<std::string> outputs;
-  for (auto& [local, node] : graph.items())
-    if (at(prefix + local).type->output_node) outputs.push_back(prefix + local);
   return outputs;
 }
 

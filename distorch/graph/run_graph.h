@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -54,15 +55,21 @@ class RunGraph {
   /// The call's prompt, context and id, without inputs.
   Call::Inputs surroundings(const std::string& id) const;
 
-  /// Adds the graph that node `id` made; local ids get `prefix`. Returns the ids of the output
-  /// nodes in it.
+  /// Whether no node ever equals this one, so that there is no use in keeping its result.
+  bool never_equal(const std::string& id) const { return never_equal_.count(id) != 0; }
+
+  /// Adds the graph that a call of node `id` made; local ids get `prefix`. Returns the ids of the
+  /// output nodes in it.
   std::vector<std::string> expand(const std::string& id, const std::string& prefix,
-                                  const Json& graph);
+                                  const Call& call);
+  /// The value that an input of a made node holds (Call::hold); null where it is none.
+  const Value* held_by(const RunNode& node, const Json& input) const;
 
  private:
   CacheKey make_key(const std::string& id);
   std::string change_value(const std::string& id, const RunNode& node);
   std::string unequal();
+  Json made_node(const Json& node, const std::string& prefix, const Call& call);
 
   const Catalog& catalog_;
   const RunRequest& request_;
@@ -70,6 +77,8 @@ class RunGraph {
   std::unordered_map<std::string, RunNode> nodes_;
   std::deque<Json> made_;  // nodes made by expansion
   std::unordered_map<std::string, CacheKey> keys_;
+  std::unordered_set<std::string> never_equal_;
+  std::unordered_map<std::uint64_t, Value> held_;
 };
 
 }  // namespace distorch::graph

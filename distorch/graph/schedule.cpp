@@ -2,9 +2,9 @@
 
 namespace distorch::graph {
 
-bool Schedule::add(const std::string& id, bool is_output) {
+bool Schedule::add(const std::string& id, bool is_output, bool background) {
   if (!index_.emplace(id, next_).second) return false;
-  nodes_[next_] = {id, is_output, {}, {}};
+  nodes_[next_] = {id, is_output, background, {}, {}};
   ready_.insert(next_++);
   return true;
 }
@@ -20,6 +20,8 @@ bool Schedule::is_output(std::size_t order) const { return nodes_.at(order).is_o
 
 std::optional<std::string> Schedule::pick() const {
   if (ready_.empty()) return std::nullopt;
+  for (std::size_t i : ready_)
+    if (nodes_.at(i).background) return nodes_.at(i).id;
   for (std::size_t i : ready_)
     if (is_output(i)) return nodes_.at(i).id;
   for (std::size_t i : ready_)
@@ -43,6 +45,23 @@ void Schedule::finish(const std::string& id) {
   ready_.erase(done);
   nodes_.erase(done);
   index_.erase(id);
+}
+
+std::vector<std::string> Schedule::circle() const {
+  std::vector<std::string> path;
+  std::unordered_map<std::size_t, std::size_t> places;
+  if (nodes_.empty()) return path;
+  for (std::size_t at = nodes_.begin()->first; places.emplace(at, path.size()).second;) {
+    const Node& node = nodes_.at(at);
+    path.push_back(node.id);
+    if (node.blocked_by.empty()) return {};
+    at = *node.blocked_by.begin();
+    if (places.count(at)) {
+      path.erase(path.begin(), path.begin() + static_cast<std::ptrdiff_t>(places[at]));
+      break;
+    }
+  }
+  return path;
 }
 
 std::vector<std::string> Schedule::remaining() const {

@@ -12,8 +12,8 @@ namespace distorch::graph {
 /// be added while the run goes on (lazy inputs, expansion).
 class Schedule {
  public:
-  /// True when the node was new.
-  bool add(const std::string& id, bool is_output);
+  /// True when the node was new. Background nodes come first: others run while they wait.
+  bool add(const std::string& id, bool is_output, bool background = false);
   bool contains(const std::string& id) const { return index_.count(id) != 0; }
   /// `to` waits for `from`; both must have been added.
   void block(const std::string& from, const std::string& to);
@@ -24,11 +24,17 @@ class Schedule {
   /// The node is done: those that wait for it wait no more.
   void finish(const std::string& id);
   std::vector<std::string> remaining() const;
+  /// The node is not picked until resume().
+  void suspend(const std::string& id) { ready_.erase(index_.at(id)); }
+  void resume(const std::string& id) { ready_.insert(index_.at(id)); }
+  /// Where pick() finds none and none is suspended: nodes of which each waits for the next and the
+  /// last for the first.
+  std::vector<std::string> circle() const;
 
  private:
   struct Node {
     std::string id;
-    bool is_output = false;
+    bool is_output = false, background = false;
     std::set<std::size_t> blocked_by, blocks;
   };
   bool is_output(std::size_t order) const;

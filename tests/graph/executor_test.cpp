@@ -2,44 +2,15 @@
 
 #include <doctest/doctest.h>
 
+#include "bench.h"
 #include "distorch/base/run_token.h"
 #include "distorch/graph/validation.h"
-#include "fake_nodes.h"
 
 using namespace distorch;
 using namespace distorch::graph;
 using namespace distorch::graph::testing;
 
 namespace {
-
-// One executor with its journal; run() validates first, as every caller does.
-struct Bench {
-  explicit Bench(CacheMode mode = CacheMode::Classic, std::size_t size = 0)
-      : executor(catalog, mode, size) {
-    context.set(journal);
-  }
-  RunResult run(const char* text) { return run(prompt_of(text)); }
-  RunResult run(Json prompt) {
-    events = Recorder();
-    Validation checked = validate(prompt, catalog, {.context = &context});
-    for (auto& line : checked.lines()) FAIL_CHECK(line);
-    RunRequest request;
-    request.prompt = prompt;
-    request.outputs = checked.good_outputs;
-    request.prompt_id = "p";
-    request.context = &context;
-    return executor.run(request, events);
-  }
-  std::string shown(const RunResult& result, const char* node) {
-    return result.outputs.contains(node) ? result.outputs[node]["text"].dump() : "nothing";
-  }
-
-  Catalog catalog = fake_catalog();
-  Journal journal;
-  Context context;
-  Executor executor;
-  Recorder events;
-};
 
 const char* kSmall = R"({
   "1": {"class_type": "Number", "inputs": {"value": 5}},

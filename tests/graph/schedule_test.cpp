@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include <random>
 
 using namespace distorch::graph;
@@ -42,4 +44,29 @@ TEST_CASE("schedule: nodes that wait for each other give no pick") {
   schedule.block("b", "a");
   CHECK_FALSE(schedule.pick());
   CHECK(schedule.remaining().size() == 2);
+}
+
+TEST_CASE("schedule: a circle is named without those that wait for it") {
+  Schedule schedule;
+  for (const char* id : {"end", "a", "b", "c"}) schedule.add(id, id == std::string("end"));
+  schedule.block("b", "end");
+  schedule.block("a", "b");
+  schedule.block("b", "c");
+  schedule.block("c", "a");
+  auto circle = schedule.circle();
+  std::sort(circle.begin(), circle.end());
+  CHECK(circle == std::vector<std::string>{"a", "b", "c"});
+}
+
+TEST_CASE("schedule: background nodes first, a suspended one is not picked") {
+  Schedule schedule;
+  schedule.add("shown", true);
+  schedule.add("waits", false, true);
+  CHECK(schedule.pick() == "waits");
+  schedule.suspend("waits");
+  CHECK(schedule.pick() == "shown");
+  schedule.finish("shown");
+  CHECK_FALSE(schedule.pick());
+  schedule.resume("waits");
+  CHECK(schedule.pick() == "waits");
 }
