@@ -49,6 +49,16 @@ void AtomicFile::write_hole(std::int64_t bytes) {
   if (end < 0 || ::ftruncate(descriptor_, end) != 0) throw failure(path_, "write");
 }
 
+void AtomicFile::write_at(std::int64_t offset, std::string_view bytes) {
+  while (!bytes.empty()) {
+    auto count = ::pwrite(descriptor_, bytes.data(), bytes.size(), offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw failure(path_, "write");
+    bytes.remove_prefix(static_cast<std::size_t>(count));
+    offset += count;
+  }
+}
+
 void AtomicFile::close() {
   if (descriptor_ < 0) return;
   int result = ::close(descriptor_);

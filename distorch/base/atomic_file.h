@@ -20,6 +20,8 @@ class AtomicFile {
   void write(std::string_view bytes);
   /// So many zeros, which take no room where the file system can keep holes.
   void write_hole(std::int64_t bytes);
+  /// Writes at a place of the file, which grows as needed; write() goes on where it was.
+  void write_at(std::int64_t offset, std::string_view bytes);
   /// Replaces a file of that name.
   void commit();
   /// Gives the file its name only if no other file has it; false (and still uncommitted) otherwise.

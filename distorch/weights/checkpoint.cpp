@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "distorch/base/error.h"
+#include "distorch/quant/four_bit.h"
 #include "distorch/quant/joined.h"
 
 namespace distorch::weights {
@@ -64,6 +65,60 @@ const quant::Encoding& marked(const Stored& marker, const std::string& weight) {
               fmt::format("'{}' is packed as '{}', which is not supported", weight, format));
 }
 
+/// A marker may promise what the file has not.
+void check_companions(const quant::Encoding& encoding, const std::vector<bool>& present,
+                      const std::string& weight, const std::string& path) {
+  for (std::size_t i = 0; i < present.size(); ++i)
+    if (const auto& wanted = encoding.companions()[i]; !present[i] && !wanted.optional)
+      throw Error(ErrorKind::Format, path,
+                  fmt::format("'{}' is packed as '{}' and lacks its '{}'", weight, encoding.name(),
+                              wanted.names[0]));
+}
+
+/// Encoding::shape_of(), whose error names the file and the weight.
+std::vector<std::int64_t> shape_of(const quant::Encoding& encoding,
+                                   const std::vector<std::int64_t>& values,
+                                   const std::vector<std::vector<std::int64_t>>& companions,
+                                   const std::string& weight, const std::string& path) {
+  try {
+    return encoding.shape_of(values, companions);
+  } catch (const Error& error) {
+    throw Error(
+        ErrorKind::Format, path,
+        fmt::format("'{}' is packed as '{}': {}", weight, encoding.name(), error.sentence()));
+  }
+}
+
+/// What the file says in words of a weight of bitsandbytes: its shape, by which its bytes and
+/// magnitudes go row by row.
+void describe_four_bit(Stored& stored, const std::string& name) {
+  enum { kAbsmax, kMap, kState, kNestedAbsmax, kNestedMap };
+  const auto where = fmt::format("{}: '{}'", stored.file->path().string(), name);
+  auto& parts = stored.parts;
+  const auto bytes = parts[kState].file->mapping()->bytes(parts[kState].range());
+  const auto state =
+      quant::read_quant_state({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, where);
+  auto elements = [](const Stored& part) {
+    return part.file ? c10::multiply_integers(part.shape) : 0;
+  };
+  quant::check_sizes(state,
+                     {.bytes = stored.size_bytes,
+                      .absmax = elements(parts[kAbsmax]),
+                      .map = elements(parts[kMap]),
+                      .nested_absmax = elements(parts[kNestedAbsmax]),
+                      .nested_map = elements(parts[kNestedMap])},
+                     where);
+  stored.encoding = &quant::four_bit(state);
+  stored.shape = state.shape;
+  const auto rows = state.goes_by_rows() ? state.shape[0] : 1;
+  stored.value_shape = {rows, stored.size_bytes / rows};
+  parts[kAbsmax].shape = {rows, elements(parts[kAbsmax]) / rows};
+  // Tables are the same for all rows, however many there are.
+  for (int table : {kMap, kNestedAbsmax, kNestedMap})
+    if (parts[table].file) parts[table].shape = {1, elements(parts[table])};
+  parts[kState] = {};
+}
+
 }  // namespace
 
 /// Packed weights take their companions, which are then no tensors of their own. Source of the
@@ -98,11 +153,14 @@ void Checkpoint::gather_packed() {
       stored.encoding = encoding;
       std::vector<std::vector<std::int64_t>> shapes;
       for (const auto& part : parts) shapes.push_back(part.shape);
-      if (auto shape = encoding->shape_of(stored.shape, shapes); shape != stored.shape) {
+      check_companions(*encoding, present, name, path_);
+      if (auto shape = shape_of(*encoding, stored.shape, shapes, name, path_);
+          shape != stored.shape) {
         stored.value_shape = std::move(stored.shape);
         stored.shape = std::move(shape);
       }
       stored.parts = std::move(parts);
+      if (encoding == &quant::nf4() || encoding == &quant::fp4()) describe_four_bit(stored, name);
       taken.insert(taken.end(), names.begin(), names.end());
       break;
     }
@@ -157,6 +215,9 @@ Stored rows_of(const Stored& stored, std::int64_t first_row, std::int64_t rows) 
   if (!part.value_shape.empty()) part.value_shape[0] = rows;
   part.offset_bytes += first_row * row_bytes;
   part.size_bytes = rows * row_bytes;
+  if (const auto* state = stored.encoding ? quant::state_of(*stored.encoding) : nullptr)
+    part.encoding = &quant::four_bit_from(
+        *stored.encoding, first_row * (c10::multiply_integers(stored.shape) / all / state->block));
   for (auto& companion : part.parts)
     if (companion.file && all > 1 && !companion.shape.empty() && companion.shape[0] == all)
       companion = rows_of(companion, first_row, rows);
@@ -171,6 +232,11 @@ void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::in
     throw Error(ErrorKind::Shape, path_,
                 fmt::format("'{}' wants rows {} to {} of a tensor of shape [{}]", name, first_row,
                             first_row + rows, fmt::join(stored.shape, ", ")));
+  if (stored.encoding && quant::state_of(*stored.encoding) &&
+      stored.value_shape[0] != stored.shape[0])
+    throw Error(
+        ErrorKind::Format, path_,
+        fmt::format("'{}' is made of rows of a weight whose blocks go over their ends", name));
   add(name, rows_of(stored, first_row, rows));
 }
 
@@ -219,7 +285,10 @@ std::int64_t Checkpoint::size_bytes() const {
 
 DType Checkpoint::main_dtype() const {
   std::map<DType, std::int64_t> bytes;
-  for (const auto& [name, stored] : tensors_) bytes[stored.dtype] += stored.size_bytes;
+  // Packed bytes do not say what they stand for; what is packed so was mostly made of bf16.
+  for (const auto& [name, stored] : tensors_)
+    bytes[stored.encoding && stored.dtype == DType::U8 ? DType::BF16 : stored.dtype] +=
+        stored.size_bytes;
   auto most = std::max_element(bytes.begin(), bytes.end(),
                                [](const auto& a, const auto& b) { return a.second < b.second; });
   return most == bytes.end() ? DType::F32 : most->first;
