@@ -19,6 +19,18 @@ Error failure(const std::filesystem::path& path, const char* doing) {
   return Error(kind, path.string(), fmt::format("cannot {}: {}", doing, std::strerror(errno)));
 }
 
+std::string own_path(int descriptor) { return fmt::format("/proc/self/fd/{}", descriptor); }
+
+// A file in the folder of `path` that has no name yet; -1 where it would never get one.
+int open_nameless(const std::filesystem::path& path) {
+  auto folder = path.parent_path();
+  int descriptor =
+      ::open(folder.empty() ? "." : folder.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644);
+  if (descriptor < 0 || ::access(own_path(descriptor).c_str(), F_OK) == 0) return descriptor;
+  ::close(descriptor);
+  return -1;
+}
+
 }  // namespace
 
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
@@ -26,13 +38,16 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   temporary_ = path_;
   temporary_.replace_filename(
       fmt::format(".{}.{}.{}.part", path_.filename().string(), ::getpid(), counter.fetch_add(1)));
+  descriptor_ = open_nameless(path_);
+  if (descriptor_ >= 0) return;
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (descriptor_ < 0) throw failure(path_, "write");
+  has_temporary_ = true;
 }
 
 AtomicFile::~AtomicFile() {
   if (descriptor_ >= 0) ::close(descriptor_);
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  if (has_temporary_) ::unlink(temporary_.c_str());
 }
 
 void AtomicFile::write(std::string_view bytes) {
@@ -59,27 +74,41 @@ void AtomicFile::write_at(std::int64_t offset, std::string_view bytes) {
   }
 }
 
-void AtomicFile::close() {
-  if (descriptor_ < 0) return;
-  int result = ::close(descriptor_);
-  descriptor_ = -1;
-  if (result != 0) throw failure(path_, "finish");
+// Some file systems tell only when a descriptor is closed that there was no room.
+void AtomicFile::flush() {
+  int copy = ::dup(descriptor_);
+  if (copy < 0 || ::close(copy) != 0) throw failure(path_, "finish");
+}
+
+// False where it is not done, with errno.
+bool AtomicFile::link_as(const std::filesystem::path& name) {
+  if (has_temporary_) return ::link(temporary_.c_str(), name.c_str()) == 0;
+  return ::linkat(AT_FDCWD, own_path(descriptor_).c_str(), AT_FDCWD, name.c_str(),
+                  AT_SYMLINK_FOLLOW) == 0;
+}
+
+void AtomicFile::rename_to(const std::filesystem::path& name) {
+  if (::rename(temporary_.c_str(), name.c_str()) != 0) throw failure(name, "rename into place");
+  has_temporary_ = false;
 }
 
 void AtomicFile::commit() {
-  close();
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) throw failure(path_, "rename into place");
-  temporary_.clear();
+  flush();
+  if (!has_temporary_) {
+    if (!link_as(temporary_)) throw failure(path_, "name");
+    has_temporary_ = true;
+  }
+  rename_to(path_);
 }
 
 bool AtomicFile::commit_if_absent(const std::filesystem::path& name) {
-  close();
-  if (::link(temporary_.c_str(), name.c_str()) != 0) {
+  flush();
+  if (!link_as(name)) {
     if (errno == EEXIST) return false;
+    if (!has_temporary_) throw failure(name, "name");
     // File systems without hard links: fall back on a rename when nothing is there.
     if (std::filesystem::exists(name)) return false;
-    if (::rename(temporary_.c_str(), name.c_str()) != 0) throw failure(name, "rename into place");
-    temporary_.clear();
+    rename_to(name);
   }
   path_ = name;
   return true;

@@ -6,8 +6,10 @@
 
 namespace distorch {
 
-/// A file that appears under its name only when it is complete: written beside it under a temporary
-/// name, flushed, then renamed. Without commit() the destructor removes what was written.
+/// A file that appears under its name only when it is complete: written without a name, so that
+/// nothing is left of it where the process is killed, flushed, then named. Where the file system
+/// knows no nameless files it has a temporary name beside its own, ".<name>.<process>.<n>.part".
+/// Without commit() what was written goes with this object.
 /// Errors: Error(OutOfMemory) where the disk is full, Error(Usage) where the folder cannot be
 /// written.
 class AtomicFile {
@@ -29,10 +31,13 @@ class AtomicFile {
   const std::filesystem::path& path() const { return path_; }
 
  private:
-  void close();
+  void flush();
+  bool link_as(const std::filesystem::path& name);
+  void rename_to(const std::filesystem::path& name);
 
   std::filesystem::path path_;
   std::filesystem::path temporary_;
+  bool has_temporary_ = false;
   int descriptor_ = -1;
 };
 

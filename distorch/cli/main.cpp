@@ -93,6 +93,8 @@ int main(int argc, char** argv) {
   process_run = distorch::current_run().get();
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
+  // Broken pipes, and files that pass a limit of their size (ulimit -f), are errors of the write.
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
   return run_guarded(chosen);
 }

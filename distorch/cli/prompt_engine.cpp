@@ -16,6 +16,7 @@
 #include "distorch/device/memory.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/server/node_replacements.h"
+#include "distorch/streaming/engine_watch.h"
 
 namespace distorch::cli {
 
@@ -135,6 +136,18 @@ void PromptEngine::look_ahead(const Json& prompt) {
 
 Json PromptEngine::devices() {
   return as_json(app_.engine.devices(), device::load_links(device::default_link_file()));
+}
+
+server::EngineNumbers PromptEngine::numbers() {
+  auto state = streaming::engine_watch().state();
+  return {.held_bytes = state.held_bytes(),
+          .link_bytes = state.link_bytes,
+          .placed = state.counts.placed,
+          .reused = state.counts.reused,
+          .evicted = state.counts.evicted,
+          .evicted_bytes = state.counts.evicted_bytes,
+          .shrunk = state.counts.shrunk,
+          .shrunk_bytes = state.counts.shrunk_bytes};
 }
 
 Json PromptEngine::plan(const Json& prompt, const std::vector<std::string>& outputs) {

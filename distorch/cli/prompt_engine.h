@@ -27,6 +27,7 @@ class PromptEngine final : public server::PromptRunner, public server::MachineVi
   void look_ahead(const graph::Json& prompt) override;
 
   graph::Json devices() override;
+  server::EngineNumbers numbers() override;
   graph::Json plan(const graph::Json& prompt, const std::vector<std::string>& outputs) override;
 
  private:

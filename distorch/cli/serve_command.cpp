@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <fstream>
@@ -112,6 +113,14 @@ void announce(const Options& options, const server::Listener& listener) {
         "127.0.0.1 only");
 }
 
+/// A prompt would say it too, but only after its work is done.
+void look_at_output(const std::filesystem::path& folder) {
+  std::error_code code;
+  std::filesystem::create_directories(folder, code);
+  if (!std::filesystem::is_directory(folder, code) || ::access(folder.c_str(), W_OK) != 0)
+    log::warn("{}: cannot be written; prompts that save pictures will fail", folder.string());
+}
+
 void wait_for_signal() {
   constexpr std::chrono::milliseconds glance(50);
   while (!current_run()->interrupted()) std::this_thread::sleep_for(glance);
@@ -149,6 +158,7 @@ int serve(const Options& options) {
   server::Listener listener(std::move(listener_settings), router, gate, &sockets);
   // Not before the port is known to be free: another server may use the folder.
   empty_temp_folder(app->settings.temp_folder);
+  look_at_output(app->settings.output_folder);
   prompts.worker.start();
   listener.start();
   announce(options, listener);

@@ -113,8 +113,10 @@ class Validator {
     if (has_class) {
       problem.message = fmt::format("Node type '{}' is not known here; it may belong to an add-on.",
                                     state.class_type);
-      problem.line =
-          "this node type is not known here." + did_you_mean(state.class_type, catalog_.names());
+      // A look at all names takes its time: not for each of very many.
+      problem.line = "this node type is not known here.";
+      if (++unknown_ <= kMostSuggestions)
+        problem.line += did_you_mean(state.class_type, catalog_.names());
     } else {
       problem.message = "A node has no class_type property.";
       problem.line = "it has no class_type";
@@ -450,6 +452,8 @@ class Validator {
   std::unordered_map<std::string, NodeState> states_;
   std::vector<std::string> order_;
   bool unknown_types_ = false;
+  static constexpr int kMostSuggestions = 50;
+  int unknown_ = 0;
   Validation result_;
 };
 

@@ -140,6 +140,11 @@ void Database::copy_from(const Database& source) {
   if (sqlite3_backup_finish(backup) != SQLITE_OK) fail(handle_, *where_);
 }
 
+bool Database::is_whole() {
+  auto row = prepare("PRAGMA quick_check(1)");
+  return row.step() && row.text(0) == "ok";
+}
+
 Transaction::Transaction(Database& database) : database_(database) {
   database_.run("BEGIN IMMEDIATE");
 }

@@ -58,6 +58,8 @@ class Database {
   Statement prepare(const std::string& sql) { return {handle_, *where_, sql}; }
   /// Takes over everything that `source` holds. Error as for every other operation.
   void copy_from(const Database& source);
+  /// Whether all pages and rows can be read; looks at every one.
+  bool is_whole();
   const std::string& where() const { return *where_; }
 
  private:

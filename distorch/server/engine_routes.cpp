@@ -9,7 +9,7 @@ namespace {
 Response metrics(EngineState& state) {
   auto snapshot = state.prompts.queue.snapshot();
   auto text = state.prompts.metrics.text(snapshot.waiting.size(), snapshot.running ? 1 : 0,
-                                         state.machine.devices());
+                                         state.machine.devices(), state.machine.numbers());
   return Response::bytes(std::move(text), "text/plain; version=0.0.4; charset=utf-8");
 }
 
@@ -34,7 +34,12 @@ Response plan(EngineState& state, const Request& request) {
   if (!validation.can_run())
     return Response::json({{"error", validation.error}, {"node_errors", validation.node_errors()}},
                           400);
-  return Response::json(state.machine.plan(prompt, validation.good_outputs));
+  try {
+    return Response::json(state.machine.plan(prompt, validation.good_outputs));
+  } catch (const Error& error) {
+    // Whatever a node says of a prompt that passed the checks, it is the prompt that does not fit.
+    throw Error(ErrorKind::Usage, error.where(), error.sentence());
+  }
 }
 
 }  // namespace

@@ -41,6 +41,37 @@ class Page {
   std::string text_;
 };
 
+void add_devices(Page& page, const Json& devices) {
+  if (!devices.is_object() || !devices.contains("devices")) return;
+  page.describe("device_memory_bytes", "gauge", "Memory of a device.");
+  for (const auto& device : devices["devices"])
+    page.add("device_memory_bytes", "device", device.value("name", ""),
+             device.value("total_bytes", std::int64_t{0}));
+  page.describe("device_free_bytes", "gauge", "Memory of a device that nobody uses.");
+  for (const auto& device : devices["devices"])
+    page.add("device_free_bytes", "device", device.value("name", ""),
+             device.value("free_bytes", std::int64_t{0}));
+}
+
+void add_engine(Page& page, const EngineNumbers& engine) {
+  page.describe("device_held_bytes", "gauge", "Weights and buffers of models on a device.");
+  for (const auto& [device, bytes] : engine.held_bytes)
+    page.add("device_held_bytes", "device", device, bytes);
+  page.describe("link_bytes_total", "counter", "Bytes of weights that crossed a link.");
+  for (const auto& [link, bytes] : engine.link_bytes)
+    page.add("link_bytes_total", "link", link, bytes);
+  auto count = [&](const char* name, const char* help, std::int64_t value) {
+    page.describe(name, "counter", help);
+    page.add(name, value);
+  };
+  count("models_placed_total", "Models that were placed anew.", engine.placed);
+  count("models_reused_total", "Models that were found where they were left.", engine.reused);
+  count("models_evicted_total", "Models that made room for others.", engine.evicted);
+  count("models_evicted_bytes_total", "Bytes of these models.", engine.evicted_bytes);
+  count("models_shrunk_total", "Models that gave up a part for others.", engine.shrunk);
+  count("models_shrunk_bytes_total", "Bytes of these parts.", engine.shrunk_bytes);
+}
+
 }  // namespace
 
 void Metrics::accepted() {
@@ -76,7 +107,8 @@ void Metrics::count(const graph::Event& event) {
   }
 }
 
-std::string Metrics::text(std::size_t waiting, std::size_t running, const Json& devices) const {
+std::string Metrics::text(std::size_t waiting, std::size_t running, const Json& devices,
+                          const EngineNumbers& engine) const {
   Page page;
   page.describe("queue_prompts", "gauge", "Prompts that wait or run.");
   page.add("queue_prompts", "state", "waiting", waiting);
@@ -100,15 +132,8 @@ std::string Metrics::text(std::size_t waiting, std::size_t running, const Json& 
   page.add("steps_total", steps_);
   page.describe("step_seconds_total", "counter", "Time that these steps took.");
   page.add("step_seconds_total", step_seconds_);
-  if (!devices.is_object() || !devices.contains("devices")) return std::move(page).text();
-  page.describe("device_memory_bytes", "gauge", "Memory of a device.");
-  for (const auto& device : devices["devices"])
-    page.add("device_memory_bytes", "device", device.value("name", ""),
-             device.value("total_bytes", std::int64_t{0}));
-  page.describe("device_free_bytes", "gauge", "Memory of a device that nobody uses.");
-  for (const auto& device : devices["devices"])
-    page.add("device_free_bytes", "device", device.value("name", ""),
-             device.value("free_bytes", std::int64_t{0}));
+  add_engine(page, engine);
+  add_devices(page, devices);
   return std::move(page).text();
 }
 

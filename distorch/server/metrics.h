@@ -6,6 +6,7 @@
 #include <string>
 
 #include "distorch/graph/events.h"
+#include "distorch/server/engine_numbers.h"
 #include "distorch/server/job.h"
 
 namespace distorch::server {
@@ -19,9 +20,10 @@ class Metrics {
   /// Steps, their time, nodes run and nodes answered from the cache.
   void count(const graph::Event& event);
 
-  /// The text format of Prometheus. `waiting` and `running` are prompts; `devices` is what
-  /// MachineView::devices() gives, or null.
-  std::string text(std::size_t waiting, std::size_t running, const Json& devices) const;
+  /// The text format of Prometheus. `waiting` and `running` are prompts; `devices` and `engine` are
+  /// what a MachineView gives, the first may be null.
+  std::string text(std::size_t waiting, std::size_t running, const Json& devices,
+                   const EngineNumbers& engine = {}) const;
 
  private:
   mutable std::mutex mutex_;

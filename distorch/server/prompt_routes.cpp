@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <random>
 
 #include "distorch/base/error.h"
@@ -90,6 +91,13 @@ std::optional<std::vector<std::string>> targets_of(const Json& body) {
   return targets;
 }
 
+void log_refusal(const std::vector<std::string>& lines) {
+  constexpr std::size_t most = 20;
+  for (std::size_t i = 0; i < std::min(lines.size(), most); ++i)
+    log::warn("prompt refused: {}", lines[i]);
+  if (lines.size() > most) log::warn("prompt refused: {} faults more", lines.size() - most);
+}
+
 Response post_prompt(Prompts& prompts, const Request& request) {
   auto body = object_body(request);
   Job job;
@@ -106,7 +114,7 @@ Response post_prompt(Prompts& prompts, const Request& request) {
   auto validation = prompts.runner.validate(job.prompt, std::move(targets));
   if (!validation.can_run()) {
     prompts.metrics.refused();
-    for (const auto& line : validation.lines()) log::warn("prompt refused: {}", line);
+    log_refusal(validation.lines());
     return Response::json({{"error", validation.error}, {"node_errors", validation.node_errors()}},
                           400);
   }

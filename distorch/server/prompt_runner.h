@@ -7,6 +7,7 @@
 #include "distorch/base/run_token.h"
 #include "distorch/graph/executor.h"
 #include "distorch/graph/validation.h"
+#include "distorch/server/engine_numbers.h"
 #include "distorch/server/job.h"
 
 namespace distorch::server {
@@ -36,6 +37,8 @@ class MachineView {
   virtual ~MachineView() = default;
   /// Devices with their memory, as GET /distorch/devices answers.
   virtual Json devices() = 0;
+  /// What the engine counted so far; waits for no load.
+  virtual EngineNumbers numbers() { return {}; }
   /// What a validated prompt would take: its models, where they would rest, seconds and bytes.
   virtual Json plan(const Json& prompt, const std::vector<std::string>& outputs) = 0;
 };

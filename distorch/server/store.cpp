@@ -63,7 +63,7 @@ std::string history_object(Statement& rows) {
   return text + "}";
 }
 
-Json read(const Statement& row, int column, const std::string& where) {
+Json json_in(const Statement& row, int column, const std::string& where) {
   return graph::parse_json(row.text(column), where);
 }
 
@@ -86,7 +86,7 @@ Store::Store(StoreOptions options)
   }
 }
 
-void Store::set_up() {
+void Store::set_up() const {
   auto version = [&] {
     auto statement = database_.prepare("PRAGMA user_version");
     statement.step();
@@ -110,12 +110,14 @@ std::string Store::problem() const {
   return problem_;
 }
 
-void Store::go_on_in_memory(const std::string& reason) {
+void Store::go_on_in_memory(const std::string& reason) const {
   problem_ = reason;
   log::error("{}: the queue and the history are kept in memory from now on", problem_);
   auto memory = Database::in_memory();
   try {
     memory.copy_from(database_);
+    if (!memory.is_whole())
+      throw Error(ErrorKind::Format, database_.where(), "is damaged, as a copy of it is");
   } catch (const Error& error) {
     log::error("{}: the history is lost", error.what());
     memory = Database::in_memory();
@@ -139,38 +141,61 @@ void Store::write(const std::function<void()>& work) {
   }
 }
 
-std::vector<Job> Store::unfinished() {
-  std::vector<Job> jobs;
+void Store::read(const std::function<void()>& work) const {
+  try {
+    work();
+  } catch (const Error& error) {
+    if (!problem_.empty() || error.kind() == ErrorKind::Internal) throw;
+    go_on_in_memory(error.what());
+    work();
+  }
+}
+
+std::vector<Store::Unfinished> Store::unfinished() const {
+  std::vector<Unfinished> jobs;
   auto rows = database_.prepare(
       "SELECT id, number, prompt, extra_data, targets, begun, state FROM jobs WHERE ended IS NULL");
   while (rows.step()) {
-    Job job;
+    auto& [job, fault] = jobs.emplace_back();
     job.id = rows.text(0);
-    job.number = read(rows, 1, database_.where());
-    job.prompt = read(rows, 2, database_.where());
-    job.extra_data = read(rows, 3, database_.where());
-    job.outputs = read(rows, 4, database_.where()).get<std::vector<std::string>>();
     job.begun = static_cast<int>(rows.number(5));
     job.restored = true;
-    jobs.push_back(std::move(job));
+    try {
+      Job whole = job;
+      whole.number = json_in(rows, 1, database_.where());
+      whole.number.get<double>();
+      whole.prompt = json_in(rows, 2, database_.where());
+      whole.extra_data = json_in(rows, 3, database_.where());
+      whole.outputs = json_in(rows, 4, database_.where()).get<std::vector<std::string>>();
+      job = std::move(whole);
+    } catch (const std::exception& error) {
+      fault = fmt::format("It cannot be read any more: {}", error.what());
+    }
   }
   return jobs;
 }
 
 std::vector<Job> Store::restore() {
   std::lock_guard lock(mutex_);
-  std::vector<Job> waiting, given_up;
-  for (auto& job : unfinished())
-    (job.begun < options_.most_begun ? waiting : given_up).push_back(std::move(job));
-  if (waiting.empty() && given_up.empty()) return waiting;
-  write([&] {
-    for (const auto& job : waiting) put(job, JobState::Pending);
-    for (const auto& job : given_up) {
-      auto reason = fmt::format(
+  std::vector<Unfinished> all, given_up;
+  read([&] { all = unfinished(); });
+  std::vector<Job> waiting;
+  for (auto& [job, fault] : all) {
+    if (fault.empty() && job.begun >= options_.most_begun)
+      fault = fmt::format(
           "The server ended {} times while it ran this prompt, so it is not tried again.",
           job.begun);
-      log::error("prompt {}: {}", job.id, reason);
-      put_end(job, failure(job, "ServerStopped", reason));
+    if (fault.empty())
+      waiting.push_back(std::move(job));
+    else
+      given_up.push_back({std::move(job), std::move(fault)});
+  }
+  if (all.empty()) return waiting;
+  write([&] {
+    for (const auto& job : waiting) put(job, JobState::Pending);
+    for (const auto& [job, fault] : given_up) {
+      log::error("prompt {}: {}", job.id, fault);
+      put_end(job, failure(job, "ServerStopped", fault));
     }
   });
   return waiting;
@@ -271,28 +296,40 @@ void Store::keep_limit() {
 std::string Store::history(std::optional<std::int64_t> most,
                            std::optional<std::int64_t> offset) const {
   std::lock_guard lock(mutex_);
-  std::int64_t first = offset.value_or(0);
-  if (!offset && most) {
-    auto counted = database_.prepare("SELECT count(*) FROM jobs WHERE ended IS NOT NULL");
-    counted.step();
-    first = std::max<std::int64_t>(counted.number(0) - *most, 0);
-  }
-  auto rows = database_.prepare(std::string(kEntry) + " ORDER BY ended LIMIT ? OFFSET ?");
-  rows.bind(most.value_or(-1)).bind(first);
-  return history_object(rows);
+  std::string result;
+  read([&] {
+    std::int64_t first = offset.value_or(0);
+    if (!offset && most) {
+      auto counted = database_.prepare("SELECT count(*) FROM jobs WHERE ended IS NOT NULL");
+      counted.step();
+      first = std::max<std::int64_t>(counted.number(0) - *most, 0);
+    }
+    auto rows = database_.prepare(std::string(kEntry) + " ORDER BY ended LIMIT ? OFFSET ?");
+    rows.bind(most.value_or(-1)).bind(first);
+    result = history_object(rows);
+  });
+  return result;
 }
 
 std::string Store::history(const std::string& id) const {
   std::lock_guard lock(mutex_);
-  auto rows = database_.prepare(std::string(kEntry) + " AND id=?");
-  rows.bind(id);
-  return history_object(rows);
+  std::string result;
+  read([&] {
+    auto rows = database_.prepare(std::string(kEntry) + " AND id=?");
+    rows.bind(id);
+    result = history_object(rows);
+  });
+  return result;
 }
 
 bool Store::has_ended(const std::string& id) const {
   std::lock_guard lock(mutex_);
-  auto row = database_.prepare("SELECT 1 FROM jobs WHERE ended IS NOT NULL AND id=?");
-  return row.bind(id).step();
+  bool found = false;
+  read([&] {
+    auto row = database_.prepare("SELECT 1 FROM jobs WHERE ended IS NOT NULL AND id=?");
+    found = row.bind(id).step();
+  });
+  return found;
 }
 
 void Store::forget(const std::vector<std::string>& ids) {
@@ -320,39 +357,48 @@ JobPage Store::list(const JobQuery& query) const {
     if (!query.workflow_id.empty()) statement.bind(query.workflow_id);
     return statement;
   };
-  JobPage page;
-  std::lock_guard lock(mutex_);
-  auto counted = database_.prepare("SELECT count(*) FROM jobs WHERE " + condition);
-  bound(counted).step();
-  page.total = counted.number(0);
   auto direction = query.ascending ? "ASC" : "DESC";
   // Of equal ones the older come first, whatever the direction. The plus keeps SQLite from sorting
   // all rows of a state: it goes along the times and stops at the limit.
   auto filter = query.states.empty() ? condition : "+" + condition;
-  auto rows = database_.prepare(
-      fmt::format("SELECT entry FROM jobs WHERE {} ORDER BY {} {}, rowid LIMIT ? OFFSET ?",
-                  condition, query.by_duration ? "duration" : "created", direction));
-  bound(rows).bind(query.limit.value_or(-1)).bind(query.offset);
-  page.jobs.assign(1, '[');
-  for (; rows.step(); ++page.count) {
-    if (page.count) page.jobs += ',';
-    page.jobs += rows.text(0);
-  }
-  page.jobs += ']';
+  auto selection =
+      fmt::format("SELECT entry FROM jobs WHERE {} ORDER BY {} {}, rowid LIMIT ? OFFSET ?", filter,
+                  query.by_duration ? "duration" : "created", direction);
+  std::lock_guard lock(mutex_);
+  JobPage page;
+  read([&] {
+    page = {.jobs = "["};
+    auto counted = database_.prepare("SELECT count(*) FROM jobs WHERE " + condition);
+    bound(counted).step();
+    page.total = counted.number(0);
+    auto rows = database_.prepare(selection);
+    bound(rows).bind(query.limit.value_or(-1)).bind(query.offset);
+    for (; rows.step(); ++page.count) {
+      if (page.count) page.jobs += ',';
+      page.jobs += rows.text(0);
+    }
+    page.jobs += ']';
+  });
   return page;
 }
 
 Json Store::details(const std::string& id) const {
   std::lock_guard lock(mutex_);
-  auto row = database_.prepare(
-      "SELECT entry, outputs, status, prompt, extra_data FROM jobs WHERE ended IS NOT NULL AND "
-      "id=?");
-  if (!row.bind(id).step()) return nullptr;
-  auto entry = read(row, 0, database_.where());
-  entry["outputs"] = normal_outputs(read(row, 1, database_.where()));
-  entry["execution_status"] = read(row, 2, database_.where());
-  entry["workflow"] = {{"prompt", read(row, 3, database_.where())},
-                       {"extra_data", read(row, 4, database_.where())}};
+  std::vector<std::string> texts;
+  read([&] {
+    texts.clear();
+    auto row = database_.prepare(
+        "SELECT entry, outputs, status, prompt, extra_data FROM jobs WHERE ended IS NOT NULL AND "
+        "id=?");
+    if (!row.bind(id).step()) return;
+    for (int column = 0; column < 5; ++column) texts.push_back(row.text(column));
+  });
+  if (texts.empty()) return nullptr;
+  auto json = [&](std::size_t at) { return graph::parse_json(texts[at], database_.where()); };
+  auto entry = json(0);
+  entry["outputs"] = normal_outputs(json(1));
+  entry["execution_status"] = json(2);
+  entry["workflow"] = {{"prompt", json(3)}, {"extra_data", json(4)}};
   return entry;
 }
 

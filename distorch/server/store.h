@@ -38,8 +38,8 @@ struct JobPage {
 
 /// Keeps accepted prompts and how they ended, in an SQLite file that one process uses at a time.
 /// What a function of this class wrote is on disk when the function returns: it survives kill -9.
-/// Where the file cannot be used (damaged, in use, not writable, disk full, of a newer distorch) the
-/// store says so in problem() and in the log, leaves the file as it is and goes on in memory: the
+/// Where the file cannot be used (damaged, in use, not writable, disk full, of a newer distorch; now
+/// or later) the store says so in problem() and in the log, leaves the file as it is and goes on in memory: the
 /// same prompts and history, gone with the process. Safe to call from any thread.
 class Store {
  public:
@@ -48,7 +48,8 @@ class Store {
   /// "" while the file is used; else why it is not.
   std::string problem() const;
   /// The prompts that wait, also those that were running when the last process ended; they count
-  /// as waiting again. Those that were begun too often have been marked failed. For the start.
+  /// as waiting again. Those that were begun too often, or cannot be read, have been marked failed.
+  /// For the start.
   std::vector<Job> restore();
 
   /// A waiting prompt. One of the same id that has ended is forgotten.
@@ -75,10 +76,15 @@ class Store {
   Json details(const std::string& id) const;
 
  private:
-  void set_up();
-  void go_on_in_memory(const std::string& reason);
+  void set_up() const;
+  void go_on_in_memory(const std::string& reason) const;
   void write(const std::function<void()>& work);
-  std::vector<Job> unfinished();
+  void read(const std::function<void()>& work) const;
+  struct Unfinished {
+    Job job;
+    std::string fault;  // "" where it can be read
+  };
+  std::vector<Unfinished> unfinished() const;
   void put(const Job& job, JobState state);
   void put_end(const Job& job, const Outcome& outcome);
   void keep_limit();
@@ -87,7 +93,7 @@ class Store {
   StoreOptions options_;
   mutable std::mutex mutex_;
   mutable Database database_;
-  std::string problem_;
+  mutable std::string problem_;
 };
 
 }  // namespace distorch::server

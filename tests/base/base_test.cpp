@@ -1,5 +1,9 @@
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 #include <thread>
 
@@ -51,6 +55,27 @@ TEST_CASE("atomic file: nothing is left behind without commit") {
   CHECK(second.commit_if_absent(folder / "c.txt"));
   CHECK(read_file(folder / "a.txt") == "whole");
   CHECK(read_file(folder / "c.txt") == "other");
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("atomic file: nothing is left behind where the process is killed") {
+  auto folder = std::filesystem::temp_directory_path() / "distorch_atomic_killed";
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  int probe = ::open(folder.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644);
+  bool knows_nameless = probe >= 0;
+  if (probe >= 0) ::close(probe);
+  auto child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    AtomicFile file(folder / "a.txt");
+    file.write("half");
+    ::kill(::getpid(), SIGKILL);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  if (knows_nameless) CHECK(std::filesystem::is_empty(folder));
+  CHECK_FALSE(std::filesystem::exists(folder / "a.txt"));
   std::filesystem::remove_all(folder);
 }
 

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "fake_nodes.h"
 
 using namespace distorch;
@@ -36,6 +38,18 @@ Problem problem_with(const char* input, Json value) {
 }
 
 }  // namespace
+
+TEST_CASE("validation: of very many unknown types only the first get a suggestion") {
+  Json prompt = good();
+  for (int i = 100; i < 300; ++i) prompt[std::to_string(i)] = {{"class_type", "Smapler"}};
+  Validation checked = validate(prompt, catalog());
+  CHECK(checked.nodes.size() == 200);
+  auto lines = checked.lines();
+  auto suggested = std::count_if(lines.begin(), lines.end(), [](const std::string& line) {
+    return line.find("Did you mean 'Sampler'") != std::string::npos;
+  });
+  CHECK(suggested == 50);
+}
 
 TEST_CASE("validation: a choice written as a path of Windows is read with slashes") {
   Catalog all = fake_catalog();

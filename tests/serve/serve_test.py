@@ -5,6 +5,7 @@ of a queue; `distorch run --server`.
 """
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -94,6 +95,10 @@ def check_engine(server):
     assert server.json("/health")["status"] == "ok"
     status, metrics = server.ask("/metrics")
     assert status == 200 and 'distorch_prompts_ended_total{outcome="completed"} 2' in metrics, metrics
+    placed = re.search(r"^distorch_models_placed_total (\d+)$", metrics, re.M)
+    assert placed and int(placed.group(1)) > 0, metrics
+    held = re.search(r'^distorch_device_held_bytes\{device="cpu"\} (\d+)$', metrics, re.M)
+    assert held and int(held.group(1)) > 1 << 20, metrics
 
 
 def running(server, prompt_id):

@@ -14,6 +14,14 @@ struct FakeMachine final : MachineView {
   Json devices() override {
     return {{"devices", {{{"name", "sim:0"}, {"total_bytes", 1000}, {"free_bytes", 400}}}}};
   }
+  EngineNumbers numbers() override {
+    return {.held_bytes = {{"sim:0", 300}},
+            .link_bytes = {{"cpu -> sim:0", 1234567890123}},
+            .placed = 3,
+            .reused = 5,
+            .evicted = 1,
+            .evicted_bytes = 77};
+  }
   Json plan(const Json& prompt, const std::vector<std::string>& outputs) override {
     return {{"seconds", 1.5}, {"of", outputs}, {"class", prompt[outputs[0]]["class_type"]}};
   }
@@ -52,6 +60,20 @@ TEST_CASE("metrics: queue, outcomes, nodes and steps, devices") {
   CHECK(has_line(text, "distorch_nodes_cached_total 1"));
   CHECK(has_line(text, "distorch_steps_total 2"));
   CHECK(server.get("/api/metrics").status == 404);
+}
+
+TEST_CASE("metrics: what the engine holds, moves, keeps and evicts") {
+  EngineServer server;
+  auto text = server.get("/metrics").body;
+  CHECK(has_line(text, "# TYPE distorch_device_held_bytes gauge"));
+  CHECK(has_line(text, "distorch_device_held_bytes{device=\"sim:0\"} 300"));
+  CHECK(has_line(text, "# TYPE distorch_link_bytes_total counter"));
+  CHECK(has_line(text, "distorch_link_bytes_total{link=\"cpu -> sim:0\"} 1234567890123"));
+  CHECK(has_line(text, "distorch_models_placed_total 3"));
+  CHECK(has_line(text, "distorch_models_reused_total 5"));
+  CHECK(has_line(text, "distorch_models_evicted_total 1"));
+  CHECK(has_line(text, "distorch_models_evicted_bytes_total 77"));
+  CHECK(has_line(text, "distorch_models_shrunk_total 0"));
 }
 
 TEST_CASE("health: stopped, running, and what is wrong with the database") {

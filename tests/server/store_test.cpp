@@ -244,6 +244,49 @@ TEST_CASE("store: a file that cannot be used is left alone, and all goes on in m
   }
 }
 
+TEST_CASE("store: what is found to be damaged later is said, and all goes on in memory") {
+  Place place;
+  auto options = place.options();
+  {
+    Store store(options);
+    for (int i = 0; i < 200; ++i) {
+      auto job = job_of(std::to_string(i));
+      job.extra_data["note"] = std::string(2000, 'x');
+      store.accept(job);
+      if (i >= 100) store.finish(job, outcome_of(JobState::Completed));
+    }
+  }
+  const auto size = fs::file_size(options.file);
+  SUBCASE("pages") {
+    std::fstream file(options.file, std::ios::in | std::ios::out | std::ios::binary);
+    for (std::uintmax_t page = 2 * 4096; page + 4096 <= size; page += 4096) {
+      file.seekp(static_cast<std::streamoff>(page));
+      file << std::string(4096, '\xa5');
+    }
+    file.close();
+    Store store(options);
+    store.restore();
+    store.history({}, {});
+    store.history("5");
+    store.list({});
+    CHECK(store.details("150").is_null());
+    CHECK_MESSAGE(store.problem().find("is damaged") != std::string::npos, store.problem());
+    auto job = job_of("new");
+    store.accept(job);
+    store.begin(job);
+    store.finish(job, outcome_of(JobState::Completed));
+    CHECK(store.has_ended("new"));
+    CHECK(fs::file_size(options.file) == size);
+  }
+  SUBCASE("one prompt") {
+    Database::open(options.file).run("UPDATE jobs SET prompt='{' WHERE id='7'");
+    Store store(options);
+    CHECK(store.restore().size() == 99);
+    CHECK(store.problem() == "");
+    CHECK(store.history("7").find("cannot be read any more") != std::string::npos);
+  }
+}
+
 TEST_CASE("store: a disk that fills up later does not lose what is there") {
   Place place;
   Store store(place.options());
