@@ -13,6 +13,7 @@ void add_run_command(CLI::App& app, Action& chosen);
 void add_serve_command(CLI::App& app, Action& chosen);
 void add_plan_command(CLI::App& app, Action& chosen);
 void add_devices_command(CLI::App& app, Action& chosen);
+void add_convert_command(CLI::App& app, Action& chosen);
 void add_inspect_command(CLI::App& app, Action& chosen);
 
 }  // namespace distorch::cli

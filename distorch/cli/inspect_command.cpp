@@ -10,6 +10,7 @@
 #include "distorch/base/units.h"
 #include "distorch/cli/commands.h"
 #include "distorch/cli/table.h"
+#include "distorch/cli/verify.h"
 #include "distorch/formats/tensor_file.h"
 #include "distorch/models/catalog.h"
 #include "distorch/weights/checkpoint.h"
@@ -22,6 +23,7 @@ struct Options {
   std::string file;
   bool tensors = false;
   bool json = false;
+  bool verify = false;
 };
 
 using Json = nlohmann::ordered_json;
@@ -98,7 +100,25 @@ Json describe(const Options& options) {
                                 {"dtype", name_of(info.dtype)},
                                 {"shape", info.shape},
                                 {"bytes", info.size_bytes}});
+  if (options.verify) result["verify"] = verified(file);
   return result;
+}
+
+/// Every weight with its hash, the faulty ones marked.
+void print_verified(const Json& verified) {
+  std::vector<std::vector<std::string>> rows{{"weight", "form", "size", "hash", "NaN", "infinite"}};
+  for (const auto& weight : verified["weights"])
+    rows.push_back({weight["name"], weight["form"], human_bytes(weight["bytes"].get<double>()),
+                    weight["hash"], std::to_string(weight["nan"].get<std::int64_t>()),
+                    std::to_string(weight["inf"].get<std::int64_t>())});
+  fmt::print("\n{}", format_table(rows, {2, 4, 5}));
+  const auto& faulty = verified["faulty"];
+  fmt::print("\nhash of all: {}\n", verified["hash"].get<std::string>());
+  if (faulty.empty())
+    fmt::print("verified: every tensor lies within the file, every number is finite\n");
+  else
+    fmt::print("faulty: {} weights have numbers that are not finite, for example {}\n",
+               faulty.size(), faulty[0].get<std::string>());
 }
 
 void print(const Json& file) {
@@ -127,6 +147,7 @@ void print(const Json& file) {
       fmt::print("  missing {} tensors, for example {}\n", part["missing"].size(),
                  part["missing"][0].get<std::string>());
   }
+  if (file.contains("verify")) print_verified(file["verify"]);
   if (!file.contains("list")) return;
   std::vector<std::vector<std::string>> list{{"tensor", "dtype", "shape", "size"}};
   for (const auto& tensor : file["list"])
@@ -139,10 +160,14 @@ void print(const Json& file) {
 
 void add_inspect_command(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<Options>();
-  auto* command = app.add_subcommand("inspect", "What a model file holds; reads its header only");
+  auto* command = app.add_subcommand(
+      "inspect", "What a model file holds; reads its header only, unless asked to verify it");
   command->fallthrough();
-  command->add_option("file", options->file, "A .safetensors file")->required();
+  command->add_option("file", options->file, "A weights file of any format")->required();
   command->add_flag("--tensors", options->tensors, "List every tensor");
+  command->add_flag("--verify", options->verify,
+                    "Read everything: a hash of each weight, and whether its numbers are finite; "
+                    "exit status 1 where some are not");
   command->add_flag("--json", options->json, "Print JSON");
   command->callback([options, &chosen] {
     chosen = [options] {
@@ -151,7 +176,7 @@ void add_inspect_command(CLI::App& app, Action& chosen) {
         std::cout << file.dump(2) << '\n';
       else
         print(file);
-      return 0;
+      return file.contains("verify") && !file["verify"]["faulty"].empty() ? 1 : 0;
     };
   });
 }

@@ -82,6 +82,7 @@ int main(int argc, char** argv) {
   distorch::cli::add_plan_command(app, chosen);
   distorch::cli::add_devices_command(app, chosen);
   distorch::cli::add_inspect_command(app, chosen);
+  distorch::cli::add_convert_command(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -10,6 +10,7 @@
 #include "distorch/base/log.h"
 #include "distorch/base/units.h"
 #include "distorch/cli/commands.h"
+#include "distorch/cli/form_advice.h"
 #include "distorch/cli/machine_options.h"
 #include "distorch/cli/plan_report.h"
 #include "distorch/cli/table.h"
@@ -34,7 +35,7 @@ std::string duration(double seconds) {
   return seconds < 1 ? fmt::format("{:.2f} ms", seconds * 1e3) : fmt::format("{:.3f} s", seconds);
 }
 
-void print(const Priced& priced) {
+void print(const Priced& priced, const std::vector<OtherForm>& forms) {
   const auto& run = *priced.run;
   fmt::print("\n{} on {}: {}, {} blocks, {:.0f} step{}{}\n", run.model, run.compute,
              human_bytes(static_cast<double>(run.blocks.bytes())), run.blocks.blocks.size(),
@@ -72,6 +73,7 @@ void print(const Priced& priced) {
     fmt::print("  better    {}: {} a step\n",
                placement::expert_string(run.system, run.blocks, priced.best),
                duration(priced.best_step_s));
+  if (!forms.empty()) fmt::print("  another form: {}\n", forms_text(forms));
 }
 
 int plan(const Options& options) {
@@ -85,12 +87,23 @@ int plan(const Options& options) {
   if (result.status != graph::RunStatus::Success) rethrow_with_node(result);
 
   const auto all = price_all(app->engine.planned_runs());
+  auto forms_of = [&](const Priced& priced) {
+    return faster_forms(priced, bits_of_model(app->folders, priced.run->model),
+                        app->engine.speeds(priced.run->compute).memory_bytes_per_s);
+  };
   if (options.json) {
     Json json = Json::array();
-    for (const auto& priced : all) json.push_back(as_json(priced));
+    for (const auto& priced : all) {
+      auto& entry = json.emplace_back(as_json(priced));
+      for (const auto& form : forms_of(priced))
+        entry["faster_forms"].push_back({{"form", form.name},
+                                         {"bits", form.bits},
+                                         {"step_s", form.step_s},
+                                         {"times", form.times}});
+    }
     std::cout << json.dump(2) << '\n';
   } else {
-    for (const auto& priced : all) print(priced);
+    for (const auto& priced : all) print(priced, forms_of(priced));
     if (all.empty()) fmt::print("nothing in this workflow uses a model\n");
   }
   if (options.svg.empty() || all.empty()) return 0;

@@ -11,6 +11,12 @@ std::unique_ptr<Encoder> packed_encoder(const Source& source);
 /// it. Scale = largest magnitude / 448.
 std::unique_ptr<Encoder> fp8_encoder(const Source& source);
 
+/// int8 with a scale a row ("int8_tensorwise"), rotated in groups of 256 (ConvRot) where rows are
+/// whole groups.
+std::unique_ptr<Encoder> int8_encoder(const Source& source);
+/// nvfp4; null where the weight is no matrix of whole 16s.
+std::unique_ptr<Encoder> nvfp4_encoder(const Source& source);
+
 /// A block type of GGUF (blocks.h); null where the weight is no matrix of whole blocks.
 std::unique_ptr<Encoder> block_encoder(const Source& source, const std::string& type);
 

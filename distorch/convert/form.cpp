@@ -85,6 +85,8 @@ const std::vector<Form>& forms() {
          packed_encoder},
         {"fp8_scaled", "8-bit floating point (e4m3) with a scale a matrix", false, false,
          fp8_encoder},
+        {"int8", "8 bits with a scale a row, rotated (ConvRot)", false, false, int8_encoder},
+        {"nvfp4", "4-bit floating point with a scale a 16", false, false, nvfp4_encoder},
     };
     for (const auto& type : block_types())
       if (type.pack)

@@ -293,6 +293,33 @@ void add_lora_nodes(graph::Catalog& catalog, App& app, const Choices& loras) {
   });
 }
 
+/// Files of bitsandbytes' 4-bit numbers (quant/four_bit.h). The file says how it is packed, so that
+/// these are the plain loaders under other names; those open such files too.
+void add_four_bit_loaders(graph::Catalog& catalog, App& app) {
+  constexpr const char* module = "custom_nodes.ComfyUI_bitsandbytes_NF4";
+  add_placed_loader(catalog, {
+                                 .name = "CheckpointLoaderNF4",
+                                 .display_name = "CheckpointLoaderNF4",
+                                 .category = "loaders",
+                                 .python_module = module,
+                                 .inputs = {choice("ckpt_name", model_choices(app, "checkpoints"))},
+                                 .outputs = {"MODEL", "CLIP", "VAE"},
+                                 .run = run_checkpoint,
+                                 .change_key = when_replaced(app, {{"checkpoints", "ckpt_name"}}),
+                             });
+  add_placed_loader(catalog,
+                    {
+                        .name = "UNETLoaderNF4",
+                        .display_name = "UNETLoaderNF4",
+                        .category = "advanced/loaders",
+                        .python_module = module,
+                        .inputs = {choice("unet_name", model_choices(app, "diffusion_models"))},
+                        .outputs = {"MODEL"},
+                        .run = [](Call& call) { load_unet(call, "default"); },
+                        .change_key = when_replaced(app, {{"diffusion_models", "unet_name"}}),
+                    });
+}
+
 }  // namespace
 
 void add_loader_nodes(graph::Catalog& catalog, App& app) {
@@ -338,6 +365,7 @@ void add_loader_nodes(graph::Catalog& catalog, App& app) {
                                  .run = run_vae,
                                  .change_key = when_replaced(app, {{"vae", "vae_name"}}),
                              });
+  add_four_bit_loaders(catalog, app);
   add_lora_nodes(catalog, app, files("loras"));
 }
 

@@ -7,6 +7,7 @@
 #include "distorch/base/error.h"
 #include "distorch/base/run_token.h"
 #include "distorch/nn/patch.h"
+#include "distorch/quant/bf16_planes.h"
 #include "distorch/quant/joined.h"
 #include "distorch/quant/rounding.h"
 
@@ -62,6 +63,9 @@ std::string name_in_file(const Stored& stored) {
 std::string without_ending(const std::string& name) { return name.substr(0, name.rfind('.') + 1); }
 std::string ending(const std::string& name) { return name.substr(name.rfind('.') + 1); }
 
+/// Whether it is packed numbers of bf16.
+bool is_lossless(const Stored& stored) { return stored.encoding == &quant::bf16_planes(); }
+
 /// The weight with its adapters, float32.
 Tensor adapted(const Tensor& weight, std::vector<weights::Adapter> adapters) {
   weights::Slot slot;
@@ -112,6 +116,7 @@ SavedModel::Form SavedModel::form_of(const std::string& name) const {
     if (form.as_it_is) return form;
   }
   form.dtype = weights::to_torch(joined ? stored.parts.front() : stored);
+  if (is_lossless(stored)) form.dtype = at::kBFloat16;
   if (kept_in && (plain || joined) && !is_8_bits(form.dtype)) form.dtype = *kept_in;
   return form;
 }
@@ -162,7 +167,8 @@ void SavedModel::add_to(std::vector<TensorToWrite>& list, const SavedWeight& wei
     if (packed && !alone)
       throw Error(ErrorKind::Usage, form.stored->file->path().string(),
                   fmt::format("holds packed weights, which '{}' cannot be made of", weight.name));
-    if (!packed) continue;
+    // With a LoRA what was packed without loss becomes plain numbers.
+    if (!packed || (form.changes && is_lossless(*form.stored))) continue;
     add_packed(list, weight, form);
     if (!form.changes) return list.push_back(verbatim(weight.name, *form.stored));
   }

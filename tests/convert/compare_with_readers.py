@@ -109,6 +109,43 @@ def check_gguf(program, source, folder, tensors):
     return fine
 
 
+def check_comfy(program, source, folder, tensors):
+    """int8 and nvfp4 beside what the package comfy-kitchen makes of the same numbers, bit for bit (where it is installed)."""
+    try:
+        import comfy_kitchen
+        from comfy_kitchen import tensor as layouts
+    except ImportError:
+        print("int8, nvfp4: not compared, comfy_kitchen is not installed")
+        return True
+    for name in comfy_kitchen.list_backends():
+        if name != "eager":
+            comfy_kitchen.registry.disable(name)
+    fine = True
+    for kind, layout, words in (("int8", layouts.TensorWiseINT8Layout, {"per_channel": True, "convrot": True}),
+                                ("nvfp4", layouts.TensorCoreNVFP4Layout, {})):
+        target = os.path.join(folder, kind + ".safetensors")
+        convert(program, source, target, "--type", kind)
+        file = load_file(target)
+        different = total = 0
+        for name, wanted in tensors.items():
+            if name.removesuffix("weight") + "comfy_quant" not in file:
+                assert torch.equal(file[name], wanted), name
+                continue
+            values, parameters = layout.quantize(wanted.float(), **words)
+            for end, tensor in layout.state_dict_tensors(values, parameters).items():
+                got = file[name + end]
+                assert got.shape == tensor.shape and got.dtype == tensor.dtype, (name, end, got.shape, tensor.shape)
+                if tensor.element_size() == 1:
+                    different += int((got.view(torch.uint8) != tensor.view(torch.uint8)).sum())
+                    total += got.numel()
+                else:
+                    assert torch.allclose(got, tensor, rtol=1e-6), (name, end)
+        print(f"{kind}: {os.path.getsize(target)} bytes, {different} of {total} bytes differ from comfy_kitchen's")
+        # Sums of a rotation in another order may round a number at the middle of two to the other one.
+        fine = fine and different <= total * 1e-4
+    return fine
+
+
 def main():
     program = os.path.abspath(sys.argv[1])
     tensors = model()
@@ -116,7 +153,8 @@ def main():
         source = os.path.join(folder, "in.safetensors")
         save_file(tensors, source, {"title": "tiny"})
         check_safetensors(program, source, folder, tensors)
-        fine = check_gguf(program, source, folder, tensors)
+        fine = check_comfy(program, source, folder, tensors)
+        fine = check_gguf(program, source, folder, tensors) and fine
     return 0 if fine else 1
 
 

@@ -159,6 +159,74 @@ TEST_CASE("convert: plain types, and 8 bits with a scale of the whole matrix") {
                   (weight / scale).to(at::kFloat8_e4m3fn).to(at::kFloat) * scale));
 }
 
+TEST_CASE("convert: int8 turns back by the rotation, nvfp4 by its two scales") {
+  Folder folder;
+  const Tensors tensors = {{"a.weight", normal({40, 512}, at::kBFloat16, 1)},
+                           {"b.weight", normal({40, 48}, at::kBFloat16, 2)},
+                           {"c.weight", normal({144, 96}, at::kBFloat16, 3)}};
+  write(folder / "in.safetensors", tensors);
+  auto part = [&](const formats::TensorFile& file, const std::string& name) {
+    const auto* info = file.find(name);
+    REQUIRE(info);
+    weights::Stored stored;
+    stored.file = std::shared_ptr<const formats::TensorFile>(&file, [](const auto*) {});
+    stored.dtype = info->dtype;
+    stored.shape = info->shape;
+    stored.offset_bytes = static_cast<std::int64_t>(info->offset_bytes);
+    stored.size_bytes = static_cast<std::int64_t>(info->size_bytes);
+    return weights::mapped_tensor(stored);
+  };
+  auto loss = [&](const Tensor& got, const std::string& name) {
+    const auto wanted = tensors.at(name).to(at::kFloat);
+    return ((got - wanted).norm() / wanted.norm()).item<double>();
+  };
+  converted(folder / "in.safetensors", folder / "int8.safetensors", "int8");
+  const auto eight = formats::open_tensor_file(folder / "int8.safetensors");
+  auto numbers = [&](const std::string& layer) {
+    return part(eight, layer + ".weight").to(at::kFloat) * part(eight, layer + ".weight_scale");
+  };
+  CHECK(loss(numbers("b"), "b.weight") < 0.01);
+  const auto four =
+      at::tensor({1, 1, 1, -1, 1, 1, -1, 1, 1, -1, 1, 1, -1, 1, 1, 1}, at::kFloat).view({4, 4});
+  const auto matrix = at::kron(at::kron(four, four), at::kron(four, four)) / 16;
+  const auto turned = numbers("a").view({40, 2, 256}).matmul(matrix).reshape({40, 512});
+  CHECK(loss(numbers("a"), "a.weight") > 0.5);
+  CHECK(loss(turned, "a.weight") < 0.01);
+
+  converted(folder / "in.safetensors", folder / "nvfp4.safetensors", "nvfp4");
+  const auto file = formats::open_tensor_file(folder / "nvfp4.safetensors");
+  CHECK(file.find("a.weight")->dtype == DType::BF16);  // 40 rows are no whole 16s
+  const auto codes = part(file, "c.weight"), scales = part(file, "c.weight_scale").to(at::kFloat);
+  CHECK(codes.sizes() == at::IntArrayRef{144, 48});
+  CHECK(scales.sizes() == at::IntArrayRef{256, 8});
+  const float values[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+  auto got = at::empty({144, 96});
+  const auto flat = scales.contiguous().flatten();
+  for (std::int64_t r = 0; r < 144; ++r)
+    for (std::int64_t c = 0; c < 96; ++c) {
+      const int byte = codes.const_data_ptr<std::uint8_t>()[r * 48 + c / 2];
+      const int code = c % 2 == 0 ? byte >> 4 : byte & 15;
+      const auto block = c / 16;
+      const auto at = (r / 128 * 2 + block / 4) * 512 + r % 32 * 16 + r % 128 / 32 * 4 + block % 4;
+      got.mutable_data_ptr<float>()[r * 96 + c] =
+          values[code & 7] * (code & 8 ? -1.0f : 1.0f) * flat.const_data_ptr<float>()[at];
+    }
+  CHECK(loss(got * part(file, "c.weight_scale_2"), "c.weight") < 0.11);
+}
+
+TEST_CASE("convert: a model in several files becomes one") {
+  Folder folder;
+  auto tensors = model();
+  write(folder / "m-00001-of-00002.safetensors",
+        {{"blocks.0.attn.weight", tensors.at("blocks.0.attn.weight")}});
+  write(folder / "m-00002-of-00002.safetensors", {{"ids", tensors.at("ids")}});
+  converted(folder / "m-00002-of-00002.safetensors", folder / "out.safetensors", "packed");
+  const auto out = open(folder / "out.safetensors");
+  CHECK(out.tensors().size() == 2);
+  CHECK(at::equal(dense(out, "blocks.0.attn.weight", at::kBFloat16),
+                  tensors.at("blocks.0.attn.weight")));
+}
+
 TEST_CASE("convert: a failure or a stop leaves nothing, and what was there before") {
   Folder folder;
   write(folder / "in.safetensors", model());

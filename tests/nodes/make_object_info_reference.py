@@ -63,6 +63,9 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "ModelSave", "CLIPSave", "VAESave", "CheckpointSave", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveSVGNode", "SaveImageWebsocket", "ModelComputeDtype",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
 
+# Loaders of 4-bit files: the plain ones' inputs without options, from an add-on of their own.
+FOUR_BITS = {"CheckpointLoaderNF4": "CheckpointLoaderSimple", "UNETLoaderNF4": "UNETLoader"}
+
 # What newer versions know beyond 0.3.64.
 TYPES = {"CLIPLoader": ["flux2", "ovis", "longcat_image", "cogvideox", "lens", "pixeldit", "ideogram4", "boogu", "krea2", "joyimage", "mage", "minimax"],
          "DualCLIPLoader": ["hunyuan_video_15", "kandinsky5", "kandinsky5_image", "ltxv", "newbie", "ace"]}
@@ -101,6 +104,17 @@ for name in HIDDEN:
         variant["input_order"]["required"] = files
         variant["name"] = variant["display_name"] = name + ending
         everything[name + ending] = variant
+for name, plain in FOUR_BITS.items():
+    for ending in ("", "MultiGPU", "DisTorch2MultiGPU"):
+        variant = json.loads(json.dumps(everything[plain + ending]))
+        file = next(iter(variant["input"]["required"]))
+        variant["input"]["required"] = {file: [[]]}
+        variant["input_order"]["required"] = [file]
+        variant["name"] = variant["display_name"] = name + ending
+        if not ending:
+            variant["python_module"] = "custom_nodes.ComfyUI_bitsandbytes_NF4"
+        everything[name + ending] = variant
+        NODES.append(name + ending)
 with open(sys.argv[2], encoding="utf-8") as f:
     newer = json.load(f)
 for name in PASSING:
