@@ -5,10 +5,10 @@
 
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
 
 #include "distorch/base/error.h"
 #include "distorch/quant/joined.h"
+#include "distorch/weights/packed_layers.h"
 
 namespace distorch::weights {
 
@@ -43,71 +43,7 @@ Checkpoint::Checkpoint(std::shared_ptr<const formats::TensorFile> file)
               .size_bytes = static_cast<std::int64_t>(info.size_bytes)};
     if (!info.packing.empty()) set_packing(info, stored);
   }
-  gather_packed();
-}
-
-namespace {
-
-constexpr std::string_view weight_ending = "weight";
-constexpr const char* marker_ending = "comfy_quant";
-
-/// What a marker says: {"format": "float8_e4m3fn", ...}.
-const quant::Encoding& marked(const Stored& marker, const std::string& weight) {
-  auto bytes = marker.file->mapping()->bytes(marker.range());
-  const auto* text = reinterpret_cast<const char*>(bytes.data());
-  auto json = nlohmann::json::parse(text, text + bytes.size(), nullptr, false);
-  std::string format;
-  if (json.is_object() && json.contains("format") && json["format"].is_string())
-    format = json["format"].get<std::string>();
-  if (const auto* encoding = quant::encoding_named(format)) return *encoding;
-  throw Error(ErrorKind::Format, marker.file->path().string(),
-              fmt::format("'{}' is packed as '{}', which is not supported", weight, format));
-}
-
-}  // namespace
-
-/// Packed weights take their companions, which are then no tensors of their own. Source of the
-/// names: ComfyUI QUANTIZATION.md and comfy/ops.py (scaled_fp8).
-void Checkpoint::gather_packed() {
-  std::vector<std::string> taken;
-  for (auto& [name, stored] : tensors_) {
-    if (stored.encoding) continue;
-    if (!name.ends_with(weight_ending)) {
-      if (name == "scaled_fp8" || name.ends_with(".scaled_fp8")) taken.push_back(name);
-      continue;
-    }
-    auto base = name.substr(0, name.size() - weight_ending.size());
-    const auto* marker = find(base + marker_ending);
-    const quant::Encoding* only = marker ? &marked(*marker, name) : nullptr;
-    if (marker) taken.push_back(base + marker_ending);
-    for (const auto* encoding : quant::encodings()) {
-      if (only && encoding != only) continue;
-      std::vector<Stored> parts;
-      std::vector<std::string> names;
-      std::vector<bool> present;
-      for (const auto& companion : encoding->companions()) {
-        auto& part = parts.emplace_back();
-        for (const auto& ending : companion.names)
-          if (const auto* found = find(base + ending)) {
-            part = *found;
-            names.push_back(base + ending);
-          }
-        present.push_back(part.file != nullptr);
-      }
-      if (!only && !encoding->matches(stored.dtype, present)) continue;
-      stored.encoding = encoding;
-      std::vector<std::vector<std::int64_t>> shapes;
-      for (const auto& part : parts) shapes.push_back(part.shape);
-      if (auto shape = encoding->shape_of(stored.shape, shapes); shape != stored.shape) {
-        stored.value_shape = std::move(stored.shape);
-        stored.shape = std::move(shape);
-      }
-      stored.parts = std::move(parts);
-      taken.insert(taken.end(), names.begin(), names.end());
-      break;
-    }
-  }
-  for (const auto& name : taken) tensors_.erase(name);
+  gather_packed(tensors_, *file);
 }
 
 const Stored* Checkpoint::find(const std::string& name) const {
@@ -157,9 +93,14 @@ Stored rows_of(const Stored& stored, std::int64_t first_row, std::int64_t rows) 
   if (!part.value_shape.empty()) part.value_shape[0] = rows;
   part.offset_bytes += first_row * row_bytes;
   part.size_bytes = rows * row_bytes;
-  for (auto& companion : part.parts)
-    if (companion.file && all > 1 && !companion.shape.empty() && companion.shape[0] == all)
-      companion = rows_of(companion, first_row, rows);
+  if (!stored.encoding) return part;
+  part.encoding = stored.encoding->from_row(first_row);
+  for (std::size_t i = 0; i < part.parts.size(); ++i) {
+    auto& companion = part.parts[i];
+    if (!companion.file) continue;
+    if (auto some = stored.encoding->part_rows(i, companion.shape, all, first_row, rows))
+      companion = rows_of(companion, some->first, some->second);
+  }
   return part;
 }
 
@@ -239,6 +180,7 @@ at::ScalarType to_torch(const Stored& stored) {
     case DType::F64: return at::kDouble;
     case DType::F8_E4M3: return at::kFloat8_e4m3fn;
     case DType::F8_E5M2: return at::kFloat8_e5m2;
+    case DType::F8_E8M0: return at::kFloat8_e8m0fnu;
     default:
       throw Error(ErrorKind::Format, stored.file ? stored.file->path().string() : "",
                   fmt::format("tensors of type {} cannot be used", name_of(stored.dtype)));
