@@ -2,6 +2,7 @@
 
 #include "distorch/nn/adapters/chain.h"
 #include "distorch/nn/patch.h"
+#include "distorch/quant/encoding.h"
 #include "distorch/quant/fp8.h"
 
 namespace distorch::nn {
@@ -17,6 +18,9 @@ at::Tensor linear(const at::Tensor& x, const weights::Weight& weight, const weig
   LinearProducts products;
   auto added = optional_value(bias);
   if (!weight.adapters().empty()) return Chain(weight).product(x, products, added);
+  if (const auto* packed = weight.packed())
+    if (auto y = packed->encoding->product(x, *packed, added.value_or(at::Tensor())); y.defined())
+      return y;
   if (auto numbers = weight.for_fast_product())
     if (auto y = quant::fast_linear(x, *numbers, added.value_or(at::Tensor())); y.defined())
       return y;

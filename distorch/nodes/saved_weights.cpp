@@ -26,6 +26,15 @@ bool is_8_bits(at::ScalarType type) {
   return type == at::kFloat8_e4m3fn || type == at::kFloat8_e5m2;
 }
 
+bool is_packed(const Stored& stored) {
+  return stored.encoding && stored.encoding != &quant::joined();
+}
+
+/// Whether what LoRAs make of the weight is rounded to its own type again: of 8-bit floats.
+bool is_rounded_anew(const Stored& stored) {
+  return stored.encoding->name().starts_with("float8_");
+}
+
 DType to_stored(at::ScalarType type) {
   static const std::map<at::ScalarType, DType> types = {{at::kFloat, DType::F32},
                                                         {at::kHalf, DType::F16},
@@ -46,7 +55,8 @@ std::span<const std::byte> bytes_of(const Stored& stored) {
 
 /// A tensor of a file as it lies there.
 TensorToWrite verbatim(const std::string& name, const Stored& stored) {
-  return {.name = name, .dtype = stored.dtype, .shape = stored.shape, .make = [stored] {
+  const auto& shape = stored.value_shape.empty() ? stored.shape : stored.value_shape;
+  return {.name = name, .dtype = stored.dtype, .shape = shape, .make = [stored] {
             throw_if_interrupted();
             return bytes_of(stored);
           }};
@@ -63,8 +73,6 @@ std::string name_in_file(const Stored& stored) {
 std::string without_ending(const std::string& name) { return name.substr(0, name.rfind('.') + 1); }
 std::string ending(const std::string& name) { return name.substr(name.rfind('.') + 1); }
 
-/// Whether it is packed numbers of bf16.
-bool is_lossless(const Stored& stored) { return stored.encoding == &quant::bf16_planes(); }
 
 /// The weight with its adapters, float32.
 Tensor adapted(const Tensor& weight, std::vector<weights::Adapter> adapters) {
@@ -116,7 +124,7 @@ SavedModel::Form SavedModel::form_of(const std::string& name) const {
     if (form.as_it_is) return form;
   }
   form.dtype = weights::to_torch(joined ? stored.parts.front() : stored);
-  if (is_lossless(stored)) form.dtype = at::kBFloat16;
+  if (form.changes && is_packed(stored) && !is_rounded_anew(stored)) form.dtype = at::kBFloat16;
   if (kept_in && (plain || joined) && !is_8_bits(form.dtype)) form.dtype = *kept_in;
   return form;
 }
@@ -137,7 +145,7 @@ Tensor SavedModel::value_of(const Form& form, const std::string& name) const {
   }
   auto result = adapted(weight, std::move(adapters));
   if (!is_8_bits(form.dtype)) return result.to(form.dtype).contiguous();
-  if (stored.encoding && stored.encoding != &quant::joined() && stored.parts.front().file)
+  if (is_packed(stored) && stored.parts.front().file)
     result = result / weights::read_dense(stored.parts.front(), at::kFloat);
   return quant::round_by_chance(result, form.dtype, quant::crc32_of(seed_prefix_ + name));
 }
@@ -150,11 +158,19 @@ void SavedModel::add_packed(std::vector<TensorToWrite>& list, const SavedWeight&
     if (part.file) list.push_back(verbatim(base + ending(name_in_file(part)), part));
   // What says how it is packed, where the file says so.
   auto marker = without_ending(name_in_file(stored)) + "comfy_quant";
-  if (const auto* info = stored.file->find(marker))
+  if (const auto* info = stored.file->find(marker)) {
     list.push_back({.name = base + "comfy_quant",
                     .dtype = info->dtype,
                     .shape = info->shape,
                     .bytes = stored.file->bytes(*info)});
+  } else if (stored.file->metadata().contains("_quantization_metadata")) {
+    // The file's header said it.
+    auto text = std::make_shared<const std::string>(stored.encoding->marker());
+    list.push_back({.name = base + "comfy_quant",
+                    .dtype = DType::U8,
+                    .shape = {static_cast<std::int64_t>(text->size())},
+                    .make = [text] { return std::as_bytes(std::span(*text)); }});
+  }
 }
 
 void SavedModel::add_to(std::vector<TensorToWrite>& list, const SavedWeight& weight) const {
@@ -163,12 +179,11 @@ void SavedModel::add_to(std::vector<TensorToWrite>& list, const SavedWeight& wei
   const auto& first = forms.front();
   const bool alone = forms.size() == 1 && !weight.transposed;
   for (const auto& form : forms) {
-    bool packed = form.stored->encoding && form.stored->encoding != &quant::joined();
+    const bool packed = is_packed(*form.stored);
     if (packed && !alone)
       throw Error(ErrorKind::Usage, form.stored->file->path().string(),
                   fmt::format("holds packed weights, which '{}' cannot be made of", weight.name));
-    // With a LoRA what was packed without loss becomes plain numbers.
-    if (!packed || (form.changes && is_lossless(*form.stored))) continue;
+    if (!packed || (form.changes && !is_rounded_anew(*form.stored))) continue;
     add_packed(list, weight, form);
     if (!form.changes) return list.push_back(verbatim(weight.name, *form.stored));
   }
@@ -193,7 +208,7 @@ void SavedModel::add_to(std::vector<TensorToWrite>& list, const SavedWeight& wei
 void SavedModel::add_mark_to(std::vector<TensorToWrite>& list, const std::string& prefix) const {
   const std::string mark = "scaled_fp8";
   for (const auto& [name, stored] : model_.checkpoint().tensors()) {
-    if (!stored.encoding || stored.encoding == &quant::joined()) continue;
+    if (!is_packed(stored)) continue;
     auto own = name_in_file(stored);
     for (const auto& info : stored.file->tensors()) {
       if (!info.name.ends_with(mark)) continue;

@@ -34,7 +34,8 @@ class SavedModel {
   /// Adds what has to be written for one tensor. What no LoRA touches keeps the bytes that the
   /// model's file has, packed numbers with their scales and markers; what one does is computed in
   /// float32 and stored in the file's type, to 8 bits by chance (quant/rounding.h) from a seed
-  /// of the name, so that small changes survive. Where the model's weights are kept in 8 bits
+  /// of the name, so that small changes survive; where that type is of another packing (int8, nvfp4,
+  /// ...) it is stored as bfloat16, plain. Where the model's weights are kept in 8 bits
   /// (UNETLoader's weight_dtype), they are written so. Source: ComfyUI comfy/model_patcher.py,
   /// patch_weight_to_device.
   void add_to(std::vector<formats::TensorToWrite>& list, const SavedWeight& weight) const;

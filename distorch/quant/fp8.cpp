@@ -3,6 +3,8 @@
 #include <map>
 #include <mutex>
 
+#include "distorch/quant/faults.h"
+
 namespace distorch::quant {
 namespace {
 
@@ -10,7 +12,8 @@ using formats::DType;
 
 class Float8 final : public Encoding {
  public:
-  Float8(const char* name, DType dtype) : name_(name), dtype_(dtype) {}
+  Float8(const char* name, DType dtype, bool decoded = false)
+      : name_(name), dtype_(dtype), decoded_(decoded) {}
 
   std::string_view name() const override { return name_; }
 
@@ -24,6 +27,18 @@ class Float8 final : public Encoding {
 
   bool matches(DType dtype, const std::vector<bool>& present) const override {
     return dtype == dtype_ && present[0];
+  }
+
+  std::string marker() const override {
+    if (!decoded_) return Encoding::marker();
+    return R"({"format": "float8_e4m3fn", "full_precision_matrix_mult": true})";
+  }
+
+  std::string fault(const FileTensor& values,
+                    const std::vector<FileTensor>& companions) const override {
+    const auto rows = values.shape.empty() ? 1 : values.shape[0];
+    return first_of({wrong_dtype(values, {dtype_}), wrong_scale(companions[0], rows, true),
+                     wrong_scale(companions[1], rows, false)});
   }
 
   at::Tensor decode(const Packed& weight, at::ScalarType dtype) const override {
@@ -40,6 +55,7 @@ class Float8 final : public Encoding {
  private:
   const char* name_;
   DType dtype_;
+  bool decoded_;  // never multiplied as it lies
 };
 
 }  // namespace
@@ -94,6 +110,11 @@ at::Tensor fast_linear(const at::Tensor& x, const Packed& weight, const at::Tens
   auto sizes = x.sizes().vec();
   sizes.back() = w.size(0);
   return y.view(sizes);
+}
+
+const Encoding& float8_e4m3fn_decoded() {
+  static const Float8 one("float8_e4m3fn", DType::F8_E4M3, true);
+  return one;
 }
 
 const Encoding& float8_e5m2() {

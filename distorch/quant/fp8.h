@@ -9,6 +9,8 @@ namespace distorch::quant {
 /// scaled_fp8_ops, and its QUANTIZATION.md.
 const Encoding& float8_e4m3fn();
 const Encoding& float8_e5m2();
+/// float8_e4m3fn of a layer that must not multiply 8-bit numbers ("full_precision_matrix_mult").
+const Encoding& float8_e4m3fn_decoded();
 
 /// Whether a device multiplies 8-bit numbers: found out by trying, once.
 bool has_products(at::Device device);

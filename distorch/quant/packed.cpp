@@ -1,5 +1,7 @@
 #include "distorch/quant/packed.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "distorch/quant/encoding.h"
@@ -13,10 +15,6 @@ constexpr std::int64_t tile_bytes = std::int64_t{64} << 20;
 
 std::int64_t elements_of(const Packed& weight) { return c10::multiply_integers(weight.shape); }
 
-bool goes_by_rows(const at::Tensor& part, std::int64_t rows) {
-  return part.defined() && part.dim() > 0 && part.size(0) == rows && rows > 1;
-}
-
 }  // namespace
 
 Packed Packed::rows(std::int64_t first, std::int64_t count) const {
@@ -26,11 +24,35 @@ Packed Packed::rows(std::int64_t first, std::int64_t count) const {
 Packed Encoding::rows(const Packed& weight, std::int64_t first, std::int64_t count) const {
   auto result = weight;
   auto all = weight.shape.at(0);
+  result.encoding = from_row(first);
   result.shape[0] = count;
   result.values = weight.values.narrow(0, first, count);
-  for (auto& part : result.parts)
-    if (goes_by_rows(part, all)) part = part.narrow(0, first, count);
+  for (std::size_t i = 0; i < result.parts.size(); ++i) {
+    auto& part = result.parts[i];
+    if (!part.defined()) continue;
+    if (auto some = part_rows(i, part.sizes().vec(), all, first, count))
+      part = part.narrow(0, some->first, some->second);
+  }
   return result;
+}
+
+std::optional<std::pair<std::int64_t, std::int64_t>> Encoding::part_rows(
+    std::size_t /*part*/, const std::vector<std::int64_t>& shape, std::int64_t all,
+    std::int64_t first, std::int64_t count) const {
+  if (all < 2 || shape.empty() || shape[0] != all) return {};
+  return std::pair{first, count};
+}
+
+std::string Encoding::marker() const { return fmt::format(R"({{"format": "{}"}})", name()); }
+
+std::string Encoding::fault(const FileTensor& /*values*/,
+                            const std::vector<FileTensor>& /*companions*/) const {
+  return {};
+}
+
+at::Tensor Encoding::product(const at::Tensor& /*x*/, const Packed& /*weight*/,
+                             const at::Tensor& /*bias*/) const {
+  return {};
 }
 
 std::vector<std::int64_t> Encoding::shape_of(

@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
 
 #include "distorch/base/error.h"
 #include "distorch/quant/four_bit.h"
 #include "distorch/quant/joined.h"
+#include "distorch/weights/packed_layers.h"
 
 namespace distorch::weights {
 
@@ -44,128 +44,7 @@ Checkpoint::Checkpoint(std::shared_ptr<const formats::TensorFile> file)
               .size_bytes = static_cast<std::int64_t>(info.size_bytes)};
     if (!info.packing.empty()) set_packing(info, stored);
   }
-  gather_packed();
-}
-
-namespace {
-
-constexpr std::string_view weight_ending = "weight";
-constexpr const char* marker_ending = "comfy_quant";
-
-/// What a marker says: {"format": "float8_e4m3fn", ...}.
-const quant::Encoding& marked(const Stored& marker, const std::string& weight) {
-  auto bytes = marker.file->mapping()->bytes(marker.range());
-  const auto* text = reinterpret_cast<const char*>(bytes.data());
-  auto json = nlohmann::json::parse(text, text + bytes.size(), nullptr, false);
-  std::string format;
-  if (json.is_object() && json.contains("format") && json["format"].is_string())
-    format = json["format"].get<std::string>();
-  if (const auto* encoding = quant::encoding_named(format)) return *encoding;
-  throw Error(ErrorKind::Format, marker.file->path().string(),
-              fmt::format("'{}' is packed as '{}', which is not supported", weight, format));
-}
-
-/// A marker may promise what the file has not.
-void check_companions(const quant::Encoding& encoding, const std::vector<bool>& present,
-                      const std::string& weight, const std::string& path) {
-  for (std::size_t i = 0; i < present.size(); ++i)
-    if (const auto& wanted = encoding.companions()[i]; !present[i] && !wanted.optional)
-      throw Error(ErrorKind::Format, path,
-                  fmt::format("'{}' is packed as '{}' and lacks its '{}'", weight, encoding.name(),
-                              wanted.names[0]));
-}
-
-/// Encoding::shape_of(), whose error names the file and the weight.
-std::vector<std::int64_t> shape_of(const quant::Encoding& encoding,
-                                   const std::vector<std::int64_t>& values,
-                                   const std::vector<std::vector<std::int64_t>>& companions,
-                                   const std::string& weight, const std::string& path) {
-  try {
-    return encoding.shape_of(values, companions);
-  } catch (const Error& error) {
-    throw Error(
-        ErrorKind::Format, path,
-        fmt::format("'{}' is packed as '{}': {}", weight, encoding.name(), error.sentence()));
-  }
-}
-
-/// What the file says in words of a weight of bitsandbytes: its shape, by which its bytes and
-/// magnitudes go row by row.
-void describe_four_bit(Stored& stored, const std::string& name) {
-  enum { kAbsmax, kMap, kState, kNestedAbsmax, kNestedMap };
-  const auto where = fmt::format("{}: '{}'", stored.file->path().string(), name);
-  auto& parts = stored.parts;
-  const auto bytes = parts[kState].file->mapping()->bytes(parts[kState].range());
-  const auto state =
-      quant::read_quant_state({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, where);
-  auto elements = [](const Stored& part) {
-    return part.file ? c10::multiply_integers(part.shape) : 0;
-  };
-  quant::check_sizes(state,
-                     {.bytes = stored.size_bytes,
-                      .absmax = elements(parts[kAbsmax]),
-                      .map = elements(parts[kMap]),
-                      .nested_absmax = elements(parts[kNestedAbsmax]),
-                      .nested_map = elements(parts[kNestedMap])},
-                     where);
-  stored.encoding = &quant::four_bit(state);
-  stored.shape = state.shape;
-  const auto rows = state.goes_by_rows() ? state.shape[0] : 1;
-  stored.value_shape = {rows, stored.size_bytes / rows};
-  parts[kAbsmax].shape = {rows, elements(parts[kAbsmax]) / rows};
-  // Tables are the same for all rows, however many there are.
-  for (int table : {kMap, kNestedAbsmax, kNestedMap})
-    if (parts[table].file) parts[table].shape = {1, elements(parts[table])};
-  parts[kState] = {};
-}
-
-}  // namespace
-
-/// Packed weights take their companions, which are then no tensors of their own. Source of the
-/// names: ComfyUI QUANTIZATION.md and comfy/ops.py (scaled_fp8).
-void Checkpoint::gather_packed() {
-  std::vector<std::string> taken;
-  for (auto& [name, stored] : tensors_) {
-    if (stored.encoding) continue;
-    if (!name.ends_with(weight_ending)) {
-      if (name == "scaled_fp8" || name.ends_with(".scaled_fp8")) taken.push_back(name);
-      continue;
-    }
-    auto base = name.substr(0, name.size() - weight_ending.size());
-    const auto* marker = find(base + marker_ending);
-    const quant::Encoding* only = marker ? &marked(*marker, name) : nullptr;
-    if (marker) taken.push_back(base + marker_ending);
-    for (const auto* encoding : quant::encodings()) {
-      if (only && encoding != only) continue;
-      std::vector<Stored> parts;
-      std::vector<std::string> names;
-      std::vector<bool> present;
-      for (const auto& companion : encoding->companions()) {
-        auto& part = parts.emplace_back();
-        for (const auto& ending : companion.names)
-          if (const auto* found = find(base + ending)) {
-            part = *found;
-            names.push_back(base + ending);
-          }
-        present.push_back(part.file != nullptr);
-      }
-      if (!only && !encoding->matches(stored.dtype, present)) continue;
-      stored.encoding = encoding;
-      std::vector<std::vector<std::int64_t>> shapes;
-      for (const auto& part : parts) shapes.push_back(part.shape);
-      check_companions(*encoding, present, name, path_);
-      if (auto shape = shape_of(*encoding, stored.shape, shapes, name, path_);
-          shape != stored.shape) {
-        stored.value_shape = std::move(stored.shape);
-        stored.shape = std::move(shape);
-      }
-      stored.parts = std::move(parts);
-      if (encoding == &quant::nf4() || encoding == &quant::fp4()) describe_four_bit(stored, name);
-      taken.insert(taken.end(), names.begin(), names.end());
-      break;
-    }
-  }
-  for (const auto& name : taken) tensors_.erase(name);
+  gather_packed(tensors_, *file);
 }
 
 const Stored* Checkpoint::find(const std::string& name) const {
@@ -215,12 +94,17 @@ Stored rows_of(const Stored& stored, std::int64_t first_row, std::int64_t rows) 
   if (!part.value_shape.empty()) part.value_shape[0] = rows;
   part.offset_bytes += first_row * row_bytes;
   part.size_bytes = rows * row_bytes;
-  if (const auto* state = stored.encoding ? quant::state_of(*stored.encoding) : nullptr)
+  if (!stored.encoding) return part;
+  part.encoding = stored.encoding->from_row(first_row);
+  if (const auto* state = quant::state_of(*stored.encoding))
     part.encoding = &quant::four_bit_from(
         *stored.encoding, first_row * (c10::multiply_integers(stored.shape) / all / state->block));
-  for (auto& companion : part.parts)
-    if (companion.file && all > 1 && !companion.shape.empty() && companion.shape[0] == all)
-      companion = rows_of(companion, first_row, rows);
+  for (std::size_t i = 0; i < part.parts.size(); ++i) {
+    auto& companion = part.parts[i];
+    if (!companion.file) continue;
+    if (auto some = stored.encoding->part_rows(i, companion.shape, all, first_row, rows))
+      companion = rows_of(companion, some->first, some->second);
+  }
   return part;
 }
 
@@ -308,6 +192,7 @@ at::ScalarType to_torch(const Stored& stored) {
     case DType::F64: return at::kDouble;
     case DType::F8_E4M3: return at::kFloat8_e4m3fn;
     case DType::F8_E5M2: return at::kFloat8_e5m2;
+    case DType::F8_E8M0: return at::kFloat8_e8m0fnu;
     default:
       throw Error(ErrorKind::Format, stored.file ? stored.file->path().string() : "",
                   fmt::format("tensors of type {} cannot be used", name_of(stored.dtype)));

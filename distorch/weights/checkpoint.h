@@ -36,7 +36,7 @@ struct Stored {
 /// The tensors of one model file under the names that our models use. Reads the header only, and
 /// the markers that say how weights are packed. The companions of packed weights (scales, ...) are
 /// no entries of their own. Error(Format) naming the weight where a marker names a way of packing
-/// that is not known.
+/// that is not known, or where its tensors do not fit it (packed_layers.h).
 /// Families rename with add(): diffusers or OpenCLIP names to the original ones, rows of fused
 /// tensors.
 class Checkpoint {
@@ -76,8 +76,6 @@ class Checkpoint {
   bool empty() const { return tensors_.empty(); }
 
  private:
-  void gather_packed();
-
   std::map<std::string, Stored> tensors_;
   std::string path_;
 };

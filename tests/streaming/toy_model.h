@@ -94,7 +94,8 @@ class Folder {
                                                    {at::kByte, DType::U8},
                                                    {at::kChar, DType::I8},
                                                    {at::kFloat8_e4m3fn, DType::F8_E4M3},
-                                                   {at::kFloat8_e5m2, DType::F8_E5M2}};
+                                                   {at::kFloat8_e5m2, DType::F8_E5M2},
+                                                   {at::kFloat8_e8m0fnu, DType::F8_E8M0}};
     std::vector<at::Tensor> kept;
     std::vector<formats::TensorToWrite> list;
     for (const auto& [tensor_name, values] : tensors) {

@@ -1,0 +1,133 @@
+#include "distorch/quant/quantize.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "distorch/quant/block_scaled.h"
+#include "distorch/quant/fp8.h"
+#include "distorch/quant/int8.h"
+#include "distorch/quant/rotation.h"
+#include "distorch/quant/signed4.h"
+
+namespace distorch::quant {
+namespace {
+
+using at::Tensor;
+
+constexpr float kLargestEight = 448, kLargestFour = 6;
+
+/// The numbers as a float32 matrix.
+Tensor numbers_of(const Tensor& weight) { return weight.to(at::kFloat).contiguous(); }
+
+/// 0, 0.5, 1, 1.5, 2, 3, 4, 6 by the nearest, halves to the even code; the sign is bit 3.
+std::uint8_t four_bits(float value) {
+  const float size = std::abs(value);
+  const int code = (size > 0.25f) + (size >= 0.75f) + (size > 1.25f) + (size >= 1.75f) +
+                   (size > 2.5f) + (size >= 3.5f) + (size > 5.0f);
+  return static_cast<std::uint8_t>(code | (std::signbit(value) ? 8 : 0));
+}
+
+/// Scales [N, blocks] of one byte as tensor cores read them.
+Tensor blocked(const Tensor& scales) {
+  const auto rows = scales.size(0), blocks = scales.size(1);
+  auto bytes = scales.view(at::kByte).contiguous();
+  auto result = at::zeros(blocked_shape(rows, blocks), bytes.options());
+  const auto* from = bytes.const_data_ptr<std::uint8_t>();
+  auto* to = result.mutable_data_ptr<std::uint8_t>();
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t b = 0; b < blocks; ++b)
+      to[blocked_index(r, b, blocks)] = from[r * blocks + b];
+  return result.view(scales.scalar_type());
+}
+
+/// The largest magnitudes of the blocks of a row: [N, K / block].
+Tensor block_magnitudes(const Tensor& numbers, std::int64_t block) {
+  return at::amax(numbers.unflatten(1, {-1, block}).abs(), {2});
+}
+
+void pack_four(const float* from, std::uint8_t* to, const float* factors, std::int64_t blocks) {
+  constexpr int block = 16;
+  for (std::int64_t b = 0; b < blocks; ++b, from += block, to += block / 2) {
+    auto code = [&](int i) -> int {
+      if (factors[b] == 0) return 0;
+      return four_bits(std::clamp(from[i] / factors[b], -kLargestFour, kLargestFour));
+    };
+    for (int i = 0; i < block / 2; ++i)
+      to[i] = static_cast<std::uint8_t>(code(2 * i) << 4 | code(2 * i + 1));
+  }
+}
+
+}  // namespace
+
+Packed to_int8(const Tensor& weight, bool by_row, int rotated) {
+  auto numbers = numbers_of(weight);
+  auto sizes = numbers.sizes().vec();
+  if (by_row || rotated > 0) {
+    auto [values, scales] = whole_rows(numbers, rotated, kEightBits);
+    return {&int8_tensorwise(rotated), values, {scales.unsqueeze(1)}, sizes};
+  }
+  auto scale = (numbers.abs().max() / kEightBits.most).clamp_min(kEightBits.floor);
+  auto values = (numbers / scale).round_().clamp_(kEightBits.least, kEightBits.most);
+  return {&int8_tensorwise(), values.to(at::kChar), {scale}, sizes};
+}
+
+Packed to_float8(const Tensor& weight, at::ScalarType dtype) {
+  const bool wide = dtype == at::kFloat8_e5m2;
+  const float largest = wide ? 57344.0f : kLargestEight;
+  auto numbers = numbers_of(weight);
+  auto scale = numbers.abs().max() / largest;
+  if (scale.item<float>() == 0) scale.fill_(1);
+  auto values = (numbers * scale.reciprocal()).clamp_(-largest, largest).to(dtype);
+  const auto& encoding = wide ? float8_e5m2() : float8_e4m3fn();
+  return {&encoding, values, {scale, Tensor()}, numbers.sizes().vec()};
+}
+
+Packed to_nvfp4(const Tensor& weight) {
+  constexpr int block = 16;
+  auto numbers = numbers_of(weight);
+  const auto rows = numbers.size(0), width = numbers.size(1), blocks = width / block;
+  auto whole = numbers.abs().max() / (kLargestEight * kLargestFour);
+  if (whole.item<float>() == 0) whole.fill_(1);
+  auto scales = (block_magnitudes(numbers, block) / kLargestFour / whole)
+                    .clamp_max(kLargestEight)
+                    .to(at::kFloat8_e4m3fn);
+  auto factors = (scales.to(at::kFloat) * whole).contiguous();
+  auto values = at::empty({rows, width / 2}, numbers.options().dtype(at::kByte));
+  const auto *from = numbers.const_data_ptr<float>(), *by = factors.const_data_ptr<float>();
+  auto* to = values.mutable_data_ptr<std::uint8_t>();
+  at::parallel_for(0, rows, 4, [&](std::int64_t begin, std::int64_t end) {
+    for (auto r = begin; r < end; ++r)
+      pack_four(from + r * width, to + r * width / 2, by + r * blocks, blocks);
+  });
+  return {&nvfp4(), values, {blocked(scales), whole, Tensor(), Tensor()}, numbers.sizes().vec()};
+}
+
+Packed to_mxfp8(const Tensor& weight) {
+  constexpr int block = 32, bias = 127, largest_exponent = 254;
+  auto numbers = numbers_of(weight);
+  auto magnitudes = block_magnitudes(numbers, block);
+  auto needed = (magnitudes / kLargestEight).clamp_min(std::ldexp(1.0, -bias));
+  auto exponents = (at::ceil(at::log2(needed)) + bias).clamp_(0, largest_exponent).to(at::kInt);
+  auto zero = magnitudes.eq(0);
+  exponents.masked_fill_(zero, 0);
+  auto factors = exponents.bitwise_left_shift(23).view(at::kFloat).masked_fill(zero, 1);
+  auto scaled = numbers.unflatten(1, {-1, block}) / factors.unsqueeze(2);
+  auto values = scaled.clamp_(-kLargestEight, kLargestEight).flatten(1).to(at::kFloat8_e4m3fn);
+  auto scales = exponents.to(at::kByte).view(at::kFloat8_e8m0fnu);
+  return {&mxfp8(), values, {blocked(scales), Tensor()}, numbers.sizes().vec()};
+}
+
+Packed to_convrot_w4a4(const Tensor& weight, int rotated) {
+  auto numbers = numbers_of(weight);
+  auto [values, scales] = whole_rows(numbers, rotated, kFourBits);
+  auto halves = values.view(at::kByte).unflatten(1, {-1, 2}).bitwise_and(15);
+  auto packed = halves.select(2, 0).bitwise_or(halves.select(2, 1).bitwise_left_shift(4));
+  return {
+      &convrot_w4a4(rotated), packed.contiguous().view(at::kChar), {scales}, numbers.sizes().vec()};
+}
+
+}  // namespace distorch::quant

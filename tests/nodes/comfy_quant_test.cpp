@@ -1,0 +1,117 @@
+#include <doctest/doctest.h>
+
+#include "distorch/device/sim/sim.h"
+#include "distorch/quant/quantize.h"
+#include "tests/nodes/tiny_app.h"
+#include "tests/support/devices.h"
+
+using namespace distorch;
+using namespace distorch::test;
+using graph::Json;
+
+// Quantised files of ComfyUI through the loaders: a UNet of its own, and a whole checkpoint.
+namespace {
+
+using Tensors = std::map<std::string, at::Tensor>;
+using Make = std::function<quant::Packed(const at::Tensor&)>;
+
+void write_all(const fs::path& path, const Tensors& tensors) {
+  using formats::DType;
+  const std::map<at::ScalarType, DType> types = {{at::kFloat, DType::F32},
+                                                 {at::kByte, DType::U8},
+                                                 {at::kChar, DType::I8},
+                                                 {at::kFloat8_e4m3fn, DType::F8_E4M3},
+                                                 {at::kFloat8_e8m0fnu, DType::F8_E8M0}};
+  std::vector<formats::TensorToWrite> list;
+  for (const auto& [name, tensor] : tensors)
+    list.push_back({name,
+                    types.at(tensor.scalar_type()),
+                    tensor.sizes().vec(),
+                    {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
+  formats::write_safetensors(path, list);
+}
+
+void add_packed(Tensors& to, const std::string& name, const quant::Packed& packed) {
+  const auto base = name.substr(0, name.size() - 6);
+  to[name] = packed.values.contiguous();
+  for (std::size_t i = 0; i < packed.parts.size(); ++i)
+    if (packed.parts[i].defined())
+      to[base + packed.encoding->companions()[i].names.back()] = packed.parts[i].contiguous();
+  const auto text = packed.encoding->marker();
+  to[base + "comfy_quant"] = at::tensor(std::vector<std::uint8_t>(text.begin(), text.end()));
+}
+
+/// tiny_sd1 with the matrices of UNet and text encoder packed by `make`; `decoded`: what they stand
+/// for. In checkpoints/NAME.
+void write_checkpoint(const std::string& name, const Make& make, bool decoded) {
+  Tensors changed;
+  int packed_count = 0;
+  for (const auto& [tensor, value] : tiny_tensors({"unet_sd1", "vae", "clip_l"})) {
+    const bool layer = tensor.starts_with("model.diffusion_model.") ||
+                       tensor.find(".layers.") != std::string::npos;
+    if (!layer || !tensor.ends_with(".weight") || value.dim() != 2 || value.size(1) % 32 != 0) {
+      changed[tensor] = value;
+      continue;
+    }
+    auto packed = make(value);
+    ++packed_count;
+    if (decoded)
+      changed[tensor] = quant::decode(packed, at::kFloat);
+    else
+      add_packed(changed, tensor, packed);
+  }
+  CHECK(packed_count > 20);
+  write_all(tiny_models() / "checkpoints" / name, changed);
+}
+
+at::Tensor latent_of(TinyApp& tiny, const std::string& checkpoint) {
+  auto prompt = sampling_prompt(checkpoint);
+  return tiny.value_of(prompt, {"5", 0}).as<sampling::Latent>().samples;
+}
+
+double apart(const at::Tensor& got, const at::Tensor& wanted) {
+  return ((got - wanted).abs().max() / wanted.abs().max()).item<double>();
+}
+
+streaming::EngineOptions simulated() {
+  auto rig = small_rig(1, 512 << 20);
+  sim::install(rig, sim::Mode::Exec);
+  streaming::EngineOptions options;
+  options.rig = rig;
+  options.default_device = "sim:0";
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("quantised checkpoints: formats that are decoded give the picture of their numbers") {
+  const std::vector<std::pair<std::string, Make>> kinds = {{"nvfp4", quant::to_nvfp4},
+                                                           {"mxfp8", quant::to_mxfp8}};
+  for (const auto& [name, make] : kinds) {
+    CAPTURE(name);
+    write_checkpoint(name + ".safetensors", make, false);
+    write_checkpoint(name + "_decoded.safetensors", make, true);
+    TinyApp tiny;
+    auto wanted = latent_of(tiny, name + "_decoded.safetensors");
+    CHECK(apart(latent_of(tiny, name + ".safetensors"), wanted) < 1e-5);
+    TinyApp there(simulated());
+    CHECK(apart(latent_of(there, name + ".safetensors"), wanted) < 1e-4);
+  }
+}
+
+TEST_CASE(
+    "quantised checkpoints: whole numbers are near the numbers they were made of, on any device") {
+  TinyApp tiny;
+  auto plain = latent_of(tiny, "tiny_sd1.safetensors");
+  for (int rotated : {0, 16}) {
+    CAPTURE(rotated);
+    const auto name = "int8_" + std::to_string(rotated) + ".safetensors";
+    write_checkpoint(
+        name, [&](const at::Tensor& w) { return quant::to_int8(w, true, rotated); }, false);
+    auto here = latent_of(tiny, name);
+    CHECK(apart(here, plain) < 0.1);
+    CHECK(apart(here, plain) > 1e-5);
+    TinyApp there(simulated());
+    CHECK(apart(latent_of(there, name), here) < 1e-3);
+  }
+}
