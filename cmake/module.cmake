@@ -73,7 +73,7 @@ function(distorch_test folder library torch_user)
   set(all_but)
   # Cases "any device: ..." take their device from DISTORCH_TEST_DEVICE and are a test of their own:
   # `DISTORCH_TEST_DEVICE=cuda:0 ctest -L gpu` runs them, and nothing else, on a GPU.
-  if(folder MATCHES "^(device|streaming|nodes)$")
+  if(folder MATCHES "^(device|quant|streaming|nodes)$")
     set(cases "any device: *")
     set(all_but "--test-case-exclude=${cases}")
     list(APPEND names ${folder}_any_device)

@@ -3,11 +3,16 @@
 #include <algorithm>
 
 #include "distorch/quant/fp8.h"
+#include "distorch/quant/gguf.h"
 
 namespace distorch::quant {
 
 const std::vector<const Encoding*>& encodings() {
-  static const std::vector<const Encoding*> list = {&float8_e4m3fn(), &float8_e5m2()};
+  static const auto list = [] {
+    std::vector<const Encoding*> all = {&float8_e4m3fn(), &float8_e5m2()};
+    all.insert(all.end(), gguf_encodings().begin(), gguf_encodings().end());
+    return all;
+  }();
   return list;
 }
 

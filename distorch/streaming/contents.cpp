@@ -3,6 +3,7 @@
 #include <map>
 
 #include "distorch/base/align.h"
+#include "distorch/quant/gguf.h"
 #include "distorch/quant/joined.h"
 
 namespace distorch::streaming {
@@ -48,19 +49,21 @@ bool is_one_tensor(const weights::Stored& stored) {
 bool Contents::is_as_computed(const weights::Stored& stored) const {
   if (stored.encoding == &quant::joined())
     return is_one_tensor(stored) && weights::to_torch(stored) == rest_dtype();
-  if (stored.encoding) return options_.kept_in.has_value();
+  if (stored.encoding) return options_.kept_in || quant::rests_packed(stored.encoding);
   return weights::to_torch(stored) == rest_dtype();
 }
 
 /// Whether a packed weight becomes plain numbers where it is converted. Of those that are to be kept
 /// in a type of few bits only what is plain in the file is rounded to it.
 bool Contents::is_converted(const quant::Packed& packed) const {
-  return !options_.kept_in || packed.encoding == &quant::joined();
+  if (packed.encoding == &quant::joined()) return true;
+  return !options_.kept_in && !quant::rests_packed(packed.encoding);
 }
 
 std::int64_t Contents::converted_bytes_of(const weights::Stored& stored) const {
-  if (!stored.encoding || !options_.kept_in || stored.encoding == &quant::joined())
-    return dense_bytes(stored, rest_dtype());
+  const bool packed = stored.encoding && stored.encoding != &quant::joined() &&
+                      (options_.kept_in || quant::rests_packed(stored.encoding));
+  if (!packed) return dense_bytes(stored, rest_dtype());
   std::int64_t bytes = 0;
   for (const auto& tensor : weights::tensors_of(stored))
     bytes += dense_bytes(tensor, weights::to_torch(tensor));

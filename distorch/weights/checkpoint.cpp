@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "distorch/base/error.h"
+#include "distorch/quant/gguf.h"
 #include "distorch/quant/joined.h"
 
 namespace distorch::weights {
@@ -23,11 +24,7 @@ void set_packing(const formats::TensorInfo& info, Stored& stored) {
     throw Error(
         ErrorKind::Format, stored.file->path().string(),
         fmt::format("'{}' is packed as '{}', which is not supported", info.name, info.packing));
-  stored.value_shape = info.shape;
-  if (stored.value_shape.empty()) stored.value_shape.push_back(1);
-  stored.value_shape.back() = 1;
-  auto rows = std::max<std::int64_t>(1, c10::multiply_integers(stored.value_shape));
-  stored.value_shape.back() = stored.size_bytes / rows;
+  stored.value_shape = quant::value_shape_of(*stored.encoding, info.shape, stored.size_bytes);
 }
 
 }  // namespace
@@ -171,6 +168,9 @@ void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::in
     throw Error(ErrorKind::Shape, path_,
                 fmt::format("'{}' wants rows {} to {} of a tensor of shape [{}]", name, first_row,
                             first_row + rows, fmt::join(stored.shape, ", ")));
+  if (stored.encoding && stored.value_shape.size() == 1 && stored.shape.size() > 1)
+    throw Error(ErrorKind::Format, path_,
+                fmt::format("'{}' wants rows of a tensor whose blocks go across rows", name));
   add(name, rows_of(stored, first_row, rows));
 }
 

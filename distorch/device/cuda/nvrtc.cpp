@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <sstream>
 #include <tuple>
 #include <vector>
 
@@ -66,6 +67,13 @@ std::string architecture(int device) {
       driver().attribute(&minor, kMinor, handle) != 0)
     return {};
   return fmt::format("sm_{}{}", major, minor);
+}
+
+std::vector<std::string> options_for(const std::string& target, const std::string& defines) {
+  std::vector<std::string> options{"--gpu-architecture=" + target};
+  std::istringstream words(defines);
+  for (std::string word; words >> word;) options.push_back(word);
+  return options;
 }
 
 /// The compiler's word is the error's. Error(Internal).
@@ -136,14 +144,12 @@ void* made(int device, const KernelSource& source, const std::string& defines) {
   }
   int major = 0, minor = 0;
   nvrtc().version(&major, &minor);
-  std::vector<std::string> options{"--gpu-architecture=" + target};
-  if (!defines.empty()) options.push_back(defines);
   const auto key =
       fmt::format("{}{} {} {}.{} {}", source.before, source.text, target, major, minor, defines);
   const auto path =
       cache_folder() / "kernels" / fmt::format("{}-{}.cubin", source.name, hex(digest(key)));
   if (auto* function = loaded(kept_in(path), source.name)) return function;
-  const auto binary = compiled(source, options);
+  const auto binary = compiled(source, options_for(target, defines));
   try {
     std::error_code ignored;
     std::filesystem::create_directories(path.parent_path(), ignored);
@@ -155,6 +161,13 @@ void* made(int device, const KernelSource& source, const std::string& defines) {
 }
 
 }  // namespace
+
+bool has_compiler() { return nvrtc().complete(); }
+
+void try_compile(const KernelSource& source, const std::string& architecture,
+                 const std::string& defines) {
+  compiled(source, options_for(architecture, defines));
+}
 
 void* kernel(int device, const KernelSource& source, const std::string& defines) {
   static std::mutex mutex;

@@ -14,8 +14,16 @@ struct KernelSource {
 };
 
 /// The driver's function for a device, loaded once per process and device; null where it cannot be
-/// had (the log says why, once). `defines`: options for the compiler, "-DELEMENT=short".
+/// had (the log says why, once). `defines`: options for the compiler, one
+/// space between two: "-DELEMENT=short".
 void* kernel(int device, const KernelSource& source, const std::string& defines);
+
+/// Whether NVRTC is there, device or not.
+bool has_compiler();
+/// Compiles the kernel for an architecture ("sm_90") and drops what comes out. Error(Internal) with
+/// the compiler's words where it refuses it.
+void try_compile(const KernelSource& source, const std::string& architecture,
+                 const std::string& defines);
 
 struct Extent {
   unsigned x = 1, y = 1, z = 1;
