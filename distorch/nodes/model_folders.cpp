@@ -56,6 +56,9 @@ const std::vector<Usual>& usual_places() {
       {"classifiers", {"classifiers"}},
       {"model_patches", {"model_patches"}},
       {"audio_encoders", {"audio_encoders"}},
+      // The GGUF files among those of diffusion_models and text_encoders (see add()).
+      {"unet_gguf", {}},
+      {"clip_gguf", {}},
   };
   return list;
 }
@@ -65,6 +68,7 @@ std::vector<std::string> extensions_of(const std::string& type) {
   if (type == "custom_nodes") return {};
   if (type == "classifiers") return {""};
   if (type == "diffusers") return {"folder"};
+  if (type.ends_with("_gguf")) return {".gguf"};
   return model_extensions();
 }
 
@@ -201,6 +205,8 @@ void ModelFolders::add(const std::string& type, const Path& folder, bool first) 
   if (known != folders.end() && !first) return;
   if (known != folders.end()) folders.erase(known);
   folders.insert(first ? folders.begin() : folders.end(), place);
+  if (current_name(type) == "diffusion_models") add("unet_gguf", folder, first);
+  if (current_name(type) == "text_encoders") add("clip_gguf", folder, first);
 }
 
 void ModelFolders::read_extra_paths(const Path& yaml) {
