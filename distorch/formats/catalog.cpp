@@ -8,6 +8,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/base/text.h"
+#include "distorch/formats/gguf.h"
 #include "distorch/formats/pickle.h"
 #include "distorch/formats/safetensors.h"
 
@@ -16,6 +17,7 @@ namespace distorch::formats {
 const std::vector<Format>& all_formats() {
   static const std::vector<Format> list = {
       safetensors_format(),
+      gguf_format(),
       pickle_format(),
   };
   return list;

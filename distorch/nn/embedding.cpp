@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "distorch/nn/adapters/chain.h"
+#include "distorch/quant/gguf.h"
 
 namespace distorch::nn {
 
@@ -10,9 +11,12 @@ Embedding::Embedding(const weights::Scope& scope, std::int64_t count, std::int64
     : weight_(scope.weight("weight", {count, width})) {}
 
 at::Tensor Embedding::operator()(const at::Tensor& ids) const {
-  if (weight_.adapters().empty()) return at::embedding(weight_.dense(), ids);
   auto sizes = ids.sizes().vec();
   sizes.push_back(weight_.shape()[1]);
+  if (weight_.adapters().empty())
+    return weight_.packed()
+               ? quant::rows_at(*weight_.packed(), ids.flatten(), weight_.dtype()).view(sizes)
+               : at::embedding(weight_.dense(), ids);
   return Chain(weight_).rows(ids.flatten()).view(sizes);
 }
 

@@ -67,6 +67,18 @@ streaming::PlacementRequest spread_request(const std::string& compute, double vi
   return request;
 }
 
+namespace {
+
+/// What the first DisTorch rests weights on: RAM, before that on request all other accelerators.
+std::string donors_beside(const std::string& compute, bool others) {
+  std::string donors;
+  for (const auto& info : device::list_devices())
+    if (others && info.accelerator && info.name != compute) donors += info.name + ",";
+  return donors + "cpu";
+}
+
+}  // namespace
+
 streaming::PlacementRequest placement_of(const Call& call) {
   auto text = [&](const char* name) {
     return call.node_type().find_input(name) ? call.text(name) : std::string();
@@ -76,7 +88,10 @@ streaming::PlacementRequest placement_of(const Call& call) {
   if (compute == "default") compute.clear();
   if (!call.node_type().find_input("virtual_vram_gb")) return {.compute = compute};
   return spread_request(
-      compute, call.number("virtual_vram_gb"), text("donor_device"),
+      compute, call.number("virtual_vram_gb"),
+      call.node_type().find_input("use_other_vram")
+          ? donors_beside(compute, call.boolean("use_other_vram"))
+          : text("donor_device"),
       text("expert_mode_allocations"),
       call.node_type().find_input("eject_models") && call.boolean("eject_models"));
 }

@@ -36,6 +36,18 @@ graph::InputCheck any_device(std::vector<std::string> inputs);
 /// MODEL of the file that "unet_name" names.
 void load_unet(graph::Call& call, const std::string& weight_dtype);
 
+/// Names of weight_dtype for ModelCache::diffusion() beside UNETLoader's: the numbers of GGUF blocks
+/// are rounded to that type before they become what the model computes in.
+inline constexpr const char* kDecodedAsHalf = "decoded as float16";
+inline constexpr const char* kDecodedAsBFloat = "decoded as bfloat16";
+
+/// Called by add_text_loader_nodes() (gguf_loaders.cpp).
+void add_gguf_loader_nodes(graph::Catalog& catalog, App& app);
+
+/// The types that CLIPLoader and DualCLIPLoader offer, GGUF loaders too.
+std::vector<std::string> text_types();
+std::vector<std::string> dual_text_types();
+
 /// MODEL, CLIP and VAE of a checkpoint, each placed on its own.
 struct CheckpointPlacement {
   streaming::PlacementRequest unet, text, vae;

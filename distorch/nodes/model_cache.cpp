@@ -9,7 +9,10 @@
 #include "distorch/device/device.h"
 #include "distorch/models/catalog.h"
 #include "distorch/models/control/borrowing.h"
+#include "distorch/models/gguf_names.h"
 #include "distorch/models/taesd/autoencoder.h"
+#include "distorch/nodes/loaders.h"
+#include "distorch/quant/gguf.h"
 #include "distorch/weights/shards.h"
 
 namespace distorch::nodes {
@@ -27,10 +30,31 @@ std::string key_of(const std::string& identity, const std::string& part,
                      placement.allocation, placement.eject);
 }
 
+/// "decoded as float16": what the numbers of GGUF blocks are rounded to on their way, as
+/// UnetLoaderGGUFAdvanced may ask; nothing for other names.
+std::optional<at::ScalarType> rounded_type(const std::string& weight_dtype) {
+  if (weight_dtype == kDecodedAsHalf) return at::kHalf;
+  if (weight_dtype == kDecodedAsBFloat) return at::kBFloat16;
+  return {};
+}
+
+Checkpoint decoded_as(const std::string& weight_dtype, Checkpoint part) {
+  const auto dtype = rounded_type(weight_dtype);
+  if (!dtype) return part;
+  auto names = part;
+  for (const auto& [name, stored] : names.tensors())
+    if (const auto* rounded = quant::gguf_rounded_to(stored.encoding, *dtype)) {
+      auto changed = stored;
+      changed.encoding = rounded;
+      part.add(name, changed);
+    }
+  return part;
+}
+
 /// What weights are to be kept in, whatever the file has: half the memory, at the price of
 /// precision. Source: ComfyUI nodes.py, UNETLoader.
 void keep_in(const std::string& weight_dtype, streaming::StreamedOptions& options) {
-  if (weight_dtype == "default") return;
+  if (weight_dtype == "default" || rounded_type(weight_dtype)) return;
   if (weight_dtype == "fp8_e4m3fn" || weight_dtype == "fp8_e4m3fn_fast")
     options.kept_in = at::kFloat8_e4m3fn;
   else if (weight_dtype == "fp8_e5m2")
@@ -73,7 +97,7 @@ std::shared_ptr<const formats::TensorFile> ModelCache::file(const Path& path) {
 Checkpoint ModelCache::checkpoint(const Path& path) {
   std::vector<std::shared_ptr<const formats::TensorFile>> files;
   for (const auto& shard : weights::complete_shards_of(path)) files.push_back(file(shard));
-  return weights::joined_shards(files);
+  return models::with_our_names(weights::joined_shards(files));
 }
 
 streaming::StreamedOptions ModelCache::options(const Path& file, const std::string& part,
@@ -96,13 +120,14 @@ void ModelCache::stream(Loaded& loaded, const Checkpoint& part,
 std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path, const Placement& placement,
                                                        const std::string& weight_dtype) {
   auto family = models::detect_family(checkpoint(path));
-  const auto& part = family->diffusion();
+  const auto part = decoded_as(weight_dtype, family->diffusion());
   auto streamed = options(path, "", placement.compute);
   streamed.dtype =
       unet_dtype(settings_, engine_.describe(streamed.compute), computed_like(part.main_dtype()));
   streamed.channels_last = true;
   keep_in(weight_dtype, streamed);
-  auto key = key_of(identity(path), "unet", streamed, placement);
+  auto key = key_of(identity(path), rounded_type(weight_dtype) ? "unet " + weight_dtype : "unet",
+                    streamed, placement);
   if (auto open = find_open<LoadedDiffusion>(key)) return open;
 
   auto loaded = std::make_shared<LoadedDiffusion>();

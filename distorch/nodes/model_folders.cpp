@@ -63,6 +63,9 @@ const std::vector<Usual>& usual_places() {
       {"geometry_estimation", {"geometry_estimation"}},
       {"optical_flow", {"optical_flow"}},
       {"detection", {"detection"}},
+      // The GGUF files among those of diffusion_models and text_encoders (see add()).
+      {"unet_gguf", {}},
+      {"clip_gguf", {}},
   };
   return list;
 }
@@ -72,6 +75,7 @@ std::vector<std::string> extensions_of(const std::string& type) {
   if (type == "custom_nodes" || type == "datasets") return {};
   if (type == "classifiers") return {""};
   if (type == "diffusers") return {"folder"};
+  if (type.ends_with("_gguf")) return {".gguf"};
   return model_extensions();
 }
 
@@ -208,6 +212,8 @@ void ModelFolders::add(const std::string& type, const Path& folder, bool first) 
   if (known != folders.end() && !first) return;
   if (known != folders.end()) folders.erase(known);
   folders.insert(first ? folders.begin() : folders.end(), place);
+  if (current_name(type) == "diffusion_models") add("unet_gguf", folder, first);
+  if (current_name(type) == "text_encoders") add("clip_gguf", folder, first);
 }
 
 void ModelFolders::read_extra_paths(const Path& yaml) {

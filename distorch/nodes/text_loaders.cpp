@@ -67,6 +67,52 @@ void add_untyped(graph::Catalog& catalog, graph::NodeType type, const char* modu
 
 }  // namespace
 
+std::vector<std::string> text_types() {
+  return {"stable_diffusion",
+          "stable_cascade",
+          "sd3",
+          "stable_audio",
+          "mochi",
+          "ltxv",
+          "pixart",
+          "cosmos",
+          "lumina2",
+          "wan",
+          "hidream",
+          "chroma",
+          "ace",
+          "omnigen2",
+          "qwen_image",
+          "hunyuan_image",
+          "flux2",
+          "ovis",
+          "longcat_image",
+          "cogvideox",
+          "lens",
+          "pixeldit",
+          "ideogram4",
+          "boogu",
+          "krea2",
+          "joyimage",
+          "mage",
+          "minimax"};
+}
+
+std::vector<std::string> dual_text_types() {
+  return {"sdxl",
+          "sd3",
+          "flux",
+          "hunyuan_video",
+          "hidream",
+          "hunyuan_image",
+          "hunyuan_video_15",
+          "kandinsky5",
+          "kandinsky5_image",
+          "ltxv",
+          "newbie",
+          "ace"};
+}
+
 void add_text_loader_nodes(graph::Catalog& catalog, App& app) {
   auto single =
       loader(app, 1, "", "CLIPLoader",
@@ -74,34 +120,7 @@ void add_text_loader_nodes(graph::Catalog& catalog, App& app) {
              "speaks to: qwen_image takes Qwen2.5-VL, lumina2 (Z-Image) and flux2 (klein) "
              "take Qwen3, sd3 any one of its three.");
   single.display_name = "Load CLIP";
-  add_typed(single, {"stable_diffusion",
-                     "stable_cascade",
-                     "sd3",
-                     "stable_audio",
-                     "mochi",
-                     "ltxv",
-                     "pixart",
-                     "cosmos",
-                     "lumina2",
-                     "wan",
-                     "hidream",
-                     "chroma",
-                     "ace",
-                     "omnigen2",
-                     "qwen_image",
-                     "hunyuan_image",
-                     "flux2",
-                     "ovis",
-                     "longcat_image",
-                     "cogvideox",
-                     "lens",
-                     "pixeldit",
-                     "ideogram4",
-                     "boogu",
-                     "krea2",
-                     "joyimage",
-                     "mage",
-                     "minimax"});
+  add_typed(single, text_types());
   add_placed_loader(catalog, std::move(single), true);
   auto dual =
       loader(app, 2, "", "DualCLIPLoader",
@@ -109,8 +128,7 @@ void add_text_loader_nodes(graph::Catalog& catalog, App& app) {
              "order: type sdxl takes CLIP-L and OpenCLIP-G, flux CLIP-L and T5, sd3 any two "
              "of these.");
   dual.display_name = "DualCLIPLoader";
-  add_typed(dual, {"sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image",
-                   "hunyuan_video_15", "kandinsky5", "kandinsky5_image", "ltxv", "newbie", "ace"});
+  add_typed(dual, dual_text_types());
   add_placed_loader(catalog, std::move(dual), true);
   add_untyped(catalog,
               loader(app, 3, "sd3", "TripleCLIPLoader",
@@ -120,6 +138,7 @@ void add_text_loader_nodes(graph::Catalog& catalog, App& app) {
               loader(app, kMostFiles, "hidream", "QuadrupleCLIPLoader",
                      "Loads the four text encoders of a HiDream model in any order."),
               "comfy_extras.nodes_hidream");
+  add_gguf_loader_nodes(catalog, app);
 }
 
 }  // namespace distorch::nodes

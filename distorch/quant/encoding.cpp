@@ -7,6 +7,7 @@
 #include "distorch/quant/codebook4.h"
 #include "distorch/quant/four_bit.h"
 #include "distorch/quant/fp8.h"
+#include "distorch/quant/gguf.h"
 #include "distorch/quant/int8.h"
 #include "distorch/quant/signed4.h"
 
@@ -14,7 +15,8 @@ namespace distorch::quant {
 
 const std::vector<const Encoding*>& encodings() {
   constexpr int group = 16, rotated = 256;  // where a marker does not say
-  static const std::vector<const Encoding*> list = {
+  static const auto list = [] {
+    std::vector<const Encoding*> all = {
       &float8_e4m3fn(),
       &float8_e5m2(),
       &int8_tensorwise(),
@@ -25,7 +27,10 @@ const std::vector<const Encoding*>& encodings() {
       &bf16_planes(),
       &nf4(),
       &fp4(),
-  };
+    };
+    all.insert(all.end(), gguf_encodings().begin(), gguf_encodings().end());
+    return all;
+  }();
   return list;
 }
 

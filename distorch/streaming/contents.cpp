@@ -3,6 +3,7 @@
 #include <map>
 
 #include "distorch/base/align.h"
+#include "distorch/quant/gguf.h"
 #include "distorch/quant/joined.h"
 
 namespace distorch::streaming {

@@ -8,6 +8,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/quant/four_bit.h"
+#include "distorch/quant/gguf.h"
 #include "distorch/quant/joined.h"
 #include "distorch/weights/packed_layers.h"
 
@@ -24,11 +25,7 @@ void set_packing(const formats::TensorInfo& info, Stored& stored) {
     throw Error(
         ErrorKind::Format, stored.file->path().string(),
         fmt::format("'{}' is packed as '{}', which is not supported", info.name, info.packing));
-  stored.value_shape = info.shape;
-  if (stored.value_shape.empty()) stored.value_shape.push_back(1);
-  stored.value_shape.back() = 1;
-  auto rows = std::max<std::int64_t>(1, c10::multiply_integers(stored.value_shape));
-  stored.value_shape.back() = stored.size_bytes / rows;
+  stored.value_shape = quant::value_shape_of(*stored.encoding, info.shape, stored.size_bytes);
 }
 
 }  // namespace
@@ -116,11 +113,12 @@ void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::in
     throw Error(ErrorKind::Shape, path_,
                 fmt::format("'{}' wants rows {} to {} of a tensor of shape [{}]", name, first_row,
                             first_row + rows, fmt::join(stored.shape, ", ")));
-  if (stored.encoding && quant::state_of(*stored.encoding) &&
-      stored.value_shape[0] != stored.shape[0])
+  const auto& own = stored.value_shape;
+  if (stored.encoding && !own.empty() &&
+      (own[0] != stored.shape[0] || (own.size() == 1 && stored.shape.size() > 1)))
     throw Error(
         ErrorKind::Format, path_,
-        fmt::format("'{}' is made of rows of a weight whose blocks go over their ends", name));
+        fmt::format("'{}' is made of rows of a weight whose blocks go across rows", name));
   add(name, rows_of(stored, first_row, rows));
 }
 

@@ -233,8 +233,8 @@ TEST_CASE("open_tensor_file: by content, by extension, and what is refused") {
             .find("Git LFS") != std::string::npos);
   CHECK(refusal(file("f.safetensors", "<!DOCTYPE html>")).find("web page") != std::string::npos);
   CHECK(refusal(file("g.safetensors", "abc")).find("has 3 bytes") != std::string::npos);
-  CHECK(refusal(file("h.xyz", "whatever")).find("is of no known format (safetensors, pickle)") !=
-        std::string::npos);
+  CHECK(refusal(file("h.xyz", "whatever"))
+            .find("is of no known format (safetensors, gguf, pickle)") != std::string::npos);
   CHECK(refusal(folder.path).find("is a folder") != std::string::npos);
   CHECK(refusal(folder.path / "nothing.safetensors").find("No such file") != std::string::npos);
   try {

@@ -65,6 +65,8 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
 
 # Loaders of 4-bit files: the plain ones' inputs without options, from an add-on of their own.
 FOUR_BITS = {"CheckpointLoaderNF4": "CheckpointLoaderSimple", "UNETLoaderNF4": "UNETLoader"}
+GGUF = ["UnetLoaderGGUF", "UnetLoaderGGUFAdvanced", "CLIPLoaderGGUF", "DualCLIPLoaderGGUF", "TripleCLIPLoaderGGUF", "QuadrupleCLIPLoaderGGUF"]
+NODES += [n + s for n in GGUF for s in ("", "MultiGPU", "DisTorch2MultiGPU", "DisTorchMultiGPU")]
 
 # What newer versions know beyond 0.3.64.
 TYPES = {"CLIPLoader": ["flux2", "ovis", "longcat_image", "cogvideox", "lens", "pixeldit", "ideogram4", "boogu", "krea2", "joyimage", "mage", "minimax"],
@@ -95,6 +97,9 @@ for name, types in TYPES.items():
     for ending in ("", "MultiGPU", "DisTorch2MultiGPU"):
         choices = everything[name + ending]["input"]["required"]["type"][0]
         choices += [t for t in types if t not in choices]
+    # The add-on for GGUF files shows what these show.
+    for ending in ("GGUF", "GGUFMultiGPU", "GGUFDisTorch2MultiGPU", "GGUFDisTorchMultiGPU"):
+        everything[name + ending]["input"]["required"]["type"][0][:] = choices
 for name in HIDDEN:
     for ending in ("MultiGPU", "DisTorch2MultiGPU"):
         model = everything["CLIPLoader" + ending]

@@ -83,6 +83,20 @@ FAMILIES = {
                         *APART, cfg=3.0, shift=("ModelSamplingAuraFlow", 3.0))),
 }
 
+# Diffusion models and T5 as GGUF files: needs the package ComfyUI-GGUF in the checkout's custom_nodes.
+for blocks in ("Q8_0", "Q4_0", "Q4_K"):
+    flux, t5 = f"random_flux_{blocks}.gguf", "random_t5_Q8_0.gguf"
+    FAMILIES["flux_" + blocks] = (
+        [("flux-dev", "truncated", "unet/" + flux), ("clip-l", "full", "text_encoders/random_clip_l.safetensors"),
+         ("t5xxl", "truncated", "text_encoders/" + t5), ("flux-vae", "full", "vae/random_ae.safetensors")],
+        picture({**parts("", "random_ae.safetensors", "DualCLIPLoaderGGUF", clip_name1="random_clip_l.safetensors", clip_name2=t5, type="flux"),
+                 "unet": {"class_type": "UnetLoaderGGUF", "inputs": {"unet_name": flux}}}, *APART))
+    unet = f"random_sd15_{blocks}.gguf"
+    FAMILIES["sd15_" + blocks] = (
+        [*FAMILIES["sd15"][0], ("sd15", "full", "unet/" + unet)],
+        picture({**checkpoint("random_sd15.safetensors"), "unet": {"class_type": "UnetLoaderGGUF", "inputs": {"unet_name": unet}}},
+                ["unet", 0], ["load", 1], ["load", 2], "EmptyLatentImage", 7.0, "dpmpp_2m", "karras"))
+
 EXTRAS = ("custom_sampler", "sd3", "flux", "model_advanced", "qwen", "edit_model", "mask", "images", "latent", "post_processing", "clip_sdxl")
 
 
@@ -144,6 +158,7 @@ def reference(options):
     """What ComfyUI's nodes put out for every workflow: OUT/comfyui/<workflow>.safetensors. Loaders run once for all of them."""
     comfy_env.import_comfy()
     import importlib
+    import importlib.util
     import safetensors.torch
     import torch
     torch.set_num_threads(os.cpu_count())
@@ -163,6 +178,12 @@ def reference(options):
         for value in vars(module).values():
             if isinstance(value, type) and "define_schema" in vars(value):
                 nodes.NODE_CLASS_MAPPINGS[value.define_schema().node_id] = value
+    package = os.path.join(os.path.dirname(os.path.abspath(nodes.__file__)), "custom_nodes", "ComfyUI-GGUF")
+    if os.path.isdir(package):
+        spec = importlib.util.spec_from_file_location("comfyui_gguf", os.path.join(package, "__init__.py"), submodule_search_locations=[package])
+        sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[spec.name])
+        nodes.NODE_CLASS_MAPPINGS.update(sys.modules[spec.name].NODE_CLASS_MAPPINGS)
     short_encoders()
     loaded = {}
 
@@ -260,8 +281,10 @@ def main():
         if options.make and case in FAMILIES:
             for kind, size, path in FAMILIES[case][0]:
                 full = os.path.join(options.models, path)
+                blocks = [b for b in ("Q8_0", "Q4_0", "Q4_K") if path.endswith(b + ".gguf")]
                 if not os.path.exists(full):
-                    subprocess.run([os.path.join(options.bin, "make_random_model"), kind, full, "--size", size], check=True)
+                    subprocess.run([os.path.join(options.bin, "make_random_model"), kind, full, "--size", size,
+                                    *(["--dtype", *blocks] if blocks else [])], check=True)
         paths = workflows_of(case, options.out)
         more = ["--input", options.input] if options.input else []
         subprocess.run([sys.executable, os.path.abspath(__file__), "--reference", "--models", options.models, "--out", options.out, *more, *paths], check=True)

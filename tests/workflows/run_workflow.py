@@ -3,6 +3,7 @@ first one. run_workflow.py DISTORCH MAKE_RANDOM_MODEL RIG WORKFLOW WIDTHxHEIGHT 
 A workflow that names devices is split as it says, another one by an allocation for all of its models.
 Passes where both runs succeed, the pictures have that size and the same pixels, and are not flat. Where the file is not there (those of
 others are not in the repository) it says so and exits with 77."""
+import json
 import os
 import subprocess
 import sys
@@ -37,12 +38,31 @@ def picture(folder):
     return pixels(found[-1])
 
 
+def write_pictures(workflow, folder):
+    """A small picture under every name that the workflow loads."""
+    os.makedirs(folder, exist_ok=True)
+    with open(workflow, encoding="utf-8") as file:
+        nodes = json.load(file).get("nodes", [])
+    width, height = 128, 96
+    rows = b"".join(b"\0" + bytes((x * 2 + c * 40 + y) % 256 for x in range(width) for c in range(3)) for y in range(height))
+    for node in nodes:
+        if node["type"] != "LoadImage":
+            continue
+        with open(os.path.join(folder, node["widgets_values"][0]), "wb") as file:
+            file.write(b"\x89PNG\r\n\x1a\n")
+            header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+            for name, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+                file.write(len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big"))
+
+
 def main(distorch, maker, rig, workflow, size, *more):
     if not os.path.exists(workflow):
         print(f"skipped: {os.path.basename(workflow)} is not in this checkout")
         return 77
     with tempfile.TemporaryDirectory() as folder:
         models = os.path.join(folder, "models")
+        pictures = os.path.join(folder, "input")
+        write_pictures(workflow, pictures)
         print(run([maker, "--workflow", workflow, "--models", models, "--size", "tiny"]))
         here = ["--device-map", "cuda:0=sim:0", "--device-map"]
         names_devices = "cuda:1" in open(workflow).read()
@@ -50,7 +70,7 @@ def main(distorch, maker, rig, workflow, size, *more):
         results = []
         for name, options in {"split": split, "one": [*here, "cuda:1=sim:0", "--placement", "sim:0,100%"]}.items():
             out = os.path.join(folder, name)
-            run([distorch, "run", workflow, "--force-fp32", "--models", models, "--output", out, "--temp", os.path.join(folder, "temp"),
+            run([distorch, "run", workflow, "--force-fp32", "--models", models, "--output", out, "--temp", os.path.join(folder, "temp"), "--input", pictures,
                  "--rig", rig, *options, *more])
             results.append(picture(out))
     for width, height, rows in results:

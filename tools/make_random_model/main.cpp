@@ -39,8 +39,10 @@ int run(int argc, char** argv) {
                  "full; truncated: the real widths, few blocks; tiny: narrow as well")
       ->transform(CLI::CheckedTransformer(sizes, CLI::ignore_case))
       ->default_str("full");
-  app.add_option("--dtype", options.dtype,
-                 "Type of the matrices: F32, F16, BF16, F8_E4M3, F8_E5M2 (default: the usual one)");
+  app.add_option(
+      "--dtype", options.dtype,
+      "Type of the matrices: F32, F16, BF16, F8_E4M3, F8_E5M2 (default: the usual one); in "
+      ".gguf files Q8_0, Q4_0 or Q4_K");
   app.add_flag("--scaled", options.scaled, "Put a scale beside each 8-bit matrix");
   app.add_flag("--empty", options.empty,
                "Leave holes in place of numbers: a file to plan with that takes no room");

@@ -30,6 +30,7 @@ constexpr Rule kRules[] = {
     {"UNET", "sd3.5_medium", "sd3.5-medium"},
     {"UNET", "sd3_medium", "sd3-medium"},
     {"CLIP", "t5xxl", "t5xxl"},
+    {"CLIP", "t5-v1_1-xxl", "t5xxl"},
     {"CLIP", "clip_l", "clip-l"},
     {"CLIP", "clip_g", "clip-g"},
     {"CLIP", "qwen_2.5_vl", "qwen2.5-vl-7b"},
@@ -42,16 +43,20 @@ constexpr Rule kRules[] = {
 };
 
 bool is_model_file(const std::string& text) {
-  return text.ends_with(".safetensors") || text.ends_with(".sft");
+  return text.ends_with(".safetensors") || text.ends_with(".sft") || text.ends_with(".gguf");
 }
 
 NamedFile named_file(const std::string& loader, const std::string& file) {
   const auto name = lower(file);
   for (const auto& rule : kRules) {
-    if (loader.find(rule.loader) == std::string::npos || name.find(rule.name) == std::string::npos)
+    if (lower(loader).find(lower(rule.loader)) == std::string::npos ||
+        name.find(rule.name) == std::string::npos)
       continue;
     NamedFile named{"", &find_kind(rule.kind), {}};
     named.path = std::string(named.kind->folder) + "/" + file;
+    for (const char* type : {"Q8_0", "Q4_0", "Q4_K"})
+      if (name.ends_with(".gguf") && file.find(type) != std::string::npos)
+        named.options.dtype = type;
     if (name.find("fp8") != std::string::npos)
       named.options.dtype = name.find("e5m2") != std::string::npos ? "F8_E5M2" : "F8_E4M3";
     named.options.scaled = name.find("scaled") != std::string::npos;

@@ -9,6 +9,7 @@
 #include "distorch/base/hash.h"
 #include "distorch/base/run_token.h"
 #include "distorch/formats/safetensors.h"
+#include "tools/make_random_model/write_gguf.h"
 
 namespace distorch::random_model {
 namespace {
@@ -94,6 +95,11 @@ formats::TensorToWrite to_write(const Shape& shape, DType dtype, double scale,
 }  // namespace
 
 void write_model(const std::filesystem::path& path, const Kind& kind, const WriteOptions& options) {
+  std::filesystem::create_directories(path.parent_path().empty() ? "." : path.parent_path());
+  if (path.extension() == ".gguf")
+    return write_gguf_model(path, kind, options, [&](const Shape& shape) {
+      return values_of(shape, DType::F32, 1.0, options.seed);
+    });
   const auto own = named(kind.dtype), wanted = options.dtype ? named(*options.dtype) : own;
   // What a scaled file divides its numbers by: they use more of the type's range then.
   constexpr double kScale = 1.0 / 16;
@@ -120,7 +126,6 @@ void write_model(const std::filesystem::path& path, const Kind& kind, const Writ
          .dtype = wanted,
          .shape = {2},
          .bytes = {static_cast<const std::byte*>(marker.const_data_ptr()), marker.nbytes()}});
-  std::filesystem::create_directories(path.parent_path().empty() ? "." : path.parent_path());
   formats::write_safetensors(path, std::move(list));
 }
 

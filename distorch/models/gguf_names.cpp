@@ -1,0 +1,90 @@
+#include "distorch/models/gguf_names.h"
+
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace distorch::models {
+
+namespace {
+
+using Replacements = std::vector<std::pair<std::string_view, std::string_view>>;
+
+/// One after the other, each wherever it stands in what the ones before have left.
+const Replacements& t5_replacements() {
+  static const Replacements list = {
+      {"enc.", "encoder."},
+      {".blk.", ".block."},
+      {"token_embd", "shared"},
+      {"output_norm", "final_layer_norm"},
+      {"attn_q", "layer.0.SelfAttention.q"},
+      {"attn_k", "layer.0.SelfAttention.k"},
+      {"attn_v", "layer.0.SelfAttention.v"},
+      {"attn_o", "layer.0.SelfAttention.o"},
+      {"attn_norm", "layer.0.layer_norm"},
+      {"attn_rel_b", "layer.0.SelfAttention.relative_attention_bias"},
+      {"ffn_up", "layer.1.DenseReluDense.wi_1"},
+      {"ffn_down", "layer.1.DenseReluDense.wo"},
+      {"ffn_gate", "layer.1.DenseReluDense.wi_0"},
+      {"ffn_norm", "layer.1.layer_norm"},
+  };
+  return list;
+}
+
+const Replacements& llama_replacements() {
+  static const Replacements list = {
+      {"blk.", "model.layers."},
+      {"attn_norm", "input_layernorm"},
+      {"attn_q_norm.", "self_attn.q_norm."},
+      {"attn_k_norm.", "self_attn.k_norm."},
+      {"attn_v_norm.", "self_attn.v_norm."},
+      {"attn_q", "self_attn.q_proj"},
+      {"attn_k", "self_attn.k_proj"},
+      {"attn_v", "self_attn.v_proj"},
+      {"attn_output", "self_attn.o_proj"},
+      {"ffn_up", "mlp.up_proj"},
+      {"ffn_down", "mlp.down_proj"},
+      {"ffn_gate", "mlp.gate_proj"},
+      {"ffn_norm", "post_attention_layernorm"},
+      {"token_embd", "model.embed_tokens"},
+      {"output_norm", "model.norm"},
+      {"output.weight", "lm_head.weight"},
+  };
+  return list;
+}
+
+std::string renamed(std::string name, const Replacements& replacements) {
+  for (const auto& [theirs, ours] : replacements)
+    for (auto at = name.find(theirs); at != std::string::npos;
+         at = name.find(theirs, at + ours.size()))
+      name.replace(at, theirs.size(), ours);
+  return name;
+}
+
+/// Null for a file of another format or of a model whose names are ours.
+const Replacements* replacements_for(const weights::Checkpoint& file) {
+  if (file.empty()) return nullptr;
+  const auto& first = file.tensors().begin()->second.file;
+  if (!first || first->format() != "gguf") return nullptr;
+  const auto at = first->metadata().find("general.architecture");
+  if (at == first->metadata().end()) return nullptr;
+  const auto& architecture = at->second;
+  if (architecture == "t5" || architecture == "t5encoder") return &t5_replacements();
+  if (architecture == "llama" || architecture == "qwen2vl" || architecture == "qwen3" ||
+      architecture == "qwen3vl")
+    return &llama_replacements();
+  return nullptr;
+}
+
+}  // namespace
+
+weights::Checkpoint with_our_names(weights::Checkpoint file) {
+  const auto* replacements = replacements_for(file);
+  if (!replacements) return file;
+  weights::Checkpoint result;
+  for (const auto& [name, stored] : file.tensors())
+    result.add(renamed(name, *replacements), stored);
+  return result;
+}
+
+}  // namespace distorch::models

@@ -1,0 +1,311 @@
+// GGUF files through the nodes: they give what the numbers that they stand for give.
+#include <doctest/doctest.h>
+
+#include "distorch/device/sim/sim.h"
+#include "distorch/streaming/contents.h"
+#include "tests/nodes/tiny_gguf.h"
+#include "tests/nodes/tiny_seeded.h"
+#include "tests/support/devices.h"
+
+using namespace distorch;
+using namespace distorch::test;
+using graph::Json;
+using graph::Value;
+
+namespace {
+
+Json node(const std::string& type, const Json& inputs) {
+  return {{"class_type", type}, {"inputs", inputs}};
+}
+
+fs::path model_folder(const std::string& type) {
+  auto folder = tiny_models() / type;
+  fs::create_directories(folder);
+  return folder;
+}
+
+/// unet/TYPE.gguf and what it stands for, unet/TYPE.safetensors: SD 1.5's UNet. `change` is done to
+/// the latter.
+std::string write_unet(const char* type, const std::function<void(TensorMap&)>& change = {}) {
+  auto numbers = write_tiny_gguf(model_folder("unet") / (std::string(type) + ".gguf"),
+                                 tiny_part({"unet_sd1"}, "model.diffusion_model."), type, "sd1");
+  if (change) change(numbers);
+  write_tensors(model_folder("unet") / (std::string(type) + ".safetensors"), numbers);
+  return type;
+}
+
+Json prompt_of(const Json& loader) {
+  auto prompt = sampling_prompt();
+  prompt["9"] = loader;
+  prompt["5"]["inputs"]["model"] = {"9", 0};
+  return prompt;
+}
+
+Json plain_loader(const std::string& name) {
+  return node("UNETLoader", {{"unet_name", name + ".safetensors"}, {"weight_dtype", "default"}});
+}
+
+Json gguf_loader(const std::string& name, const std::string& variant = "", Json more = {}) {
+  Json inputs = {{"unet_name", name + ".gguf"}};
+  if (!more.is_null()) inputs.update(more);
+  return node("UnetLoaderGGUF" + variant, inputs);
+}
+
+at::Tensor latent_of(TinyApp& tiny, const Json& prompt) {
+  return tiny.value_of(prompt, {"5", 0}).as<sampling::Latent>().samples;
+}
+
+streaming::EngineOptions simulated() {
+  auto rig = small_rig(2);
+  sim::install(rig, sim::Mode::Exec);
+  streaming::EngineOptions options;
+  options.rig = rig;
+  options.default_device = "sim:0";
+  return options;
+}
+
+Json advanced(const char* dequant) {
+  return {{"dequant_dtype", dequant}, {"patch_dtype", "default"}, {"patch_on_device", false}};
+}
+
+}  // namespace
+
+TEST_CASE("gguf: a UNet in blocks of several types gives the picture of its numbers") {
+  TinyApp tiny;
+  for (const char* type : {"Q8_0", "Q4_0", "Q4_K"}) {
+    CAPTURE(type);
+    auto name = write_unet(type);
+    auto wanted = latent_of(tiny, prompt_of(plain_loader(name)));
+    CHECK(difference(latent_of(tiny, prompt_of(gguf_loader(name))), wanted) < 1e-5);
+    // UNETLoader reads it too.
+    auto other = node("UNETLoader", {{"unet_name", name + ".gguf"}, {"weight_dtype", "default"}});
+    CHECK(difference(latent_of(tiny, prompt_of(other)), wanted) < 1e-5);
+  }
+}
+
+TEST_CASE("gguf: dequant_dtype rounds the numbers on their way") {
+  TinyApp tiny;
+  auto name = write_unet("Q8_0");
+  auto exact = latent_of(tiny, prompt_of(gguf_loader(name)));
+  for (const char* same : {"default", "target", "float32"})
+    CHECK(at::equal(latent_of(tiny, prompt_of(gguf_loader(name, "Advanced", advanced(same)))),
+                    exact));
+  auto dtype = at::kBFloat16;
+  write_unet("Q8_0", [&](TensorMap& numbers) {
+    for (auto& [tensor, value] : numbers)
+      if (value.dim() > 1 &&
+          !formats::gguf_shape(value.sizes().vec(), *formats::block_type_named("Q8_0")).empty())
+        value = value.to(dtype).to(at::kFloat);
+  });
+  auto wanted = latent_of(tiny, prompt_of(plain_loader(name)));
+  auto got = latent_of(tiny, prompt_of(gguf_loader(name, "Advanced", advanced("bfloat16"))));
+  CHECK(difference(got, wanted) < 1e-5);
+  CHECK_FALSE(at::equal(got, exact));
+}
+
+TEST_CASE("gguf: resident, streamed and spread over devices it gives the same bits") {
+  auto name = write_unet("Q4_0");
+  auto options = simulated();
+  TinyApp tiny(options);
+  auto whole = latent_of(tiny, prompt_of(gguf_loader(name, "MultiGPU", {{"device", "sim:0"}})));
+  auto model =
+      tiny.value_of(prompt_of(gguf_loader(name, "MultiGPU", {{"device", "sim:0"}})), {"9", 0})
+          .as<nodes::Model>();
+  const auto& weights = *model.loaded->weights;
+  CHECK(weights.loaded());
+  // It rests packed: no more than the file, and what conversion makes of the plain tensors.
+  auto rounding = static_cast<std::int64_t>(weights.block_count()) * 4096;
+  CHECK(weights.device_bytes("sim:0") <= weights.total_file_bytes() + rounding);
+  const Json spread = {{"compute_device", "sim:0"},
+                       {"virtual_vram_gb", 0.0},
+                       {"donor_device", "cpu"},
+                       {"expert_mode_allocations", "sim:0,10%;sim:1,30%;cpu,60%"},
+                       {"eject_models", true}};
+  CHECK(
+      at::equal(latent_of(tiny, prompt_of(gguf_loader(name, "DisTorch2MultiGPU", spread))), whole));
+  for (bool others : {false, true}) {
+    const Json old = {{"device", "sim:0"},
+                      {"virtual_vram_gb", 1.0},
+                      {"use_other_vram", others},
+                      {"expert_mode_allocations", ""}};
+    CHECK(at::equal(latent_of(tiny, prompt_of(gguf_loader(name, "DisTorchMultiGPU", old))), whole));
+  }
+}
+
+TEST_CASE("gguf: LoRAs are applied beside packed weights") {
+  auto name = write_unet("Q8_0");
+  TinyApp tiny;
+  auto with_lora = [&](const Json& loader) {
+    auto prompt = prompt_of(loader);
+    prompt["10"] =
+        node("LoraLoaderModelOnly",
+             {{"model", {"9", 0}}, {"lora_name", "kohya.safetensors"}, {"strength_model", 0.7}});
+    prompt["5"]["inputs"]["model"] = {"10", 0};
+    return latent_of(tiny, prompt);
+  };
+  auto wanted = with_lora(plain_loader(name));
+  auto got = with_lora(gguf_loader(name));
+  CHECK(difference(got, wanted) < 1e-5);
+  CHECK(difference(got, latent_of(tiny, prompt_of(gguf_loader(name)))) > 1e-3);
+}
+
+namespace {
+
+/// Nodes that make what FLUX is given.
+class FluxApp : public SeededApp {
+ public:
+  FluxApp() : SeededApp({}, "gguf_flux") {
+    catalog.add({.name = "TinyConditioning",
+                 .inputs = {graph::text("name"), graph::integer("tokens")},
+                 .outputs = {"CONDITIONING"},
+                 .run = [](graph::Call& call) {
+                   auto name = call.text("name");
+                   sampling::ConditioningItem item;
+                   item.cross_attn = tiny_weight(name, {1, call.integer("tokens"), 24});
+                   item.pooled_output = tiny_weight(name + " pooled", {1, 20});
+                   call.out(0, Value::of("CONDITIONING", sampling::Conditioning{item}));
+                 }});
+    catalog.add(
+        {.name = "TinyLatent",
+         .inputs = {graph::text("name"), graph::integer("batch"), graph::integer("channels"),
+                    graph::integer("height"), graph::integer("width")},
+         .outputs = {"LATENT"},
+         .run = [](graph::Call& call) {
+           call.out(
+               0, Value::of("LATENT", sampling::Latent{
+                                          seeded_latent(call, call.integer("channels")), {}, {}}));
+         }});
+  }
+};
+
+}  // namespace
+
+TEST_CASE("gguf: FLUX gives the picture of its numbers") {
+  auto numbers = write_tiny_gguf(model_folder("unet") / "flux.gguf", tiny_tensors({"flux_dev"}),
+                                 "Q4_0", "flux");
+  write_tensors(model_folder("unet") / "flux.safetensors", numbers);
+  FluxApp tiny;
+  auto one = workflow_case("nodes_flux", "guidance");
+  one["workflow"]["1"] = plain_loader("flux");
+  auto wanted = tiny.latent(one);
+  one["workflow"]["1"] = gguf_loader("flux");
+  CHECK(difference(tiny.latent(one), wanted) < 1e-5);
+}
+
+namespace {
+
+using Replacements = std::vector<std::pair<std::string, std::string>>;
+
+std::function<std::string(std::string)> spelled(const Replacements& replacements) {
+  return [replacements](std::string name) {
+    for (const auto& [ours, theirs] : replacements)
+      if (auto at = name.find(ours); at != std::string::npos) name.replace(at, ours.size(), theirs);
+    return name;
+  };
+}
+
+const Replacements kT5 = {{"encoder.final_layer_norm", "enc.output_norm"},
+                          {"encoder.block.", "enc.blk."},
+                          {"layer.0.SelfAttention.relative_attention_bias", "attn_rel_b"},
+                          {"layer.0.SelfAttention.q", "attn_q"},
+                          {"layer.0.SelfAttention.k", "attn_k"},
+                          {"layer.0.SelfAttention.v", "attn_v"},
+                          {"layer.0.SelfAttention.o", "attn_o"},
+                          {"layer.0.layer_norm", "attn_norm"},
+                          {"layer.1.DenseReluDense.wi_0", "ffn_gate"},
+                          {"layer.1.DenseReluDense.wi_1", "ffn_up"},
+                          {"layer.1.DenseReluDense.wo", "ffn_down"},
+                          {"layer.1.layer_norm", "ffn_norm"},
+                          {"shared.", "token_embd."}};
+const Replacements kQwen = {{"model.layers.", "blk."},
+                            {"self_attn.q_norm", "attn_q_norm"},
+                            {"self_attn.k_norm", "attn_k_norm"},
+                            {"self_attn.q_proj", "attn_q"},
+                            {"self_attn.k_proj", "attn_k"},
+                            {"self_attn.v_proj", "attn_v"},
+                            {"self_attn.o_proj", "attn_output"},
+                            {"post_attention_layernorm", "ffn_norm"},
+                            {"input_layernorm", "attn_norm"},
+                            {"mlp.up_proj", "ffn_up"},
+                            {"mlp.down_proj", "ffn_down"},
+                            {"mlp.gate_proj", "ffn_gate"},
+                            {"model.embed_tokens", "token_embd"},
+                            {"model.norm", "output_norm"}};
+
+/// text_encoders/NAME.gguf under llama.cpp's names, and NAME_numbers.safetensors.
+void write_text(const std::string& name, const std::string& dump, const std::string& part,
+                const std::string& architecture, const Replacements& replacements) {
+  auto numbers = write_tiny_gguf(model_folder("text_encoders") / (name + ".gguf"),
+                                 tiny_part({dump}, "text_encoders." + part + ".transformer."),
+                                 "Q8_0", architecture, spelled(replacements));
+  write_tensors(model_folder("text_encoders") / (name + "_numbers.safetensors"), numbers);
+}
+
+at::Tensor encoded(TinyApp& tiny, const Json& loader) {
+  Json prompt = {{"1", loader},
+                 {"2", node("CLIPTextEncode", {{"text", "a red fox"}, {"clip", {"1", 0}}})}};
+  return tiny.value_of(prompt, {"2", 0}).as<sampling::Conditioning>().at(0).cross_attn;
+}
+
+}  // namespace
+
+TEST_CASE("gguf: text encoders under llama.cpp's names give what their numbers give") {
+  write_text("t5", "text_flux", "t5xxl", "t5encoder", kT5);
+  write_text("qwen3", "text_qwen3", "qwen3_4b", "qwen3", kQwen);
+  write_text("qwen25", "text_qwen25", "qwen25_7b", "qwen2vl", kQwen);
+  write_tensors(model_folder("text_encoders") / "l.safetensors",
+                tiny_part({"text_flux"}, "text_encoders.clip_l.transformer."));
+  TinyApp tiny;
+  auto two = [](const std::string& loader, const std::string& t5) {
+    return node(loader, {{"clip_name1", "l.safetensors"}, {"clip_name2", t5}, {"type", "flux"}});
+  };
+  CHECK(difference(encoded(tiny, two("DualCLIPLoaderGGUF", "t5.gguf")),
+                   encoded(tiny, two("DualCLIPLoader", "t5_numbers.safetensors"))) < 1e-5);
+  auto one = [](const std::string& loader, const std::string& file, const std::string& type) {
+    return node(loader, {{"clip_name", file}, {"type", type}});
+  };
+  CHECK(difference(encoded(tiny, one("CLIPLoaderGGUF", "qwen3.gguf", "lumina2")),
+                   encoded(tiny, one("CLIPLoader", "qwen3_numbers.safetensors", "lumina2"))) <
+        1e-5);
+  CHECK(difference(encoded(tiny, one("CLIPLoaderGGUF", "qwen25.gguf", "qwen_image")),
+                   encoded(tiny, one("CLIPLoader", "qwen25_numbers.safetensors", "qwen_image"))) <
+        1e-5);
+}
+
+TEST_CASE("gguf: a file of several, one that holds another model, and one that is not there") {
+  auto part = tiny_part({"unet_sd1"}, "model.diffusion_model.");
+  TensorMap first, second;
+  for (const auto& [name, value] : part) (first.size() < 300 ? first : second)[name] = value;
+  write_tiny_gguf(model_folder("unet") / "two-00001-of-00002.gguf", first, "Q8_0", "sd1");
+  TinyApp tiny;
+  auto split = gguf_loader("two-00001-of-00002");
+  auto alone = tiny.run(prompt_of(split));
+  CHECK(alone.error.find("one of 2 files of a model") != std::string::npos);
+  write_tiny_gguf(model_folder("unet") / "two-00002-of-00002.gguf", second, "Q8_0", "sd1");
+  CHECK(at::equal(latent_of(tiny, prompt_of(split)),
+                  latent_of(tiny, prompt_of(gguf_loader(write_unet("Q8_0"))))));
+
+  write_text("t5", "text_flux", "t5xxl", "t5encoder", kT5);
+  fs::copy_file(model_folder("text_encoders") / "t5.gguf", model_folder("unet") / "encoder.gguf",
+                fs::copy_options::overwrite_existing);
+  auto wrong = tiny.run(prompt_of(gguf_loader("encoder")));
+  CHECK(wrong.error.find("it holds the text encoder T5") != std::string::npos);
+  auto absent = tiny.run(prompt_of(gguf_loader("nothing")));
+  CHECK_FALSE(absent.validation.clean());
+}
+
+TEST_CASE("gguf: the loaders list GGUF files, those of text encoders the others too") {
+  model_folder("unet");
+  write_unet("Q8_0");
+  write_text("t5", "text_flux", "t5xxl", "t5encoder", kT5);
+  TinyApp tiny;
+  for (const auto& name : tiny.app.folders.list("unet_gguf")) CHECK(name.ends_with(".gguf"));
+  auto unets = graph::definition_of(tiny.catalog.get("UnetLoaderGGUF"));
+  auto names = unets["input"]["required"]["unet_name"][0].get<std::vector<std::string>>();
+  CHECK(std::ranges::count(names, "Q8_0.gguf") == 1);
+  CHECK(std::ranges::count(names, "Q8_0.safetensors") == 0);
+  auto texts = graph::definition_of(tiny.catalog.get("CLIPLoaderGGUF"));
+  names = texts["input"]["required"]["clip_name"][0].get<std::vector<std::string>>();
+  CHECK(std::ranges::count(names, "t5.gguf") == 1);
+  CHECK(std::ranges::count(names, "t5_numbers.safetensors") == 1);
+}
