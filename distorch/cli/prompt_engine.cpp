@@ -87,7 +87,8 @@ graph::RunResult PromptEngine::run(const server::Job& job, const std::shared_ptr
   if (const auto* info = job.extra_pnginfo()) request.extra_pnginfo = *info;
   request.context = &context_;
   request.token = token;
-  auto result = executor_.run(request, sink);
+  PlacementReports::Run watched(reports_, sink, job.prompt);
+  auto result = executor_.run(request, watched);
   if (result.error) {
     log::error("node {} ({}): {}", result.error->node_id, result.error->node_type,
                result.error->exception_message);
@@ -101,6 +102,7 @@ void PromptEngine::release(bool models, bool results) {
   if (models) app_.engine.unload_all();
   for (const auto& info : app_.engine.devices())
     if (info.accelerator) device::empty_cache(device::to_torch(info.name));
+  if (reports_) reports_->settle();
 }
 
 std::vector<std::filesystem::path> model_files_of(const Json& prompt,

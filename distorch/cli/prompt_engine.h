@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "distorch/cli/machine_options.h"
+#include "distorch/cli/placement_reports.h"
 #include "distorch/graph/executor.h"
 #include "distorch/nodes/app.h"
 #include "distorch/server/prompt_runner.h"
@@ -17,6 +18,8 @@ class PromptEngine final : public server::PromptRunner, public server::MachineVi
   PromptEngine(nodes::App& app, MachineOptions options);
 
   const graph::Catalog& catalog() const { return catalog_; }
+  /// Told how runs go; null: nobody. Before the first run; must outlive the last one.
+  void set_reports(PlacementReports* reports) { reports_ = reports; }
 
   graph::Validation validate(graph::Json& prompt,
                              std::optional<std::vector<std::string>> targets) override;
@@ -38,6 +41,7 @@ class PromptEngine final : public server::PromptRunner, public server::MachineVi
   graph::Json replacements_;  // of old node types
   graph::Context context_;
   graph::Executor executor_;
+  PlacementReports* reports_ = nullptr;
   std::mutex planning_;
 };
 

@@ -18,6 +18,7 @@
 #include "distorch/cli/server_surroundings.h"
 #include "distorch/cli/temp_folder.h"
 #include "distorch/cli/version.h"
+#include "distorch/server/assets_routes.h"
 #include "distorch/server/engine_routes.h"
 #include "distorch/server/history_routes.h"
 #include "distorch/server/jobs_routes.h"
@@ -80,6 +81,7 @@ server::PageOptions page_options(const Options& options) {
   page.several_users = options.several_users;
   page.facts.distorch_version = kVersion;
   page.scripts.page = server::find_page_folders().page;
+  page.scripts.own = server::own_scripts();
   page.facts.arguments = own_arguments();
   page.facts.upload_limit = static_cast<std::int64_t>(options.upload_mib * MiB);
   return page;
@@ -137,15 +139,25 @@ int serve(const Options& options) {
   server::Sockets sockets(features_of(*app, engine.catalog(), page));
   ServerSurroundings surroundings(*app, engine.catalog(), page, sockets);
   spdlog::default_logger()->sinks().push_back(surroundings.services().log().sink());
-  server::Prompts prompts(engine, sockets, prompt_options(options));
+  server::JobFeed feed(sockets);
+  PlacementReports reports(app->engine, sockets);
+  engine.set_reports(&reports);
+  server::Prompts prompts(engine, feed, prompt_options(options));
   server::Greeting greeting(prompts, &surroundings.services().log());
   sockets.set_listener(&greeting);
   server::EngineState engine_state{prompts, engine};
+  server::Assets assets(surroundings.services().folders(), surroundings.models(),
+                        std::filesystem::path(options.user) / "distorch-assets.sqlite");
+  server::JobsV2 jobs(prompts, feed, surroundings.services().folders(), !options.key.empty());
+  server::JobsV2State jobs_v2{jobs, assets};
 
   server::Router router;
   server::add_prompt_routes(router, prompts);
   server::add_history_routes(router, prompts);
   server::add_jobs_routes(router, prompts);
+  server::add_jobs_v2_routes(router, jobs_v2);
+  server::add_assets_routes(router, jobs_v2);
+  server::add_placement_routes(router, reports.feed());
   server::add_engine_routes(router, engine_state);
   surroundings.services().add_routes(router);
   server::add_openapi_route(router, kVersion);

@@ -160,7 +160,9 @@ void write_head(Answer& answer, const Response& response, std::uint64_t content_
     head += without_breaks(name) + ": " + without_breaks(value) + "\r\n";
   }
   head += "Date: " + http_date(std::time(nullptr)) + "\r\n";
-  if (response.status != 204 && response.status != 304)
+  if (response.stream)
+    head += "Transfer-Encoding: chunked\r\n";
+  else if (response.status != 204 && response.status != 304)
     head += fmt::format("Content-Length: {}\r\n", content_length);
   head += answer.keep_alive ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n";
 }
@@ -243,6 +245,13 @@ Answer from_file(const Request& request, Response response, const AnswerOptions&
   return answer;
 }
 
+Answer from_stream(const Request& request, Response response) {
+  Answer answer{.keep_alive = false};
+  write_head(answer, response, 0);
+  if (request.method != Method::Head) answer.stream = std::move(response.stream);
+  return answer;
+}
+
 }  // namespace
 
 OpenFile& OpenFile::operator=(OpenFile&& other) noexcept {
@@ -267,8 +276,16 @@ bool OpenFile::read(std::uint64_t offset, char* buffer, std::size_t bytes) const
 }
 
 Answer make_answer(const Request& request, Response response, const AnswerOptions& options) {
+  if (response.stream) return from_stream(request, std::move(response));
   return response.file ? from_file(request, std::move(response), options)
                        : from_body(request, std::move(response), options);
+}
+
+std::string chunked(const std::string& text, bool ended) {
+  std::string bytes;
+  if (!text.empty()) bytes = fmt::format("{:x}\r\n", text.size()) + text + "\r\n";
+  if (ended) bytes += "0\r\n\r\n";
+  return bytes;
 }
 
 }  // namespace distorch::server

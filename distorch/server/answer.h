@@ -24,12 +24,14 @@ class OpenFile {
   int descriptor_ = -1;
 };
 
-/// What is written to a connection: `head`, then either `body` or `length` bytes of `file`.
+/// What is written to a connection: `head`, then either `body`, `length` bytes of `file`, or what
+/// `stream` gives, in chunks (chunked()).
 struct Answer {
   /// Status line and headers, ends with the empty line.
   std::string head;
   std::string body;
   OpenFile file;
+  std::shared_ptr<BodyStream> stream;
   /// In bytes.
   std::uint64_t offset = 0;
   std::uint64_t length = 0;
@@ -48,5 +50,9 @@ struct AnswerOptions {
 /// ranges are answered with the whole), gzip, no body for HEAD. A file that is not there or is no
 /// regular file gives 404. Line breaks in headers are left out.
 Answer make_answer(const Request& request, Response response, const AnswerOptions& options = {});
+
+/// A piece of a body of unknown length as it goes over the wire, with the end of the body where it
+/// is the last one.
+std::string chunked(const std::string& text, bool ended);
 
 }  // namespace distorch::server

@@ -1,6 +1,7 @@
 #include "distorch/server/connection.h"
 
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
@@ -13,6 +14,7 @@
 #include "distorch/base/log.h"
 #include "distorch/base/text.h"
 #include "distorch/server/answer.h"
+#include "distorch/server/body_stream.h"
 #include "distorch/server/request_head.h"
 #include "distorch/server/socket_session.h"
 
@@ -43,6 +45,7 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
   Connection(Stream&& stream, Shared& shared, const Tcp::endpoint& peer)
       : stream_(std::move(stream)),
         shared_(shared),
+        quiet_(stream_.get_executor()),
         peer_(plain_address(peer.address())),
         compress_(!peer.address().is_loopback() && peer_ != "127.0.0.1") {
     if (shared.options.compress_loopback) compress_ = true;
@@ -74,7 +77,7 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
   void finish() override {
     post([self = self()] {
       self->closing_ = true;
-      if (self->idle_since_ != 0) self->close_now();
+      if (self->idle_since_ != 0 || self->streaming_) self->close_now();
     });
   }
   void close() override {
@@ -97,6 +100,7 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
 
   void close_now() {
     Code ignored;
+    quiet_.cancel();
     tcp().socket().shutdown(Tcp::socket::shutdown_both, ignored);
     tcp().close();
   }
@@ -266,6 +270,7 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
                       [self = self()](Code error, std::size_t) {
                         if (error) return self->close_now();
                         if (self->answer_.file) return self->write_file();
+                        if (self->answer_.stream) return self->begin_stream();
                         self->write_body();
                       });
   }
@@ -298,7 +303,59 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
     });
   }
 
+  void begin_stream() {
+    streaming_ = true;
+    answer_.stream->wake_with([weak = this->weak_from_this()] {
+      if (auto self = weak.lock()) self->post([self] { self->on_wake(); });
+    });
+    ask_stream();
+  }
+
+  // Also for a wake that comes while next() is at work or what it gave is being sent.
+  void on_wake() {
+    woken_ = true;
+    quiet_.cancel();
+  }
+
+  void ask_stream() {
+    if (closing_ || shared_.stopping) return close_now();
+    woken_ = false;
+    asio::post(shared_.handlers, [self = self()] {
+      BodyStream::Piece piece;
+      try {
+        piece = self->answer_.stream->next();
+      } catch (const std::exception& error) {
+        log::error("{} {}: {}", name_of(self->request_.method), self->request_.path, error.what());
+        piece.ended = true;
+      }
+      self->post([self, piece = std::move(piece)] { self->send_piece(piece); });
+    });
+  }
+
+  void send_piece(const BodyStream::Piece& piece) {
+    if (!tcp().socket().is_open()) return;
+    if (piece.text.empty() && !piece.ended) return wait_for_stream(piece.again_in);
+    piece_ = chunked(piece.text, piece.ended);
+    tcp().expires_after(shared_.options.patience);
+    asio::async_write(stream_, asio::buffer(piece_),
+                      [self = self(), ended = piece.ended](Code error, std::size_t) {
+                        if (error) return self->close_now();
+                        if (ended) return self->on_written();
+                        self->ask_stream();
+                      });
+  }
+
+  void wait_for_stream(std::chrono::milliseconds time) {
+    if (woken_) return ask_stream();
+    tcp().expires_never();
+    quiet_.expires_after(time);
+    quiet_.async_wait([self = self()](Code) {
+      if (self->tcp().socket().is_open()) self->ask_stream();
+    });
+  }
+
   void on_written() {
+    streaming_ = false;
     const bool goes_on = answer_.keep_alive && !closing_;
     answer_ = {};
     written_ = 0;
@@ -336,6 +393,9 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
 
   Stream stream_;
   Shared& shared_;
+  asio::steady_timer quiet_;  // while a stream has nothing to send
+  bool streaming_ = false;
+  bool woken_ = false;
   const std::string peer_;
   bool compress_;
   beast::flat_buffer buffer_;

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 
 namespace distorch::server {
 
+class BodyStream;
 using graph::Json;
 
 enum class Method { Get, Head, Post, Put, Patch, Delete, Options };
@@ -44,13 +46,15 @@ struct Request {
   Json json() const;
 };
 
-/// One answer. Either `body` or `file` is sent.
+/// One answer. Either `body`, `file` or `stream` is sent.
 struct Response {
   int status = 200;
   std::vector<std::pair<std::string, std::string>> headers;
   std::string body;
   /// A file sent from disk by pieces, with its length, ranges and a validator (ETag).
   std::optional<std::filesystem::path> file;
+  /// Sent while it is made (body_stream.h); the connection closes after it.
+  std::shared_ptr<BodyStream> stream;
 
   static Response json(const Json& value, int status = 200);
   static Response text(std::string text, int status = 200);

@@ -8,6 +8,7 @@
 #include "distorch/base/text.h"
 #include "distorch/graph/json_text.h"
 #include "distorch/server/history_routes.h"
+#include "distorch/server/uuid.h"
 
 namespace distorch::server {
 
@@ -78,16 +79,6 @@ Response get_job(Prompts& prompts, const Request& request) {
   auto details = prompts.store.details(id);
   if (details.is_null()) return Response::json({{"error", "Job not found"}}, 404);
   return Response::json(details);
-}
-
-/// A UUID in lower case with its hyphens.
-bool is_uuid(const std::string& text) {
-  constexpr std::string_view form = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
-  return text.size() == form.size() &&
-         std::equal(text.begin(), text.end(), form.begin(), [](char c, char wanted) {
-           bool digit = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-           return wanted == '-' ? c == '-' : digit;
-         });
 }
 
 Response cancel_jobs(Prompts& prompts, const Request& request) {

@@ -208,7 +208,8 @@ void Gate::finish(const Request& request, Response& response) const {
         .with("Access-Control-Allow-Origin",
               options_.cors_origin == "*" && origin.empty() ? "*" : origin)
         .with("Access-Control-Allow-Methods", "POST, GET, DELETE, PUT, OPTIONS, PATCH")
-        .with("Access-Control-Allow-Headers", "Content-Type, Authorization, Comfy-User")
+        .with("Access-Control-Allow-Headers",
+              "Content-Type, Authorization, Comfy-User, Idempotency-Key")
         .with("Vary", "Origin");
     if (options_.cors_origin != "*") response.with("Access-Control-Allow-Credentials", "true");
     return;

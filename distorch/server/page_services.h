@@ -31,6 +31,7 @@ class PageServices {
   /// To be told of lines (LogFeed::sink) and of clients that went (LogFeed::unsubscribe).
   LogFeed& log() { return log_; }
   Users& users() { return users_; }
+  const FileFolders& folders() const { return folders_; }
   /// What the server answers to a client's "feature_flags".
   Json features() const { return server_features(system_); }
 

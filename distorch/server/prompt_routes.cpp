@@ -1,12 +1,8 @@
-#include "distorch/server/prompt_routes.h"
-
-#include <fmt/format.h>
-
-#include <algorithm>
-#include <random>
+#include "distorch/server/prompt_routes.h"#include <algorithm>
 
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
+#include "distorch/server/uuid.h"
 
 namespace distorch::server {
 
@@ -28,15 +24,6 @@ Response rejection(const std::string& type, const std::string& message,
                         400);
 }
 
-/// A random UUID (version 4).
-std::string new_id() {
-  std::random_device source;
-  std::uniform_int_distribution<std::uint32_t> any;
-  auto a = any(source), b = any(source), c = any(source), d = any(source);
-  return fmt::format("{:08x}-{:04x}-4{:03x}-{:04x}-{:04x}{:08x}", a, b >> 16, b & 0xfff,
-                     0x8000 | (c >> 16 & 0x3fff), c & 0xffff, d);
-}
-
 Json object_body(const Request& request) {
   auto body = request.json();
   if (!body.is_object()) refuse("body", "is to be a JSON object");
@@ -45,7 +32,7 @@ Json object_body(const Request& request) {
 
 std::string id_of(const Json& body) {
   auto given = body.find("prompt_id");
-  if (given == body.end() || given->is_null()) return new_id();
+  if (given == body.end() || given->is_null()) return new_uuid();
   constexpr std::size_t longest = 200;
   if (!given->is_string()) return "";
   auto id = given->get<std::string>();

@@ -70,7 +70,8 @@ bool is_socket_address(std::string_view address) {
 }
 
 bool is_upload(std::string_view address) {
-  return address.starts_with("/upload/") || address.starts_with("/api/upload/");
+  return address.starts_with("/upload/") || address.starts_with("/api/upload/") ||
+         path_of(address) == "/api/v2/assets";
 }
 
 }  // namespace distorch::server

@@ -86,6 +86,7 @@ Response extensions(const Request&, const SystemState& state) {
   if (!scripts.page.empty()) add_scripts(all, scripts.page / "extensions", "/extensions/");
   for (const auto& [name, folder] : scripts.extensions)
     add_scripts(all, folder, "/extensions/" + percent_encoded(name) + "/");
+  for (const auto& script : scripts.own) all.push_back(script);
   return Response::json(all);
 }
 

@@ -29,6 +29,8 @@ struct PageScripts {
   std::filesystem::path page;
   /// Folders that are served as /extensions/<name>/.
   std::map<std::string, std::filesystem::path> extensions;
+  /// Addresses of scripts that the server itself has.
+  std::vector<std::string> own;
 };
 
 struct SystemState {

@@ -11,6 +11,7 @@
 #include "distorch/server/confined_path.h"
 #include "distorch/server/decoded_picture.h"
 #include "distorch/server/multipart.h"
+#include "distorch/server/stored_file.h"
 
 namespace distorch::server {
 
@@ -40,53 +41,6 @@ Upload read_upload(const std::vector<FormPart>& form, const FileFolders& folders
   return upload;
 }
 
-bool holds(const fs::path& file, std::string_view content) {
-  std::error_code error;
-  auto size = fs::file_size(file, error);
-  return !error && size == content.size() && read_file(file) == content;
-}
-
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error)
-    throw Error(ErrorKind::Usage, folder.filename().string(),
-                "cannot be made a folder: " + error.message());
-}
-
-/// Writes the content under the name that was asked for, or the next one that is free; returns the
-/// name that holds it now.
-std::string store(const Upload& upload, std::string_view content) {
-  make_folder(upload.file.parent_path());
-  std::error_code ignored;
-  if (fs::is_directory(upload.file, ignored))
-    throw Error(ErrorKind::Usage, upload.address.name, "is a folder");
-  AtomicFile file(upload.file);
-  if (upload.overwrite) {
-    file.write(content);
-    file.commit();
-    return upload.address.name;
-  }
-  auto stem = upload.file.stem().string(), ending = upload.file.extension().string();
-  auto place = upload.file;
-  bool written = false;
-  for (int number = 0; number < 100'000; ++number) {
-    if (number > 0) place.replace_filename(fmt::format("{} ({}){}", stem, number, ending));
-    // The name as it was asked for, with its folders, less the last part.
-    auto asked = upload.address.name;
-    auto name = number == 0
-                    ? asked
-                    : asked.substr(0, asked.find_last_of("/\\") + 1) + place.filename().string();
-    if (holds(place, content)) return name;
-    if (fs::exists(fs::symlink_status(place, ignored))) continue;
-    if (!written) file.write(content);
-    written = true;
-    if (file.commit_if_absent(place)) return name;
-    --number;  // another upload took the name in between: it may hold the same
-  }
-  throw Error(ErrorKind::Usage, upload.address.name, "has too many namesakes");
-}
-
 Response stored_answer(const Upload& upload, const std::string& name) {
   return Response::json(
       Json{{"name", name}, {"subfolder", upload.address.subfolder}, {"type", upload.address.type}});
@@ -95,7 +49,8 @@ Response stored_answer(const Upload& upload, const std::string& name) {
 Response upload_image(const Request& request, const FileFolders& folders) {
   auto form = read_form(request.body, request.header("content-type"));
   auto upload = read_upload(form, folders);
-  return stored_answer(upload, store(upload, upload.picture->content));
+  return stored_answer(upload, store_file(upload.file, upload.address.name, upload.picture->content,
+                                          upload.overwrite));
 }
 
 /// {"filename", "subfolder", "type"} of the picture that a mask belongs to.
@@ -163,7 +118,9 @@ Response upload_mask(const Request& request, const FileFolders& folders) {
   if (!fs::is_regular_file(original, ignored))
     return refusal(404, "original_ref: there is no file '" + address.name + "' in the " +
                             address.type + " folder");
-  return stored_answer(upload, store(upload, masked(original, upload.picture->content)));
+  return stored_answer(upload,
+                       store_file(upload.file, upload.address.name,
+                                  masked(original, upload.picture->content), upload.overwrite));
 }
 
 }  // namespace

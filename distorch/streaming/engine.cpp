@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
@@ -14,11 +15,62 @@
 #include "distorch/placement/tables.h"
 #include "distorch/placement/timeline.h"
 #include "distorch/streaming/described_model.h"
+#include "distorch/streaming/engine_watch.h"
 #include "distorch/streaming/model_form.h"
 
 namespace distorch::streaming {
 
 using placement::DeviceKind;
+
+namespace {
+
+/// An exception leaves the model unloaded.
+std::int64_t shrink(StreamedModel& model, std::int64_t bytes) {
+  try {
+    const auto freed = model.shrink(bytes);
+    if (freed > 0) engine_watch().shrunk(model, freed);
+    return freed;
+  } catch (...) {
+    engine_watch().unloaded(model);
+    throw;
+  }
+}
+
+/// What an entry of the engine says of its model, which is loaded.
+template <class Entry>
+ModelState state_of(const Entry& entry, const StreamedModel& model) {
+  const auto& plan = entry.placement;
+  ModelState state;
+  state.model = model.options().name;
+  state.compute = model.options().compute;
+  state.bytes = entry.plan_model.bytes();
+  state.shares = shares_of(model);
+  state.ring_bytes = plan.ring_bytes();
+  state.activation_bytes = plan.activation_bytes;
+  state.peak_bytes = plan.peak_bytes();
+  state.budget_bytes = entry.system.devices[entry.system.compute].budget_bytes;
+  state.steps = entry.steps;
+  placement::Timeline clock(entry.system, entry.plan_model);
+  auto report = clock.report(plan, 0);
+  if (std::isfinite(report.step_s) && std::isfinite(report.first_s)) {
+    state.step_s = report.step_s;
+    state.first_step_s = report.first_s;
+    state.lanes = std::move(report.lanes);
+  }
+  return state;
+}
+
+/// The model is in place, whatever becomes of what is told about it.
+template <class Entry>
+void tell_placed(const Entry& entry, const StreamedModel& model) noexcept {
+  try {
+    engine_watch().placed(model, state_of(entry, model));
+  } catch (const std::exception& error) {
+    log::debug("{}: its place is not told: {}", model.options().name, error.what());
+  }
+}
+
+}  // namespace
 
 // --- use
 
@@ -42,6 +94,7 @@ Engine::Use::~Use() {
 void Engine::release(Entry& entry) {
   std::lock_guard lock(mutex_);
   --entry.uses;
+  if (auto model = entry.model.lock()) engine_watch().used(*model, false);
   released_.notify_all();
 }
 
@@ -67,6 +120,7 @@ void Engine::claim(const std::vector<Wanted>& wanted, std::unique_lock<std::mute
     auto& entry = *drafts[i].entry;
     ++entry.uses;
     entry.user = std::this_thread::get_id();
+    engine_watch().used(*drafts[i].model, true);
     uses.push_back(Use(this, drafts[i].entry));
     entry.used = ++clock_;
     entry.run = current_run();
@@ -85,6 +139,7 @@ void Engine::add(const std::shared_ptr<StreamedModel>& model, const PlacementReq
   entry->request = request;
   entry->many_steps = many_steps;
   entries_.push_back(std::move(entry));
+  engine_watch().added(model);
   auto* raw = model.get();
   model->make_room = [this, raw](const std::string& device, std::int64_t bytes) {
     return make_room(device, bytes, raw);
@@ -117,6 +172,7 @@ void Engine::unload_all() {
     if (auto model = entry->model.lock(); model && entry->uses == 0) {
       model->unload();
       entry->in_place = false;
+      engine_watch().unloaded(*model);
     }
 }
 
@@ -181,9 +237,11 @@ std::vector<Holder> Engine::holders(const Entries& others, const placement::Syst
 void Engine::evict(Entry& entry, const std::string& device) {
   auto model = entry.model.lock();
   if (!plan_only()) {
+    const auto bytes = held_bytes(entry, device);
     log::info("{} gives up its {} on {}", model->options().name,
-              human_bytes(static_cast<double>(held_bytes(entry, device))), device);
+              human_bytes(static_cast<double>(bytes)), device);
     model->unload();
+    engine_watch().evicted(*model, device, bytes);
   }
   entry.in_place = false;
 }
@@ -222,11 +280,11 @@ bool Engine::make_room(const std::string& device, std::int64_t bytes, StreamedMo
   device::RetryScope once;  // who fails in here cannot come back for more
   device::empty_cache(device::to_torch(device));
   if (free_some({user}, device, bytes)) return true;
-  if (user) return user->shrink(bytes) > 0;
+  if (user) return shrink(*user, bytes) > 0;
   for (const auto& entry : entries_)
     if (auto model = entry->model.lock();
         model && entry->uses > 0 && entry->user == std::this_thread::get_id() &&
-        model->options().compute == device && model->shrink(bytes) > 0)
+        model->options().compute == device && shrink(*model, bytes) > 0)
       return true;
   return false;
 }
@@ -289,7 +347,10 @@ std::vector<Engine::Use> Engine::prepare(const std::vector<Wanted>& wanted) {
   std::vector<Draft> drafts;
   claim(wanted, lock, uses, drafts);
   for (std::size_t i = 0; i < drafts.size(); ++i) describe_needs(drafts[i], wanted[i].needs);
-  if (unchanged(drafts) && fits_again(drafts)) return uses;
+  if (unchanged(drafts) && fits_again(drafts)) {
+    engine_watch().reused(static_cast<std::int64_t>(drafts.size()));
+    return uses;
+  }
   std::vector<placement::System> room;
   for (const auto& draft : drafts) room.push_back(room_for(draft, drafts));
   lock.unlock();
@@ -366,8 +427,10 @@ void Engine::bring(const Draft& draft, const std::vector<Draft>& keep) {
       }
     }
     entry.in_place = true;
+    if (!plan_only()) tell_placed(entry, *draft.model);
   } catch (...) {
     entry.planned = entry.in_place = false;
+    engine_watch().unloaded(*draft.model);
     throw;
   }
 }

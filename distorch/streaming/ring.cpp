@@ -4,6 +4,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
+#include "distorch/streaming/link_traffic.h"
 #include "distorch/streaming/ring_kinds.h"
 #include "distorch/streaming/trace.h"
 
@@ -103,6 +104,7 @@ void Ring::start_fill(int index) {
   state.fill = fill(place, state.block);
   state.fresh = true;
   copied_bytes_ += state.block.layout->link_bytes;
+  count_link_bytes(options_.lane, state.block.layout->link_bytes);
 }
 
 /// The host waits for the block's fill and throws what went wrong.

@@ -87,6 +87,14 @@ TestClient::Reply TestClient::post(const std::string& path, const std::string& b
   return receive();
 }
 
+bool TestClient::receive_text(const std::string& bytes) {
+  while (buffer_.size() < bytes.size())
+    if (!fill()) return false;
+  if (!buffer_.starts_with(bytes)) return false;
+  buffer_.erase(0, bytes.size());
+  return true;
+}
+
 bool TestClient::is_closed(std::chrono::milliseconds within) {
   const auto end = std::chrono::steady_clock::now() + within;
   for (;;) {

@@ -29,6 +29,8 @@ class TestClient {
   /// "GET path" with Host and these further header lines ("Name: value\r\n").
   Reply get(const std::string& path, const std::string& headers = "");
   Reply post(const std::string& path, const std::string& body, const std::string& headers = "");
+  /// Whether exactly these bytes come next.
+  bool receive_text(const std::string& bytes);
   /// Whether the other side closes within this time.
   bool is_closed(std::chrono::milliseconds within = std::chrono::seconds(10));
 

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <thread>
 
+#include "distorch/server/body_stream.h"
 #include "distorch/server/sockets.h"
 #include "tests/server/client.h"
 
@@ -29,6 +30,39 @@ std::string pattern_of(std::size_t bytes) {
   for (std::size_t i = 0; i < bytes; ++i) result[i] = static_cast<char>(i * 31 + i / 256);
   return result;
 }
+
+// Gives what a test puts into it.
+class Source final : public BodyStream {
+ public:
+  Piece next() override {
+    std::lock_guard lock(mutex_);
+    ++asked;
+    return {std::exchange(text_, {}), ended_, again};
+  }
+  void wake_with(std::function<void()> wake) override {
+    std::lock_guard lock(mutex_);
+    wake_ = std::move(wake);
+  }
+  void put(const std::string& text, bool ended = false) {
+    std::function<void()> wake;
+    {
+      std::lock_guard lock(mutex_);
+      text_ += text;
+      ended_ = ended;
+      wake = wake_;
+    }
+    if (wake) wake();
+  }
+
+  std::chrono::milliseconds again{60'000};
+  std::atomic<int> asked{0};
+
+ private:
+  std::mutex mutex_;
+  std::string text_;
+  bool ended_ = false;
+  std::function<void()> wake_;
+};
 
 // A server with a few routes on a free port.
 struct Server {
@@ -52,6 +86,11 @@ struct Server {
     router.add({.pattern = "/large", .handler = [](const Request&) {
                   return Response::bytes(std::string(64u << 20, 'x'), "application/octet-stream");
                 }});
+    router.add({.pattern = "/stream", .handler = [this](const Request&) {
+                  Response response;
+                  response.stream = source;
+                  return response.with("Content-Type", "text/event-stream");
+                }});
     router.add({.pattern = "/texts", .handler = [](const Request&) {
                   return Response::text(std::string(100'000, 'a'));
                 }});
@@ -67,6 +106,7 @@ struct Server {
   }
 
   std::filesystem::path file;
+  std::shared_ptr<Source> source = std::make_shared<Source>();
   Router router;
   Gate gate;
   Sockets sockets{Json{{"supports_preview_metadata", true}}};
@@ -140,6 +180,7 @@ TEST_CASE("listener: limits of headers and bodies; uploads have their own") {
     TestClient client(server.port());
     CHECK(client.post("/echo", std::string(1000, 'x')).status == 200);
     CHECK(client.post("/upload/image", std::string(50'000, 'x')).body == "50000");
+    CHECK(client.post("/api/v2/assets", std::string(50'000, 'x')).status == 404);
     CHECK(client.post("/api/upload/image", std::string(100'001, 'x')).status == 413);
   }
   {
@@ -356,4 +397,49 @@ TEST_CASE("listener: many connections at one time") {
     });
   for (std::thread& thread : threads) thread.join();
   CHECK(fine == 200);
+}
+
+TEST_CASE("listener: a body that is made while it is sent") {
+  Server server;
+  TestClient client(server.port());
+  auto reply = client.get("/stream");
+  CHECK(reply.status == 200);
+  CHECK(reply.headers["transfer-encoding"] == "chunked");
+  CHECK(reply.headers["connection"] == "close");
+  CHECK(!reply.headers.contains("content-length"));
+  server.source->put("hello");
+  CHECK(client.receive_text("5\r\nhello\r\n"));
+  server.source->put(std::string(300'000, 'x'));
+  CHECK(client.receive_text("493e0\r\n" + std::string(300'000, 'x') + "\r\n"));
+  server.source->put("end", true);
+  CHECK(client.receive_text("3\r\nend\r\n0\r\n\r\n"));
+  CHECK(client.is_closed());
+  TestClient other(server.port());
+  CHECK(other.get("/hello").body == "hello you");
+  other.send("HEAD /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+  CHECK(other.receive(false).status == 200);
+}
+
+TEST_CASE("listener: a stream asks again by itself, and goes with its client and its server") {
+  Server server;
+  server.source->again = 10ms;
+  {
+    TestClient client(server.port());
+    CHECK(client.get("/stream").status == 200);
+    for (int i = 0; i < 1000 && server.source->asked < 5; ++i) std::this_thread::sleep_for(10ms);
+    CHECK(server.source->asked >= 5);
+  }
+  // The client has left: the next bytes tell.
+  std::weak_ptr<Source> left = server.source;
+  for (int i = 0; i < 1000 && left.use_count() > 1; ++i) {
+    server.source->put("x");
+    std::this_thread::sleep_for(10ms);
+  }
+  CHECK(left.use_count() == 1);
+  TestClient client(server.port());
+  CHECK(client.get("/stream").status == 200);
+  const auto begin = std::chrono::steady_clock::now();
+  server.listener->stop();
+  CHECK(std::chrono::steady_clock::now() - begin < 8s);
+  CHECK(client.is_closed());
 }

@@ -104,9 +104,9 @@ TEST_CASE("extensions: the page's own scripts and those of folders beside it") {
   write(page / "extensions" / "core" / "b.css", "");
   write(page / "index.js", "");
   write(panel / "js" / "a.js", "");
-  server.state.scripts = {page, {{"my panel", panel}}};
+  server.state.scripts = {page, {{"my panel", panel}}, {"/extensions/own/c.js"}};
   CHECK(json_of(get(server.router, "/api/extensions")).dump() ==
-        R"(["/extensions/core/b.js","/extensions/my%20panel/js/a.js"])");
+        R"(["/extensions/core/b.js","/extensions/my%20panel/js/a.js","/extensions/own/c.js"])");
 }
 
 TEST_CASE("internal: folders of models and newest files of a folder") {
