@@ -21,7 +21,9 @@ std::string human_bytes(double bytes) {
 
 std::string human_seconds(double seconds) {
   if (!std::isfinite(seconds)) return "?";
-  if (seconds < 60) return fmt::format("{:.1f} s", seconds);
+  // From here on one decimal would be rounded up to a whole minute.
+  constexpr double kMinute = 59.95;
+  if (seconds < kMinute) return fmt::format("{:.1f} s", seconds);
   auto whole = static_cast<std::int64_t>(std::llround(seconds));
   if (whole < 3600) return fmt::format("{}:{:02}", whole / 60, whole % 60);
   return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);

@@ -1,5 +1,6 @@
 #include "distorch/cli/machine_options.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include "distorch/base/atomic_file.h"
@@ -76,7 +77,13 @@ std::map<std::string, std::int64_t> budgets(const MachineOptions& options) {
     if (equals == std::string::npos)
       throw Error(ErrorKind::Usage, "--memory " + entry,
                   "wants DEVICE=SIZE, for example cuda:0=10GiB");
-    auto name = placement::normal_device(entry.substr(0, equals));
+    std::string name;
+    try {
+      name = placement::normal_device(entry.substr(0, equals));
+    } catch (const Error& error) {
+      throw Error(error.kind(), "--memory " + entry,
+                  fmt::format("'{}' {}", entry.substr(0, equals), error.sentence()));
+    }
     auto bytes = parse_bytes(entry.substr(equals + 1));
     if (bytes == 0)
       throw Error(ErrorKind::Usage, "--memory " + entry, "leaves nothing to work with");

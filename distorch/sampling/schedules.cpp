@@ -182,8 +182,15 @@ bool discards_penultimate_sigma(std::string_view sampler) {
 Sigmas ksampler_sigmas(const ModelSampling& model, std::string_view sampler,
                        std::string_view schedule, int steps, double denoise) {
   constexpr double kWhole = 0.9999;
+  constexpr double kMostSteps = 10'000'000;  // of a schedule of which only the end is taken
   if (denoise <= 0.0) {
     return {};
+  }
+  if (!(steps / denoise <= kMostSteps)) {
+    throw Error(
+        ErrorKind::Usage, "denoise",
+        fmt::format("{:g} makes {} steps the end of {:g}; at most {:g} can be reckoned with",
+                    denoise, steps, steps / denoise, kMostSteps));
   }
   const bool discard = discards_penultimate_sigma(sampler);
   const bool whole = denoise > kWhole;

@@ -1,4 +1,6 @@
-#include "distorch/server/prompt_routes.h"#include <algorithm>
+#include "distorch/server/prompt_routes.h"
+
+#include <algorithm>
 
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"

@@ -73,8 +73,9 @@ class Fit {
     if (blocks.size() != 4 || blocks[2] != blocks[3] || blocks[2] % 2 ||
         blocks[1] * blocks[2] != whole_.rows)
       return false;
-    auto last = blocks[2] << std::max<std::int64_t>(0, blocks[0] - 1);
-    if (blocks[0] < 1 || blocks[0] > 40 || whole_.rows % last) return false;
+    if (blocks[0] < 1 || blocks[0] > 40) return false;
+    auto last = blocks[2] << (blocks[0] - 1);
+    if (last == 0 || whole_.rows % last) return false;
     return !has(Part::Rescale) || count(Part::Rescale) == whole_.rows || count(Part::Rescale) == 1;
   }
 

@@ -105,6 +105,20 @@ Stored rows_of(const Stored& stored, std::int64_t first_row, std::int64_t rows) 
   return part;
 }
 
+/// The pieces of a joined weight in which some rows of it lie, at least one.
+std::vector<Stored> joined_rows(const Stored& stored, std::int64_t first_row, std::int64_t rows) {
+  std::vector<Stored> pieces;
+  std::int64_t begin = 0;
+  for (const auto& piece : stored.parts) {
+    auto from = std::max(first_row, begin);
+    auto to = std::min(first_row + rows, begin + piece.shape[0]);
+    if (from < to) pieces.push_back(rows_of(piece, from - begin, to - from));
+    begin += piece.shape[0];
+  }
+  if (pieces.empty()) pieces.push_back(rows_of(stored.parts[0], 0, 0));
+  return pieces;
+}
+
 }  // namespace
 
 void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::int64_t first_row,
@@ -113,6 +127,8 @@ void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::in
     throw Error(ErrorKind::Shape, path_,
                 fmt::format("'{}' wants rows {} to {} of a tensor of shape [{}]", name, first_row,
                             first_row + rows, fmt::join(stored.shape, ", ")));
+  if (stored.encoding == &quant::joined())
+    return add_joined(name, joined_rows(stored, first_row, rows));
   const auto& own = stored.value_shape;
   if (stored.encoding && !own.empty() &&
       (own[0] != stored.shape[0] || (own.size() == 1 && stored.shape.size() > 1)))
@@ -124,22 +140,25 @@ void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::in
 
 void Checkpoint::add_joined(const std::string& name, const std::vector<Stored>& pieces) {
   auto whole = pieces.at(0);
+  const auto& first = pieces[0].shape;
+  std::int64_t rows = 0;
   whole.encoding = &quant::joined();
   whole.parts = pieces;
-  whole.shape[0] = whole.size_bytes = 0;
+  whole.size_bytes = 0;
   for (const auto& piece : pieces) {
     if (piece.encoding)
       throw Error(ErrorKind::Format, path_,
                   fmt::format("'{}' is made of packed weights, which cannot be joined", name));
-    auto like = piece.shape;
-    if (like.empty() || like.size() != whole.shape.size() ||
-        !std::equal(like.begin() + 1, like.end(), whole.shape.begin() + 1))
+    const auto& like = piece.shape;
+    if (like.empty() || like.size() != first.size() ||
+        !std::equal(like.begin() + 1, like.end(), first.begin() + 1))
       throw Error(ErrorKind::Shape, path_,
                   fmt::format("'{}' is made of tensors with unequal rows: [{}] and [{}]", name,
-                              fmt::join(pieces[0].shape, ", "), fmt::join(like, ", ")));
-    whole.shape[0] += like[0];
+                              fmt::join(first, ", "), fmt::join(like, ", ")));
+    rows += like[0];
     whole.size_bytes += piece.size_bytes;
   }
+  whole.shape[0] = rows;
   add(name, whole);
 }
 
@@ -153,9 +172,13 @@ void Checkpoint::rename(const std::string& from, const std::string& to) {
 
 void Checkpoint::refresh_files() const {
   const formats::TensorFile* last = nullptr;
+  auto refresh = [&](const Stored& stored) {
+    if (stored.file && stored.file.get() != last) stored.file->mapping()->refresh();
+    if (stored.file) last = stored.file.get();
+  };
   for (const auto& [name, stored] : tensors_) {
-    if (stored.file.get() != last) stored.file->mapping()->refresh();
-    last = stored.file.get();
+    refresh(stored);
+    for (const auto& part : stored.parts) refresh(part);
   }
 }
 

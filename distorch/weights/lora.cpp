@@ -206,6 +206,14 @@ class Matcher {
     return misfit(named.kind, shapes, shape, named.reshape);
   }
 
+  double one_number(const Stored& stored, const std::string& name) const {
+    if (c10::multiply_integers(stored.shape) == 1)
+      return read_tensor(stored).to(at::kDouble).item<double>();
+    throw Error(ErrorKind::Format, file_.path(),
+                fmt::format("'{}' has shape [{}], one number is needed", name,
+                            fmt::join(stored.shape, ", ")));
+  }
+
   const Stored* take(const std::string& name) {
     const auto* stored = file_.find(name);
     if (stored) used_.insert(name);
@@ -215,7 +223,7 @@ class Matcher {
   void add(NamedAdapter named, const std::string& base) {
     const auto *alpha = take(base + ".alpha"), *magnitude = take(base + ".dora_scale");
     if (named.kind != AdapterKind::Difference && named.kind != AdapterKind::Replacement) {
-      if (alpha) named.alpha = read_tensor(*alpha).to(at::kDouble).item<double>();
+      if (alpha) named.alpha = one_number(*alpha, base + ".alpha");
       if (magnitude) named.parts[Part::Magnitude] = *magnitude;
     }
     const bool is_bias = named.weight != target_->weight;

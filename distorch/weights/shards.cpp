@@ -46,6 +46,11 @@ std::optional<Part> part_of(const Path& file) {
   return part;
 }
 
+/// Whether it can only be a file beside the one that names it.
+bool is_file_name(const std::string& name) {
+  return !name.empty() && name != "." && name != ".." && !Path(name).has_parent_path();
+}
+
 /// The files that an index lists, each once.
 std::vector<Path> listed_in(const Path& index) {
   auto json = nlohmann::json::parse(read_file(index), nullptr, false);
@@ -54,7 +59,7 @@ std::vector<Path> listed_in(const Path& index) {
                 "is no index of a model in several files: it has no 'weight_map'");
   std::set<std::string> names;
   for (const auto& [tensor, file] : json["weight_map"].items()) {
-    if (!file.is_string() || Path(file.get<std::string>()).has_parent_path())
+    if (!file.is_string() || !is_file_name(file.get<std::string>()))
       throw Error(ErrorKind::Format, index.string(),
                   fmt::format("names no file beside it for '{}'", tensor));
     names.insert(file.get<std::string>());

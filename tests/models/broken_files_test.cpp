@@ -1,0 +1,177 @@
+// Files of every kind of model with one tensor missing or of another shape: each is refused in
+// distorch's own words, or is a whole model of another size; nothing else may come of it.
+#include <fmt/format.h>
+
+#include <set>
+
+#include "distorch/base/error.h"
+#include "distorch/models/catalog.h"
+#include "distorch/models/clip_vision/vision_model.h"
+#include "distorch/models/control/control.h"
+#include "distorch/models/text_recipes.h"
+#include "distorch/models/upscale/upscale.h"
+#include "tests/models/tiny.h"
+
+using namespace distorch;
+using namespace distorch::test;
+using namespace distorch::models;
+using weights::Checkpoint;
+using Shape = std::vector<std::int64_t>;
+
+namespace {
+
+/// Opens whatever the file holds, down to the last shape; throws where it cannot.
+using Open = std::function<void(const Checkpoint& file)>;
+
+void open_diffusion(const Checkpoint& file) {
+  auto family = detect_family(file);
+  auto network = family->make_network();
+  weights::check_complete(network->manifest(), family->diffusion(), family->name());
+}
+
+void open_text(const Checkpoint& file) {
+  auto recipe = find_text(file);
+  if (recipe.empty()) throw Error(ErrorKind::Format, file.path(), "holds no text encoder");
+  for (const auto& part : recipe.encoders)
+    weights::check_complete(part.make(nullptr)->manifest(), part.part, part.name);
+}
+
+void open_vae(const Checkpoint& file) {
+  auto vae = find_vae(file);
+  if (vae.empty()) throw Error(ErrorKind::Format, file.path(), "holds no VAE");
+  weights::check_complete(vae.make()->manifest(), vae.part, "VAE");
+}
+
+void open_control(const Checkpoint& file) {
+  auto part = control::control_part(file);
+  if (part.empty()) throw Error(ErrorKind::Format, file.path(), "holds no ControlNet");
+  weights::check_complete(control::make_control(part)->manifest(), part, "ControlNet");
+}
+
+void open_vision(const Checkpoint& file) {
+  auto part = clip_vision::vision_part(file);
+  if (part.empty()) throw Error(ErrorKind::Format, file.path(), "holds no picture encoder");
+  clip_vision::VisionModel model(clip_vision::vision_config(part));
+  weights::check_complete(model.manifest(), part, "picture encoder");
+}
+
+void open_upscale(const Checkpoint& file) {
+  auto found = upscale::find_upscale(file);
+  weights::check_complete(found.make()->manifest(), found.part, "upscaler");
+}
+
+Checkpoint without(const Checkpoint& file, const std::string& name) {
+  Checkpoint result;
+  for (const auto& [other, stored] : file.tensors())
+    if (other != name) result.add(other, stored);
+  return result;
+}
+
+Checkpoint reshaped(const Checkpoint& file, const std::string& name, const Shape& shape) {
+  auto result = file;
+  auto stored = *file.find(name);
+  stored.shape = shape;
+  result.add(name, stored);
+  return result;
+}
+
+/// Shapes that a tensor might have instead, never of more numbers.
+std::vector<Shape> others(const Shape& shape) {
+  std::vector<Shape> list{{}, {c10::multiply_integers(shape)}, {0}};
+  if (!shape.empty()) {
+    auto flat = shape;
+    flat.push_back(1);
+    list.push_back(flat);
+    list.emplace_back(shape.begin() + 1, shape.end());
+  }
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    for (auto size : {std::int64_t{0}, shape[i] - 1, shape[i] / 2}) {
+      list.push_back(shape);
+      list.back()[i] = size;
+    }
+  std::erase_if(list, [&](const Shape& other) {
+    return other == shape || c10::multiply_integers(other) > c10::multiply_integers(shape);
+  });
+  return list;
+}
+
+struct Outcome {
+  int refused = 0;
+  std::set<std::string> accepted;
+};
+
+Outcome broken_in_every_way(const std::vector<std::string>& dumps, const Open& open) {
+  TemporaryCheckpoint file(tiny_tensors(dumps));
+  REQUIRE_NOTHROW(open(*file));
+  Outcome outcome;
+  auto attempt = [&](const Checkpoint& broken, const std::string& what) {
+    CAPTURE(what);
+    try {
+      open(broken);
+      outcome.accepted.insert(what);
+    } catch (const Error& error) {
+      ++outcome.refused;
+      CHECK((error.kind() == ErrorKind::MissingWeight || error.kind() == ErrorKind::Shape ||
+             error.kind() == ErrorKind::Format));
+      CHECK_FALSE(error.sentence().empty());
+    } catch (const std::exception& other) {
+      FAIL_CHECK(dumps[0], ": ", what, ": ", std::string(other.what()).substr(0, 120));
+    }
+  };
+  for (const auto& [name, stored] : file->tensors()) {
+    attempt(without(*file, name), name + " is missing");
+    for (const auto& shape : others(stored.shape))
+      attempt(reshaped(*file, name, shape),
+              fmt::format("{} is [{}], not [{}]", name, fmt::join(shape, ", "),
+                          fmt::join(stored.shape, ", ")));
+  }
+  return outcome;
+}
+
+void check(const std::vector<std::string>& dumps, const Open& open) {
+  auto outcome = broken_in_every_way(dumps, open);
+  std::string some;
+  for (const auto& what : outcome.accepted)
+    if (some.size() < 3000) some += "\n  " + what;
+  MESSAGE(dumps[0] << ": " << outcome.refused << " refused, " << outcome.accepted.size()
+                   << " accepted" << some);
+  CHECK(outcome.refused > 50 * static_cast<int>(outcome.accepted.size()));
+}
+
+}  // namespace
+
+TEST_CASE("broken files: UNets of Stable Diffusion") {
+  for (const char* name : {"unet_sd1", "unet_sd2", "unet_sdxl", "unet_refiner"})
+    check({name}, open_diffusion);
+}
+
+TEST_CASE("broken files: transformers") {
+  for (const char* name : {"sd3_medium", "sd3_large", "sd3_dual", "flux_dev", "flux_schnell",
+                           "flux2_dev", "flux2_klein", "z_image", "lumina2", "qwen_image"})
+    check({name}, open_diffusion);
+}
+
+TEST_CASE("broken files: text encoders") {
+  for (const char* name : {"clip_l", "clip_h", "t5", "text_qwen3", "text_qwen25"})
+    check({name}, open_text);
+}
+
+TEST_CASE("broken files: autoencoders") {
+  for (const char* name : {"vae", "vae_flux", "vae_flux2", "causal_vae", "taesd"})
+    check({name}, open_vae);
+}
+
+TEST_CASE("broken files: ControlNets and adapters") {
+  for (const char* name : {"control_sd1", "control_sdxl", "control_union", "adapter_sd1"})
+    check({name}, open_control);
+}
+
+TEST_CASE("broken files: picture encoders") {
+  for (const char* name : {"clip_vision", "clip_vision_open", "siglip"}) check({name}, open_vision);
+}
+
+TEST_CASE("broken files: upscalers") {
+  for (const char* name : {"upscale_esrgan", "upscale_compact", "upscale_swinir_shuffle",
+                           "upscale_hat_plain", "upscale_dat"})
+    check({name}, open_upscale);
+}

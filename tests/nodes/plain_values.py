@@ -1,0 +1,596 @@
+"""Nodes that compute with texts, numbers, latents, masks and pictures, against plain Python.
+
+    python plain_values.py PROGRAM
+
+Every value is worked out here by loops over lists, by Python's own `str`, `re` and `eval`, and compared with what
+`distorch run` makes of a workflow with that node. Latents go in and out as .latent files (exact numbers), pictures
+as PNG (a 255th is forgiven).
+"""
+import array
+import json
+import math
+import os
+import random
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class Grid:
+    """Numbers in a row-major grid; an index is a tuple."""
+
+    def __init__(self, shape, numbers):
+        self.shape, self.numbers = tuple(shape), list(numbers)
+        assert len(self.numbers) == math.prod(self.shape), (shape, len(self.numbers))
+
+    def __getitem__(self, index):
+        place = 0
+        for size, at in zip(self.shape, index):
+            assert 0 <= at < size, (self.shape, index)
+            place = place * size + at
+        return self.numbers[place]
+
+
+def indices(shape):
+    if not shape:
+        yield ()
+        return
+    for first in range(shape[0]):
+        for rest in indices(shape[1:]):
+            yield (first, *rest)
+
+
+def made(shape, value):
+    """The grid whose number at each index is value(*index)."""
+    return Grid(shape, [value(*index) for index in indices(shape)])
+
+
+def write_latent(path, grid):
+    body = array.array("f", grid.numbers).tobytes()
+    header = json.dumps({
+        "latent_tensor": {"dtype": "F32", "shape": grid.shape, "data_offsets": [0, len(body)]},
+        "latent_format_version_0": {"dtype": "F32", "shape": [0], "data_offsets": [len(body), len(body)]},
+    }).encode()
+    header += b" " * (-len(header) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header + body)
+
+
+def read_latent(path):
+    with open(path, "rb") as file:
+        data = file.read()
+    size = struct.unpack("<Q", data[:8])[0]
+    entry = json.loads(data[8:8 + size])["latent_tensor"]
+    first, last = entry["data_offsets"]
+    numbers = array.array("f")
+    numbers.frombytes(data[8 + size + first:8 + size + last])
+    return Grid(entry["shape"], numbers)
+
+
+def write_png(path, grid):
+    """grid [height, width, channels], whole numbers of 0 to 255."""
+    height, width, channels = grid.shape
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = width * channels
+    lines = b"".join(b"\0" + bytes(grid.numbers[y * row:(y + 1) * row]) for y in range(height))
+    kind = {1: 0, 3: 2, 4: 6}[channels]
+    with open(path, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)) +
+                   chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
+
+
+def read_png(path):
+    with open(path, "rb") as file:
+        data = file.read()
+    at, packed = 8, b""
+    while at < len(data):
+        size, kind = struct.unpack(">I4s", data[at:at + 8])
+        content = data[at + 8:at + 8 + size]
+        if kind == b"IHDR":
+            width, height, depth, color = struct.unpack(">IIBB", content[:10])
+            assert depth == 8, depth
+            channels = {0: 1, 2: 3, 6: 4}[color]
+        if kind == b"IDAT":
+            packed += content
+        at += 12 + size
+    lines, row = zlib.decompress(packed), width * channels
+    before, numbers = [0] * row, []
+    for y in range(height):
+        way, line = lines[y * (row + 1)], list(lines[y * (row + 1) + 1:(y + 1) * (row + 1)])
+        for x in range(row):
+            left = line[x - channels] if x >= channels else 0
+            corner = before[x - channels] if x >= channels else 0
+            guess = left + before[x] - corner
+            nearest = min((left, before[x], corner), key=lambda value: abs(guess - value))
+            line[x] = (line[x] + (0, left, before[x], (left + before[x]) // 2, nearest)[way]) % 256
+        numbers += line
+        before = line
+    return Grid((height, width, channels), numbers)
+
+
+class Workflow:
+    """Nodes, and what is expected of some of their outputs."""
+
+    def __init__(self, program):
+        self.program, self.prompt, self.files, self.expected = program, {}, {}, {}
+
+    def node(self, kind, **inputs):
+        name = str(len(self.prompt) + 1)
+        self.prompt[name] = {"class_type": kind, "inputs": {key.replace("__", "."): value for key, value in inputs.items()}}
+        return [name, 0]
+
+    def latent(self, grid):
+        name = f"{len(self.files)}.latent"
+        self.files[name] = grid
+        return self.node("LoadLatent", latent=name)
+
+    def picture(self, grid):
+        name = f"{len(self.files)}.png"
+        self.files[name] = grid
+        return self.node("LoadImage", image=name)
+
+    def mask(self, grid):
+        """grid [height, width] of 0 to 255."""
+        gray = made((*grid.shape, 3), lambda y, x, c: grid[y, x])
+        return self.node("ImageToMask", image=self.picture(gray), channel="red")
+
+    def expect_text(self, link, wanted, what):
+        self.expected[self.node("PreviewAny", source=link)[0]] = (what, wanted)
+
+    def expect_latent(self, link, wanted, what):
+        self.expected[self.node("SaveLatent", samples=link, filename_prefix="x")[0]] = (what, wanted)
+
+    def expect_picture(self, link, wanted, what):
+        """wanted [height, width, channels]: 0 to 255."""
+        self.expected[self.node("SaveImage", images=link, filename_prefix="x")[0]] = (what, wanted)
+
+    def expect_mask(self, link, wanted, what):
+        """wanted [height, width]: 0 to 1."""
+        gray = made((*wanted.shape, 3), lambda y, x, c: wanted[y, x] * 255)
+        self.expect_picture(self.node("MaskToImage", mask=link), gray, what)
+
+    def run(self):
+        """The faults, one sentence each. Some nodes at a time: each event of a run names all of them."""
+        faults, nodes = [], list(self.expected)
+        for first in range(0, len(nodes), 60):
+            faults += self.run_some(nodes[first:first + 60])
+        return faults
+
+    def needed(self, nodes):
+        """The part of the workflow that these nodes need."""
+        prompt, waiting = {}, list(nodes)
+        while waiting:
+            name = waiting.pop()
+            if name not in prompt:
+                prompt[name] = self.prompt[name]
+                waiting += [value[0] for value in prompt[name]["inputs"].values() if isinstance(value, list)]
+        return prompt
+
+    def run_some(self, nodes):
+        with tempfile.TemporaryDirectory() as folder:
+            os.mkdir(os.path.join(folder, "input"))
+            for name, grid in self.files.items():
+                (write_png if name.endswith(".png") else write_latent)(os.path.join(folder, "input", name), grid)
+            with open(os.path.join(folder, "workflow.json"), "w", encoding="utf-8") as file:
+                json.dump(self.needed(nodes), file)
+            environment = dict(os.environ, CUDA_VISIBLE_DEVICES="", HOME=folder, OMP_WAIT_POLICY="passive",
+                               DISTORCH_TOKENIZERS=os.environ.get("DISTORCH_TOKENIZERS")
+                               or os.path.join(CHECKOUT, ".deps", "tokenizers", "clip"))
+            done = subprocess.run([self.program, "run", "workflow.json", "--json"], cwd=folder, env=environment,
+                                  capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                return [done.stderr]
+            events = [json.loads(line) for line in done.stdout.splitlines()]
+            shown = {event["data"]["node"]: event["data"]["output"] for event in events if event["type"] == "executed"}
+            faults = []
+            for node in nodes:
+                what, wanted = self.expected[node]
+                fault = self.compare(os.path.join(folder, "output"), shown.get(node), wanted)
+                if fault:
+                    faults.append(f"{what}: {fault}")
+            return faults
+
+    @staticmethod
+    def compare(folder, shown, wanted):
+        if not shown:
+            return "was not computed"
+        if isinstance(wanted, str):
+            got = shown["text"][0]
+            return "" if got == wanted else f"is {got!r}, not {wanted!r}"
+        if "latents" in shown:
+            got, slack = read_latent(os.path.join(folder, shown["latents"][0]["filename"])), 2e-5
+        else:
+            got, slack = read_png(os.path.join(folder, shown["images"][0]["filename"])), 1.001
+        if got.shape != wanted.shape:
+            return f"has shape {got.shape}, not {wanted.shape}"
+        for index in indices(wanted.shape):
+            if abs(got[index] - wanted[index]) > slack:
+                return f"is {got[index]} at {index}, not {wanted[index]}"
+        return ""
+
+
+def texts(w):
+    samples = ["", "a", "Hello World", "  padded\t\n", "it's ßtraße ǆ", "ÀÉ ñ", "aXbXc", "x" * 50, "日本 語", "ﬁn İx ΑΣ"]
+    for text in samples:
+        w.expect_text(w.node("StringLength", string=text), str(len(text)), f"length of {text!r}")
+        for mode, wanted in (("UPPERCASE", text.upper()), ("lowercase", text.lower()), ("Capitalize", text.capitalize()),
+                             ("Title Case", text.title())):
+            w.expect_text(w.node("CaseConverter", string=text, mode=mode), wanted, f"{mode} of {text!r}")
+        for mode, wanted in (("Both", text.strip()), ("Left", text.lstrip()), ("Right", text.rstrip())):
+            w.expect_text(w.node("StringTrim", string=text, mode=mode), wanted, f"{mode} trim of {text!r}")
+        for start, end in ((0, 3), (1, -1), (-3, 99), (3, 1), (-99, 2), (0, 0)):
+            w.expect_text(w.node("StringSubstring", string=text, start=start, end=end), text[start:end],
+                          f"{text!r}[{start}:{end}]")
+        for find, put in (("X", "--"), ("", "."), ("l", ""), ("zz", "y"), ("xx", "x")):
+            w.expect_text(w.node("StringReplace", string=text, find=find, replace=put), text.replace(find, put),
+                          f"{text!r}.replace({find!r}, {put!r})")
+        for other in ("", "h", "World", "X"):
+            for exact in (True, False):
+                a, b = (text, other) if exact else (text.lower(), other.lower())
+                w.expect_text(w.node("StringContains", string=text, substring=other, case_sensitive=exact), str(b in a),
+                              f"{other!r} in {text!r}, {exact}")
+                for mode, holds in (("Starts With", a.startswith(b)), ("Ends With", a.endswith(b)), ("Equal", a == b)):
+                    w.expect_text(w.node("StringCompare", string_a=text, string_b=other, mode=mode, case_sensitive=exact),
+                                  str(holds), f"{text!r} {mode} {other!r}, {exact}")
+        w.expect_text(w.node("StringConcatenate", string_a=text, string_b="b", delimiter=", "), text + ", b",
+                      f"{text!r} and b")
+
+
+def expressions(w):
+    """Regular expressions against `re`."""
+    patterns = [r"a+", r"(\w)(\d)", r"^b.*$", r"[^a-c]+", r"x?", r"(?P<n>\d+)-(?P=n)", r"\bin\b", r"a{2,3}?", r"(a|ab)(c|bcd)",
+                r"(?<=b)c", r"c(?!d)", r"\s+", r"(?:ab)*", r"[A-Z]", r".", "é", r"\W", r"(b)|(c)"]
+    strings = ["", "aaa abc", "b1\nb2\nc3", "12-12 3-4", "in inn IN", "abcd", "É é", "AbCabc\tx"]
+    for pattern in patterns:
+        for text in strings:
+            for ignore, lines, dot in ((True, False, False), (False, True, False), (False, False, True)):
+                flags = (re.IGNORECASE if ignore else 0) | (re.MULTILINE if lines else 0) | (re.DOTALL if dot else 0)
+                compiled = re.compile(pattern, flags)
+                options = {"case_insensitive": ignore, "multiline": lines, "dotall": dot}
+                what = f"{pattern!r} in {text!r}, {int(flags)}"
+                found = compiled.search(text)
+                w.expect_text(w.node("RegexMatch", string=text, regex_pattern=pattern, **options), str(bool(found)), what)
+                every = ["" if found.group(1) is None else found.group(1) if compiled.groups else found.group(0)
+                         for found in compiled.finditer(text)] if compiled.groups else compiled.findall(text)
+                w.expect_text(w.node("RegexExtract", string=text, regex_pattern=pattern, mode="All Matches", group_index=1,
+                                     **options), "\n".join(every), f"all of {what}")
+                w.expect_text(w.node("RegexReplace", string=text, regex_pattern=pattern, replace="<\\g<0>>", count=2, **options),
+                              compiled.sub("<\\g<0>>", text, count=2), f"two of {what} replaced")
+
+
+def numbers(w):
+    def value(expression, a, b, c):
+        given = {"sum": lambda *x: sum(x[0] if len(x) == 1 and isinstance(x[0], list) else x), "min": min, "max": max,
+                 "abs": abs, "round": round, "pow": pow, "sqrt": math.sqrt, "ceil": math.ceil, "floor": math.floor,
+                 "log": math.log, "log2": math.log2, "sin": math.sin, "cos": math.cos, "int": int, "float": float}
+        return eval(expression, {"__builtins__": {}}, {**given, "a": a, "b": b, "c": c})  # pylint: disable=eval-used
+
+    sources = ["a + b * c", "(a + b) * c", "a - b - c", "-a ** 2", "2 ** 3 ** 2", "a // b", "a % b", "-a // b", "-a % b", "a / b",
+               "a & 6 | b ^ c", "a << 2 >> 1", "~a", "a < b < c", "a < b > c", "a == 7 and b or c", "not a", "a if b > c else c",
+               "max(a, b, c)", "min(a, b, c)", "abs(-a)", "round(a / b)", "round(b / 2)", "round(a / b, 2)", "sqrt(a)", "pow(a, 2)",
+               "ceil(a / b)", "floor(-a / b)", "log(a)", "log2(8)", "sin(a) + cos(b)", "int(-a / b)", "float(a)", "a and 0 or 5",
+               "a != b", "1e3 + .5", "a * -b", "a - -b", "2 if a else 3", "a >= 7 > b"]
+    for a, b, c in ((7, 2, 3), (7.5, 2.0, -3.0), (1, 4, 9)):
+        for source in sources:
+            try:
+                wanted = value(source, a, b, c)
+            except TypeError:
+                continue  # bits of a float
+            node = w.node("ComfyMathExpression", expression=source, values__a=constant(w, a), values__b=constant(w, b),
+                          values__c=constant(w, c))
+            what = f"{source} of {a}, {b}, {c}"
+            w.expect_text([node[0], 1], str(int(wanted)), what + " as a whole number")
+            w.expect_text([node[0], 2], str(bool(wanted)), what + " as a truth")
+    for text, real, whole in (("12", 12.0, 12), (" -7\n", -7.0, -7), ("2.9", 2.9, 2), ("-2.9", -2.9, -2), ("1e3", 1000.0, 1000),
+                              ("9007199254740993", 9007199254740992.0, 9007199254740993)):
+        node = w.node("ComfyNumberConvert", value=w.node("PrimitiveString", value=text))
+        w.expect_text([node[0], 0], str(real), f"the number {text!r}")
+        w.expect_text([node[0], 1], str(whole), f"the whole number {text!r}")
+    shapes = {"1:1 (Square)": (1, 1), "2:3 (Portrait Photo)": (2, 3), "16:9 (Widescreen)": (16, 9), "21:9 (Ultrawide)": (21, 9)}
+    for name, (width, height) in shapes.items():
+        for pixels in (0.1, 1.0, 4.0):
+            for multiple in (8, 64):
+                node = w.node("ResolutionSelector", aspect_ratio=name, megapixels=pixels, multiple=multiple)
+                scale = math.sqrt(pixels * 1024 * 1024 / (width * height))
+                for out, side in ((0, width), (1, height)):
+                    w.expect_text([node[0], out], str(round(side * scale / multiple) * multiple), f"{name} of {pixels}, {multiple}")
+
+
+def constant(w, value):
+    return w.node("PrimitiveInt" if isinstance(value, int) else "PrimitiveFloat", value=value)
+
+
+def latents(w):
+    chance = random.Random(1)
+
+    def any_latent(*shape):
+        grid = made(shape, lambda *_: struct.unpack("f", struct.pack("f", chance.uniform(-3, 3)))[0])
+        return grid, w.latent(grid)
+
+    shape = (2, 3, 9, 10)
+    a, one = any_latent(*shape)
+    b, two = any_latent(*shape)
+    w.expect_latent(w.node("LatentAdd", samples1=one, samples2=two), made(shape, lambda *i: a[i] + b[i]), "sum")
+    w.expect_latent(w.node("LatentSubtract", samples1=one, samples2=two), made(shape, lambda *i: a[i] - b[i]), "difference")
+    w.expect_latent(w.node("LatentMultiply", samples=one, multiplier=-0.25), made(shape, lambda *i: a[i] * -0.25), "product")
+    for factor in (0.0, 0.25, 1.0):
+        w.expect_latent(w.node("LatentBlend", samples1=one, samples2=two, blend_factor=factor),
+                        made(shape, lambda *i: a[i] * factor + b[i] * (1 - factor)), f"blend {factor}")
+
+    def length(grid, n, y, x):
+        return math.sqrt(sum(grid[n, c, y, x] ** 2 for c in range(3)))
+
+    def interpolated(n, c, y, x):
+        la, lb = length(a, n, y, x), length(b, n, y, x)
+        way = [a[n, k, y, x] / la * 0.75 + b[n, k, y, x] / lb * 0.25 for k in range(3)]
+        return way[c] / math.sqrt(sum(part ** 2 for part in way)) * (la * 0.75 + lb * 0.25)
+
+    w.expect_latent(w.node("LatentInterpolate", samples1=one, samples2=two, ratio=0.75), made(shape, interpolated), "interpolation")
+    # A batch of one repeats for the other's items.
+    single, alone = any_latent(1, 3, 9, 10)
+    w.expect_latent(w.node("LatentAdd", samples1=one, samples2=alone), made(shape, lambda n, *i: a[(n, *i)] + single[(0, *i)]),
+                    "sum with a batch of one")
+    for dim, axis in (("x", 3), ("y", 2), ("t", 1)):
+        size = shape[axis]
+        longer = tuple(2 * n if k == axis else n for k, n in enumerate(shape))
+
+        def joined(first, second, size=size, axis=axis):
+            def at(*index):
+                rest = list(index)
+                grid = first if rest[axis] < size else second
+                rest[axis] %= size
+                return grid[tuple(rest)]
+            return at
+
+        w.expect_latent(w.node("LatentConcat", samples1=one, samples2=two, dim=dim), made(longer, joined(a, b)), f"joined along {dim}")
+        w.expect_latent(w.node("LatentConcat", samples1=one, samples2=two, dim="-" + dim), made(longer, joined(b, a)),
+                        f"joined along -{dim}")
+        for index, amount in ((0, 1), (2, 5), (-1, 3), (-2, 1), (99, 4), (-99, 2)):
+            start = min(index, size - 1) if index >= 0 else max(0, size + index)
+            kept = min(amount, size - start)
+            cut = tuple(kept if k == axis else n for k, n in enumerate(shape))
+
+            def moved(*index, start=start, axis=axis):
+                return a[tuple(n + start if k == axis else n for k, n in enumerate(index))]
+
+            w.expect_latent(w.node("LatentCut", samples=one, dim=dim, index=index, amount=amount), made(cut, moved),
+                            f"cut along {dim} at {index}, {amount}")
+    for dim, axis in (("x", 3), ("y", 2)):
+        for size in (1, 4, 9, 99):
+            size_here = min(size, shape[axis])
+            pieces = shape[axis] // size_here
+            batch = tuple(shape[0] * pieces if k == 0 else size_here if k == axis else n for k, n in enumerate(shape))
+
+            def piece(n, *rest, axis=axis, size_here=size_here, pieces=pieces):
+                index = [n // pieces, *rest]
+                index[axis] += n % pieces * size_here
+                return a[tuple(index)]
+
+            w.expect_latent(w.node("LatentCutToBatch", samples=one, dim=dim, slice_size=size), made(batch, piece),
+                            f"cut to a batch along {dim} by {size}")
+    h, v = shape[2], shape[3]
+    w.expect_latent(w.node("LatentFlip", samples=one, flip_method="x-axis: vertically"),
+                    made(shape, lambda n, c, y, x: a[n, c, h - 1 - y, x]), "upside down")
+    w.expect_latent(w.node("LatentFlip", samples=one, flip_method="y-axis: horizontally"),
+                    made(shape, lambda n, c, y, x: a[n, c, y, v - 1 - x]), "left to right")
+    turned = (2, 3, v, h)
+    w.expect_latent(w.node("LatentRotate", samples=one, rotation="90 degrees"),
+                    made(turned, lambda n, c, y, x: a[n, c, h - 1 - x, y]), "a quarter to the right")
+    w.expect_latent(w.node("LatentRotate", samples=one, rotation="180 degrees"),
+                    made(shape, lambda n, c, y, x: a[n, c, h - 1 - y, v - 1 - x]), "half around")
+    w.expect_latent(w.node("LatentRotate", samples=one, rotation="270 degrees"),
+                    made(turned, lambda n, c, y, x: a[n, c, x, v - 1 - y]), "a quarter to the left")
+    w.expect_latent(w.node("LatentRotate", samples=one, rotation="none"), a, "not turned")
+    for x, y in ((0, 0), (8, 8), (16, 0), (8192, 8192)):
+        left, top = min(x // 8, v - 8), min(y // 8, h - 8)
+        w.expect_latent(w.node("LatentCrop", samples=one, width=64, height=64, x=x, y=y),
+                        made((2, 3, 8, 8), lambda n, c, j, i: a[n, c, j + top, i + left]), f"cropped at {x}, {y}")
+    for first, count in ((0, 1), (1, 5), (9, 1)):
+        start = min(first, 1)
+        kept = min(count, 2 - start)
+        w.expect_latent(w.node("LatentFromBatch", samples=one, batch_index=first, length=count),
+                        made((kept, *shape[1:]), lambda n, *i: a[(n + start, *i)]), f"{count} of the batch from {first}")
+    w.expect_latent(w.node("RepeatLatentBatch", samples=one, amount=3), made((6, *shape[1:]), lambda n, *i: a[(n % 2, *i)]), "repeated")
+    w.expect_latent(w.node("LatentBatch", samples1=one, samples2=two),
+                    made((4, *shape[1:]), lambda n, *i: a[(n, *i)] if n < 2 else b[(n - 2, *i)]), "batch of both")
+    small, over = any_latent(2, 3, 4, 5)
+    for x, y in ((0, 0), (16, 8), (64, 56), (800, 0)):
+        left, top = x // 8, y // 8
+
+        def laid(n, c, j, i, left=left, top=top):
+            inside = top <= j < top + 4 and left <= i < left + 5
+            return small[n, c, j - top, i - left] if inside else a[n, c, j, i]
+
+        w.expect_latent(w.node("LatentCompositeMasked", destination=one, source=over, x=x, y=y, resize_source=False), made(shape, laid),
+                        f"laid over at {x}, {y}")
+        w.expect_latent(w.node("LatentComposite", samples_to=one, samples_from=over, x=x, y=y, feather=0), made(shape, laid),
+                        f"composite at {x}, {y}")
+
+    def feathered(n, c, j, i):
+        if not (2 <= j < 6 and 3 <= i < 8):
+            return a[n, c, j, i]
+        weight = 1.0
+        # Two cells: a half and the whole, from each of the four sides.
+        for away in (j - 2, 5 - j, i - 3, 7 - i):
+            weight *= min(1.0, (away + 1) / 2)
+        return small[n, c, j - 2, i - 3] * weight + a[n, c, j, i] * (1 - weight)
+
+    w.expect_latent(w.node("LatentComposite", samples_to=one, samples_from=over, x=24, y=16, feather=16), made(shape, feathered),
+                    "feathered composite")
+
+
+def masks(w):
+    chance = random.Random(2)
+    height, width = 9, 12
+    shape = (height, width)
+    a8 = made(shape, lambda *_: chance.randrange(256))
+    b8 = made((4, 5), lambda *_: chance.randrange(256))
+    a, b = made(shape, lambda *i: a8[i] / 255), made((4, 5), lambda *i: b8[i] / 255)
+    one, two = w.mask(a8), w.mask(b8)
+    w.expect_mask(one, a, "mask as it is")
+    w.expect_mask(w.node("InvertMask", mask=one), made(shape, lambda *i: 1 - a[i]), "inverted")
+    for level in (0.0, 0.5, 1.0):
+        w.expect_mask(w.node("ThresholdMask", mask=one, value=level), made(shape, lambda *i: float(a[i] > level)), f"above {level}")
+    w.expect_mask(w.node("CropMask", mask=one, x=3, y=2, width=4, height=99), made((7, 4), lambda y, x: a[y + 2, x + 3]), "cropped")
+    rules = {"multiply": lambda p, q: p * q, "add": lambda p, q: p + q, "subtract": lambda p, q: p - q,
+             "and": lambda p, q: float(round(p) and round(q)), "or": lambda p, q: float(round(p) or round(q)),
+             "xor": lambda p, q: float(bool(round(p)) != bool(round(q)))}
+    for name, rule in rules.items():
+        for left, top in ((0, 0), (4, 3), (10, 7), (12, 0)):
+            def combined(y, x, rule=rule, left=left, top=top):
+                inside = top <= y < top + 4 and left <= x < left + 5
+                value = rule(a[y, x], b[y - top, x - left]) if inside else a[y, x]
+                return min(1.0, max(0.0, value))
+
+            w.expect_mask(w.node("MaskComposite", destination=one, source=two, x=left, y=top, operation=name), made(shape, combined),
+                          f"{name} at {left}, {top}")
+    for steps in (-2, -1, 0, 1, 3):
+        for tapered in (True, False):
+            def grown(y, x, steps=steps, tapered=tapered):
+                near = [a[j, i] for j in range(height) for i in range(width)
+                        if (abs(j - y) + abs(i - x) if tapered else max(abs(j - y), abs(i - x))) <= abs(steps)]
+                return max(near) if steps >= 0 else min(near)
+
+            w.expect_mask(w.node("GrowMask", mask=one, expand=steps, tapered_corners=tapered), made(shape, grown),
+                          f"grown by {steps}, {tapered}")
+    full = w.node("SolidMask", value=1.0, width=width, height=height)
+    w.expect_mask(w.node("FeatherMask", mask=full, left=4, top=0, right=0, bottom=0),
+                  made(shape, lambda y, x: min(1.0, (x + 1) / 4)), "feathered from the left")
+    w.expect_mask(w.node("FeatherMask", mask=full, left=0, top=3, right=0, bottom=0),
+                  made(shape, lambda y, x: min(1.0, (y + 1) / 3)), "feathered from above")
+    picture = made((height, width, 3), lambda *_: chance.choice((0, 17, 255)))
+    colour = picture[4, 5, 0] << 16 | picture[4, 5, 1] << 8 | picture[4, 5, 2]
+    link = w.picture(picture)
+    w.expect_mask(w.node("ImageColorToMask", image=link, color=colour),
+                  made(shape, lambda y, x: float(all(picture[y, x, c] == picture[4, 5, c] for c in range(3)))), "where a colour is")
+    for index, name in enumerate(("red", "green", "blue")):
+        w.expect_mask(w.node("ImageToMask", image=link, channel=name), made(shape, lambda y, x: picture[y, x, index] / 255), name)
+
+
+def pictures(w):
+    chance = random.Random(3)
+    height, width = 8, 11
+    shape = (height, width, 3)
+    a, b = (made(shape, lambda *_: chance.randrange(256)) for _ in range(2))
+    one, two = w.picture(a), w.picture(b)
+    w.expect_picture(one, a, "as it is")
+    w.expect_picture(w.node("ImageInvert", image=one), made(shape, lambda *i: 255 - a[i]), "inverted")
+    w.expect_picture(w.node("ImageFlip", image=one, flip_method="x-axis: vertically"),
+                     made(shape, lambda y, x, c: a[height - 1 - y, x, c]), "upside down")
+    w.expect_picture(w.node("ImageFlip", image=one, flip_method="y-axis: horizontally"),
+                     made(shape, lambda y, x, c: a[y, width - 1 - x, c]), "left to right")
+    w.expect_picture(w.node("ImageRotate", image=one, rotation="90 degrees"),
+                     made((width, height, 3), lambda y, x, c: a[height - 1 - x, y, c]), "a quarter to the right")
+    w.expect_picture(w.node("ImageRotate", image=one, rotation="270 degrees"),
+                     made((width, height, 3), lambda y, x, c: a[x, width - 1 - y, c]), "a quarter to the left")
+    for left, top in ((0, 0), (3, 2), (9, 7), (99, 99)):
+        x0, y0 = min(left, width - 1), min(top, height - 1)
+        w.expect_picture(w.node("ImageCrop", image=one, width=4, height=3, x=left, y=top),
+                         made((min(3, height - y0), min(4, width - x0), 3), lambda y, x, c: a[y + y0, x + x0, c]), f"crop {left}, {top}")
+    colours = {"white": (255, 255, 255), "black": (0, 0, 0), "red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+    for colour, stripe in colours.items():
+        # An odd width of the stripe is made even.
+        def stitched(y, x, c, stripe=stripe):
+            return a[y, x, c] if x < width else stripe[c] if x < width + 4 else b[y, x - width - 4, c]
+
+        w.expect_picture(w.node("ImageStitch", image1=one, image2=two, direction="right", match_image_size=False, spacing_width=3,
+                                spacing_color=colour), made((height, 2 * width + 4, 3), stitched), f"beside, {colour}")
+    w.expect_picture(w.node("ImageStitch", image1=one, image2=two, direction="up", match_image_size=False, spacing_width=0,
+                            spacing_color="white"),
+                     made((2 * height, width, 3), lambda y, x, c: (b if y < height else a)[y % height, x, c]), "above")
+
+    def outside(y, x):
+        return not (2 <= y < 2 + height and 8 <= x < 8 + width)
+
+    padded = w.node("ImagePadForOutpaint", image=one, left=8, top=2, right=0, bottom=8, feathering=3)
+    size = (height + 10, width + 8)
+    w.expect_picture(padded, made((*size, 3), lambda y, x, c: 127.5 if outside(y, x) else a[y - 2, x - 8, c]), "padded")
+
+    def repainted(y, x):
+        if outside(y, x):
+            return 1.0
+        away = min(y - 2, height - (y - 2), x - 8)
+        return max(0, 3 - away) ** 2 / 9
+
+    w.expect_mask([padded[0], 1], made(size, repainted), "what is repainted of the padded")
+    rules = {"normal": lambda p, q: q, "multiply": lambda p, q: p * q, "screen": lambda p, q: 1 - (1 - p) * (1 - q),
+             "overlay": lambda p, q: 2 * p * q if p <= 0.5 else 1 - 2 * (1 - p) * (1 - q), "difference": lambda p, q: p - q}
+    for name, rule in rules.items():
+        for factor in (0.0, 0.5, 1.0):
+            def blended(*index, rule=rule, factor=factor):
+                p, q = a[index] / 255, b[index] / 255
+                return min(1.0, max(0.0, p * (1 - factor) + rule(p, q) * factor)) * 255
+
+            w.expect_picture(w.node("ImageBlend", image1=one, image2=two, blend_factor=factor, blend_mode=name), made(shape, blended),
+                             f"{name}, {factor}")
+    small = made((3, 4, 3), lambda *_: chance.randrange(256))
+    over = w.picture(small)
+    for left, top in ((0, 0), (5, 4), (9, 6), (11, 0)):
+        def laid(y, x, c, left=left, top=top):
+            return small[y - top, x - left, c] if top <= y < top + 3 and left <= x < left + 4 else a[y, x, c]
+
+        w.expect_picture(w.node("ImageCompositeMasked", destination=one, source=over, x=left, y=top, resize_source=False),
+                         made(shape, laid), f"laid over at {left}, {top}")
+    # Whole pixels become blocks of pixels, and the middle of blocks comes back.
+    w.expect_picture(w.node("ImageScale", image=one, upscale_method="nearest-exact", width=3 * width, height=2 * height, crop="disabled"),
+                     made((2 * height, 3 * width, 3), lambda y, x, c: a[y // 2, x // 3, c]), "larger by nearest")
+    even = made((8, 12, 3), lambda *_: chance.randrange(256))
+    w.expect_picture(w.node("ImageScale", image=w.picture(even), upscale_method="area", width=4, height=4, crop="disabled"),
+                     made((4, 4, 3), lambda y, x, c: sum(even[2 * y + j, 3 * x + i, c] for j in (0, 1) for i in (0, 1, 2)) / 6),
+                     "smaller by area")
+    compositing(w, chance)
+
+
+def compositing(w, chance):
+    """Porter and Duff's operators by their table of shares; masks are what is transparent."""
+    shape = (6, 7)
+    colours = [made((*shape, 3), lambda *_: chance.randrange(256)) for _ in range(2)]
+    clear = [made(shape, lambda *_: chance.choice((0, 0, 100, 255, 255))) for _ in range(2)]
+    links = [w.picture(grid) for grid in colours] + [w.mask(grid) for grid in clear]
+    shares = {
+        "CLEAR": lambda s, d: (0, 0), "SRC": lambda s, d: (1, 0), "DST": lambda s, d: (0, 1), "SRC_OVER": lambda s, d: (1, 1 - s),
+        "DST_OVER": lambda s, d: (1 - d, 1), "SRC_IN": lambda s, d: (d, 0), "DST_IN": lambda s, d: (0, s),
+        "SRC_OUT": lambda s, d: (1 - d, 0), "DST_OUT": lambda s, d: (0, 1 - s), "SRC_ATOP": lambda s, d: (d, 1 - s),
+        "DST_ATOP": lambda s, d: (1 - d, s), "XOR": lambda s, d: (1 - d, 1 - s),
+    }
+    for name, share in shares.items():
+        def alphas(y, x, share=share):
+            source, destination = (1 - grid[y, x] / 255 for grid in clear)
+            of_source, of_destination = share(source, destination)
+            return source * of_source, destination * of_destination
+
+        def colour(y, x, c, alphas=alphas):
+            source, destination = alphas(y, x)
+            if source + destination <= 1e-5:
+                return 0
+            return (source * colours[0][y, x, c] + destination * colours[1][y, x, c]) / (source + destination)
+
+        node = w.node("PorterDuffImageComposite", source=links[0], source_alpha=links[2], destination=links[1],
+                      destination_alpha=links[3], mode=name)
+        w.expect_picture(node, made((*shape, 3), colour), name)
+        w.expect_mask([node[0], 1], made(shape, lambda y, x: 1 - sum(alphas(y, x))), f"what {name} leaves clear")
+
+
+def main():
+    failed = False
+    for group in (texts, expressions, numbers, latents, masks, pictures):
+        workflow = Workflow(sys.argv[1])
+        group(workflow)
+        faults = workflow.run()
+        print(f"{group.__name__}: {len(workflow.expected)} values, {len(faults)} wrong")
+        for fault in faults[:20]:
+            print("  " + fault)
+        failed = failed or bool(faults)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
