@@ -10,6 +10,7 @@
 #include "distorch/base/log.h"
 #include "distorch/base/run_token.h"
 #include "distorch/cli/commands.h"
+#include "distorch/cli/more_nodes.h"
 #include "distorch/cli/version.h"
 #include "distorch/device/host_pool.h"
 
@@ -78,7 +79,7 @@ int main(int argc, char** argv) {
 
   distorch::cli::Action chosen;
   distorch::cli::add_run_command(app, chosen);
-  distorch::cli::add_serve_command(app, chosen);
+  distorch::cli::add_serve_command(app, chosen, distorch::cli::add_more_nodes);
   distorch::cli::add_plan_command(app, chosen);
   distorch::cli::add_devices_command(app, chosen);
   distorch::cli::add_inspect_command(app, chosen);

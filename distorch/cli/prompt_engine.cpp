@@ -1,6 +1,8 @@
 #include "distorch/cli/prompt_engine.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -61,13 +63,15 @@ void read_ahead(const std::filesystem::path& path, std::int64_t& room) {
 
 }  // namespace
 
-PromptEngine::PromptEngine(nodes::App& app, MachineOptions options)
+PromptEngine::PromptEngine(nodes::App& app, MachineOptions options, EngineChoices choices)
     : app_(app),
       options_(std::move(options)),
+      choices_(std::move(choices)),
       previews_(app.settings.previews),
       context_(app.context()),
-      executor_(catalog_) {
+      executor_(catalog_, choices_.cache, choices_.cache_size) {
   nodes::add_all(catalog_, app);
+  if (choices_.more_nodes) choices_.more_nodes(catalog_);
   replacements_ = server::node_replacements(catalog_);
 }
 
@@ -127,13 +131,18 @@ std::vector<std::filesystem::path> model_files_of(const Json& prompt,
   return files;
 }
 
-void PromptEngine::look_ahead(const Json& prompt) {
-  try {
-    auto room = device::host_room();
-    for (const auto& path : model_files_of(prompt, app_.folders)) read_ahead(path, room);
-  } catch (const std::exception& error) {
-    log::debug("nothing was read ahead: {}", error.what());
+Json PromptEngine::look_ahead(const server::Job& job, const std::shared_ptr<RunToken>& token) {
+  auto room = device::host_room();
+  for (const auto& path : model_files_of(job.prompt, app_.folders)) {
+    token->throw_if_stopped();
+    read_ahead(path, room);
   }
+  Json prompt = job.prompt;
+  auto validation = validate(prompt, job.outputs);
+  if (!validation.can_run())
+    throw Error(ErrorKind::Usage, "prompt " + job.id,
+                fmt::format("{}", fmt::join(validation.lines(), "; ")));
+  return plan(prompt, validation.good_outputs, token);
 }
 
 Json PromptEngine::devices() {
@@ -153,18 +162,25 @@ server::EngineNumbers PromptEngine::numbers() {
 }
 
 Json PromptEngine::plan(const Json& prompt, const std::vector<std::string>& outputs) {
+  return plan(prompt, outputs, nullptr);
+}
+
+Json PromptEngine::plan(const Json& prompt, const std::vector<std::string>& outputs,
+                        const std::shared_ptr<RunToken>& token) {
   std::lock_guard lock(planning_);
   std::optional<Rig> rig;
   if (!options_.rig.empty()) rig = read_rig(options_.rig);
   auto app = make_app(options_, std::move(rig), true);
   graph::Catalog catalog;
   nodes::add_all(catalog, *app);
+  if (choices_.more_nodes) choices_.more_nodes(catalog);
   auto context = app->context();
   graph::Executor executor(catalog);
   graph::RunRequest request;
   request.prompt = prompt;
   request.outputs = outputs;
   request.context = &context;
+  request.token = token;
   NoEvents none;
   auto result = executor.run(request, none);
   if (result.status != graph::RunStatus::Success) rethrow_with_node(result);

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -11,11 +12,17 @@
 
 namespace distorch::cli {
 
+struct EngineChoices {
+  graph::CacheMode cache = graph::CacheMode::Classic;
+  std::size_t cache_size = 0;                            // nodes, of CacheMode::Lru
+  std::function<void(graph::Catalog&)> more_nodes = {};  // beside those of distorch/nodes
+};
+
 /// The engine as a server sees it. `app` must outlive it.
 class PromptEngine final : public server::PromptRunner, public server::MachineView {
  public:
   /// `options` describe `app`; plans are made for a second application of the same description.
-  PromptEngine(nodes::App& app, MachineOptions options);
+  PromptEngine(nodes::App& app, MachineOptions options, EngineChoices choices = {});
 
   const graph::Catalog& catalog() const { return catalog_; }
   /// Told how runs go; null: nobody. Before the first run; must outlive the last one.
@@ -26,16 +33,20 @@ class PromptEngine final : public server::PromptRunner, public server::MachineVi
   graph::RunResult run(const server::Job& job, const std::shared_ptr<RunToken>& token,
                        graph::EventSink& sink) override;
   void release(bool models, bool results) override;
-  /// Asks the system to read the model files that the prompt names, where they fit into RAM.
-  void look_ahead(const graph::Json& prompt) override;
+  /// Also asks the system to read the model files that the prompt names, where they fit into RAM.
+  graph::Json look_ahead(const server::Job& job, const std::shared_ptr<RunToken>& token) override;
 
   graph::Json devices() override;
   server::EngineNumbers numbers() override;
   graph::Json plan(const graph::Json& prompt, const std::vector<std::string>& outputs) override;
 
  private:
+  graph::Json plan(const graph::Json& prompt, const std::vector<std::string>& outputs,
+                   const std::shared_ptr<RunToken>& token);
+
   nodes::App& app_;
   MachineOptions options_;
+  EngineChoices choices_;
   nodes::PreviewMethod previews_;  // where a prompt asks for none
   graph::Catalog catalog_;
   graph::Json replacements_;  // of old node types

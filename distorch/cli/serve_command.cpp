@@ -42,6 +42,8 @@ struct Options {
   server::PreviewRules previews;
   std::int64_t history = 10000;
   std::size_t queue = 10000;
+  bool cache_classic = false, cache_none = false;
+  std::size_t cache_lru = 0;
 };
 
 /// Only this machine can reach it.
@@ -65,6 +67,15 @@ server::GateOptions gate_options(const Options& options) {
           .host_names = options.host_names,
           .cors_origin = options.cors,
           .secure = !options.key.empty()};
+}
+
+EngineChoices engine_choices(const Options& options, MoreNodes more) {
+  EngineChoices choices;
+  if (options.cache_none) choices.cache = graph::CacheMode::None;
+  if (options.cache_lru > 0) choices.cache = graph::CacheMode::Lru;
+  choices.cache_size = options.cache_lru;
+  choices.more_nodes = std::move(more);
+  return choices;
 }
 
 /// The command line of this process.
@@ -128,12 +139,12 @@ void wait_for_signal() {
   while (!current_run()->interrupted()) std::this_thread::sleep_for(glance);
 }
 
-int serve(const Options& options) {
+int serve(const Options& options, const MoreNodes& more) {
   if (options.log_format == "json") log_as_json();
   auto listener_settings = listener_options(options);
   auto rig = install_rig(options.machine);
   auto app = make_app(options.machine, std::move(rig), false);
-  PromptEngine engine(*app, options.machine);
+  PromptEngine engine(*app, options.machine, engine_choices(options, more));
 
   auto page = page_options(options);
   server::Sockets sockets(features_of(*app, engine.catalog(), page));
@@ -232,6 +243,16 @@ void declare_keeping(CLI::App& command, Options& o) {
       ->capture_default_str()
       ->check(CLI::Range(16, 4096))
       ->group(group);
+  auto* classic = command.add_flag("--cache-classic", o.cache_classic,
+                                   "Keep results until a prompt comes that has no use for them");
+  auto* lru =
+      command
+          .add_option("--cache-lru", o.cache_lru, "Besides, keep the results of the last N nodes")
+          ->check(CLI::PositiveNumber);
+  auto* none = command.add_flag("--cache-none", o.cache_none, "Keep no results between prompts");
+  for (auto* option : {classic, lru, none}) option->group(group);
+  classic->excludes(lru)->excludes(none);
+  lru->excludes(none);
   command.add_option("--log-format", o.log_format, "text, or json: one object a line")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str()
@@ -240,7 +261,7 @@ void declare_keeping(CLI::App& command, Options& o) {
 
 }  // namespace
 
-void add_serve_command(CLI::App& app, Action& chosen) {
+void add_serve_command(CLI::App& app, Action& chosen, MoreNodes more) {
   auto options = std::make_shared<Options>();
   auto* command = app.add_subcommand(
       "serve", "Serve ComfyUI's web page and API: the queue and the history outlive a crash");
@@ -257,9 +278,9 @@ void add_serve_command(CLI::App& app, Action& chosen) {
                     "Do not put the workflow into pictures");
   declare_network(*command, *options);
   declare_keeping(*command, *options);
-  command->callback([options, method, &chosen] {
+  command->callback([options, method, more, &chosen] {
     options->previews.to_all = method->count() > 0;
-    chosen = [options] { return serve(*options); };
+    chosen = [options, more] { return serve(*options, more); };
   });
 }
 

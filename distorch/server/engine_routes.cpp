@@ -53,6 +53,10 @@ void add_engine_routes(Router& router, EngineState& state) {
   router.add({Method::Get, "/distorch/devices", Mount::Both,
               "Devices with their memory, and the speeds of their links.",
               [&state](const Request&) { return Response::json(state.machine.devices()); }});
+  router.add(
+      {Method::Get, "/distorch/plan", Mount::Both,
+       "What the running prompt and the next one were predicted to take.",
+       [&state](const Request&) { return Response::json(state.prompts.worker.predictions()); }});
   router.add({Method::Post, "/distorch/plan", Mount::Both,
               "Seconds a step and peak memory of every model of a prompt, without running it.",
               [&state](const Request& request) { return plan(state, request); }});

@@ -10,7 +10,8 @@ struct EngineState {
 };
 
 /// GET /metrics (Prometheus), GET /health: 200 while prompts are run and kept, else 503;
-/// GET /distorch/devices; POST /distorch/plan: what a prompt would take, nothing is run.
+/// GET /distorch/devices; POST /distorch/plan: what a prompt would take, nothing is run; GET
+/// /distorch/plan: what is known beforehand of the running prompt and the next.
 /// `state` must outlive the router.
 void add_engine_routes(Router& router, EngineState& state);
 

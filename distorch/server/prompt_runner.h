@@ -26,9 +26,12 @@ class PromptRunner {
                                graph::EventSink& sink) = 0;
   /// Gives back the memory of models, and of results kept. Never during run().
   virtual void release(bool models, bool results) = 0;
-  /// A hint, while another prompt runs, that this one comes next: its files may be read ahead. From
-  /// a thread of its own; throws nothing.
-  virtual void look_ahead(const Json& /*prompt*/) {}
+  /// While another prompt runs: this one comes next. Checks it, reads its files ahead and says what
+  /// it would take, as MachineView::plan does; null where nothing can be said. Throws where it could
+  /// not run now. From a thread of its own; `token` says when nobody wants to know any more.
+  virtual Json look_ahead(const Job& /*job*/, const std::shared_ptr<RunToken>& /*token*/) {
+    return nullptr;
+  }
 };
 
 /// What only this engine can tell. From any thread.

@@ -41,25 +41,25 @@ void log_end(const Job& job, const Outcome& outcome) {
 
 Worker::Worker(JobQueue& queue, PromptRunner& runner, Messages& messages, Metrics& metrics,
                PreviewRules previews)
-    : queue_(queue), runner_(runner), messages_(messages), metrics_(metrics), previews_(previews) {}
+    : queue_(queue),
+      runner_(runner),
+      messages_(messages),
+      metrics_(metrics),
+      previews_(previews),
+      ahead_(runner) {}
 
 Worker::~Worker() { stop(); }
 
 void Worker::start() {
   alive_ = true;
   thread_ = std::thread([this] { work(); });
-  ahead_thread_ = std::thread([this] { look_ahead(); });
+  ahead_.start();
 }
 
 void Worker::stop() {
   queue_.close();
-  {
-    std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  ahead_changed_.notify_all();
+  ahead_.stop();
   if (thread_.joinable()) thread_.join();
-  if (ahead_thread_.joinable()) ahead_thread_.join();
 }
 
 void Worker::release(bool models, bool results) {
@@ -102,6 +102,7 @@ void Worker::release_if_asked() {
 
 void Worker::run(const JobQueue::Taken& taken) {
   const auto& job = *taken.job;
+  ahead_.begun(job.id);
   auto reporter =
       std::make_shared<RunMessages>(messages_, metrics_, job.client(), previews_of(job, previews_));
   {
@@ -120,8 +121,8 @@ void Worker::run(const JobQueue::Taken& taken) {
   {
     std::lock_guard lock(mutex_);
     reporter_.reset();
-    ahead_.reset();
   }
+  ahead_.ended();
   reporter->send(graph::finished(job.id));
 }
 
@@ -160,25 +161,9 @@ Outcome Worker::refused(const Job& job, const std::string& type, const std::stri
 }
 
 void Worker::queue_changed() {
-  {
-    std::lock_guard lock(mutex_);
-    if (reporter_) ahead_ = queue_.next();
-  }
-  ahead_changed_.notify_all();
-}
-
-void Worker::look_ahead() {
-  std::unique_lock lock(mutex_);
-  std::string last;
-  while (!stopping_) {
-    ahead_changed_.wait(lock, [&] { return stopping_ || (ahead_ && ahead_->id != last); });
-    if (stopping_) return;
-    auto job = std::exchange(ahead_, nullptr);
-    last = job->id;
-    lock.unlock();
-    runner_.look_ahead(job->prompt);
-    lock.lock();
-  }
+  // With the lock: of two changes the later one has the last word.
+  std::lock_guard lock(mutex_);
+  if (reporter_) ahead_.next(queue_.next());
 }
 
 }  // namespace distorch::server

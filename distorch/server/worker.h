@@ -1,6 +1,5 @@
 #pragma once
 #include <atomic>
-#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -8,6 +7,7 @@
 #include <thread>
 
 #include "distorch/server/job_queue.h"
+#include "distorch/server/look_ahead.h"
 #include "distorch/server/messages.h"
 #include "distorch/server/metrics.h"
 #include "distorch/server/prompt_runner.h"
@@ -16,7 +16,7 @@
 namespace distorch::server {
 
 /// Runs the prompts of a queue one after the other on a thread of its own, and tells the clients.
-/// While one runs, a second thread makes the runner look ahead to the next.
+/// While one runs, the runner looks ahead to the next.
 class Worker {
  public:
   Worker(JobQueue& queue, PromptRunner& runner, Messages& messages, Metrics& metrics,
@@ -35,6 +35,8 @@ class Worker {
   std::optional<std::string> running_node(const std::string& client) const;
   /// To be called after each change of the queue.
   void queue_changed();
+  /// What is known beforehand of the prompt that runs and of the next (look_ahead.h).
+  Json predictions() const { return ahead_.state(); }
   /// False once the thread has ended.
   bool alive() const { return alive_; }
 
@@ -45,7 +47,6 @@ class Worker {
   std::string no_longer_valid(const Job& job);
   Outcome refused(const Job& job, const std::string& type, const std::string& sentence);
   void release_if_asked();
-  void look_ahead();
 
   JobQueue& queue_;
   PromptRunner& runner_;
@@ -56,10 +57,8 @@ class Worker {
   std::atomic<bool> release_models_{false}, release_results_{false};
   mutable std::mutex mutex_;
   std::shared_ptr<RunMessages> reporter_;  // of the running prompt
-  std::condition_variable ahead_changed_;
-  std::shared_ptr<const Job> ahead_;  // to be looked at
-  bool stopping_ = false;
-  std::thread thread_, ahead_thread_;
+  LookAhead ahead_;
+  std::thread thread_;
 };
 
 }  // namespace distorch::server

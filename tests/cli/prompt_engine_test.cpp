@@ -29,3 +29,42 @@ TEST_CASE("the model files that a prompt names, each once") {
   CHECK(files[1] == root / "loras/b.safetensors");
   fs::remove_all(root);
 }
+
+TEST_CASE("looking ahead plans a prompt beside the one that runs, and says what is wrong with it") {
+  namespace fs = std::filesystem;
+  std::string name = (fs::temp_directory_path() / "distorch_ahead_XXXXXX").string();
+  REQUIRE(::mkdtemp(name.data()));
+  fs::path root = name;
+  fs::create_directories(root / "models" / "checkpoints");
+  fs::create_symlink(fs::path(DISTORCH_SOURCE_DIR) /
+                         "assets/demo/models/checkpoints/distorch-emoji-v1.safetensors",
+                     root / "models/checkpoints/emoji.safetensors");
+  MachineOptions options;
+  options.models = {(root / "models").string()};
+  options.output = (root / "output").string();
+  options.device = "cpu";
+  auto app = make_app(options, {}, false);
+  PromptEngine engine(*app, options);
+  server::Job job;
+  job.id = "next";
+  std::ifstream file(fs::path(DISTORCH_SOURCE_DIR) / "tests/cli/prompts/picture.json");
+  job.prompt = Json::parse(file);
+  auto validation = engine.validate(job.prompt, {});
+  REQUIRE(validation.clean());
+  job.outputs = validation.good_outputs;
+  auto token = std::make_shared<RunToken>("next");
+  auto plan = engine.look_ahead(job, token);
+  CHECK(plan["seconds"].get<double>() > 0);
+  CHECK(plan["models"].size() >= 1);
+  CHECK(plan["models"].size() == engine.plan(job.prompt, job.outputs)["models"].size());
+  CHECK_FALSE(fs::exists(root / "output"));
+
+  auto stopped = std::make_shared<RunToken>("next");
+  stopped->interrupt();
+  CHECK_THROWS_AS(engine.look_ahead(job, stopped), Error);
+
+  fs::remove(root / "models/checkpoints/emoji.safetensors");
+  CHECK_THROWS_WITH_AS(engine.look_ahead(job, token), doctest::Contains("emoji.safetensors"),
+                       Error);
+  fs::remove_all(root);
+}

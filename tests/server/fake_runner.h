@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -77,9 +78,12 @@ class FakeRunner final : public PromptRunner {
     results_released += results;
     if (results) executor.release();
   }
-  void look_ahead(const Json& prompt) override {
-    std::lock_guard lock(mutex);
-    looked_at.push_back(prompt);
+  Json look_ahead(const Job& job, const std::shared_ptr<RunToken>& token) override {
+    {
+      std::lock_guard lock(mutex);
+      looked_at.push_back(job.prompt);
+    }
+    return ahead ? ahead(job, *token) : Json();
   }
   std::size_t looks() {
     std::lock_guard lock(mutex);
@@ -95,6 +99,8 @@ class FakeRunner final : public PromptRunner {
   std::atomic<int> models_released{0}, results_released{0};
   std::mutex mutex;
   std::vector<Json> looked_at;
+  /// What looking ahead does; to be set before the worker starts.
+  std::function<Json(const Job&, const RunToken&)> ahead;
 };
 
 /// One message as it was sent: "type" for text, "#event" for a frame.
