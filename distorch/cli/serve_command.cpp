@@ -185,6 +185,7 @@ int serve(const Options& options, const MoreNodes& more) {
   prompts.worker.start();
   listener.start();
   announce(options, listener);
+  std::jthread ahead([&] { surroundings.services().prepare(); });
   wait_for_signal();
   log::info("stopping; what waits in the queue is kept");
   prompts.worker.stop();

@@ -1,5 +1,6 @@
 #include "distorch/base/error.h"
 #include "distorch/graph/dynamic_inputs.h"
+#include "distorch/nodes/batch_place.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/pictures.h"
 
@@ -23,7 +24,7 @@ void run_repeat(Call& call) {
 
 void run_from_batch(Call& call) {
   const auto& image = image_input(call, "image");
-  auto first = std::min(image.size(0) - 1, call.integer("batch_index"));
+  auto first = place_in_batch(call, image.size(0));
   image_out(call, 0,
             image.narrow(0, first, std::min(image.size(0) - first, call.integer("length"))));
 }
@@ -209,7 +210,8 @@ void add_image_batch_nodes(graph::Catalog& catalog) {
       .name = "ImageFromBatch",
       .category = "image/batch",
       .python_module = "comfy_extras.nodes_images",
-      .inputs = {link("image", "IMAGE"), integer("batch_index", {.def = 0, .min = 0, .max = 4095}),
+      .inputs = {link("image", "IMAGE"),
+                 integer("batch_index", {.def = 0, .min = -16384, .max = 16384}),
                  integer("length", {.def = 1, .min = 1, .max = 4096})},
       .outputs = {"IMAGE"},
       .run = run_from_batch,

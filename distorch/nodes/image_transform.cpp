@@ -156,7 +156,12 @@ void run_to_total_pixels(Call& call) {
   const auto& image = image_input(call, "image");
   auto total = std::trunc(call.number("megapixels") * 1024 * 1024);
   auto by = std::sqrt(total / static_cast<double>(image.size(2) * image.size(1)));
-  auto scaled = [&](int dim) { return round_half_even(static_cast<double>(image.size(dim)) * by); };
+  // Prompts made before there was this input come without it.
+  auto steps = call.has("resolution_steps") ? call.integer("resolution_steps") : 1;
+  auto scaled = [&](int dim) {
+    auto side = static_cast<double>(image.size(dim)) * by;
+    return std::max(steps, round_half_even(side / static_cast<double>(steps)) * steps);
+  };
   image_out(call, 0,
             resize_image(image, {scaled(2), scaled(1), call.text("upscale_method"), false}));
 }
@@ -304,7 +309,8 @@ void add_sizes(graph::Catalog& catalog) {
       .inputs = {link("image", "IMAGE"),
                  choice("upscale_method",
                         {"nearest-exact", "bilinear", "area", "bicubic", "lanczos"}),
-                 number("megapixels", {.def = 1.0, .min = 0.01, .max = 16.0, .step = 0.01})},
+                 number("megapixels", {.def = 1.0, .min = 0.01, .max = 16.0, .step = 0.01}),
+                 optional(integer("resolution_steps", {.def = 1, .min = 1, .max = 256}))},
       .outputs = {"IMAGE"},
       .newer_schema = true,
       .run = run_to_total_pixels,

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "distorch/nodes/batch_place.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/resize.h"
 #include "distorch/nodes/values.h"
@@ -72,7 +73,7 @@ void run_upscale_by(Call& call) {
 void run_from_batch(Call& call) {
   auto latent = call.get<Latent>("samples");
   auto items = latent.samples.size(0);
-  auto first = std::min(items - 1, call.integer("batch_index"));
+  auto first = place_in_batch(call, items);
   auto length = std::min(items - first, call.integer("length"));
   latent.samples = latent.samples.narrow(0, first, length);
   if (latent.noise_mask.defined() && latent.noise_mask.size(0) > 1)
@@ -117,7 +118,8 @@ void add_batch_nodes(graph::Catalog& catalog) {
       .name = "LatentFromBatch",
       .display_name = "Latent From Batch",
       .category = "latent/batch",
-      .inputs = {link("samples", "LATENT"), integer("batch_index", {.def = 0, .min = 0, .max = 63}),
+      .inputs = {link("samples", "LATENT"),
+                 integer("batch_index", {.def = 0, .min = -16384, .max = 16384}),
                  integer("length", {.def = 1, .min = 1, .max = 64})},
       .outputs = {"LATENT"},
       .run = run_from_batch,

@@ -31,9 +31,11 @@ void add_primitive_nodes(graph::Catalog& catalog) {
   add(catalog, "PrimitiveStringMultiline", "String (Multiline)",
       graph::text("value", {.multiline = true}));
   add(catalog, "PrimitiveInt", "Int",
-      graph::integer("value", {.min = -largest, .max = largest, .control_after_generate = true}));
+      graph::integer(
+          "value",
+          {.min = -largest, .max = largest, .extra = {{"control_after_generate", "fixed"}}}));
   add(catalog, "PrimitiveFloat", "Float",
-      graph::number("value", {.min = -largest, .max = largest}));
+      graph::number("value", {.min = -largest, .max = largest, .step = 0.1}));
   add(catalog, "PrimitiveBoolean", "Boolean", graph::boolean("value"));
 }
 

@@ -61,8 +61,9 @@ void JobQueue::put(Job job) {
     numbers_[job.id] = place.first;
     waiting_[place] = std::make_shared<Job>(std::move(job));
   }
-  work_.notify_all();
+  // Clients hear of it before a worker that waits begins with it.
   changed();
+  work_.notify_all();
 }
 
 std::optional<JobQueue::Taken> JobQueue::take() {

@@ -60,9 +60,15 @@ void state_all(Json& info, const ListedType* entry) {
 }  // namespace
 
 Json listed_definition(const graph::NodeType& type) {
-  auto info = graph::definition_of(type);
   const auto* entry = find(type.name);
   unsigned flags = entry ? entry->flags : type.newer_schema ? kNewer : 0;
+  auto info = graph::definition_of(type);
+  if ((flags & kNewer) && !type.newer_schema) {
+    // Of the older schema when distorch took it over.
+    auto newer = type;
+    newer.newer_schema = true;
+    info = graph::definition_of(newer);
+  }
   info["is_input_list"] = type.input_is_list;
   info["has_intermediate_output"] = (flags & kIntermediate) != 0;
   info["search_aliases"] = entry ? words_of(entry->aliases) : Json::array();

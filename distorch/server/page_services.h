@@ -28,6 +28,8 @@ class PageServices {
                const Machine& machine, const NodeChoices& choices, Messages& messages);
 
   void add_routes(Router& router);
+  /// Makes the list of node types, for which a page would wait. From any thread.
+  void prepare() { object_info_.text.get(); }
   /// To be told of lines (LogFeed::sink) and of clients that went (LogFeed::unsubscribe).
   LogFeed& log() { return log_; }
   Users& users() { return users_; }

@@ -54,6 +54,9 @@ TEST_CASE("node listing: categories, names, words and flags of today") {
   CHECK(guidance["input"]["required"]["eta"][1]["advanced"] == true);
   CHECK_FALSE(guidance["input"]["required"]["model"][1].contains("advanced"));
   CHECK(guidance["search_aliases"].is_null());
+  // Its inputs have the form of the newer schema, which the catalog's have not.
+  CHECK(nodes.of("BasicScheduler")["input"]["required"]["scheduler"][0] == "COMBO");
+  CHECK(nodes.of("GetImageSize")["input"]["hidden"]["unique_id"].dump() == R"(["UNIQUE_ID"])");
   CHECK(nodes.of("ImageCropV2")["has_intermediate_output"] == true);
   CHECK(nodes.of("ImageBatch")["deprecated"] == true);
   // Not ComfyUI's own: listed as the catalog has it.

@@ -73,6 +73,10 @@ TYPES = {"CLIPLoader": ["flux2", "ovis", "longcat_image", "cogvideox", "lens", "
          "DualCLIPLoader": ["hunyuan_video_15", "kandinsky5", "kandinsky5_image", "ltxv", "newbie", "ace"]}
 # Nodes that pass on what they save or show, which those of 0.3.64 do not.
 PASSING = ["SaveLatent", "SaveImage", "PreviewImage", "MaskPreview", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveSVGNode", "PreviewAny"]
+# Inputs that came later or reach further. What came later is optional here, so that prompts made before run.
+INPUTS = {"LatentFromBatch": ["batch_index"], "ImageFromBatch": ["batch_index"],
+          "PrimitiveInt": ["value"], "PrimitiveFloat": ["value"]}
+LATER = {"ImageScaleToTotalPixels": ["resolution_steps"]}
 # The add-on shows these without the inputs that it adds: the newer schema of the loaders hides them. Ours have those of CLIPLoader's.
 HIDDEN = ["TripleCLIPLoader", "QuadrupleCLIPLoader"]
 NEWER = ["ZImageFunControlnet", "FluxKontextMultiReferenceLatentMethod", "EmptyFlux2LatentImage", "SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride", "ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
@@ -122,6 +126,15 @@ for name, plain in FOUR_BITS.items():
         NODES.append(name + ending)
 with open(sys.argv[2], encoding="utf-8") as f:
     newer = json.load(f)
+for name, inputs in INPUTS.items():
+    for key in inputs:
+        everything[name]["input"]["required"][key] = newer[name]["input"]["required"][key]
+for name, inputs in LATER.items():
+    for key in inputs:
+        entry = newer[name]["input"]["required"][key]
+        entry[1].pop("advanced", None)
+        everything[name]["input"].setdefault("optional", {})[key] = entry
+        everything[name]["input_order"].setdefault("optional", []).append(key)
 for name in PASSING:
     for key in ("output", "output_is_list", "output_name"):
         everything[name][key] = newer[name][key]

@@ -79,6 +79,29 @@ TEST_CASE("nodes that save or show pass on what they got") {
   CHECK(passed("PreviewAny", {{"source", {"3", 0}}}).as<Json>() == "LATENT [1, 4, 2, 2]");
 }
 
+TEST_CASE("batches are cut from their end, too, and sizes keep to steps") {
+  TinyApp tiny;
+  Json prompt = {{"1", image_of(5)}};
+  auto cut = [&](int index, int length) {
+    prompt["2"] = {{"class_type", "ImageFromBatch"},
+                   {"inputs", {{"image", {"1", 0}}, {"batch_index", index}, {"length", length}}}};
+    return tiny.value_of(prompt, {"2", 0}).as<at::Tensor>().size(0);
+  };
+  CHECK(cut(-2, 5) == 2);
+  CHECK(cut(-9, 2) == 2);
+  CHECK(cut(9, 2) == 1);
+  auto sides = [&](Json more) {
+    prompt["2"] = {
+        {"class_type", "ImageScaleToTotalPixels"},
+        {"inputs", {{"image", {"1", 0}}, {"upscale_method", "area"}, {"megapixels", 0.01}}}};
+    prompt["2"]["inputs"].update(more);
+    auto image = tiny.value_of(prompt, {"2", 0}).as<at::Tensor>();
+    return std::pair(image.size(1), image.size(2));
+  };
+  CHECK(sides(Json::object()) == std::pair<std::int64_t, std::int64_t>(72, 145));
+  CHECK(sides({{"resolution_steps", 16}}) == std::pair<std::int64_t, std::int64_t>(80, 144));
+}
+
 TEST_CASE("GetImageSize shows what it found") {
   TinyApp tiny;
   Json prompt = {{"1", image_of(3)},
