@@ -70,15 +70,15 @@ TEST_CASE("packed bf16: the plain file's picture, resident, streamed, on the CPU
   CHECK(write_unet("packed_bf16.safetensors", true) > 20);
   auto rig = small_rig(1, 512 << 20);
   sim::install(rig, sim::Mode::Exec);
-  for (std::int64_t budget : {-1, 512 << 20, 400 << 10}) {
+  for (const char* allocation : {"cpu", "", "sim:0,40%;cpu,60%"}) {
     streaming::EngineOptions options;
-    if (budget >= 0) {
+    if (allocation != std::string("cpu")) {
       options.rig = rig;
       options.default_device = "sim:0";
-      options.budgets["sim:0"] = budget;
+      options.override_allocation = allocation;
     }
     for (bool lora : {false, true}) {
-      CAPTURE(budget);
+      CAPTURE(allocation);
       CAPTURE(lora);
       TinyApp plain(options), packed(options);
       auto wanted = latent_of(plain, prompt_of("plain_bf16.safetensors", lora));
