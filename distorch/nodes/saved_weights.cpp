@@ -73,7 +73,6 @@ std::string name_in_file(const Stored& stored) {
 std::string without_ending(const std::string& name) { return name.substr(0, name.rfind('.') + 1); }
 std::string ending(const std::string& name) { return name.substr(name.rfind('.') + 1); }
 
-
 /// The weight with its adapters, float32.
 Tensor adapted(const Tensor& weight, std::vector<weights::Adapter> adapters) {
   weights::Slot slot;

@@ -17,16 +17,16 @@ const std::vector<const Encoding*>& encodings() {
   constexpr int group = 16, rotated = 256;  // where a marker does not say
   static const auto list = [] {
     std::vector<const Encoding*> all = {
-      &float8_e4m3fn(),
-      &float8_e5m2(),
-      &int8_tensorwise(),
-      &nvfp4(),
-      &mxfp8(),
-      &asym_w4a8_int8(group, rotated),
-      &convrot_w4a4(rotated),
-      &bf16_planes(),
-      &nf4(),
-      &fp4(),
+        &float8_e4m3fn(),
+        &float8_e5m2(),
+        &int8_tensorwise(),
+        &nvfp4(),
+        &mxfp8(),
+        &asym_w4a8_int8(group, rotated),
+        &convrot_w4a4(rotated),
+        &bf16_planes(),
+        &nf4(),
+        &fp4(),
     };
     all.insert(all.end(), gguf_encodings().begin(), gguf_encodings().end());
     return all;

@@ -132,9 +132,8 @@ void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::in
   const auto& own = stored.value_shape;
   if (stored.encoding && !own.empty() &&
       (own[0] != stored.shape[0] || (own.size() == 1 && stored.shape.size() > 1)))
-    throw Error(
-        ErrorKind::Format, path_,
-        fmt::format("'{}' is made of rows of a weight whose blocks go across rows", name));
+    throw Error(ErrorKind::Format, path_,
+                fmt::format("'{}' is made of rows of a weight whose blocks go across rows", name));
   add(name, rows_of(stored, first_row, rows));
 }
 

@@ -106,8 +106,7 @@ TEST_CASE("gguf: rows, matrices and kernels of a packed weight") {
   auto through = weight;
   through.encoding = quant::gguf_rounded_to(encoding, at::kHalf);
   CHECK(at::equal(quant::decode(through, at::kFloat), all.to(at::kHalf).to(at::kFloat)));
-  const bool others = encoding->rests_packed() &&
-                      !quant::gguf_rounded_to(nullptr, at::kHalf);
+  const bool others = encoding->rests_packed() && !quant::gguf_rounded_to(nullptr, at::kHalf);
   CHECK(others);
   auto x = at::randn({5, 128}), bias = at::randn({6});
   CHECK(at::allclose(quant::linear(x, weight, bias), at::linear(x, all, bias), 1e-5, 1e-5));
