@@ -1,6 +1,7 @@
 // The diffusion network of a model at full size, beside diffusers on the same weights and inputs.
 //   bench_gpu_network --folder DIR --label sdxl [--device cuda:0] [--out FOLDER] [--both 0]
-//                     [--rig FILE] [--kernels 1]
+//                     [--rig FILE] [--kernels 1] [--weights FILE --form NAME]
+// --weights: the same model in another form (distorch convert), called by that name.
 // --both 0: steps are timed as the engine would run them, not the other way (recorded or not).
 // --kernels 1: besides, which kernels a resident step consists of (kernels_LABEL_SIZE.json), and
 // nothing more.
@@ -136,8 +137,10 @@ int run(const Args& args) {
   Json peer;
   std::ifstream(folder / "peer.json") >> peer;
 
-  const auto label = args.get("--label"), title = peer.at("title").get<std::string>();
-  auto family = models::detect_family(open(folder / "weights.safetensors"));
+  const auto label = args.get("--label"), form = args.get("--form");
+  const auto title = peer.at("title").get<std::string>() + (form.empty() ? "" : " " + form);
+  const auto weights_file = args.get("--weights", (folder / "weights.safetensors").string());
+  auto family = models::detect_family(open(weights_file));
   const auto& checkpoint = family->diffusion();
   auto network = family->make_network();
   streaming::StreamedOptions options;

@@ -6,6 +6,7 @@
 # With a second accelerator: allocations and streaming from its memory too; DONORS_ONLY=1 streams from there alone.
 # PARTS picks some: "correct streaming opening sd15 peers compile", and further networks at full size: "sdxl flux qwen_image sd35 z_image";
 # KERNELS=1 tells which kernels the networks' steps consist of (kernels_*.json in more.tgz), and streams nothing.
+# FORMS names forms of distorch convert (int8 Q8_0 ...) in which the networks run as well.
 # COMPILE names the network that torch.compile is timed on (sd15).
 cd "$(dirname "$0")/../.." || exit 1
 LIMIT=${LIMIT:-540}
@@ -69,6 +70,16 @@ network() {
   try "$2" $PYTHON $HERE/peer_network.py "$1" "$NETWORKS/$1" ${KERNELS:+--kernels "$WORK"} "${THEIRS[@]}" &&
     ours "$3" bench_gpu_network --folder "$NETWORKS/$1" --label "$1" --device $DEVICE --out "$WORK" ${BOTH:+--both "$BOTH"} ${KERNELS:+--kernels 1} "${OURS[@]}"
   mkdir -p "$WORK/$1" && cp "$NETWORKS/$1/peer.json" "$WORK/$1/"
+  local form packed
+  for form in ${FORMS:-}; do
+    packed=$NETWORKS/$1_$form.safetensors
+    case "$form" in Q*) packed=${packed%.safetensors}.gguf ;; esac
+    say "$1 as $form"
+    ours 120 distorch convert "$NETWORKS/$1/weights.safetensors" "$packed" --type "$form" &&
+      ours "$3" bench_gpu_network --folder "$NETWORKS/$1" --weights "$packed" --form "$form" --label "$1_$form" --device $DEVICE --out "$WORK" --both 0 "${OURS[@]}"
+    rm -f "$packed"
+    collect
+  done
   [ "$1" = "${COMPILE:-sd15}" ] || rm -rf "${NETWORKS:?}/$1"
   collect
 }

@@ -18,7 +18,9 @@ def read(path):
 
 def main(folder, out):
     entries = []
-    for name in LISTS:
+    # The networks in other forms: flux_int8.json.
+    forms = sorted(name for name in os.listdir(folder) if name.endswith(".json") and name.rsplit("_", 1)[0] in NETWORKS and name not in LISTS)
+    for name in LISTS + forms:
         for entry in read(os.path.join(folder, name)) or []:
             entries.append(dict(entry, part=name[:-5]))
     for network in NETWORKS:
