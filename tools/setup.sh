@@ -23,7 +23,7 @@ t5_sha256=fe2ebbbbde2985be723e0ce18217853e4020c5e9d35bd07be2c27ab9d3ead57a
 packages=(
   build-essential cmake ninja-build ccache pkg-config python3-venv python3-pip unzip
   nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev libyaml-cpp-dev libhwy-dev
-  libutf8proc-dev libboost-dev libssl-dev libsqlite3-dev zlib1g-dev libxxhash-dev
+  libutf8proc-dev libsentencepiece-dev libboost-dev libssl-dev libsqlite3-dev zlib1g-dev libxxhash-dev
   libpng-dev libjpeg-dev libwebp-dev libgif-dev libtiff-dev libavif-dev
   doctest-dev librapidcheck-dev libbenchmark-dev
 )

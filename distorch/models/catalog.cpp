@@ -14,6 +14,7 @@
 #include "distorch/models/sdxl/family.h"
 #include "distorch/models/taesd/autoencoder.h"
 #include "distorch/models/vae/autoencoder.h"
+#include "distorch/models/wan/family.h"
 #include "distorch/models/z_image/family.h"
 
 namespace distorch::models {
@@ -31,6 +32,7 @@ const std::vector<FamilyKind>& families() {
       {"Z-Image", z_image::detect},
       {"Lumina 2", z_image::detect_lumina},
       {"Qwen-Image", qwen_image::detect},
+      {"Wan", wan::detect},
       {"FLUX.1", flux::detect},
       {"FLUX.2", flux::detect_second},
   };

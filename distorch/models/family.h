@@ -59,6 +59,9 @@ class Family {
   virtual TextRecipe text(const weights::Checkpoint& file) const = 0;
   /// The autoencoder of a whole checkpoint; empty where it has none.
   virtual VaePart vae(const weights::Checkpoint& file) const = 0;
+  /// Whether what a noise mask keeps of a latent is shown to the network as it is, and not with the
+  /// noise of the step: for networks that are told the noise level of every frame.
+  virtual bool keeps_given_part_clean() const { return false; }
   /// The value of one of the network's inputs (Source::Conditioning) for one conditioning, in
   /// context.noise's batch where it has one, on any device. Neither value nor number: there is none.
   /// Also asked with a context without data (at::kMeta), before a run, for the shape alone.

@@ -11,7 +11,7 @@ using at::Tensor;
 namespace {
 
 constexpr std::int64_t kClipWidth = 768, kBigClipWidth = 1280, kT5Width = 4096, kClipTokens = 77;
-constexpr int kSd3Shortest = 77, kFluxShortest = 256;  // tokens of T5
+constexpr int kSd3Shortest = 77, kFluxShortest = 256, kWanShortest = 512;  // tokens of T5
 
 using Prefixes = std::vector<std::string>;
 
@@ -132,6 +132,11 @@ TextRecipe klein_recipe(const FoundEncoders& found) {
   use.side_by_side = {9, 18, 27};
   const auto& [name, part] = *found.begin();
   return {{qwen::text_part_of(name, part, use)}};
+}
+
+TextRecipe wan_recipe(const FoundEncoders& found) {
+  return {{t5::umt5_part_of("umt5xxl", found.at("umt5xxl"), kWanShortest,
+                            {"text_encoders.umt5xxl.transformer.", "lora_te_"})}};
 }
 
 }  // namespace distorch::models

@@ -25,6 +25,9 @@ TextRecipe z_image_recipe(const FoundEncoders& found);
 /// tokens. Source: ComfyUI comfy/text_encoders/flux.py, Flux2TEModel.
 TextRecipe klein_recipe(const FoundEncoders& found);
 
+/// UMT5 for Wan: 512 tokens at least. Source: ComfyUI comfy/text_encoders/wan.py.
+TextRecipe wan_recipe(const FoundEncoders& found);
+
 /// The frame that TextEncodeQwenImageEditPlus puts around a text that names its pictures itself.
 extern const char* const kQwenEditFrame;
 

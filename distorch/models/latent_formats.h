@@ -20,4 +20,7 @@ LatentFormat flux2_latent();
 /// Wan 2.1 and Qwen-Image: 16 channels with frames.
 LatentFormat wan21_latent();
 
+/// Wan 2.2's own autoencoder: 48 channels with frames, 16 pixels a cell.
+LatentFormat wan22_latent();
+
 }  // namespace distorch::models

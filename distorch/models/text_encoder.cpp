@@ -4,6 +4,15 @@
 
 namespace distorch::models {
 
+namespace {
+
+/// Of a contiguous tensor, which must outlive them.
+std::string_view bytes_of(const at::Tensor& tensor) {
+  return {static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+}  // namespace
+
 Vocabularies::Vocabularies(std::filesystem::path folder, std::vector<std::filesystem::path> more)
     : folder_(std::move(folder)), places_{folder_, folder_.parent_path()} {
   places_.insert(places_.end(), more.begin(), more.end());
@@ -30,10 +39,17 @@ std::shared_ptr<const tokenizers::Unigram> Vocabularies::t5(const at::Tensor& ow
   if (slot) return slot;
   if (!own.defined())
     return slot = tokenizers::Unigram::load(find("t5", {"tokenizer.json", "spiece.model"}));
-  auto bytes = own.contiguous();
-  std::string_view model(static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes());
-  return slot = std::make_shared<tokenizers::Unigram>(tokenizers::read_sentencepiece(model, path),
-                                                      path);
+  return slot = std::make_shared<tokenizers::Unigram>(
+             tokenizers::read_sentencepiece(bytes_of(own.contiguous()), path), path);
+}
+
+std::shared_ptr<const tokenizers::SentencePiece> Vocabularies::sentence_piece(
+    const at::Tensor& own, const std::string& path) {
+  auto& slot = sentence_pieces_[own.defined() ? path : ""];
+  if (slot) return slot;
+  if (!own.defined())
+    return slot = tokenizers::SentencePiece::load(find("umt5", {"spiece.model"}) / "spiece.model");
+  return slot = std::make_shared<tokenizers::SentencePiece>(bytes_of(own.contiguous()), path);
 }
 
 std::shared_ptr<const tokenizers::QwenBpe> Vocabularies::qwen() {

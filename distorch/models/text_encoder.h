@@ -12,6 +12,7 @@
 #include "distorch/models/lora_names.h"
 #include "distorch/tokenizers/clip_bpe.h"
 #include "distorch/tokenizers/qwen_bpe.h"
+#include "distorch/tokenizers/sentence_piece.h"
 #include "distorch/tokenizers/unigram.h"
 #include "distorch/weights/checkpoint.h"
 #include "distorch/weights/manifest.h"
@@ -29,6 +30,9 @@ class Vocabularies {
   /// has none.
   std::shared_ptr<const tokenizers::Unigram> t5(const at::Tensor& own, const std::string& path);
   std::shared_ptr<const tokenizers::QwenBpe> qwen();
+  /// UMT5's. Where the encoder's file carries none it is looked for in a folder "umt5".
+  std::shared_ptr<const tokenizers::SentencePiece> sentence_piece(const at::Tensor& own,
+                                                                  const std::string& path);
 
  private:
   std::filesystem::path find(const std::string& kind, const std::vector<std::string>& files) const;
@@ -38,6 +42,7 @@ class Vocabularies {
   std::shared_ptr<const tokenizers::ClipBpe> clip_;
   std::map<std::string, std::shared_ptr<const tokenizers::Unigram>> t5_;  // by file, "": ours
   std::shared_ptr<const tokenizers::QwenBpe> qwen_;
+  std::map<std::string, std::shared_ptr<const tokenizers::SentencePiece>> sentence_pieces_;
 };
 
 /// A vector that stands in place of a token's embedding (textual inversion).

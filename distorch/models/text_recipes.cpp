@@ -26,6 +26,7 @@ const std::vector<EncoderKind>& encoder_kinds() {
       {"clip_h", "OpenCLIP-H",
        [](const Checkpoint& f) { return clip::find(f, clip::TextKind::ClipH); }},
       {"t5xxl", "T5", t5::text_part},
+      {"umt5xxl", "UMT5", t5::umt5_text_part},
       {"qwen25_7b", "Qwen2.5-VL 7B",
        [](const Checkpoint& f) { return qwen::text_part(f, qwen::TextKind::Qwen25Vl7B); }},
       {"qwen3_4b", "Qwen3 4B",
@@ -65,6 +66,7 @@ const std::vector<RecipeKind>& text_recipes() {
       {"flux2", {"qwen3_8b"}, true, klein_recipe},
       {"qwen_image", {"qwen25_7b"}, true, qwen_image_recipe},
       {"lumina2", {"qwen3_4b"}, true, z_image_recipe},
+      {"wan", {"umt5xxl"}, true, wan_recipe},
       // What ComfyUI makes of one file whatever the type, if that says little.
       {"", {"clip_l"}, true, clip_l_alone},
       {"", {"clip_h"}, true, clip_h_alone},

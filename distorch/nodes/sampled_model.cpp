@@ -208,6 +208,12 @@ bool SampledModel::fits(at::IntArrayRef x_shape, const std::vector<const ModelIn
   return planned_cells_ == 0 || cells_of(x_shape) <= planned_cells_;
 }
 
+Tensor SampledModel::scale_latent_inpaint(const Tensor& sigma, const Tensor& noise,
+                                          const Tensor& latent_image) const {
+  if (model_.loaded->family->keeps_given_part_clean()) return latent_image;
+  return X0Model::scale_latent_inpaint(sigma, noise, latent_image);
+}
+
 Tensor SampledModel::process_latent_in(const Tensor& latent) const {
   return format().into_network(latent);
 }

@@ -37,6 +37,8 @@ class SampledModel final : public sampling::X0Model {
   /// No call is larger than the one that was planned for.
   bool fits(at::IntArrayRef x_shape,
             const std::vector<const sampling::ModelInputs*>& inputs) const override;
+  at::Tensor scale_latent_inpaint(const at::Tensor& sigma, const at::Tensor& noise,
+                                  const at::Tensor& latent_image) const override;
   at::Tensor process_latent_in(const at::Tensor& latent) const override;
   at::Tensor process_latent_out(const at::Tensor& latent) const override;
   std::int64_t latent_channels() const override { return format().channels; }

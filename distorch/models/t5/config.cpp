@@ -7,13 +7,28 @@ namespace distorch::models::t5 {
 
 using weights::Checkpoint;
 
-Checkpoint text_part(const Checkpoint& file) {
+namespace {
+
+constexpr const char* kSecondBias =
+    "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight";
+
+Checkpoint any_text_part(const Checkpoint& file) {
   if (!file.has("encoder.block.0.layer.0.SelfAttention.k.weight") ||
       !file.has("encoder.final_layer_norm.weight"))
     return {};
   auto part = file;
   if (!part.has("shared.weight")) part.rename("encoder.embed_tokens.weight", "shared.weight");
   return part;
+}
+
+}  // namespace
+
+Checkpoint text_part(const Checkpoint& file) {
+  return file.has(kSecondBias) ? Checkpoint{} : any_text_part(file);
+}
+
+Checkpoint umt5_text_part(const Checkpoint& file) {
+  return file.has(kSecondBias) ? any_text_part(file) : Checkpoint{};
 }
 
 TextConfig text_config(const Checkpoint& part) {
@@ -28,8 +43,7 @@ TextConfig text_config(const Checkpoint& part) {
   c.layers = part.count("encoder.block.");
   c.gated = part.has(mlp + "wi_1.weight");
   c.mlp_width = size_of(part, mlp + (c.gated ? "wi_0.weight" : "wi.weight"), 0);
-  c.bias_everywhere =
-      part.has("encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight");
+  c.bias_everywhere = part.has(kSecondBias);
   if (c.inner % c.heads != 0 || c.buckets % 4 != 0)
     throw Error(ErrorKind::Shape, part.path(),
                 "holds a T5 encoder whose heads do not divide its width");

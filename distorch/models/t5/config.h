@@ -18,9 +18,11 @@ struct TextConfig {
   bool bias_everywhere = false;  // every layer has its own bias of positions (UMT5)
 };
 
-/// The tensors of a T5 encoder under this model's names ("encoder.block.0....", "shared.weight").
+/// The tensors of a T5 encoder whose layers share one bias of positions, under this model's names ("encoder.block.0....", "shared.weight").
 /// Empty where the file holds none.
 weights::Checkpoint text_part(const weights::Checkpoint& file);
+/// The same of one whose layers have a bias each (UMT5).
+weights::Checkpoint umt5_text_part(const weights::Checkpoint& file);
 
 /// Reads the sizes off the shapes. Error(MissingWeight), Error(Shape).
 TextConfig text_config(const weights::Checkpoint& part);

@@ -12,15 +12,18 @@ namespace {
 
 constexpr int kPadding = 0;
 
+/// What one encoder of this kind does otherwise than another.
+struct EncoderUse {
+  int shortest = 1;     // tokens that prompts are filled up to
+  bool umt5 = false;    // SentencePiece itself; tokens behind the end do not count
+  Tensor vocabulary{};  // the file's own; undefined: it has none
+  std::string path{};   // of the file
+};
+
 class T5Encoder : public TextEncoder {
  public:
-  T5Encoder(const TextConfig& config, int shortest, Tensor own_vocabulary, std::string path,
-            std::shared_ptr<Vocabularies> vocabularies)
-      : model_(config),
-        shortest_(shortest),
-        own_vocabulary_(std::move(own_vocabulary)),
-        path_(std::move(path)),
-        vocabularies_(std::move(vocabularies)) {}
+  T5Encoder(const TextConfig& config, EncoderUse use, std::shared_ptr<Vocabularies> vocabularies)
+      : model_(config), use_(std::move(use)), vocabularies_(std::move(vocabularies)) {}
 
   weights::Manifest& manifest() override { return model_.manifest(); }
   std::int64_t width() const override { return model_.config().width; }
@@ -28,45 +31,71 @@ class T5Encoder : public TextEncoder {
 
   TokenBatch tokenize(const Prompt& prompt, const Embeddings& embeddings,
                       std::int64_t) const override {
-    auto vocabulary = vocabularies_->t5(own_vocabulary_, path_);
     tokenizers::PromptTokenizer tokenizer(
-        [&](std::string_view text) { return vocabulary->encode(text); },
-        {.min_length = shortest_, .end = Unigram::end_token, .padding = kPadding});
+        encoding(), {.min_length = use_.shortest, .end = Unigram::end_token, .padding = kPadding});
     RowFilling filling{width(), kPadding, {Unigram::end_token}};
-    if (prompt.silent) return nothing(filling);
-    return token_batch(tokenizer, prompt.text, embeddings, filling);
+    auto batch =
+        prompt.silent ? nothing(filling) : token_batch(tokenizer, prompt.text, embeddings, filling);
+    if (use_.umt5) batch.mask = up_to_end(batch.ids);
+    return batch;
   }
 
   TextStates encode(const TokenBatch& batch, std::optional<int> layer,
                     at::Device device) const override {
-    auto states = model_.forward(batch.ids.to(device), batch.replacements, layer);
+    auto mask = batch.mask.defined() ? batch.mask.to(device) : Tensor();
+    auto states = model_.forward(batch.ids.to(device), batch.replacements, layer, mask);
+    if (mask.defined()) states = states * mask.unsqueeze(-1);
     return {weighted(states.to(at::kCPU), batch), {}, {}, batch.silent};
   }
 
  private:
+  std::function<std::vector<int>(std::string_view)> encoding() const {
+    if (use_.umt5)
+      return [model = vocabularies_->sentence_piece(use_.vocabulary, use_.path)](
+                 std::string_view text) { return model->encode(text); };
+    return [vocabulary = vocabularies_->t5(use_.vocabulary, use_.path)](std::string_view text) {
+      return vocabulary->encode(text);
+    };
+  }
+
+  /// 1 for every token up to the first that ends the text.
+  static Tensor up_to_end(const Tensor& ids) {
+    auto ends = ids.eq(Unigram::end_token).to(at::kLong);
+    return (at::cumsum(ends, 1) - ends).eq(0).to(at::kFloat);
+  }
+
   TextModel model_;
-  int shortest_;
-  Tensor own_vocabulary_;
-  std::string path_;
+  EncoderUse use_;
   std::shared_ptr<Vocabularies> vocabularies_;
 };
+
+TextPart part_of(std::string name, const weights::Checkpoint& part, EncoderUse use,
+                 std::vector<std::string> lora_prefixes) {
+  auto config = text_config(part);
+  use.path = part.path();
+  if (const auto* stored = part.find("spiece_model"))
+    use.vocabulary = weights::read_tensor(*stored);
+  return {
+      std::move(name), part,
+      [config, use](std::shared_ptr<Vocabularies> vocabularies) -> std::unique_ptr<TextEncoder> {
+        return std::make_unique<T5Encoder>(config, use, std::move(vocabularies));
+      },
+      [prefixes = std::move(lora_prefixes)](const weights::Manifest& manifest) {
+        return prefixed_lora_names(manifest, prefixes);
+      }};
+}
 
 }  // namespace
 
 TextPart text_part_of(std::string name, const weights::Checkpoint& part, int shortest,
                       std::vector<std::string> lora_prefixes) {
-  auto config = text_config(part);
-  Tensor own;
-  if (const auto* stored = part.find("spiece_model")) own = weights::read_tensor(*stored);
-  return {std::move(name), part,
-          [config, shortest, own, path = part.path()](
-              std::shared_ptr<Vocabularies> vocabularies) -> std::unique_ptr<TextEncoder> {
-            return std::make_unique<T5Encoder>(config, shortest, own, path,
-                                               std::move(vocabularies));
-          },
-          [prefixes = std::move(lora_prefixes)](const weights::Manifest& manifest) {
-            return prefixed_lora_names(manifest, prefixes);
-          }};
+  return part_of(std::move(name), part, {.shortest = shortest}, std::move(lora_prefixes));
+}
+
+TextPart umt5_part_of(std::string name, const weights::Checkpoint& part, int shortest,
+                      std::vector<std::string> lora_prefixes) {
+  return part_of(std::move(name), part, {.shortest = shortest, .umt5 = true},
+                 std::move(lora_prefixes));
 }
 
 }  // namespace distorch::models::t5

@@ -12,4 +12,10 @@ namespace distorch::models::t5 {
 TextPart text_part_of(std::string name, const weights::Checkpoint& part, int shortest,
                       std::vector<std::string> lora_prefixes);
 
+/// UMT5 as a part of a recipe: its file brings its SentencePiece model, which is run as it is;
+/// prompts are filled up to `shortest` tokens, of which those behind the end do not count and have
+/// states of 0. Source: ComfyUI comfy/text_encoders/wan.py, UMT5XXlModel.
+TextPart umt5_part_of(std::string name, const weights::Checkpoint& part, int shortest,
+                      std::vector<std::string> lora_prefixes);
+
 }  // namespace distorch::models::t5

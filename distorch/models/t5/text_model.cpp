@@ -15,6 +15,12 @@ using weights::Tensors;
 namespace {
 constexpr double kNormEpsilon = 1e-6;
 constexpr double kFarthest = 128;  // tokens; all beyond share a bucket
+
+/// What is added to scores: nothing for tokens that count, the lowest number for others.
+Tensor score_mask(const Tensor& mask, at::ScalarType dtype) {
+  auto lowest = dtype == at::kHalf ? -65504.0 : -3.3895e38;
+  return (1.0 - mask.to(at::kFloat)).mul_(lowest).to(dtype).unsqueeze(1).unsqueeze(1);
+}
 }  // namespace
 
 Tensor distance_buckets(std::int64_t length, std::int64_t buckets) {
@@ -52,16 +58,19 @@ class TextModel::Layer {
     if (own_bias_) bias_.emplace(attention(s) / "relative_attention_bias", c.buckets, c.heads);
   }
 
-  /// `bias` is undefined before the first layer with one of its own; `buckets` as above.
-  Tensors forward(const Tensor& x, const Tensor& bias, const Tensor& buckets) const {
+  /// `bias` is undefined before the first layer with one of its own; `buckets` as above; `mask`
+  /// [B, L] or undefined.
+  Tensors forward(const Tensor& x, const Tensor& bias, const Tensor& buckets,
+                  const Tensor& mask) const {
     return block_.run(
-        {x, own_bias_ ? Tensor() : bias, own_bias_ ? buckets : Tensor()},
+        {x, own_bias_ ? Tensor() : bias, own_bias_ ? buckets : Tensor(), mask},
         [this](const Tensors& in) -> Tensors {
           auto own =
               own_bias_
                   ? (*bias_)(in[2]).permute({2, 0, 1}).unsqueeze(0).to(q_.dtype()).contiguous()
                   : in[1];
-          return {apply(in[0], own), own};
+          return {apply(in[0], in[3].defined() ? own + score_mask(in[3], own.scalar_type()) : own),
+                  own};
         });
   }
 
@@ -105,7 +114,7 @@ TextModel::TextModel(const TextConfig& config)
       final_((Scope(manifest_) / "encoder" / "final_layer_norm").block(), config_) {}
 
 Tensor TextModel::forward(const Tensor& ids, const std::vector<Replacement>& replacements,
-                          std::optional<int> layer) const {
+                          std::optional<int> layer, const Tensor& mask) const {
   auto x = table_.rows(ids, replacements);
   auto buckets = distance_buckets(ids.size(1), config_.buckets).to(ids.device());
   auto last = static_cast<int>(layers_.size());
@@ -113,7 +122,7 @@ Tensor TextModel::forward(const Tensor& ids, const std::vector<Replacement>& rep
     last = (*layer < 0 ? last + *layer : *layer) + 1;
   Tensor bias;
   for (int i = 0; i < last; ++i) {
-    auto out = layers_[static_cast<std::size_t>(i)]->forward(x, bias, buckets);
+    auto out = layers_[static_cast<std::size_t>(i)]->forward(x, bias, buckets, mask);
     x = out[0];
     bias = out[1];
   }

@@ -26,9 +26,10 @@ class TextModel {
 
   /// ids [B, L] int64 on the device, any valid id where a replacement stands -> [B, L, width]
   /// float32, after the final norm: the last layer's, or where `layer` names one that there is
-  /// (negative: from the end) that one's. Needs weights attached to manifest().
+  /// (negative: from the end) that one's. `mask` [B, L], 1 where a token counts: the others are not
+  /// attended to. Needs weights attached to manifest().
   at::Tensor forward(const at::Tensor& ids, const std::vector<Replacement>& replacements = {},
-                     std::optional<int> layer = {}) const;
+                     std::optional<int> layer = {}, const at::Tensor& mask = {}) const;
 
  private:
   class Layer;

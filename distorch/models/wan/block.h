@@ -1,0 +1,62 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <optional>
+
+#include "distorch/models/wan/config.h"
+#include "distorch/nn/linear.h"
+#include "distorch/nn/norm.h"
+#include "distorch/nn/rope.h"
+#include "distorch/weights/manifest.h"
+
+namespace distorch::models::wan {
+
+/// What all blocks of a call see.
+struct BlockContext {
+  /// The noise level's embedding, six parts of the width: [B, 1, 6 · width], or one row a frame
+  /// [B, T, 6 · width].
+  at::Tensor time;
+  nn::RopeTable positions;
+  at::Tensor text;    // [B, L, width]
+  at::Tensor vision;  // states of a picture encoder [B, n, width]; undefined: none
+};
+
+/// x [B, 1 or T, C], a row a frame -> a row a token of so many; as it is where it has one row.
+/// Tokens that the frames do not divide are those of a reference before them.
+at::Tensor by_token(const at::Tensor& x, std::int64_t tokens);
+
+/// One layer: video tokens attend to each other, then to the text and the pictures. One
+/// weights::Block. Source: Wan (Wan Team 2025); ComfyUI comfy/ldm/wan/model.py, WanAttentionBlock.
+class VideoBlock {
+ public:
+  VideoBlock(const weights::Scope& scope, const Config& config);
+  /// x [B, L, width] -> the same.
+  at::Tensor forward(const at::Tensor& x, const BlockContext& context) const;
+
+ private:
+  struct Attention {
+    Attention(const weights::Scope& scope, std::int64_t width);
+    nn::Linear q, k, v, o;
+    nn::RmsNorm norm_q, norm_k;
+  };
+  struct Pictures {
+    Pictures(const weights::Scope& scope, std::int64_t width);
+    nn::Linear k, v;
+    nn::RmsNorm norm_k;
+  };
+  at::Tensor self_attended(const at::Tensor& x, const nn::RopeTable& positions) const;
+  at::Tensor cross_attended(const at::Tensor& x, const at::Tensor& text,
+                            const at::Tensor& vision) const;
+  at::Tensor run(const at::Tensor& x, const BlockContext& context) const;
+
+  std::int64_t heads_;
+  weights::Block block_;
+  weights::Weight modulation_;
+  Attention self_, cross_;
+  std::optional<Pictures> pictures_;
+  nn::LayerNorm norm3_;
+  nn::Linear mlp_in_, mlp_out_;
+};
+
+}  // namespace distorch::models::wan

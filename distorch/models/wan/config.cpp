@@ -1,0 +1,124 @@
+#include "distorch/models/wan/config.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <string_view>
+#include <utility>
+
+#include "distorch/base/error.h"
+#include "distorch/models/tensor_size.h"
+
+namespace distorch::models::wan {
+
+using weights::Checkpoint;
+
+std::vector<std::int64_t> Config::axes() {
+  constexpr std::int64_t side = 2 * (kHeadWidth / 6);
+  return {kHeadWidth - 2 * side, side, side};
+}
+
+namespace {
+
+using Names = std::pair<std::string_view, std::string_view>;
+
+// What diffusers calls the layers beside the blocks, and inside a block. Source: diffusers
+// transformer_wan.py, WanTransformer3DModel.
+constexpr std::array<Names, 13> kOutside = {{
+    {"condition_embedder.time_embedder.linear_1.", "time_embedding.0."},
+    {"condition_embedder.time_embedder.linear_2.", "time_embedding.2."},
+    {"condition_embedder.text_embedder.linear_1.", "text_embedding.0."},
+    {"condition_embedder.text_embedder.linear_2.", "text_embedding.2."},
+    {"condition_embedder.time_proj.", "time_projection.1."},
+    {"condition_embedder.image_embedder.norm1.", "img_emb.proj.0."},
+    {"condition_embedder.image_embedder.ff.net.0.proj.", "img_emb.proj.1."},
+    {"condition_embedder.image_embedder.ff.net.2.", "img_emb.proj.3."},
+    {"condition_embedder.image_embedder.norm2.", "img_emb.proj.4."},
+    {"condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos"},
+    {"scale_shift_table", "head.modulation"},
+    {"proj_out.", "head.head."},
+    {"patch_embedding.", "patch_embedding."},
+}};
+constexpr std::array<Names, 19> kInside = {{
+    {"attn1.to_q.", "self_attn.q."},
+    {"attn1.to_k.", "self_attn.k."},
+    {"attn1.to_v.", "self_attn.v."},
+    {"attn1.to_out.0.", "self_attn.o."},
+    {"attn1.norm_q.", "self_attn.norm_q."},
+    {"attn1.norm_k.", "self_attn.norm_k."},
+    {"attn2.to_q.", "cross_attn.q."},
+    {"attn2.to_k.", "cross_attn.k."},
+    {"attn2.to_v.", "cross_attn.v."},
+    {"attn2.to_out.0.", "cross_attn.o."},
+    {"attn2.norm_q.", "cross_attn.norm_q."},
+    {"attn2.norm_k.", "cross_attn.norm_k."},
+    {"attn2.add_k_proj.", "cross_attn.k_img."},
+    {"attn2.add_v_proj.", "cross_attn.v_img."},
+    {"attn2.norm_added_k.", "cross_attn.norm_k_img."},
+    {"norm2.", "norm3."},
+    {"ffn.net.0.proj.", "ffn.0."},
+    {"ffn.net.2.", "ffn.2."},
+    {"scale_shift_table", "modulation"},
+}};
+
+template <std::size_t N>
+std::string renamed(const std::string& name, const std::array<Names, N>& table) {
+  for (const auto& [from, to] : table)
+    if (name.starts_with(from)) return std::string(to) + name.substr(from.size());
+  return name;
+}
+
+std::string original_name(const std::string& name) {
+  constexpr std::string_view blocks = "blocks.";
+  if (!name.starts_with(blocks)) return renamed(name, kOutside);
+  auto dot = name.find('.', blocks.size());
+  if (dot == std::string::npos) return name;
+  return name.substr(0, dot + 1) + renamed(name.substr(dot + 1), kInside);
+}
+
+/// Parts of relatives that need more than this network has.
+constexpr std::array<const char*, 5> kForeign = {
+    "vace_patch_embedding.weight", "control_adapter.conv.weight",
+    "casual_audio_encoder.encoder.final_linear.weight", "audio_proj.audio_proj_glob_1.layer.bias",
+    "face_adapter.fuser_blocks.0.k_norm.weight"};
+
+}  // namespace
+
+Checkpoint with_original_names(const Checkpoint& below) {
+  auto part = below;
+  if (below.has("condition_embedder.time_proj.weight") && below.has("scale_shift_table"))
+    for (const auto& [name, stored] : below.tensors())
+      if (auto original = original_name(name); original != name) part.rename(name, original);
+  if (!part.has("head.modulation") || !part.has("head.head.weight") ||
+      !part.has("patch_embedding.weight") || !part.has("blocks.0.ffn.0.weight"))
+    return {};
+  for (const auto* name : kForeign)
+    if (part.has(name)) return {};
+  return part;
+}
+
+Config config_of(const Checkpoint& part) {
+  Config c;
+  c.width = size_of(part, "patch_embedding.weight", 0);
+  c.in_channels = size_of(part, "patch_embedding.weight", 1);
+  c.out_channels = size_of(part, "head.head.weight", 0) / (kPatch * kPatch);
+  c.mlp_width = size_of(part, "blocks.0.ffn.0.weight", 0);
+  c.text_width = size_of(part, "text_embedding.0.weight", 1);
+  c.sinusoids = size_of(part, "time_embedding.0.weight", 1);
+  c.layers = part.count("blocks.");
+  if (part.has("img_emb.proj.1.weight")) c.vision_width = size_of(part, "img_emb.proj.1.weight", 1);
+  if (part.has("img_emb.emb_pos")) c.vision_places = size_of(part, "img_emb.emb_pos", 1);
+  if (part.has("ref_conv.weight")) c.reference_channels = size_of(part, "ref_conv.weight", 1);
+  if (c.width % Config::kHeadWidth != 0)
+    throw Error(ErrorKind::Shape, part.path(),
+                fmt::format("holds a Wan transformer of width {}, which is no multiple of its "
+                            "heads' {}",
+                            c.width, Config::kHeadWidth));
+  if (c.in_channels < c.out_channels)
+    throw Error(ErrorKind::Shape, part.path(),
+                fmt::format("holds a Wan transformer that takes {} channels and gives {}",
+                            c.in_channels, c.out_channels));
+  return c;
+}
+
+}  // namespace distorch::models::wan

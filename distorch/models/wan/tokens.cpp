@@ -1,0 +1,46 @@
+#include "distorch/models/wan/tokens.h"
+
+#include "distorch/models/wan/config.h"
+#include "distorch/models/whole_patches.h"
+
+namespace distorch::models::wan {
+
+using at::Tensor;
+
+namespace {
+
+std::int64_t in_tokens(std::int64_t cells) { return (cells + kPatch - 1) / kPatch; }
+
+}  // namespace
+
+Tensor to_tokens(const Tensor& latent) {
+  auto even = whole_patches(latent, kPatch);
+  auto batch = even.size(0), channels = even.size(1), frames = even.size(2);
+  auto rows = even.size(3) / kPatch, columns = even.size(4) / kPatch;
+  return even.reshape({batch, channels, frames, rows, kPatch, columns, kPatch})
+      .permute({0, 2, 3, 5, 1, 4, 6})
+      .reshape({batch, frames * rows * columns, channels * kPatch * kPatch});
+}
+
+Tensor to_latent(const Tensor& tokens, at::IntArrayRef latent) {
+  auto batch = tokens.size(0), channels = tokens.size(2) / (kPatch * kPatch);
+  auto frames = latent[2], rows = in_tokens(latent[3]), columns = in_tokens(latent[4]);
+  return tokens.reshape({batch, frames, rows, columns, kPatch, kPatch, channels})
+      .permute({0, 6, 1, 2, 4, 3, 5})
+      .reshape({batch, channels, frames, rows * kPatch, columns * kPatch})
+      .narrow(3, 0, latent[3])
+      .narrow(4, 0, latent[4]);
+}
+
+Tensor positions(at::IntArrayRef latent, std::int64_t before, at::Device device) {
+  auto options = at::TensorOptions().device(device).dtype(at::kFloat);
+  std::vector<std::int64_t> shape = {latent[2] + before, in_tokens(latent[3]),
+                                     in_tokens(latent[4])};
+  auto frame = at::arange(shape[0], options).view({-1, 1, 1});
+  auto row = at::arange(shape[1], options).view({1, -1, 1});
+  auto column = at::arange(shape[2], options).view({1, 1, -1});
+  return at::stack({frame.expand(shape), row.expand(shape), column.expand(shape)}, -1)
+      .reshape({1, -1, 3});
+}
+
+}  // namespace distorch::models::wan

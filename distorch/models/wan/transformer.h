@@ -1,0 +1,36 @@
+#pragma once
+#include <memory>
+
+#include "distorch/models/network.h"
+#include "distorch/models/wan/config.h"
+#include "distorch/weights/manifest.h"
+
+namespace distorch::models::wan {
+
+/// The video transformer of Wan 2.1 and 2.2: text to video, pictures to video, "Fun" control and
+/// inpainting, Phantom. Inputs: the latent [B, C, T, h, w], the timestep (1000 sigma), the text's
+/// states; where the model has channels or layers for them, what is given beside the latent, the
+/// states of a picture encoder and a reference latent before the first frame; frames of subjects
+/// behind the last one; a mask (1 = made anew) by which each frame has a noise level of its own.
+/// Skipped parts: "double_blocks.7". Blocks: "in" (embeddings), every layer, "out".
+/// Source: Wan (Wan Team 2025); ComfyUI comfy/ldm/wan/model.py, WanModel.
+class Transformer final : public Network {
+ public:
+  explicit Transformer(const Config& config);
+  ~Transformer() override;
+
+  const Config& config() const { return config_; }
+  weights::Manifest& manifest() override { return manifest_; }
+  const InputSpecs& inputs() const override { return inputs_; }
+  at::Tensor apply(const Inputs& inputs, const Patches& patches = {}) const override;
+
+ private:
+  struct Parts;
+
+  Config config_;
+  InputSpecs inputs_;
+  weights::Manifest manifest_;
+  std::unique_ptr<const Parts> parts_;
+};
+
+}  // namespace distorch::models::wan
