@@ -36,6 +36,7 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_color_nodes(catalog);
   add_crop_to_mask_nodes(catalog);
   add_animation_nodes(catalog);
+  add_wan_video_nodes(catalog);
   add_clip_vision_nodes(catalog, app);
   add_upscale_nodes(catalog, app);
   add_compositing_nodes(catalog);

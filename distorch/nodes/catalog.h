@@ -52,5 +52,6 @@ void add_model_saving_nodes(graph::Catalog& catalog);
 void add_color_nodes(graph::Catalog& catalog);
 void add_crop_to_mask_nodes(graph::Catalog& catalog);
 void add_animation_nodes(graph::Catalog& catalog);
+void add_wan_video_nodes(graph::Catalog& catalog);
 
 }  // namespace distorch::nodes
