@@ -108,8 +108,11 @@ std::optional<OutputKey> output_key(const std::string& id) {
   if (!key.is_array() || key.size() != 4 || !key[0].is_string() || !key[1].is_string() ||
       !key[2].is_string() || !key[3].is_number_unsigned())
     return {};
-  return OutputKey{key[0].get<std::string>(), key[1].get<std::string>(), key[2].get<std::string>(),
-                   key[3].get<std::size_t>()};
+  OutputKey named{key[0].get<std::string>(), key[1].get<std::string>(), key[2].get<std::string>(),
+                  key[3].get<std::size_t>()};
+  // One output has one id: other spellings of it are none.
+  if (output_id(named.job, {named.node, named.kind, named.index, {}}) != id) return {};
+  return named;
 }
 
 std::vector<JobOutput> outputs_in(const Json& outputs) {

@@ -97,8 +97,8 @@ TEST_CASE("jobs v2: a job from its submission to its outputs") {
 TEST_CASE("jobs v2: an error names its node, and a text is an output too") {
   V2Server server("v2_error");
   server.prompts->worker.start();
-  Json graph = {{"1", {{"class_type", "Number"}, {"inputs", Json::object()}}},
-                {"2", {{"class_type", "Fail"}, {"inputs", {{"x", {"1", 0}}}}}},
+  Json graph = {{"1", {{"class_type", "Number"}, {"inputs", {{"value", 1}}}}},
+                {"2", {{"class_type", "Fail"}, {"inputs", {{"x", {"1", 0}}, {"how", "error"}}}}},
                 {"3", {{"class_type", "Show"}, {"inputs", {{"x", {"2", 0}}}}}}};
   auto id = server.submit(graph)["id"].get<std::string>();
   REQUIRE(server.reaches(id, "failed"));
@@ -242,6 +242,7 @@ TEST_CASE("jobs v2: events of a job until it has ended") {
   V2Server server("v2_events");
   server.prompts->worker.start();
   auto blocker = server.submit(wait_graph())["id"].get<std::string>();
+  REQUIRE(server.reaches(blocker, "running"));
   auto id = server.submit(draw_graph())["id"].get<std::string>();
   auto response = server.get("/jobs/" + id + "/events");
   REQUIRE(response.stream);

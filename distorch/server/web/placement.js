@@ -110,14 +110,19 @@ function deviceCard(device, models) {
   card.dataset.device = device.device;
   card.append(line(element("span", "distorch-name", device.device), `${bytes(device.held_bytes)} of ${bytes(whole)}`));
   const bar = element("div", "distorch-bar");
+  // What the models in use plan at most, beside what the others hold.
   let peak = 0;
+  let others = 0;
   for (const model of models) {
     for (const share of model.shares.filter((share) => share.device === device.device))
       bar.append(part(share.bytes / whole, colorOf(model.model), `${model.model}: ${bytes(share.bytes)} ${share.how}`));
+    const busy = model.compute === device.device && (model.in_use || models.length === 1);
+    if (!busy) others += model.shares.reduce((sum, share) => sum + (share.device === device.device ? share.bytes : 0), 0);
     if (model.compute !== device.device) continue;
     if (model.ring_bytes > 0) bar.append(part(model.ring_bytes / whole, null, `${model.model}: ring of ${bytes(model.ring_bytes)}`));
-    if (model.in_use || models.length === 1) peak = Math.max(peak, model.peak_bytes);
+    if (busy) peak = Math.max(peak, model.peak_bytes);
   }
+  if (peak > 0) peak += others;
   if (peak > 0) bar.append(mark(peak / whole, `planned peak: ${bytes(peak)}`));
   card.append(bar);
   if (peak > 0) card.append(line("planned peak", `${bytes(peak)} of ${bytes(whole)}`, "distorch-soft"));
@@ -154,7 +159,7 @@ function draw(panel, placement) {
     return;
   }
   const { models, devices, links, run, counts } = placement;
-  const shown = devices.filter((device) => device.total_bytes > 0 || device.held_bytes > 0);
+  const shown = devices.filter((device) => device.device !== "disk" || device.held_bytes > 0);
   const empty = element("div", "distorch-soft", "No model is loaded. Queue a workflow to see where its weights go.");
   panel.replaceChildren(
     runSection(run),
