@@ -113,7 +113,7 @@ TEST_CASE("model folders: a missing file names the folders searched and near nam
   }
 }
 
-TEST_CASE("model folders: the types that a server of today lists, in its order") {
+TEST_CASE("model folders: the types that a server of today lists, then GGUF") {
   auto types = ModelFolders("models").types();
   CHECK(types == Names{"checkpoints",
                        "configs",
@@ -141,7 +141,9 @@ TEST_CASE("model folders: the types that a server of today lists, in its order")
                        "frame_interpolation",
                        "geometry_estimation",
                        "optical_flow",
-                       "detection"});
+                       "detection",
+                       "unet_gguf",
+                       "clip_gguf"});
   CHECK(nodes::model_endings("datasets").empty());
   CHECK(ModelFolders("models").folders("detection") == std::vector<fs::path>{"models/detection"});
 }
