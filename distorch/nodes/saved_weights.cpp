@@ -7,7 +7,7 @@
 #include "distorch/base/error.h"
 #include "distorch/base/run_token.h"
 #include "distorch/nn/patch.h"
-#include "distorch/quant/bf16_planes.h"
+#include "distorch/quant/four_bit.h"
 #include "distorch/quant/joined.h"
 #include "distorch/quant/rounding.h"
 
@@ -28,6 +28,12 @@ bool is_8_bits(at::ScalarType type) {
 
 bool is_packed(const Stored& stored) {
   return stored.encoding && stored.encoding != &quant::joined();
+}
+
+/// Whether a packed weight is written as its file has it: safetensors have names for its parts. What
+/// GGUF or bitsandbytes packed becomes numbers of bf16.
+bool is_written_packed(const Stored& stored) {
+  return is_packed(stored) && !stored.parts.empty() && !quant::state_of(*stored.encoding);
 }
 
 /// Whether what LoRAs make of the weight is rounded to its own type again: of 8-bit floats.
@@ -123,7 +129,8 @@ SavedModel::Form SavedModel::form_of(const std::string& name) const {
     if (form.as_it_is) return form;
   }
   form.dtype = weights::to_torch(joined ? stored.parts.front() : stored);
-  if (form.changes && is_packed(stored) && !is_rounded_anew(stored)) form.dtype = at::kBFloat16;
+  const bool stays = is_written_packed(stored) && (!form.changes || is_rounded_anew(stored));
+  if (is_packed(stored) && !stays) form.dtype = at::kBFloat16;
   if (kept_in && (plain || joined) && !is_8_bits(form.dtype)) form.dtype = *kept_in;
   return form;
 }
@@ -178,7 +185,7 @@ void SavedModel::add_to(std::vector<TensorToWrite>& list, const SavedWeight& wei
   const auto& first = forms.front();
   const bool alone = forms.size() == 1 && !weight.transposed;
   for (const auto& form : forms) {
-    const bool packed = is_packed(*form.stored);
+    const bool packed = is_written_packed(*form.stored);
     if (packed && !alone)
       throw Error(ErrorKind::Usage, form.stored->file->path().string(),
                   fmt::format("holds packed weights, which '{}' cannot be made of", weight.name));

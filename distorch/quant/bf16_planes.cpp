@@ -62,10 +62,14 @@ class Planes final : public Encoding {
     return dtype == formats::DType::U8 && present[0] && present[1];
   }
 
-  Shape shape_of(const Shape& values, const std::vector<Shape>& companions) const override {
-    if (auto fault = fault_of(values, companions.at(0), companions.at(1)); !fault.empty())
-      throw Error(ErrorKind::Format, "bf16_planes", fault);
-    return values;
+  std::string fault(const FileTensor& values,
+                    const std::vector<FileTensor>& companions) const override {
+    for (const auto* part : {&values, &companions.at(0), &companions.at(1)})
+      if (part->dtype != formats::DType::U8)
+        return fmt::format("has a '{}' of type {} where U8 is needed", part->name,
+                           formats::name_of(part->dtype));
+    auto wrong = fault_of(values.shape, companions[0].shape, companions[1].shape);
+    return wrong.empty() ? wrong : "does not fit its parts: " + wrong;
   }
 
   Tensor decode(const Packed& weight, at::ScalarType dtype) const override {

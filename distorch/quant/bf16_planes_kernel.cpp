@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include "distorch/device/cuda/nvrtc.h"
 #include "distorch/device/streams.h"
 #include "distorch/quant/bf16_planes.h"
 
@@ -76,6 +75,8 @@ bool lies_at(const at::Tensor& tensor, std::uintptr_t multiple) {
 }
 
 }  // namespace
+
+const device::cuda::KernelSource& bf16_planes_source() { return unpack; }
 
 at::Tensor unpack_bf16_on_cuda(const at::Tensor& planes, const at::Tensor& codes,
                                const at::Tensor& exponents) {

@@ -2,6 +2,7 @@
 #include <string>
 #include <string_view>
 
+#include "distorch/device/cuda/nvrtc.h"
 #include "distorch/quant/encoding.h"
 
 namespace distorch::quant {
@@ -55,5 +56,8 @@ const Encoding& four_bit_from(const Encoding& encoding, std::int64_t first_block
 /// operator distorch::four_bit. codes U8, map float32 [16], absmax float32, all contiguous.
 at::Tensor unpack_four_bit(const at::Tensor& codes, const at::Tensor& map, const at::Tensor& absmax,
                            std::int64_t block, at::ScalarType dtype);
+
+/// The source of its kernel, compiled by device::cuda::define_of(dtype).
+const device::cuda::KernelSource& four_bit_source();
 
 }  // namespace distorch::quant

@@ -131,6 +131,8 @@ Tensor shape_only(const Tensor& codes, const Tensor&, const Tensor&, std::int64_
 
 }  // namespace
 
+const device::cuda::KernelSource& four_bit_source() { return kernel_source; }
+
 Tensor unpack_four_bit(const Tensor& codes, const Tensor& map, const Tensor& absmax,
                        std::int64_t block, at::ScalarType dtype) {
   static const auto op =

@@ -42,8 +42,8 @@ TEST_CASE("plan: a model that streams is told which forms would be faster, one t
   const auto forms = faster_forms(priced.at(0), 16, 1e12);
   REQUIRE(forms.size() == 7);
   CHECK(forms.back().name == "packed");
-  // Nearly all of a step is the link's: what travels is 12.1 of 16 bits, and less of it.
-  CHECK(forms.back().times > 16 / 12.1 * 0.98);
+  // Nearly all of a step is the link's, which carries 12.1 of 16 bits; decoding is the rest.
+  CHECK(forms.back().times > 16 / 12.1 * 0.97);
   CHECK(forms.front().bits == 4.5);
   CHECK(forms.front().times > 3);
   CHECK(forms_text({{"Q4_K", 4.5, 1, 3.104}, {"packed", 12.1, 2, 1.3}}) ==

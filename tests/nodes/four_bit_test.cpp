@@ -101,3 +101,29 @@ TEST_CASE(
   const auto wanted = latent_of(tiny, "UNETLoader", "nf4_decoded.safetensors");
   CHECK(at::equal(latent_of(tiny, "UNETLoaderNF4DisTorch2MultiGPU", "nf4.safetensors"), wanted));
 }
+
+TEST_CASE("NF4 of bitsandbytes: a saved model has its numbers in bf16") {
+  write_unets();
+  TinyApp tiny({}, "save_nf4");
+  tiny.run_well(
+      {{"1", {{"class_type", "UNETLoaderNF4"}, {"inputs", {{"unet_name", "nf4.safetensors"}}}}},
+       {"2",
+        {{"class_type", "ModelSave"},
+         {"inputs", {{"model", {"1", 0}}, {"filename_prefix", "nf4"}}}}}});
+  auto open = [](const fs::path& path) {
+    return weights::Checkpoint(
+        std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
+  };
+  const auto saved = open(tiny.folder() / "output" / "nf4_00001_.safetensors");
+  const auto packed = open(tiny_models() / "diffusion_models" / "nf4.safetensors");
+  CHECK(saved.tensors().size() == packed.tensors().size());
+  for (const auto& [name, stored] : packed.tensors()) {
+    CAPTURE(name);
+    const auto* found = saved.find(name);
+    REQUIRE(found);
+    CHECK(found->encoding == nullptr);
+    CHECK((found->dtype == (stored.encoding ? formats::DType::BF16 : stored.dtype)));
+    const auto type = weights::to_torch(*found);
+    CHECK(at::equal(weights::read_dense(*found, type), weights::read_dense(stored, type)));
+  }
+}

@@ -93,3 +93,37 @@ TEST_CASE("packed bf16: the plain file's picture, resident, streamed, on the CPU
     }
   }
 }
+
+TEST_CASE("packed bf16: a saved model stays packed, what a LoRA changes becomes plain") {
+  write_unet("packed_bf16.safetensors", true);
+  TinyApp tiny({}, "save_packed");
+  auto prompt = prompt_of("packed_bf16.safetensors", true);
+  auto save = [](const char* model, const char* name) -> Json {
+    return {{"class_type", "ModelSave"},
+            {"inputs", {{"model", {model, 0}}, {"filename_prefix", name}}}};
+  };
+  tiny.run_well({{"9", prompt["9"]},
+                 {"10", prompt["10"]},
+                 {"11", save("9", "same")},
+                 {"12", save("10", "changed")}});
+  auto open = [](const fs::path& path) {
+    return weights::Checkpoint(
+        std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
+  };
+  const auto source = open(tiny_models() / "diffusion_models" / "packed_bf16.safetensors");
+  const auto same = open(tiny.folder() / "output" / "same_00001_.safetensors");
+  const auto changed = open(tiny.folder() / "output" / "changed_00001_.safetensors");
+  int packed = 0, plain = 0;
+  for (const auto& [name, stored] : source.tensors()) {
+    CAPTURE(name);
+    REQUIRE(same.find(name));
+    REQUIRE(changed.find(name));
+    CHECK(same.find(name)->encoding == stored.encoding);
+    CHECK(at::equal(weights::read_dense(*same.find(name), at::kFloat),
+                    weights::read_dense(stored, at::kFloat)));
+    if (!stored.encoding) continue;
+    ++(changed.find(name)->encoding ? packed : plain);
+  }
+  CHECK(packed > 0);
+  CHECK(plain > 0);
+}

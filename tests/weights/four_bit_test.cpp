@@ -98,3 +98,30 @@ TEST_CASE("checkpoint: 4-bit weights whose parts do not fit are refused by name"
                        doctest::Contains("'layer.weight': its codes has 1024 elements where 1040"),
                        Error);
 }
+
+TEST_CASE("checkpoint: packed bf16 whose parts do not fit is refused by name") {
+  const auto path = std::filesystem::temp_directory_path() /
+                    ("distorch_planes_" + std::to_string(::getpid()) + ".safetensors");
+  auto bytes = [](std::vector<std::int64_t> shape) { return at::zeros(shape, at::kByte); };
+  auto fault = [&](const Tensor& codes, DType type, const Tensor& exponents) {
+    const auto planes = bytes({4, 64});
+    formats::write_safetensors(path, {to_write("layer.weight", DType::U8, planes),
+                                      to_write("layer.weight_codes", type, codes),
+                                      to_write("layer.weight_exponents", DType::U8, exponents)});
+    try {
+      weights::Checkpoint(std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
+    } catch (const Error& error) {
+      return error.sentence();
+    }
+    return std::string("accepted");
+  };
+  CHECK(fault(bytes({4, 32}), DType::U8, bytes({4, 16})) == "accepted");
+  CHECK(fault(bytes({4, 31}), DType::U8, bytes({4, 16})).find("'layer.weight'") == 0);
+  CHECK(fault(bytes({4, 31}), DType::U8, bytes({4, 16})).find("[4, 32] is needed") !=
+        std::string::npos);
+  CHECK(fault(bytes({4, 32}), DType::I8, bytes({4, 16})).find("of type I8 where U8 is needed") !=
+        std::string::npos);
+  CHECK(fault(bytes({4, 32}), DType::U8, bytes({4, 18})).find("a multiple of 4") !=
+        std::string::npos);
+  std::filesystem::remove(path);
+}
