@@ -298,7 +298,7 @@ def check_order(server, client):
     assert ended == ["long", "first", "middle", "late"], ended
     client.socket.until_end("late")
     mine = other.run({"a": image("NOISE"), "out": save("a", prefix="mine")})
-    assert mine.ran == {"a", "out"}
+    assert "out" in mine.ran and mine.ran <= {"a", "out"}, mine.ran
     strangers = [m for m in other.seen if m.get("data", {}).get("prompt_id") in ("long", "first", "middle", "late")]
     assert not [m for m in strangers if m["type"] != "execution_interrupted"], strangers
 
