@@ -96,15 +96,17 @@ class Run : public CallListener {
     std::vector<std::string> needed = graph_.closure(request_.outputs);
     std::vector<CacheKey> keys;
     std::vector<std::string> owners, hits;
-    for (auto& id : needed) {
-      keys.push_back(graph_.key_of(id));
+    for (auto& id : needed)
       for (auto& [input, link] : graph_.at(id).links()) readers_[link.node].insert(id);
+    // Also of nodes that these outputs do not need: their results are to stay.
+    for (auto& [id, node] : graph_.all()) {
+      keys.push_back(graph_.key_of(id));
+      owners.push_back(graph_.owner_of(id));
     }
-    for (auto& [id, node] : graph_.all()) owners.push_back(graph_.owner_of(id));
     executor_.cache_.begin_prompt(keys, owners);
     forget_states(owners);
-    for (auto& id : needed)
-      if (executor_.cache_.find(graph_.key_of(id))) hits.push_back(id);
+    for (auto& [id, json] : request_.prompt.items())
+      if (graph_.contains(id) && executor_.cache_.find(graph_.key_of(id))) hits.push_back(id);
     report(ExecutionCached{request_.prompt_id, hits, now_ms()});
     for (auto& id : request_.outputs) {
       if (!graph_.contains(id))

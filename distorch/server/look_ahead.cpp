@@ -12,6 +12,9 @@ namespace distorch::server {
 
 namespace {
 
+/// Prompts that are through within this time are not worth the work.
+constexpr std::chrono::milliseconds kMoment(100);
+
 /// The calling thread, and those that it starts, give way to all others.
 void give_way() {
   constexpr int kNice = 15;
@@ -83,6 +86,9 @@ void LookAhead::work() {
     changed_.wait(lock, [&] { return stopping_ || (next_ && !next_->looked_at); });
     if (stopping_) return;
     auto entry = next_;
+    if (changed_.wait_until(lock, entry->since + kMoment,
+                            [&] { return stopping_ || next_ != entry; }))
+      continue;
     entry->looked_at = true;
     look_at(*entry, lock);
   }

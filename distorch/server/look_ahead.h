@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -11,8 +12,9 @@
 namespace distorch::server {
 
 /// While a prompt runs, has the runner look ahead to the one that comes next, on a thread of its
-/// own and of low priority: it is checked and planned, and its models' files are read ahead. What
-/// goes wrong there is kept as an answer and harms nothing. For any thread.
+/// own and of low priority: it is checked and planned, and its models' files are read ahead, once it
+/// has been the next one for a moment. What goes wrong there is kept as an answer and harms nothing.
+/// For any thread.
 class LookAhead {
  public:
   explicit LookAhead(PromptRunner& runner) : runner_(runner) {}
@@ -39,6 +41,7 @@ class LookAhead {
   struct Entry {
     std::shared_ptr<const Job> job;
     std::shared_ptr<RunToken> token;
+    std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
     bool looked_at = false, done = false;
     Json plan, problem;
   };

@@ -68,6 +68,24 @@ TEST_CASE("cache: ids, titles and the order of inputs do not matter, constants d
   CHECK(bench.journal.runs.size() == 7);
 }
 
+TEST_CASE("cache: a run of some outputs leaves what the others have") {
+  Bench bench;
+  Json prompt = prompt_of(kSmall);
+  prompt["4"] = {{"class_type", "Number"}, {"inputs", {{"value", 6}}}};
+  prompt["5"] = {{"class_type", "Show"}, {"inputs", {{"x", {"4", 0}}, {"tag", "t"}}}};
+  bench.run(prompt);
+  auto ran = bench.journal.runs.size();
+  RunRequest request;
+  request.prompt = prompt;
+  request.outputs = {"5"};
+  request.context = &bench.context;
+  auto result = bench.executor.run(request, bench.events);
+  CHECK(bench.events.last("execution_cached")["nodes"].dump() == R"(["1","2","3","4","5"])");
+  CHECK(result.outputs.size() == 1);
+  bench.run(prompt);
+  CHECK(bench.journal.runs.size() == ran);
+}
+
 TEST_CASE("cache: LRU keeps the last ones, none keeps nothing, release empties") {
   Json changed = prompt_of(kSmall);
   changed["2"]["inputs"]["b"] = 3;

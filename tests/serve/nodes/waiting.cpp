@@ -163,20 +163,23 @@ void add_checked(Catalog& catalog) {
 
 void add_waiting_nodes(Catalog& catalog) {
   auto add = [&](const char* name, std::vector<Input> inputs, std::function<void(Call&)> run,
-                 bool background = true) {
+                 bool background = true, std::vector<Hidden> hidden = {}) {
     inputs.insert(inputs.begin(), link("value", "*", {.extra = Json::object()}));
     catalog.add({.name = name,
                  .category = kCategory,
                  .inputs = std::move(inputs),
+                 .hidden = std::move(hidden),
                  .outputs = {"*"},
                  .background = background,
                  .run = std::move(run)});
   };
+  // It asks for its id, so that no two of them share a result.
   add("TestSleep", {number("seconds", {.def = 1.0, .min = 0.0, .max = 9999.0, .step = 0.01})},
       [](Call& call) {
         wait(call, call.number("seconds"), true);
         pass(call);
-      });
+      },
+      true, {{"unique_id", "UNIQUE_ID"}});
   add("TestAsyncError", {number("error_after", {.def = 0.1, .min = 0.0, .max = 10.0})},
       [](Call& call) {
         wait(call, call.number("error_after"));
@@ -205,6 +208,7 @@ void add_waiting_nodes(Catalog& catalog) {
                .category = kCategory,
                .inputs = {link("images", "IMAGE"),
                           number("process_time_per_item", {.def = 0.1, .min = 0.01, .max = 1.0})},
+               .hidden = {{"unique_id", "UNIQUE_ID"}},
                .outputs = {"IMAGE"},
                .background = true,
                .run = run_batch});
