@@ -33,6 +33,11 @@ TEST_CASE("model folders: recursive, sorted, merged; the first place that holds 
   ModelFolders folders(base);
   CHECK(folders.list("diffusion_models") == Names{"b.safetensors", "c.gguf", "sub/A.SAFETENSORS"});
   CHECK(folders.list("unet") == folders.list("diffusion_models"));
+  // As the add-on for GGUF files lists them: those alone, in the same places.
+  CHECK(folders.list("unet_gguf") == Names{"c.gguf"});
+  CHECK(*folders.find("unet_gguf", "c.gguf") == base / "diffusion_models" / "c.gguf");
+  touch(base / "clip" / "t5.gguf");
+  CHECK(folders.list("clip_gguf") == Names{"t5.gguf"});
   CHECK(*folders.find("diffusion_models", "b.safetensors") == base / "unet" / "b.safetensors");
   CHECK(*folders.find("unet", "sub\\A.SAFETENSORS") == base / "unet" / "sub" / "A.SAFETENSORS");
   touch(base / "outside.safetensors");
