@@ -120,33 +120,15 @@ TEST_CASE("model folders: a missing file names the folders searched and near nam
 
 TEST_CASE("model folders: the types that a server of today lists, in its order") {
   auto types = ModelFolders("models").types();
-  CHECK(types == Names{"checkpoints",
-                       "configs",
-                       "loras",
-                       "vae",
-                       "text_encoders",
-                       "diffusion_models",
-                       "clip_vision",
-                       "style_models",
-                       "embeddings",
-                       "diffusers",
-                       "vae_approx",
-                       "controlnet",
-                       "gligen",
-                       "upscale_models",
-                       "latent_upscale_models",
-                       "custom_nodes",
-                       "datasets",
-                       "hypernetworks",
-                       "photomaker",
-                       "classifiers",
-                       "model_patches",
-                       "audio_encoders",
-                       "background_removal",
-                       "frame_interpolation",
-                       "geometry_estimation",
-                       "optical_flow",
-                       "detection"});
+  CHECK(types == Names{"checkpoints", "configs", "loras", "vae", "text_encoders",
+                       "diffusion_models", "clip_vision", "style_models", "embeddings", "diffusers",
+                       "vae_approx", "controlnet", "gligen", "upscale_models",
+                       "latent_upscale_models", "custom_nodes", "datasets", "hypernetworks",
+                       "photomaker", "classifiers", "model_patches", "audio_encoders",
+                       "background_removal", "frame_interpolation", "geometry_estimation",
+                       "optical_flow", "detection",
+                       // Of the add-on for GGUF files.
+                       "unet_gguf", "clip_gguf"});
   CHECK(nodes::model_endings("datasets").empty());
   CHECK(ModelFolders("models").folders("detection") == std::vector<fs::path>{"models/detection"});
 }
