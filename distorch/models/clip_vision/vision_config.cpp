@@ -5,6 +5,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/models/clip_vision/vision_model.h"
+#include "distorch/models/tensor_size.h"
 
 namespace distorch::models::clip_vision {
 
@@ -99,7 +100,9 @@ VisionConfig vision_config(const Checkpoint& part) {
   const auto* straight = part.find("visual_projection.weight");
   const auto* transposed = straight ? nullptr : part.find("visual_projection");
   c.projection_transposed = transposed != nullptr;
-  c.projection = straight ? straight->shape.at(0) : transposed ? transposed->shape.at(1) : 0;
+  c.projection = straight     ? size_of(part, "visual_projection.weight", 0)
+                 : transposed ? size_of(part, "visual_projection", 1)
+                              : 0;
   return c;
 }
 

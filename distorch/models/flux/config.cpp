@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "distorch/base/error.h"
 #include "distorch/models/tensor_size.h"
 
 namespace distorch::models::flux {
@@ -43,7 +44,9 @@ struct Pieces {
 
 void add_swapped(Checkpoint& to, const std::string& name, const weights::Stored& stored) {
   Checkpoint halves;
-  auto half = stored.shape.at(0) / 2;
+  if (stored.shape.empty())
+    throw Error(ErrorKind::Shape, to.path(), fmt::format("'{}' is made of a scalar", name));
+  auto half = stored.shape[0] / 2;
   halves.add_rows("second", stored, half, half);
   halves.add_rows("first", stored, 0, half);
   to.add_joined(name, {*halves.find("second"), *halves.find("first")});
