@@ -66,7 +66,7 @@ std::vector<Case> fitting() {
        {{A1, {2, 4}}, {A2, {4, 2}}, {B1, {2, 4}}, {B2, {6, 2}}}},
       {"rotation", Rotation, {6, 4}, {{Blocks, {2, 3, 3}}}},
       {"butterfly", Butterfly, {8, 4}, {{Blocks, {2, 2, 4, 4}}}},
-      {"butterfly, rescaled", Butterfly, {8, 4}, {{Blocks, {1, 4, 2, 2}}, {Rescale, {8, 1}}}},
+      {"butterfly, rescaled", Butterfly, {8, 4}, {{Blocks, {3, 4, 2, 2}}, {Rescale, {8, 1}}}},
       {"difference", Difference, {6, 4}, {{Value, {6, 4}}}},
       {"difference of a vector", Difference, {6}, {{Value, {6}}}},
       {"replacement", Replacement, {6, 4}, {{Value, {24}}}},

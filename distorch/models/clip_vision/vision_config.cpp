@@ -78,8 +78,8 @@ VisionConfig vision_config(const Checkpoint& part) {
   const auto& positions = part.shape("vision_model.embeddings.position_embedding.weight");
   const auto& mlp = part.shape("vision_model.encoder.layers.0.mlp.fc1.weight");
   VisionConfig c;
-  if (patch.size() != 4 || patch[1] != 3 || positions.size() != 2 || mlp.size() != 2 ||
-      patch[0] % c.heads != 0)
+  if (patch.size() != 4 || patch[1] != 3 || positions.size() != 2 || positions[0] < 1 ||
+      mlp.size() != 2 || patch[0] % c.heads != 0)
     throw Error(ErrorKind::Format, part.path(), "holds a picture encoder of an unknown kind");
   c.width = patch[0];
   c.patch = patch[2];

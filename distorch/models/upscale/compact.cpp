@@ -83,6 +83,10 @@ UpscalePart find_compact(const Checkpoint& file) {
   const auto* slopes = file.find("body.1.weight");
   if (!first || first->shape.size() != 4 || !slopes || slopes->shape.size() != 1) return {};
   auto last = file.count("body.") - 1;
+  // A convolution and its slopes take turns; what lies behind a gap is counted by nobody.
+  if (last < 2 || file.has_prefix("body." + std::to_string(last + 2) + "."))
+    throw Error(ErrorKind::MissingWeight, file.path(),
+                "has no tensor 'body." + std::to_string(last + 1) + ".weight'");
   CompactConfig config;
   config.in_channels = size_of(file, "body.0.weight", 1);
   config.width = size_of(file, "body.0.weight", 0);

@@ -220,7 +220,7 @@ UpscalePart find_rrdb(const Checkpoint& file) {
   config.growth = size_of(part, "body.0.rdb1.conv1.weight", 0);
   config.blocks = part.count("body.");
   config.doublings = 0;
-  while (part.has(fmt::format("conv_up{}.weight", config.doublings + 1))) ++config.doublings;
+  while (part.has_prefix(fmt::format("conv_up{}.", config.doublings + 1))) ++config.doublings;
   config.unshuffle = unshuffled(config.in_channels, config.out_channels);
   config.plus = part.has("body.0.rdb1.conv1x1.weight");
   return {part, [config] { return make_rrdb(config); }};
