@@ -548,6 +548,11 @@ def refusals(w):
         (w.node("PorterDuffImageComposite", source=image, source_alpha=mask, destination=clear, destination_alpha=mask, mode="ADD"),
          "source and destination have different numbers of channels; SplitImageWithAlpha takes alpha off an image"),
     ]
+    # Without numbers, with too few dimensions and with too many.
+    for shape in ((0, 4, 8, 8), (1, 4, 0, 8), (4, 8, 8), (1, 4, 1, 2, 2, 1)):
+        link = w.latent(made(shape, lambda *_: 0.0))
+        name = w.prompt[link[0]]["inputs"]["latent"]
+        rows.append((link, f"input/{name}: holds no latent of batch, channels, (frames,) height and width, each at least 1"))
     beyond = "expression: an integer does not fit into 64 bits"
     for source, sentence in (
             ("a // 0", "expression: a division by zero"), ("a % 0", "expression: a division by zero"),
