@@ -92,9 +92,7 @@ void add_vision(Call& call, std::initializer_list<const char*> inputs,
   if (!states.empty()) tensors["clip_vision_penultimate"] = at::cat(states, 1);
 }
 
-void run_empty(Call& call) {
-  call.out(0, Value::of("LATENT", Latent{Wish(call).blank(), {}, {}}));
-}
+void run_empty(Call& call) { call.out(0, Value::of("LATENT", Latent{Wish(call).blank(), {}, {}})); }
 
 /// Source: ComfyUI comfy_extras/nodes_wan.py, WanImageToVideo.
 void run_image_to_video(Call& call) {
@@ -148,9 +146,7 @@ void run_fun_control(Call& call) {
     if (!frames.defined()) return;
     auto given = coding_of(call).encode(frames);
     auto count = std::min(given.size(2), beside.size(2));
-    beside.narrow(1, first_channel, kChannels)
-        .narrow(2, 0, count)
-        .copy_(given.narrow(2, 0, count));
+    beside.narrow(1, first_channel, kChannels).narrow(2, 0, count).copy_(given.narrow(2, 0, count));
   };
   put("start_image", kChannels);
   put("control_video", 0);

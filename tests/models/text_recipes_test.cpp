@@ -86,7 +86,50 @@ TEST_CASE("T5: the real encoder by shapes alone; UMT5's biases everywhere") {
   CHECK(config.mlp_width == 10240);
   CHECK_FALSE(config.bias_everywhere);
   t5::TextModel umt5(t5::TextConfig{.layers = 2, .bias_everywhere = true});
-  CHECK(t5::text_config(t5::text_part(shapes_only(umt5.manifest()))).bias_everywhere);
+  auto shapes = shapes_only(umt5.manifest());
+  CHECK(t5::text_config(t5::umt5_text_part(shapes)).bias_everywhere);
+  CHECK(t5::text_part(shapes).empty());
+  CHECK(t5::umt5_text_part(shapes_only(xxl.manifest())).empty());
+}
+
+TEST_CASE(
+    "UMT5: prompts by the file's own SentencePiece model, as ComfyUI and transformers encode "
+    "them") {
+  Dump dump("umt5");
+  TemporaryCheckpoint tiny(tiny_tensors({"umt5"}));
+  auto file = *tiny;
+  file.add("spiece_model",
+           *open_checkpoint(parity_folder() / "umt5.safetensors").find("spiece_model"));
+  auto json = nlohmann::json::parse(std::ifstream(parity_folder() / "umt5.json"));
+  auto part = t5::umt5_part_of("umt5xxl", t5::umt5_text_part(file), json.at("shortest"), {});
+  auto encoder = part.make(std::make_shared<Vocabularies>("/nowhere"));
+  TwiceSource source(encoder->manifest(), part.part, at::kFloat);
+  int i = 0;
+  for (const auto& c : json.at("cases")) {
+    CAPTURE(i);
+    auto batch = encoder->tokenize(c.at("prompt").get<std::string>(), nullptr);
+    auto ids = c.at("ids").get<std::vector<std::int64_t>>();
+    auto count = static_cast<std::int64_t>(ids.size());
+    CHECK(at::equal(batch.ids[0].narrow(0, 0, count), at::tensor(ids, at::kLong)));
+    CHECK(batch.mask.sum().item<double>() == doctest::Approx(static_cast<double>(count)));
+    auto got = encoder->encode(batch, {}, at::kCPU);
+    CHECK(difference(got.states, dump["states." + std::to_string(i)]) < 1e-4);
+    ++i;
+  }
+  auto recipe = text_recipe({file}, "wan");
+  CHECK(recipe.encoders.at(0).name == "umt5xxl");
+  CHECK_THROWS_WITH_AS(text_recipe({file}, "flux"), doctest::Contains("type 'flux' takes"), Error);
+}
+
+TEST_CASE("UMT5: a vocabulary that is missing or broken is named") {
+  auto tensors = tiny_tensors({"umt5"});
+  TemporaryCheckpoint without(tensors);
+  auto part = t5::umt5_part_of("umt5xxl", t5::umt5_text_part(*without), 8, {});
+  auto encoder = part.make(std::make_shared<Vocabularies>("/nowhere/clip"));
+  CHECK_THROWS_WITH_AS(encoder->tokenize(Prompt("a"), nullptr), doctest::Contains("spiece.model"),
+                       Error);
+  CHECK_THROWS_WITH_AS(tokenizers::SentencePiece("nothing of the kind", "x.model"),
+                       doctest::Contains("x.model: holds no SentencePiece model"), Error);
 }
 
 TEST_CASE("text recipes: FLUX's prompts as ComfyUI encodes them") {

@@ -121,10 +121,11 @@ struct Entrance {
       auto waves = nn::timestep_embedding(in[1].to(at::kFloat).flatten(), sinusoids).to(dtype);
       auto time = time2(nn::silu_over(time1(waves))).unflatten(0, in[1].sizes());
       auto text = text2(nn::gelu_tanh_over(text1(in[2].to(dtype))));
-      auto pictures = in[3].defined() ? (*vision)(in[3]) : Tensor();
-      return Tensors{x, time, projection(nn::silu(time)), text, pictures};
+      Tensors made = {x, time, projection(nn::silu(time)), text};
+      if (in[3].defined()) made.push_back((*vision)(in[3]));
+      return made;
     });
-    return {out[0], out[1], out[2], out[3], out[4]};
+    return {out[0], out[1], out[2], out[3], seen.defined() ? out[4] : Tensor()};
   }
 
   weights::Block block;
