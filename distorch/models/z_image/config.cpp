@@ -164,7 +164,7 @@ NextDitConfig next_dit_config(const Checkpoint& c) {
   config.mlp_width = size_of(c, first + "feed_forward.w1.weight", 0);
   config.time_width = size_of(c, "t_embedder.mlp.0.weight", 0);
   config.embedded_width = size_of(c, "t_embedder.mlp.2.weight", 0);
-  config.pads = c.has("cap_pad_token") || c.has("x_pad_token");
+  config.pads = c.has("cap_pad_token");
   for (int i = 0; i < c.count("model_patch."); ++i)
     config.patches.push_back(control_config(c.part(fmt::format("model_patch.{}.", i))));
   check_heads(c, config);
