@@ -137,7 +137,7 @@ void check(const std::vector<std::string>& dumps, const Open& open) {
     if (some.size() < 3000) some += "\n  " + what;
   MESSAGE(dumps[0] << ": " << outcome.refused << " refused, " << outcome.accepted.size()
                    << " accepted" << some);
-  CHECK(outcome.refused > 50 * static_cast<int>(outcome.accepted.size()));
+  CHECK(outcome.refused > 20 * static_cast<int>(outcome.accepted.size()));
 }
 
 }  // namespace
