@@ -84,9 +84,15 @@ class BarReporter final : public graph::EventSink {
   }
 
   std::string title() const {
+    // Whatever else the prompt has there is no title.
+    auto text_in = [](const Json& object, const char* name) -> std::string {
+      if (!object.is_object() || !object.contains(name) || !object[name].is_string()) return "";
+      return object[name].get<std::string>();
+    };
     auto at = prompt_.find(node_);
-    if (at == prompt_.end()) return node_;
-    return at->value("_meta", Json::object()).value("title", at->value("class_type", node_));
+    if (at == prompt_.end() || !at->is_object()) return node_;
+    auto title = at->contains("_meta") ? text_in((*at)["_meta"], "title") : "";
+    return title.empty() ? text_in(*at, "class_type") : title;
   }
 
   void show(const graph::Progress& event) {

@@ -14,4 +14,14 @@ std::int64_t size_of(const weights::Checkpoint& checkpoint, const std::string& n
               fmt::format("'{}' has not the {} dimensions it should have", name, dim + 1));
 }
 
+double number_in(const weights::Checkpoint& checkpoint, const std::string& name, double otherwise) {
+  const auto* stored = checkpoint.find(name);
+  if (!stored) return otherwise;
+  auto numbers = weights::read_dense(*stored, at::kDouble).reshape({-1});
+  if (numbers.numel() == 0)
+    throw Error(ErrorKind::Shape, checkpoint.path(),
+                fmt::format("'{}' should be a number and holds none", name));
+  return numbers[0].item<double>();
+}
+
 }  // namespace distorch::models

@@ -54,9 +54,9 @@ void run_load(Call& call) {
   if (!stored)
     throw Error(ErrorKind::Format, path.string(), "is no latent: it has no tensor 'latent_tensor'");
   auto samples = weights::read_tensor(*stored).to(at::kFloat);
-  if (samples.dim() < 4)
+  if (samples.dim() < 4 || samples.dim() > 5 || samples.numel() == 0)
     throw Error(ErrorKind::Shape, path.string(),
-                "holds no latent of batch, channels, height and width");
+                "holds no latent of batch, channels, (frames,) height and width, each at least 1");
   if (!file.has(kVersionTensor)) samples = samples * (1.0 / kOldScale);
   call.out(0, Value::of("LATENT", Latent{samples, {}, {}}));
 }

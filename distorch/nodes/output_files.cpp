@@ -45,6 +45,9 @@ bool is_inside(const fs::path& path, const fs::path& folder) {
 
 OutputPlace output_place(const std::string& prefix, const fs::path& output, std::int64_t width,
                          std::int64_t height) {
+  if (prefix.find('\0') != std::string::npos)
+    throw Error(ErrorKind::Usage, "filename_prefix",
+                "holds a character of the number 0, which no file's name can have");
   auto filled = fill_in(prefix, width, height);
   auto wanted = fs::path(filled).lexically_normal();
   auto root = fs::absolute(output).lexically_normal();

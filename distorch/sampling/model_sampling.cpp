@@ -1,5 +1,7 @@
 #include "distorch/sampling/model_sampling.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "distorch/base/error.h"
@@ -337,25 +339,49 @@ std::shared_ptr<const ModelSampling> discrete_sampling(const DiscreteSettings& s
   return std::make_shared<DiscreteSampling>(settings);
 }
 
+namespace {
+
+void check_levels(double sigma_min, double sigma_max) {
+  if (!(sigma_min > 0) || !(sigma_max > sigma_min) || !std::isfinite(sigma_max)) {
+    throw Error(ErrorKind::Usage, "sigma_min and sigma_max",
+                fmt::format("are {:g} and {:g}; the first has to be above 0, the second above the "
+                            "first",
+                            sigma_min, sigma_max));
+  }
+}
+
+void check_shift(double shift) {
+  if (!(shift > 0) || !std::isfinite(shift)) {
+    throw Error(ErrorKind::Usage, "shift", fmt::format("is {:g}; it has to be above 0", shift));
+  }
+}
+
+}  // namespace
+
 std::shared_ptr<const ModelSampling> continuous_edm_sampling(Prediction prediction,
                                                              double sigma_min, double sigma_max,
                                                              double sigma_data) {
+  check_levels(sigma_min, sigma_max);
   return std::make_shared<ContinuousEdmSampling>(prediction, sigma_min, sigma_max, sigma_data);
 }
 
 std::shared_ptr<const ModelSampling> continuous_v_sampling(double sigma_min, double sigma_max) {
+  check_levels(sigma_min, sigma_max);
   return std::make_shared<ContinuousVSampling>(sigma_min, sigma_max);
 }
 
 std::shared_ptr<const ModelSampling> cosmos_flow_sampling(double sigma_min, double sigma_max) {
+  check_levels(sigma_min, sigma_max);
   return std::make_shared<CosmosFlowSampling>(sigma_min, sigma_max);
 }
 
 std::shared_ptr<const ModelSampling> cascade_sampling(double shift) {
+  check_shift(shift);
   return std::make_shared<CascadeSampling>(shift);
 }
 
 std::shared_ptr<const ModelSampling> flow_sampling(double shift, double multiplier) {
+  check_shift(shift);
   return std::make_shared<FlowSampling>(shift, multiplier);
 }
 

@@ -182,7 +182,7 @@ bool discards_penultimate_sigma(std::string_view sampler) {
 Sigmas ksampler_sigmas(const ModelSampling& model, std::string_view sampler,
                        std::string_view schedule, int steps, double denoise) {
   constexpr double kWhole = 0.9999;
-  constexpr double kMostSteps = 10'000'000;  // of a schedule of which only the end is taken
+  constexpr double kMostSteps = 1'000'000;  // of a schedule of which only the end is taken
   if (denoise <= 0.0) {
     return {};
   }

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 namespace distorch::weights {
 namespace {
 
@@ -94,7 +96,7 @@ class Fit {
   Matrix of(Part part) const { return has(part) ? matrix(parts_.at(part)) : Matrix{}; }
   std::int64_t count(Part part) const { return of(part).rows * of(part).columns; }
   static Matrix product(Matrix a, Matrix b) {
-    return a.columns == b.rows ? Matrix{a.rows, b.columns} : Matrix{};
+    return a.columns == b.rows && a.columns > 0 ? Matrix{a.rows, b.columns} : Matrix{};
   }
   /// A product with a core between the factors (which are then [i, out], [j, in]) or without.
   Matrix factors(Part first, Part second, Part core) const {
@@ -110,6 +112,18 @@ class Fit {
   Matrix whole_;
   std::int64_t in_, kernel_;
 };
+
+/// Whether it can be a factor of a product: it has rows and columns, and the first of a Kronecker
+/// product no kernel.
+bool is_factor(Part part, const Shape& shape) {
+  if (part == Part::Value || part == Part::Magnitude || part == Part::Rescale) return true;
+  return shape.size() >= 2 && (part != Part::W1 || matrix(shape).columns == shape[1]);
+}
+
+bool are_factors(const PartShapes& parts) {
+  return std::all_of(parts.begin(), parts.end(),
+                     [](const auto& part) { return is_factor(part.first, part.second); });
+}
 
 bool fits(AdapterKind kind, const Fit& fit) {
   switch (kind) {
@@ -142,7 +156,7 @@ std::string misfit(AdapterKind kind, const PartShapes& parts, Shape shape, const
     shape = reshape;
   }
   Fit fit(parts, shape);
-  if (fits(kind, fit) && fit.magnitude()) return "";
+  if (are_factors(parts) && fits(kind, fit) && fit.magnitude()) return "";
   std::vector<std::string> shapes;
   for (const auto& [part, its] : parts) shapes.push_back(fmt::format("[{}]", fmt::join(its, ", ")));
   return fmt::format(

@@ -3,218 +3,15 @@
     python plain_values.py PROGRAM
 
 Every value is worked out here by loops over lists, by Python's own `str`, `re` and `eval`, and compared with what
-`distorch run` makes of a workflow with that node. Latents go in and out as .latent files (exact numbers), pictures
-as PNG (a 255th is forgiven).
+`distorch run` makes of a workflow with that node (node_runs.py).
 """
-import array
-import json
 import math
-import os
 import random
 import re
 import struct
-import subprocess
 import sys
-import tempfile
-import zlib
 
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-
-class Grid:
-    """Numbers in a row-major grid; an index is a tuple."""
-
-    def __init__(self, shape, numbers):
-        self.shape, self.numbers = tuple(shape), list(numbers)
-        assert len(self.numbers) == math.prod(self.shape), (shape, len(self.numbers))
-
-    def __getitem__(self, index):
-        place = 0
-        for size, at in zip(self.shape, index):
-            assert 0 <= at < size, (self.shape, index)
-            place = place * size + at
-        return self.numbers[place]
-
-
-def indices(shape):
-    if not shape:
-        yield ()
-        return
-    for first in range(shape[0]):
-        for rest in indices(shape[1:]):
-            yield (first, *rest)
-
-
-def made(shape, value):
-    """The grid whose number at each index is value(*index)."""
-    return Grid(shape, [value(*index) for index in indices(shape)])
-
-
-def write_latent(path, grid):
-    body = array.array("f", grid.numbers).tobytes()
-    header = json.dumps({
-        "latent_tensor": {"dtype": "F32", "shape": grid.shape, "data_offsets": [0, len(body)]},
-        "latent_format_version_0": {"dtype": "F32", "shape": [0], "data_offsets": [len(body), len(body)]},
-    }).encode()
-    header += b" " * (-len(header) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(header)) + header + body)
-
-
-def read_latent(path):
-    with open(path, "rb") as file:
-        data = file.read()
-    size = struct.unpack("<Q", data[:8])[0]
-    entry = json.loads(data[8:8 + size])["latent_tensor"]
-    first, last = entry["data_offsets"]
-    numbers = array.array("f")
-    numbers.frombytes(data[8 + size + first:8 + size + last])
-    return Grid(entry["shape"], numbers)
-
-
-def write_png(path, grid):
-    """grid [height, width, channels], whole numbers of 0 to 255."""
-    height, width, channels = grid.shape
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    row = width * channels
-    lines = b"".join(b"\0" + bytes(grid.numbers[y * row:(y + 1) * row]) for y in range(height))
-    kind = {1: 0, 3: 2, 4: 6}[channels]
-    with open(path, "wb") as file:
-        file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)) +
-                   chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
-
-
-def read_png(path):
-    with open(path, "rb") as file:
-        data = file.read()
-    at, packed = 8, b""
-    while at < len(data):
-        size, kind = struct.unpack(">I4s", data[at:at + 8])
-        content = data[at + 8:at + 8 + size]
-        if kind == b"IHDR":
-            width, height, depth, color = struct.unpack(">IIBB", content[:10])
-            assert depth == 8, depth
-            channels = {0: 1, 2: 3, 6: 4}[color]
-        if kind == b"IDAT":
-            packed += content
-        at += 12 + size
-    lines, row = zlib.decompress(packed), width * channels
-    before, numbers = [0] * row, []
-    for y in range(height):
-        way, line = lines[y * (row + 1)], list(lines[y * (row + 1) + 1:(y + 1) * (row + 1)])
-        for x in range(row):
-            left = line[x - channels] if x >= channels else 0
-            corner = before[x - channels] if x >= channels else 0
-            guess = left + before[x] - corner
-            nearest = min((left, before[x], corner), key=lambda value: abs(guess - value))
-            line[x] = (line[x] + (0, left, before[x], (left + before[x]) // 2, nearest)[way]) % 256
-        numbers += line
-        before = line
-    return Grid((height, width, channels), numbers)
-
-
-class Workflow:
-    """Nodes, and what is expected of some of their outputs."""
-
-    def __init__(self, program):
-        self.program, self.prompt, self.files, self.expected = program, {}, {}, {}
-
-    def node(self, kind, **inputs):
-        name = str(len(self.prompt) + 1)
-        self.prompt[name] = {"class_type": kind, "inputs": {key.replace("__", "."): value for key, value in inputs.items()}}
-        return [name, 0]
-
-    def latent(self, grid):
-        name = f"{len(self.files)}.latent"
-        self.files[name] = grid
-        return self.node("LoadLatent", latent=name)
-
-    def picture(self, grid):
-        name = f"{len(self.files)}.png"
-        self.files[name] = grid
-        return self.node("LoadImage", image=name)
-
-    def mask(self, grid):
-        """grid [height, width] of 0 to 255."""
-        gray = made((*grid.shape, 3), lambda y, x, c: grid[y, x])
-        return self.node("ImageToMask", image=self.picture(gray), channel="red")
-
-    def expect_text(self, link, wanted, what):
-        self.expected[self.node("PreviewAny", source=link)[0]] = (what, wanted)
-
-    def expect_latent(self, link, wanted, what):
-        self.expected[self.node("SaveLatent", samples=link, filename_prefix="x")[0]] = (what, wanted)
-
-    def expect_picture(self, link, wanted, what):
-        """wanted [height, width, channels]: 0 to 255."""
-        self.expected[self.node("SaveImage", images=link, filename_prefix="x")[0]] = (what, wanted)
-
-    def expect_mask(self, link, wanted, what):
-        """wanted [height, width]: 0 to 1."""
-        gray = made((*wanted.shape, 3), lambda y, x, c: wanted[y, x] * 255)
-        self.expect_picture(self.node("MaskToImage", mask=link), gray, what)
-
-    def run(self):
-        """The faults, one sentence each. Some nodes at a time: each event of a run names all of them."""
-        faults, nodes = [], list(self.expected)
-        for first in range(0, len(nodes), 60):
-            faults += self.run_some(nodes[first:first + 60])
-        return faults
-
-    def needed(self, nodes):
-        """The part of the workflow that these nodes need."""
-        prompt, waiting = {}, list(nodes)
-        while waiting:
-            name = waiting.pop()
-            if name not in prompt:
-                prompt[name] = self.prompt[name]
-                waiting += [value[0] for value in prompt[name]["inputs"].values() if isinstance(value, list)]
-        return prompt
-
-    def run_some(self, nodes):
-        with tempfile.TemporaryDirectory() as folder:
-            os.mkdir(os.path.join(folder, "input"))
-            for name, grid in self.files.items():
-                (write_png if name.endswith(".png") else write_latent)(os.path.join(folder, "input", name), grid)
-            with open(os.path.join(folder, "workflow.json"), "w", encoding="utf-8") as file:
-                json.dump(self.needed(nodes), file)
-            environment = dict(os.environ, CUDA_VISIBLE_DEVICES="", HOME=folder, OMP_WAIT_POLICY="passive",
-                               DISTORCH_TOKENIZERS=os.environ.get("DISTORCH_TOKENIZERS")
-                               or os.path.join(CHECKOUT, ".deps", "tokenizers", "clip"))
-            done = subprocess.run([self.program, "run", "workflow.json", "--json"], cwd=folder, env=environment,
-                                  capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                return [done.stderr]
-            events = [json.loads(line) for line in done.stdout.splitlines()]
-            shown = {event["data"]["node"]: event["data"]["output"] for event in events if event["type"] == "executed"}
-            faults = []
-            for node in nodes:
-                what, wanted = self.expected[node]
-                fault = self.compare(os.path.join(folder, "output"), shown.get(node), wanted)
-                if fault:
-                    faults.append(f"{what}: {fault}")
-            return faults
-
-    @staticmethod
-    def compare(folder, shown, wanted):
-        if not shown:
-            return "was not computed"
-        if isinstance(wanted, str):
-            got = shown["text"][0]
-            return "" if got == wanted else f"is {got!r}, not {wanted!r}"
-        if "latents" in shown:
-            got, slack = read_latent(os.path.join(folder, shown["latents"][0]["filename"])), 2e-5
-        else:
-            got, slack = read_png(os.path.join(folder, shown["images"][0]["filename"])), 1.001
-        if got.shape != wanted.shape:
-            return f"has shape {got.shape}, not {wanted.shape}"
-        for index in indices(wanted.shape):
-            if abs(got[index] - wanted[index]) > slack:
-                return f"is {got[index]} at {index}, not {wanted[index]}"
-        return ""
+from node_runs import Workflow, made
 
 
 def texts(w):
@@ -579,9 +376,214 @@ def compositing(w, chance):
         w.expect_mask([node[0], 1], made(shape, lambda y, x: 1 - sum(alphas(y, x))), f"what {name} leaves clear")
 
 
+def filters(w):
+    chance = random.Random(4)
+    height, width = 8, 9
+    shape = (height, width, 3)
+    a = made(shape, lambda *_: chance.randrange(256))
+    one = w.picture(a)
+
+    def highest(grid, size, sign):
+        reach = size // 2
+
+        def value(y, x, c):
+            near = [grid[j, i, c] for j in range(max(0, y - reach), min(height, y + reach + 1))
+                    for i in range(max(0, x - reach), min(width, x + reach + 1))]
+            return max(near) if sign > 0 else min(near)
+        return made(shape, value)
+
+    def clipped(value):
+        return min(255, max(0, value))
+
+    for size in (3, 5, 15):
+        big, small = highest(a, size, 1), highest(a, size, -1)
+        opened, closed = highest(small, size, 1), highest(big, size, -1)
+        results = {"dilate": big, "erode": small, "open": opened, "close": closed,
+                   "gradient": made(shape, lambda *i, p=big, q=small: p[i] - q[i]),
+                   "top_hat": made(shape, lambda *i, p=opened: clipped(a[i] - p[i])),
+                   "bottom_hat": made(shape, lambda *i, p=closed: clipped(p[i] - a[i]))}
+        for name, wanted in results.items():
+            w.expect_picture(w.node("Morphology", image=one, operation=name, kernel_size=size), wanted, f"{name} of {size}")
+
+    def window(radius, sigma):
+        line = [-1 + 2 * i / (2 * radius) for i in range(2 * radius + 1)]
+        bell = {(j, i): math.exp(-(line[j] ** 2 + line[i] ** 2) / (2 * sigma * sigma))
+                for j in range(2 * radius + 1) for i in range(2 * radius + 1)}
+        total = sum(bell.values())
+        return {key: value / total for key, value in bell.items()}
+
+    def convolved(radius, kernel):
+        def mirrored(at, size):
+            at = abs(at)
+            return at if at < size else 2 * (size - 1) - at
+
+        return made(shape, lambda y, x, c: clipped(sum(
+            weight * a[mirrored(y + j - radius, height), mirrored(x + i - radius, width), c] for (j, i), weight in kernel.items())))
+
+    for radius, sigma in ((1, 1.0), (3, 0.4)):
+        w.expect_picture(w.node("ImageBlur", image=one, blur_radius=radius, sigma=sigma), convolved(radius, window(radius, sigma)),
+                         f"blurred by {radius}, {sigma}")
+        for alpha in (0.0, 0.05):
+            kernel = {key: -10 * alpha * value for key, value in window(radius, sigma).items()}
+            kernel[radius, radius] += 1 - sum(kernel.values())
+            w.expect_picture(w.node("ImageSharpen", image=one, sharpen_radius=radius, sigma=sigma, alpha=alpha),
+                             convolved(radius, kernel), f"sharpened by {radius}, {sigma}, {alpha}")
+
+    def light(y, x):
+        return 0.299 * a[y, x, 0] + 0.587 * a[y, x, 1] + 0.114 * a[y, x, 2]
+
+    planes = w.node("ImageRGBToYUV", image=one)
+    w.expect_picture(planes, made(shape, lambda y, x, c: light(y, x)), "Y")
+    w.expect_picture([planes[0], 1], made(shape, lambda y, x, c: clipped((a[y, x, 2] - light(y, x)) * 0.564 + 127.5)), "U")
+    w.expect_picture([planes[0], 2], made(shape, lambda y, x, c: clipped((a[y, x, 0] - light(y, x)) * 0.713 + 127.5)), "V")
+    w.expect_picture(w.node("ImageYUVToRGB", Y=planes, U=[planes[0], 1], V=[planes[0], 2]), a, "there and back")
+    seeded = w.node("ImageAddNoise", image=one, seed=5, strength=0.0)
+    w.expect_picture(seeded, a, "noise of strength 0")
+
+
+def batches(w):
+    chance = random.Random(5)
+    shape = (6, 5, 3)
+    grids = [made(shape, lambda *_: chance.randrange(256)) for _ in range(4)]
+    links = [w.picture(grid) for grid in grids]
+    two = w.node("ImageBatch", image1=links[0], image2=links[1])
+    four = w.node("ImageBatch", image1=two, image2=w.node("ImageBatch", image1=links[2], image2=links[3]))
+    w.expect_picture(four, grids, "four in a batch")
+    for first, count in ((0, 1), (1, 2), (2, 9), (99, 1)):
+        start = min(first, 3)
+        w.expect_picture(w.node("ImageFromBatch", image=four, batch_index=first, length=count), grids[start:start + count],
+                         f"{count} from {first}")
+    w.expect_picture(w.node("RepeatImageBatch", image=two, amount=3), grids[:2] * 3, "two repeated three times")
+    for out, wanted in enumerate((5, 6, 4)):
+        w.expect_text([w.node("GetImageSize", image=four)[0], out], str(wanted), f"size {out} of the batch")
+    w.expect_picture(w.node("ImageInvert", image=four), [made(shape, lambda *i, g=grid: 255 - g[i]) for grid in grids], "all inverted")
+    # The second batch is shorter: its last picture repeats.
+    stitched = w.node("ImageStitch", image1=four, image2=two, direction="down", match_image_size=False, spacing_width=0,
+                      spacing_color="white")
+    w.expect_picture(stitched, [made((12, 5, 3), lambda y, x, c, k=k: (grids[k] if y < 6 else grids[min(k, 1)])[y % 6, x, c])
+                                for k in range(4)], "four above two")
+    for colour in (0, 0xFF8000, 0x010203, 0xFFFFFF):
+        rgb = (colour >> 16, colour >> 8 & 255, colour & 255)
+        w.expect_picture(w.node("EmptyImage", width=3, height=2, batch_size=2, color=colour),
+                         [made((2, 3, 3), lambda y, x, c, rgb=rgb: rgb[c])] * 2, f"of colour {colour:06x}")
+    alpha = made((6, 5), lambda *_: chance.randrange(256))
+    joined = w.node("JoinImageWithAlpha", image=links[0], alpha=w.mask(alpha))
+    w.expect_picture(joined, made((6, 5, 4), lambda y, x, c: grids[0][y, x, c] if c < 3 else 255 - alpha[y, x]), "with alpha")
+    split = w.node("SplitImageWithAlpha", image=joined)
+    w.expect_picture(split, grids[0], "split again")
+    w.expect_mask([split[0], 1], made((6, 5), lambda y, x: alpha[y, x] / 255), "its alpha")
+    w.expect_mask([w.node("SplitImageWithAlpha", image=links[0])[0], 1], made((6, 5), lambda y, x: 0.0), "no alpha")
+
+
+def sizes(w):
+    """Sizes that nodes work out, by the width and height of what they give."""
+    wide = w.node("EmptyImage", width=600, height=200, batch_size=1, color=0)
+    tall = w.node("EmptyImage", width=150, height=400, batch_size=1, color=0)
+
+    def expect(link, width, height, what):
+        measured = w.node("GetImageSize", image=link)
+        w.expect_text(measured, str(width), f"width, {what}")
+        w.expect_text([measured[0], 1], str(height), f"height, {what}")
+
+    for link, width, height in ((wide, 600, 200), (tall, 150, 400)):
+        for want_width, want_height in ((0, 0), (300, 0), (0, 77), (31, 17)):
+            node = w.node("ImageScale", image=link, upscale_method="area", width=want_width, height=want_height, crop="disabled")
+            if want_width == want_height == 0:
+                expect(node, width, height, "not scaled")
+            elif want_width == 0:
+                expect(node, max(1, round(width * want_height / height)), want_height, f"scaled to height {want_height}")
+            elif want_height == 0:
+                expect(node, want_width, max(1, round(height * want_width / width)), f"scaled to width {want_width}")
+            else:
+                expect(node, want_width, want_height, "scaled to both")
+        for by in (0.01, 0.505, 2.0):
+            expect(w.node("ImageScaleBy", image=link, upscale_method="nearest-exact", scale_by=by), round(width * by), round(height * by),
+                   f"scaled by {by}")
+        for largest in (50, 777):
+            scale = largest / max(width, height)
+            expect(w.node("ImageScaleToMaxDimension", image=link, upscale_method="area", largest_size=largest), round(width * scale),
+                   round(height * scale), f"largest side {largest}")
+        for millions in (0.01, 0.25):
+            scale = math.sqrt(millions * 1024 * 1024 / (width * height))
+            expect(w.node("ImageScaleToTotalPixels", image=link, upscale_method="area", megapixels=millions), round(width * scale),
+                   round(height * scale), f"{millions} million pixels")
+        expect(w.node("ResizeAndPadImage", image=link, target_width=64, target_height=48, padding_color="white", interpolation="area"),
+               64, 48, "padded")
+        expect(w.node("ImageRotate", image=link, rotation="90 degrees"), height, width, "turned")
+    for kind, channels, cell in (("EmptyLatentImage", 4, 8), ("EmptySD3LatentImage", 16, 8), ("EmptyFlux2LatentImage", 128, 16)):
+        for width, height, count in ((64, 128, 1), (96, 80, 3)):
+            w.expect_latent(w.node(kind, width=width, height=height, batch_size=count),
+                            made((count, channels, height // cell, width // cell), lambda *_: 0.0), f"{kind} {width}x{height}")
+    blank = w.node("EmptyLatentImage", width=128, height=64, batch_size=1)
+    for width, height, wanted in ((0, 0, (8, 16)), (256, 0, (16, 32)), (0, 128, (16, 32)), (72, 80, (10, 9)), (64, 8, (8, 8))):
+        w.expect_latent(w.node("LatentUpscale", samples=blank, upscale_method="nearest-exact", width=width, height=height, crop="disabled"),
+                        made((1, 4, *wanted), lambda *_: 0.0), f"latent scaled to {width}x{height}")
+
+
+def refusals(w):
+    """What nodes say to inputs that they cannot compute with: (node, the whole sentence)."""
+    image = w.node("EmptyImage", width=16, height=8, batch_size=1, color=255)
+    latent = w.node("EmptyLatentImage", width=64, height=64, batch_size=1)
+    wide_latent = w.node("EmptyLatentImage", width=64, height=128, batch_size=1)
+    other = w.node("EmptySD3LatentImage", width=64, height=64, batch_size=1)
+    mask = w.node("SolidMask", value=0.5, width=16, height=8)
+    clear = w.node("JoinImageWithAlpha", image=image, alpha=mask)
+    kinds = "the latents are of different kinds: they have 4 and 16 channels"
+    radius = "the radius is not smaller than the picture's width and height"
+    rows = [
+        (w.node("LatentAdd", samples1=latent, samples2=other), kinds),
+        (w.node("LatentBatch", samples1=latent, samples2=other), kinds),
+        (w.node("LatentCompositeMasked", destination=latent, source=other, x=0, y=0, resize_source=False), kinds),
+        (w.node("LatentConcat", samples1=latent, samples2=wide_latent, dim="x"),
+         "the latents differ in another size than the one they are joined along"),
+        (w.node("LatentUpscaleBy", samples=latent, upscale_method="area", scale_by=0.01), "resize: a picture of 0x0 cannot be made"),
+        (w.node("ImageScaleToMaxDimension", image=image, upscale_method="area", largest_size=1), "resize: a picture of 1x0 cannot be made"),
+        (w.node("ImageBlur", image=image, blur_radius=8, sigma=1.0), radius),
+        (w.node("ImageSharpen", image=image, sharpen_radius=31, sigma=1.0, alpha=1.0), radius),
+        (w.node("Canny", image=image, low_threshold=0.6, high_threshold=0.5),
+         "low_threshold is above high_threshold; it has to be the smaller one"),
+        (w.node("CropMask", mask=mask, x=16, y=0, width=4, height=4), "the part that is cut out lies outside the mask"),
+        (w.node("CropMask", mask=mask, x=0, y=8, width=4, height=4), "the part that is cut out lies outside the mask"),
+        (w.node("ImageToMask", image=image, channel="alpha"), "the image has no channel 'alpha'"),
+        (w.node("PorterDuffImageComposite", source=image, source_alpha=mask, destination=clear, destination_alpha=mask, mode="ADD"),
+         "source and destination have different numbers of channels; SplitImageWithAlpha takes alpha off an image"),
+    ]
+    # Without numbers, with too few dimensions and with too many.
+    for shape in ((0, 4, 8, 8), (1, 4, 0, 8), (4, 8, 8), (1, 4, 1, 2, 2, 1)):
+        link = w.latent(made(shape, lambda *_: 0.0))
+        name = w.prompt[link[0]]["inputs"]["latent"]
+        rows.append((link, f"input/{name}: holds no latent of batch, channels, (frames,) height and width, each at least 1"))
+    beyond = "expression: an integer does not fit into 64 bits"
+    for source, sentence in (
+            ("a // 0", "expression: a division by zero"), ("a % 0", "expression: a division by zero"),
+            ("b", "expression: 'b' is no value here (there are: a)"), ("a +", "expression: a number is missing at character 4 of 'a +'"),
+            ("(a", "expression: a closing bracket is missing at character 3 of '(a'"), ("9223372036854775807 + a", beyond),
+            ("int(1e30)", beyond), ("a << 70", beyond), ("a << -1", "expression: a shift by less than nothing"),
+            ("sqrt(-a)", "expression: a square root of a negative number"), ("log(0)", "expression: a logarithm of what is not above zero"),
+            ("a a", "expression: something that does not belong there at character 3 of 'a a'"),
+            ("1e308*10", "the expression's value is not finite"), ("min()", "expression: 'min' does not take 0 values")):
+        rows.append((w.node("ComfyMathExpression", expression=source, values__a=constant(w, 1)), sentence))
+    for text, sentence in (("twelve", "'twelve' is no number"), ("", "'' is no number"), ("1 2", "'1 2' is no number"),
+                           ("0x10", "'0x10' is no number"), ("1e30", "1e+30 does not fit into a whole number of 64 bits")):
+        rows.append((w.node("ComfyNumberConvert", value=w.node("PrimitiveString", value=text)), sentence))
+    for pattern, put, sentence in (
+            ("(a", "", "regular expression: a bracket is not closed (at character 2)"),
+            ("*a", "", "regular expression: nothing to repeat (at character 0)"),
+            ("[a", "", "regular expression: a class of characters is not closed (at character 2)"),
+            ("[z-a]", "", "regular expression: a bad range of characters (at character 4)"),
+            ("a", "\\5", "replacement: it names a group that the pattern does not have"),
+            ("a", "\\g<n>", "replacement: it names a group that the pattern does not have")):
+        rows.append((w.node("RegexReplace", string="abc", regex_pattern=pattern, replace=put), sentence))
+    return rows
+
+
 def main():
-    failed = False
-    for group in (texts, expressions, numbers, latents, masks, pictures):
+    workflow = Workflow(sys.argv[1])
+    rows = refusals(workflow)
+    faults = [f"{said!r}, not {wanted!r}" for link, wanted in rows if (said := workflow.refusal(link)) != wanted]
+    print(f"refusals: {len(rows)}, {len(faults)} wrong", *faults, sep="\n  ")
+    failed = bool(faults)
+    for group in (texts, expressions, numbers, latents, masks, pictures, filters, batches, sizes):
         workflow = Workflow(sys.argv[1])
         group(workflow)
         faults = workflow.run()

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "distorch/base/error.h"
 #include "distorch/sampling/schedules.h"
@@ -235,4 +236,32 @@ TEST_CASE("schedules: a denoise of almost nothing is refused, not reckoned for h
       CHECK(error.sentence().find("makes 20 steps the end of ") != std::string::npos);
     }
   }
+}
+
+TEST_CASE("model sampling: levels that are none and shifts of nothing are refused by name") {
+  auto refused = [](auto make) -> std::string {
+    try {
+      make();
+    } catch (const Error& error) {
+      CHECK((error.kind() == ErrorKind::Usage));
+      return error.what();
+    }
+    return "accepted";
+  };
+  const double infinite = std::numeric_limits<double>::infinity();
+  for (auto [low, high] : {std::pair(0.0, 1.0), std::pair(-1.0, 1.0), std::pair(2.0, 1.0),
+                           std::pair(1.0, 1.0), std::pair(1.0, infinite)}) {
+    const std::string start = "sigma_min and sigma_max: are ";
+    CHECK(refused([&] {
+            continuous_edm_sampling(Prediction::Edm, low, high, 1);
+          }).starts_with(start));
+    CHECK(refused([&] { continuous_v_sampling(low, high); }).starts_with(start));
+    CHECK(refused([&] { cosmos_flow_sampling(low, high); }).starts_with(start));
+  }
+  for (double shift : {0.0, -1.0, infinite}) {
+    CHECK(refused([&] { flow_sampling(shift); }).starts_with("shift: is "));
+    CHECK(refused([&] { cascade_sampling(shift); }).starts_with("shift: is "));
+  }
+  CHECK(refused([&] { flow_sampling(1e-3); }) == "accepted");
+  CHECK(refused([&] { continuous_v_sampling(1e-3, 2e-3); }) == "accepted");
 }

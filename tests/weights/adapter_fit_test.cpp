@@ -66,7 +66,7 @@ std::vector<Case> fitting() {
        {{A1, {2, 4}}, {A2, {4, 2}}, {B1, {2, 4}}, {B2, {6, 2}}}},
       {"rotation", Rotation, {6, 4}, {{Blocks, {2, 3, 3}}}},
       {"butterfly", Butterfly, {8, 4}, {{Blocks, {2, 2, 4, 4}}}},
-      {"butterfly, rescaled", Butterfly, {8, 4}, {{Blocks, {1, 4, 2, 2}}, {Rescale, {8, 1}}}},
+      {"butterfly, rescaled", Butterfly, {8, 4}, {{Blocks, {3, 4, 2, 2}}, {Rescale, {8, 1}}}},
       {"difference", Difference, {6, 4}, {{Value, {6, 4}}}},
       {"difference of a vector", Difference, {6}, {{Value, {6}}}},
       {"replacement", Replacement, {6, 4}, {{Value, {24}}}},
@@ -168,4 +168,23 @@ TEST_CASE("adapter: nothing changes at strength 0, unless it replaces or widens"
     CHECK_FALSE(Adapter{.kind = kind, .reshape = {2, 2}, .strength = 0}.is_nothing());
   }
   CHECK_FALSE(Adapter{.kind = Replacement, .strength = 0}.is_nothing());
+}
+
+TEST_CASE(
+    "adapter shapes: factors have a rank, rows and columns, and the first Kronecker one no "
+    "kernel") {
+  auto refused = [](AdapterKind kind, const Shape& weight, const PartShapes& parts) {
+    return !misfit(kind, parts, weight).empty();
+  };
+  CHECK(refused(LowRank, {6, 4}, {{Up, {6, 0}}, {Down, {0, 4}}}));
+  CHECK(refused(LowRank, {6, 4}, {{Up, {6}}, {Down, {1, 4}}}));
+  CHECK(refused(LowRank, {1, 4}, {{Up, {}}, {Down, {1, 4}}}));
+  CHECK(refused(Hadamard, {6, 4}, {{W1a, {6, 0}}, {W1b, {0, 4}}, {W2a, {6, 3}}, {W2b, {3, 4}}}));
+  CHECK(refused(Kronecker, {6, 4}, {{W1, {}}, {W2, {6, 4}}}));
+  CHECK(refused(Kronecker, {6, 4}, {{W1, {6}}, {W2, {1, 4}}}));
+  CHECK(refused(Kronecker, {6, 4}, {{W1, {6, 4}}, {W2, {}}}));
+  CHECK(refused(Kronecker, {6, 4, 3, 3}, {{W1, {1, 1, 3, 3}}, {W2, {6, 4}}}));
+  CHECK(refused(Kronecker, {6, 4}, {{W1a, {2, 0}}, {W1b, {0, 2}}, {W2, {3, 2}}}));
+  CHECK_FALSE(refused(Kronecker, {6, 4}, {{W1, {1, 1}}, {W2, {6, 4}}}));
+  CHECK_FALSE(refused(Kronecker, {6, 4, 3, 3}, {{W1, {2, 2, 1, 1}}, {W2, {3, 2, 3, 3}}}));
 }

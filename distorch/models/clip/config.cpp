@@ -106,6 +106,8 @@ TextConfig text_config(const Checkpoint& part, TextKind kind) {
   if (tokens.size() != 2 || mlp.size() != 2 || positions.size() != 2)
     throw Error(ErrorKind::Shape, part.path(),
                 "holds a text encoder whose embeddings or layers are no matrices");
+  if (tokens[0] < 1 || positions[0] < 1)
+    throw Error(ErrorKind::Shape, part.path(), "holds a text encoder without words or positions");
   c.vocabulary = tokens[0];
   c.width = tokens[1];
   c.heads = std::max<std::int64_t>(1, c.width / 64);

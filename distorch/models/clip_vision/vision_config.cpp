@@ -5,6 +5,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/models/clip_vision/vision_model.h"
+#include "distorch/models/tensor_size.h"
 
 namespace distorch::models::clip_vision {
 
@@ -77,8 +78,8 @@ VisionConfig vision_config(const Checkpoint& part) {
   const auto& positions = part.shape("vision_model.embeddings.position_embedding.weight");
   const auto& mlp = part.shape("vision_model.encoder.layers.0.mlp.fc1.weight");
   VisionConfig c;
-  if (patch.size() != 4 || patch[1] != 3 || positions.size() != 2 || mlp.size() != 2 ||
-      patch[0] % c.heads != 0)
+  if (patch.size() != 4 || patch[1] != 3 || positions.size() != 2 || positions[0] < 1 ||
+      mlp.size() != 2 || patch[0] % c.heads != 0)
     throw Error(ErrorKind::Format, part.path(), "holds a picture encoder of an unknown kind");
   c.width = patch[0];
   c.patch = patch[2];
@@ -99,7 +100,9 @@ VisionConfig vision_config(const Checkpoint& part) {
   const auto* straight = part.find("visual_projection.weight");
   const auto* transposed = straight ? nullptr : part.find("visual_projection");
   c.projection_transposed = transposed != nullptr;
-  c.projection = straight ? straight->shape.at(0) : transposed ? transposed->shape.at(1) : 0;
+  c.projection = straight     ? size_of(part, "visual_projection.weight", 0)
+                 : transposed ? size_of(part, "visual_projection", 1)
+                              : 0;
   return c;
 }
 

@@ -45,7 +45,7 @@ Place place_of(const AdapterConfig& c, int stage) {
 
 std::int64_t size_at(const Checkpoint& c, const std::string& name, std::size_t dim) {
   const auto& shape = c.shape(name);
-  if (shape.size() == 4) return shape[dim];
+  if (shape.size() == 4 && shape[dim] > 0) return shape[dim];
   throw Error(ErrorKind::Shape, c.path(), fmt::format("'{}' is no convolution's weight", name));
 }
 
@@ -167,6 +167,10 @@ AdapterConfig adapter_config(const Checkpoint& c) {
   config.in_channels = size_at(c, "conv_in.weight", 1);
   config.for_xl = config.in_channels == 256 || config.in_channels == 768;
   if (config.for_xl) config.unshuffle = 16;
+  if (config.in_channels % (config.unshuffle * config.unshuffle) != 0)
+    throw Error(ErrorKind::Shape, c.path(),
+                fmt::format("holds an adapter of {} numbers a cell, which are no {}x{} pixels",
+                            config.in_channels, config.unshuffle, config.unshuffle));
   config.kernel = size_at(c, "body.0.block2.weight", 2);
   for (int i = 0; i + 1 < c.count("body."); i += 2)
     config.channels.push_back(size_at(c, fmt::format("body.{}.block1.weight", i), 0));

@@ -21,7 +21,7 @@ ControlNetConfig control_net_config(const Checkpoint& c) {
   config.hint_widths.push_back(size_of(c, "input_hint_block.0.weight", 1));
   for (int i = 0; i < hint_convolutions; ++i)
     config.hint_widths.push_back(size_of(c, fmt::format("input_hint_block.{}.weight", 2 * i), 0));
-  if (c.has("control_add_embedding.linear_1.weight")) {
+  if (c.has_prefix("control_add_embedding.")) {
     config.types = size_of(c, "task_embedding", 0);
     config.type_width = size_of(c, "task_embedding", 1);
     config.type_layers = c.count("transformer_layes.");

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "distorch/base/error.h"
 #include "distorch/models/tensor_size.h"
 
 namespace distorch::models::flux {
@@ -43,7 +44,9 @@ struct Pieces {
 
 void add_swapped(Checkpoint& to, const std::string& name, const weights::Stored& stored) {
   Checkpoint halves;
-  auto half = stored.shape.at(0) / 2;
+  if (stored.shape.empty())
+    throw Error(ErrorKind::Shape, to.path(), fmt::format("'{}' is made of a scalar", name));
+  auto half = stored.shape[0] / 2;
   halves.add_rows("second", stored, half, half);
   halves.add_rows("first", stored, 0, half);
   to.add_joined(name, {*halves.find("second"), *halves.find("first")});
@@ -175,15 +178,16 @@ Config config_of(const Checkpoint& tensors) {
   c.in_channels = size("img_in.weight", 1) / (c.patch * c.patch);
   c.out_channels = size("final_layer.linear.weight", 0) / (c.patch * c.patch);
   c.context_width = size("txt_in.weight", 1);
-  c.vector_width =
-      tensors.has("vector_in.in_layer.weight") ? size("vector_in.in_layer.weight", 1) : 0;
-  c.guidance = tensors.has("guidance_in.in_layer.weight");
+  c.vector_width = tensors.has_prefix("vector_in.") ? size("vector_in.in_layer.weight", 1) : 0;
+  c.guidance = tensors.has_prefix("guidance_in.");
   c.head = size("double_blocks.0.img_attn.norm.key_norm.scale", 0);
   c.depth = tensors.count("double_blocks.");
   c.single_depth = tensors.count("single_blocks.");
   c.mlp = size("double_blocks.0.img_mlp.2.weight", 1);
-  c.qkv_bias = tensors.has("double_blocks.0.img_attn.qkv.bias");
-  c.bias = tensors.has("img_in.bias");
+  // Two of each, so that one that is missing is missed.
+  c.qkv_bias = tensors.has("double_blocks.0.img_attn.qkv.bias") ||
+               tensors.has("double_blocks.0.txt_attn.qkv.bias");
+  c.bias = tensors.has("img_in.bias") || tensors.has("txt_in.bias");
   c.shared_modulation = c.gated_mlp = second;
   c.axes = axes_of(c.head, second);
   if (second) {

@@ -107,9 +107,9 @@ bool is_fun_control_net(const Checkpoint& file) {
 
 control::Merged fun_control_over(const Checkpoint& file, const Checkpoint& model) {
   auto width = size_of(file, "control_img_in.weight", 0);
-  const auto* in = model.find("img_in.weight");
-  if (!in || !model.has("txt_norm.weight") || !model.has("transformer_blocks.0.img_mod.1.weight") ||
-      in->shape.at(0) != width)
+  if (!model.has("img_in.weight") || !model.has("txt_norm.weight") ||
+      !model.has("transformer_blocks.0.img_mod.1.weight") ||
+      size_of(model, "img_in.weight", 0) != width)
     throw Error(ErrorKind::Usage, file.path(),
                 fmt::format("is a ControlNet for Qwen-Image of width {}, which {} is not", width,
                             model.path()));

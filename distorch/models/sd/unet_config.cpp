@@ -45,7 +45,7 @@ void read_up(const Checkpoint& c, UNetConfig& config) {
 }
 
 void read_middle(const Checkpoint& c, UNetConfig& config) {
-  if (c.has("middle_block.1.proj_in.weight"))
+  if (c.has_prefix("middle_block.1."))
     config.depth_middle = depth_at(c, "middle_block");
   else
     config.depth_middle = c.has("middle_block.0.in_layers.0.weight") ? -1 : -2;
@@ -144,7 +144,7 @@ UNetConfig encoder_config(const Checkpoint& encoder) {
   config.in_channels = size_of(encoder, "input_blocks.0.0.weight", 1);
   config.out_channels = 0;
   config.time_width = size_of(encoder, "time_embed.0.weight", 0);
-  if (encoder.has("label_emb.0.0.weight"))
+  if (encoder.has_prefix("label_emb."))
     config.vector_width = size_of(encoder, "label_emb.0.0.weight", 1);
   read_down(encoder, config);
   read_middle(encoder, config);

@@ -30,7 +30,7 @@ class Sd2 : public sd::UNetFamily {
 
 std::unique_ptr<const Family> detect(const Checkpoint& below, const Checkpoint&) {
   auto unet = sd::unet_tensors(below);
-  if (unet.empty() || unet.has("label_emb.0.0.weight") || sd::has_linear_projection(unet) != true)
+  if (unet.empty() || unet.has_prefix("label_emb.") || sd::has_linear_projection(unet) != true)
     return nullptr;
   return std::make_unique<Sd2>(std::move(unet));
 }

@@ -1,6 +1,7 @@
 #include "distorch/models/sd3/config.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <array>
 #include <cmath>
@@ -59,7 +60,11 @@ constexpr const char* kPositions = "pos_embed";
 /// The table of positions [1, N, width] as [N, width], of which rows can be read.
 void flatten_positions(Checkpoint& mmdit) {
   const auto* found = mmdit.find(kPositions);
-  if (!found || found->shape.size() != 3 || found->shape[0] != 1) return;
+  if (!found || found->shape.size() == 2) return;
+  if (found->shape.size() != 3 || found->shape[0] != 1)
+    throw Error(ErrorKind::Shape, mmdit.path(),
+                fmt::format("'{}' has shape [{}] where [1, positions, width] is needed", kPositions,
+                            fmt::join(found->shape, ", ")));
   auto stored = *found;
   stored.shape.erase(stored.shape.begin());
   mmdit.add(kPositions, stored);
@@ -128,7 +133,7 @@ MmditConfig mmdit_config(const Checkpoint& c) {
         size_of(c, "final_layer.linear.weight", 0) / (config.patch * config.patch);
   auto positions = c.has(kPositions) ? size_of(c, kPositions, 0) : 0;
   config.positions = std::llround(std::sqrt(static_cast<double>(positions)));
-  config.qk_norm = c.has(first + "attn.ln_q.weight");
+  config.qk_norm = c.has(first + "attn.ln_q.weight") || c.has(first + "attn.ln_k.weight");
   config.split_qkv = c.has(first + "attn.q.weight");
   config.scale_first = config.split_qkv;
   for (std::int64_t i = 0; i < config.blocks; ++i)

@@ -181,9 +181,9 @@ control::Merged large_control_over(const Checkpoint& file, const Checkpoint& mod
     throw Error(ErrorKind::Format, file.path(),
                 "holds a ControlNet of SD3.5 that is none of those for the large model, which are "
                 "the ones that are known");
-  const auto* vector = model.find("y_embedder.mlp.0.weight");
-  if (!vector || !model.has("joint_blocks.0.x_block.mlp.fc1.weight") ||
-      vector->shape.at(0) != width)
+  if (!model.has("y_embedder.mlp.0.weight") ||
+      !model.has("joint_blocks.0.x_block.mlp.fc1.weight") ||
+      size_of(model, "y_embedder.mlp.0.weight", 0) != width)
     throw Error(
         ErrorKind::Usage, file.path(),
         fmt::format("is a ControlNet for SD3.5 of width {}, which {} is not", width, model.path()));
@@ -211,9 +211,7 @@ std::unique_ptr<control::ControlNetwork> make_large_control_net(const Checkpoint
     throw Error(ErrorKind::Shape, part.path(),
                 fmt::format("holds a ControlNet of width {}, which is no multiple of {}", c.width,
                             kHeadWidth));
-  auto kind = 0.0;
-  if (const auto* type = part.find(kType))
-    kind = weights::read_dense(*type, at::kFloat).reshape({-1})[0].item<double>();
+  auto kind = number_in(part, kType, 0.0);
   using Kind = LargeControlNet::Kind;
   return std::make_unique<LargeControlNet>(c, kind == 1.0   ? Kind::Canny
                                               : kind == 2.0 ? Kind::Depth

@@ -3,6 +3,7 @@
 #include "distorch/models/clip/recipes.h"
 #include "distorch/models/latent_formats.h"
 #include "distorch/models/sd/unet_family.h"
+#include "distorch/models/tensor_size.h"
 #include "distorch/nn/embedding.h"
 
 namespace distorch::models::sdxl {
@@ -14,12 +15,6 @@ namespace {
 
 constexpr std::int64_t kPooledWidth = 1280;  // of OpenCLIP-G
 constexpr std::int64_t kSizeWidth = 256;     // of the embedding of one number
-
-double number_in(const Checkpoint& file, const std::string& name, double otherwise) {
-  const auto* stored = file.find(name);
-  return stored ? weights::mapped_tensor(*stored).to(at::kDouble).reshape({-1})[0].item<double>()
-                : otherwise;
-}
 
 /// What a checkpoint's training was, told by marks beside its weights. Source: ComfyUI
 /// comfy/supported_models.py, SDXL.model_type.

@@ -65,12 +65,6 @@ Tensor through(const std::vector<Residual>& blocks, Tensor h) {
   return h;
 }
 
-double number_in(const Checkpoint& file, const char* name, double otherwise) {
-  const auto* stored = file.find(name);
-  return stored ? weights::read_dense(*stored, at::kFloat).reshape({-1})[0].item<double>()
-                : otherwise;
-}
-
 }  // namespace
 
 struct Autoencoder::Encoder {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "distorch/base/error.h"
+#include "distorch/models/tensor_size.h"
 #include "distorch/nn/conv.h"
 
 namespace distorch::models::upscale {
@@ -82,11 +83,15 @@ UpscalePart find_compact(const Checkpoint& file) {
   const auto* slopes = file.find("body.1.weight");
   if (!first || first->shape.size() != 4 || !slopes || slopes->shape.size() != 1) return {};
   auto last = file.count("body.") - 1;
+  // A convolution and its slopes take turns; what lies behind a gap is counted by nobody.
+  if (last < 2 || file.has_prefix("body." + std::to_string(last + 2) + "."))
+    throw Error(ErrorKind::MissingWeight, file.path(),
+                "has no tensor 'body." + std::to_string(last + 1) + ".weight'");
   CompactConfig config;
-  config.in_channels = first->shape[1];
-  config.width = first->shape[0];
+  config.in_channels = size_of(file, "body.0.weight", 1);
+  config.width = size_of(file, "body.0.weight", 0);
   config.convolutions = (last - 2) / 2;
-  if (!read_scale(file.shape("body." + std::to_string(last) + ".weight").at(0), config))
+  if (!read_scale(size_of(file, "body." + std::to_string(last) + ".weight", 0), config))
     throw Error(ErrorKind::Format, file.path(),
                 "has a last layer that fits no scale of a RealESRGAN compact model");
   return {file, [config] { return make_compact(config); }};

@@ -6,6 +6,8 @@
 #include <array>
 #include <optional>
 
+#include "distorch/base/error.h"
+#include "distorch/models/tensor_size.h"
 #include "distorch/models/upscale/framed_network.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
@@ -314,8 +316,9 @@ class Dat final : public FramedNetwork<DatConfig, Group> {
 
 std::int64_t heads_of(const Checkpoint& file, int group) {
   auto blocks = fmt::format("layers.{}.blocks.", group);
-  if (const auto* heads = file.find(blocks + "1.attn.temperature")) return heads->shape.at(0);
-  return 2 * file.shape(blocks + "0.attn.attns.0.pos.pos3.2.weight").at(0);
+  const auto temperature = blocks + "1.attn.temperature";
+  if (file.has(temperature)) return size_of(file, temperature, 0);
+  return 2 * size_of(file, blocks + "0.attn.attns.0.pos.pos3.2.weight", 0);
 }
 
 }  // namespace
@@ -331,9 +334,13 @@ UpscalePart find_dat(const Checkpoint& file) {
     return {};
   DatConfig c;
   c.frame = frame_of(file);
-  c.inner = file.shape(first + "ffn.fc1.weight").at(0);
-  c.position_width = file.shape(first + "attn.attns.0.pos.pos_proj.weight").at(0);
+  c.inner = size_of(file, first + "ffn.fc1.weight", 0);
+  c.position_width = size_of(file, first + "attn.attns.0.pos.pos_proj.weight", 0);
   c.qkv_bias = file.has(first + "attn.qkv.bias");
+  if (size_of(file, first + "attn.attns.0.rpe_biases", 1) != 2 || distances->shape.size() != 2)
+    throw Error(ErrorKind::Shape, file.path(),
+                fmt::format("'{}attn.attns.0.rpe_biases' is no list of pairs", first));
+  size_of(file, first + "attn.attns.0.rpe_biases", 0);
   // The last entry of the list of distances is the largest: one less than the window's sides.
   auto largest = weights::read_dense(*distances, at::kFloat).reshape({-1, 2})[-1];
   c.window = {static_cast<std::int64_t>(largest[0].item<float>()) + 1,

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "distorch/models/tensor_size.h"
 #include "distorch/models/upscale/framed_network.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
@@ -236,17 +237,17 @@ UpscalePart find_hat(const Checkpoint& file) {
     return {};
   HatConfig c;
   c.frame = frame_of(file);
-  c.mlp_width = file.shape(first + "mlp.fc1.weight").at(0);
-  c.overlap_mlp_width = file.shape("layers.0." + overlap + "mlp.fc1.weight").at(0);
-  c.squeezed = file.shape(first + "conv_block.cab.0.weight").at(0);
-  c.attention_width = file.shape(first + "conv_block.cab.3.attention.1.weight").at(0);
-  c.window = root(file.shape("relative_position_index_SA").at(0));
-  c.surrounding = root(file.shape("relative_position_index_OCA").at(1));
+  c.mlp_width = size_of(file, first + "mlp.fc1.weight", 0);
+  c.overlap_mlp_width = size_of(file, "layers.0." + overlap + "mlp.fc1.weight", 0);
+  c.squeezed = size_of(file, first + "conv_block.cab.0.weight", 0);
+  c.attention_width = size_of(file, first + "conv_block.cab.3.attention.1.weight", 0);
+  c.window = root(size_of(file, "relative_position_index_SA", 0));
+  c.surrounding = root(size_of(file, "relative_position_index_OCA", 1));
   c.qkv_bias = file.has(first + "attn.qkv.bias");
   for (int i = 0, groups = file.count("layers."); i < groups; ++i) {
     auto group = fmt::format("layers.{}.", i);
     c.depths.push_back(file.count(group + "residual_group.blocks."));
-    c.heads.push_back(file.shape(group + overlap + "relative_position_bias_table").at(1));
+    c.heads.push_back(size_of(file, group + overlap + "relative_position_bias_table", 1));
   }
   return {file, [c] { return make_hat(c); }};
 }

@@ -6,6 +6,7 @@
 #include <optional>
 #include <regex>
 
+#include "distorch/models/tensor_size.h"
 #include "distorch/nn/conv.h"
 
 namespace distorch::models::upscale {
@@ -158,7 +159,7 @@ class Rrdb : public UpscaleNetwork {
 std::string current_name(const std::string& name, int last, int blocks) {
   static const std::regex dense(
       "(?:model\\.1\\.sub|RRDB_trunk)\\.(\\d+)\\.RDB(\\d)\\.conv(1x1|\\d)(?:\\.0)?\\.(.*)");
-  static const std::regex layer("model\\.(\\d+)\\.(weight|bias)");
+  static const std::regex layer("model\\.(\\d{1,6})\\.(weight|bias)");
   static const std::regex renamed("(trunk_conv|upconv(\\d)|HRconv)\\.(weight|bias)");
   std::smatch match;
   if (std::regex_match(name, match, dense))
@@ -212,15 +213,14 @@ UpscalePart find_rrdb(const Checkpoint& file) {
                file.has("body.0.rdb1.conv1.weight") || file.has("RRDB_trunk.0.RDB1.conv1.weight");
   if (!known) return {};
   auto part = with_current_names(file);
-  const auto &first = part.shape("conv_first.weight"), &last = part.shape("conv_last.weight");
   RrdbConfig config;
-  config.width = first.at(0);
-  config.in_channels = first.at(1);
-  config.out_channels = last.at(0);
-  config.growth = part.shape("body.0.rdb1.conv1.weight").at(0);
+  config.width = size_of(part, "conv_first.weight", 0);
+  config.in_channels = size_of(part, "conv_first.weight", 1);
+  config.out_channels = size_of(part, "conv_last.weight", 0);
+  config.growth = size_of(part, "body.0.rdb1.conv1.weight", 0);
   config.blocks = part.count("body.");
   config.doublings = 0;
-  while (part.has(fmt::format("conv_up{}.weight", config.doublings + 1))) ++config.doublings;
+  while (part.has_prefix(fmt::format("conv_up{}.", config.doublings + 1))) ++config.doublings;
   config.unshuffle = unshuffled(config.in_channels, config.out_channels);
   config.plus = part.has("body.0.rdb1.conv1x1.weight");
   return {part, [config] { return make_rrdb(config); }};

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "distorch/models/tensor_size.h"
 #include "distorch/models/upscale/framed_network.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
@@ -140,12 +141,12 @@ UpscalePart find_swin_ir(const Checkpoint& file) {
   SwinIrConfig c;
   c.frame = frame_of(part);
   c.unshuffle = file.has("conv_first.1.weight") ? root(c.frame.in_channels / 3) : 1;
-  c.mlp_width = part.shape(first + "mlp.fc1.bias").at(0);
-  c.window = root(part.shape(first + "attn.relative_position_index").at(0));
+  c.mlp_width = size_of(part, first + "mlp.fc1.bias", 0);
+  c.window = root(size_of(part, first + "attn.relative_position_index", 0));
   for (int i = 0, groups = part.count("layers."); i < groups; ++i) {
     auto group = fmt::format("layers.{}.residual_group.blocks.", i);
     c.depths.push_back(part.count(group));
-    c.heads.push_back(part.shape(group + "0.attn.relative_position_bias_table").at(1));
+    c.heads.push_back(size_of(part, group + "0.attn.relative_position_bias_table", 1));
   }
   return {part, [c] { return make_swin_ir(c); }};
 }

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "distorch/models/tensor_size.h"
+
 namespace distorch::models::upscale {
 
 using at::Tensor;
@@ -151,11 +153,10 @@ std::int64_t root(std::int64_t square) {
 
 Frame frame_of(const Checkpoint& file) {
   Frame c;
-  const auto& entry = file.shape("conv_first.weight");
-  c.width = entry.at(0);
-  c.in_channels = entry.at(1);
-  const auto* last = file.find("conv_last.weight");
-  c.out_channels = last ? last->shape.at(0) : c.in_channels;
+  c.width = size_of(file, "conv_first.weight", 0);
+  c.in_channels = size_of(file, "conv_first.weight", 1);
+  c.out_channels =
+      file.has("conv_last.weight") ? size_of(file, "conv_last.weight", 0) : c.in_channels;
   c.residual = file.has("conv_after_body.weight")     ? Residual::One
                : file.has("conv_after_body.4.weight") ? Residual::Narrow
                                                       : Residual::None;
@@ -166,17 +167,17 @@ Frame frame_of(const Checkpoint& file) {
   } else if (file.has("conv_before_upsample.0.weight")) {
     c.exit = PixelExit::Shuffle;
     for (int i = 0; file.has(fmt::format("upsample.{}.weight", i)); i += 2) {
-      const auto& shape = file.shape(fmt::format("upsample.{}.weight", i));
-      c.scale *= root(shape.at(0) / shape.at(1));
+      const auto name = fmt::format("upsample.{}.weight", i);
+      c.scale *= root(size_of(file, name, 0) / size_of(file, name, 1));
     }
   } else if (file.has("upsample.0.weight")) {
     c.exit = PixelExit::Direct;
-    c.scale = root(file.shape("upsample.0.weight").at(0) / c.out_channels);
+    c.scale = root(size_of(file, "upsample.0.weight", 0) / c.out_channels);
   } else {
     c.exit = PixelExit::Repair;
   }
   if (file.has("conv_before_upsample.0.weight"))
-    c.features = file.shape("conv_before_upsample.0.weight").at(0);
+    c.features = size_of(file, "conv_before_upsample.0.weight", 0);
   return c;
 }
 

@@ -116,9 +116,9 @@ VaeConfig vae_config(const Checkpoint& vae) {
   c.res_blocks = vae.count("encoder.down.0.block.");
   c.image_channels = size_of(vae, "encoder.conv_in.weight", 1);
   c.z_channels = size_of(vae, "decoder.conv_in.weight", 1);
-  c.quant = vae.has("post_quant_conv.weight");
+  c.quant = vae.has_prefix("post_quant_conv.");
   c.latent_channels = c.quant ? size_of(vae, "post_quant_conv.weight", 1) : c.z_channels;
-  c.normalized_patches = vae.has("bn.running_mean");
+  c.normalized_patches = vae.has_prefix("bn.");
   constexpr std::int64_t norm_groups = 32;
   auto all = c.channels;
   all.insert(all.end(), c.decoder_channels.begin(), c.decoder_channels.end());
