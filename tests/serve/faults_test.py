@@ -242,6 +242,14 @@ def filled(server, count=60):
     server.stop()
 
 
+def put_back(copy, whole):
+    """The copy, without what a killed server left beside the file."""
+    for end in ("-wal", "-shm"):
+        if os.path.exists(whole + end):
+            os.remove(whole + end)
+    shutil.copy(copy, whole)
+
+
 def damage(path, chunks):
     with open(path, "r+b") as f:
         for at, data in chunks:
@@ -264,7 +272,7 @@ def check_damaged_database(options):
                                   ("all but the first page", [(page * 4096, b"\x5a" * 4096) for page in pages], None),
                                   ("cut", [], size // 2 // 4096 * 4096 + 17),
                                   ("empty", [], 0)):
-            shutil.copy(copy, whole)
+            put_back(copy, whole)
             damage(whole, chunks)
             if cut is not None:
                 os.truncate(whole, cut)
@@ -282,7 +290,7 @@ def check_damaged_database(options):
         connection.execute("UPDATE jobs SET ended=NULL, state=0 WHERE id='old6'")
         connection.commit()
         connection.close()
-        shutil.copy(copy, whole)
+        put_back(copy, whole)
         server.start()
         assert "old5" in server.said(), server.said()
         assert entry_of(server, "old6")["status"]["status_str"] == "success"
