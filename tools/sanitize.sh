@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 address_folders=(formats tokenizers media quant weights device streaming server)
-thread_folders=(device weights streaming server)
+thread_folders=(device weights streaming)
 
 # Threads that wait for work sleep. Of what may fail in a prompt every seventh thing does (tests/support/poison.h).
 export OMP_WAIT_POLICY=passive DISTORCH_POISON_STRIDE=7
