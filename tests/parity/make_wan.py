@@ -81,7 +81,8 @@ def main():
 
     # First and last frame; a reference picture before the first frame.
     model, state, shapes = make("i2v", in_dim=36, flf_pos_embed_token_number=6)
-    out = {"small": small, "text": text, "beside": beside, "vision": vision, "out/places": model(both.clone(), t2, text, clip_fea=vision)}
+    two = vision[:, :6]  # as many states as there are places: two pictures
+    out = {"small": small, "text": text, "beside": beside, "vision": two.contiguous(), "out/places": model(both.clone(), t2, text, clip_fea=two)}
     comfy_env.save("wan_flf", out, tiny.manifest(shapes))
     model, state, shapes = make("i2v", in_dim=36, in_dim_ref_conv=16)
     reference = seeded([2, 16, 4, 6], 708)
