@@ -12,6 +12,8 @@ namespace {
 // Decoded rows that exist at a time: large enough that a product of so many rows keeps a device
 // busy, small beside the activations of the models that need it.
 constexpr std::int64_t tile_bytes = std::int64_t{64} << 20;
+// Products of another number of rows run by slow kernels: twice a step's time (FLUX, H200).
+constexpr std::int64_t even_rows = 256;
 
 std::int64_t elements_of(const Packed& weight) { return c10::multiply_integers(weight.shape); }
 
@@ -92,6 +94,7 @@ at::Tensor linear(const at::Tensor& x, const Packed& weight, const at::Tensor& b
   auto row_bytes = matrix.shape[1] * static_cast<std::int64_t>(c10::elementSize(dtype));
   auto out = matrix.shape[0];
   auto step = std::max<std::int64_t>(1, tile_bytes / std::max<std::int64_t>(1, row_bytes));
+  if (step > even_rows) step -= step % even_rows;
   std::optional<at::Tensor> added;
   if (bias.defined()) added = bias;
   if (out <= std::min(step, matrix.encoding->rows_in_one(matrix, 0)))
