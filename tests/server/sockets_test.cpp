@@ -237,7 +237,11 @@ TEST_CASE("sockets: many open and close while messages are sent to all") {
   Server server;
   std::atomic<bool> done{false};
   std::thread sender([&] {
-    while (!done) server.hub.send("", "tick", 1);
+    while (!done) {
+      server.hub.send("", "tick", 1);
+      // Faster than any client reads, those that have just come would be disconnected.
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
   });
   std::vector<std::thread> threads;
   std::atomic<int> fine{0};
