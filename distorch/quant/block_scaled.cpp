@@ -14,6 +14,7 @@
 #include "distorch/device/operators.h"
 #include "distorch/quant/block_scaled_cuda.h"
 #include "distorch/quant/faults.h"
+#include "distorch/quant/nibbles.h"
 #include "distorch/quant/variants.h"
 
 namespace distorch::quant {
@@ -179,9 +180,7 @@ class BlockScaled final : public Encoding {
   std::vector<std::int64_t> shape_of(
       const std::vector<std::int64_t>& values,
       const std::vector<std::vector<std::int64_t>>& /*companions*/) const override {
-    auto shape = values;
-    if (kind_.four && !shape.empty()) shape.back() *= 2;
-    return shape;
+    return kind_.four ? nibble_shape(values) : values;
   }
 
   Tensor decode(const Packed& weight, at::ScalarType dtype) const override {
@@ -204,7 +203,8 @@ class BlockScaled final : public Encoding {
     return std::pair{begin, align_up(kind_.start + first + count, kTileRows) - begin};
   }
 
-  const Encoding* from_row(std::int64_t first) const override {
+  const Encoding* from_row(std::int64_t first,
+                           const std::vector<std::int64_t>& /*shape*/) const override {
     return &block_scaled({kind_.four, static_cast<int>((kind_.start + first) % kTileRows)});
   }
 

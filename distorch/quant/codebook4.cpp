@@ -69,9 +69,7 @@ class Codebook4 final : public Encoding {
   std::vector<std::int64_t> shape_of(
       const std::vector<std::int64_t>& values,
       const std::vector<std::vector<std::int64_t>>& /*companions*/) const override {
-    auto shape = values;
-    if (!shape.empty()) shape.back() *= 2;
-    return shape;
+    return nibble_shape(values);
   }
 
   std::optional<std::pair<std::int64_t, std::int64_t>> part_rows(

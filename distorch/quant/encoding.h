@@ -67,8 +67,12 @@ class Encoding {
   virtual std::optional<std::pair<std::int64_t, std::int64_t>> part_rows(
       std::size_t part, const std::vector<std::int64_t>& shape, std::int64_t all,
       std::int64_t first, std::int64_t count) const;
-  /// How rows from `first` on are packed, where their companions are cut by part_rows().
-  virtual const Encoding* from_row(std::int64_t first) const { return this; }
+  /// How the rows from `first` on of a weight of this shape are packed, where their companions are
+  /// cut by part_rows().
+  virtual const Encoding* from_row(std::int64_t first,
+                                   const std::vector<std::int64_t>& shape) const {
+    return this;
+  }
   /// How many rows from `first` on can be decoded without being put together from several tensors.
   virtual std::int64_t rows_in_one(const Packed& weight, std::int64_t first) const;
 };

@@ -59,15 +59,20 @@ class FourBit final : public Encoding {
     auto result = weight;
     result.shape = shape;
     const auto blocks = row / state_.block;
-    result.encoding = &four_bit(state_, first_block_ + first * blocks);
+    result.encoding = from_row(first, weight.shape);
     result.values = weight.values.flatten().narrow(0, first * row / 2, count * row / 2);
     result.parts[kAbsmax] =
         weight.parts[kAbsmax].flatten().narrow(0, first * blocks, count * blocks);
     return result;
   }
 
+  const Encoding* from_row(std::int64_t first,
+                           const std::vector<std::int64_t>& shape) const override {
+    const auto row = c10::multiply_integers(shape) / std::max<std::int64_t>(1, shape.at(0));
+    return &four_bit(state_, first_block_ + first * (row / state_.block));
+  }
+
   const QuantState& state() const { return state_; }
-  std::int64_t first_block() const { return first_block_; }
 
  private:
   /// One a block, float32.
@@ -173,11 +178,6 @@ const Encoding& four_bit(const QuantState& state, std::int64_t first_block) {
 const QuantState* state_of(const Encoding& encoding) {
   const auto* own = dynamic_cast<const FourBit*>(&encoding);
   return own && own != &nf4() && own != &fp4() ? &own->state() : nullptr;
-}
-
-const Encoding& four_bit_from(const Encoding& encoding, std::int64_t first_block) {
-  const auto& own = dynamic_cast<const FourBit&>(encoding);
-  return four_bit(own.state(), own.first_block() + first_block);
 }
 
 }  // namespace distorch::quant

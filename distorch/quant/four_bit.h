@@ -49,8 +49,6 @@ void check_sizes(const QuantState& state, const FourBitSizes& sizes, const std::
 const Encoding& four_bit(const QuantState& state, std::int64_t first_block = 0);
 /// Null for another encoding than those of four_bit().
 const QuantState* state_of(const Encoding& encoding);
-/// That of a weight packed so without its first blocks.
-const Encoding& four_bit_from(const Encoding& encoding, std::int64_t first_block);
 
 /// [2 · codes.numel()] in `dtype` (float32, float16 or bf16): map[code] · absmax[i / block], the
 /// operator distorch::four_bit. codes U8, map float32 [16], absmax float32, all contiguous.

@@ -124,4 +124,9 @@ Tensor nibbles_by_table(const Tensor& bytes, const Tensor& scales, const Tensor&
 
 Tensor signed_nibbles(const Tensor& bytes) { return signed_operator().call(bytes_of(bytes)); }
 
+std::vector<std::int64_t> nibble_shape(std::vector<std::int64_t> bytes) {
+  if (!bytes.empty()) bytes.back() *= 2;
+  return bytes;
+}
+
 }  // namespace distorch::quant

@@ -1,6 +1,9 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <vector>
+
 namespace distorch::quant {
 
 /// Bytes [N, K/2] (int8 or uint8) as whole numbers int8 [N, K], two a byte, the low half first, by
@@ -11,5 +14,8 @@ at::Tensor nibbles_by_table(const at::Tensor& bytes, const at::Tensor& scales,
 
 /// The same as signed numbers -8 .. 7 as they lie: distorch::signed_nibbles.
 at::Tensor signed_nibbles(const at::Tensor& bytes);
+
+/// The shape of the numbers that lie in bytes of this shape, two in each.
+std::vector<std::int64_t> nibble_shape(std::vector<std::int64_t> bytes);
 
 }  // namespace distorch::quant

@@ -26,7 +26,7 @@ Packed Packed::rows(std::int64_t first, std::int64_t count) const {
 Packed Encoding::rows(const Packed& weight, std::int64_t first, std::int64_t count) const {
   auto result = weight;
   auto all = weight.shape.at(0);
-  result.encoding = from_row(first);
+  result.encoding = from_row(first, weight.shape);
   result.shape[0] = count;
   result.values = weight.values.narrow(0, first, count);
   for (std::size_t i = 0; i < result.parts.size(); ++i) {

@@ -86,12 +86,13 @@ Packed to_float8(const Tensor& weight, at::ScalarType dtype) {
   return {&encoding, values, {scale, Tensor()}, numbers.sizes().vec()};
 }
 
-Packed to_nvfp4(const Tensor& weight) {
+float nvfp4_scale(float largest) {
+  return largest == 0 ? 1.0f : largest / (kLargestEight * kLargestFour);
+}
+
+Nvfp4Rows nvfp4_rows(const Tensor& numbers, float whole) {
   constexpr int block = 16;
-  auto numbers = numbers_of(weight);
   const auto rows = numbers.size(0), width = numbers.size(1), blocks = width / block;
-  auto whole = numbers.abs().max() / (kLargestEight * kLargestFour);
-  if (whole.item<float>() == 0) whole.fill_(1);
   auto scales = (block_magnitudes(numbers, block) / kLargestFour / whole)
                     .clamp_max(kLargestEight)
                     .to(at::kFloat8_e4m3fn);
@@ -103,7 +104,17 @@ Packed to_nvfp4(const Tensor& weight) {
     for (auto r = begin; r < end; ++r)
       pack_four(from + r * width, to + r * width / 2, by + r * blocks, blocks);
   });
-  return {&nvfp4(), values, {blocked(scales), whole, Tensor(), Tensor()}, numbers.sizes().vec()};
+  return {values, scales};
+}
+
+Packed to_nvfp4(const Tensor& weight) {
+  auto numbers = numbers_of(weight);
+  const auto whole = nvfp4_scale(numbers.abs().max().item<float>());
+  auto [values, scales] = nvfp4_rows(numbers, whole);
+  return {&nvfp4(),
+          values,
+          {blocked(scales), at::full({}, whole), Tensor(), Tensor()},
+          numbers.sizes().vec()};
 }
 
 Packed to_mxfp8(const Tensor& weight) {

@@ -15,6 +15,15 @@ Packed to_int8(const at::Tensor& weight, bool by_row, int rotated);
 Packed to_float8(const at::Tensor& weight, at::ScalarType dtype);
 /// K a multiple of 16.
 Packed to_nvfp4(const at::Tensor& weight);
+/// Some rows of such a weight, for those who do not have it whole.
+struct Nvfp4Rows {
+  at::Tensor values;  // U8 [n, K / 2]
+  at::Tensor scales;  // float8_e4m3fn [n, K / 16], a row after the other: not yet "blocked"
+};
+/// rows [n, K] float32 contiguous; `whole`: nvfp4_scale() of the weight.
+Nvfp4Rows nvfp4_rows(const at::Tensor& rows, float whole);
+/// "weight_scale_2" of a weight whose largest magnitude this is.
+float nvfp4_scale(float largest);
 /// K a multiple of 32.
 Packed to_mxfp8(const at::Tensor& weight);
 /// K a multiple of the group, which is even.

@@ -47,9 +47,7 @@ class Signed4 final : public Encoding {
   std::vector<std::int64_t> shape_of(
       const std::vector<std::int64_t>& values,
       const std::vector<std::vector<std::int64_t>>& /*companions*/) const override {
-    auto shape = values;
-    if (!shape.empty()) shape.back() *= 2;
-    return shape;
+    return nibble_shape(values);
   }
 
   Tensor decode(const Packed& weight, at::ScalarType dtype) const override {

@@ -7,7 +7,6 @@
 #include <array>
 
 #include "distorch/base/error.h"
-#include "distorch/quant/four_bit.h"
 #include "distorch/quant/gguf.h"
 #include "distorch/quant/joined.h"
 #include "distorch/weights/packed_layers.h"
@@ -92,10 +91,7 @@ Stored rows_of(const Stored& stored, std::int64_t first_row, std::int64_t rows) 
   part.offset_bytes += first_row * row_bytes;
   part.size_bytes = rows * row_bytes;
   if (!stored.encoding) return part;
-  part.encoding = stored.encoding->from_row(first_row);
-  if (const auto* state = quant::state_of(*stored.encoding))
-    part.encoding = &quant::four_bit_from(
-        *stored.encoding, first_row * (c10::multiply_integers(stored.shape) / all / state->block));
+  part.encoding = stored.encoding->from_row(first_row, stored.shape);
   for (std::size_t i = 0; i < part.parts.size(); ++i) {
     auto& companion = part.parts[i];
     if (!companion.file) continue;

@@ -39,6 +39,7 @@ inline formats::DType dtype_of(at::ScalarType type) {
       {at::kDouble, DType::F64},
       {at::kFloat8_e4m3fn, DType::F8_E4M3},
       {at::kFloat8_e5m2, DType::F8_E5M2},
+      {at::kFloat8_e8m0fnu, DType::F8_E8M0},
   };
   return names.at(type);
 }
