@@ -15,7 +15,9 @@ std::int64_t cut(std::int64_t size, double share) {
   return static_cast<std::int64_t>(std::nearbyint((length - length * share) / 2));
 }
 
-Tensor resized(const Tensor& x, std::int64_t height, std::int64_t width) {
+}  // namespace
+
+Tensor fit_size(const Tensor& x, std::int64_t height, std::int64_t width) {
   if (x.size(2) == height && x.size(3) == width) return x;
   auto aspect = static_cast<double>(x.size(3)) / static_cast<double>(x.size(2));
   auto wanted = static_cast<double>(width) / static_cast<double>(height);
@@ -25,7 +27,12 @@ Tensor resized(const Tensor& x, std::int64_t height, std::int64_t width) {
   return at::upsample_bilinear2d(part, {height, width}, false);
 }
 
-}  // namespace
+Tensor repeat_batch(const Tensor& tensor, std::int64_t size) {
+  if (!tensor.defined() || tensor.size(0) == size) return tensor;
+  std::vector<std::int64_t> times(static_cast<std::size_t>(tensor.dim()), 1);
+  times[0] = (size + tensor.size(0) - 1) / tensor.size(0);
+  return tensor.repeat(times).narrow(0, 0, size);
+}
 
 Tensor fit_batch(const Tensor& tensor, std::int64_t size) {
   auto have = tensor.size(0);
@@ -50,7 +57,7 @@ Tensor fit_batch(const Tensor& tensor, std::int64_t size) {
 }
 
 Tensor fit_to_noise(const Tensor& x, const Tensor& noise) {
-  return fit_batch(resized(x, noise.size(2), noise.size(3)), noise.size(0));
+  return fit_batch(fit_size(x, noise.size(2), noise.size(3)), noise.size(0));
 }
 
 Tensor tensor_of(const sampling::ConditioningItem& item, const char* name, const Tensor& noise) {
@@ -71,7 +78,8 @@ Tensor inpaint_concat(const sampling::ConditioningItem& item,
     return at::cat({at::ones_like(noise.narrow(1, 0, 1)), gray}, 1);
   }
   if (mask.dim() == noise.dim()) mask = mask.narrow(1, 0, 1);
-  mask = resized(mask.reshape({-1, 1, mask.size(-2), mask.size(-1)}), noise.size(2), noise.size(3));
+  mask =
+      fit_size(mask.reshape({-1, 1, mask.size(-2), mask.size(-1)}), noise.size(2), noise.size(3));
   auto given = tensor_of(item, "concat_latent_image", noise);
   auto image = given.defined() ? format.into_network(given) : context.latent_image;
   return at::cat({fit_batch(mask.round(), noise.size(0)), fit_to_noise(image, noise)}, 1);

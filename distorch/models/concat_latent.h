@@ -12,6 +12,11 @@ namespace distorch::models {
 /// middle, resized bilinearly, items spread or thinned. Source: ComfyUI comfy/utils.py,
 /// common_upscale and resize_to_batch_size.
 at::Tensor fit_to_noise(const at::Tensor& x, const at::Tensor& noise);
+/// x [B, C, h, w] of any h and w in that size, as above, batch and channels as they are.
+at::Tensor fit_size(const at::Tensor& x, std::int64_t height, std::int64_t width);
+/// In a batch of `size`: again from the first item where there are too few. Undefined stays so.
+/// Source: ComfyUI comfy/utils.py, repeat_to_batch_size.
+at::Tensor repeat_batch(const at::Tensor& tensor, std::int64_t size);
 /// The batch spread or thinned to `size` items.
 at::Tensor fit_batch(const at::Tensor& tensor, std::int64_t size);
 

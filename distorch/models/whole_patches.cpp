@@ -15,4 +15,13 @@ at::Tensor whole_patches(const at::Tensor& latent, std::int64_t patch) {
   return at::pad(latent, edges, "circular");
 }
 
+at::Tensor patches_as_tokens(const at::Tensor& latent, std::int64_t patch) {
+  auto whole = whole_patches(latent, patch);
+  auto batch = whole.size(0), channels = whole.size(1), frames = whole.size(2);
+  auto rows = whole.size(3) / patch, columns = whole.size(4) / patch;
+  return whole.reshape({batch, channels, frames, rows, patch, columns, patch})
+      .permute({0, 2, 3, 5, 1, 4, 6})
+      .reshape({batch, frames * rows * columns, channels * patch * patch});
+}
+
 }  // namespace distorch::models

@@ -7,4 +7,8 @@ namespace distorch::models {
 /// the other edges, as transformers that see patches as tokens take it.
 at::Tensor whole_patches(const at::Tensor& latent, std::int64_t patch);
 
+/// latent [B, C, T, h, w] -> [B, T · rows · columns, C · patch · patch]: patches of each frame as
+/// tokens, row by row, after whole_patches().
+at::Tensor patches_as_tokens(const at::Tensor& latent, std::int64_t patch);
+
 }  // namespace distorch::models

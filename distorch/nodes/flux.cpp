@@ -126,13 +126,7 @@ Tensor whole_cells(const Tensor& pixels) {
 }
 
 void run_edit_conditioning(Call& call) {
-  const auto& vae = call.get<Vae>("vae");
-  if (!vae.loaded)
-    throw Error(
-        ErrorKind::Usage, call.place(),
-        "the checkpoint that 'vae' comes from holds no autoencoder; load one with VAELoader");
-  auto latent = VaeCoding(vae, call.context<streaming::Engine>())
-                    .encode(whole_cells(call.get<Tensor>("pixels")));
+  auto latent = vae_coding_of(call).encode(whole_cells(call.get<Tensor>("pixels")));
   std::size_t slot = 0;
   for (const char* side : {"positive", "negative"}) {
     auto conditioning = call.get<Conditioning>(side);

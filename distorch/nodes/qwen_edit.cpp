@@ -3,7 +3,6 @@
 
 #include <cmath>
 
-#include "distorch/base/error.h"
 #include "distorch/models/flow_recipes.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/pictures.h"
@@ -37,12 +36,7 @@ Tensor colours(const Tensor& image) { return image.narrow(3, 0, 3); }
 /// What the VAE makes of a picture, where one is linked.
 void add_reference(Call& call, const Tensor& image, std::vector<Tensor>& latents) {
   if (!call.has("vae")) return;
-  const auto& vae = call.get<Vae>("vae");
-  if (!vae.loaded)
-    throw Error(
-        ErrorKind::Usage, call.place(),
-        "the checkpoint that 'vae' comes from holds no autoencoder; load one with VAELoader");
-  latents.push_back(VaeCoding(vae, call.context<streaming::Engine>()).encode(colours(image)));
+  latents.push_back(vae_coding_of(call).encode(colours(image)));
 }
 
 void encode(Call& call, models::Prompt prompt, std::vector<Tensor> latents) {

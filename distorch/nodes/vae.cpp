@@ -16,15 +16,6 @@ using sampling::Latent;
 
 namespace {
 
-VaeCoding coding_of(Call& call) {
-  const auto& vae = call.get<Vae>("vae");
-  if (!vae.loaded)
-    throw Error(
-        ErrorKind::Usage, call.place(),
-        "the checkpoint that 'vae' comes from holds no autoencoder; load one with VAELoader");
-  return {vae, call.context<streaming::Engine>()};
-}
-
 models::vae::TileProgress progress_of(Call& call) {
   return [&call](std::int64_t done, std::int64_t total) {
     call.progress(static_cast<double>(done), static_cast<double>(total));
@@ -36,11 +27,11 @@ void out_latent(Call& call, std::size_t slot, Latent latent) {
 }
 
 void run_decode(Call& call) {
-  call.out(0, Value::of("IMAGE", coding_of(call).decode(call.get<Latent>("samples").samples)));
+  call.out(0, Value::of("IMAGE", vae_coding_of(call).decode(call.get<Latent>("samples").samples)));
 }
 
 void run_decode_tiled(Call& call) {
-  auto coding = coding_of(call);
+  auto coding = vae_coding_of(call);
   auto tile = call.integer("tile_size"), overlap = call.integer("overlap");
   if (tile < overlap * 4) overlap = tile / 4;
   TileSize size{tile / coding.factor(), tile / coding.factor(), overlap / coding.factor()};
@@ -54,11 +45,11 @@ void run_decode_tiled(Call& call) {
 }
 
 void run_encode(Call& call) {
-  out_latent(call, 0, {coding_of(call).encode(call.get<Tensor>("pixels")), {}, {}});
+  out_latent(call, 0, {vae_coding_of(call).encode(call.get<Tensor>("pixels")), {}, {}});
 }
 
 void run_encode_tiled(Call& call) {
-  auto coding = coding_of(call);
+  auto coding = vae_coding_of(call);
   auto shape = coding.shape();
   using models::vae::frames_of, models::vae::latent_frames_of;
   auto latent_frames =
@@ -94,7 +85,7 @@ Masked mask_out(const Tensor& image, const Tensor& given, std::int64_t factor) {
 }
 
 void run_encode_inpaint(Call& call) {
-  auto coding = coding_of(call);
+  auto coding = vae_coding_of(call);
   auto masked = mask_out(call.get<Tensor>("pixels"), call.get<Tensor>("mask"), coding.factor());
   auto grow = call.integer("grow_mask_by");
   auto grown = masked.mask;
@@ -109,7 +100,7 @@ void run_encode_inpaint(Call& call) {
 }
 
 void run_inpaint_conditioning(Call& call) {
-  auto coding = coding_of(call);
+  auto coding = vae_coding_of(call);
   const auto& image = call.get<Tensor>("pixels");
   auto masked = mask_out(image, call.get<Tensor>("mask"), 8);
   auto concat = coding.encode(masked.pixels);

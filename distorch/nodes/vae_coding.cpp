@@ -202,4 +202,13 @@ Tensor VaeCoding::encode_tiled(const Tensor& image, const TileSize& tile, const 
   return latent.to(at::kCPU, at::kFloat);
 }
 
+VaeCoding vae_coding_of(graph::Call& call) {
+  const auto& vae = call.get<Vae>("vae");
+  if (!vae.loaded)
+    throw Error(
+        ErrorKind::Usage, call.place(),
+        "the checkpoint that 'vae' comes from holds no autoencoder; load one with VAELoader");
+  return {vae, call.context<streaming::Engine>()};
+}
+
 }  // namespace distorch::nodes

@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 
+#include "distorch/graph/call.h"
 #include "distorch/models/vae/tiled.h"
 #include "distorch/nodes/values.h"
 #include "distorch/streaming/engine.h"
@@ -49,5 +50,9 @@ class VaeCoding {
   LoadedVae& loaded_;
   streaming::Engine& engine_;
 };
+
+/// With the autoencoder that is linked to the node's input "vae". Error(Usage) where its checkpoint
+/// holds none.
+VaeCoding vae_coding_of(graph::Call& call);
 
 }  // namespace distorch::nodes

@@ -62,15 +62,6 @@ struct Wish {
   std::int64_t width, height, length, batch;
 };
 
-VaeCoding coding_of(Call& call) {
-  const auto& vae = call.get<Vae>("vae");
-  if (!vae.loaded)
-    throw Error(
-        ErrorKind::Usage, call.place(),
-        "the checkpoint that 'vae' comes from holds no autoencoder; load one with VAELoader");
-  return {vae, call.context<streaming::Engine>()};
-}
-
 /// The tensors on every item of both conditionings, and the latent: the three outputs.
 void answer(Call& call, const std::map<std::string, Tensor>& tensors, Tensor samples) {
   int output = 0;
@@ -102,7 +93,7 @@ void run_image_to_video(Call& call) {
   if (auto start = wish.first_of(call, "start_image"); start.defined()) {
     auto video = wish.gray();
     video.narrow(0, 0, start.size(0)).copy_(start);
-    auto given = coding_of(call).encode(video);
+    auto given = vae_coding_of(call).encode(video);
     auto mask = at::ones({1, 1, latent.size(2), given.size(-2), given.size(-1)});
     mask.narrow(2, 0, latent_frames(start.size(0))).zero_();
     tensors = {{"concat_latent_image", given}, {"concat_mask", mask}};
@@ -114,7 +105,7 @@ void run_image_to_video(Call& call) {
 /// Source: WanFirstLastFrameToVideo there; the mask has a channel for each frame of a cell.
 void first_and_last(Call& call, std::initializer_list<const char*> visions) {
   Wish wish(call);
-  auto coding = coding_of(call);
+  auto coding = vae_coding_of(call);
   auto latent = wish.blank(coding.shape().latent_channels, coding.factor());
   auto video = wish.gray();
   auto mask = at::ones({1, 1, latent.size(2) * kFramesOfCell, latent.size(3), latent.size(4)});
@@ -144,7 +135,7 @@ void run_fun_control(Call& call) {
   auto put = [&](const char* input, std::int64_t first_channel) {
     auto frames = wish.first_of(call, input);
     if (!frames.defined()) return;
-    auto given = coding_of(call).encode(frames);
+    auto given = vae_coding_of(call).encode(frames);
     auto count = std::min(given.size(2), beside.size(2));
     beside.narrow(1, first_channel, kChannels).narrow(2, 0, count).copy_(given.narrow(2, 0, count));
   };
@@ -162,7 +153,7 @@ void run_second_latent(Call& call) {
   auto latent = wish.blank(channels, pixels);
   if (!call.has("start_image"))
     return call.out(0, Value::of("LATENT", Latent{latent.narrow(0, 0, 1), {}, {}}));
-  auto given = coding_of(call).encode(wish.first_of(call, "start_image"));
+  auto given = vae_coding_of(call).encode(wish.first_of(call, "start_image"));
   auto count = std::min(given.size(2), latent.size(2));
   auto samples = models::wan22_latent().out_of_network(latent);
   samples.narrow(2, 0, count).copy_(given.narrow(2, 0, count));

@@ -181,6 +181,24 @@ TEST_CASE("Wan: widths that do not go together are named") {
                        doctest::Contains("takes 8 channels and gives 16"), Error);
 }
 
+TEST_CASE("Wan: conditionings of a smaller batch begin again for the rest of the noise") {
+  TemporaryCheckpoint file(tiny_tensors({"wan_i2v"}));
+  auto family = detect_family(*file);
+  auto network = family->make_network();
+  sampling::EncodeContext context;
+  context.noise = at::zeros({5, 16, 3, 4, 6});
+  sampling::ConditioningItem item;
+  item.cross_attn = at::randn({2, 9, 48});
+  item.tensors["clip_vision_penultimate"] = at::randn({2, 7, 1280});
+  for (const auto& spec : network->inputs()) {
+    if (spec.name != "context" && spec.name != "vision") continue;
+    const auto& given =
+        spec.name == "context" ? item.cross_attn : item.tensors["clip_vision_penultimate"];
+    auto order = at::tensor({0, 1, 0, 1, 0}, at::kLong);
+    CHECK(at::equal(family->encode(spec, item, context).value, given.index_select(0, order)));
+  }
+}
+
 TEST_CASE("Wan: what goes beside the latent") {
   auto format = detect_family(*TemporaryCheckpoint(tiny_tensors({"wan_t2v"})))->latent();
   sampling::EncodeContext context;

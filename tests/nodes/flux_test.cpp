@@ -68,16 +68,7 @@ class FluxApp : public SeededApp {
          .run = [](graph::Call& call) {
            call.out(0, Value::of("CONDITIONING", with_concat(call)));
          }});
-    catalog.add(
-        {.name = "TinyLatent",
-         .inputs = {graph::text("name"), graph::integer("batch"), graph::integer("channels"),
-                    graph::integer("height"), graph::integer("width")},
-         .outputs = {"LATENT"},
-         .run = [](graph::Call& call) {
-           call.out(
-               0, Value::of("LATENT", sampling::Latent{
-                                          seeded_latent(call, call.integer("channels")), {}, {}}));
-         }});
+    add_latents();
   }
 };
 

@@ -6,6 +6,7 @@
 #include "tests/nodes/tiny_gguf.h"
 #include "tests/nodes/tiny_seeded.h"
 #include "tests/support/devices.h"
+#include "tools/make_random_model/gguf_spellings.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -172,16 +173,7 @@ class FluxApp : public SeededApp {
                    item.pooled_output = tiny_weight(name + " pooled", {1, 20});
                    call.out(0, Value::of("CONDITIONING", sampling::Conditioning{item}));
                  }});
-    catalog.add(
-        {.name = "TinyLatent",
-         .inputs = {graph::text("name"), graph::integer("batch"), graph::integer("channels"),
-                    graph::integer("height"), graph::integer("width")},
-         .outputs = {"LATENT"},
-         .run = [](graph::Call& call) {
-           call.out(
-               0, Value::of("LATENT", sampling::Latent{
-                                          seeded_latent(call, call.integer("channels")), {}, {}}));
-         }});
+    add_latents();
   }
 };
 
@@ -201,50 +193,15 @@ TEST_CASE("gguf: FLUX gives the picture of its numbers") {
 
 namespace {
 
-using Replacements = std::vector<std::pair<std::string, std::string>>;
-
-std::function<std::string(std::string)> spelled(const Replacements& replacements) {
-  return [replacements](std::string name) {
-    for (const auto& [ours, theirs] : replacements)
-      if (auto at = name.find(ours); at != std::string::npos) name.replace(at, ours.size(), theirs);
-    return name;
-  };
-}
-
-const Replacements kT5 = {{"encoder.final_layer_norm", "enc.output_norm"},
-                          {"encoder.block.", "enc.blk."},
-                          {"layer.0.SelfAttention.relative_attention_bias", "attn_rel_b"},
-                          {"layer.0.SelfAttention.q", "attn_q"},
-                          {"layer.0.SelfAttention.k", "attn_k"},
-                          {"layer.0.SelfAttention.v", "attn_v"},
-                          {"layer.0.SelfAttention.o", "attn_o"},
-                          {"layer.0.layer_norm", "attn_norm"},
-                          {"layer.1.DenseReluDense.wi_0", "ffn_gate"},
-                          {"layer.1.DenseReluDense.wi_1", "ffn_up"},
-                          {"layer.1.DenseReluDense.wo", "ffn_down"},
-                          {"layer.1.layer_norm", "ffn_norm"},
-                          {"shared.", "token_embd."}};
-const Replacements kQwen = {{"model.layers.", "blk."},
-                            {"self_attn.q_norm", "attn_q_norm"},
-                            {"self_attn.k_norm", "attn_k_norm"},
-                            {"self_attn.q_proj", "attn_q"},
-                            {"self_attn.k_proj", "attn_k"},
-                            {"self_attn.v_proj", "attn_v"},
-                            {"self_attn.o_proj", "attn_output"},
-                            {"post_attention_layernorm", "ffn_norm"},
-                            {"input_layernorm", "attn_norm"},
-                            {"mlp.up_proj", "ffn_up"},
-                            {"mlp.down_proj", "ffn_down"},
-                            {"mlp.gate_proj", "ffn_gate"},
-                            {"model.embed_tokens", "token_embd"},
-                            {"model.norm", "output_norm"}};
+using random_model::Replacements;
 
 /// text_encoders/NAME.gguf under llama.cpp's names, and NAME_numbers.safetensors.
 void write_text(const std::string& name, const std::string& dump, const std::string& part,
                 const std::string& architecture, const Replacements& replacements) {
-  auto numbers = write_tiny_gguf(model_folder("text_encoders") / (name + ".gguf"),
-                                 tiny_part({dump}, "text_encoders." + part + ".transformer."),
-                                 "Q8_0", architecture, spelled(replacements));
+  auto numbers = write_tiny_gguf(
+      model_folder("text_encoders") / (name + ".gguf"),
+      tiny_part({dump}, "text_encoders." + part + ".transformer."), "Q8_0", architecture,
+      [&](const std::string& ours) { return random_model::spelled(ours, replacements); });
   write_tensors(model_folder("text_encoders") / (name + "_numbers.safetensors"), numbers);
 }
 
@@ -257,9 +214,9 @@ at::Tensor encoded(TinyApp& tiny, const Json& loader) {
 }  // namespace
 
 TEST_CASE("gguf: text encoders under llama.cpp's names give what their numbers give") {
-  write_text("t5", "text_flux", "t5xxl", "t5encoder", kT5);
-  write_text("qwen3", "text_qwen3", "qwen3_4b", "qwen3", kQwen);
-  write_text("qwen25", "text_qwen25", "qwen25_7b", "qwen2vl", kQwen);
+  write_text("t5", "text_flux", "t5xxl", "t5encoder", random_model::kT5);
+  write_text("qwen3", "text_qwen3", "qwen3_4b", "qwen3", random_model::kQwen);
+  write_text("qwen25", "text_qwen25", "qwen25_7b", "qwen2vl", random_model::kQwen);
   write_tensors(model_folder("text_encoders") / "l.safetensors",
                 tiny_part({"text_flux"}, "text_encoders.clip_l.transformer."));
   TinyApp tiny;
@@ -291,7 +248,7 @@ TEST_CASE("gguf: a file of several, one that holds another model, and one that i
   CHECK(at::equal(latent_of(tiny, prompt_of(split)),
                   latent_of(tiny, prompt_of(gguf_loader(write_unet("Q8_0"))))));
 
-  write_text("t5", "text_flux", "t5xxl", "t5encoder", kT5);
+  write_text("t5", "text_flux", "t5xxl", "t5encoder", random_model::kT5);
   fs::copy_file(model_folder("text_encoders") / "t5.gguf", model_folder("unet") / "encoder.gguf",
                 fs::copy_options::overwrite_existing);
   auto wrong = error_of(tiny, prompt_of(gguf_loader("encoder")));
@@ -303,7 +260,7 @@ TEST_CASE("gguf: a file of several, one that holds another model, and one that i
 TEST_CASE("gguf: the loaders list GGUF files, those of text encoders the others too") {
   model_folder("unet");
   write_unet("Q8_0");
-  write_text("t5", "text_flux", "t5xxl", "t5encoder", kT5);
+  write_text("t5", "text_flux", "t5xxl", "t5encoder", random_model::kT5);
   TinyApp tiny;
   for (const auto& name : tiny.app.folders.list("unet_gguf")) CHECK(name.ends_with(".gguf"));
   auto unets = graph::definition_of(tiny.catalog.get("UnetLoaderGGUF"));

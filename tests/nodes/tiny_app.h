@@ -7,6 +7,7 @@
 #include "distorch/graph/validation.h"
 #include "distorch/nodes/catalog.h"
 #include "tests/models/tiny.h"
+#include "tests/support/tensor_files.h"
 
 /// Workflows on the tiny models of tests/parity, run by the real executor with the real nodes.
 namespace distorch::test {
@@ -32,16 +33,10 @@ class TemporaryFolder {
 };
 
 inline void write_tensors(const fs::path& path, const std::map<std::string, at::Tensor>& tensors) {
-  using formats::DType;
-  const std::map<at::ScalarType, DType> types = {{at::kFloat, DType::F32},
-                                                 {at::kHalf, DType::F16},
-                                                 {at::kByte, DType::U8},
-                                                 {at::kFloat8_e4m3fn, DType::F8_E4M3},
-                                                 {at::kFloat8_e5m2, DType::F8_E5M2}};
   std::vector<formats::TensorToWrite> list;
   for (const auto& [name, tensor] : tensors)
     list.push_back({name,
-                    types.at(tensor.scalar_type()),
+                    dtype_of(tensor.scalar_type()),
                     tensor.sizes().vec(),
                     {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}});
   formats::write_safetensors(path, list);

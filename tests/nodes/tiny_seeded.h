@@ -59,6 +59,21 @@ class SeededApp : public TinyApp {
     app.folders.add(type, folder() / type);
   }
 
+  /// TinyLatent of as many channels as a workflow says.
+  void add_latents() {
+    using graph::Value;
+    catalog.add(
+        {.name = "TinyLatent",
+         .inputs = {graph::text("name"), graph::integer("batch"), graph::integer("channels"),
+                    graph::integer("height"), graph::integer("width")},
+         .outputs = {"LATENT"},
+         .run = [](graph::Call& call) {
+           call.out(
+               0, Value::of("LATENT", sampling::Latent{
+                                          seeded_latent(call, call.integer("channels")), {}, {}}));
+         }});
+  }
+
   /// TinyImage, TinyMask, and TinyLatent of so many channels.
   void add_pictures(std::int64_t channels) {
     using graph::Value;

@@ -4,6 +4,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/models/catalog.h"
+#include "distorch/models/concat_latent.h"
 #include "distorch/models/latent_formats.h"
 #include "distorch/models/qwen_image/transformer.h"
 #include "distorch/models/text_recipes.h"
@@ -23,15 +24,6 @@ ReferenceMethod method_called(const std::string& name) {
   if (name == "index_timestep_zero") return ReferenceMethod::IndexTimestepZero;
   // Every other name ("offset", "uxo", ...) means this one, as in ComfyUI.
   return ReferenceMethod::Offset;
-}
-
-/// In the batch of the noise: again from the first where there are too few.
-at::Tensor in_batch(const at::Tensor& tensor, const at::Tensor& noise) {
-  auto batch = noise.size(0);
-  if (!tensor.defined() || tensor.size(0) == batch) return tensor;
-  std::vector<std::int64_t> times(static_cast<std::size_t>(tensor.dim()), 1);
-  times[0] = (batch + tensor.size(0) - 1) / tensor.size(0);
-  return tensor.repeat(times).narrow(0, 0, batch);
 }
 
 class QwenImage final : public Family {
@@ -79,16 +71,17 @@ ModelInput QwenImage::reference(const InputSpec& spec, const ConditioningItem& i
                 fmt::format("takes reference latents of {} channels, got {}: encode the reference "
                             "picture with the VAE of this model",
                             config_.latent_channels, latent.size(1)));
-  return {spec.kind, in_batch(latent_.into_network(latent), context.noise), {}};
+  return {spec.kind, repeat_batch(latent_.into_network(latent), context.noise.size(0)), {}};
 }
 
 ModelInput QwenImage::encode(const InputSpec& spec, const ConditioningItem& item,
                              const EncodeContext& context) const {
-  if (spec.name == "context") return {spec.kind, in_batch(item.cross_attn, context.noise), {}};
+  if (spec.name == "context")
+    return {spec.kind, repeat_batch(item.cross_attn, context.noise.size(0)), {}};
   if (spec.name == "attention_mask") {
     auto mask = item.tensors.find("attention_mask");
     if (mask == item.tensors.end()) return {spec.kind, {}, {}};
-    return {spec.kind, in_batch(mask->second, context.noise), {}};
+    return {spec.kind, repeat_batch(mask->second, context.noise.size(0)), {}};
   }
   if (item.reference_latents.size() > kMostReferences)
     throw Error(ErrorKind::Usage, part_.path(),

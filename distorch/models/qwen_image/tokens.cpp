@@ -59,14 +59,7 @@ Grid grid_of(at::IntArrayRef latent) {
   return {latent[2], in_tokens(latent[3]), in_tokens(latent[4])};
 }
 
-Tensor to_tokens(const Tensor& latent) {
-  auto even = whole_patches(latent, kPatch);
-  auto grid = grid_of(even.sizes());
-  return even
-      .reshape({even.size(0), even.size(1), grid.frames, grid.rows, kPatch, grid.columns, kPatch})
-      .permute({0, 2, 3, 5, 1, 4, 6})
-      .reshape({even.size(0), grid.tokens(), even.size(1) * kPatch * kPatch});
-}
+Tensor to_tokens(const Tensor& latent) { return patches_as_tokens(latent, kPatch); }
 
 Tensor to_latent(const Tensor& tokens, at::IntArrayRef latent) {
   auto grid = grid_of(latent);

@@ -10,14 +10,11 @@ namespace {
 
 constexpr std::int64_t kMaskChannels = 4;
 
-/// fit_to_noise of every frame: x [B, C, T, h, w] in the noise's height, width and batch.
+/// x [B, C, T, h, w], every frame in the noise's height and width, in its batch.
 Tensor fitted(const Tensor& x, const Tensor& noise) {
   auto batch = x.size(0), frames = x.size(2);
-  auto pictures = x.transpose(1, 2).flatten(0, 1);
-  auto like = at::empty({1, 1, noise.size(3), noise.size(4)}, noise.options().device(at::kMeta))
-                  .expand({pictures.size(0), 1, noise.size(3), noise.size(4)});
-  auto resized = fit_to_noise(pictures, like).unflatten(0, {batch, frames}).transpose(1, 2);
-  return fit_batch(resized, noise.size(0));
+  auto pictures = fit_size(x.transpose(1, 2).flatten(0, 1), noise.size(3), noise.size(4));
+  return fit_batch(pictures.unflatten(0, {batch, frames}).transpose(1, 2), noise.size(0));
 }
 
 Tensor into_network(const Tensor& image, const LatentFormat& format) {

@@ -62,7 +62,7 @@ ModelInput Wan::encode(const InputSpec& spec, const ConditioningItem& item,
                        const EncodeContext& context) const {
   const auto& noise = context.noise;
   auto in_batch = [&](const at::Tensor& value) {
-    return ModelInput{spec.kind, value.defined() ? fit_batch(value, noise.size(0)) : value, {}};
+    return ModelInput{spec.kind, repeat_batch(value, noise.size(0)), {}};
   };
   if (spec.name == "context") return in_batch(item.cross_attn);
   if (spec.name == "concat")

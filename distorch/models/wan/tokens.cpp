@@ -13,14 +13,7 @@ std::int64_t in_tokens(std::int64_t cells) { return (cells + kPatch - 1) / kPatc
 
 }  // namespace
 
-Tensor to_tokens(const Tensor& latent) {
-  auto even = whole_patches(latent, kPatch);
-  auto batch = even.size(0), channels = even.size(1), frames = even.size(2);
-  auto rows = even.size(3) / kPatch, columns = even.size(4) / kPatch;
-  return even.reshape({batch, channels, frames, rows, kPatch, columns, kPatch})
-      .permute({0, 2, 3, 5, 1, 4, 6})
-      .reshape({batch, frames * rows * columns, channels * kPatch * kPatch});
-}
+Tensor to_tokens(const Tensor& latent) { return patches_as_tokens(latent, kPatch); }
 
 Tensor to_latent(const Tensor& tokens, at::IntArrayRef latent) {
   auto batch = tokens.size(0), channels = tokens.size(2) / (kPatch * kPatch);
