@@ -29,7 +29,6 @@ demo: build
 test: setup
 	@tools/setup_browser.sh
 	@tools/setup_clients.sh
-	@tools/setup_sdk.sh
 	@$(MAKE) --no-print-directory configure
 	@$(NINJA)
 	@ctest --test-dir $(BUILD) --output-on-failure

@@ -1,7 +1,5 @@
 #include "distorch/server/asset_store.h"
 
-#include <fmt/format.h>
-
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
 
@@ -61,22 +59,7 @@ AssetStore::AssetStore(const std::filesystem::path& file) : database_(Database::
   }
 }
 
-void AssetStore::set_up() {
-  auto version = [&] {
-    auto statement = database_.prepare("PRAGMA user_version");
-    statement.step();
-    return statement.number(0);
-  }();
-  if (version > kSchema)
-    throw Error(ErrorKind::Usage, database_.where(),
-                fmt::format("was written by a newer distorch (schema {}, this one knows {})",
-                            version, kSchema));
-  if (version == kSchema) return;
-  Transaction transaction(database_);
-  database_.run(kTables);
-  database_.run(fmt::format("PRAGMA user_version={}", kSchema));
-  transaction.commit();
-}
+void AssetStore::set_up() { database_.make_tables(kTables, kSchema); }
 
 std::string AssetStore::problem() const {
   std::lock_guard lock(mutex_);
@@ -96,14 +79,7 @@ void AssetStore::write(const std::function<void()>& work) {
     if (!problem_.empty() || error.kind() == ErrorKind::Internal) throw;
     problem_ = error.what();
     log::error("{}: assets are known until this process ends", problem_);
-    auto memory = Database::in_memory();
-    try {
-      memory.copy_from(database_);
-    } catch (const Error& lost) {
-      log::error("{}: earlier assets are not known any more", lost.what());
-      memory = Database::in_memory();
-    }
-    database_ = std::move(memory);
+    database_ = copy_in_memory(database_, "earlier assets are not known any more");
     set_up();
     whole();
   }

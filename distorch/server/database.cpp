@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "distorch/base/error.h"
+#include "distorch/base/log.h"
 
 namespace distorch::server {
 
@@ -161,6 +162,35 @@ Transaction::~Transaction() {
 void Transaction::commit() {
   database_.run("COMMIT");
   open_ = false;
+}
+
+void Database::make_tables(const char* tables, int schema) {
+  const auto version = [&] {
+    auto statement = prepare("PRAGMA user_version");
+    statement.step();
+    return statement.number(0);
+  }();
+  if (version > schema)
+    throw Error(ErrorKind::Usage, where(),
+                fmt::format("was written by a newer distorch (schema {}, this one knows {})",
+                            version, schema));
+  if (version == schema) return;
+  Transaction transaction(*this);
+  run(tables);
+  run(fmt::format("PRAGMA user_version={}", schema));
+  transaction.commit();
+}
+
+Database copy_in_memory(const Database& database, const char* loss) {
+  auto memory = Database::in_memory();
+  try {
+    memory.copy_from(database);
+    if (memory.is_whole()) return memory;
+    throw Error(ErrorKind::Format, database.where(), "is damaged, as a copy of it is");
+  } catch (const Error& error) {
+    log::error("{}: {}", error.what(), loss);
+  }
+  return Database::in_memory();
 }
 
 }  // namespace distorch::server

@@ -58,6 +58,9 @@ class Database {
   Statement prepare(const std::string& sql) { return {handle_, *where_, sql}; }
   /// Takes over everything that `source` holds. Error as for every other operation.
   void copy_from(const Database& source);
+  /// Makes the tables where the file is older than `schema`, all or none of them. Error(Usage) where
+  /// it was written by a program that knows a newer one.
+  void make_tables(const char* tables, int schema);
   /// Whether all pages and rows can be read; looks at every one.
   bool is_whole();
   const std::string& where() const { return *where_; }
@@ -67,6 +70,10 @@ class Database {
   sqlite3* handle_ = nullptr;
   std::unique_ptr<std::string> where_;
 };
+
+/// What the database holds, in memory; nothing where it cannot be read whole, after an error in the
+/// log that ends with `loss`.
+Database copy_in_memory(const Database& database, const char* loss);
 
 /// From its making to its commit() all or nothing; without commit() it is taken back.
 class Transaction {

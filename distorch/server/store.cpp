@@ -87,21 +87,7 @@ Store::Store(StoreOptions options)
 }
 
 void Store::set_up() const {
-  auto version = [&] {
-    auto statement = database_.prepare("PRAGMA user_version");
-    statement.step();
-    return statement.number(0);
-  }();
-  if (version > kSchema)
-    throw Error(ErrorKind::Usage, database_.where(),
-                fmt::format("was written by a newer distorch (schema {}, this one knows {})",
-                            version, kSchema));
-  if (version < kSchema) {
-    Transaction transaction(database_);
-    database_.run(kTables);
-    database_.run(fmt::format("PRAGMA user_version={}", kSchema));
-    transaction.commit();
-  }
+  database_.make_tables(kTables, kSchema);
   database_.prepare("SELECT count(*), max(created), max(ended) FROM jobs").run();
 }
 
@@ -113,16 +99,7 @@ std::string Store::problem() const {
 void Store::go_on_in_memory(const std::string& reason) const {
   problem_ = reason;
   log::error("{}: the queue and the history are kept in memory from now on", problem_);
-  auto memory = Database::in_memory();
-  try {
-    memory.copy_from(database_);
-    if (!memory.is_whole())
-      throw Error(ErrorKind::Format, database_.where(), "is damaged, as a copy of it is");
-  } catch (const Error& error) {
-    log::error("{}: the history is lost", error.what());
-    memory = Database::in_memory();
-  }
-  database_ = std::move(memory);
+  database_ = copy_in_memory(database_, "the history is lost");
   set_up();
 }
 

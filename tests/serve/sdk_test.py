@@ -19,7 +19,7 @@ try:
     from comfy_sdk import exceptions
     from comfy_sdk.events import OutputReady, Preview, Progress, StatusChange
 except ImportError:
-    print("skipped: there is no comfy-sdk (tools/setup_sdk.sh)")
+    print("skipped: there is no comfy-sdk (tools/setup_clients.sh)")
     sys.exit(SKIPPED)
 
 with open(os.path.join(CHECKOUT, "tests", "cli", "prompts", "picture.json"), encoding="utf-8") as _file:
