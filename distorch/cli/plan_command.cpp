@@ -73,7 +73,9 @@ void print(const Priced& priced, const std::vector<OtherForm>& forms) {
     fmt::print("  better    {}: {} a step\n",
                placement::expert_string(run.system, run.blocks, priced.best),
                duration(priced.best_step_s));
-  if (!forms.empty()) fmt::print("  another form: {}\n", forms_text(forms));
+  if (!forms.empty())
+    fmt::print("  another form: {} (distorch convert FILE NEW --type {})\n", forms_text(forms),
+               forms[0].name);
 }
 
 int plan(const Options& options) {
