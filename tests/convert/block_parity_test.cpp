@@ -7,6 +7,7 @@
 #include "distorch/formats/tensor_file.h"
 #include "distorch/quant/gguf_decode.h"
 #include "distorch/weights/checkpoint.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using at::Tensor;
@@ -43,7 +44,7 @@ Tensor packed(const convert::BlockType& type, const Tensor& x) {
 
 TEST_CASE("blocks: no type loses more than ggml's quantiser, plainly and by ggml's weights") {
   const weights::Checkpoint file(std::make_shared<formats::TensorFile>(
-      formats::open_tensor_file(DISTORCH_SOURCE_DIR "/tests/parity/gguf_quants.safetensors")));
+      formats::open_tensor_file(test::parity_dir() / "gguf_quants.safetensors")));
   for (const auto& type : convert::block_types()) {
     if (!type.pack) continue;
     for (const char* kind : {"normal", "heavy", "uneven"}) {
