@@ -10,6 +10,7 @@
 #include "distorch/quant/gguf.h"
 #include "distorch/tokenizers/sentence_piece.h"
 #include "tests/models/tiny.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -57,9 +58,9 @@ std::shared_ptr<const formats::TensorFile> open(const fs::path& path) {
 }  // namespace
 
 TEST_CASE("gguf: UMT5's vocabulary from the header gives the ids that ComfyUI-GGUF gives") {
-  const auto model = gguf_sentence_piece(open(parity_folder() / "umt5_tokens.gguf"));
+  const auto model = gguf_sentence_piece(open(parity_dir() / "umt5_tokens.gguf"));
   REQUIRE(model.defined());
-  const auto json = nlohmann::json::parse(std::ifstream(parity_folder() / "gguf_tokens.json"));
+  const auto json = nlohmann::json::parse(std::ifstream(parity_dir() / "gguf_tokens.json"));
   for (const auto& c : json.at("cases")) {
     CAPTURE(c.at("prompt").get<std::string>());
     auto ids = ids_of(model, c.at("prompt").get<std::string>());
@@ -74,7 +75,7 @@ TEST_CASE("gguf: a header without a vocabulary, or with a broken one") {
                                                                   std::string("t5encoder")};
   CHECK_FALSE(gguf_sentence_piece(open(folder.write("none.gguf", {architecture}))).defined());
   CHECK_FALSE(gguf_sentence_piece(nullptr).defined());
-  CHECK_FALSE(gguf_sentence_piece(open(parity_folder() / "umt5.safetensors")).defined());
+  CHECK_FALSE(gguf_sentence_piece(open(parity_dir() / "umt5.safetensors")).defined());
   const std::pair<std::string, formats::GgufSetting> t5{"tokenizer.ggml.model", std::string("t5")};
   auto refusal = [&](formats::GgufSettings settings) {
     settings.insert(settings.begin(), {architecture, t5});
