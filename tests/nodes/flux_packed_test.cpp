@@ -2,6 +2,8 @@
 // packed each by itself, and give the bits of the same file under the original names.
 #include <doctest/doctest.h>
 
+#include <set>
+
 #include "distorch/device/sim/sim.h"
 #include "distorch/models/flux/config.h"
 #include "distorch/quant/quantize.h"
@@ -70,29 +72,32 @@ bool is_packed(const std::string& name, const at::Tensor& tensor) {
   return name.ends_with(".weight") && tensor.dim() == 2 && tensor.size(1) % 64 == 0;
 }
 
-/// NAME.safetensors and NAME_diffusers.safetensors, with every matrix packed by `make` as a whole;
-/// all but one of diffusers' matrices, which both have as plain numbers.
+/// NAME.safetensors and NAME_diffusers.safetensors, with nearly every matrix packed by `make` as a
+/// whole, and rows of what that gave.
 void write_both(const std::string& name, const Make& make) {
   const auto original = original_tensors();
-  const std::string plain = "double_blocks.1.txt_mlp.0.weight";
+  const auto places = diffusers_names(original);
+  // Plain numbers in both: a piece of one kind among others, and what has its rows in another order.
+  std::set<std::string> plain = {"double_blocks.0.txt_mlp.0.weight"};
+  for (const auto& [theirs, source] : places)
+    if (source.swapped) plain.insert(source.original);
   std::map<std::string, quant::Packed> packed;
   TensorMap ours, theirs;
   for (const auto& [tensor, value] : original)
-    if (tensor != plain && is_packed(tensor, value)) {
+    if (!plain.contains(tensor) && is_packed(tensor, value)) {
       packed[tensor] = make(value);
       add_packed(ours, tensor, packed[tensor]);
     } else {
       ours[tensor] = value;
     }
-  for (const auto& [tensor, source] : diffusers_names(original)) {
+  for (const auto& [tensor, source] : places) {
     auto whole = packed.find(source.original);
     if (whole == packed.end())
       theirs[tensor] = piece_of(original.at(source.original), source);
-    else if (source.swapped)
-      theirs[tensor] = piece_of(quant::decode(whole->second, at::kFloat), source);
     else
       add_packed(theirs, tensor, whole->second.rows(source.first, source.rows));
   }
+  CHECK(packed.size() > 10);
   const auto folder = tiny_models() / "diffusion_models";
   fs::create_directories(folder);
   write_tensors(folder / (name + ".safetensors"), ours);
