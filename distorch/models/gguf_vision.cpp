@@ -48,6 +48,10 @@ std::string without_packing(const std::string& name) {
 
 std::optional<fs::path> vision_file_of(const weights::Checkpoint& encoder, const fs::path& path) {
   if (gguf_architecture(encoder) != "qwen2vl" || encoder.has_prefix("visual.")) return {};
+  return vision_file_beside(path);
+}
+
+std::optional<fs::path> vision_file_beside(const fs::path& path) {
   const auto name = without_packing(path.stem().string());
   std::vector<fs::path> found;
   std::error_code code;

@@ -13,6 +13,8 @@ namespace distorch::models {
 /// encoder has a tower, or for another model. Source: ComfyUI-GGUF loader.py, gguf_mmproj_loader.
 std::optional<std::filesystem::path> vision_file_of(const weights::Checkpoint& encoder,
                                                     const std::filesystem::path& path);
+/// The same by names alone, whatever the file at `path` holds.
+std::optional<std::filesystem::path> vision_file_beside(const std::filesystem::path& path);
 
 /// The encoder with the tower's tensors under our names ("visual.blocks.0.attn.qkv.weight"): `tower`
 /// has those of llama.cpp ("v.blk.0.attn_q.weight"), queries, keys and values apart, and the weights

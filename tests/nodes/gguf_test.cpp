@@ -247,6 +247,18 @@ TEST_CASE("gguf: Qwen2.5-VL sees with the tower that lies in an mmproj file besi
   };
   auto numbers = write_tiny_gguf(folder / "Seeing-7B-Q8_0.gguf", words, "Q8_0", "qwen2vl",
                                  spelled(random_model::kQwen));
+  TinyApp tiny;
+  auto prompt_with = [](const std::string& loader, const std::string& file) -> Json {
+    return {{"1", node(loader, {{"clip_name", file}, {"type", "qwen_image"}})},
+            {"2", node("TextEncodeQwenImageEditPlus",
+                       {{"clip", {"1", 0}}, {"prompt", "go"}, {"image1", {"3", 0}}})},
+            {"3", node("EmptyImage",
+                       {{"width", 96}, {"height", 64}, {"batch_size", 1}, {"color", 77}})}};
+  };
+  // Without the file it cannot see; one that comes later is found.
+  auto blind = prompt_with("CLIPLoaderGGUF", "Seeing-7B-Q8_0.gguf");
+  blind["keep"] = node("Keep", {{"value", {"2", 0}}});
+  CHECK(tiny.run(blind).error.find("put the 'mmproj' file beside") != std::string::npos);
   auto seen = write_tiny_gguf(folder / "seeing-7b-mmproj-q8_0.gguf", sight, "Q8_0", "clip",
                               spelled(spellings));
   auto in_bfloat = write_tiny_gguf(folder / "seeing-7b-mmproj-q8_0.gguf", sight, "Q8_0", "clip",
@@ -266,14 +278,11 @@ TEST_CASE("gguf: Qwen2.5-VL sees with the tower that lies in an mmproj file besi
     }
   }
   write_tensors(folder / "seeing_numbers.safetensors", numbers);
-  TinyApp tiny;
   auto states = [&](const std::string& loader, const std::string& file) {
-    Json prompt = {{"1", node(loader, {{"clip_name", file}, {"type", "qwen_image"}})},
-                   {"2", node("TextEncodeQwenImageEditPlus",
-                              {{"clip", {"1", 0}}, {"prompt", "go"}, {"image1", {"3", 0}}})},
-                   {"3", node("EmptyImage",
-                              {{"width", 96}, {"height", 64}, {"batch_size", 1}, {"color", 77}})}};
-    return tiny.value_of(prompt, {"2", 0}).as<sampling::Conditioning>().at(0).cross_attn;
+    return tiny.value_of(prompt_with(loader, file), {"2", 0})
+        .as<sampling::Conditioning>()
+        .at(0)
+        .cross_attn;
   };
   CHECK(difference(states("CLIPLoaderGGUF", "Seeing-7B-Q8_0.gguf"),
                    states("CLIPLoader", "seeing_numbers.safetensors")) < 1e-5);
