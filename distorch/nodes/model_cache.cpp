@@ -12,6 +12,7 @@
 #include "distorch/models/gguf_names.h"
 #include "distorch/models/taesd/autoencoder.h"
 #include "distorch/nodes/loaders.h"
+#include "distorch/quant/encoding.h"
 #include "distorch/quant/gguf.h"
 #include "distorch/weights/shards.h"
 
@@ -38,17 +39,33 @@ std::optional<at::ScalarType> rounded_type(const std::string& weight_dtype) {
   return {};
 }
 
-Checkpoint decoded_as(const std::string& weight_dtype, Checkpoint part) {
-  const auto dtype = rounded_type(weight_dtype);
-  if (!dtype) return part;
-  auto names = part;
+/// The same weights, those packed as another encoding for which `other` has one (or null).
+template <class Other>
+Checkpoint packed_otherwise(Checkpoint part, const Other& other) {
+  const auto names = part;
   for (const auto& [name, stored] : names.tensors())
-    if (const auto* rounded = quant::gguf_rounded_to(stored.encoding, *dtype)) {
+    if (const auto* encoding = other(stored.encoding)) {
       auto changed = stored;
-      changed.encoding = rounded;
+      changed.encoding = encoding;
       part.add(name, changed);
     }
   return part;
+}
+
+Checkpoint decoded_as(const std::string& weight_dtype, Checkpoint part) {
+  const auto dtype = rounded_type(weight_dtype);
+  if (!dtype) return part;
+  return packed_otherwise(std::move(part), [&](const quant::Encoding* encoding) {
+    return quant::gguf_rounded_to(encoding, *dtype);
+  });
+}
+
+/// Weights of few bits as text encoders use them on every device: decoded. Source: ComfyUI 0.33
+/// comfy/sd1_clip.py (full_precision_mm).
+Checkpoint without_products(Checkpoint part) {
+  return packed_otherwise(std::move(part), [](const quant::Encoding* encoding) {
+    return encoding ? encoding->decoded() : nullptr;
+  });
 }
 
 /// What weights are to be kept in, whatever the file has: half the memory, at the price of
@@ -260,7 +277,7 @@ std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& reci
       };
       loaded->network = loaded->make();
       loaded->lora_names = part.lora_names(loaded->network->manifest());
-      stream(*loaded, part.part, streamed, placement, false);
+      stream(*loaded, without_products(part.part), streamed, placement, false);
       open_.keep(key, loaded);
     }
     text->encoders.push_back(std::move(loaded));

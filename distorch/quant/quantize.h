@@ -24,6 +24,8 @@ struct Nvfp4Rows {
 Nvfp4Rows nvfp4_rows(const at::Tensor& rows, float whole);
 /// "weight_scale_2" of a weight whose largest magnitude this is.
 float nvfp4_scale(float largest);
+/// Scales [N, blocks] of one byte as tensor cores read them: blocked_shape(), block_scaled.h.
+at::Tensor blocked_scales(const at::Tensor& scales);
 /// K a multiple of 32.
 Packed to_mxfp8(const at::Tensor& weight);
 /// K a multiple of the group, which is even.

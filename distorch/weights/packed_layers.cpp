@@ -8,7 +8,6 @@
 
 #include "distorch/base/error.h"
 #include "distorch/quant/four_bit.h"
-#include "distorch/quant/fp8.h"
 #include "distorch/quant/marker.h"
 
 namespace distorch::weights {
@@ -142,8 +141,7 @@ class Gathering {
       for (const auto& companion : encoding->companions())
         present.push_back(companion_of(base, companion).second != nullptr);
       if (!encoding->matches(stored.dtype, present)) continue;
-      const bool exact = encoding == &quant::float8_e4m3fn() && is_exact(name);
-      return give(name, base, stored, exact ? quant::float8_e4m3fn_decoded() : *encoding);
+      return give(name, base, stored, is_exact(name) ? *encoding->decoded() : *encoding);
     }
   }
 
