@@ -28,6 +28,15 @@ struct FileTensor {
   bool is_there() const { return bytes.data() != nullptr; }
 };
 
+/// What a weight of a file turns out to be.
+struct Reading {
+  const Encoding* encoding = nullptr;
+  std::vector<std::int64_t> shape;   // of the weight
+  std::vector<std::int64_t> values;  // of the tensor that holds its numbers, by the same bytes
+  /// Of the companions, by the same bytes; nothing: the weight needs it no more, or has none.
+  std::vector<std::optional<std::vector<std::int64_t>>> parts;
+};
+
 /// One way of packing numbers. To add one: a file here and a line in the list of encoding.cpp.
 class Encoding {
  public:
@@ -50,6 +59,10 @@ class Encoding {
   virtual std::vector<std::int64_t> shape_of(
       const std::vector<std::int64_t>& values,
       const std::vector<std::vector<std::int64_t>>& companions) const;
+  /// What a weight without a fault() is. As its tensors say, with shape_of(), unless a subclass reads
+  /// more. Error(Format) where that says what cannot be; `where` names file and weight.
+  virtual Reading reading(const FileTensor& values, const std::vector<FileTensor>& companions,
+                          const std::string& where) const;
   /// Writers fill the dimensions of a weight up to multiples of this, with zeros; 1: they don't.
   /// decode() leaves out what columns the shape has not.
   virtual std::int64_t padding() const { return 1; }

@@ -90,6 +90,18 @@ std::vector<std::int64_t> Encoding::shape_of(
   return values;
 }
 
+Reading Encoding::reading(const FileTensor& values, const std::vector<FileTensor>& companions,
+                          const std::string& /*where*/) const {
+  Reading result{this, {}, values.shape, {}};
+  std::vector<std::vector<std::int64_t>> shapes;
+  for (const auto& companion : companions) {
+    shapes.push_back(companion.shape);
+    result.parts.push_back(companion.is_there() ? std::optional(companion.shape) : std::nullopt);
+  }
+  result.shape = shape_of(values.shape, shapes);
+  return result;
+}
+
 std::int64_t Encoding::rows_in_one(const Packed& weight, std::int64_t first) const {
   return weight.shape.at(0) - first;
 }
