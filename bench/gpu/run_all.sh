@@ -6,6 +6,7 @@
 # With a second accelerator: allocations and streaming from its memory too; DONORS_ONLY=1 streams from there alone.
 # PARTS picks some: "correct streaming opening sd15 peers compile", and further networks at full size: "sdxl flux qwen_image sd35 z_image";
 # KERNELS=1 tells which kernels the networks' steps consist of (kernels_*.json in more.tgz), and streams nothing.
+# "products" times single layers in every form of weights (PRODUCT_FORMS) and compares them with the decoded weight.
 # FORMS names forms of distorch convert (int8 Q8_0 ...) in which the networks run as well.
 # COMPILE names the network that torch.compile is timed on (sd15).
 cd "$(dirname "$0")/../.." || exit 1
@@ -143,6 +144,14 @@ for MODEL in sdxl flux qwen_image sd35 z_image; do
     network $MODEL 150 240
   fi
 done
+if wants products; then
+  for FORM in ${PRODUCT_FORMS:-fp8 fp8_input_scale fp8_fast fp8_decoded fp8_by_row e5m2 Q8_0 Q4_K packed nvfp4 mxfp8 int8 int8_convrot}; do
+    say "linear layers as $FORM"
+    ours 60 bench_gpu_packed_products --form "$FORM" --device $DEVICE --out "$WORK" ${KERNELS:+--kernels 1} "${OURS[@]}"
+  done
+  grep -aE "^(WRONG|FAILED)" "$LOG"
+  collect
+fi
 if wants peers; then
   say "peers of streaming"
   try 130 $PYTHON $HERE/peer_streaming.py "$FILE" --out "$WORK" --facts "$WORK/streaming_facts.json" --seconds 100 "${THEIRS[@]}"

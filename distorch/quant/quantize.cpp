@@ -12,7 +12,7 @@
 #include "distorch/quant/int8.h"
 #include "distorch/quant/rotation.h"
 #include "distorch/quant/signed4.h"
-#include "distorch/quant/small_floats.h"
+#include "distorch/quant/small_float_rounding.h"
 
 namespace distorch::quant {
 namespace {
@@ -46,8 +46,9 @@ void in_floats(const Tensor& given, const Work& work) {
   });
 }
 
-/// Scales [N, blocks] of one byte as tensor cores read them.
-Tensor blocked(const Tensor& scales) {
+}  // namespace
+
+Tensor blocked_scales(const Tensor& scales) {
   const auto rows = scales.size(0), blocks = scales.size(1);
   auto bytes = scales.view(at::kByte).contiguous();
   auto result = at::zeros(blocked_shape(rows, blocks), bytes.options());
@@ -58,6 +59,8 @@ Tensor blocked(const Tensor& scales) {
       to[blocked_index(r, b, blocks)] = from[r * blocks + b];
   return result.view(scales.scalar_type());
 }
+
+namespace {
 
 /// The largest magnitudes of the blocks of a row: [N, K / block].
 Tensor block_magnitudes(const Tensor& numbers, std::int64_t block) {
@@ -127,7 +130,7 @@ Packed to_nvfp4(const Tensor& weight) {
   auto [values, scales] = nvfp4_rows(numbers, whole);
   return {&nvfp4(),
           values,
-          {blocked(scales), at::full({}, whole), Tensor(), Tensor()},
+          {blocked_scales(scales), at::full({}, whole), Tensor(), Tensor()},
           numbers.sizes().vec()};
 }
 
@@ -143,7 +146,7 @@ Packed to_mxfp8(const Tensor& weight) {
   auto scaled = numbers.unflatten(1, {-1, block}) / factors.unsqueeze(2);
   auto values = scaled.clamp_(-kLargestEight, kLargestEight).flatten(1).to(at::kFloat8_e4m3fn);
   auto scales = exponents.to(at::kByte).view(at::kFloat8_e8m0fnu);
-  return {&mxfp8(), values, {blocked(scales), Tensor()}, numbers.sizes().vec()};
+  return {&mxfp8(), values, {blocked_scales(scales), Tensor()}, numbers.sizes().vec()};
 }
 
 Packed to_convrot_w4a4(const Tensor& weight, int rotated) {

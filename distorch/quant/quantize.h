@@ -28,6 +28,8 @@ float nvfp4_scale(float largest);
 at::Tensor e4m3_of(const at::Tensor& numbers, float scale);
 /// Of all numbers; 0 of none, NaN where one is.
 float largest_magnitude(const at::Tensor& numbers);
+/// Scales [N, blocks] of one byte as tensor cores read them: blocked_shape(), block_scaled.h.
+at::Tensor blocked_scales(const at::Tensor& scales);
 /// K a multiple of 32.
 Packed to_mxfp8(const at::Tensor& weight);
 /// K a multiple of the group, which is even.

@@ -1,147 +1,124 @@
 #include "distorch/quant/small_floats.h"
 
 #include <algorithm>
-#include <cmath>
+#include <bit>
 
+// Highway compiles the rest of this file once for each set of instructions and chooses at run time:
+// the macros are its own way of saying so. Products stay roundings of their own (CMakeLists.txt).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "distorch/quant/small_floats.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
-namespace distorch::quant::kernels::HWY_NAMESPACE {
+namespace distorch::quant::HWY_NAMESPACE {
 namespace {
 
-namespace hn = hwy::HWY_NAMESPACE;
-using D = hn::CappedTag<float, 16>;
-using Words = hn::RebindToUnsigned<D>;
-using Whole = hn::RebindToSigned<D>;
-using V = hn::Vec<D>;
-using W = hn::Vec<Words>;
+#include "distorch/quant/cpu_numbers.inc"
 
-inline W word(std::uint32_t value) { return hn::Set(Words(), value); }
+constexpr std::uint32_t kInfinite = 0x7f800000, kNaN = 0x7fc00000;
 
-/// Codes without sign of sizes that the type holds: `mantissa` bits of it, the exponent `bias` of
-/// which stands for 1. Rounded by adding: small ones to a number whose last place is theirs.
-template <int mantissa, int bias>
-inline W codes_of(W size) {
-  constexpr int dropped = 23 - mantissa;
-  constexpr std::uint32_t least_normal = static_cast<std::uint32_t>(128 - bias) << 23;
-  constexpr std::uint32_t last_place = static_cast<std::uint32_t>(128 - bias + dropped) << 23;
-  const V moved = hn::Add(hn::BitCast(D(), size), hn::BitCast(D(), word(last_place)));
-  const W small = hn::Sub(hn::BitCast(Words(), moved), word(last_place));
-  const W even = hn::And(hn::ShiftRight<dropped>(size), word(1));
-  const W half = word((1u << (dropped - 1)) - 1);
-  const W apart = word(static_cast<std::uint32_t>(127 - bias) << 23);
-  const W normal = hn::ShiftRight<dropped>(hn::Sub(hn::Add(size, hn::Add(half, even)), apart));
-  const auto is_small =
-      hn::Lt(hn::BitCast(Whole(), size), hn::BitCast(Whole(), word(least_normal)));
-  return hn::IfThenElse(hn::RebindMask(Words(), is_small), small, normal);
+/// Moved to float32's place their exponents are too small; those without one count steps.
+template <SmallFloat type>
+inline float number_of(std::uint32_t code) {
+  constexpr bool wide = type == SmallFloat::E5M2;
+  constexpr std::uint32_t shift = wide ? 21 : 20, first_normal = wide ? 4 : 8;
+  constexpr std::uint32_t exponents_apart = wide ? 112 : 120;
+  constexpr float step = wide ? 0x1p-16f : 0x1p-9f;
+  const std::uint32_t size = code & 0x7f, sign = (code & 0x80) << 24;
+  const auto small =
+      std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<int>(size)) * step);
+  const auto normal = (size << shift) + (exponents_apart << 23);
+  auto bits = pick(size < first_normal, small, normal);
+  if (wide) bits = pick(size == 0x7c, kInfinite, bits);
+  bits = pick(size > (wide ? 0x7c : 0x7e), kNaN, bits);
+  return std::bit_cast<float>(bits | sign);
 }
 
-inline W size_of(V v) { return hn::And(hn::BitCast(Words(), v), word(0x7fffffffu)); }
-
-/// e4m3 codes of numbers within -448 .. 448, or NaN.
-inline W e4m3(V v) {
-  const W sign = hn::ShiftRight<24>(hn::And(hn::BitCast(Words(), v), word(0x80000000u)));
-  const W codes = codes_of<3, 7>(size_of(v));
-  const auto number = hn::RebindMask(Words(), hn::Eq(v, v));
-  return hn::Or(hn::IfThenElse(number, codes, word(0x7f)), sign);
+/// 0, 0.5, 1, 1.5, 2, 3, 4, 6 and the same with a sign.
+template <>
+inline float number_of<SmallFloat::E2M1>(std::uint32_t code) {
+  const std::uint32_t size = code & 7, sign = (code & 8) << 28;
+  const auto small =
+      std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<int>(size)) * 0.5f);
+  const auto normal = (size / 2 + 126) << 23 | (size & 1) << 22;
+  return std::bit_cast<float>(pick(size < 2, small, normal) | sign);
 }
 
-/// Within -most .. most; NaN stays.
-inline V within(V v, float most) {
-  const V limited = hn::Max(hn::Min(v, hn::Set(D(), most)), hn::Set(D(), -most));
-  return hn::IfThenElse(hn::Eq(v, v), limited, v);
-}
-
-inline void store_bytes(W codes, std::uint8_t* to) {
-  const hn::Rebind<std::uint8_t, D> bytes;
-  hn::StoreU(hn::DemoteTo(bytes, hn::BitCast(Whole(), codes)), bytes, to);
-}
-
-constexpr int kBlock = 16;
-constexpr float kLargestEight = 448, kLargestFour = 6;
-
-/// One number; the same arithmetic as of vectors.
-inline std::uint8_t e4m3_of(float value) {
-  const V v = within(hn::Set(D(), value), kLargestEight);
-  return static_cast<std::uint8_t>(hn::GetLane(e4m3(v)));
-}
-
-/// What an e4m3 code without sign stands for.
-inline float from_e4m3(std::uint32_t code) {
-  constexpr float least = 0x1p-9f;
-  if (code == 0x7f) return NAN;
-  if (code < 8) return static_cast<float>(code) * least;
-  return hn::GetLane(hn::BitCast(D(), word((code << 20) + (120u << 23))));
-}
-
-/// The largest magnitude of a block; NaN where one is.
-inline float largest_of(const float* x) {
-  V largest = hn::Zero(D()), strange = hn::Zero(D());
-  for (int i = 0; i < kBlock; i += static_cast<int>(hn::Lanes(D()))) {
-    const V v = hn::LoadU(D(), x + i);
-    largest = hn::Max(hn::Abs(v), largest);
-    strange = hn::IfThenElse(hn::Eq(v, v), strange, v);
+template <SmallFloat type, NumberKind kind>
+void decode_run(const std::uint8_t* HWY_RESTRICT from,
+                typename Numbers<kind>::Type* HWY_RESTRICT to, std::int64_t count, float by) {
+  if constexpr (type == SmallFloat::E2M1) {
+    for (std::int64_t i = 0; i < count / 2; ++i) {
+      to[2 * i] = Numbers<kind>::from(number_of<type>(from[i] >> 4) * by);
+      to[2 * i + 1] = Numbers<kind>::from(number_of<type>(from[i] & 15u) * by);
+    }
+  } else {
+    for (std::int64_t i = 0; i < count; ++i)
+      to[i] = Numbers<kind>::from(number_of<type>(from[i]) * by);
   }
-  const float result = hn::GetLane(hn::MaxOfLanes(D(), largest));
-  const float rest = hn::GetLane(hn::SumOfLanes(D(), strange));
-  return rest == 0 ? result : NAN;
 }
 
-/// The codes of a block in eight bytes; all 0 where the factor is.
-inline void put_fours(const float* x, float factor, std::uint8_t* to) {
-  alignas(16) std::uint8_t codes[kBlock];
-  const V by = hn::Set(D(), factor == 0 ? 1 : factor);
-  const auto some = hn::Set(D(), factor == 0 ? 0.0f : 1.0f);
-  for (int i = 0; i < kBlock; i += static_cast<int>(hn::Lanes(D()))) {
-    const V v = within(hn::Div(hn::LoadU(D(), x + i), by), kLargestFour);
-    const W sign = hn::ShiftRight<28>(hn::And(hn::BitCast(Words(), v), word(0x80000000u)));
-    const auto number = hn::RebindMask(Words(), hn::Eq(v, v));
-    const W code = hn::Or(hn::IfThenElseZero(number, codes_of<1, 1>(size_of(v))), sign);
-    const auto kept = hn::RebindMask(Words(), hn::Gt(some, hn::Zero(D())));
-    store_bytes(hn::IfThenElseZero(kept, code), codes + i);
+/// Short runs: loops over one would be too short for vectors, so that a stretch of them is gone over
+/// once for each operation, in the nearest cache.
+template <SmallFloat type, NumberKind kind, int run>
+void decode_blocks(const SmallFloats& job) {
+  constexpr std::int64_t stretch = 1024, each_byte = type == SmallFloat::E2M1 ? 2 : 1;
+  float numbers[stretch];
+  auto* to = static_cast<typename Numbers<kind>::Type*>(job.to);
+  for (std::int64_t first = 0; first < job.count; first += stretch) {
+    const auto count = std::min(stretch, job.count - first);
+    decode_run<type, NumberKind::Float>(job.from + first / each_byte, numbers, count, 1.0f);
+    const auto* factors = job.factors + first / run;
+    for (std::int64_t block = 0; block < count / run; ++block) {
+      const float by = factors[block];
+      for (int i = 0; i < run; ++i) numbers[block * run + i] *= by;
+    }
+    for (std::int64_t i = count / run * run; i < count; ++i) numbers[i] *= factors[count / run];
+    for (std::int64_t i = 0; i < count; ++i) to[first + i] = Numbers<kind>::from(numbers[i]);
   }
-  for (int i = 0; i < kBlock / 2; ++i)
-    to[i] = static_cast<std::uint8_t>(codes[2 * i] << 4 | codes[2 * i + 1]);
+}
+
+template <SmallFloat type, NumberKind kind>
+void decode(const SmallFloats& job) {
+  constexpr int block = type == SmallFloat::E2M1 ? 16 : 32;  // nvfp4's, mxfp8's
+  constexpr std::int64_t each_byte = type == SmallFloat::E2M1 ? 2 : 1;
+  if (job.run == block) return decode_blocks<type, kind, block>(job);
+  auto* to = static_cast<typename Numbers<kind>::Type*>(job.to);
+  for (std::int64_t first = 0; first < job.count; first += job.run)
+    decode_run<type, kind>(job.from + first / each_byte, to + first,
+                           std::min(job.run, job.count - first), job.factors[first / job.run]);
+}
+
+template <SmallFloat type>
+void decode_to(const SmallFloats& job) {
+  switch (job.kind) {
+    case NumberKind::Float: return decode<type, NumberKind::Float>(job);
+    case NumberKind::Half: return decode<type, NumberKind::Half>(job);
+    case NumberKind::BFloat: return decode<type, NumberKind::BFloat>(job);
+  }
 }
 
 }  // namespace
 
-void ToE4m3(const float* x, std::uint8_t* to, std::int64_t size, float scale) {
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(D()));
-  const V by = hn::Set(D(), scale);
-  std::int64_t i = 0;
-  for (; i + lanes <= size; i += lanes)
-    store_bytes(e4m3(within(hn::Div(hn::LoadU(D(), x + i), by), kLargestEight)), to + i);
-  for (; i < size; ++i) to[i] = e4m3_of(x[i] / scale);
-}
-
-void ToNvfp4(const Nvfp4Job& job) {
-  for (std::int64_t block = 0; block < job.size / kBlock; ++block) {
-    const auto* x = job.from + block * kBlock;
-    const auto scale = e4m3_of(largest_of(x) / kLargestFour / job.whole);
-    job.scales[block] = scale;
-    put_fours(x, from_e4m3(scale & 0x7fu) * job.whole, job.values + block * (kBlock / 2));
+void DecodeSmall(const SmallFloats& job) {
+  switch (job.type) {
+    case SmallFloat::E4M3: return decode_to<SmallFloat::E4M3>(job);
+    case SmallFloat::E5M2: return decode_to<SmallFloat::E5M2>(job);
+    case SmallFloat::E2M1: return decode_to<SmallFloat::E2M1>(job);
   }
 }
 
-}  // namespace distorch::quant::kernels::HWY_NAMESPACE
+}  // namespace distorch::quant::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace distorch::quant::kernels {
+namespace distorch::quant {
 namespace {
-HWY_EXPORT(ToE4m3);
-HWY_EXPORT(ToNvfp4);
+HWY_EXPORT(DecodeSmall);
 }  // namespace
 
-void to_e4m3(const float* x, std::uint8_t* to, std::int64_t size, float scale) {
-  HWY_DYNAMIC_DISPATCH(ToE4m3)(x, to, size, scale);
-}
+void decode_small_floats(const SmallFloats& job) { HWY_DYNAMIC_DISPATCH(DecodeSmall)(job); }
 
-void to_nvfp4(const Nvfp4Job& job) { HWY_DYNAMIC_DISPATCH(ToNvfp4)(job); }
-
-}  // namespace distorch::quant::kernels
+}  // namespace distorch::quant
 #endif

@@ -1,21 +1,28 @@
 #pragma once
 #include <cstdint>
 
-// Rounding float32 to floating-point numbers of eight and four bits, halves to even, on the CPU:
-// Highway, in this thread; knows nothing of torch.
-namespace distorch::quant::kernels {
+#include "distorch/quant/number_kind.h"
 
-/// x / scale as float8_e4m3fn; what is beyond 448 becomes 448, NaN stays NaN.
-void to_e4m3(const float* x, std::uint8_t* to, std::int64_t size, float scale);
+// Rows of numbers of 8 and of 4 bits as plain ones, in the machine's widest vectors (Highway, chosen
+// at run time): number · factor, in float32, then rounded once.
+namespace distorch::quant {
 
-/// nvfp4: of each 16 numbers a scale (e4m3, of their largest magnitude over 6 and `whole`) and eight
-/// bytes of codes, the first of two numbers in the upper half. `size` is whole 16s.
-struct Nvfp4Job {
-  const float* from = nullptr;
-  std::uint8_t *values = nullptr, *scales = nullptr;
-  std::int64_t size = 0;
-  float whole = 1;
+enum class SmallFloat {
+  E4M3,  // 8 bits, no infinity: float8_e4m3fn
+  E5M2,  // 8 bits: float8_e5m2
+  E2M1,  // 4 bits, two a byte, the first in the high half
 };
-void to_nvfp4(const Nvfp4Job& job);
 
-}  // namespace distorch::quant::kernels
+struct SmallFloats {
+  SmallFloat type = SmallFloat::E4M3;
+  NumberKind kind = NumberKind::Float;  // of what is written
+  const std::uint8_t* from = nullptr;
+  void* to = nullptr;
+  std::int64_t count = 0;          // of numbers; even for E2M1
+  const float* factors = nullptr;  // one for each `run` numbers from the first on
+  std::int64_t run = 1;            // even for E2M1
+};
+
+void decode_small_floats(const SmallFloats& job);
+
+}  // namespace distorch::quant

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "distorch/base/align.h"
+#include "distorch/quant/fp8_operators.h"
 #include "distorch/quant/gguf.h"
 #include "distorch/quant/joined.h"
 
@@ -45,24 +46,29 @@ bool is_one_tensor(const weights::Stored& stored) {
   return true;
 }
 
+/// Whether a packed weight stays so. Of those that are to be kept in a type of few bits only what is
+/// plain in the file is rounded to it.
+bool Contents::rests_packed(const quant::Encoding& encoding) const {
+  return options_.kept_in.has_value() || encoding.rests_packed_for(options_.compute);
+}
+
 /// Whether conversion leaves it as it is.
 bool Contents::is_as_computed(const weights::Stored& stored) const {
   if (stored.encoding == &quant::joined())
     return is_one_tensor(stored) && weights::to_torch(stored) == rest_dtype();
-  if (stored.encoding) return options_.kept_in.has_value() || stored.encoding->rests_packed();
+  if (stored.encoding) return rests_packed(*stored.encoding);
   return weights::to_torch(stored) == rest_dtype();
 }
 
-/// Whether a packed weight becomes plain numbers where it is converted. Of those that are to be kept
-/// in a type of few bits only what is plain in the file is rounded to it.
+/// Whether a packed weight becomes plain numbers where it is converted.
 bool Contents::is_converted(const quant::Packed& packed) const {
   if (packed.encoding == &quant::joined()) return true;
-  return !options_.kept_in && !packed.encoding->rests_packed();
+  return !rests_packed(*packed.encoding);
 }
 
 std::int64_t Contents::converted_bytes_of(const weights::Stored& stored) const {
-  const bool packed = stored.encoding && stored.encoding != &quant::joined() &&
-                      (options_.kept_in || stored.encoding->rests_packed());
+  const bool packed =
+      stored.encoding && stored.encoding != &quant::joined() && rests_packed(*stored.encoding);
   if (!packed) return dense_bytes(stored, rest_dtype());
   std::int64_t bytes = 0;
   for (const auto& tensor : weights::tensors_of(stored))
@@ -185,7 +191,8 @@ BlockValues Contents::converted(BlockValues values) const {
       if (format) slot.value = slot.value.contiguous(*format);
       slot.packed = nullptr;
     } else if (!slot.packed && slot.value.scalar_type() != rest_dtype()) {
-      slot.value = slot.value.to(rest_dtype(), false, false, format);
+      slot.value = format ? slot.value.to(rest_dtype(), false, false, format)
+                          : quant::numbers_in(slot.value, rest_dtype());
     }
   }
   return values;

@@ -45,8 +45,9 @@ class Contents {
     at::ScalarType dtype = at::kFloat;  // that the model computes in
     // What its plain numbers are rounded to, and rest as once they are converted; nothing: `dtype`.
     std::optional<at::ScalarType> kept_in;
-    bool fast_products = false;  // see weights::Arithmetic
-    bool channels_last = false;  // 4-D weights are wanted laid out so
+    bool fast_products = false;     // see weights::Arithmetic
+    bool channels_last = false;     // 4-D weights are wanted laid out so
+    at::Device compute = at::kCPU;  // where the layers compute: some weights stay packed by that
   };
   /// Error(MissingWeight) or Error(Shape) naming every fault when the file lacks something the
   /// manifest declares.
@@ -110,6 +111,7 @@ class Contents {
     bool needs_conversion = false;
     std::int64_t converted_bytes = 0;
   };
+  bool rests_packed(const quant::Encoding& encoding) const;
   bool is_as_computed(const weights::Stored& stored) const;
   bool is_converted(const quant::Packed& packed) const;
   at::ScalarType rest_dtype() const { return options_.kept_in.value_or(options_.dtype); }

@@ -14,6 +14,7 @@
 #include "distorch/device/retry.h"
 #include "distorch/device/streams.h"
 #include "distorch/streaming/trace.h"
+#include "distorch/weights/padding.h"
 
 namespace distorch::streaming {
 
@@ -23,7 +24,7 @@ using weights::Tensors;
 
 StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint checkpoint,
                              StreamedOptions options)
-    : checkpoint_(std::move(checkpoint)),
+    : checkpoint_(weights::without_padding(manifest, std::move(checkpoint))),
       options_(std::move(options)),
       compute_(device::to_torch(options_.compute)),
       contents_(manifest, checkpoint_,
@@ -31,7 +32,8 @@ StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint ch
                  .dtype = options_.dtype,
                  .kept_in = options_.kept_in,
                  .fast_products = options_.fast_products,
-                 .channels_last = options_.channels_last}),
+                 .channels_last = options_.channels_last,
+                 .compute = compute_}),
       residence_(contents_,
                  {.compute = options_.compute, .upload_from_bytes = options_.upload_from_bytes}),
       rings_(contents_, residence_,
