@@ -44,7 +44,7 @@ Tensor latent_of(const Form& form, std::int64_t frames) {
 
 std::map<std::string, Tensor> under_diffusers_names(const std::string& dump) {
   auto tensors = tiny_tensors({dump});
-  auto names = nlohmann::json::parse(std::ifstream(parity_folder() / (dump + ".json")))
+  auto names = nlohmann::json::parse(std::ifstream(parity_dir() / (dump + ".json")))
                    .at("diffusers")
                    .get<std::map<std::string, std::string>>();
   std::map<std::string, Tensor> theirs;
