@@ -5,11 +5,12 @@
 
 #include "distorch/base/error.h"
 #include "distorch/cli/machine_options.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 
 TEST_CASE("a workflow is taken from the videos that carry one") {
-  auto parity = std::filesystem::path(DISTORCH_SOURCE_DIR) / "tests" / "parity";
+  auto parity = test::parity_dir();
   auto facts = graph::Json::parse(std::ifstream(parity / "video.json"));
   // What was executed comes first: of ComfyUI's tags, and of VideoHelperSuite's comment.
   for (const char* name : {"video_saved.mp4", "video_saved.webm", "video_combined.mp4"}) {

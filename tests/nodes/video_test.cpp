@@ -8,6 +8,7 @@
 #include "distorch/nodes/video.h"
 #include "tests/nodes/tiny_app.h"
 #include "tests/support/faults.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -23,7 +24,7 @@ Json node(const char* type, Json inputs) {
 class VideoApp : public TinyApp {
  public:
   VideoApp() : TinyApp({}, "video") {
-    app.settings.input_folder = parity_folder();
+    app.settings.input_folder = parity_dir();
     catalog.add(
         {.name = "Frames",
          .inputs = {graph::integer("count", {.def = 16}), graph::integer("width", {.def = 32}),
@@ -86,11 +87,11 @@ struct Gifs : graph::EventSink {
 
 TEST_CASE("video: what ComfyUI and VideoHelperSuite wrote is read as PyAV reads it") {
   Dump dump("video");
-  auto facts = Json::parse(std::ifstream(parity_folder() / "video.json"));
+  auto facts = Json::parse(std::ifstream(parity_dir() / "video.json"));
   for (const char* name :
        {"video_saved.mp4", "video_saved.webm", "video_combined.mp4", "video_turned.mp4"}) {
     CAPTURE(name);
-    auto file = parity_folder() / name;
+    auto file = parity_dir() / name;
     auto ours = bytes_of(file);
     auto theirs = dump[name];
     REQUIRE(ours.sizes() == theirs.sizes());
@@ -103,7 +104,7 @@ TEST_CASE("video: what ComfyUI and VideoHelperSuite wrote is read as PyAV reads 
     CHECK(Json::parse(texts.prompt.value()) == facts["prompt"]);
     CHECK(Json::parse(texts.workflow.value()) == facts["workflow"]);
   }
-  auto sound = media::VideoReader(parity_folder() / "video_saved.mp4").sound();
+  auto sound = media::VideoReader(parity_dir() / "video_saved.mp4").sound();
   CHECK(sound.rate == 44100);
   auto part = dump["waveform"];
   auto waveform = nodes::to_audio(sound).waveform[0].narrow(1, 4000, 4000);
@@ -187,7 +188,7 @@ TEST_CASE("SaveVideo: codec, quality and depth are as asked") {
 
 TEST_CASE("Video Slice takes a part of a file and of frames") {
   VideoApp tiny;
-  tiny.app.settings.input_folder = parity_folder();
+  tiny.app.settings.input_folder = parity_dir();
   for (bool of_file : {true, false}) {
     CAPTURE(of_file);
     Json prompt = {{"1", node("Frames", {{"count", 6}})},
@@ -353,7 +354,7 @@ TEST_CASE("video: a run that is stopped while it encodes leaves nothing") {
 
 TEST_CASE("VHS_LoadVideo takes the frames that it is asked for") {
   VideoApp tiny;
-  tiny.app.settings.input_folder = parity_folder();
+  tiny.app.settings.input_folder = parity_dir();
   auto load = [&](const Json& inputs, int slot) {
     Json all = {{"video", "video_saved.mp4"}, {"force_rate", 0},     {"custom_width", 0},
                 {"custom_height", 0},         {"frame_load_cap", 0}, {"skip_first_frames", 0},
@@ -430,6 +431,6 @@ TEST_CASE("sound: saved in each form, loaded again, cut") {
   Json silent = {{"1", node("LoadVideo", {{"file", "video_turned.mp4"}})},
                  {"2", node("GetVideoComponents", {{"video", {"1", 0}}})},
                  {"3", node("SaveAudio", {{"audio", {"2", 1}}, {"filename_prefix", "a"}})}};
-  tiny.app.settings.input_folder = parity_folder();
+  tiny.app.settings.input_folder = parity_dir();
   CHECK(tiny.error(silent).find("has no sound") != std::string::npos);
 }
