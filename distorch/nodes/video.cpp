@@ -185,8 +185,8 @@ graph::Json shown_file(const std::string& file, const OutputPlace& place, const 
 }
 
 const std::vector<std::string>& video_endings() {
-  static const std::vector<std::string> endings = {".mp4", ".m4v", ".mov", ".webm", ".mkv",
-                                                   ".avi", ".gif", ".mpg", ".mpeg", ".ts",
+  static const std::vector<std::string> endings = {".mp4", ".m4v", ".mov", ".webm",
+                                                   ".mkv", ".avi", ".mpg", ".mpeg",
                                                    ".ogv", ".flv", ".wmv", ".3gp"};
   return endings;
 }

@@ -302,7 +302,11 @@ void add_info_node(graph::Catalog& catalog) {
 }  // namespace
 
 void add_video_load_nodes(graph::Catalog& catalog, App& app) {
-  auto videos = [&app] { return input_names(app.settings, video_endings()); };
+  auto videos = [&app] {
+    auto endings = video_endings();
+    endings.emplace_back(".gif");
+    return input_names(app.settings, endings);
+  };
   auto sounds = [&app] { return input_names(app.settings, audio_endings()); };
   std::vector<std::string> forms = {"None"};
   for (const auto& form : kForms) forms.emplace_back(form.name);
