@@ -34,7 +34,7 @@ class Folder {
   fs::path path_;
 };
 
-constexpr int kWidth = 64, kHeight = 48, kFrames = 12;
+constexpr int kWidth = 64, kHeight = 64, kFrames = 12;
 
 /// Smooth, so that encoders keep it, and another one for each index.
 Image frame_of(int index, int channels = 3) {
@@ -244,7 +244,7 @@ TEST_CASE("video: the writer refuses what cannot be encoded, by name, and leaves
   refused(options, "'rgba64le' is no pixel format of libx264: it takes");
   options = h264();
   options.pictures->width = 63;
-  refused(options, "63 x 48; libx264 in yuv420p takes widths that are multiples of 2");
+  refused(options, "63 x 64; libx264 in yuv420p takes widths that are multiples of 2");
   options = h264();
   options.container = "nothing";
   refused(options, "cannot be written as 'nothing'");
@@ -259,7 +259,10 @@ TEST_CASE("video: the writer refuses what cannot be encoded, by name, and leaves
   refused(options, "cannot be encoded with libx264");
   options = h264();
   options.pictures->width = 32;
-  refused(options, "has frames of 32 x 48, and one came of 64 x 48");
+  refused(options, "has frames of 32 x 64, and one came of 64 x 64");
+  options = options_of("webm", "libsvtav1", "yuv420p", {});
+  options.pictures->height = 32;
+  refused(options, "at least 64 x 64 pixels");
   options = {.container = "mp4"};
   refused(options, "neither pictures nor sound");
   for (double rate : {0.0, -1.0, std::nan(""), 1e9})

@@ -1,3 +1,6 @@
+#include <fmt/format.h>
+
+#include <cmath>
 #include <fstream>
 #include <set>
 
@@ -27,14 +30,14 @@ class VideoApp : public TinyApp {
     app.settings.input_folder = parity_dir();
     catalog.add(
         {.name = "Frames",
-         .inputs = {graph::integer("count", {.def = 16}), graph::integer("width", {.def = 32}),
+         .inputs = {graph::integer("count", {.def = 16}), graph::integer("width", {.def = 64}),
                     graph::boolean("broken", {.def = false})},
          .outputs = {"IMAGE", "AUDIO"},
          .run = [](graph::Call& call) {
            auto count = call.integer("count");
            auto images = at::linspace(0.1, 0.9, count)
                              .view({count, 1, 1, 1})
-                             .repeat({1, 24, call.integer("width"), 3});
+                             .repeat({1, 64, call.integer("width"), 3});
            if (call.boolean("broken")) images[count - 1].fill_(NAN);
            call.out(0, graph::Value::of("IMAGE", images));
            auto time = at::arange(0, 44100, at::kFloat) / 44100.0;
@@ -143,7 +146,7 @@ TEST_CASE("SaveVideo and LoadVideo: frames, sound, rate and workflow go round") 
     Json load = {{"1", node("LoadVideo", {{"file", name}})},
                  {"2", node("GetVideoComponents", {{"video", {"1", 0}}})}};
     auto images = tiny.value_of(load, {"2", 0}).as<at::Tensor>();
-    REQUIRE(images.sizes() == at::IntArrayRef({16, 24, 32, 3}));
+    REQUIRE(images.sizes() == at::IntArrayRef({16, 64, 64, 3}));
     auto wanted = at::linspace(0.1, 0.9, 16).view({16, 1, 1, 1}).expand_as(images);
     CHECK(largest_difference(images, wanted) < 0.03);
     CHECK(tiny.value_of(load, {"2", 2}).as<Json>() == 16.0);
@@ -262,7 +265,7 @@ TEST_CASE("VHS_VideoCombine writes its formats, with the PNG beside them") {
     auto frames = *form.codec ? bytes_of(path) : at::Tensor();
     if (*form.codec) {
       CHECK(media::VideoReader(path).facts().codec == form.codec);
-      REQUIRE(frames.sizes() == at::IntArrayRef({16, 24, 32, 3}));
+      REQUIRE(frames.sizes() == at::IntArrayRef({16, 64, 64, 3}));
       auto wanted = (at::linspace(0.1, 0.9, 16) * 255).view({16, 1, 1, 1}).expand_as(frames);
       CHECK(largest_difference(frames, wanted) < 8);
     } else {
@@ -278,7 +281,7 @@ TEST_CASE("VHS_VideoCombine writes its formats, with the PNG beside them") {
 TEST_CASE("VHS_VideoCombine: sound, back and forth, repeats, odd sizes, widgets") {
   VideoApp tiny;
   auto prompt = combine({{"audio", {"1", 1}}, {"crf", 30}, {"pix_fmt", "yuv420p10le"}});
-  prompt["1"]["inputs"] = {{"count", 4}, {"width", 31}};
+  prompt["1"]["inputs"] = {{"count", 4}, {"width", 63}};
   prompt["2"]["inputs"]["pingpong"] = true;
   prompt["2"]["inputs"]["loop_count"] = 1;
   Gifs events;
@@ -289,7 +292,7 @@ TEST_CASE("VHS_VideoCombine: sound, back and forth, repeats, odd sizes, widgets"
         std::set<std::string>{"clip_00001.png", "clip_00001.mp4", "clip_00001-audio.mp4"});
   for (const char* name : {"clip_00001.mp4", "clip_00001-audio.mp4"}) {
     auto facts = media::VideoReader(tiny.output(name)).facts();
-    CHECK(facts.width == 32);
+    CHECK(facts.width == 64);
     CHECK(facts.bits == 10);
     CHECK(facts.colours == media::Colours::Bt709);
     auto frames = bytes_of(tiny.output(name));

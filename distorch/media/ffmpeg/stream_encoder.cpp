@@ -22,8 +22,12 @@ StreamEncoder::StreamEncoder(Output& output, const std::string& encoder)
 
 void StreamEncoder::open(Settings& settings) {
   forget_messages();
+  // Older ones say this on standard error alone.
+  constexpr int least = 64;
+  bool small = name_ == "libsvtav1" && (codec_->width < least || codec_->height < least);
   output_.check(avcodec_open2(codec_.get(), codec_->codec, settings.get()),
-                fmt::format("cannot be encoded with {}", name_));
+                fmt::format("cannot be encoded with {}{}", name_,
+                            small ? ", which wants at least 64 x 64 pixels" : ""));
   if (const auto* unknown = settings.left())
     throw Error(ErrorKind::Usage, "codec", fmt::format("{} has no setting '{}'", name_, unknown));
   stream_ = output_.add_stream();
