@@ -46,7 +46,7 @@ struct Saving {
 /// "128k": bits a second; "V0": the best of the variable rates.
 void set_quality(media::VideoOptions::Sounds& sounds, const std::string& quality) {
   if (quality == "V0")
-    sounds.quality = 1;
+    sounds.quality = 0;
   else if (quality.ends_with("k"))
     sounds.bit_rate = std::stoll(quality) * 1000;
 }
