@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <new>
 #include <system_error>
@@ -69,6 +70,9 @@ int run_guarded(const distorch::cli::Action& action) {
 
 int main(int argc, char** argv) {
   distorch::device::set_up_host_memory();
+  // An encoder of videos would greet on standard error. The environment is set while there is one
+  // thread.
+  setenv("SVT_LOG", "1", 0);
   CLI::App app{
       "distorch runs ComfyUI workflows with the models' weights spread over every memory you "
       "have.\n"
