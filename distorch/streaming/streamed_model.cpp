@@ -302,8 +302,8 @@ Tensors StreamedModel::run_on_donor(int block, const Tensors& inputs, const Body
 /// runs, for the message; -1: what lies between blocks.
 void StreamedModel::with_room(int block, const std::function<void()>& action) {
   constexpr int attempts = 8;
-  auto wanted = std::int64_t{64} << 20;
-  if (block >= 0) wanted = std::max(wanted, resident_bytes(block));
+  // A little at first, twice as much each time: weights that go are missed.
+  constexpr auto wanted = std::int64_t{64} << 20;
   for (int attempt = 0;; ++attempt) {
     try {
       // Making room in the middle of a block would take its weights from under it.
