@@ -58,9 +58,13 @@ std::map<std::pair<int, placement::How>, Held> held_of(const Priced& priced) {
   std::map<std::pair<int, placement::How>, Held> held_by_device;
   const auto& run = *priced.run;
   for (std::size_t i = 0; i < run.placement.blocks.size(); ++i) {
-    auto& held = held_by_device[{run.placement.blocks[i].device, run.placement.blocks[i].how}];
-    held.bytes += run.blocks.blocks[i].bytes;
+    const auto& home = run.placement.blocks[i];
+    const auto resting = placement::resting_bytes(run.blocks.blocks[i], home);
+    auto& held = held_by_device[{home.device, home.how}];
+    held.bytes += run.blocks.blocks[i].bytes - resting;
     ++held.blocks;
+    if (resting > 0)
+      held_by_device[{run.placement.compute, placement::How::Resident}].bytes += resting;
   }
   return held_by_device;
 }
