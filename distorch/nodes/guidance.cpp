@@ -21,7 +21,7 @@ void out_with(Call& call, sampling::GuidanceStage stage) {
 
 void run_norm(Call& call) {
   auto strength = call.number("strength");
-  if (call.boolean("pre_cfg"))
+  if (call.has("pre_cfg") && call.boolean("pre_cfg"))
     out_with(call, sampling::MatchedNorm{strength});
   else
     out_with(call, sampling::CfgNorm{strength});

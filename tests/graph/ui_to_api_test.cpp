@@ -8,14 +8,14 @@
 #include <sstream>
 
 #include "distorch/graph/json_text.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::graph;
 
 namespace {
 
-const std::filesystem::path kWorkflows =
-    std::filesystem::path(DISTORCH_SOURCE_DIR) / "tests/workflows";
+const std::filesystem::path kWorkflows = test::source_dir() / "tests/workflows";
 const std::filesystem::path kPairs = kWorkflows / "graph_to_prompt";
 const std::filesystem::path kNewerPairs = kWorkflows / "graph_to_prompt_2026";
 

@@ -74,7 +74,7 @@ TEST_CASE("causal autoencoder: tiles in space and time as ComfyUI's") {
 
 TEST_CASE("causal autoencoder: diffusers names, inside a checkpoint, and what is none") {
   auto tensors = tiny_tensors({"causal_vae"});
-  auto names = nlohmann::json::parse(std::ifstream(parity_folder() / "causal_vae.json"))
+  auto names = nlohmann::json::parse(std::ifstream(parity_dir() / "causal_vae.json"))
                    .at("diffusers")
                    .get<std::map<std::string, std::string>>();
   std::map<std::string, Tensor> theirs;

@@ -41,7 +41,7 @@ Inputs pictures(const Dump& dump) {
 
 /// The tiny model's tensors under the names of diffusers.
 std::map<std::string, Tensor> under_diffusers_names(const std::string& dump) {
-  auto json = nlohmann::json::parse(std::ifstream(parity_folder() / (dump + ".json")));
+  auto json = nlohmann::json::parse(std::ifstream(parity_dir() / (dump + ".json")));
   auto ours = tiny_tensors({dump});
   std::map<std::string, Tensor> theirs;
   for (const auto& [name, original] : json.at("diffusers").items())
