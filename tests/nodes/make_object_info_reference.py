@@ -83,7 +83,9 @@ PACKS = ["VHS_VideoCombine", "VHS_LoadVideo", "VHS_VideoInfo", "VHS_LoadAudioUpl
 # Inputs that came later or reach further. What came later is optional here, so that prompts made before run.
 INPUTS = {"LatentFromBatch": ["batch_index"], "ImageFromBatch": ["batch_index"],
           "PrimitiveInt": ["value"], "PrimitiveFloat": ["value"]}
-LATER = {"ImageScaleToTotalPixels": ["resolution_steps"]}
+LATER = {"ImageScaleToTotalPixels": ["resolution_steps"], "CFGNorm": ["pre_cfg"]}
+# Lists that are longer now.
+LISTS = {"KSampler": "sampler_name", "KSamplerAdvanced": "sampler_name", "KSamplerSelect": "sampler_name"}
 # The add-on shows these without the inputs that it adds: the newer schema of the loaders hides them. Ours have those of CLIPLoader's.
 HIDDEN = ["TripleCLIPLoader", "QuadrupleCLIPLoader"]
 NEWER = ["ZImageFunControlnet", "FluxKontextMultiReferenceLatentMethod", "EmptyFlux2LatentImage", "SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride", "ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
@@ -139,10 +141,18 @@ for name, inputs in INPUTS.items():
         everything[name]["input"]["required"][key] = newer[name]["input"]["required"][key]
 for name, inputs in LATER.items():
     for key in inputs:
-        entry = newer[name]["input"]["required"][key]
+        entry = {**newer[name]["input"].get("optional", {}), **newer[name]["input"]["required"]}[key]
         entry[1].pop("advanced", None)
         everything[name]["input"].setdefault("optional", {})[key] = entry
         everything[name]["input_order"].setdefault("optional", []).append(key)
+for name, key in LISTS.items():
+    entry = newer[name]["input"]["required"][key]
+    choices = entry[1]["options"] if entry[0] == "COMBO" else entry[0]
+    entry = everything[name]["input"]["required"][key]
+    if entry[0] == "COMBO":
+        entry[1]["options"] = choices
+    else:
+        entry[0] = choices
 for name in PASSING:
     for key in ("output", "output_is_list", "output_name"):
         everything[name][key] = newer[name][key]
