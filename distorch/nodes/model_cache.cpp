@@ -13,6 +13,7 @@
 #include "distorch/models/gguf_vision.h"
 #include "distorch/models/taesd/autoencoder.h"
 #include "distorch/nodes/loaders.h"
+#include "distorch/quant/encoding.h"
 #include "distorch/weights/shards.h"
 
 namespace distorch::nodes {
@@ -42,6 +43,27 @@ Checkpoint decoded_as(const std::string& weight_dtype, at::ScalarType computed, 
   if (weight_dtype == "default" && computed == at::kFloat)
     return models::gguf_as_in_comfyui(std::move(part));
   return part;
+}
+
+/// The same weights, those packed as another encoding for which `other` has one (or null).
+template <class Other>
+Checkpoint packed_otherwise(Checkpoint part, const Other& other) {
+  const auto names = part;
+  for (const auto& [name, stored] : names.tensors())
+    if (const auto* encoding = other(stored.encoding)) {
+      auto changed = stored;
+      changed.encoding = encoding;
+      part.add(name, changed);
+    }
+  return part;
+}
+
+/// Weights of few bits as text encoders use them on every device: decoded. Source: ComfyUI 0.33
+/// comfy/sd1_clip.py (full_precision_mm).
+Checkpoint without_products(Checkpoint part) {
+  return packed_otherwise(std::move(part), [](const quant::Encoding* encoding) {
+    return encoding ? encoding->decoded() : nullptr;
+  });
 }
 
 /// What weights are to be kept in, whatever the file has: half the memory, at the price of
@@ -253,7 +275,7 @@ std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& reci
       };
       loaded->network = loaded->make();
       loaded->lora_names = part.lora_names(loaded->network->manifest());
-      stream(*loaded, part.part, streamed, placement, false);
+      stream(*loaded, without_products(part.part), streamed, placement, false);
       open_.keep(key, loaded);
     }
     text->encoders.push_back(std::move(loaded));
