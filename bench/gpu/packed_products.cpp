@@ -245,12 +245,18 @@ class Measured {
       results_.add(name + " inputs to 8 bits, GB/s (to 1000)",
                    3e-9 * static_cast<double>(x.numel()) / encode, 1000, "GB/s");
       const auto [values, used] = quant::to_float8(x.view({rows, -1}), scale);
+      Tensor sums[2];
       double bare[2] = {0, 0};
-      for (bool fast : {false, true})
-        bare[fast] = time([&] {
-          at::_scaled_mm(values, packed.values.t(), used, used, {}, {}, at::kBFloat16, fast);
-        });
-      results_.add(name + " bare product, fast sums / exact", 1e3 * bare[1], 1e3 * bare[0], "ms");
+      for (bool fast : {false, true}) {
+        auto multiply = [&] {
+          return at::_scaled_mm(values, packed.values.t(), used, used, {}, {}, at::kBFloat16, fast);
+        };
+        sums[fast] = multiply();
+        bare[fast] = time(multiply);
+      }
+      results_.add(name + " bare product, fast sums / exact", 1e3 * bare[1], 1e3 * bare[0], "ms",
+                   {{"difference", difference(sums[1], sums[0])}});
+      fmt::print("       fast sums differ by {:.3g}\n", difference(sums[1], sums[0]));
     }
     if (kernels_ && device_.is_cuda() && layer.out > 20000) print_kernels(packed, x);
   }
