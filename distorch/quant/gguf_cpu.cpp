@@ -1,7 +1,5 @@
 #include "distorch/quant/gguf_cpu.h"
 
-#include <bit>
-
 // Highway compiles the rest of this file once for each set of instructions and chooses at run time:
 // the macros are its own way of saying so. Products and sums stay two roundings (CMakeLists.txt).
 #undef HWY_TARGET_INCLUDE
@@ -13,8 +11,50 @@ HWY_BEFORE_NAMESPACE();
 namespace distorch::quant::HWY_NAMESPACE {
 namespace {
 
-#include "distorch/quant/cpu_numbers.inc"
 #include "distorch/quant/gguf_blocks.inc"
+
+inline std::uint32_t bits_of(float value) {
+  union {
+    float value;
+    std::uint32_t bits;
+  } both;
+  both.value = value;
+  return both.bits;
+}
+
+/// Rounded to even.
+inline std::uint16_t bfloat_of(float value) {
+  constexpr std::uint32_t largest = 0x7f800000, nan = 0x7fc0;
+  const auto bits = bits_of(value);
+  const auto rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  return static_cast<std::uint16_t>((bits & 0x7fffffff) > largest ? nan : rounded);
+}
+
+/// Rounded to even; the small ones by adding a half, which has their last place.
+inline std::uint16_t half_from(float value) {
+  constexpr std::uint32_t infinite = 0x7f800000, smallest_normal = 0x38800000;
+  constexpr std::uint32_t exponents_apart = 0x38000000, half_infinite = 0x7c00, half_nan = 0x7e00;
+  const auto bits = bits_of(value), size = bits & 0x7fffffff;
+  const auto small = bits_of(float_of(size) + 0.5f) - bits_of(0.5f);
+  const auto normal = (size + 0xfff + (size >> 13 & 1) - exponents_apart) >> 13;
+  const auto finite = size < smallest_normal ? small : normal;
+  const auto capped = finite < half_infinite ? finite : half_infinite;
+  const auto result = size > infinite ? half_nan : size == infinite ? half_infinite : capped;
+  return static_cast<std::uint16_t>(result | (bits >> 16 & 0x8000));
+}
+
+template <NumberKind kind>
+struct Numbers {
+  using Type = std::uint16_t;
+  static inline Type from(float value) {
+    return kind == NumberKind::Half ? half_from(value) : bfloat_of(value);
+  }
+};
+template <>
+struct Numbers<NumberKind::Float> {
+  using Type = float;
+  static inline Type from(float value) { return value; }
+};
 
 template <class Block, NumberKind kind>
 void decode(const BlockJob& job) {
