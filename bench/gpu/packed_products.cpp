@@ -52,8 +52,8 @@ struct Form {
 };
 
 Packed float8(const Tensor& w, double input_scale) {
-  auto packed = quant::to_float8(w, at::kFloat8_e4m3fn);
-  if (input_scale != 0) packed.parts[1] = at::full({}, input_scale, w.options());
+  auto packed = quant::to_float8(w.cpu(), at::kFloat8_e4m3fn);
+  if (input_scale != 0) packed.parts[1] = at::full({}, input_scale);
   return packed;
 }
 
@@ -96,7 +96,7 @@ std::vector<Form> forms() {
       {"fp8_decoded",
        [](const Tensor& w) { return float8_as(quant::float8_e4m3fn_decoded(), float8(w, 0)); }},
       {"fp8_by_row", float8_by_row},
-      {"e5m2", [](const Tensor& w) { return quant::to_float8(w, at::kFloat8_e5m2); }},
+      {"e5m2", [](const Tensor& w) { return quant::to_float8(w.cpu(), at::kFloat8_e5m2); }},
       {"Q8_0", [](const Tensor& w) { return blocks("Q8_0", w, 34, 32, {{0, 2.5e-4}}); }},
       {"Q4_K",
        [](const Tensor& w) { return blocks("Q4_K", w, 144, 256, {{0, 1.2e-4}, {2, 9e-4}}); }},
