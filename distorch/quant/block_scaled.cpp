@@ -15,7 +15,7 @@
 #include "distorch/quant/faults.h"
 #include "distorch/quant/nibbles.h"
 #include "distorch/quant/scaled_inputs.h"
-#include "distorch/quant/small_numbers.h"
+#include "distorch/quant/small_floats.h"
 #include "distorch/quant/variants.h"
 
 namespace distorch::quant {

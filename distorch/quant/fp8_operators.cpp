@@ -7,7 +7,7 @@
 
 #include "distorch/device/operators.h"
 #include "distorch/quant/fp8_cuda.h"
-#include "distorch/quant/small_numbers.h"
+#include "distorch/quant/small_floats.h"
 
 namespace distorch::quant {
 namespace {

@@ -1,4 +1,4 @@
-#include "distorch/quant/small_numbers.h"
+#include "distorch/quant/small_floats.h"
 
 #include <algorithm>
 #include <bit>
@@ -6,7 +6,7 @@
 // Highway compiles the rest of this file once for each set of instructions and chooses at run time:
 // the macros are its own way of saying so. Products stay roundings of their own (CMakeLists.txt).
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "distorch/quant/small_numbers.cpp"
+#define HWY_TARGET_INCLUDE "distorch/quant/small_floats.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
