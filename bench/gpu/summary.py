@@ -24,6 +24,9 @@ def main(folder, out):
     for name in LISTS + forms:
         for entry in read(os.path.join(folder, name)) or []:
             entries.append(dict(entry, part=name[:-5]))
+    for name in sorted(name for name in os.listdir(folder) if name.startswith("filled_") and "facts" not in name):
+        for entry in read(os.path.join(folder, name)) or []:
+            entries.append(dict(entry, part=name[:-5]))
     for network in NETWORKS:
         ours_by_name = {entry["name"]: entry["ours"] for entry in entries if entry["part"] == network}
         peer = read(os.path.join(folder, network, "peer.json")) or {}
