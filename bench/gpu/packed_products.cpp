@@ -33,12 +33,13 @@ struct Layer {
   std::vector<std::pair<std::int64_t, int>> calls;  // rows, times
 };
 const std::vector<Layer>& flux_layers() {
-  static const std::vector<Layer> list = {{9216, 3072, {{4096, 19}, {512, 19}}},
+  static const std::vector<Layer> list = {{9216, 3072, {{4096, 19}, {512, 19}, {1, 38}}},
                                           {3072, 3072, {{4096, 19}, {512, 19}}},
                                           {12288, 3072, {{4096, 19}, {512, 19}}},
                                           {3072, 12288, {{4096, 19}, {512, 19}}},
                                           {21504, 3072, {{4608, 38}}},
-                                          {3072, 15360, {{4608, 38}}}};
+                                          {3072, 15360, {{4608, 38}}},
+                                          {18432, 3072, {{1, 38}}}};
   return list;
 }
 /// Nothing of FLUX: a matrix that is decoded in parts, which are written into columns.
