@@ -56,6 +56,8 @@ std::vector<Contestant> contestants() {
   std::vector<Contestant> all = {{"bf16", {}}, {"torch", {}}, {"rows", {}}};
   std::vector<Tile> tiles = {{128, 128, 4}, {128, 256, 4}};
   for (const auto& tile : quant::cuda::tiles_for(90)) tiles.push_back(tile);
+  tiles.push_back({128, 256, 4, 1, true, 2});
+  tiles.push_back({192, 192, 4, 1, true, 1});
   for (const auto& tile : tiles) all.push_back({quant::cuda::name_of(tile), tile});
   return all;
 }

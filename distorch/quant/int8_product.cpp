@@ -59,16 +59,18 @@ double cost_of(const Tile& tile, int multiprocessors, std::int64_t m, std::int64
 }  // namespace
 
 std::string name_of(const Tile& tile) {
-  return fmt::format("{} {}x{}, {} stages{}", tile.is_hopper ? "wgmma" : "mma", tile.rows,
+  return fmt::format("{} {}x{}, {} stages{}{}", tile.is_hopper ? "wgmma" : "mma", tile.rows,
                      tile.columns, tile.stages,
-                     tile.cluster > 1 ? fmt::format(", {} blocks", tile.cluster) : "");
+                     tile.cluster > 1 ? fmt::format(", {} blocks", tile.cluster) : "",
+                     tile.lag > 0 ? fmt::format(", lag {}", tile.lag) : "");
 }
 
 std::string defines_of(const Tile& tile) {
   constexpr int rows_of_a_warpgroup = 64;
   auto all = fmt::format("-DCOLUMNS={} -DSTAGES={}", tile.columns, tile.stages);
   if (tile.is_hopper)
-    all += fmt::format(" -DGROUPS={} -DCLUSTER={}", tile.rows / rows_of_a_warpgroup, tile.cluster);
+    all += fmt::format(" -DGROUPS={} -DCLUSTER={} -DLAG={}", tile.rows / rows_of_a_warpgroup,
+                       tile.cluster, tile.lag);
   return all;
 }
 
@@ -185,7 +187,8 @@ std::pair<at::Tensor, at::Tensor> int8_rows(const at::Tensor& x, std::int64_t pa
   constexpr std::int64_t warp = 32;
   const auto threads = align_up(divided_up(width, each * passes), warp);
   launch(rows_source(), function, {static_cast<unsigned>(padded)}, {static_cast<unsigned>(threads)},
-         rotated ? threads / warp * kRowsRoom : 0, device::current_stream(x.device()), arguments);
+         128 + (rotated ? threads / warp * kRowsRoom : 0), device::current_stream(x.device()),
+         arguments);
   return {whole, scales};
 }
 

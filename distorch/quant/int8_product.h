@@ -17,6 +17,7 @@ struct Tile {
   int stages = 4;
   int cluster = 1;         // blocks that share what they read
   bool is_hopper = false;  // for capability 9.0 alone
+  int lag = 0;             // steps that warpgroups are apart
   bool operator==(const Tile&) const = default;
 };
 std::string name_of(const Tile& tile);
