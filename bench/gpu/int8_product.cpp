@@ -40,8 +40,9 @@ constexpr Shape kShapes[] = {
     {4608, 21504, 3072, 38}, {4608, 3072, 15360, 38}, {4096, 9216, 3072, 19},
     {4096, 3072, 3072, 19},  {4096, 12288, 3072, 19}, {4096, 3072, 12288, 19},
     {512, 9216, 3072, 19},   {512, 3072, 3072, 19},   {512, 12288, 3072, 19},
-    {512, 3072, 12288, 19},  {1536, 21504, 3072},     {1536, 3072, 15360},
-    {1024, 9216, 3072},      {1024, 12288, 3072},     {1024, 3072, 12288}};
+    {512, 3072, 12288, 19},  {1, 18432, 3072, 38},    {1, 9216, 3072, 38},
+    {1536, 21504, 3072},     {1536, 3072, 15360},     {1024, 9216, 3072},
+    {1024, 12288, 3072},     {1024, 3072, 12288}};
 /// Rests in every direction, few rows, more tiles than blocks.
 constexpr Shape kOddShapes[] = {{256, 512, 256}, {1, 64, 16},        {33, 260, 208},
                                 {300, 516, 656}, {1000, 1004, 1200}, {2500, 5004, 400}};
@@ -179,6 +180,8 @@ bool run_tile(const Contestant& own, c10::Device device, Json& list) {
 bool run_torch(c10::Device device, Json& list) {
   for (const auto& shape : kShapes) {
     auto p = random_product(shape, device, at::kBFloat16);
+    // cuBLASLt wants more rows than one.
+    if (shape.m < 32) p.a = at::constant_pad_nd(p.a, {0, 0, 0, 32 - shape.m});
     const double sums = seconds_of(device, [&] { at::_int_mm(p.a, p.b.t()); });
     auto all = [&] {
       return quant::cuda::scaled(at::_int_mm(p.a, p.b.t()), p.rows, p.scales, p.bias,
@@ -186,7 +189,8 @@ bool run_torch(c10::Device device, Json& list) {
     };
     const double seconds = seconds_of(device, all);
     told(list, "torch", shape, seconds,
-         fmt::format("the product alone {:.1f} us; {}", 1e6 * sums, difference(all(), p)));
+         fmt::format("the product alone {:.1f} us; {}", 1e6 * sums,
+                     shape.m < 32 ? "" : difference(all(), p)));
   }
   return true;
 }

@@ -86,7 +86,7 @@ std::int64_t shared_bytes(const Tile& tile) {
 
 const std::vector<Tile>& tiles_for(int capability) {
   static const std::vector<Tile> none,
-      old = {{128, 128, 2}}, usual = {{128, 128, 4}}, wide = {{128, 128, 4}, {128, 256, 4}},
+      old = {{128, 128, 2}}, usual = {{128, 128, 3}}, wide = {{128, 128, 4}, {128, 256, 4}},
       hopper = {{128, 256, 4, 1, true}, {128, 256, 4, 2, true}, {192, 192, 4, 1, true},
                 {192, 192, 4, 2, true}, {128, 192, 5, 1, true}, {128, 128, 6, 1, true}};
   switch (capability) {
