@@ -44,8 +44,9 @@ constexpr Shape kShapes[] = {
     {1536, 21504, 3072},     {1536, 3072, 15360},     {1024, 9216, 3072},
     {1024, 12288, 3072},     {1024, 3072, 12288}};
 /// Rests in every direction, few rows, more tiles than blocks.
-constexpr Shape kOddShapes[] = {{256, 512, 256}, {1, 64, 16},        {33, 260, 208},
-                                {300, 516, 656}, {1000, 1004, 1200}, {2500, 5004, 400}};
+constexpr Shape kOddShapes[] = {{256, 512, 256},  {1, 64, 16},        {33, 260, 208},
+                                {300, 516, 656},  {1000, 1004, 1200}, {2500, 5004, 400},
+                                {200, 1004, 4800}};
 
 /// What runs in a process of its own.
 struct Contestant {
@@ -168,10 +169,15 @@ bool run_tile(const Contestant& own, c10::Device device, Json& list) {
     // For the largest, other orders of tiles, as the usual one's time over theirs.
     for (int group : {4, 8, 12, 32}) {
       if (shape.calls == 0 || shape.m < 4096) break;
-      const double other =
-          seconds_of(device, [&] { quant::cuda::multiply(y, product, *own.tile, group); });
+      const double other = seconds_of(
+          device, [&] { quant::cuda::multiply(y, product, *own.tile, {.group = group}); });
       groups += fmt::format(" {}:{:.3f}", group, usual / other);
     }
+    if (own.tile->is_hopper)
+      groups += fmt::format(" whole tiles:{:.3f}", usual / seconds_of(device, [&] {
+                                                     quant::cuda::multiply(y, product, *own.tile,
+                                                                           {.parts = 1});
+                                                   }));
     told(list, own.name, shape, usual, groups);
   }
   return right;

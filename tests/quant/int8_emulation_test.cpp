@@ -101,19 +101,28 @@ TEST_CASE("emulated: warpgroups multiply what another brings, one behind the oth
   const TensorMap a{c.a.data(), c.k, c.m, 192}, b{c.b.data(), c.k, c.n, 192};
   launch_emulated(2, 1, 512, [&] {
     emulated_wgmma::int8_hopper(a, b, c.y.data(), c.rows.data(), c.scales.data(), c.bias.data(),
-                                c.m, c.n, c.k, c.stride, 0, Case::kGroup);
+                                c.m, c.n, c.k, c.stride, 0, Case::kGroup, nullptr, nullptr, 1);
   });
   CHECK(c.y == c.wanted);
 }
 
-TEST_CASE("emulated: two blocks share what they multiply with") {
-  Case c(300, 260, 400);
+TEST_CASE(
+    "emulated: two blocks share what they multiply with, and clusters the tiles that are left") {
+  Case c(300, 388, 656);
   const TensorMap a{c.a.data(), c.k, c.m, 128}, b{c.b.data(), c.k, c.n, 64};
-  launch_emulated(2, 2, 384, [&] {
-    emulated_cluster::int8_hopper(a, b, c.y.data(), c.rows.data(), c.scales.data(), c.bias.data(),
-                                  c.m, c.n, c.k, c.stride, 0, Case::kGroup);
-  });
-  CHECK(c.y == c.wanted);
+  // Two tiles of rows by four of columns for three clusters: two are left.
+  for (const auto& [clusters, parts] : {std::pair{3, 1}, std::pair{3, 2}, std::pair{16, 2}}) {
+    const int left = clusters == 3 ? 2 : 8;
+    std::vector<int4> sums(static_cast<std::size_t>(left) * 2 * 2 * parts * 16 * 128);
+    std::vector<int> arrived(left * 2 * 2);
+    std::fill(c.y.begin(), c.y.end(), down(-7777));
+    launch_emulated(2 * clusters, 2, 384, [&, parts = parts] {
+      emulated_cluster::int8_hopper(a, b, c.y.data(), c.rows.data(), c.scales.data(), c.bias.data(),
+                                    c.m, c.n, c.k, c.stride, 0, Case::kGroup, sums.data(),
+                                    arrived.data(), parts);
+    });
+    CHECK(c.y == c.wanted);
+  }
 }
 
 /// Groups of 256 by the sums that kernel "rotated" makes, a pair of bits of the place after another.

@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <barrier>
 #include <cmath>
 #include <condition_variable>
@@ -35,11 +36,18 @@ struct alignas(16) uint4 {
 struct int2 {
   int x, y;
 };
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline int2 make_int2(int x, int y) { return {x, y}; }
+inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
+inline int4 __ldcg(const int4* from) { return *from; }
+inline int atomicAdd(int* to, int more) { return std::atomic_ref(*to).fetch_add(more); }
+inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 using std::max;
 using std::min;
 
