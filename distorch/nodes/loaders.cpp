@@ -9,6 +9,7 @@
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/device/names.h"
+#include "distorch/models/gguf_vision.h"
 #include "distorch/models/taesd/autoencoder.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/placement/allocation_string.h"
@@ -45,6 +46,9 @@ std::function<std::optional<std::string>(const Call&)> when_replaced(
     for (const auto& [type, input] : files) {
       auto path = app.folders.find(type, call.text(input));
       identities += (path ? ModelCache::identity(*path) : "none") + "|";
+      if (!path || type != "text_encoders" || path->extension() != ".gguf") continue;
+      if (const auto tower = models::vision_file_beside(*path))
+        identities += ModelCache::identity(*tower) + "|";
     }
     return std::optional(identities);
   };

@@ -13,6 +13,7 @@
 #include "distorch/device/operators.h"
 #include "distorch/quant/faults.h"
 #include "distorch/quant/int8_cuda.h"
+#include "distorch/quant/int8_product.h"
 #include "distorch/quant/rotation.h"
 #include "distorch/quant/row_kernels.h"
 #include "distorch/quant/variants.h"
@@ -148,6 +149,8 @@ Tensor on_cpu(const Tensor& x, const Tensor& values, const Tensor& scale, Maybe 
 std::pair<Tensor, Tensor> rows_for_cuda(const Tensor& x, int rotation, const Levels& levels) {
   constexpr std::int64_t multiple = 32;
   const auto padded = align_up(std::max<std::int64_t>(x.size(0), 1), multiple);
+  if (auto kernel = cuda::int8_rows(x, padded, rotation, levels); kernel.first.defined())
+    return kernel;
   if (auto kernel = cuda::whole_rows(x, padded, rotation, levels); kernel.first.defined())
     return kernel;
   auto numbers = rotation > 0 ? rotated(x, rotation) : x.to(at::kFloat);
@@ -161,13 +164,17 @@ Tensor on_cuda(const Tensor& x, const Tensor& values, const Tensor& scale, Maybe
   constexpr std::int64_t multiple = 8;  // of the inner size and of rows, for cuBLASLt
   const auto& levels = most == kFourBits.most ? kFourBits : kEightBits;
   auto [whole, rows] = rows_for_cuda(x, static_cast<int>(rotated), levels);
+  auto by = scale.to(at::kFloat).reshape({-1}).contiguous();
   auto weight = values;
+  if (auto y =
+          cuda::multiplied({whole, values, rows, by, bias.value_or(Tensor())}, x.scalar_type());
+      y.defined())
+    return y;
   const auto in = align_up(values.size(1), multiple), out = align_up(values.size(0), multiple);
   if (in != values.size(1)) whole = at::constant_pad_nd(whole, {0, in - values.size(1)});
   if (in != values.size(1) || out != values.size(0))
     weight = at::constant_pad_nd(weight, {0, in - values.size(1), 0, out - values.size(0)});
   auto sums = at::_int_mm(whole, weight.t());
-  auto by = scale.to(at::kFloat).reshape({-1}).contiguous();
   if (out == values.size(0))
     if (auto y = cuda::scaled(sums, rows, by, bias.value_or(Tensor()), x.scalar_type());
         y.defined())

@@ -57,6 +57,20 @@ TEST_CASE("looking ahead plans a prompt beside the one that runs, and says what 
   auto plan = engine.look_ahead(job, token);
   CHECK(plan["seconds"].get<double>() > 0);
   CHECK(plan["models"].size() >= 1);
+  // The nodes that use a model have what the plan as a whole has; the others are not known.
+  double sum = 0;
+  std::size_t unknown = 0;
+  for (const auto& [node, seconds] : plan["nodes"].items()) {
+    if (seconds.is_null())
+      ++unknown;
+    else
+      sum += seconds.get<double>();
+  }
+  CHECK(sum == doctest::Approx(plan["seconds"].get<double>()));
+  CHECK(plan["nodes"].size() == job.prompt.size());
+  CHECK(unknown > 0);
+  CHECK(unknown < job.prompt.size());
+  CHECK(engine.predict(job, token)["nodes"].size() == job.prompt.size());
   CHECK(plan["models"].size() == engine.plan(job.prompt, job.outputs)["models"].size());
   CHECK_FALSE(fs::exists(root / "output"));
 

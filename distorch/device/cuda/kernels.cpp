@@ -140,20 +140,9 @@ const char* element_of(std::size_t bytes) {
   }
 }
 
-/// What a block of threads may have of the multiprocessor's own memory if it asks for it, bytes.
-int largest_shared(int device) {
-  constexpr int kSharedOptIn = 97;
-  int handle = 0, bytes = 0;
-  if (driver().get(&handle, device) != 0 || driver().attribute(&bytes, kSharedOptIn, handle) != 0)
-    return 0;
-  return bytes;
-}
-
 }  // namespace
 
 bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stream) {
-  constexpr int kMostSharedBytes = 8;  // the attribute of a function
-  constexpr int usual_shared = 48 << 10;
   const auto* element = element_of(weight.element_size());
   const int device = stream.device_index();
   const auto bytes = static_cast<std::int64_t>(weight.nbytes()) / weight.size(0);
@@ -161,10 +150,7 @@ bool to_channels_last_in_place(const at::Tensor& weight, const c10::Stream& stre
   auto* function = kernel(device, channels_last, element);
   if (!function) return false;
   c10::DeviceGuard guard(stream.device());
-  if (bytes > usual_shared &&
-      (bytes > largest_shared(device) || !driver().set_function ||
-       driver().set_function(function, kMostSharedBytes, static_cast<int>(bytes)) != 0))
-    return false;
+  if (!allow_shared(function, device, bytes)) return false;
   void* data = weight.data_ptr();
   int channels = static_cast<int>(weight.size(1));
   int positions = static_cast<int>(weight.size(2) * weight.size(3));

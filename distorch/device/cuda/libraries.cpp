@@ -18,6 +18,7 @@ Driver::Driver() {
   load_module = find<decltype(load_module)>(library, "cuModuleLoadData");
   function = find<decltype(function)>(library, "cuModuleGetFunction");
   set_function = find<decltype(set_function)>(library, "cuFuncSetAttribute");
+  encode_tiled = find<decltype(encode_tiled)>(library, "cuTensorMapEncodeTiled");
   launch = find<decltype(launch)>(library, "cuLaunchKernel");
   copy_batch = find<decltype(copy_batch)>(library, "cuMemcpyBatchAsync_v2");
   write_value = find<decltype(write_value)>(library, "cuStreamWriteValue32_v2");

@@ -36,6 +36,10 @@ struct Driver {
   int (*load_module)(void**, const void*) = nullptr;
   int (*function)(void**, void*, const char*) = nullptr;
   int (*set_function)(void*, int, int) = nullptr;
+  /// A tensor map of 128 bytes: its element type, dimensions, start, sizes, strides in bytes, box,
+  /// steps in elements, and four kinds of order and filling.
+  int (*encode_tiled)(void*, int, unsigned, void*, const std::uint64_t*, const std::uint64_t*,
+                      const unsigned*, const unsigned*, int, int, int, int) = nullptr;
   int (*launch)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*,
                 void**, void**) = nullptr;
   int (*copy_batch)(const std::uint64_t* to, const std::uint64_t* from, const std::size_t* bytes,

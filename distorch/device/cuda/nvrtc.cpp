@@ -58,15 +58,19 @@ const Nvrtc& nvrtc() {
   return one;
 }
 
-/// "sm_90"; empty where the driver does not tell.
-std::string architecture(int device) {
-  constexpr int kMajor = 75, kMinor = 76;
-  int handle = 0, major = 0, minor = 0;
+/// 0 where the driver does not tell.
+int attribute(int device, int which) {
+  int handle = 0, value = 0;
   if (!driver().attribute || driver().get(&handle, device) != 0 ||
-      driver().attribute(&major, kMajor, handle) != 0 ||
-      driver().attribute(&minor, kMinor, handle) != 0)
-    return {};
-  return fmt::format("sm_{}{}", major, minor);
+      driver().attribute(&value, which, handle) != 0)
+    return 0;
+  return value;
+}
+
+/// "sm_90", with the architecture's own features "sm_90a"; empty where the driver does not tell.
+std::string architecture(int device, bool own_features) {
+  const int number = capability(device);
+  return number ? fmt::format("sm_{}{}", number, own_features ? "a" : "") : std::string();
 }
 
 std::vector<std::string> options_for(const std::string& target, const std::string& defines) {
@@ -134,7 +138,7 @@ void* loaded(const std::string& binary, const char* name) {
 /// From the cache where it is there and whole, else compiled and put there.
 void* made(int device, const KernelSource& source, const std::string& defines) {
   if (!driver().load_module || !driver().function || !driver().launch) return nullptr;
-  const auto target = architecture(device);
+  const auto target = architecture(device, source.own_features);
   if (target.empty()) return nullptr;
   if (!nvrtc().complete()) {
     log::warn_once(
@@ -161,6 +165,24 @@ void* made(int device, const KernelSource& source, const std::string& defines) {
 }
 
 }  // namespace
+
+int capability(int device) {
+  constexpr int kMajor = 75, kMinor = 76;
+  return 10 * attribute(device, kMajor) + attribute(device, kMinor);
+}
+
+int multiprocessors(int device) {
+  constexpr int kMultiprocessors = 16;
+  return attribute(device, kMultiprocessors);
+}
+
+bool allow_shared(void* function, int device, std::int64_t bytes) {
+  constexpr int kMostSharedBytes = 8;  // the attribute of a function
+  constexpr int kSharedOptIn = 97, usual = 48 << 10;
+  if (bytes <= usual) return true;
+  return bytes <= attribute(device, kSharedOptIn) && driver().set_function &&
+         driver().set_function(function, kMostSharedBytes, static_cast<int>(bytes)) == 0;
+}
 
 bool has_compiler() { return nvrtc().complete(); }
 

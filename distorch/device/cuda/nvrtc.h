@@ -11,6 +11,7 @@ struct KernelSource {
   const char* name = nullptr;  // extern "C"
   const char* text = nullptr;  // CUDA C++ without includes
   const char* before = "";     // what several share, in front of the text
+  bool own_features = false;   // of the architecture that it is compiled for, as in "sm_90a"
 };
 
 /// The driver's function for a device, loaded once per process and device; null where it cannot be
@@ -24,6 +25,14 @@ bool has_compiler();
 /// the compiler's words where it refuses it.
 void try_compile(const KernelSource& source, const std::string& architecture,
                  const std::string& defines);
+
+/// Compute capability, as 90 for 9.0; 0 where the driver does not tell.
+int capability(int device);
+/// How many multiprocessors the device has; 0 where the driver does not tell.
+int multiprocessors(int device);
+/// Lets blocks of this kernel have so much of the multiprocessor's own memory. False where the device
+/// has less, or the driver refuses.
+bool allow_shared(void* function, int device, std::int64_t bytes);
 
 struct Extent {
   unsigned x = 1, y = 1, z = 1;
