@@ -36,6 +36,7 @@ TEST_CASE("wav2vec 2.0: both forms hear what ComfyUI's and transformers' hear") 
     CHECK(l.net.config().position_kernel == 128);
     auto states = l.net.hear(sound());
     REQUIRE(states.size() == 3);
+    CHECK(Wav2Vec2::states(4000) == states[0].size(1));
     Dump dump(form);
     for (std::size_t i = 0; i < states.size(); ++i)
       CHECK(difference(states[i], dump["states/" + std::to_string(i)]) < 1e-4);

@@ -38,6 +38,15 @@ def make(name, large):
     comfy_env.save(name, {f"states/{i}": one for i, one in enumerate(states)}, tiny.manifest(shapes))
 
 
+def make_resampled():
+    """resampled: torchaudio's resample to what the encoder hears."""
+    import torchaudio
+    sound = tiny.weight("sound", [1, 2, 3000]) * 30
+    comfy_env.save("resampled", {str(rate): torchaudio.functional.resample(sound, rate, 16000)[:, :, :1200].contiguous()
+                                 for rate in (8000, 22050, 44100, 48000)}, {})
+
+
 if __name__ == "__main__":
+    make_resampled()
     make("wav2vec2", True)
     make("wav2vec2_base", False)

@@ -208,6 +208,12 @@ Wav2Vec2::Wav2Vec2(const Wav2Vec2Config& config)
 
 Wav2Vec2::~Wav2Vec2() = default;
 
+std::int64_t Wav2Vec2::states(std::int64_t samples) {
+  for (const auto& step : kSteps)
+    samples = samples < step.kernel ? 0 : (samples - step.kernel) / step.stride + 1;
+  return samples;
+}
+
 std::vector<Tensor> Wav2Vec2::hear(const Tensor& samples) const {
   if (samples.dim() != 3 || samples.size(2) < kShortest)
     throw Error(ErrorKind::Shape, "audio",

@@ -40,6 +40,8 @@ class Wav2Vec2 {
   explicit Wav2Vec2(const Wav2Vec2Config& config);
   ~Wav2Vec2();
 
+  /// States of a sound of so many samples; 0 where it is too short.
+  static std::int64_t states(std::int64_t samples);
   const Wav2Vec2Config& config() const { return config_; }
   weights::Manifest& manifest() { return manifest_; }
   /// samples [1, channels, N] at kRate -> what every layer was given, and the result: layers + 1
