@@ -52,7 +52,8 @@ class FileDecoder : public Decoder {
  private:
   void open();
   void read_facts();
-  void go_to(double start);
+  void go_to(AVStream* FileDecoder::*stream, double start);
+  void read_only(AVStream* FileDecoder::*stream);
   template <class Take>
   void decode(AVStream* FileDecoder::*stream, const TimeRange& range, Take take);
   Image picture_of(AVFrame& frame);
@@ -126,22 +127,31 @@ void FileDecoder::read_facts() {
       facts_.texts.push_back({lower(entry->key), entry->value});
 }
 
+/// Packets of the others are left out.
+void FileDecoder::read_only(AVStream* FileDecoder::*stream) {
+  for (auto* other : {pictures_, sounds_})
+    if (other) other->discard = other == this->*stream ? AVDISCARD_DEFAULT : AVDISCARD_ALL;
+}
+
 /// To the start, or before that second. Not every container can be read from everywhere: what comes
 /// before is then decoded too.
-void FileDecoder::go_to(double start) {
+void FileDecoder::go_to(AVStream* FileDecoder::*stream, double start) {
   if (used_) open();
   used_ = true;
+  read_only(stream);
   if (start <= 0) return;
   auto begin = input_->get()->start_time == AV_NOPTS_VALUE ? 0 : input_->get()->start_time;
   // No clip is longer, and the product has to fit.
   auto wanted = std::min(start, 1e9);
-  if (!input_->seek(begin + std::llround(wanted * AV_TIME_BASE))) open();
+  if (input_->seek(begin + std::llround(wanted * AV_TIME_BASE))) return;
+  open();
+  read_only(stream);
 }
 
 /// Gives the frames of the range, and some before, to take(AVFrame&, seconds), in order.
 template <class Take>
 void FileDecoder::decode(AVStream* FileDecoder::*stream, const TimeRange& range, Take take) {
-  go_to(range.start);
+  go_to(stream, range.start);
   StreamDecoder decoder(*input_, this->*stream, where_);
   Held<AVPacket> packet(av_packet_alloc());
   if (!packet) throw std::bad_alloc();
@@ -156,9 +166,9 @@ void FileDecoder::decode(AVStream* FileDecoder::*stream, const TimeRange& range,
   }
   if (!decoder.decode(nullptr, give)) return;
   // What the index of the file promises.
-  auto promised = std::string_view(input_->get()->iformat->name).starts_with("mov")
-                      ? avformat_index_get_entries_count(decoder.stream())
-                      : 0;
+  bool indexed = decoder.stream() == pictures_ &&
+                 std::string_view(input_->get()->iformat->name).starts_with("mov");
+  auto promised = indexed ? avformat_index_get_entries_count(decoder.stream()) : 0;
   if (range.start <= 0 && packets < promised)
     throw Error(ErrorKind::Format, where_,
                 fmt::format("is cut short: of {} parts {} are there", promised, packets));
@@ -271,7 +281,7 @@ Sound FileDecoder::sound(TimeRange range) {
                                           static_cast<std::int64_t>(sound.length()));
   auto left = static_cast<std::int64_t>(sound.length()) - skipped;
   if (range.duration > 0)
-    left = std::min(left, static_cast<std::int64_t>(range.duration * sound.rate));
+    left = std::min<std::int64_t>(left, std::llround(range.duration * sound.rate));
   for (auto& channel : sound.channels) {
     channel.erase(channel.begin(), channel.begin() + skipped);
     channel.resize(static_cast<std::size_t>(left));
