@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <optional>
 
@@ -56,6 +57,7 @@ class FileDecoder : public Decoder {
   void read_only(AVStream* FileDecoder::*stream);
   template <class Take>
   void decode(AVStream* FileDecoder::*stream, const TimeRange& range, Take take);
+  void check_whole(std::int64_t packets, double last);
   Image picture_of(AVFrame& frame);
   void append(Sound& sound, Held<SwrContext>& resampler, AVFrame& frame);
 
@@ -155,7 +157,11 @@ void FileDecoder::decode(AVStream* FileDecoder::*stream, const TimeRange& range,
   StreamDecoder decoder(*input_, this->*stream, where_);
   Held<AVPacket> packet(av_packet_alloc());
   if (!packet) throw std::bad_alloc();
-  auto give = [&](AVFrame& frame) { return take(frame, decoder.seconds()); };
+  double last = 0;
+  auto give = [&](AVFrame& frame) {
+    last = decoder.seconds();
+    return take(frame, last);
+  };
   std::int64_t packets = 0;
   while (input_->read(packet.get())) {
     bool ours = packet->stream_index == decoder.stream()->index;
@@ -165,13 +171,27 @@ void FileDecoder::decode(AVStream* FileDecoder::*stream, const TimeRange& range,
     if (!go_on) return;
   }
   if (!decoder.decode(nullptr, give)) return;
-  // What the index of the file promises.
-  bool indexed = decoder.stream() == pictures_ &&
-                 std::string_view(input_->get()->iformat->name).starts_with("mov");
-  auto promised = indexed ? avformat_index_get_entries_count(decoder.stream()) : 0;
-  if (range.start <= 0 && packets < promised)
+  if (range.start <= 0 && this->*stream == pictures_) check_whole(packets, last);
+}
+
+/// Whether as much came as the file promises: in MP4 by its index, in Matroska by the length of the
+/// stream.
+void FileDecoder::check_whole(std::int64_t packets, double last) {
+  bool indexed = std::string_view(input_->get()->iformat->name).starts_with("mov");
+  auto promised = indexed ? avformat_index_get_entries_count(pictures_) : 0;
+  if (packets < promised)
     throw Error(ErrorKind::Format, where_,
-                fmt::format("is cut short: of {} parts {} are there", promised, packets));
+                fmt::format("is cut short: of {} frames {} are there", promised, packets));
+  const auto* said = av_dict_get(pictures_->metadata, "DURATION", nullptr, 0);
+  int hours = 0, minutes = 0;
+  double seconds = 0;
+  if (!said || std::sscanf(said->value, "%d:%d:%lf", &hours, &minutes, &seconds) != 3) return;
+  seconds += 3600.0 * hours + 60.0 * minutes;
+  // Rates may vary.
+  auto slack = std::max(0.25, 3 / facts_.rate.value());
+  if (last + 1 / facts_.rate.value() + slack < seconds)
+    throw Error(ErrorKind::Format, where_,
+                fmt::format("is cut short: it ends after {:.2f} of {:.2f} s", last, seconds));
 }
 
 Image FileDecoder::picture_of(AVFrame& frame) {
