@@ -7,7 +7,7 @@
 #include "distorch/formats/gguf_types.h"
 #include "distorch/quant/gguf_cpu.h"
 #include "distorch/quant/gguf_grids.h"
-#include "distorch/quant/small_floats.h"
+#include "distorch/quant/small_float_rounding.h"
 
 using namespace distorch;
 using at::Tensor;
