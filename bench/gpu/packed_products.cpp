@@ -214,7 +214,6 @@ class Measured {
  private:
   void measure(Layer layer) {
     if (tiny_) layer = {layer.out / 16 / 32 * 32, layer.in / 12, {{24, layer.calls[0].second}}};
-    at::manual_seed(7);
     const auto options = at::TensorOptions().device(device_).dtype(at::kFloat);
     const auto w = at::randn({layer.out, layer.in}, options) * 0.02;
     const auto plain = w.to(at::kBFloat16),
