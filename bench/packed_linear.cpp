@@ -6,6 +6,8 @@
 #include <c10/core/InferenceMode.h>
 
 #include "bench/bench.h"
+#include "distorch/quant/gguf.h"
+#include "distorch/quant/gguf_encode.h"
 #include "distorch/quant/quantize.h"
 
 namespace {
@@ -18,6 +20,12 @@ constexpr std::int64_t in = 3072, out = 3072;
 at::Tensor call(const Packed& weight, const at::Tensor& x, const at::Tensor& bias) {
   auto y = weight.encoding->product(x, weight, bias);
   return y.defined() ? y : quant::linear(x, weight, bias);
+}
+
+Packed gguf(const at::Tensor& w, const std::string& name, int type) {
+  const auto& all = quant::gguf_encodings();
+  const auto at = std::ranges::find_if(all, [&](const auto* one) { return one->name() == name; });
+  return {*at, quant::encode_blocks(w.flatten(), type).view({w.size(0), -1}), {}, w.sizes().vec()};
 }
 
 struct Contestant {
@@ -35,6 +43,9 @@ int main(int argc, char** argv) {
   auto w = at::randn({out, in}) / 55;
   auto plain = w.to(at::kBFloat16), bias = at::randn({out}).to(at::kBFloat16);
   const std::vector<Contestant> contestants = {
+      {"Q8_0 (decoded)", gguf(w, "Q8_0", 8)},
+      {"Q4_0 (decoded)", gguf(w, "Q4_0", 2)},
+      {"Q4_K (decoded)", gguf(w, "Q4_K", 12)},
       {"int8", quant::to_int8(w, true, 0)},
       {"int8 with ConvRot", quant::to_int8(w, true, 256)},
       {"convrot_w4a4", quant::to_convrot_w4a4(w, 256)},

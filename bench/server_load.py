@@ -136,18 +136,30 @@ class Bench:
             while not (server.process and server.port and answers(server.port)):
                 time.sleep(0.002)
                 assert time.monotonic() - begin < 180
-            took = time.monotonic() - begin
+            took, work = time.monotonic() - begin, processor(server)
             time.sleep(1)
             rss = memory(server)
             server.kill()
-            return took, rss
-        ours = [one(self.ours) for _ in range(self.options.rounds)]
-        peer = one(self.peer) if self.options.peer else (None, None)
-        self.results.add("start-up: process to the first answer, limit 0.5 s", statistics.median(t for t, _ in ours), 0.5, "s")
-        self.results.add("idle memory, limit 200 MB", statistics.median(m for _, m in ours) / 1e6, 200, "MB")
-        if self.options.peer:
-            self.results.add("start-up beside ComfyUI's server", statistics.median(t for t, _ in ours), peer[0], "s")
-            self.results.add("idle memory beside ComfyUI's server", statistics.median(m for _, m in ours) / 1e6, peer[1] / 1e6, "MB")
+            return took, work, rss
+
+        def loading():
+            """The program and its libraries alone: seconds, and seconds of a processor."""
+            before, begin = os.times(), time.monotonic()
+            subprocess.run([self.options.ours, "--version"], stdout=subprocess.DEVNULL, check=True)
+            after = os.times()
+            return (time.monotonic() - begin,
+                    after.children_user + after.children_system - before.children_user - before.children_system)
+        pairs = [(one(self.ours), loading()) for _ in range(self.options.rounds)]
+        took, work, rss = (statistics.median(ours[i] for ours, _ in pairs) for i in range(3))
+        bare, bare_work = (statistics.median(alone[i] for _, alone in pairs) for i in range(2))
+        peer = one(self.peer) if self.options.peer else None
+        self.results.add("start-up: process to the first answer, limit 0.5 s", took, 0.5, "s")
+        self.results.add("start-up beside loading the program (--version)", took, bare, "s")
+        self.results.add("seconds of a processor for it, beside loading the program", work, bare_work, "s")
+        self.results.add("idle memory, limit 200 MB", rss / 1e6, 200, "MB")
+        if peer:
+            self.results.add("start-up beside ComfyUI's server", took, peer[0], "s")
+            self.results.add("idle memory beside ComfyUI's server", rss / 1e6, peer[2] / 1e6, "MB")
 
     # 200 prompts by 20 clients, each with a web socket on which it waits for its prompts.
     def many_clients(self):

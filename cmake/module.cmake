@@ -65,7 +65,9 @@ function(distorch_test folder library torch_user)
   add_executable(${folder}_test ${tests} ${CMAKE_SOURCE_DIR}/tests/main.cpp)
   target_link_libraries(${folder}_test PRIVATE ${library})
   target_compile_options(${folder}_test PRIVATE ${DISTORCH_WARNINGS})
-  target_compile_definitions(${folder}_test PRIVATE DISTORCH_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  # Only main.cpp: a path among the others' options would keep them out of a compiler cache.
+  set_source_files_properties(${CMAKE_SOURCE_DIR}/tests/main.cpp PROPERTIES
+    COMPILE_DEFINITIONS DISTORCH_SOURCE_DIR="${CMAKE_SOURCE_DIR}" SKIP_PRECOMPILE_HEADERS ON)
   if(torch_user)
     distorch_use_pch(${folder}_test)
   endif()

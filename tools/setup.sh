@@ -25,6 +25,7 @@ packages=(
   nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev libyaml-cpp-dev libhwy-dev
   libutf8proc-dev libsentencepiece-dev libboost-dev libssl-dev libsqlite3-dev zlib1g-dev libxxhash-dev
   libpng-dev libjpeg-dev libwebp-dev libgif-dev libtiff-dev libavif-dev
+  libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libswresample-dev
   doctest-dev librapidcheck-dev libbenchmark-dev
 )
 

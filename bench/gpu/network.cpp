@@ -17,6 +17,7 @@
 
 #include "bench/gpu/calibration.h"
 #include "bench/gpu/kernels.h"
+#include "bench/gpu/network_step.h"
 #include "bench/gpu/placed.h"
 #include "distorch/base/atomic_file.h"
 #include "distorch/device/device.h"
@@ -32,36 +33,6 @@ namespace {
 using namespace distorch;
 using namespace distorch::bench;
 
-struct Step {
-  std::string name;  // "512"
-  models::Inputs input;
-  at::Tensor wanted;
-  double issued_s = 0;    // every block resident, operation by operation
-  double resident_s = 0;  // the same, recorded
-  std::string bits;
-};
-
-weights::Checkpoint open(const std::filesystem::path& path) {
-  return weights::Checkpoint(
-      std::make_shared<formats::TensorFile>(formats::open_tensor_file(path)));
-}
-
-Step read_step(const std::filesystem::path& folder, const std::string& name, c10::Device device) {
-  auto file = open(folder / ("case_" + name + ".safetensors"));
-  auto get = [&](const char* key) { return weights::mapped_tensor(*file.find(key)).to(device); };
-  Step step;
-  step.name = name;
-  for (const auto& [key, stored] : file.tensors()) {
-    if (key == "out") continue;
-    if (stored.shape.empty())
-      step.input.set_number(key, get(key.c_str()).item<double>());
-    else
-      step.input.set(key, get(key.c_str()));
-  }
-  step.wanted = get("out").cpu().to(at::kFloat);
-  return step;
-}
-
 /// What the inputs of a call take on the device, as its allocator rounds.
 std::int64_t bytes_of(const models::Inputs& input) {
   std::int64_t bytes = 0;
@@ -73,15 +44,6 @@ std::int64_t bytes_of(const models::Inputs& input) {
 double relative_error(const at::Tensor& got, const at::Tensor& wanted) {
   auto a = got.cpu().to(at::kDouble), b = wanted.to(at::kDouble);
   return ((a - b).norm() / b.norm()).item().toDouble();
-}
-
-/// The same input as shapes on another device.
-models::Inputs shapes_of(const models::Inputs& input, c10::Device device) {
-  models::Inputs copy;
-  for (const auto& [name, tensor] : input.tensors())
-    copy.set(name, at::empty(tensor.sizes(), tensor.options().device(device)));
-  for (const auto& [name, number] : input.numbers()) copy.set_number(name, number);
-  return copy;
 }
 
 /// What bench_gpu_streaming has measured in the same folder, to be fitted together with this model;
@@ -117,15 +79,6 @@ std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& mod
                                              model.manifest().blocks()));
   }
   return targets;
-}
-
-/// A step as users' steps run: recorded where all weights are resident.
-at::Tensor step_of(streaming::StreamedModel& model, models::Network& network,
-                   const models::Inputs& input) {
-  return model.step(models::in_order(network.inputs(), input),
-                    [&](const std::vector<at::Tensor>& in) {
-                      return network.apply(models::from_order(network.inputs(), in, input));
-                    });
 }
 
 int run(const Args& args) {

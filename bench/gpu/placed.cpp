@@ -18,6 +18,7 @@
 #include "distorch/device/sim/sim.h"
 #include "distorch/device/streams.h"
 #include "distorch/placement/timeline.h"
+#include "distorch/streaming/described_model.h"
 
 namespace distorch::bench {
 
@@ -91,10 +92,11 @@ placement::Model describe(streaming::StreamedModel& model, const streaming::Prof
   for (std::size_t i = 0; i < model.block_count(); ++i) {
     placement::Block block;
     block.name = model.manifest().blocks()[i];
-    block.bytes = model.file_bytes(static_cast<int>(i));
+    streaming::describe_bytes(model, static_cast<int>(i), block);
     block.seconds = {profile.seconds[i], -1};
     block.activation_bytes = profile.activation_bytes[i];
     block.unpack_s = profile.unpack_s[i];
+    block.restart_s = std::min(block.unpack_s, profile.restart_s);
     block.pinned = block.bytes == 0;
     described.blocks.push_back(block);
   }
@@ -114,7 +116,7 @@ void load(streaming::StreamedModel& model, const placement::System& system,
           const placement::Placement& placement) {
   std::vector<streaming::BlockHome> homes;
   for (const auto& home : placement.blocks)
-    homes.push_back({home.how, system.devices[home.device].name});
+    homes.push_back({home.how, system.devices[home.device].name, home.rests});
   std::map<std::string, int> slots;
   for (const auto& ring : placement.rings) slots[system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
@@ -244,16 +246,15 @@ double measure(const Case& subject, streaming::StreamedModel& model,
   auto system = planned_for;
   const auto& name = system.devices[system.compute].name;
   auto device = device::to_torch(name);
-  auto streamed_bytes = [&](const auto& homes) {
-    double bytes = 0;
-    for (std::size_t i = 0; i < homes.size(); ++i)
-      if (homes[i].how == placement::How::Streamed)
-        bytes += static_cast<double>(described.blocks[i].bytes);
-    return bytes;
-  };
-  double streamed = streamed_bytes(placement.blocks);
-  bool compare =
-      subject.always_compare || subject.resident_s > 0.8 * streamed / system.links[0].bytes_per_s;
+  double streamed = 0;
+  for (std::size_t i = 0; i < placement.blocks.size(); ++i)
+    streamed +=
+        static_cast<double>(placement::streamed_bytes(described.blocks[i], placement.blocks[i]));
+  // Not where the memory's limit has no room for it.
+  const bool has_room =
+      described.bytes() + described.activation_bytes <= system.devices[system.compute].budget_bytes;
+  bool compare = has_room && (subject.always_compare ||
+                              subject.resident_s > 0.8 * streamed / system.links[0].bytes_per_s);
   auto resident = [&] {
     model.load(std::vector<streaming::BlockHome>(
         model.block_count(), {placement::How::Resident, system.devices[system.compute].name}));
@@ -270,7 +271,11 @@ double measure(const Case& subject, streaming::StreamedModel& model,
   auto peak = static_cast<double>(device::memory_use(device).peak);
   bool same = result_bits(subject.name, result) == subject.bits;
   result = at::Tensor();
-  streamed = streamed_bytes(model.homes());  // more where resident weights made room
+  streamed = 0;  // more where resident weights made room
+  for (std::size_t i = 0; i < placement.blocks.size(); ++i)
+    if (const auto& home = model.homes()[i]; home.how == placement::How::Streamed)
+      streamed +=
+          static_cast<double>(described.blocks[i].bytes - model.resting_bytes(static_cast<int>(i)));
   LinkProbe probe(model, device,
                   system.devices[system.compute].budget_bytes < roomy_budget(name) / 2);
   for (int i = 0; i < subject.rounds.warm_ups; ++i) subject.step();

@@ -5,7 +5,9 @@
 #   TINY=1 bench/gpu/run_all.sh     the same steps at toy sizes on the simulated accelerator, to test this script
 # With a second accelerator: allocations and streaming from its memory too; DONORS_ONLY=1 streams from there alone.
 # PARTS picks some: "correct streaming opening sd15 peers compile", and further networks at full size: "sdxl flux qwen_image sd35 z_image";
+# With filled_flux beside flux (filled_MODEL): through the engine while another process holds all but FREE (23 20 14 8 4) GB.
 # KERNELS=1 tells which kernels the networks' steps consist of (kernels_*.json in more.tgz), and streams nothing.
+# "products" times single layers in every form of weights (PRODUCT_FORMS) and compares them with the decoded weight.
 # FORMS names forms of distorch convert (int8 Q8_0 ...) in which the networks run as well.
 # COMPILE names the network that torch.compile is timed on (sd15).
 cd "$(dirname "$0")/../.." || exit 1
@@ -80,6 +82,7 @@ network() {
     rm -f "$packed"
     collect
   done
+  if wants "filled_$1"; then filled "$1"; fi
   [ "$1" = "${COMPILE:-sd15}" ] || rm -rf "${NETWORKS:?}/$1"
   collect
 }
@@ -137,12 +140,39 @@ if wants sd15; then
   say "SD 1.5"
   network sd15 70 150
 fi
+# filled MODEL: through the engine, with another process holding all but so much of the card.
+filled() {
+  local folder=$NETWORKS/$1 sizes=512,1024,2048 free
+  [ -n "${TINY:-}" ] && sizes=512,1024
+  ours 120 bench_gpu_filled --folder "$folder" --label "$1" --device $DEVICE --out "$WORK" --sizes $sizes --resident 1 "${OURS[@]}" || return
+  for free in ${FREE:-23 20 14 8 4}; do
+    say "$1 with $free GB free"
+    if [ -z "${TINY:-}" ]; then
+      coproc HOLD { exec $PYTHON $HERE/hold.py ${free}e9 $DEVICE 2>>"$LOG"; }
+      read -r -t 60 -u "${HOLD[0]}" line && echo "$line" >>"$LOG"
+    fi
+    ours 100 bench_gpu_filled --folder "$folder" --label "$1" --device $DEVICE --out "$WORK" --sizes $sizes "${OURS[@]}"
+    if [ -z "${TINY:-}" ]; then
+      exec {HOLD[1]}>&-
+      wait "$HOLD_PID"
+    fi
+    collect
+  done
+}
 for MODEL in sdxl flux qwen_image sd35 z_image; do
   if wants $MODEL; then
     say "$MODEL"
     network $MODEL 150 240
   fi
 done
+if wants products; then
+  for FORM in ${PRODUCT_FORMS:-fp8 fp8_input_scale fp8_fast fp8_decoded fp8_by_row e5m2 Q8_0 Q4_K packed nvfp4 mxfp8 int8 int8_convrot}; do
+    say "linear layers as $FORM"
+    ours 60 bench_gpu_packed_products --form "$FORM" --device $DEVICE --out "$WORK" ${KERNELS:+--kernels 1} "${OURS[@]}"
+  done
+  grep -aE "^(WRONG|FAILED)" "$LOG"
+  collect
+fi
 if wants peers; then
   say "peers of streaming"
   try 130 $PYTHON $HERE/peer_streaming.py "$FILE" --out "$WORK" --facts "$WORK/streaming_facts.json" --seconds 100 "${THEIRS[@]}"

@@ -20,7 +20,11 @@ def main(folder, out):
     entries = []
     # The networks in other forms: flux_int8.json.
     forms = sorted(name for name in os.listdir(folder) if name.endswith(".json") and name.rsplit("_", 1)[0] in NETWORKS and name not in LISTS)
+    forms += sorted(name for name in os.listdir(folder) if name.startswith("products_") and name.endswith(".json"))
     for name in LISTS + forms:
+        for entry in read(os.path.join(folder, name)) or []:
+            entries.append(dict(entry, part=name[:-5]))
+    for name in sorted(name for name in os.listdir(folder) if name.startswith("filled_") and "facts" not in name):
         for entry in read(os.path.join(folder, name)) or []:
             entries.append(dict(entry, part=name[:-5]))
     for network in NETWORKS:

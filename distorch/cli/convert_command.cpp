@@ -112,8 +112,8 @@ void add_convert_command(CLI::App& app, Action& chosen) {
   command->fallthrough();
   command
       ->add_option("in", options->from,
-                   "A .safetensors, .pt, .pth, .ckpt or .bin file; of a model in several files "
-                   "any one")
+                   "A .safetensors, .gguf, .pt, .pth, .ckpt or .bin file; of a model in several "
+                   "files any one, or their index")
       ->required();
   command->add_option("out", options->to, "The file to write: .safetensors, or .gguf")->required();
   command->add_option("--type", options->type, types_text())->required();

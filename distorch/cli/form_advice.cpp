@@ -27,7 +27,7 @@ placement::Model in_form(const streaming::PlannedRun& run, double bits, double n
   auto model = run.blocks;
   for (auto& block : model.blocks) {
     const double numbers = static_cast<double>(block.bytes) * 8 / now;
-    block.bytes = static_cast<std::int64_t>(std::ceil(numbers * bits / 8));
+    block.resize(static_cast<std::int64_t>(std::ceil(numbers * bits / 8)));
     // Packed bytes are read, numbers of 16 bits written; that they are read is counted already.
     const double decoding_s = (static_cast<double>(block.bytes) + 2 * numbers) / speed;
     for (auto& seconds : block.seconds)

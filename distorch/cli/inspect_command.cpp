@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -14,6 +16,7 @@
 #include "distorch/formats/tensor_file.h"
 #include "distorch/models/catalog.h"
 #include "distorch/weights/checkpoint.h"
+#include "distorch/weights/shards.h"
 
 namespace distorch::cli {
 
@@ -28,6 +31,45 @@ struct Options {
 
 using Json = nlohmann::ordered_json;
 
+/// Bytes of a weight and of what explains it.
+std::int64_t bytes_of(const weights::Stored& stored) {
+  std::int64_t bytes = 0;
+  for (const auto& tensor : weights::tensors_of(stored)) bytes += tensor.size_bytes;
+  return bytes;
+}
+
+/// "Q4_K", "int8_tensorwise", "BF16": how a weight is kept.
+std::string form_of(const weights::Stored& stored) {
+  return stored.encoding ? std::string(stored.encoding->name()) : formats::name_of(stored.dtype);
+}
+
+/// {"Q4_K": {"weights": 24, "bytes": 3538944}, ...} of all weights, what explains them counted with
+/// them.
+Json forms_of(const weights::Checkpoint& file) {
+  std::map<std::string, std::pair<std::int64_t, std::int64_t>> forms;
+  for (const auto& [name, stored] : file.tensors()) {
+    auto& [count, bytes] = forms[form_of(stored)];
+    ++count;
+    bytes += bytes_of(stored);
+  }
+  Json result = Json::object();
+  for (const auto& [name, total] : forms)
+    result[name] = {{"weights", total.first}, {"bytes", total.second}};
+  return result;
+}
+
+/// The form that most bytes are in.
+std::string main_form(const Json& forms) {
+  std::string best;
+  std::int64_t most = -1;
+  for (const auto& [name, entry] : forms.items())
+    if (const auto bytes = entry["bytes"].get<std::int64_t>(); bytes > most) {
+      most = bytes;
+      best = name;
+    }
+  return best;
+}
+
 /// One model inside a file: what it is, its size, its blocks with their bytes.
 Json part_json(const std::string& what, const weights::Checkpoint& part,
                weights::Manifest& manifest) {
@@ -35,16 +77,18 @@ Json part_json(const std::string& what, const weights::Checkpoint& part,
   Json missing = Json::array();
   for (const auto& weight : manifest.weights()) {
     if (const auto* stored = part.find(weight.name))
-      bytes[weight.block] += stored->size_bytes;
+      bytes[weight.block] += bytes_of(*stored);
     else if (!weight.optional)
       missing.push_back(weight.name);
   }
+  std::int64_t all = 0;
+  for (const auto& [name, stored] : part.tensors()) all += bytes_of(stored);
   Json blocks = Json::array();
   for (std::size_t i = 0; i < bytes.size(); ++i)
     blocks.push_back({{"name", manifest.blocks()[i]}, {"bytes", bytes[i]}});
   return {{"what", what},
-          {"bytes", part.size_bytes()},
-          {"dtype", name_of(part.main_dtype())},
+          {"bytes", all},
+          {"dtype", main_form(forms_of(part))},
           {"blocks", blocks},
           {"missing", missing}};
 }
@@ -70,38 +114,87 @@ Json parts_of(const weights::Checkpoint& file, std::string& family) {
   return parts;
 }
 
-Json describe(const Options& options) {
-  auto opened = std::make_shared<formats::TensorFile>(formats::open_tensor_file(options.file));
-  weights::Checkpoint file(opened);
-  std::map<std::string, std::pair<std::int64_t, std::int64_t>> dtypes;
-  for (const auto& info : opened->tensors()) {
-    auto& [count, bytes] = dtypes[name_of(info.dtype)];
-    ++count;
-    bytes += static_cast<std::int64_t>(info.size_bytes);
+using Files = std::vector<std::shared_ptr<const formats::TensorFile>>;
+
+/// The files of a model, all of them where one is named or their index; where some are not there the
+/// one that is named, and what is to be said about that.
+Files open_all(const std::string& path, std::string& note) {
+  auto parts = weights::shards_of(path);
+  try {
+    parts = weights::complete_shards_of(path);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::MissingFile || !std::filesystem::exists(path) ||
+        path.ends_with(".json"))
+      throw;
+    parts = {path};
+    note = error.sentence();
   }
-  Json result{{"file", options.file},
-              {"format", opened->format()},
-              {"bytes", opened->mapping()->size()},
-              {"tensors", opened->tensors().size()}};
+  Files files;
+  for (const auto& part : parts)
+    files.push_back(std::make_shared<formats::TensorFile>(formats::open_tensor_file(part)));
+  return files;
+}
+
+/// "file", "files" (of a model in several), "format", "bytes", "tensors", "dtypes", "forms" (where
+/// any weight is packed).
+Json summary(const Options& options, const Files& files, const weights::Checkpoint& all) {
+  std::map<std::string, std::pair<std::int64_t, std::int64_t>> dtypes;
+  std::size_t bytes = 0, tensors = 0;
+  Json names = Json::array();
+  for (const auto& file : files) {
+    names.push_back(file->path().filename().string());
+    bytes += file->mapping()->size();
+    tensors += file->tensors().size();
+    for (const auto& info : file->tensors()) {
+      auto& [count, size] = dtypes[info.packing.empty() ? name_of(info.dtype) : info.packing];
+      ++count;
+      size += static_cast<std::int64_t>(info.size_bytes);
+    }
+  }
+  Json result{{"file", options.file}};
+  if (files.size() > 1) result["files"] = names;
+  result.update({{"format", files.front()->format()}, {"bytes", bytes}, {"tensors", tensors}});
   for (const auto& [name, total] : dtypes)
     result["dtypes"][name] = {{"tensors", total.first}, {"bytes", total.second}};
+  const auto packed = [](const auto& weight) { return weight.second.encoding != nullptr; };
+  if (std::ranges::any_of(all.tensors(), packed)) result["forms"] = forms_of(all);
+  return result;
+}
+
+Json describe(const Options& options) {
+  std::string note;
+  const auto files = open_all(options.file, note);
+  const auto file = weights::joined_shards(files);
+  auto result = summary(options, files, file);
   std::string family;
   try {
     result["parts"] = parts_of(file, family);
   } catch (const Error& error) {
     result["parts"] = Json::array();
-    result["note"] = error.sentence();
+    if (note.empty()) note = error.sentence();
   }
+  if (!note.empty()) result["note"] = note;
   result["family"] = family.empty() ? Json(nullptr) : Json(family);
-  result["metadata"] = opened->metadata();
+  result["metadata"] = files.front()->metadata();
   if (options.tensors)
-    for (const auto& info : opened->tensors())
-      result["list"].push_back({{"name", info.name},
-                                {"dtype", name_of(info.dtype)},
-                                {"shape", info.shape},
-                                {"bytes", info.size_bytes}});
+    for (const auto& one : files)
+      for (const auto& info : one->tensors())
+        result["list"].push_back(
+            {{"name", info.name},
+             {"dtype", info.packing.empty() ? name_of(info.dtype) : info.packing},
+             {"shape", info.shape},
+             {"bytes", info.size_bytes}});
   if (options.verify) result["verify"] = verified(file);
   return result;
+}
+
+/// The first names of a list, and how many more there are.
+std::string some_of(const Json& names) {
+  constexpr std::size_t shown = 5;
+  std::vector<std::string> some;
+  for (std::size_t i = 0; i < std::min(shown, names.size()); ++i) some.push_back(names[i]);
+  const auto more = names.size() > shown ? fmt::format(" and {} more", names.size() - shown) : "";
+  return fmt::format("{}{}", fmt::join(some, ", "), more);
 }
 
 /// Every weight with its hash, the faulty ones marked.
@@ -117,23 +210,33 @@ void print_verified(const Json& verified) {
   if (faulty.empty())
     fmt::print("verified: every tensor lies within the file, every number is finite\n");
   else
-    fmt::print("faulty: {} weights have numbers that are not finite, for example {}\n",
-               faulty.size(), faulty[0].get<std::string>());
+    fmt::print("faulty: {} {} numbers that are not finite: {}\n", faulty.size(),
+               faulty.size() == 1 ? "weight has" : "weights have", some_of(faulty));
+}
+
+/// A table of {"name": {counted: n, "bytes": b}}.
+void print_sizes(const Json& sizes, const char* what, const char* counted) {
+  std::vector<std::vector<std::string>> rows{{what, counted, "size"}};
+  for (const auto& [name, entry] : sizes.items())
+    rows.push_back({name, std::to_string(entry[counted].get<std::int64_t>()),
+                    human_bytes(entry["bytes"].get<double>())});
+  fmt::print("\n{}", format_table(rows, {1, 2}));
 }
 
 void print(const Json& file) {
-  fmt::print("{}: {}, {} tensors, {}\n", file["file"].get<std::string>(),
-             file["format"].get<std::string>(), file["tensors"].get<std::size_t>(),
+  const auto several =
+      file.contains("files") ? fmt::format(" in {} files", file["files"].size()) : std::string();
+  fmt::print("{}: {}{}, {} tensors, {}\n", file["file"].get<std::string>(),
+             file["format"].get<std::string>(), several, file["tensors"].get<std::size_t>(),
              human_bytes(file["bytes"].get<double>()));
   fmt::print("family: {}\n", file["family"].is_null() ? "none that distorch knows"
                                                       : file["family"].get<std::string>());
   if (file.contains("note")) fmt::print("note: {}\n", file["note"].get<std::string>());
-  std::vector<std::vector<std::string>> rows{{"dtype", "tensors", "size"}};
-  const auto dtypes = file.value("dtypes", Json::object());
-  for (const auto& [name, entry] : dtypes.items())
-    rows.push_back({name, std::to_string(entry["tensors"].get<std::int64_t>()),
-                    human_bytes(entry["bytes"].get<double>())});
-  fmt::print("\n{}", format_table(rows, {1, 2}));
+  // How the weights are kept says more than the types of the tensors that they are made of.
+  if (file.contains("forms"))
+    print_sizes(file["forms"], "form", "weights");
+  else
+    print_sizes(file.value("dtypes", Json::object()), "dtype", "tensors");
   for (const auto& part : file["parts"]) {
     fmt::print("\n{}: {}, {}, {} blocks\n", part["what"].get<std::string>(),
                human_bytes(part["bytes"].get<double>()), part["dtype"].get<std::string>(),
@@ -163,7 +266,11 @@ void add_inspect_command(CLI::App& app, Action& chosen) {
   auto* command = app.add_subcommand(
       "inspect", "What a model file holds; reads its header only, unless asked to verify it");
   command->fallthrough();
-  command->add_option("file", options->file, "A weights file of any format")->required();
+  command
+      ->add_option(
+          "file", options->file,
+          "A weights file of any format; of a model in several files any one, or their index")
+      ->required();
   command->add_flag("--tensors", options->tensors, "List every tensor");
   command->add_flag("--verify", options->verify,
                     "Read everything: a hash of each weight, and whether its numbers are finite; "

@@ -34,7 +34,7 @@ std::optional<Rig> install_rig(const MachineOptions& options);
 std::unique_ptr<nodes::App> make_app(const MachineOptions& options, std::optional<Rig> rig,
                                      bool plan_only);
 
-/// Reads a workflow: a JSON file, or a picture that carries one. Error(Format) where a picture
+/// Reads a workflow: a JSON file, or a picture or video that carries one. Error(Format) where it
 /// carries none.
 std::string workflow_text(const std::string& path);
 

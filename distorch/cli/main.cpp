@@ -3,8 +3,10 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <new>
+#include <system_error>
 
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
@@ -33,7 +35,8 @@ void on_interrupt(int signal) {
 
 int report(const std::string& message, int code) {
   std::fflush(stdout);
-  fmt::print(stderr, "distorch: {}\n", message);
+  // Nobody may be reading: that is no reason to end otherwise.
+  std::fputs(("distorch: " + message + "\n").c_str(), stderr);
   return code;
 }
 
@@ -54,6 +57,10 @@ int run_guarded(const distorch::cli::Action& action) {
     return report(fmt::format("internal error: {}", error.what_without_backtrace()), 1);
   } catch (const std::bad_alloc&) {
     return report("out of memory (RAM)", 1);
+  } catch (const std::system_error& error) {
+    // Whoever read our output has had enough of it, as `head` does: shells call that 128 + SIGPIPE.
+    if (error.code() == std::errc::broken_pipe) return 128 + SIGPIPE;
+    return report(fmt::format("internal error: {}", error.what()), 1);
   } catch (const std::exception& error) {
     return report(fmt::format("internal error: {}", error.what()), 1);
   }
@@ -63,6 +70,9 @@ int run_guarded(const distorch::cli::Action& action) {
 
 int main(int argc, char** argv) {
   distorch::device::set_up_host_memory();
+  // An encoder of videos would greet on standard error. The environment is set while there is one
+  // thread.
+  setenv("SVT_LOG", "1", 0);
   CLI::App app{
       "distorch runs ComfyUI workflows with the models' weights spread over every memory you "
       "have.\n"

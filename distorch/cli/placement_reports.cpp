@@ -79,14 +79,31 @@ void PlacementReports::changed(const streaming::EngineEvent&) { tell(kChangePaus
 
 void PlacementReports::settle() { tell(0ms); }
 
-PlacementReports::Run::Run(PlacementReports* reports, graph::EventSink& sink, const Json& prompt)
-    : reports_(reports), sink_(sink), prompt_(prompt) {}
+void PlacementReports::expect(const std::string& prompt_id, NodeSeconds seconds) {
+  constexpr std::size_t kMost = 8;
+  {
+    std::lock_guard lock(mutex_);
+    std::erase_if(expected_, [&](const auto& known) { return known.first == prompt_id; });
+    if (expected_.size() == kMost) expected_.erase(expected_.begin());
+    expected_.emplace_back(prompt_id, std::move(seconds));
+  }
+  settle();
+}
+
+PlacementReports::Run::Run(PlacementReports* reports, graph::EventSink& sink, const Json& prompt,
+                           const std::vector<std::string>& outputs)
+    : reports_(reports), sink_(sink), prompt_(prompt) {
+  if (!reports_) return;
+  std::lock_guard lock(reports_->mutex_);
+  reports_->time_.emplace(prompt, outputs);
+}
 
 PlacementReports::Run::~Run() {
   if (!reports_) return;
   {
     std::lock_guard lock(reports_->mutex_);
     reports_->progress_.reset();
+    reports_->time_.reset();
   }
   reports_->settle();
 }
@@ -97,6 +114,10 @@ void PlacementReports::Run::send(const graph::Event& event) {
 }
 
 void PlacementReports::note(const graph::Event& event, const Json& prompt) {
+  {
+    std::lock_guard lock(mutex_);
+    if (time_) time_->note(event);
+  }
   if (const auto* executing = std::get_if<graph::Executing>(&event)) {
     std::lock_guard lock(mutex_);
     progress_.reset();
@@ -161,7 +182,8 @@ Json PlacementReports::links(const EngineState& state) const {
   return list;
 }
 
-/// The node that runs, with the time that it takes by the steps it made, or by the plan.
+/// The node that runs, with the time that it takes by the steps it made, or by the plan; and what is
+/// left of its prompt.
 Json PlacementReports::run(const EngineState& state) const {
   std::lock_guard lock(mutex_);
   if (!progress_) return nullptr;
@@ -171,7 +193,7 @@ Json PlacementReports::run(const EngineState& state) const {
   if (!measured)
     for (const auto& model : state.models)
       if (model.in_use) step_s = std::max(step_s, model.step_s);
-  Json left = nullptr;
+  std::optional<double> left;
   if (progress.most > 0 && step_s > 0) left = step_s * (progress.most - progress.value);
   return {{"prompt_id", progress.prompt_id},
           {"node", progress.node},
@@ -180,7 +202,19 @@ Json PlacementReports::run(const EngineState& state) const {
           {"max", progress.most},
           {"step_s", step_s},
           {"measured", measured},
-          {"left_s", left}};
+          {"left_s", left ? Json(*left) : Json()},
+          {"prompt", left_of_prompt(left)}};
+}
+
+/// Null until the prompt's plan is there.
+Json PlacementReports::left_of_prompt(std::optional<double> running_s) const {
+  auto plan = std::find_if(expected_.begin(), expected_.end(),
+                           [&](const auto& known) { return known.first == progress_->prompt_id; });
+  if (plan == expected_.end() || !time_) return nullptr;
+  auto left = time_->left(plan->second, running_s);
+  return {{"left_s", left.seconds ? Json(*left.seconds) : Json()},
+          {"nodes", left.nodes},
+          {"unknown", left.unknown}};
 }
 
 Json PlacementReports::now() const {

@@ -4,7 +4,10 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "distorch/cli/prompt_time.h"
 #include "distorch/graph/events.h"
 #include "distorch/server/placement_routes.h"
 #include "distorch/streaming/engine.h"
@@ -26,11 +29,14 @@ class PlacementReports final : public streaming::EngineObserver {
   void changed(const streaming::EngineEvent& event) override;
   /// Something ended: the last word, whatever was told just before.
   void settle();
+  /// What a prompt will take, which runs or will run; kept of the newest few.
+  void expect(const std::string& prompt_id, NodeSeconds seconds);
 
   /// Passes a run's events on, and notes from them how far it is.
   class Run final : public graph::EventSink {
    public:
-    Run(PlacementReports* reports, graph::EventSink& sink, const graph::Json& prompt);
+    Run(PlacementReports* reports, graph::EventSink& sink, const graph::Json& prompt,
+        const std::vector<std::string>& outputs);
     ~Run() override;
     void send(const graph::Event& event) override;
 
@@ -55,11 +61,14 @@ class PlacementReports final : public streaming::EngineObserver {
   server::Json devices(const streaming::EngineState& state) const;
   server::Json links(const streaming::EngineState& state) const;
   server::Json run(const streaming::EngineState& state) const;
+  server::Json left_of_prompt(std::optional<double> running_s) const;
 
   const placement::System system_;  // budgets of all devices
   server::PlacementFeed feed_;
   mutable std::mutex mutex_;
   std::optional<Progress> progress_;
+  std::optional<PromptTime> time_;                             // of the prompt that runs
+  std::vector<std::pair<std::string, NodeSeconds>> expected_;  // the newest last
   Clock::time_point told_{};
   // Bytes of links when their speed was looked at last, and what it was.
   mutable std::map<std::string, std::int64_t> carried_;

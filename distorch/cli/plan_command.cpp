@@ -73,7 +73,9 @@ void print(const Priced& priced, const std::vector<OtherForm>& forms) {
     fmt::print("  better    {}: {} a step\n",
                placement::expert_string(run.system, run.blocks, priced.best),
                duration(priced.best_step_s));
-  if (!forms.empty()) fmt::print("  another form: {}\n", forms_text(forms));
+  if (!forms.empty())
+    fmt::print("  another form: {} (distorch convert FILE NEW --type {})\n", forms_text(forms),
+               forms[0].name);
 }
 
 int plan(const Options& options) {
@@ -122,7 +124,9 @@ void add_plan_command(CLI::App& app, Action& chosen) {
   auto* command = app.add_subcommand(
       "plan", "Predict time and memory of a workflow: no weights are read, no GPU is needed");
   command->fallthrough();
-  command->add_option("workflow", options->workflow, "workflow.json, or a picture that carries one")
+  command
+      ->add_option("workflow", options->workflow,
+                   "workflow.json, or a picture or video that carries one")
       ->required();
   command->add_option("--set", options->machine.sets, "Change an input: NODE.INPUT=VALUE");
   declare(*command, options->machine);

@@ -14,7 +14,7 @@ namespace {
 
 Priced price(const PlannedRun& run) {
   placement::Timeline timeline(run.system, run.blocks);
-  Priced priced{&run, timeline.report(run.placement), run.placement, 0};
+  Priced priced{&run, timeline.report(run.placement), run.placement, 0, 1, {}};
   priced.best_step_s = priced.report.step_s;
   auto best = placement::auto_plan(run.system, run.blocks);
   if (auto step_s = timeline.step_s(best); step_s < priced.best_step_s)
@@ -30,17 +30,23 @@ bool same_run(const Priced& a, const Priced& b) {
 
 }  // namespace
 
+double Priced::seconds() const { return report.first_s + report.step_s * (run->steps - 1); }
+
 std::vector<Priced> price_all(const std::vector<PlannedRun>& runs) {
   std::vector<Priced> all;
-  for (const auto& run : runs) {
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const auto& run = runs[i];
     auto priced = price(run);
+    priced.runs = {i};
     auto known = std::find_if(all.begin(), all.end(), [&](const Priced& other) {
       return run.gave_way.empty() && same_run(other, priced);
     });
-    if (known == all.end())
+    if (known == all.end()) {
       all.push_back(std::move(priced));
-    else
+    } else {
       ++known->times;
+      known->runs.push_back(i);
+    }
   }
   return all;
 }
@@ -58,9 +64,13 @@ std::map<std::pair<int, placement::How>, Held> held_of(const Priced& priced) {
   std::map<std::pair<int, placement::How>, Held> held_by_device;
   const auto& run = *priced.run;
   for (std::size_t i = 0; i < run.placement.blocks.size(); ++i) {
-    auto& held = held_by_device[{run.placement.blocks[i].device, run.placement.blocks[i].how}];
-    held.bytes += run.blocks.blocks[i].bytes;
+    const auto& home = run.placement.blocks[i];
+    const auto resting = placement::resting_bytes(run.blocks.blocks[i], home);
+    auto& held = held_by_device[{home.device, home.how}];
+    held.bytes += run.blocks.blocks[i].bytes - resting;
     ++held.blocks;
+    if (resting > 0)
+      held_by_device[{run.placement.compute, placement::How::Resident}].bytes += resting;
   }
   return held_by_device;
 }

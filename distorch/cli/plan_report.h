@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <map>
 #include <utility>
 #include <vector>
@@ -16,6 +17,10 @@ struct Priced {
   placement::Placement best;
   double best_step_s;
   int times = 1;  // that the workflow has such a run, as of a text encoder for every prompt
+  std::vector<std::size_t> runs;  // which of the planned runs these are
+
+  /// One of these runs, all of its steps; infinite where its speed is not known.
+  double seconds() const;
 };
 
 /// Every run that the workflow makes; equal ones once, where the first of them is. They point into

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "distorch/base/log.h"
@@ -26,9 +27,38 @@ using graph::Json;
 
 namespace {
 
-class NoEvents final : public graph::EventSink {
+/// For which node each planned run was made.
+class PlannedNodes final : public graph::EventSink {
  public:
-  void send(const graph::Event&) override {}
+  explicit PlannedNodes(const streaming::Engine& engine) : engine_(engine) {}
+  void send(const graph::Event& event) override {
+    const auto* executing = std::get_if<graph::Executing>(&event);
+    if (!executing || !executing->node) return;
+    attribute();
+    node_ = executing->display_node;
+    seconds_.try_emplace(node_);
+  }
+  /// Of every node that was run; `all` are the prices of the engine's planned runs.
+  NodeSeconds seconds(const std::vector<Priced>& all) {
+    attribute();
+    for (const auto& priced : all) {
+      auto one = priced.seconds();
+      if (!std::isfinite(one) || one <= 0) continue;
+      for (auto run : priced.runs) {
+        auto& sum = seconds_[owners_.at(run)];
+        sum = sum.value_or(0) + one;
+      }
+    }
+    return std::move(seconds_);
+  }
+
+ private:
+  void attribute() { owners_.resize(engine_.planned_runs().size(), node_); }
+
+  const streaming::Engine& engine_;
+  std::string node_;
+  std::vector<std::string> owners_;
+  NodeSeconds seconds_;
 };
 
 /// What the prompt's extra_data asks for, else `usual`; a method that is none counts as not asked.
@@ -91,7 +121,7 @@ graph::RunResult PromptEngine::run(const server::Job& job, const std::shared_ptr
   if (const auto* info = job.extra_pnginfo()) request.extra_pnginfo = *info;
   request.context = &context_;
   request.token = token;
-  PlacementReports::Run watched(reports_, sink, job.prompt);
+  PlacementReports::Run watched(reports_, sink, job.prompt, job.outputs);
   auto result = executor_.run(request, watched);
   if (result.error) {
     log::error("node {} ({}): {}", result.error->node_id, result.error->node_type,
@@ -142,7 +172,11 @@ Json PromptEngine::look_ahead(const server::Job& job, const std::shared_ptr<RunT
   if (!validation.can_run())
     throw Error(ErrorKind::Usage, "prompt " + job.id,
                 fmt::format("{}", fmt::join(validation.lines(), "; ")));
-  return plan(prompt, validation.good_outputs, token);
+  return plan(prompt, validation.good_outputs, token, job.id);
+}
+
+Json PromptEngine::predict(const server::Job& job, const std::shared_ptr<RunToken>& token) {
+  return plan(job.prompt, job.outputs, token, job.id);
 }
 
 Json PromptEngine::devices() {
@@ -162,11 +196,11 @@ server::EngineNumbers PromptEngine::numbers() {
 }
 
 Json PromptEngine::plan(const Json& prompt, const std::vector<std::string>& outputs) {
-  return plan(prompt, outputs, nullptr);
+  return plan(prompt, outputs, nullptr, "");
 }
 
 Json PromptEngine::plan(const Json& prompt, const std::vector<std::string>& outputs,
-                        const std::shared_ptr<RunToken>& token) {
+                        const std::shared_ptr<RunToken>& token, const std::string& job) {
   std::lock_guard lock(planning_);
   std::optional<Rig> rig;
   if (!options_.rig.empty()) rig = read_rig(options_.rig);
@@ -181,18 +215,20 @@ Json PromptEngine::plan(const Json& prompt, const std::vector<std::string>& outp
   request.outputs = outputs;
   request.context = &context;
   request.token = token;
-  NoEvents none;
-  auto result = executor.run(request, none);
+  PlannedNodes nodes(app->engine);
+  auto result = executor.run(request, nodes);
   if (result.status != graph::RunStatus::Success) rethrow_with_node(result);
-  const auto& runs = app->engine.planned_runs();
+  const auto all = price_all(app->engine.planned_runs());
   Json models = Json::array();
   double seconds = 0;
-  for (const auto& priced : price_all(runs)) {
-    seconds +=
-        priced.times * (priced.report.first_s + priced.report.step_s * (priced.run->steps - 1));
+  for (const auto& priced : all) {
+    seconds += priced.times * priced.seconds();
     models.push_back(as_json(priced));
   }
-  return {{"seconds", seconds}, {"models", std::move(models)}};
+  auto by_node = nodes.seconds(all);
+  Json plan = {{"seconds", seconds}, {"nodes", as_json(by_node)}, {"models", std::move(models)}};
+  if (reports_ && !job.empty()) reports_->expect(job, std::move(by_node));
+  return plan;
 }
 
 }  // namespace distorch::cli

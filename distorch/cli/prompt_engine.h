@@ -35,14 +35,16 @@ class PromptEngine final : public server::PromptRunner, public server::MachineVi
   void release(bool models, bool results) override;
   /// Also asks the system to read the model files that the prompt names, where they fit into RAM.
   graph::Json look_ahead(const server::Job& job, const std::shared_ptr<RunToken>& token) override;
+  graph::Json predict(const server::Job& job, const std::shared_ptr<RunToken>& token) override;
 
   graph::Json devices() override;
   server::EngineNumbers numbers() override;
   graph::Json plan(const graph::Json& prompt, const std::vector<std::string>& outputs) override;
 
  private:
+  /// What reports say of the job of this id comes from its plan; "": of none.
   graph::Json plan(const graph::Json& prompt, const std::vector<std::string>& outputs,
-                   const std::shared_ptr<RunToken>& token);
+                   const std::shared_ptr<RunToken>& token, const std::string& job);
 
   nodes::App& app_;
   MachineOptions options_;

@@ -69,11 +69,11 @@ int run(const Options& options) {
 void add_run_command(CLI::App& app, Action& chosen) {
   auto options = std::make_shared<Options>();
   auto* command = app.add_subcommand(
-      "run", "Run a workflow: ComfyUI's UI or API JSON, or a picture that carries one");
+      "run", "Run a workflow: ComfyUI's UI or API JSON, or a picture or video that carries one");
   command->fallthrough();
   command
       ->add_option("workflow", options->workflow,
-                   "workflow.json, or a PNG made by ComfyUI or distorch")
+                   "workflow.json, or a PNG or video made by ComfyUI or distorch")
       ->required();
   command->add_option("--set", options->machine.sets,
                       "Change an input: NODE.INPUT=VALUE, NODE by id, title or class (3.seed=42)");

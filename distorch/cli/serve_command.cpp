@@ -144,6 +144,7 @@ int serve(const Options& options, const MoreNodes& more) {
   auto listener_settings = listener_options(options);
   auto rig = install_rig(options.machine);
   auto app = make_app(options.machine, std::move(rig), false);
+  listener_settings.body_folder = app->settings.temp_folder;
   PromptEngine engine(*app, options.machine, engine_choices(options, more));
 
   auto page = page_options(options);

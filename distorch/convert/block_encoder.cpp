@@ -1,6 +1,9 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <array>
+#include <atomic>
+
 #include "distorch/convert/blocks.h"
 #include "distorch/convert/encoders.h"
 
@@ -13,7 +16,7 @@ class Blocks final : public Encoder {
  public:
   Blocks(const Source& source, const BlockType& type) : source_(source), type_(type) {}
 
-  at::ScalarType reads() const override { return at::kFloat; }
+  at::ScalarType reads() const override { return reads_floats(source_); }
   std::vector<NewTensor> outputs() const override {
     return {{source_.name, formats::DType::U8, source_.stored.shape, type_.name}};
   }
@@ -22,17 +25,36 @@ class Blocks final : public Encoder {
     const auto numbers = piece.contiguous();
     const auto blocks = numbers.numel() / type_.numbers;
     auto bytes = at::empty({blocks * type_.bytes}, at::kByte);
-    const auto* from = numbers.const_data_ptr<float>();
     auto* to = bytes.mutable_data_ptr<std::uint8_t>();
     constexpr std::int64_t blocks_at_least = 64;
+    std::atomic<bool> good{true};
     at::parallel_for(0, blocks, blocks_at_least, [&](std::int64_t begin, std::int64_t end) {
-      for (auto block = begin; block < end; ++block)
-        type_.pack(from + block * type_.numbers, to + block * type_.bytes);
+      if (!pack(numbers, begin, end - begin, to + begin * type_.bytes)) good = false;
     });
+    check_finite(source_, good, type_.name);
     return {bytes};
   }
 
  private:
+  bool pack(const Tensor& numbers, std::int64_t first, std::int64_t count, std::uint8_t* to) const {
+    const auto begin = first * type_.numbers;
+    if (numbers.scalar_type() == at::kFloat)
+      return type_.pack(numbers.const_data_ptr<float>() + begin, to, count);
+    constexpr std::int64_t together = 4096;  // numbers, whole blocks of every type
+    std::array<float, together> some;
+    const auto* from = numbers.const_data_ptr<at::BFloat16>() + begin;
+    const auto all = count * type_.numbers;
+    bool good = true;
+    for (std::int64_t done = 0; done < all; done += together) {
+      const auto part = std::min(together, all - done);
+      std::copy_n(from + done, part, some.data());
+      good =
+          type_.pack(some.data(), to + done / type_.numbers * type_.bytes, part / type_.numbers) &&
+          good;
+    }
+    return good;
+  }
+
   Source source_;
   const BlockType& type_;
 };

@@ -3,9 +3,8 @@
 #include <c10/util/Half.h>
 
 #include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstring>
+
+#include "distorch/convert/k_search.h"
 
 namespace distorch::convert {
 
@@ -28,96 +27,10 @@ const BlockType* block_type_named(const std::string& name) {
   return nullptr;
 }
 
-std::uint16_t to_half(float number) { return c10::Half(number).x; }
+std::uint16_t to_half(float number) {
+  constexpr float most = 65504;
+  return c10::Half(std::clamp(number, -most, most)).x;
+}
 float from_half(std::uint16_t bits) { return c10::Half(bits, c10::Half::from_bits()); }
-
-namespace {
-
-constexpr int kBlock = 32;
-
-void put_half(std::uint8_t* to, float number) {
-  const auto bits = to_half(number);
-  std::memcpy(to, &bits, sizeof bits);
-}
-
-/// The number that is furthest from zero, with its sign.
-float furthest(const float* from) {
-  return *std::max_element(from, from + kBlock,
-                           [](float a, float b) { return std::abs(a) < std::abs(b); });
-}
-
-/// Codes of `bits` bits of a block: the lower four of number i beside those of number i + 16, the
-/// fifth in a word before them.
-void put_codes(const std::array<int, kBlock>& codes, std::uint8_t* high, std::uint8_t* low) {
-  std::uint32_t fifth = 0;
-  for (int i = 0; i < kBlock / 2; ++i) {
-    low[i] = static_cast<std::uint8_t>((codes[i] & 15) | (codes[i + kBlock / 2] & 15) << 4);
-    fifth |= static_cast<std::uint32_t>(codes[i] >> 4) << i;
-    fifth |= static_cast<std::uint32_t>(codes[i + kBlock / 2] >> 4) << (i + kBlock / 2);
-  }
-  if (high) std::memcpy(high, &fifth, sizeof fifth);
-}
-
-/// Numbers as (code - half) · d: the furthest one is met exactly, at the end that reaches further.
-std::array<int, kBlock> signed_codes(const float* from, int half, float& d) {
-  d = furthest(from) / static_cast<float>(-half);
-  const float inverse = d != 0 ? 1 / d : 0;
-  std::array<int, kBlock> codes{};
-  for (int i = 0; i < kBlock; ++i)
-    codes[i] = std::clamp(static_cast<int>(from[i] * inverse + static_cast<float>(half) + 0.5f), 0,
-                          2 * half - 1);
-  return codes;
-}
-
-/// Numbers as code · d + least.
-std::array<int, kBlock> offset_codes(const float* from, int most, float& d, float& least) {
-  const auto [low, high] = std::minmax_element(from, from + kBlock);
-  least = *low;
-  d = (*high - *low) / static_cast<float>(most);
-  const float inverse = d != 0 ? 1 / d : 0;
-  std::array<int, kBlock> codes{};
-  for (int i = 0; i < kBlock; ++i)
-    codes[i] = std::clamp(static_cast<int>((from[i] - least) * inverse + 0.5f), 0, most);
-  return codes;
-}
-
-}  // namespace
-
-void pack_q8_0(const float* from, std::uint8_t* to) {
-  const float d = std::abs(furthest(from)) / 127, inverse = d != 0 ? 1 / d : 0;
-  put_half(to, d);
-  for (int i = 0; i < kBlock; ++i)
-    to[2 + i] = static_cast<std::uint8_t>(static_cast<int>(std::round(from[i] * inverse)));
-}
-
-void pack_q4_0(const float* from, std::uint8_t* to) {
-  float d = 0;
-  const auto codes = signed_codes(from, 8, d);
-  put_half(to, d);
-  put_codes(codes, nullptr, to + 2);
-}
-
-void pack_q5_0(const float* from, std::uint8_t* to) {
-  float d = 0;
-  const auto codes = signed_codes(from, 16, d);
-  put_half(to, d);
-  put_codes(codes, to + 2, to + 6);
-}
-
-void pack_q4_1(const float* from, std::uint8_t* to) {
-  float d = 0, least = 0;
-  const auto codes = offset_codes(from, 15, d, least);
-  put_half(to, d);
-  put_half(to + 2, least);
-  put_codes(codes, nullptr, to + 4);
-}
-
-void pack_q5_1(const float* from, std::uint8_t* to) {
-  float d = 0, least = 0;
-  const auto codes = offset_codes(from, 31, d, least);
-  put_half(to, d);
-  put_half(to + 2, least);
-  put_codes(codes, to + 4, to + 8);
-}
 
 }  // namespace distorch::convert

@@ -1,5 +1,7 @@
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 #include "distorch/base/align.h"
 #include "distorch/convert/encoders.h"
 #include "distorch/quant/block_scaled.h"
@@ -23,7 +25,7 @@ class RowInt8 final : public Encoder {
         rotated_(source.numbers_of_a_row() % kGroup == 0 ? kGroup : 0),
         marker_(quant::int8_tensorwise(rotated_).marker()) {}
 
-  at::ScalarType reads() const override { return at::kFloat; }
+  at::ScalarType reads() const override { return reads_floats(source_); }
 
   std::vector<NewTensor> outputs() const override {
     return {{source_.name, DType::I8, source_.stored.shape, {}},
@@ -32,8 +34,9 @@ class RowInt8 final : public Encoder {
   }
 
   std::vector<Tensor> encode(const Tensor& piece, std::int64_t first) override {
-    auto packed = quant::to_int8(piece, /*by_row=*/true, rotated_);
-    return {packed.values, packed.parts[0], first == 0 ? bytes_of(marker_) : Tensor()};
+    auto [values, scales] = quant::whole_rows(piece, rotated_, quant::kEightBits);
+    check_finite(source_, at::isfinite(scales).all().item<bool>(), "int8");
+    return {values, scales.unsqueeze(1), first == 0 ? bytes_of(marker_) : Tensor()};
   }
 
  private:
@@ -51,10 +54,12 @@ class BlockFloat4 final : public Encoder {
         scales_(at::zeros(quant::blocked_shape(source.rows(), blocks_), at::kByte)),
         marker_(quant::nvfp4().marker()) {}
 
-  at::ScalarType reads() const override { return at::kFloat; }
+  at::ScalarType reads() const override { return reads_floats(source_); }
   bool looks() const override { return true; }
   void look(const Tensor& piece) override {
-    if (piece.numel() > 0) largest_ = std::max(largest_, piece.abs().max().item<float>());
+    const auto largest = quant::largest_magnitude(piece);
+    check_finite(source_, std::isfinite(largest), "nvfp4");
+    largest_ = std::max(largest_, largest);
   }
 
   std::vector<NewTensor> outputs() const override {
@@ -66,7 +71,7 @@ class BlockFloat4 final : public Encoder {
 
   std::vector<Tensor> encode(const Tensor& piece, std::int64_t first) override {
     const auto whole = quant::nvfp4_scale(largest_);
-    auto [values, scales] = quant::nvfp4_rows(piece.contiguous(), whole);
+    auto [values, scales] = quant::nvfp4_rows(piece, whole);
     place(scales.view(at::kByte).contiguous(), first);
     if (first + piece.size(0) < source_.rows()) return {values};
     return {values, scales_, at::full({}, whole), bytes_of(marker_)};

@@ -8,6 +8,7 @@
 #include "distorch/base/error.h"
 #include "distorch/base/run_token.h"
 #include "distorch/base/text.h"
+#include "distorch/convert/write_behind.h"
 #include "distorch/weights/shards.h"
 
 namespace distorch::convert {
@@ -36,6 +37,7 @@ namespace {
 
 /// Numbers of a piece: large enough for all threads, small beside what a process needs anyway.
 constexpr std::int64_t kPiece = std::int64_t{4} << 20;
+constexpr std::int64_t kAhead = 4;  // pieces
 
 struct Job {
   Source source;
@@ -108,11 +110,11 @@ void sort(std::vector<Job>& jobs) {
 
 class Converting {
  public:
-  Converting(const Request& request, Report& report, std::int64_t all)
-      : request_(request), report_(report), all_(all) {}
+  Converting(const Request& request, Report& report, Output& output, std::int64_t all)
+      : request_(request), report_(report), output_(output), all_(all), behind_(output) {}
 
-  void run(Job& job, Output& output) {
-    if (!job.encoder) return copy(job, output);
+  void run(Job& job) {
+    if (!job.encoder) return copy(job);
     auto& encoder = *job.encoder;
     const auto reads = encoder.reads();
     if (encoder.looks())
@@ -121,13 +123,13 @@ class Converting {
       });
     const auto outputs = encoder.outputs();
     std::vector<std::int64_t> places;
-    for (const auto& tensor : outputs) places.push_back(output.place(tensor));
+    for (const auto& tensor : outputs) places.push_back(output_.place(tensor));
     for_pieces(job, encoder.looks() ? 0.5 : 1, [&](std::int64_t first, std::int64_t count) {
       auto pieces = encoder.encode(read_rows(job.source, first, count, reads), first);
       for (std::size_t i = 0; i < pieces.size(); ++i) {
         if (!pieces[i].defined()) continue;
-        auto bytes = pieces[i].contiguous();
-        output.write(places[i], {static_cast<const char*>(bytes.const_data_ptr()), bytes.nbytes()});
+        const auto bytes = pieces[i].contiguous();
+        write(*job.source.stored.file->mapping(), places[i], bytes);
         places[i] += static_cast<std::int64_t>(bytes.nbytes());
       }
     });
@@ -136,7 +138,21 @@ class Converting {
     for (const auto& tensor : outputs) report_.converted_bytes += tensor.size_bytes();
   }
 
+  /// Returns when all has been written.
+  void finish() { behind_.finish(); }
+
  private:
+  /// What lies in the mapped file has to be written before its pages are given back; the rest in
+  /// its own time.
+  void write(const formats::MappedFile& file, std::int64_t offset, const Tensor& bytes) {
+    const auto* begin = static_cast<const std::byte*>(bytes.const_data_ptr());
+    const auto all = file.bytes();
+    if (begin >= all.data() && begin < all.data() + all.size())
+      output_.write(offset, {reinterpret_cast<const char*>(begin), bytes.nbytes()});
+    else
+      behind_.write(offset, bytes);
+  }
+
   /// Calls work(first row, rows) for all pieces of the weight; `share` of its bytes are done then.
   template <class Work>
   void for_pieces(const Job& job, double share, const Work& work) {
@@ -156,8 +172,10 @@ class Converting {
         return formats::ByteRange{static_cast<std::size_t>(begin),
                                   static_cast<std::size_t>(std::max(begin, end) - begin)};
       };
-      if (first + count < rows)
-        file.will_need(stretch(first + count, std::min(step, rows - first - count)));
+      // The disk is to be a few pieces ahead.
+      if (first == 0) file.will_need(stretch(0, std::min(kAhead * step, rows)));
+      if (const auto next = first + kAhead * step; next < rows)
+        file.will_need(stretch(next, std::min(step, rows - next)));
       work(first, count);
       file.check();
       file.dont_need(stretch(first, count));
@@ -168,17 +186,17 @@ class Converting {
       if (part.file) part.file->mapping()->dont_need(part.range());
   }
 
-  void copy(const Job& job, Output& output) {
+  void copy(const Job& job) {
     constexpr std::size_t piece = std::size_t{16} << 20;
     const auto& stored = job.source.stored;
     const auto& file = *stored.file->mapping();
-    auto place = output.place(job.outputs().front());
+    auto place = output_.place(job.outputs().front());
     for (std::size_t at = 0; at < stored.range().size; at += piece) {
       throw_if_interrupted();
       const formats::ByteRange range{stored.range().offset + at,
                                      std::min(piece, stored.range().size - at)};
       const auto bytes = file.bytes(range);
-      output.write(place, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+      output_.write(place, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
       file.check();
       file.dont_need(range);
       place += static_cast<std::int64_t>(bytes.size());
@@ -189,8 +207,10 @@ class Converting {
 
   const Request& request_;
   Report& report_;
+  Output& output_;
   std::int64_t all_;
   double done_ = 0;
+  WriteBehind behind_;
 };
 
 std::vector<const Form*> forms_of(const Request& request) {
@@ -263,11 +283,12 @@ Report convert(const Request& request) {
     metadata["general.architecture"] = request.architecture;
   auto output = gguf ? gguf_output(request.to, most, metadata)
                      : safetensors_output(request.to, most, metadata);
-  Converting converting(request, report, report.bytes_before);
+  Converting converting(request, report, *output, report.bytes_before);
   for (auto& job : jobs) {
-    converting.run(job, *output);
+    converting.run(job);
     job.encoder.reset();
   }
+  converting.finish();
   report.bytes_after = output->finish();
   return report;
 }

@@ -1,11 +1,15 @@
 #include "distorch/convert/encoders.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
+#include <cmath>
 #include <cstring>
 
+#include "distorch/base/error.h"
 #include "distorch/quant/bf16_planes.h"
 #include "distorch/quant/fp8.h"
+#include "distorch/quant/quantize.h"
 
 namespace distorch::convert {
 
@@ -24,6 +28,19 @@ Tensor bytes_of(const std::string& text) {
   auto bytes = at::empty({static_cast<std::int64_t>(text.size())}, at::kByte);
   std::memcpy(bytes.mutable_data_ptr(), text.data(), text.size());
   return bytes;
+}
+
+at::ScalarType reads_floats(const Source& source) {
+  const auto& stored = source.stored;
+  return !stored.encoding && stored.dtype == DType::BF16 ? at::kBFloat16 : at::kFloat;
+}
+
+void check_finite(const Source& source, bool finite, const std::string& type) {
+  if (finite) return;
+  throw Error(ErrorKind::Format, source.stored.file->path().string(),
+              fmt::format("'{0}' has numbers that {1} cannot hold (NaN, infinite or too large); "
+                          "--keep '{0}=keep' leaves it as it is",
+                          source.name, type));
 }
 
 namespace {
@@ -75,10 +92,12 @@ class ScaledFloat8 final : public Encoder {
  public:
   explicit ScaledFloat8(const Source& source) : source_(source) {}
 
-  at::ScalarType reads() const override { return at::kFloat; }
+  at::ScalarType reads() const override { return reads_floats(source_); }
   bool looks() const override { return true; }
   void look(const Tensor& piece) override {
-    if (piece.numel() > 0) largest_ = std::max(largest_, piece.abs().max().item<float>());
+    const auto largest = quant::largest_magnitude(piece);
+    check_finite(source_, std::isfinite(largest), "fp8_scaled");
+    largest_ = std::max(largest_, largest);
   }
 
   std::vector<NewTensor> outputs() const override {
@@ -90,7 +109,7 @@ class ScaledFloat8 final : public Encoder {
   std::vector<Tensor> encode(const Tensor& piece, std::int64_t first) override {
     constexpr float most = 448;
     const float scale = largest_ > 0 ? largest_ / most : 1;
-    auto numbers = (piece / scale).clamp_(-most, most).to(at::kFloat8_e4m3fn);
+    auto numbers = quant::e4m3_of(piece, scale);
     if (first > 0) return {numbers, Tensor(), Tensor()};
     return {numbers, at::full({}, scale), bytes_of(text_)};
   }

@@ -20,6 +20,11 @@ std::unique_ptr<Encoder> nvfp4_encoder(const Source& source);
 /// A block type of GGUF (blocks.h); null where the weight is no matrix of whole blocks.
 std::unique_ptr<Encoder> block_encoder(const Source& source, const std::string& type);
 
+/// BFloat16 where the file has that, so that nothing is copied before it is packed; else Float.
+at::ScalarType reads_floats(const Source& source);
+/// Error(Format) that names the weight and says how to leave it alone, unless `finite`.
+void check_finite(const Source& source, bool finite, const std::string& type);
+
 /// "layer.comfy_quant" for "layer.weight": the text as bytes.
 NewTensor marker_of(const std::string& weight, const std::string& text);
 at::Tensor bytes_of(const std::string& text);

@@ -1,10 +1,20 @@
 #include "distorch/device/memory.h"
 
+#include <algorithm>
+#include <array>
+#include <string_view>
+
 #include "distorch/base/error.h"
 #include "distorch/device/kind.h"
 
 namespace distorch::device {
 namespace {
+
+/// What libraries of a device and its driver say where they find no memory beside torch's allocator.
+constexpr std::array<std::string_view, 4> kNoMemory{
+    "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"};
+
 int index_of(c10::Device device) { return device.has_index() ? device.index() : 0; }
 }  // namespace
 
@@ -28,6 +38,11 @@ bool is_out_of_memory(const std::exception& error) {
   if (dynamic_cast<const c10::OutOfMemoryError*>(&error) ||
       dynamic_cast<const std::bad_alloc*>(&error))
     return true;
+  if (const auto* torch = dynamic_cast<const c10::Error*>(&error)) {
+    const std::string_view text = torch->what_without_backtrace();
+    return std::any_of(kNoMemory.begin(), kNoMemory.end(),
+                       [&](auto words) { return text.find(words) != text.npos; });
+  }
   const auto* ours = dynamic_cast<const Error*>(&error);
   return ours && ours->kind() == ErrorKind::OutOfMemory;
 }

@@ -174,12 +174,13 @@ void place(const GgufCursor& cursor, std::uint64_t alignment, std::uint64_t data
     cursor.fail(fmt::format("'{}' begins at byte {} of the tensor data, which is no multiple of {}",
                             name, tensor.offset, alignment),
                 tensor.at);
-  const auto room = file_size - std::min<std::uint64_t>(data_start, file_size);
+  // A file of tensors without numbers may end before the padding behind its header.
+  const auto start = std::min<std::uint64_t>(data_start, file_size), room = file_size - start;
   if (tensor.offset > room || tensor.info.size_bytes > room - tensor.offset)
     cursor.fail(fmt::format("'{}' has {} bytes from byte {} of the tensor data on, which has {}",
                             name, tensor.info.size_bytes, tensor.offset, room),
                 tensor.at);
-  tensor.info.offset_bytes = static_cast<std::size_t>(data_start + tensor.offset);
+  tensor.info.offset_bytes = static_cast<std::size_t>(start + tensor.offset);
 }
 
 void check_overlaps(const GgufCursor& cursor, const std::vector<Described>& tensors) {

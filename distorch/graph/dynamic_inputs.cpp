@@ -9,6 +9,8 @@ namespace {
 
 /// An input as the definition of an option or of a growing list holds it.
 Input from_definition(std::string name, const Json& definition, bool required) {
+  if (definition.at(0).is_array())
+    return from_definition(std::move(name), {"COMBO", {{"options", definition[0]}}}, required);
   Input input;
   input.name = std::move(name);
   input.required = required;
@@ -29,6 +31,13 @@ std::string joined(const std::string& prefix, const std::string& name) {
   return prefix.empty() ? name : prefix + "." + name;
 }
 
+const Json& widgets_of_choices(const Input& input) {
+  static const Json none = Json::object();
+  if (!input.options.is_object() || !input.is_list()) return none;
+  auto found = input.options.find("formats");
+  return found == input.options.end() ? none : *found;
+}
+
 class Lister {
  public:
   explicit Lister(const Json& given) : given_(given) {}
@@ -40,6 +49,7 @@ class Lister {
       add_choice(input);
     else
       list.push_back(input);
+    if (!widgets_of_choices(input).empty()) add_widgets(input);
   }
 
   std::vector<Input> list;
@@ -82,6 +92,13 @@ class Lister {
     }
   }
 
+  void add_widgets(const Input& input) {
+    auto chosen = given_.find(input.name);
+    if (chosen == given_.end() || !chosen->is_string()) return;
+    for (const auto& widget : widgets_of(input.options, *chosen))
+      add(from_definition(widget.at(0), Json(widget.begin() + 1, widget.end()), false));
+  }
+
   const Json& given_;
 };
 
@@ -103,6 +120,12 @@ Json match_id(const Json& definition) {
 }
 
 }  // namespace
+
+Json widgets_of(const Json& options, const std::string& chosen) {
+  if (!options.is_object() || !options.contains("formats")) return Json::array();
+  auto widgets = options["formats"].value(chosen, Json::array());
+  return widgets.is_array() ? widgets : Json::array();
+}
 
 Input match_type(std::string name, std::string id, std::string allowed, bool lazy) {
   return link(
@@ -137,7 +160,8 @@ Input dynamic_choice(std::string name, const std::vector<Option>& options, std::
 
 std::shared_ptr<const std::vector<Input>> live_inputs(const NodeType& type, const Json& given) {
   bool fixed = std::none_of(type.inputs.begin(), type.inputs.end(), [](const Input& input) {
-    return input.type == kGrowing || input.type == kDynamicChoice;
+    return input.type == kGrowing || input.type == kDynamicChoice ||
+           !widgets_of_choices(input).empty();
   });
   if (fixed && !type.takes_more_links) return nullptr;
   Lister lister(given);

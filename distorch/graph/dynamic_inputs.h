@@ -31,6 +31,10 @@ struct Option {
 Input dynamic_choice(std::string name, const std::vector<Option>& options,
                      std::string tooltip = {});
 
+/// The widgets that a choice brings, of a list whose options name them under "formats", as
+/// VideoHelperSuite's do: [name, type or choices, options], called by these names in a prompt.
+Json widgets_of(const Json& options, const std::string& chosen);
+
 /// The inputs that a node of this type has when a prompt gives it these values, in order: what
 /// grows or belongs to a choice is listed under its whole name. Null: those of the type.
 std::shared_ptr<const std::vector<Input>> live_inputs(const NodeType& type, const Json& given);

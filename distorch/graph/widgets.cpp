@@ -156,6 +156,15 @@ class Reader {
       add_option(name, input, Json(form_.widgets.back().value), depth);
     else
       add_followers(name, type, input);
+    if (type == "COMBO") add_named_widgets(input, Json(form_.widgets.back().value));
+  }
+
+  // What a choice brings (widgets_of) stands in files that name their values.
+  void add_named_widgets(const Json& input, const Json& chosen) {
+    if (!stored_.values.is_object() || !chosen.is_string() || input.size() < 2) return;
+    for (const auto& widget : widgets_of(input[1], chosen.get<std::string>()))
+      if (stored_.values.contains(widget.at(0).get<std::string>()))
+        send(widget[0], stored_.values[widget[0].get<std::string>()]);
   }
 
   void add_widget(const std::string& name, const std::string& type, const Json& input) {

@@ -93,13 +93,15 @@ std::string still(const Image& image, const WebPConfig& config) {
   return {reinterpret_cast<const char*>(writer.mem), writer.size};
 }
 
-std::string moving(const std::vector<Image>& frames, const WebPConfig& config, int milliseconds) {
+std::string moving(const std::vector<Image>& frames, const WebPConfig& config,
+                   const WebpAnimation& wish) {
   WebPAnimEncoderOptions options;
   WebPAnimEncoderOptionsInit(&options);
   // How often whole frames come: Pillow's choice, which is that of libwebp's own tools.
   options.kmin = config.lossless != 0 ? 9 : 3;
   options.kmax = config.lossless != 0 ? 17 : 5;
   options.anim_params.bgcolor = 0;
+  options.anim_params.loop_count = wish.loops;
   const auto& first = frames.front();
   std::unique_ptr<WebPAnimEncoder, decltype(&WebPAnimEncoderDelete)> encoder(
       WebPAnimEncoderNew(first.width, first.height, &options), WebPAnimEncoderDelete);
@@ -108,7 +110,7 @@ std::string moving(const std::vector<Image>& frames, const WebPConfig& config, i
   for (const auto& frame : frames) {
     Picture picture(frame);
     if (WebPAnimEncoderAdd(encoder.get(), picture.get(), time, &config) == 0) refuse(frame);
-    time += milliseconds;
+    time += wish.milliseconds;
   }
   WebPData data;
   WebPDataInit(&data);
@@ -179,8 +181,7 @@ std::string encode_webp(const Image& image, float quality) {
 std::string encode_webp_animation(const std::vector<Image>& frames, const WebpAnimation& options) {
   if (frames.empty()) throw Error(ErrorKind::Usage, "WebP", "an animation has at least one frame");
   auto config = config_of(options);
-  auto bytes = frames.size() == 1 ? still(frames.front(), config)
-                                  : moving(frames, config, options.milliseconds);
+  auto bytes = frames.size() == 1 ? still(frames.front(), config) : moving(frames, config, options);
   return options.exif.empty() ? bytes : with_exif(bytes, options.exif);
 }
 

@@ -25,10 +25,11 @@ struct WebpAnimation {
   bool lossless = true;
   float quality = 80;  // 0..100; how hard a lossless file is tried to be made small
   int method = 4;      // 0 fast .. 6 small
+  int loops = 0;       // times that it goes round; 0: for ever
   std::string exif;    // the block; "": none
 };
 
-/// Frames of one size as an animation that goes round for ever, with Pillow's settings; one frame
+/// Frames of one size as an animation, with Pillow's settings; one frame
 /// alone becomes a still picture. Gray is written as RGB. Error(Usage) for sizes that WebP has not.
 std::string encode_webp_animation(const std::vector<Image>& frames, const WebpAnimation& options);
 

@@ -1,16 +1,12 @@
 #include "distorch/models/gguf_names.h"
 
-#include <string_view>
-#include <utility>
-#include <vector>
+#include "distorch/quant/gguf.h"
+#include "distorch/quant/joined.h"
 
 namespace distorch::models {
 
 namespace {
 
-using Replacements = std::vector<std::pair<std::string_view, std::string_view>>;
-
-/// One after the other, each wherever it stands in what the ones before have left.
 const Replacements& t5_replacements() {
   static const Replacements list = {
       {"enc.", "encoder."},
@@ -53,6 +49,48 @@ const Replacements& llama_replacements() {
   return list;
 }
 
+/// Null for a model whose names are ours.
+const Replacements* replacements_for(const std::string& architecture) {
+  if (architecture == "t5" || architecture == "t5encoder") return &t5_replacements();
+  if (architecture == "llama" || architecture == "qwen2vl" || architecture == "qwen3" ||
+      architecture == "qwen3vl")
+    return &llama_replacements();
+  return nullptr;
+}
+
+/// Blocks of the types for which `is_meant` with their numbers rounded.
+weights::Checkpoint with_rounding(weights::Checkpoint file, at::ScalarType dtype,
+                                  bool (*is_meant)(std::string_view type)) {
+  auto round = [&](weights::Stored& one) {
+    const auto* rounded = quant::gguf_rounded_to(one.encoding, dtype);
+    if (!rounded || !is_meant(rounded->name())) return false;
+    one.encoding = rounded;
+    return true;
+  };
+  const auto tensors = file.tensors();
+  for (const auto& [name, stored] : tensors) {
+    auto changed = stored;
+    if (quant::is_joined(stored.encoding)) {
+      bool any = false;
+      for (auto& piece : changed.parts) any = round(piece) || any;
+      if (any) file.add_joined(name, changed.parts);
+    } else if (round(changed)) {
+      file.add(name, changed);
+    }
+  }
+  return file;
+}
+
+}  // namespace
+
+std::string gguf_architecture(const weights::Checkpoint& file) {
+  if (file.empty()) return {};
+  const auto& first = file.tensors().begin()->second.file;
+  if (!first || first->format() != "gguf") return {};
+  const auto at = first->metadata().find("general.architecture");
+  return at == first->metadata().end() ? "" : at->second;
+}
+
 std::string renamed(std::string name, const Replacements& replacements) {
   for (const auto& [theirs, ours] : replacements)
     for (auto at = name.find(theirs); at != std::string::npos;
@@ -61,30 +99,23 @@ std::string renamed(std::string name, const Replacements& replacements) {
   return name;
 }
 
-/// Null for a file of another format or of a model whose names are ours.
-const Replacements* replacements_for(const weights::Checkpoint& file) {
-  if (file.empty()) return nullptr;
-  const auto& first = file.tensors().begin()->second.file;
-  if (!first || first->format() != "gguf") return nullptr;
-  const auto at = first->metadata().find("general.architecture");
-  if (at == first->metadata().end()) return nullptr;
-  const auto& architecture = at->second;
-  if (architecture == "t5" || architecture == "t5encoder") return &t5_replacements();
-  if (architecture == "llama" || architecture == "qwen2vl" || architecture == "qwen3" ||
-      architecture == "qwen3vl")
-    return &llama_replacements();
-  return nullptr;
-}
-
-}  // namespace
-
 weights::Checkpoint with_our_names(weights::Checkpoint file) {
-  const auto* replacements = replacements_for(file);
+  const auto* replacements = replacements_for(gguf_architecture(file));
   if (!replacements) return file;
   weights::Checkpoint result;
   for (const auto& [name, stored] : file.tensors())
     result.add(renamed(name, *replacements), stored);
-  return result;
+  return gguf_as_in_comfyui(std::move(result));
+}
+
+weights::Checkpoint gguf_rounded(weights::Checkpoint file, at::ScalarType dtype) {
+  return with_rounding(std::move(file), dtype, [](std::string_view) { return true; });
+}
+
+weights::Checkpoint gguf_as_in_comfyui(weights::Checkpoint file) {
+  return with_rounding(std::move(file), at::kHalf, [](std::string_view type) {
+    return type == "Q8_0" || type == "Q5_0" || type == "Q4_0" || type == "IQ4_NL";
+  });
 }
 
 }  // namespace distorch::models

@@ -37,6 +37,11 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_crop_to_mask_nodes(catalog);
   add_animation_nodes(catalog);
   add_wan_video_nodes(catalog);
+  add_video_file_nodes(catalog, app);
+  add_video_part_nodes(catalog);
+  add_video_combine_nodes(catalog);
+  add_video_load_nodes(catalog, app);
+  add_audio_nodes(catalog, app);
   add_clip_vision_nodes(catalog, app);
   add_upscale_nodes(catalog, app);
   add_compositing_nodes(catalog);

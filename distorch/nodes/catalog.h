@@ -53,5 +53,10 @@ void add_color_nodes(graph::Catalog& catalog);
 void add_crop_to_mask_nodes(graph::Catalog& catalog);
 void add_animation_nodes(graph::Catalog& catalog);
 void add_wan_video_nodes(graph::Catalog& catalog);
+void add_video_file_nodes(graph::Catalog& catalog, App& app);
+void add_video_part_nodes(graph::Catalog& catalog);
+void add_video_combine_nodes(graph::Catalog& catalog);
+void add_video_load_nodes(graph::Catalog& catalog, App& app);
+void add_audio_nodes(graph::Catalog& catalog, App& app);
 
 }  // namespace distorch::nodes

@@ -25,12 +25,15 @@ const std::vector<std::string>& dtype_choices() {
   return list;
 }
 
-/// What "dequant_dtype" rounds decoded numbers to. By default they are rounded once, to the type that
-/// the model computes in: "target" and "float32" are the same here.
+/// What "dequant_dtype" rounds decoded numbers to. "target" and "float32" are the same here: they are
+/// rounded once, to the type that the model computes in.
 const char* weight_dtype(const Call& call) {
-  if (!call.node_type().find_input("dequant_dtype")) return "default";
-  const auto name = call.text("dequant_dtype");
-  return name == "float16" ? kDecodedAsHalf : name == "bfloat16" ? kDecodedAsBFloat : "default";
+  const auto name =
+      call.node_type().find_input("dequant_dtype") ? call.text("dequant_dtype") : "default";
+  if (name == "default") return "default";
+  return name == "float16"    ? kDecodedAsHalf
+         : name == "bfloat16" ? kDecodedAsBFloat
+                              : kDecodedExactly;
 }
 
 /// "patch_dtype" and "patch_on_device" say how LoRAs are added to decoded weights. Here they are

@@ -19,7 +19,13 @@ void out_with(Call& call, sampling::GuidanceStage stage) {
   call.out(0, Value::of("MODEL", std::move(model)));
 }
 
-void run_norm(Call& call) { out_with(call, sampling::CfgNorm{call.number("strength")}); }
+void run_norm(Call& call) {
+  auto strength = call.number("strength");
+  if (call.has("pre_cfg") && call.boolean("pre_cfg"))
+    out_with(call, sampling::MatchedNorm{strength});
+  else
+    out_with(call, sampling::CfgNorm{strength});
+}
 void run_zero_star(Call& call) { out_with(call, sampling::CfgZeroStar{}); }
 void run_damping(Call& call) { out_with(call, sampling::TangentialDamping{}); }
 void run_mahiro(Call& call) { out_with(call, sampling::Mahiro{}); }
@@ -202,8 +208,15 @@ graph::Input layers(const char* name) { return text(name, {.def = "7, 8, 9", .mu
 void add_formulas(graph::Catalog& catalog) {
   const char* const guidance = "advanced/guidance";
   const char* const testing = "_for_testing";
-  catalog.add(experimental(patched_model(
-      patch("CFGNorm", guidance, "nodes_cfg", {fine("strength", 1.0, 0.0, 100.0)}, run_norm))));
+  catalog.add(experimental(patched_model(patch(
+      "CFGNorm", guidance, "nodes_cfg",
+      {fine("strength", 1.0, 0.0, 100.0),
+       graph::optional(boolean(
+           "pre_cfg",
+           {.def = false,
+            .tooltip = "In place of the usual guidance, which also lengthens what is too short; "
+                       "else after it, where only what is too long is cut."}))},
+      run_norm))));
   catalog.add(patched_model(patch("CFGZeroStar", guidance, "nodes_cfg", {}, run_zero_star)));
   catalog.add(shown_as("Tangential Damping CFG",
                        patched_model(patch("TCFG", guidance, "nodes_tcfg", {}, run_damping))));

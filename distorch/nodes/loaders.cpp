@@ -9,6 +9,7 @@
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/device/names.h"
+#include "distorch/models/gguf_vision.h"
 #include "distorch/models/taesd/autoencoder.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/placement/allocation_string.h"
@@ -45,6 +46,9 @@ std::function<std::optional<std::string>(const Call&)> when_replaced(
     for (const auto& [type, input] : files) {
       auto path = app.folders.find(type, call.text(input));
       identities += (path ? ModelCache::identity(*path) : "none") + "|";
+      if (!path || type != "text_encoders" || path->extension() != ".gguf") continue;
+      if (const auto tower = models::vision_file_beside(*path))
+        identities += ModelCache::identity(*tower) + "|";
     }
     return std::optional(identities);
   };
@@ -189,11 +193,12 @@ void run_vae(Call& call) {
 /// keeps the names that nobody wanted so far.
 template <typename Loaded>
 auto adapters_of(const weights::Checkpoint& file, const std::string& key, Loaded& loaded,
-                 std::set<std::string>& unknown) {
+                 std::set<std::string>& unknown, std::vector<std::string>& misfits) {
   auto matched = weights::match_lora(file, loaded.lora_names, loaded.network->manifest());
   std::set<std::string> left(matched.unknown.begin(), matched.unknown.end());
   std::erase_if(unknown, [&](const std::string& name) { return !left.count(name); });
-  if (const auto& left_out = matched.left_out; !left_out.empty())
+  misfits.insert(misfits.end(), matched.left_out.begin(), matched.left_out.end());
+  if (const auto& left_out = matched.left_out; !left_out.empty() && !matched.adapters.empty())
     log::warn_once(fmt::format(
         "{}: {} adapters or tensors of it do not fit and are left out: {}{}", file.path(),
         left_out.size(),
@@ -228,6 +233,17 @@ bool act(const std::vector<weights::NamedAdapter>& adapters, double strength) {
                   model.family->name(), file.tensors().begin()->first));
 }
 
+/// Refuses a LoRA of which nothing fits: it was made for a larger or smaller model of the kind.
+[[noreturn]] void refuse_misfits(const weights::Checkpoint& file, const LoadedDiffusion& model,
+                                 const std::vector<std::string>& misfits) {
+  throw Error(
+      ErrorKind::Shape, file.path(),
+      fmt::format("fits nothing in {}, which is {}: it was made for another size of that kind of "
+                  "model ({}); load a LoRA for this one",
+                  std::filesystem::path(model.weights->checkpoint().path()).filename().string(),
+                  model.family->name(), misfits.front()));
+}
+
 /// Adds a LoRA to a model and, where `clip` is given, to its text encoder.
 void apply_lora(Call& call, Model& model, double strength_model, Clip* clip, double strength_clip) {
   auto& models = call.context<ModelCache>();
@@ -237,16 +253,18 @@ void apply_lora(Call& call, Model& model, double strength_model, Clip* clip, dou
   std::set<std::string> unknown;
   for (const auto& [name, stored] : file.tensors())
     if (clip || !is_text_name(name)) unknown.insert(name);
-  auto on_model = adapters_of(file, key, *model.loaded, unknown);
-  bool any = !on_model->empty() || unknown.empty();
+  std::vector<std::string> misfits;
+  auto on_model = adapters_of(file, key, *model.loaded, unknown, misfits);
+  bool any = !on_model->empty() || (unknown.empty() && misfits.empty());
   if (act(*on_model, strength_model)) model.loras.push_back({key, on_model, strength_model});
   for (std::size_t i = 0; clip && clip->loaded && i < clip->loaded->encoders.size(); ++i) {
     auto& encoder = *clip->loaded->encoders[i];
     clip->loras.resize(clip->loaded->encoders.size());
-    auto on_text = adapters_of(file, key, encoder, unknown);
+    auto on_text = adapters_of(file, key, encoder, unknown, misfits);
     any = any || !on_text->empty();
     if (act(*on_text, strength_clip)) clip->loras[i].push_back({key, on_text, strength_clip});
   }
+  if (!any && !misfits.empty()) refuse_misfits(file, *model.loaded, misfits);
   if (!any) refuse_lora(file, *model.loaded);
   if (unknown.empty()) return;
   std::vector<std::string> examples(

@@ -37,7 +37,9 @@ graph::InputCheck any_device(std::vector<std::string> inputs);
 void load_unet(graph::Call& call, const std::string& weight_dtype);
 
 /// Names of weight_dtype for ModelCache::diffusion() beside UNETLoader's: the numbers of GGUF blocks
-/// are rounded to that type before they become what the model computes in.
+/// are rounded to that type before they become what the model computes in. By default, where that
+/// is float32, they are what ComfyUI-GGUF makes of them (models/gguf_names.h).
+inline constexpr const char* kDecodedExactly = "decoded as float32";
 inline constexpr const char* kDecodedAsHalf = "decoded as float16";
 inline constexpr const char* kDecodedAsBFloat = "decoded as bfloat16";
 

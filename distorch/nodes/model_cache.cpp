@@ -10,9 +10,10 @@
 #include "distorch/models/catalog.h"
 #include "distorch/models/control/borrowing.h"
 #include "distorch/models/gguf_names.h"
+#include "distorch/models/gguf_vision.h"
 #include "distorch/models/taesd/autoencoder.h"
 #include "distorch/nodes/loaders.h"
-#include "distorch/quant/gguf.h"
+#include "distorch/quant/encoding.h"
 #include "distorch/weights/shards.h"
 
 namespace distorch::nodes {
@@ -30,31 +31,45 @@ std::string key_of(const std::string& identity, const std::string& part,
                      placement.allocation, placement.eject);
 }
 
-/// "decoded as float16": what the numbers of GGUF blocks are rounded to on their way, as
-/// UnetLoaderGGUFAdvanced may ask; nothing for other names.
-std::optional<at::ScalarType> rounded_type(const std::string& weight_dtype) {
-  if (weight_dtype == kDecodedAsHalf) return at::kHalf;
-  if (weight_dtype == kDecodedAsBFloat) return at::kBFloat16;
-  return {};
+bool is_decoding(const std::string& weight_dtype) {
+  return weight_dtype == kDecodedExactly || weight_dtype == kDecodedAsHalf ||
+         weight_dtype == kDecodedAsBFloat;
 }
 
-Checkpoint decoded_as(const std::string& weight_dtype, Checkpoint part) {
-  const auto dtype = rounded_type(weight_dtype);
-  if (!dtype) return part;
-  auto names = part;
+/// What the numbers of GGUF blocks are rounded to on their way to a model that computes in `computed`.
+Checkpoint decoded_as(const std::string& weight_dtype, at::ScalarType computed, Checkpoint part) {
+  if (weight_dtype == kDecodedAsHalf) return models::gguf_rounded(std::move(part), at::kHalf);
+  if (weight_dtype == kDecodedAsBFloat) return models::gguf_rounded(std::move(part), at::kBFloat16);
+  if (weight_dtype == "default" && computed == at::kFloat)
+    return models::gguf_as_in_comfyui(std::move(part));
+  return part;
+}
+
+/// The same weights, those packed as another encoding for which `other` has one (or null).
+template <class Other>
+Checkpoint packed_otherwise(Checkpoint part, const Other& other) {
+  const auto names = part;
   for (const auto& [name, stored] : names.tensors())
-    if (const auto* rounded = quant::gguf_rounded_to(stored.encoding, *dtype)) {
+    if (const auto* encoding = other(stored.encoding)) {
       auto changed = stored;
-      changed.encoding = rounded;
+      changed.encoding = encoding;
       part.add(name, changed);
     }
   return part;
 }
 
+/// Weights of few bits as text encoders use them on every device: decoded. Source: ComfyUI 0.33
+/// comfy/sd1_clip.py (full_precision_mm).
+Checkpoint without_products(Checkpoint part) {
+  return packed_otherwise(std::move(part), [](const quant::Encoding* encoding) {
+    return encoding ? encoding->decoded() : nullptr;
+  });
+}
+
 /// What weights are to be kept in, whatever the file has: half the memory, at the price of
 /// precision. Source: ComfyUI nodes.py, UNETLoader.
 void keep_in(const std::string& weight_dtype, streaming::StreamedOptions& options) {
-  if (weight_dtype == "default" || rounded_type(weight_dtype)) return;
+  if (weight_dtype == "default" || is_decoding(weight_dtype)) return;
   if (weight_dtype == "fp8_e4m3fn" || weight_dtype == "fp8_e4m3fn_fast")
     options.kept_in = at::kFloat8_e4m3fn;
   else if (weight_dtype == "fp8_e5m2")
@@ -120,13 +135,13 @@ void ModelCache::stream(Loaded& loaded, const Checkpoint& part,
 std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path, const Placement& placement,
                                                        const std::string& weight_dtype) {
   auto family = models::detect_family(checkpoint(path));
-  const auto part = decoded_as(weight_dtype, family->diffusion());
   auto streamed = options(path, "", placement.compute);
-  streamed.dtype =
-      unet_dtype(settings_, engine_.describe(streamed.compute), computed_like(part.main_dtype()));
+  streamed.dtype = unet_dtype(settings_, engine_.describe(streamed.compute),
+                              computed_like(family->diffusion().main_dtype()));
+  const auto part = decoded_as(weight_dtype, streamed.dtype, family->diffusion());
   streamed.channels_last = true;
   keep_in(weight_dtype, streamed);
-  auto key = key_of(identity(path), rounded_type(weight_dtype) ? "unet " + weight_dtype : "unet",
+  auto key = key_of(identity(path), is_decoding(weight_dtype) ? "unet " + weight_dtype : "unet",
                     streamed, placement);
   if (auto open = find_open<LoadedDiffusion>(key)) return open;
 
@@ -260,7 +275,7 @@ std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& reci
       };
       loaded->network = loaded->make();
       loaded->lora_names = part.lora_names(loaded->network->manifest());
-      stream(*loaded, part.part, streamed, placement, false);
+      stream(*loaded, without_products(part.part), streamed, placement, false);
       open_.keep(key, loaded);
     }
     text->encoders.push_back(std::move(loaded));
@@ -281,6 +296,10 @@ std::shared_ptr<LoadedText> ModelCache::text(const std::vector<Path>& paths,
   for (const auto& path : paths) {
     files.push_back(checkpoint(path));
     identities += "|" + identity(path);
+    if (const auto tower = models::vision_file_of(files.back(), path)) {
+      files.back() = models::with_vision(std::move(files.back()), checkpoint(*tower));
+      identities += "|" + identity(*tower);
+    }
   }
   return open_text(models::text_recipe(files, type), paths.front(), identities, placement);
 }

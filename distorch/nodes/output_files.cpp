@@ -8,6 +8,7 @@
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
+#include "distorch/nodes/output_numbers.h"
 
 namespace distorch::nodes {
 
@@ -75,20 +76,7 @@ OutputPlace output_place(const std::string& prefix, const fs::path& output, std:
 }
 
 std::int64_t next_number(const OutputPlace& place) {
-  std::int64_t highest = 0;
-  auto begin = place.name + "_";
-  std::error_code error;
-  for (fs::directory_iterator entry(place.folder, error), end; !error && entry != end;
-       entry.increment(error)) {
-    auto file = entry->path().filename().string();
-    if (file.compare(0, begin.size(), begin) != 0) continue;
-    auto digits = file.substr(begin.size(), file.find_first_of("_.", begin.size()) - begin.size());
-    if (digits.empty() || digits.size() > 15 ||
-        digits.find_first_not_of("0123456789") != std::string::npos)
-      continue;
-    highest = std::max<std::int64_t>(highest, std::stoll(digits));
-  }
-  return highest + 1;
+  return output_numbers().next(place.folder, place.name);
 }
 
 std::string numbered(const std::string& name, std::int64_t number, const std::string& extension,
@@ -98,11 +86,13 @@ std::string numbered(const std::string& name, std::int64_t number, const std::st
 
 std::string write_numbered(const OutputPlace& place, const std::string& extension,
                            const std::string& bytes, const std::string& behind) {
-  auto number = next_number(place);
-  AtomicFile file(place.folder / numbered(place.name, number, extension, behind));
+  AtomicFile file(place.folder / (place.name + extension));
   file.write(bytes);
+  // Only now: while nothing else is done between the question and the name, the answer is right.
+  auto number = next_number(place);
   while (!file.commit_if_absent(place.folder / numbered(place.name, number, extension, behind)))
     ++number;
+  output_numbers().wrote(place.folder, place.name, number);
   return numbered(place.name, number, extension, behind);
 }
 

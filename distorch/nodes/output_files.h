@@ -24,7 +24,7 @@ struct OutputPlace {
 OutputPlace output_place(const std::string& prefix, const std::filesystem::path& output,
                          std::int64_t width = 0, std::int64_t height = 0);
 
-/// One above the highest N among files "<name>_N_..." and "<name>_N.<...>" of the folder; 1 where there is none.
+/// The number that the next file of a place gets (output_numbers.h).
 std::int64_t next_number(const OutputPlace& place);
 
 /// "<name>_00001_.png": `behind` stands between number and extension.

@@ -31,9 +31,10 @@ bool is_packed(const Stored& stored) {
 }
 
 /// Whether a packed weight is written as its file has it: safetensors have names for its parts. What
-/// GGUF or bitsandbytes packed becomes numbers of bf16.
+/// GGUF or bitsandbytes packed, and what is joined of packed pieces, becomes numbers of bf16.
 bool is_written_packed(const Stored& stored) {
-  return is_packed(stored) && !stored.parts.empty() && !quant::state_of(*stored.encoding);
+  return is_packed(stored) && !stored.parts.empty() && !quant::state_of(*stored.encoding) &&
+         !quant::is_joined(stored.encoding);
 }
 
 /// Whether what LoRAs make of the weight is rounded to its own type again: of 8-bit floats.

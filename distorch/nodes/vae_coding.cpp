@@ -8,6 +8,7 @@
 #include "distorch/base/run_token.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
+#include "distorch/models/vae/clip.h"
 #include "distorch/models/vae/tiled_video.h"
 #include "distorch/streaming/profile.h"
 
@@ -43,8 +44,8 @@ std::vector<std::int64_t> tile_shape(const Tensor& whole, std::int64_t frames,
   return sizes;
 }
 
-VideoTile video_tile(const TileSize& tile, const VaeCoding::Frames& frames) {
-  return {tile.height, tile.overlap, frames.at_once, frames.overlap};
+VideoTile video_tile(const TileSize& tile, const VaeCoding::Frames& frames, at::Device device) {
+  return {tile.height, tile.overlap, frames.at_once, frames.overlap, device};
 }
 
 /// Calls `whole`; where memory runs out, says so and calls `tiled`.
@@ -61,19 +62,36 @@ Tensor whole_or_tiled(const std::string& what, const std::function<Tensor()>& wh
 
 }  // namespace
 
+std::string VaeCoding::file() const { return loaded_.weights->checkpoint().path(); }
+
 at::Device VaeCoding::device() const {
   return device::to_torch(loaded_.weights->options().compute);
 }
 
-streaming::Engine::Use VaeCoding::prepare(bool decode, at::IntArrayRef shape) {
+/// A run over input of `shape`. A video is profiled with as many frames as make a difference for
+/// memory; the others come on top as further uses of the weights.
+streaming::Engine::Use VaeCoding::prepare(bool decode, std::vector<std::int64_t> shape) {
+  using namespace models::vae;
   streaming::RunNeeds needs;
+  if (video()) {
+    const auto form = this->shape();
+    auto groups = decode ? decode_groups(shape[2]) : encode_groups(form, shape[2]);
+    auto profiled = std::min(groups, kSteadyGroups);
+    shape[2] = decode ? profiled : frames_of(form, profiled);
+    needs.steps = static_cast<double>(groups) / static_cast<double>(profiled);
+  }
   needs.key = fmt::format("{} {}", decode ? "decode" : "encode", fmt::join(shape, "x"));
   needs.profile = [&](const RigDevice& compute) {
     auto fresh = loaded_.make();
     return streaming::profile_model(
         *loaded_.weights, fresh->manifest(), compute, [&](at::Device device) {
           auto input = at::empty(shape, at::TensorOptions().device(device).dtype(at::kFloat));
-          if (decode)
+          auto drop = [](const Tensor&) {};
+          if (video() && decode)
+            each_decoded(*fresh, input, device, drop);
+          else if (video())
+            each_encoded(*fresh, input, device, drop);
+          else if (decode)
             fresh->decode_pixels(input);
           else
             fresh->encode_mean(input);
@@ -98,9 +116,7 @@ Tensor VaeCoding::blank_latent(const Tensor& pixels) const {
 
 Tensor VaeCoding::fitting_latent(const Tensor& latent) const {
   auto channels = shape().latent_channels;
-  auto fails = [&](const std::string& why) {
-    throw Error(ErrorKind::Shape, loaded_.weights->checkpoint().path(), why);
-  };
+  auto fails = [&](const std::string& why) { throw Error(ErrorKind::Shape, file(), why); };
   if (latent.dim() < 4 || latent.size(1) != channels)
     fails(
         fmt::format("decodes latents of {} channels, got {}: the latent belongs to another model, "
@@ -114,6 +130,19 @@ Tensor VaeCoding::fitting_latent(const Tensor& latent) const {
   return latent.squeeze(2);
 }
 
+/// Every clip's frames one behind the other [B · T, H, W, 3].
+Tensor VaeCoding::decoded_clips(const Tensor& latent) const {
+  auto image = blank_image(latent);
+  std::int64_t first = 0;
+  for (const auto& clip : latent.split(1))
+    models::vae::each_decoded(*loaded_.network, clip, device(), [&](const Tensor& pixels) {
+      auto frames = to_image(pixels);
+      image.narrow(0, first, frames.size(0)).copy_(frames);
+      first += frames.size(0);
+    });
+  return image;
+}
+
 Tensor VaeCoding::decode(const Tensor& given) {
   auto latent = fitting_latent(given);
   return whole_or_tiled(
@@ -121,6 +150,7 @@ Tensor VaeCoding::decode(const Tensor& given) {
       [&] {
         auto use = prepare(true, one_of(latent));
         if (engine_.plan_only()) return blank_image(latent);
+        if (video()) return decoded_clips(latent);
         std::vector<Tensor> images;
         for (const auto& one : latent.split(1)) {
           throw_if_interrupted();
@@ -141,11 +171,10 @@ Tensor VaeCoding::decode_tiled(const Tensor& given, const TileSize& tile, const 
   auto use = prepare(true, tile_shape(latent, frames.at_once, tile));
   if (engine_.plan_only()) return blank_image(latent);
   const auto& network = *loaded_.network;
-  auto there = latent.to(device());
   if (video())
-    return to_image(
-        models::vae::decode_tiled_video(network, there, video_tile(tile, frames), progress));
-  return to_image(models::vae::decode_tiled(network, there, tile, progress));
+    return to_image(models::vae::decode_tiled_video(network, latent,
+                                                    video_tile(tile, frames, device()), progress));
+  return to_image(models::vae::decode_tiled(network, latent.to(device()), tile, progress));
 }
 
 Tensor VaeCoding::pixels_of(const Tensor& image) const {
@@ -171,6 +200,7 @@ Tensor VaeCoding::encode(const Tensor& image) {
       [&] {
         auto use = prepare(false, one_of(pixels));
         if (engine_.plan_only()) return blank_latent(pixels);
+        if (video()) return models::vae::encode_clips(*loaded_.network, pixels, device());
         std::vector<Tensor> latents;
         for (const auto& one : pixels.split(1)) {
           throw_if_interrupted();
@@ -195,11 +225,11 @@ Tensor VaeCoding::encode_tiled(const Tensor& image, const TileSize& tile, const 
   auto use = prepare(false, tile_shape(pixels, frames.at_once, tile));
   if (engine_.plan_only()) return blank_latent(pixels);
   const auto& network = *loaded_.network;
-  auto there = pixels.contiguous().to(device());
-  auto latent =
-      video() ? models::vae::encode_tiled_video(network, there, video_tile(tile, frames), progress)
-              : models::vae::encode_tiled(network, there, tile, progress);
-  return latent.to(at::kCPU, at::kFloat);
+  if (video())
+    return models::vae::encode_tiled_video(network, pixels, video_tile(tile, frames, device()),
+                                           progress);
+  return models::vae::encode_tiled(network, pixels.contiguous().to(device()), tile, progress)
+      .to(at::kCPU, at::kFloat);
 }
 
 VaeCoding vae_coding_of(graph::Call& call) {

@@ -10,8 +10,9 @@ namespace distorch::nodes {
 
 /// Pictures to latents and back, one of a batch at a time. Images [B, H, W, C] float32 0..1,
 /// latents [B, C, h, w] float32, unscaled, both on the CPU. For a video autoencoder the pictures of
-/// a batch are the frames of one video, and latents are [B, C, T, h, w]. Where a whole picture does
-/// not fit into memory the work is done in tiles, with a warning. Source: ComfyUI comfy/sd.py, VAE.
+/// a batch are the frames of one video, and latents are [B, C, T, h, w]; a clip passes the device
+/// group by group of its frames, so that the memory there does not depend on its length. Where a
+/// whole picture does not fit into memory the work is done in tiles, with a warning. Source: ComfyUI comfy/sd.py, VAE.
 class VaeCoding {
  public:
   VaeCoding(const Vae& vae, streaming::Engine& engine) : loaded_(*vae.loaded), engine_(engine) {}
@@ -35,6 +36,8 @@ class VaeCoding {
                           const models::vae::TileProgress& progress = nullptr);
 
   models::VaeShape shape() const { return loaded_.network->shape(); }
+  /// The autoencoder's file, for errors.
+  std::string file() const;
   /// Pixels a latent cell, each way.
   std::int64_t factor() const { return shape().downscale; }
 
@@ -45,7 +48,8 @@ class VaeCoding {
   at::Tensor pixels_of(const at::Tensor& image) const;
   at::Tensor blank_image(const at::Tensor& latent) const;
   at::Tensor blank_latent(const at::Tensor& pixels) const;
-  streaming::Engine::Use prepare(bool decode, at::IntArrayRef shape);
+  at::Tensor decoded_clips(const at::Tensor& latent) const;
+  streaming::Engine::Use prepare(bool decode, std::vector<std::int64_t> shape);
 
   LoadedVae& loaded_;
   streaming::Engine& engine_;

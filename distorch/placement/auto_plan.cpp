@@ -11,6 +11,7 @@
 #include "distorch/base/error.h"
 #include "distorch/base/units.h"
 #include "distorch/placement/baselines.h"
+#include "distorch/placement/parts.h"
 #include "distorch/placement/spread.h"
 
 namespace distorch::placement {
@@ -20,6 +21,7 @@ using Bytes = std::int64_t;
 
 constexpr std::int64_t kEffort = 8'000'000;  // of Timeline: some tens of milliseconds
 constexpr int kSpreadTries = 80;             // clock runs of one even spread
+constexpr int kPartTries = 400;              // clock runs of exchanges of parts
 constexpr std::size_t kStarts = 3;           // best candidates that the local search begins from
 // thresholds above which blocks stay resident, to make the slots smaller
 constexpr std::size_t kSizes = 3;
@@ -52,6 +54,7 @@ class Search {
 
   std::optional<Placement> run() {
     consider(std::vector<Home>(model_.blocks.size(), Home{system_.compute, How::Resident}), 2);
+    if (has_parts(model_)) in_parts();
     for (int slots : {2, 1, 3, 4, 6, 8, 12, 16}) {
       for (const auto& set : donor_sets()) {
         if (!done()) stream_over(set, slots, {});
@@ -213,6 +216,32 @@ class Search {
         }
       }
     }
+  }
+
+  // Blocks that rest in part, streamed from the fastest donors, one, two, ...; the best of them with
+  // parts exchanged.
+  void in_parts() {
+    for (int slots : {2, 3, 4, 6, 8}) {
+      for (std::size_t count = 1; count <= donors_.size() && !at_floor(); ++count) {
+        if (spread_effort_ > kEffort / 2) break;
+        const std::vector<Donor> set(donors_.begin(),
+                                     donors_.begin() + static_cast<std::ptrdiff_t>(count));
+        std::vector<Bytes> room;
+        for (const Device& device : system_.devices) room.push_back(device.budget_bytes);
+        part_plans(
+            system_, model_, resident_limit_, slots,
+            [&](Bytes streamed) -> std::optional<std::vector<Bytes>> {
+              std::vector<Bytes> quotas(system_.devices.size(), 0);
+              if (share_out(set, streamed, room, quotas) > 0) return std::nullopt;
+              return quotas;
+            },
+            [&](Placement placement) { consider(std::move(placement)); }, spread_effort_);
+      }
+    }
+    if (found_.empty() || at_floor()) return;
+    auto best = found_.front().placement;
+    improve_parts(system_, model_, resident_limit_, false, kPartTries, clock_, best);
+    consider(std::move(best));
   }
 
   std::vector<Home> choices(std::size_t block) const {
@@ -413,7 +442,8 @@ std::optional<AutoPlan> side_by_side(const System& system, const std::vector<Mod
     double step = 0;
     auto model = uses[m].model;
     model.activation_bytes = shares->activations;
-    auto placement = try_plan(now, model, shares->resident[m], &step);
+    // A ring smaller than its share leaves the rest to weights.
+    auto placement = try_plan(now, model, shares->resident[m] + shares->ring[m], &step);
     if (!placement) return std::nullopt;
     placement->activation_bytes = uses[m].model.activation_bytes;
     shares->resident[m] = placement->bytes[system.compute];

@@ -59,7 +59,7 @@ ModelForms both_forms(const Model& bare, const std::vector<BlockForms>& blocks) 
     for (double& seconds : forms.stored.blocks[i].seconds) {
       if (seconds >= 0) seconds += blocks[i].decode_s;
     }
-    forms.converted.blocks[i].bytes = blocks[i].converted_bytes;
+    forms.converted.blocks[i].resize(blocks[i].converted_bytes);
     forms.decode_s += blocks[i].decode_s;
     forms.convert_s += blocks[i].convert_s;
   }

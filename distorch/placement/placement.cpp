@@ -57,6 +57,32 @@ double Block::seconds_on(int device) const {
   return device >= 0 && device < static_cast<int>(seconds.size()) ? seconds[device] : -1;
 }
 
+void Block::resize(Bytes new_bytes) {
+  const double ratio = bytes > 0 ? static_cast<double>(new_bytes) / static_cast<double>(bytes) : 0;
+  Bytes left = bytes = new_bytes;
+  for (Bytes& part : parts) {
+    part = std::min(left, static_cast<Bytes>(static_cast<double>(part) * ratio));
+    left -= part;
+  }
+}
+
+std::uint64_t all_parts(const Block& block) {
+  const auto n = block.parts.size();
+  return n >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << n) - 1;
+}
+
+Bytes resting_bytes(const Block& block, const Home& home) {
+  if (home.how != How::Streamed || home.rests == 0) return 0;
+  Bytes bytes = 0;
+  for (std::size_t p = 0; p < block.parts.size(); ++p)
+    bytes += home.rests >> p & 1 ? block.parts[p] : 0;
+  return bytes;
+}
+
+Bytes streamed_bytes(const Block& block, const Home& home) {
+  return home.how == How::Streamed ? block.bytes - resting_bytes(block, home) : 0;
+}
+
 Bytes Model::bytes() const {
   return std::accumulate(blocks.begin(), blocks.end(), Bytes{0},
                          [](Bytes sum, const Block& block) { return sum + block.bytes; });
@@ -85,10 +111,16 @@ Placement make_placement(const System& system, const Model& model, std::vector<H
   std::vector<Bytes> largest(system.devices.size(), 0);
   std::vector<int> streams(system.devices.size(), 0);
   for (std::size_t i = 0; i < placement.blocks.size(); ++i) {
-    const Home& home = placement.blocks[i];
-    placement.bytes[home.device] += model.blocks[i].bytes;
+    Home& home = placement.blocks[i];
+    const Block& block = model.blocks[i];
+    if (home.rests != 0 && (home.how != How::Streamed || home.rests == all_parts(block)))
+      home = home.how == How::Streamed ? Home{system.compute, How::Resident}
+                                       : Home{home.device, home.how};
+    const Bytes resting = resting_bytes(block, home);
+    placement.bytes[system.compute] += resting;
+    placement.bytes[home.device] += block.bytes - resting;
     if (home.how != How::Streamed) continue;
-    largest[home.device] = std::max(largest[home.device], model.blocks[i].bytes);
+    largest[home.device] = std::max(largest[home.device], block.bytes - resting);
     ++streams[home.device];
   }
   for (std::size_t d = 0; d < streams.size(); ++d) {

@@ -35,8 +35,8 @@ struct System {
 /// Budgets are the whole memory. Error(Usage) where the rig lacks `compute`.
 System system_of(const Rig& rig, std::string_view compute);
 
-/// What is used together: a transformer block, a stage of a UNet. Whole blocks are placed, never
-/// parts of one.
+/// What is used together: a transformer block, a stage of a UNet. One that streams may rest on the
+/// compute device in part, its weights (`parts`) being the smallest things that are placed.
 struct Block {
   std::string name;        // "double_blocks.0"
   std::string type;        // "DoubleBlock": one row of the layer table; may be empty
@@ -46,12 +46,18 @@ struct Block {
   // added to seconds where it streams: waiting and starting anew, its bytes' arrival in the
   // device's memory, converting, laying out
   double unpack_s = 0;
+  double restart_s = 0;  // of unpack_s: what counts however little of it streams
   // crosses a link when it runs on another device than the block before it
   std::int64_t activation_bytes = 0;
   // stays on the compute device (embedding tables, tiny layers), charged to it
   bool pinned = false;
+  // bytes of its weights, small ones taken together; 64 at most and no more than `bytes` in all;
+  // empty: it has one
+  std::vector<std::int64_t> parts;
 
   double seconds_on(int device) const;  // < 0: cannot run there
+  /// The same weights in another form: parts in proportion.
+  void resize(std::int64_t new_bytes);
 };
 
 /// Blocks in execution order.
@@ -73,11 +79,19 @@ enum class How {
 struct Home {
   int device = 0;
   How how = How::Resident;
+  // Of a streamed block: which of its parts stay on the compute device, a bit each.
+  std::uint64_t rests = 0;
   bool operator==(const Home&) const = default;
 };
 
-/// Memory on the compute device for what streams from one donor: room for `slots` blocks of the
-/// largest size that does (slot_bytes), and for more that are smaller (ring_layout.h).
+/// Bytes of a streamed block that stay on the compute device, and those that a link carries.
+std::int64_t resting_bytes(const Block& block, const Home& home);
+std::int64_t streamed_bytes(const Block& block, const Home& home);
+/// The bits of all its parts.
+std::uint64_t all_parts(const Block& block);
+
+/// Memory on the compute device for what streams from one donor: room for `slots` times the most
+/// that does of one block (slot_bytes), and for more where it is less (ring_layout.h).
 struct RingSize {
   int device = 0;  // the donor
   int slots = 2;
@@ -102,7 +116,8 @@ struct Placement {
   bool operator==(const Placement&) const = default;
 };
 
-/// Fills bytes, rings and activation_bytes from homes. `slots` for every ring.
+/// Fills bytes, rings and activation_bytes from homes. `slots` for every ring. A streamed block of
+/// which everything rests is a resident one.
 Placement make_placement(const System& system, const Model& model, std::vector<Home> homes,
                          int slots = 2);
 

@@ -4,12 +4,14 @@
 #include <cmath>
 #include <cstdlib>
 #include <numeric>
+#include <optional>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include "distorch/base/error.h"
 #include "distorch/base/units.h"
+#include "distorch/placement/parts.h"
 #include "distorch/placement/spread.h"
 
 namespace distorch::placement {
@@ -185,6 +187,31 @@ Placement with_more_slots(const System& system, const Model& model, const Limits
   return placement;
 }
 
+/// Every block at one place, within one block of the quotas; `tried`: what came nearest.
+std::optional<Placement> whole_blocks(const System& system, const Model& model,
+                                      const Limits& limits, Order order, Placement& tried) {
+  const Bytes budget = system.devices[system.compute].budget_bytes;
+  auto good = [&](const Placement& placement) {
+    return placement.peak_bytes() <= budget &&
+           (order == Order::Tail || near(model, placement.bytes, limits.quotas));
+  };
+  for (int slots : {2, 1}) {
+    if (order == Order::Tail) {
+      tried = make_placement(system, model, tail_homes(system, model, limits.quotas), slots);
+      if (good(tried)) return tried;
+      continue;
+    }
+    // First as near to the quota as whole blocks come; where that is too much, a block less.
+    for (bool tight : {false, true}) {
+      auto now = limits;
+      if (tight) now.at_most[system.compute] = budget - tried.ring_bytes() - tried.activation_bytes;
+      tried = best_spread(system, model, now, slots, kTries);
+      if (good(tried)) return slots == 2 ? with_more_slots(system, model, now, tried) : tried;
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::vector<Bytes> quotas(const System& system, const Model& model, const Allocation& allocation) {
@@ -215,29 +242,12 @@ Placement plan(const System& asked_system, const Model& asked_model, const Alloc
   const Model model = with_seconds(asked_model, system.compute);
   Limits limits{around_pinned(system, model, wanted), {}};
   for (const Device& device : system.devices) limits.at_most.push_back(device.budget_bytes);
-  const Bytes budget = system.devices[system.compute].budget_bytes;
-  auto good = [&](const Placement& placement) {
-    return placement.peak_bytes() <= budget &&
-           (order == Order::Tail || near(model, placement.bytes, limits.quotas));
-  };
-  Placement placement;
-  for (int slots : {2, 1}) {
-    if (order == Order::Tail) {
-      placement = make_placement(system, model, tail_homes(system, model, limits.quotas), slots);
-      if (good(placement)) return placement;
-      continue;
-    }
-    // First as near to the quota as whole blocks come; where that is too much, a block less.
-    for (bool tight : {false, true}) {
-      auto now = limits;
-      if (tight)
-        now.at_most[system.compute] = budget - placement.ring_bytes() - placement.activation_bytes;
-      placement = best_spread(system, model, now, slots, kTries);
-      if (good(placement))
-        return slots == 2 ? with_more_slots(system, model, now, std::move(placement)) : placement;
-    }
-  }
-  too_much(system, placement, limits.quotas[system.compute]);
+  Placement tried;
+  auto placement = whole_blocks(system, model, limits, order, tried);
+  if (order != Order::Tail && has_parts(model))
+    placement = exact_parts(system, model, limits.quotas, placement);
+  if (!placement) too_much(system, tried, limits.quotas[system.compute]);
+  return *placement;
 }
 
 }  // namespace distorch::placement

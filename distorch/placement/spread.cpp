@@ -16,20 +16,6 @@ constexpr double kAssumedCompute = 50e9;
 constexpr double kShifts[] = {0.5, 0.0, 0.25, 0.75};
 constexpr int kNeighbours = 3;  // exchanges look this far
 
-// Seconds that pass while each block runs; bytes where nothing is known of the seconds.
-std::vector<double> durations(const System& system, const Model& model) {
-  std::vector<double> seconds;
-  double known = 0;
-  for (const Block& block : model.blocks) {
-    seconds.push_back(std::max(0.0, block.seconds_on(system.compute)));
-    known += seconds.back();
-  }
-  if (known > 0) return seconds;
-  for (std::size_t i = 0; i < seconds.size(); ++i)
-    seconds[i] = static_cast<double>(model.blocks[i].bytes);
-  return seconds;
-}
-
 Home home_on(const System& system, int device) {
   return {device, device == system.compute ? How::Resident : How::Streamed};
 }
@@ -66,6 +52,19 @@ Model with_seconds(Model model, int compute) {
     block.seconds[compute] = static_cast<double>(block.bytes) / kAssumedCompute;
   }
   return model;
+}
+
+std::vector<double> durations(const System& system, const Model& model) {
+  std::vector<double> seconds;
+  double known = 0;
+  for (const Block& block : model.blocks) {
+    seconds.push_back(std::max(0.0, block.seconds_on(system.compute)));
+    known += seconds.back();
+  }
+  if (known > 0) return seconds;
+  for (std::size_t i = 0; i < seconds.size(); ++i)
+    seconds[i] = static_cast<double>(model.blocks[i].bytes);
+  return seconds;
 }
 
 std::vector<bool> pinned_blocks(const Model& model) {

@@ -17,6 +17,9 @@ System with_links(System system);
 System reachable(const System& system);
 Model with_seconds(Model model, int compute);
 
+/// Seconds that pass while each block runs; bytes where nothing is known of the seconds.
+std::vector<double> durations(const System& system, const Model& model);
+
 /// True for what stays on the compute device: marked so, or below 0.01 % of the model.
 std::vector<bool> pinned_blocks(const Model& model);
 

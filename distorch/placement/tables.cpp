@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kWidth = 58;
 constexpr int kDecimals = 4;
-constexpr int kMostDecimals = 12;
+constexpr int kMostDecimals = 14;
 constexpr double kClearly = 8;  // rounding of all shares together stays this far below a block
 
 std::string line() { return std::string(kWidth, '-') + "\n"; }
@@ -124,6 +124,9 @@ std::string expert_string(const System& system, const Model& model, const Placem
   }
   for (const Block& block : model.blocks)
     largest = std::max(largest, static_cast<double>(block.bytes));
+  const bool exact = std::any_of(placement.blocks.begin(), placement.blocks.end(),
+                                 [](const Home& home) { return home.rests != 0; });
+  if (exact) largest = kClearly;
   int decimals = kDecimals;
   for (double step = 1e-4; step * memory > largest / kClearly && decimals < kMostDecimals;
        step /= 10)

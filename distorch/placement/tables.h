@@ -8,7 +8,7 @@ namespace distorch::placement {
 /// "cuda:0,0.2126;cpu,0.0851": the share of each device's memory that the model takes, the compute
 /// device first, devices that hold nothing left out. Four decimals as in the original, more where
 /// four cannot tell blocks apart (a small model, a large memory): parse_allocation and plan give
-/// the same bytes again, within one block.
+/// the same bytes again, within one block; to the byte where blocks rest in part.
 std::string expert_string(const System& system, const Model& model, const Placement& placement);
 
 /// "1.60 GiB in 26 blocks on cuda:0": what a run logs of a model whose blocks are all on its compute

@@ -126,7 +126,7 @@ void Timeline::fill_lanes(Report& report) {
   for (const ChainRing& ring : chain_.rings()) {
     Lane lane;
     for (std::size_t n = 0; n < ring.blocks.size(); ++n) {
-      lane.bytes += model_.blocks[ring.blocks[n]].bytes;
+      lane.bytes += ring.sizes[n];
       lane.busy_s += ring.copy_s[n];
     }
     report.streamed_bytes += lane.bytes;

@@ -79,12 +79,15 @@ bool Chain::prepare(const Placement& placement) {
         if (placement.rings[r].device == home.device) stage.ring = static_cast<int>(r);
       }
       if (stage.ring < 0) return false;
-      stage.seconds += block.unpack_s;
+      const auto streamed = streamed_bytes(block, home);
+      const double share =
+          block.bytes > 0 ? static_cast<double>(streamed) / static_cast<double>(block.bytes) : 1;
+      stage.seconds += block.restart_s + (block.unpack_s - block.restart_s) * share;
       ChainRing& ring = rings_[stage.ring];
       ring.blocks.push_back(static_cast<int>(i));
       ring.copy_s.push_back(clock_.latency_s(ring.route) +
-                            static_cast<double>(block.bytes) / clock_.bytes_per_s(ring.route));
-      ring.sizes.push_back(block.bytes);
+                            static_cast<double>(streamed) / clock_.bytes_per_s(ring.route));
+      ring.sizes.push_back(streamed);
     }
     if (stage.device != here) {
       stage.move_route = route(here, stage.device);
@@ -118,7 +121,7 @@ double Chain::bound_s() const {
   for (const ChainRing& ring : rings_) {
     double bytes = 0, busy = 0;
     for (std::size_t n = 0; n < ring.blocks.size(); ++n) {
-      bytes += static_cast<double>(model_.blocks[ring.blocks[n]].bytes);
+      bytes += static_cast<double>(ring.sizes[n]);
       busy += ring.copy_s[n];
     }
     loads.push_back({ring.route, bytes});
@@ -133,8 +136,7 @@ void Chain::start_copies(double now) {
     const auto started = static_cast<std::size_t>(ring.started);
     const auto after = ring.layout.after[started % ring.layout.after.size()];
     if (ring.released <= ring.started - after) continue;
-    const auto block = ring.blocks[started % ring.blocks.size()];
-    ring.transfer = clock_.start(ring.route, model_.blocks[block].bytes, now);
+    ring.transfer = clock_.start(ring.route, ring.sizes[started % ring.sizes.size()], now);
     ring.began_s = now;
     ++ring.started;
   }

@@ -1,20 +1,21 @@
 #include "distorch/quant/block_scaled.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <algorithm>
-#include <array>
 #include <bit>
+#include <type_traits>
+#include <vector>
 
 #include "distorch/base/align.h"
 #include "distorch/device/operators.h"
 #include "distorch/quant/block_scaled_cuda.h"
 #include "distorch/quant/faults.h"
 #include "distorch/quant/nibbles.h"
+#include "distorch/quant/scaled_inputs.h"
+#include "distorch/quant/small_floats.h"
 #include "distorch/quant/variants.h"
 
 namespace distorch::quant {
@@ -30,76 +31,70 @@ Tensor bytes_of(const Tensor& tensor) {
   return tensor.scalar_type() == at::kByte ? tensor : tensor.view(at::kByte);
 }
 
-/// The 256 numbers of float8_e4m3fn.
-const std::array<float, 256>& small_floats() {
-  static const auto table = [] {
-    std::array<float, 256> list{};
-    for (int bits = 0; bits < 256; ++bits)
-      list[bits] =
-          c10::Float8_e4m3fn(static_cast<std::uint8_t>(bits), c10::Float8_e4m3fn::from_bits());
-    return list;
-  }();
-  return table;
+template <typename Number>
+constexpr NumberKind kind_of() {
+  if (std::is_same_v<Number, float>) return NumberKind::Float;
+  return std::is_same_v<Number, at::Half> ? NumberKind::Half : NumberKind::BFloat;
 }
 
-constexpr std::array<float, 8> kFourBits = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+float scale_of(std::uint8_t bits) {
+  return c10::Float8_e4m3fn(bits, c10::Float8_e4m3fn::from_bits());
+}
 
-/// Rows of nvfp4 from byte rows: each block by a table of its sixteen products.
+/// Where on_cpu() finds what it needs.
+struct Rows {
+  const std::uint8_t *from, *scales;
+  std::int64_t start;  // the row of the first tile that the first row is
+  std::int64_t bytes, blocks;
+};
+
+/// Rows begin .. end - 1 of nvfp4 (`four`, `whole` the scale of all) or mxfp8.
 template <typename Number>
-void decode_four(const std::uint8_t* from, const std::uint8_t* scales, Number whole, Number* to,
-                 std::int64_t row, std::int64_t blocks) {
-  std::array<Number, 16> table;
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    const Number own = small_floats()[scales[blocked_index(row, block, blocks)]];
-    const Number factor = whole * own;
-    for (int i = 0; i < 8; ++i) {
-      table[i] = Number(kFourBits[i]) * factor;
-      table[i + 8] = -Number(kFourBits[i]) * factor;
+void decode_rows(const Rows& rows, bool four, Number whole, Number* to, std::int64_t begin,
+                 std::int64_t end) {
+  const auto width = (four ? 2 : 1) * rows.bytes;
+  std::vector<float> factors(static_cast<std::size_t>(rows.blocks));
+  for (auto r = begin; r < end; ++r) {
+    for (std::int64_t block = 0; block < rows.blocks; ++block) {
+      const auto scale = rows.scales[blocked_index(rows.start + r, block, rows.blocks)];
+      factors[block] = four ? static_cast<float>(whole * Number(scale_of(scale)))
+                            : std::bit_cast<float>(std::uint32_t{scale} << 23);
     }
-    for (int i = 0; i < kFourBlock / 2; ++i) {
-      to[2 * i] = table[from[i] >> 4];
-      to[2 * i + 1] = table[from[i] & 15];
-    }
-    from += kFourBlock / 2;
-    to += kFourBlock;
+    decode_small_floats({.type = four ? SmallFloat::E2M1 : SmallFloat::E4M3,
+                         .kind = kind_of<Number>(),
+                         .from = rows.from + r * rows.bytes,
+                         .to = to + r * width,
+                         .count = width,
+                         .factors = factors.data(),
+                         .run = four ? kFourBlock : kEightBlock});
   }
 }
 
 template <typename Number>
-void decode_eight(const std::uint8_t* from, const std::uint8_t* scales, Number* to,
-                  std::int64_t row, std::int64_t blocks) {
-  const auto& table = small_floats();
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    const std::uint32_t exponent = scales[blocked_index(row, block, blocks)];
-    const auto factor = std::bit_cast<float>(exponent << 23);
-    for (int i = 0; i < kEightBlock; ++i) to[i] = table[from[i]] * factor;
-    from += kEightBlock;
-    to += kEightBlock;
-  }
+void decode_all(const Rows& rows, const std::optional<Tensor>& whole, const Tensor& y) {
+  const auto all = whole ? Number(whole->item<float>()) : Number(1.0f);
+  auto* to = y.mutable_data_ptr<Number>();
+  at::parallel_for(0, y.size(0), 4, [&](std::int64_t begin, std::int64_t end) {
+    decode_rows(rows, whole.has_value(), all, to, begin, end);
+  });
 }
 
 /// values [N, bytes of a row]; `whole` undefined for mxfp8; `start`: the row of the first tile that
 /// the first row is.
 Tensor on_cpu(const Tensor& values, const Tensor& scales, const std::optional<Tensor>& whole,
               std::int64_t start, at::ScalarType dtype) {
-  const auto rows = values.size(0), bytes = values.size(1);
-  const auto width = whole ? 2 * bytes : bytes, blocks = width / (whole ? kFourBlock : kEightBlock);
+  const auto count = values.size(0), bytes = values.size(1);
+  const auto width = whole ? 2 * bytes : bytes;
   auto from = values.contiguous(), by = scales.contiguous();
-  auto y = at::empty({rows, width}, values.options().dtype(dtype));
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, dtype, "decode_scaled_blocks", [&] {
-    const auto* numbers = from.const_data_ptr<std::uint8_t>();
-    const auto* factors = by.const_data_ptr<std::uint8_t>();
-    const auto all = whole ? scalar_t(whole->item<float>()) : scalar_t(1);
-    auto* to = y.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, rows, 4, [&](std::int64_t begin, std::int64_t end) {
-      for (auto r = begin; r < end; ++r) {
-        if (whole)
-          decode_four(numbers + r * bytes, factors, all, to + r * width, start + r, blocks);
-        else
-          decode_eight(numbers + r * bytes, factors, to + r * width, start + r, blocks);
-      }
-    });
-  });
+  auto y = at::empty({count, width}, values.options().dtype(dtype));
+  const Rows rows{from.const_data_ptr<std::uint8_t>(), by.const_data_ptr<std::uint8_t>(), start,
+                  bytes, width / (whole ? kFourBlock : kEightBlock)};
+  if (dtype == at::kFloat)
+    decode_all<float>(rows, whole, y);
+  else if (dtype == at::kHalf)
+    decode_all<at::Half>(rows, whole, y);
+  else
+    decode_all<at::BFloat16>(rows, whole, y);
   return y;
 }
 
@@ -134,7 +129,8 @@ const auto& decode_operator() {
 
 struct Kind {
   bool four = false;
-  int start = 0;  // rows of the first tile that are another's
+  int start = 0;         // rows of the first tile that are another's
+  bool decoded = false;  // never multiplied as it lies
   auto operator<=>(const Kind&) const = default;
 };
 
@@ -157,6 +153,11 @@ class BlockScaled final : public Encoding {
 
   bool matches(DType, const std::vector<bool>&) const override { return false; }
 
+  std::string marker() const override {
+    if (!kind_.decoded) return Encoding::marker();
+    return fmt::format(R"({{"format": "{}", "full_precision_matrix_mult": true}})", name());
+  }
+
   std::string fault(const FileTensor& values,
                     const std::vector<FileTensor>& companions) const override {
     const auto& scale = companions[0];
@@ -177,10 +178,25 @@ class BlockScaled final : public Encoding {
                      wrong_shape(companions[smoothing], {2 * values.shape[1]})});
   }
 
+  std::int64_t padding() const override { return kind_.four ? kFourBlock : kEightBlock; }
+
   std::vector<std::int64_t> shape_of(
       const std::vector<std::int64_t>& values,
       const std::vector<std::vector<std::int64_t>>& /*companions*/) const override {
     return kind_.four ? nibble_shape(values) : values;
+  }
+
+  // Decoded they would give other products.
+  bool rests_packed_for(at::Device compute) const override {
+    return !kind_.decoded && has_block_products(compute, kind_.four);
+  }
+
+  const Encoding* decoded() const override {
+    return &block_scaled({kind_.four, kind_.start, true});
+  }
+
+  Tensor product(const Tensor& x, const Packed& weight, const Tensor& bias) const override {
+    return kind_.decoded ? Tensor() : block_linear(x, weight, bias);
   }
 
   Tensor decode(const Packed& weight, at::ScalarType dtype) const override {
@@ -189,10 +205,10 @@ class BlockScaled final : public Encoding {
     const bool direct = dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16;
     auto y = decode_operator().call(bytes_of(weight.values), bytes_of(weight.parts[0]), whole,
                                     kind_.start, direct ? dtype : at::kFloat);
-    y = y.to(dtype).view(weight.shape);
+    y = y.to(dtype);
     // What inputs are multiplied with first.
     if (kind_.four && weight.parts[2].defined()) y.mul_(weight.parts[2].to(dtype));
-    return y;
+    return y.narrow(1, 0, weight.shape[1]);
   }
 
   std::optional<std::pair<std::int64_t, std::int64_t>> part_rows(
@@ -205,7 +221,8 @@ class BlockScaled final : public Encoding {
 
   const Encoding* from_row(std::int64_t first,
                            const std::vector<std::int64_t>& /*shape*/) const override {
-    return &block_scaled({kind_.four, static_cast<int>((kind_.start + first) % kTileRows)});
+    const auto start = static_cast<int>((kind_.start + first) % kTileRows);
+    return &block_scaled({kind_.four, start, kind_.decoded});
   }
 
  private:
@@ -223,7 +240,7 @@ std::vector<std::int64_t> blocked_shape(std::int64_t rows, std::int64_t blocks) 
   return {align_up(rows, kTileRows), align_up(blocks, 4)};
 }
 
-const Encoding& nvfp4() { return block_scaled({true, 0}); }
-const Encoding& mxfp8() { return block_scaled({false, 0}); }
+const Encoding& nvfp4() { return block_scaled({.four = true}); }
+const Encoding& mxfp8() { return block_scaled({.four = false}); }
 
 }  // namespace distorch::quant

@@ -28,6 +28,15 @@ struct FileTensor {
   bool is_there() const { return bytes.data() != nullptr; }
 };
 
+/// What a weight of a file turns out to be.
+struct Reading {
+  const Encoding* encoding = nullptr;
+  std::vector<std::int64_t> shape;   // of the weight
+  std::vector<std::int64_t> values;  // of the tensor that holds its numbers, by the same bytes
+  /// Of the companions, by the same bytes; nothing: the weight needs it no more, or has none.
+  std::vector<std::optional<std::vector<std::int64_t>>> parts;
+};
+
 /// One way of packing numbers. To add one: a file here and a line in the list of encoding.cpp.
 class Encoding {
  public:
@@ -50,15 +59,28 @@ class Encoding {
   virtual std::vector<std::int64_t> shape_of(
       const std::vector<std::int64_t>& values,
       const std::vector<std::vector<std::int64_t>>& companions) const;
+  /// What a weight without a fault() is. As its tensors say, with shape_of(), unless a subclass reads
+  /// more. Error(Format) where that says what cannot be; `where` names file and weight.
+  virtual Reading reading(const FileTensor& values, const std::vector<FileTensor>& companions,
+                          const std::string& where) const;
+  /// Writers fill the dimensions of a weight up to multiples of this, with zeros; 1: they don't.
+  /// decode() leaves out what columns the shape has not.
+  virtual std::int64_t padding() const { return 1; }
   /// [shape] in `dtype` on the weight's device.
   virtual at::Tensor decode(const Packed& weight, at::ScalarType dtype) const = 0;
 
   /// Whether weights stay packed wherever they rest, even where decoding them once would be faster.
   virtual bool rests_packed() const { return false; }
+  /// The same for a model that computes on that device.
+  virtual bool rests_packed_for(at::Device /*compute*/) const { return rests_packed(); }
   /// x · Wᵀ + bias on the last dimension, in x's dtype, by the arithmetic that the encoding is made
   /// for: x [..., in], bias [out] or undefined -> [..., out]. Undefined where there is none for x.
   virtual at::Tensor product(const at::Tensor& x, const Packed& weight,
                              const at::Tensor& bias) const;
+
+  /// The same for layers whose inputs must not be rounded ("full_precision_matrix_mult"): it has no
+  /// product. This one, where it has none anyway.
+  virtual const Encoding* decoded() const { return this; }
 
   /// Rows `first` .. `first + count - 1` of dimension 0; parts that go by rows are cut too.
   virtual Packed rows(const Packed& weight, std::int64_t first, std::int64_t count) const;

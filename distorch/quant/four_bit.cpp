@@ -37,6 +37,36 @@ class FourBit final : public Encoding {
     return dtype == formats::DType::U8 && present[kState];
   }
 
+  /// What the file says in words of a weight: its shape, by which its bytes and magnitudes go row by
+  /// row.
+  Reading reading(const FileTensor& values, const std::vector<FileTensor>& companions,
+                  const std::string& where) const override {
+    const auto words = companions[kState].bytes;
+    const auto state =
+        read_quant_state({reinterpret_cast<const char*>(words.data()), words.size()}, where);
+    auto elements = [&](Part part) {
+      const auto& tensor = companions[part];
+      return tensor.is_there() ? c10::multiply_integers(tensor.shape) : 0;
+    };
+    const auto bytes = static_cast<std::int64_t>(values.bytes.size());
+    check_sizes(state,
+                {.bytes = bytes,
+                 .absmax = elements(kAbsmax),
+                 .map = elements(kMap),
+                 .nested_absmax = elements(kNestedAbsmax),
+                 .nested_map = elements(kNestedMap)},
+                where);
+    const auto rows = state.goes_by_rows() ? state.shape[0] : 1;
+    Reading result{&four_bit(state), state.shape, {rows, bytes / rows}, {}};
+    result.parts.resize(companions.size());
+    using Shape = std::vector<std::int64_t>;
+    result.parts[kAbsmax] = Shape{rows, elements(kAbsmax) / rows};
+    // Tables are the same for all rows, however many there are.
+    for (auto table : {kMap, kNestedAbsmax, kNestedMap})
+      if (companions[table].is_there()) result.parts[table] = Shape{1, elements(table)};
+    return result;
+  }
+
   Tensor decode(const Packed& weight, at::ScalarType dtype) const override {
     const auto numbers = c10::multiply_integers(weight.shape);
     const bool direct = dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16;

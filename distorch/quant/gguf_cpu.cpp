@@ -13,6 +13,8 @@ namespace {
 
 #include "distorch/quant/gguf_blocks.inc"
 
+namespace hn = hwy::HWY_NAMESPACE;
+
 inline std::uint32_t bits_of(float value) {
   union {
     float value;
@@ -22,60 +24,121 @@ inline std::uint32_t bits_of(float value) {
   return both.bits;
 }
 
-/// Rounded to even.
-inline std::uint16_t bfloat_of(float value) {
-  constexpr std::uint32_t largest = 0x7f800000, nan = 0x7fc0;
-  const auto bits = bits_of(value);
-  const auto rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  return static_cast<std::uint16_t>((bits & 0x7fffffff) > largest ? nan : rounded);
+template <class DW>
+using Words = hn::Vec<DW>;
+
+/// Bits of numbers rounded to bfloat16, halves to even.
+template <class DW>
+inline Words<DW> bfloat_bits(DW d, Words<DW> bits) {
+  const auto half = hn::Set(d, 0x7fffu), one = hn::Set(d, 1u);
+  const auto even = hn::And(hn::ShiftRight<16>(bits), one);
+  const auto result = hn::ShiftRight<16>(hn::Add(bits, hn::Add(half, even)));
+  const hn::RebindToFloat<DW> numbers;
+  const auto v = hn::BitCast(numbers, bits);
+  const auto good = hn::RebindMask(d, hn::Eq(v, v));
+  return hn::IfThenElse(good, result, hn::Set(d, 0x7fc0u));
 }
 
-/// Rounded to even; the small ones by adding a half, which has their last place.
-inline std::uint16_t half_from(float value) {
-  constexpr std::uint32_t infinite = 0x7f800000, smallest_normal = 0x38800000;
-  constexpr std::uint32_t exponents_apart = 0x38000000, half_infinite = 0x7c00, half_nan = 0x7e00;
-  const auto bits = bits_of(value), size = bits & 0x7fffffff;
-  const auto small = bits_of(float_of(size) + 0.5f) - bits_of(0.5f);
-  const auto normal = (size + 0xfff + (size >> 13 & 1) - exponents_apart) >> 13;
-  const auto finite = size < smallest_normal ? small : normal;
-  const auto capped = finite < half_infinite ? finite : half_infinite;
-  const auto result = size > infinite ? half_nan : size == infinite ? half_infinite : capped;
-  return static_cast<std::uint16_t>(result | (bits >> 16 & 0x8000));
+/// The same of float16; the small ones by adding a half, which has their last place.
+template <class DW>
+inline Words<DW> half_bits(DW d, Words<DW> bits) {
+  const hn::RebindToFloat<DW> numbers;
+  const hn::RebindToSigned<DW> whole;
+  auto less = [&](Words<DW> a, std::uint32_t b) HWY_ATTR {  // both below 2^31
+    return hn::RebindMask(d, hn::Lt(hn::BitCast(whole, a), hn::BitCast(whole, hn::Set(d, b))));
+  };
+  const auto size = hn::And(bits, hn::Set(d, 0x7fffffffu));
+  const auto sign = hn::And(hn::ShiftRight<16>(bits), hn::Set(d, 0x8000u));
+  const auto moved = hn::Add(hn::BitCast(numbers, size), hn::Set(numbers, 0.5f));
+  const auto small = hn::Sub(hn::BitCast(d, moved), hn::Set(d, 0x3f000000u));
+  const auto even = hn::And(hn::ShiftRight<13>(size), hn::Set(d, 1u));
+  const auto normal = hn::ShiftRight<13>(
+      hn::Sub(hn::Add(size, hn::Add(even, hn::Set(d, 0xfffu))), hn::Set(d, 0x38000000u)));
+  auto result = hn::IfThenElse(less(size, 0x38800000u), small, normal);
+  const auto infinite = hn::Set(d, 0x7c00u);
+  result = hn::IfThenElse(less(result, 0x7c00u), result, infinite);
+  result = hn::IfThenElse(less(size, 0x7f800000u), result, infinite);
+  result = hn::IfThenElse(less(size, 0x7f800001u), result, hn::Set(d, 0x7e00u));
+  return hn::Or(result, sign);
 }
 
 template <NumberKind kind>
 struct Numbers {
   using Type = std::uint16_t;
-  static inline Type from(float value) {
-    return kind == NumberKind::Half ? half_from(value) : bfloat_of(value);
-  }
 };
 template <>
 struct Numbers<NumberKind::Float> {
   using Type = float;
-  static inline Type from(float value) { return value; }
 };
 
+template <NumberKind kind, class D>
+inline void store(D d, hn::Vec<D> v, typename Numbers<kind>::Type* to) {
+  if constexpr (kind == NumberKind::Float) {
+    hn::StoreU(v, d, to);
+  } else {
+    const hn::RebindToUnsigned<D> words;
+    const hn::RebindToSigned<D> whole;
+    const hn::Rebind<std::uint16_t, D> halves;
+    const auto bits = hn::BitCast(words, v);
+    const auto result =
+        kind == NumberKind::Half ? half_bits(words, bits) : bfloat_bits(words, bits);
+    hn::StoreU(hn::DemoteTo(halves, hn::BitCast(whole, result)), halves, to);
+  }
+}
+
+/// q · scale - minus, each operation rounded.
+template <int count, bool has_minus, NumberKind kind>
+inline void scale_and_store(const Small* q, float scale, float minus,
+                            typename Numbers<kind>::Type* to) {
+  const hn::CappedTag<float, (count < 16 ? count : 16)> d;
+  const hn::Rebind<std::int8_t, decltype(d)> bytes;
+  const hn::RebindToSigned<decltype(d)> whole;
+  const auto by = hn::Set(d, scale);
+  const auto less = hn::Set(d, minus);
+  for (int i = 0; i < count; i += static_cast<int>(hn::Lanes(d))) {
+    const auto code = hn::PromoteTo(whole, hn::LoadU(bytes, q + i));
+    auto v = hn::Mul(hn::ConvertTo(d, code), by);
+    if (has_minus) v = hn::Sub(v, less);
+    store<kind>(d, v, to + i);
+  }
+}
+
 template <class Block, NumberKind kind>
-void decode(const BlockJob& job) {
+void decode_plain(const BlockJob& job) {
   constexpr int run = Block::run;
   const auto* HWY_RESTRICT from = job.blocks;
   auto* HWY_RESTRICT to = static_cast<typename Numbers<kind>::Type*>(job.numbers);
   for (std::int64_t block = 0; block < job.count; ++block, from += Block::bytes)
     for (int first = 0; first < Block::block; first += run, to += run) {
-      Small q[run];
+      alignas(64) Small q[run];
       float minus = 0;
       const float scale = Block::template part<run>(from, first, job.grid, q, minus);
-      for (int i = 0; i < run; ++i) {
-        const float product = scale * static_cast<float>(q[i]);
-        to[i] = Numbers<kind>::from(Block::has_minus ? product - minus : product);
-      }
+      scale_and_store<run, Block::has_minus, kind>(q, scale, minus, to);
     }
+}
+
+#if HWY_TARGET == HWY_SCALAR  // there is nothing wide about it
+template <class Block, NumberKind kind>
+void decode_wide(const BlockJob&) {}
+template <class Block>
+constexpr bool is_wide = false;
+#else
+#include "distorch/quant/gguf_cpu_wide.inc"
+template <class Block>
+constexpr bool is_wide = Wide<Block>::is_there;
+#endif
+
+template <class Block, NumberKind kind>
+void decode_best(const BlockJob& job) {
+  if constexpr (is_wide<Block>)
+    decode_wide<Block, kind>(job);
+  else
+    decode_plain<Block, kind>(job);
 }
 
 template <NumberKind kind, class... Blocks>
 bool decode_one_of(const BlockJob& job) {
-  return ((job.type == Blocks::id && (decode<Blocks, kind>(job), true)) || ...);
+  return ((job.type == Blocks::id && (decode_best<Blocks, kind>(job), true)) || ...);
 }
 
 template <NumberKind kind>

@@ -1,9 +1,9 @@
 #pragma once
 #include <cstdint>
 
-namespace distorch::quant {
+#include "distorch/quant/number_kind.h"
 
-enum class NumberKind { Float, Half, BFloat };
+namespace distorch::quant {
 
 /// Blocks of GGUF files to be decoded on the CPU.
 struct BlockJob {

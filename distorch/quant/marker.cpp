@@ -6,7 +6,6 @@
 
 #include "distorch/base/error.h"
 #include "distorch/quant/codebook4.h"
-#include "distorch/quant/fp8.h"
 #include "distorch/quant/int8.h"
 #include "distorch/quant/rotation.h"
 #include "distorch/quant/signed4.h"
@@ -101,13 +100,12 @@ const Encoding& encoding_of_marker(std::string_view json, const std::string& fil
       format = at->get<std::string>();
   if (format.empty()) marker.refuse("has a marker that names no format it is packed as");
   const bool exact = marker.flag("full_precision_matrix_mult");
-  if (format == "float8_e4m3fn" && exact) return float8_e4m3fn_decoded();
   if (format == "int8_tensorwise") return int8_of(marker);
   if (format == "convrot_w4a4") return signed4_of(marker);
   if (format == "asym_w4a8_int8") return codebook4_of(marker);
   const auto* encoding = encoding_named(format);
   if (!encoding) marker.refuse(fmt::format("is packed as '{}', which is not supported", format));
-  return *encoding;
+  return exact ? *encoding->decoded() : *encoding;
 }
 
 }  // namespace distorch::quant

@@ -4,7 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <bit>
+#include <array>
 #include <cmath>
 
 #include "distorch/quant/block_scaled.h"
@@ -12,6 +12,7 @@
 #include "distorch/quant/int8.h"
 #include "distorch/quant/rotation.h"
 #include "distorch/quant/signed4.h"
+#include "distorch/quant/small_float_rounding.h"
 
 namespace distorch::quant {
 namespace {
@@ -23,16 +24,31 @@ constexpr float kLargestEight = 448, kLargestFour = 6;
 /// The numbers as a float32 matrix.
 Tensor numbers_of(const Tensor& weight) { return weight.to(at::kFloat).contiguous(); }
 
-/// 0, 0.5, 1, 1.5, 2, 3, 4, 6 by the nearest, halves to the even code; the sign is bit 3.
-std::uint8_t four_bits(float value) {
-  const float size = std::abs(value);
-  const int code = (size > 0.25f) + (size >= 0.75f) + (size > 1.25f) + (size >= 1.75f) +
-                   (size > 2.5f) + (size >= 3.5f) + (size > 5.0f);
-  return static_cast<std::uint8_t>(code | (std::signbit(value) ? 8 : 0));
+/// Calls work(numbers, first, count) for stretches of all numbers, as float32, in all threads.
+template <class Work>
+void in_floats(const Tensor& given, const Work& work) {
+  constexpr std::int64_t stretch = 4096;  // whole blocks
+  const bool is_bf16 = given.scalar_type() == at::kBFloat16;
+  const auto numbers = (is_bf16 ? given : given.to(at::kFloat)).contiguous();
+  const auto all = numbers.numel();
+  const void* from = numbers.const_data_ptr();
+  at::parallel_for(0, (all + stretch - 1) / stretch, 4, [&](std::int64_t begin, std::int64_t end) {
+    std::array<float, stretch> room;
+    for (auto i = begin; i < end; ++i) {
+      const auto first = i * stretch, count = std::min(stretch, all - first);
+      const auto* floats = static_cast<const float*>(from) + first;
+      if (is_bf16) {
+        std::copy_n(static_cast<const at::BFloat16*>(from) + first, count, room.begin());
+        floats = room.data();
+      }
+      work(floats, first, count);
+    }
+  });
 }
 
-/// Scales [N, blocks] of one byte as tensor cores read them.
-Tensor blocked(const Tensor& scales) {
+}  // namespace
+
+Tensor blocked_scales(const Tensor& scales) {
   const auto rows = scales.size(0), blocks = scales.size(1);
   auto bytes = scales.view(at::kByte).contiguous();
   auto result = at::zeros(blocked_shape(rows, blocks), bytes.options());
@@ -44,21 +60,11 @@ Tensor blocked(const Tensor& scales) {
   return result.view(scales.scalar_type());
 }
 
+namespace {
+
 /// The largest magnitudes of the blocks of a row: [N, K / block].
 Tensor block_magnitudes(const Tensor& numbers, std::int64_t block) {
   return at::amax(numbers.unflatten(1, {-1, block}).abs(), {2});
-}
-
-void pack_four(const float* from, std::uint8_t* to, const float* factors, std::int64_t blocks) {
-  constexpr int block = 16;
-  for (std::int64_t b = 0; b < blocks; ++b, from += block, to += block / 2) {
-    auto code = [&](int i) -> int {
-      if (factors[b] == 0) return 0;
-      return four_bits(std::clamp(from[i] / factors[b], -kLargestFour, kLargestFour));
-    };
-    for (int i = 0; i < block / 2; ++i)
-      to[i] = static_cast<std::uint8_t>(code(2 * i) << 4 | code(2 * i + 1));
-  }
 }
 
 }  // namespace
@@ -90,21 +96,32 @@ float nvfp4_scale(float largest) {
   return largest == 0 ? 1.0f : largest / (kLargestEight * kLargestFour);
 }
 
+float largest_magnitude(const Tensor& numbers) {
+  if (numbers.numel() == 0) return 0;
+  const auto [least, most] = at::aminmax(numbers.reshape({-1}));
+  return at::maximum(least.neg(), most).to(at::kFloat).item<float>();
+}
+
+Tensor e4m3_of(const Tensor& numbers, float scale) {
+  auto bytes = at::empty(numbers.sizes(), numbers.options().dtype(at::kByte));
+  auto* to = bytes.mutable_data_ptr<std::uint8_t>();
+  in_floats(numbers, [&](const float* from, std::int64_t first, std::int64_t count) {
+    kernels::to_e4m3(from, to + first, count, scale);
+  });
+  return bytes.view(at::kFloat8_e4m3fn);
+}
+
 Nvfp4Rows nvfp4_rows(const Tensor& numbers, float whole) {
   constexpr int block = 16;
-  const auto rows = numbers.size(0), width = numbers.size(1), blocks = width / block;
-  auto scales = (block_magnitudes(numbers, block) / kLargestFour / whole)
-                    .clamp_max(kLargestEight)
-                    .to(at::kFloat8_e4m3fn);
-  auto factors = (scales.to(at::kFloat) * whole).contiguous();
-  auto values = at::empty({rows, width / 2}, numbers.options().dtype(at::kByte));
-  const auto *from = numbers.const_data_ptr<float>(), *by = factors.const_data_ptr<float>();
-  auto* to = values.mutable_data_ptr<std::uint8_t>();
-  at::parallel_for(0, rows, 4, [&](std::int64_t begin, std::int64_t end) {
-    for (auto r = begin; r < end; ++r)
-      pack_four(from + r * width, to + r * width / 2, by + r * blocks, blocks);
+  const auto rows = numbers.size(0), width = numbers.size(1);
+  const auto bytes = numbers.options().dtype(at::kByte);
+  auto values = at::empty({rows, width / 2}, bytes),
+       scales = at::empty({rows, width / block}, bytes);
+  auto *to = values.mutable_data_ptr<std::uint8_t>(), *by = scales.mutable_data_ptr<std::uint8_t>();
+  in_floats(numbers, [&](const float* from, std::int64_t first, std::int64_t count) {
+    kernels::to_nvfp4({from, to + first / 2, by + first / block, count, whole});
   });
-  return {values, scales};
+  return {values, scales.view(at::kFloat8_e4m3fn)};
 }
 
 Packed to_nvfp4(const Tensor& weight) {
@@ -113,7 +130,7 @@ Packed to_nvfp4(const Tensor& weight) {
   auto [values, scales] = nvfp4_rows(numbers, whole);
   return {&nvfp4(),
           values,
-          {blocked(scales), at::full({}, whole), Tensor(), Tensor()},
+          {blocked_scales(scales), at::full({}, whole), Tensor(), Tensor()},
           numbers.sizes().vec()};
 }
 
@@ -129,7 +146,7 @@ Packed to_mxfp8(const Tensor& weight) {
   auto scaled = numbers.unflatten(1, {-1, block}) / factors.unsqueeze(2);
   auto values = scaled.clamp_(-kLargestEight, kLargestEight).flatten(1).to(at::kFloat8_e4m3fn);
   auto scales = exponents.to(at::kByte).view(at::kFloat8_e8m0fnu);
-  return {&mxfp8(), values, {blocked(scales), Tensor()}, numbers.sizes().vec()};
+  return {&mxfp8(), values, {blocked_scales(scales), Tensor()}, numbers.sizes().vec()};
 }
 
 Packed to_convrot_w4a4(const Tensor& weight, int rotated) {

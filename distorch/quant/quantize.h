@@ -20,10 +20,16 @@ struct Nvfp4Rows {
   at::Tensor values;  // U8 [n, K / 2]
   at::Tensor scales;  // float8_e4m3fn [n, K / 16], a row after the other: not yet "blocked"
 };
-/// rows [n, K] float32 contiguous; `whole`: nvfp4_scale() of the weight.
+/// rows [n, K] of any float type on the CPU; `whole`: nvfp4_scale() of the weight.
 Nvfp4Rows nvfp4_rows(const at::Tensor& rows, float whole);
 /// "weight_scale_2" of a weight whose largest magnitude this is.
 float nvfp4_scale(float largest);
+/// x / scale as float8_e4m3fn, what is beyond 448 as 448: [any] of any float type on the CPU.
+at::Tensor e4m3_of(const at::Tensor& numbers, float scale);
+/// Of all numbers; 0 of none, NaN where one is.
+float largest_magnitude(const at::Tensor& numbers);
+/// Scales [N, blocks] of one byte as tensor cores read them: blocked_shape(), block_scaled.h.
+at::Tensor blocked_scales(const at::Tensor& scales);
 /// K a multiple of 32.
 Packed to_mxfp8(const at::Tensor& weight);
 /// K a multiple of the group, which is even.

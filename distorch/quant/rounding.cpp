@@ -32,8 +32,8 @@ Tensor power_of_two(const Tensor& exponent) { return at::pow(2.0, exponent); }
 
 /// Half-precision numbers that `layout` has, from any.
 Tensor rounded(const Tensor& value, const Layout& layout, at::Generator generator) {
-  constexpr double kLargestHalf = 65504;
-  auto x = value.clamp(-kLargestHalf, kLargestHalf).to(at::kHalf);
+  // First of all, as the powers of two around 65504 are no numbers of half precision.
+  auto x = value.clamp(-layout.largest, layout.largest).to(at::kHalf);
   auto size = x.abs();
   auto sign = at::sign(x);
   const auto steps = std::exp2(layout.mantissa_bits);

@@ -96,6 +96,18 @@ at::Tensor renormed(const RenormCfg& stage, const GuidanceStep& step) {
   return step.x - (step.x - out);
 }
 
+at::Tensor matched(const MatchedNorm& stage, const GuidanceStep& step) {
+  constexpr double kLittle = 1e-12;
+  constexpr std::array<std::int64_t, 1> channels = {1};
+  const at::Tensor cond = step.x - step.cond;
+  const at::Tensor uncond = step.x - step.uncond;
+  const at::Tensor guided = uncond + (cond - uncond) * step.cfg;
+  const at::Tensor has = length(guided, channels);
+  const at::Tensor ratio = length(cond, channels) / has.clamp_min(kLittle);
+  const at::Tensor noise = guided * at::where(has > 0, ratio, at::ones_like(has));
+  return step.x - (noise * stage.strength + guided * (1.0 - stage.strength));
+}
+
 at::Tensor by_frame(const FrameGuidance& stage, const GuidanceStep& step) {
   const std::int64_t count = step.x.size(0);
   const auto options = step.x.options().dtype(at::kFloat);

@@ -15,7 +15,7 @@ at::Tensor scaled(const FrequencyScaling& stage, const at::Tensor& guidance);
 
 at::Tensor rescaled(const RescaleCfg& stage, const GuidanceStep& step);
 at::Tensor renormed(const RenormCfg& stage, const GuidanceStep& step);
-
+at::Tensor matched(const MatchedNorm& stage, const GuidanceStep& step);
 at::Tensor by_frame(const FrameGuidance& stage, const GuidanceStep& step);
 
 /// x0 blurred where a map [B, 1, h, w] is above its mean of 1.

@@ -15,7 +15,7 @@ Overloads(Functions...) -> Overloads<Functions...>;
 
 bool replaces_formula(const GuidanceStage& stage) {
   return std::holds_alternative<RescaleCfg>(stage) || std::holds_alternative<RenormCfg>(stage) ||
-         std::holds_alternative<FrameGuidance>(stage);
+         std::holds_alternative<MatchedNorm>(stage) || std::holds_alternative<FrameGuidance>(stage);
 }
 
 bool comes_after(const GuidanceStage& stage) {
@@ -109,6 +109,7 @@ void Guidance::combine(GuidanceStep& step) const {
     std::visit(Overloads{
                    [&](const RescaleCfg& one) { step.denoised = formulas::rescaled(one, step); },
                    [&](const RenormCfg& one) { step.denoised = formulas::renormed(one, step); },
+                   [&](const MatchedNorm& one) { step.denoised = formulas::matched(one, step); },
                    [&](const FrameGuidance& one) { step.denoised = formulas::by_frame(one, step); },
                    [](const auto&) {},
                },

@@ -55,6 +55,11 @@ struct RenormCfg {
   bool operator==(const RenormCfg&) const = default;
 };
 
+/// Every cell of the guided noise is as long as the positive's own: shorter ones grow too.
+struct MatchedNorm {
+  double strength = 1.0;  // below 1: mixed with plain guidance
+  bool operator==(const MatchedNorm&) const = default;
+};
 /// Every picture of the batch (frame of a video) has a scale of its own, from `least` to the run's.
 struct FrameGuidance {
   double least = 1.0;
@@ -144,9 +149,10 @@ struct CachedSteps {
 
 using GuidanceStage =
     std::variant<ProjectedGuidance, TangentialDamping, FrequencyScaling, GuidanceOperation,
-                 RescaleCfg, RenormCfg, FrameGuidance, CfgOverride, CfgNorm, CfgZeroStar,
-                 EpsilonScaling, Mahiro, SkipLayers, SkipLayersOfNegative, PerturbedAttention,
-                 SelfAttention, PerpendicularNegative, DifferentialMask, CachedSteps>;
+                 RescaleCfg, RenormCfg, MatchedNorm, FrameGuidance, CfgOverride, CfgNorm,
+                 CfgZeroStar, EpsilonScaling, Mahiro, SkipLayers, SkipLayersOfNegative,
+                 PerturbedAttention, SelfAttention, PerpendicularNegative, DifferentialMask,
+                 CachedSteps>;
 using GuidanceStages = std::vector<GuidanceStage>;
 
 /// The last stage of a kind; null where there is none.

@@ -32,7 +32,7 @@ Response added_answer(JobsV2State& state, const Request& request, const Assets::
 Response post_asset(JobsV2State& state, const Request& request) {
   std::vector<FormPart> form;
   try {
-    form = read_form(request.body, request.header("content-type"));
+    form = read_form(request.content(), request.header("content-type"));
   } catch (const Error& error) {
     refuse(422, "invalid_request", "The body is no form with a file: " + error.sentence());
   }

@@ -1,5 +1,7 @@
 #include "distorch/server/connection.h"
 
+#include <malloc.h>
+
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
@@ -10,6 +12,7 @@
 #include <boost/beast/websocket/rfc6455.hpp>
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include "distorch/base/log.h"
 #include "distorch/base/text.h"
@@ -33,6 +36,9 @@ constexpr std::size_t kPiece = 256u << 10;
 constexpr std::chrono::seconds kLinger{2};
 constexpr std::size_t kLingerBytes = 64u << 20;
 constexpr std::chrono::seconds kHandshake{10};
+// After a body of this size the allocator is asked to give back what it does not use: by itself it
+// keeps up to 64 MiB a thread for the next one.
+constexpr std::size_t kLargeBody = 4u << 20;
 
 std::int64_t now_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now().time_since_epoch())
@@ -51,6 +57,7 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
     if (shared.options.compress_loopback) compress_ = true;
   }
   ~Connection() override {
+    forget_body();
     release_body();
     shared_.sessions.remove(this);
   }
@@ -105,9 +112,22 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
     tcp().close();
   }
 
+  void forget_body() {
+    parser_.reset();
+    std::string().swap(request_.body);
+    request_.stored_body.reset();
+    body_file_.reset();
+  }
+
+  // What was held of a body is free by now.
   void release_body() {
     shared_.body_bytes -= held_bytes_;
-    held_bytes_ = 0;
+    const bool large = std::exchange(held_bytes_, 0) >= kLargeBody;
+    if (!large || shared_.stopping || shared_.trimming.exchange(true)) return;
+    asio::post(shared_.handlers, [&shared = shared_] {
+      shared.trimming = false;
+      ::malloc_trim(0);
+    });
   }
 
   void read_head() {
@@ -145,6 +165,7 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
     if (length && *length > limit) return refuse_large(limit);
     limit_ = limit;
     parser_->body_limit(limit);
+    to_disk_ = takes_files(request_.path);
     body_since_ = Clock::now();
     if (lower(request_.header("expect")) == "100-continue" && !parser_->is_done())
       return invite_body();
@@ -188,7 +209,8 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
   void on_body(Code error) {
     if (error == http::error::need_buffer) error = {};
     if (error) return refuse_broken(error);
-    const std::size_t bytes = parser_->get().body().size();
+    const std::size_t in_memory = parser_->get().body().size();
+    const std::size_t bytes = in_memory + (body_file_ ? body_file_->size() : 0);
     shared_.body_bytes += bytes - held_bytes_;
     held_bytes_ = bytes;
     if (shared_.body_bytes > shared_.options.bodies_bytes) {
@@ -196,7 +218,33 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
       return respond(refusal(503, "too many large requests at one time; try again"));
     }
     if (is_too_slow(body_since_, bytes)) return close_now();
+    if (to_disk_ && in_memory > shared_.options.memory_body_bytes) return keep_on_disk();
     read_body();
+  }
+
+  // What has come of a large body goes to disk, on a thread of the handlers.
+  void keep_on_disk() {
+    tcp().expires_never();
+    asio::post(shared_.handlers, [self = self()] {
+      std::string problem = self->move_to_disk(self->parser_->get().body());
+      self->post([self, problem = std::move(problem)] {
+        if (problem.empty()) return self->read_body();
+        self->closing_ = true;
+        self->respond(refusal(507, problem));
+      });
+    });
+  }
+
+  // Gives what went wrong, or "".
+  std::string move_to_disk(std::string& bytes) {
+    try {
+      if (!body_file_) body_file_ = std::make_shared<BodyFile>(shared_.options.body_folder);
+      body_file_->append(bytes);
+      bytes.clear();
+      return "";
+    } catch (const std::exception& error) {
+      return error.what();
+    }
   }
 
   bool is_too_slow(Clock::time_point since, std::uint64_t bytes) const {
@@ -223,15 +271,28 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
     keep_alive_ = parser_->keep_alive() && !closing_;
     request_.body = std::move(parser_->get().body());
     parser_.reset();
-    asio::post(shared_.handlers, [self = self()] {
-      Response response = self->shared_.router.handle(self->request_);
-      self->prepare(std::move(response));
-    });
+    asio::post(shared_.handlers, [self = self()] { self->prepare(self->handled()); });
+  }
+
+  // On a thread of the handlers.
+  Response handled() {
+    if (body_file_) {
+      std::string problem = move_to_disk(request_.body);
+      if (!problem.empty()) return refusal(507, problem);
+      std::string().swap(request_.body);
+      request_.stored_body = std::move(body_file_);
+    }
+    // The head is needed again for the answer, the body is not: no copy of it.
+    std::string body = std::exchange(request_.body, {});
+    Request request = request_;
+    request.body = std::move(body);
+    return shared_.router.handle(std::move(request));
   }
 
   // Answers without a handler.
   void respond(Response response) {
     keep_alive_ = parser_ && parser_->keep_alive() && !closing_;
+    forget_body();
     asio::post(shared_.handlers, [self = self(), response = std::move(response)]() mutable {
       self->prepare(std::move(response));
     });
@@ -239,7 +300,7 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
 
   // On a thread of the handlers.
   void prepare(Response response) {
-    std::string().swap(request_.body);
+    forget_body();
     shared_.gate.finish(request_, response);
     try {
       answer_ =
@@ -401,6 +462,8 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
   beast::flat_buffer buffer_;
   std::optional<Parser> parser_;
   Request request_;
+  std::shared_ptr<BodyFile> body_file_;  // of a large body that is being read
+  bool to_disk_ = false;
   Answer answer_;
   std::string piece_;
   bool piece_fine_ = true;

@@ -23,6 +23,8 @@ struct Shared {
   std::atomic<bool> stopping{false};
   /// Bytes of bodies that are held now.
   std::atomic<std::size_t> body_bytes{0};
+  /// Memory is about to be given back to the system.
+  std::atomic<bool> trimming{false};
 };
 
 /// Takes an accepted socket, whose executor is a strand, into a connection that lives until it is

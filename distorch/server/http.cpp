@@ -29,6 +29,10 @@ std::string Request::header(std::string_view name) const {
   return found == headers.end() ? "" : found->second;
 }
 
+std::string_view Request::content() const {
+  return stored_body ? stored_body->bytes() : std::string_view(body);
+}
+
 Json Request::json() const {
   try {
     return graph::parse_json(body, "body");

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "distorch/graph/value.h"
+#include "distorch/server/body_file.h"
 
 namespace distorch::server {
 
@@ -35,6 +36,8 @@ struct Request {
   /// Names in lower case.
   std::map<std::string, std::string> headers;
   std::string body;
+  /// A large body of an address that takes files: it is here, and `body` is empty.
+  std::shared_ptr<const BodyFile> stored_body;
   /// Set by the listener: the peer's address, without a port.
   std::string peer;
 
@@ -42,6 +45,8 @@ struct Request {
   std::optional<std::string> in_query(std::string_view name) const;
   /// Empty where absent.
   std::string header(std::string_view name) const;
+  /// The body, wherever it is; lives as long as the request.
+  std::string_view content() const;
   /// The body as JSON. Error(Usage) with where() = "body" where it is none or nested too deeply.
   Json json() const;
 };

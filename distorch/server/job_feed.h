@@ -26,7 +26,7 @@ class JobFeed final : public Messages {
   /// Of a job that is watched here: that previews are wanted with their node.
   Json features_of(const std::string& client) const override;
 
-  /// What the running prompt has told; of a prompt without a client nothing is told.
+  /// What the running prompt has told.
   struct Live {
     std::string job;
     std::int64_t started_ms = 0;

@@ -32,11 +32,15 @@ struct ListenerOptions {
   int network_threads = 2;
 
   /// In bytes. Uploads ("/upload/...") have a limit of their own; `bodies_bytes` is for all bodies
-  /// that are being read or answered at one time.
+  /// that are being read or answered at one time. Bodies that become files are kept on disk, in
+  /// `body_folder`, from `memory_body_bytes` on.
   std::size_t header_bytes = 32u << 10;
   std::size_t body_bytes = 64u << 20;
   std::size_t upload_bytes = 100u << 20;
   std::size_t bodies_bytes = 1u << 30;
+  std::size_t memory_body_bytes = 1u << 20;
+  /// "" or a folder that cannot be written: the system's temporary one.
+  std::filesystem::path body_folder;
   /// Connections at one time, web sockets with them. The limit of open files lowers it.
   std::size_t connections = 4096;
 

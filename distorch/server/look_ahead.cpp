@@ -14,6 +14,8 @@ namespace {
 
 /// Prompts that are through within this time are not worth the work.
 constexpr std::chrono::milliseconds kMoment(100);
+/// Of a prompt that runs, nobody asks how long it will take before that.
+constexpr std::chrono::milliseconds kLong(1000);
 
 /// The calling thread, and those that it starts, give way to all others.
 void give_way() {
@@ -34,40 +36,53 @@ void LookAhead::stop() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
-    if (next_) next_->token->interrupt();
+    drop(next_);
+    drop(running_);
   }
   changed_.notify_all();
   if (thread_.joinable()) thread_.join();
+}
+
+std::shared_ptr<LookAhead::Entry> LookAhead::entry_of(const std::shared_ptr<const Job>& job) {
+  return std::make_shared<Entry>(Entry{job, std::make_shared<RunToken>(job->id)});
+}
+
+/// Nothing is known there any more; what is being found out stops.
+void LookAhead::drop(std::shared_ptr<Entry>& entry) {
+  if (entry && !entry->done) entry->token->interrupt();
+  entry.reset();
 }
 
 void LookAhead::next(const std::shared_ptr<const Job>& job) {
   {
     std::lock_guard lock(mutex_);
     if (job && next_ && next_->job->id == job->id) return;
-    if (next_) next_->token->interrupt();
-    next_.reset();
-    if (job) next_ = std::make_shared<Entry>(Entry{job, std::make_shared<RunToken>(job->id)});
+    drop(next_);
+    if (job) next_ = entry_of(job);
   }
   changed_.notify_all();
 }
 
-void LookAhead::begun(const std::string& prompt_id) {
-  std::lock_guard lock(mutex_);
-  running_.reset();
-  auto before = std::exchange(next_, nullptr);
-  if (!before) return;
-  before->token->interrupt();
-  if (before->job->id == prompt_id && before->done) running_ = std::move(before);
+void LookAhead::begun(const std::shared_ptr<const Job>& job) {
+  {
+    std::lock_guard lock(mutex_);
+    drop(running_);
+    if (next_ && next_->done && next_->job->id == job->id) running_ = std::move(next_);
+    drop(next_);
+    if (!running_) running_ = entry_of(job);
+  }
+  changed_.notify_all();
 }
 
 void LookAhead::ended() {
   std::lock_guard lock(mutex_);
-  running_.reset();
+  drop(running_);
 }
 
 Json LookAhead::state() const {
   std::lock_guard lock(mutex_);
-  return {{"running", shown(running_)}, {"next", shown(next_)}};
+  bool known = running_ && running_->looked_at;
+  return {{"running", known ? shown(running_) : Json()}, {"next", shown(next_)}};
 }
 
 Json LookAhead::shown(const std::shared_ptr<Entry>& entry) {
@@ -79,15 +94,27 @@ Json LookAhead::shown(const std::shared_ptr<Entry>& entry) {
   return answer;
 }
 
+std::chrono::steady_clock::time_point LookAhead::due_time(const Entry& entry) const {
+  return entry.since + (&entry == running_.get() ? kLong : kMoment);
+}
+
+/// What is to be looked at first of what nobody has looked at; null: nothing.
+std::shared_ptr<LookAhead::Entry> LookAhead::due() const {
+  std::shared_ptr<Entry> first;
+  for (const auto& entry : {next_, running_})
+    if (entry && !entry->looked_at && (!first || due_time(*entry) < due_time(*first)))
+      first = entry;
+  return first;
+}
+
 void LookAhead::work() {
   give_way();
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [&] { return stopping_ || (next_ && !next_->looked_at); });
+    changed_.wait(lock, [&] { return stopping_ || due(); });
     if (stopping_) return;
-    auto entry = next_;
-    if (changed_.wait_until(lock, entry->since + kMoment,
-                            [&] { return stopping_ || next_ != entry; }))
+    auto entry = due();
+    if (changed_.wait_until(lock, due_time(*entry), [&] { return stopping_ || due() != entry; }))
       continue;
     entry->looked_at = true;
     look_at(*entry, lock);
@@ -96,10 +123,12 @@ void LookAhead::work() {
 
 void LookAhead::look_at(Entry& entry, std::unique_lock<std::mutex>& lock) {
   Json plan, problem;
+  const bool runs = &entry == running_.get();
   lock.unlock();
   try {
     RunScope scope(entry.token);
-    plan = runner_.look_ahead(*entry.job, entry.token);
+    plan = runs ? runner_.predict(*entry.job, entry.token)
+                : runner_.look_ahead(*entry.job, entry.token);
   } catch (const std::exception& error) {
     problem = error.what();
   } catch (...) {

@@ -32,6 +32,10 @@ class PromptRunner {
   virtual Json look_ahead(const Job& /*job*/, const std::shared_ptr<RunToken>& /*token*/) {
     return nullptr;
   }
+  /// The same of a prompt that runs already and was not looked at before: what it takes as a whole.
+  virtual Json predict(const Job& /*job*/, const std::shared_ptr<RunToken>& /*token*/) {
+    return nullptr;
+  }
 };
 
 /// What only this engine can tell. From any thread.

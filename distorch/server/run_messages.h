@@ -17,14 +17,18 @@ struct PreviewRules {
   bool to_all = true;
 };
 
-/// The events of one run as messages to the client that posted the prompt; what nobody waits for is
-/// not sent, but an interruption without an owner goes to all. Previews become pictures in frames:
+/// The events of one run as messages to the client that posted the prompt. Those of a prompt without
+/// a client have its id as their address: no socket has it, but who watches the job (JobFeed) hears
+/// them on their way; an interruption without an owner goes to all. Previews become pictures in frames:
 /// kind 4 before the `progress` of their step where the client said that it understands it, else
 /// kind 1 after it. Pictures that are results (media::SentPicture) go the same way, whole and as
-/// PNG; texts that nodes show while they run become frames of kind 3.
+/// PNG; texts that nodes show while they run become frames of kind 3. Who watches a job that another
+/// client posted gets its pictures as kind 4, whatever that client understands.
 class RunMessages final : public graph::EventSink {
  public:
-  RunMessages(Messages& messages, Metrics& metrics, std::string client, PreviewRules previews);
+  /// `client`: "" where the prompt was posted without one.
+  RunMessages(Messages& messages, Metrics& metrics, std::string job, std::string client,
+              PreviewRules previews);
 
   void send(const graph::Event& event) override;
   /// The node that runs, as the page shows it; nothing before the first and after the last.
@@ -33,11 +37,13 @@ class RunMessages final : public graph::EventSink {
 
  private:
   void send_preview(const graph::Preview& preview);
-  bool understands_metadata() const;
+  bool understands_metadata(const std::string& address) const;
+  /// Whom messages go to: the client, or the job where there is none.
+  const std::string& address() const { return client_.empty() ? job_ : client_; }
 
   Messages& messages_;
   Metrics& metrics_;
-  std::string client_;
+  const std::string job_, client_;
   PreviewRules previews_;
   std::string waiting_preview_;  // payload of kind 1, until the progress was sent
   mutable std::mutex mutex_;

@@ -54,28 +54,32 @@ Frame text_frame(const std::string& type, const Json& data) {
 Sockets::Sockets(Json server_flags, SocketListener* listener)
     : server_flags_(std::move(server_flags)), listener_(listener) {}
 
-void Sockets::deliver(const std::string& client, const Frame& frame) {
-  std::vector<std::shared_ptr<SocketLink>> links;
-  {
-    std::lock_guard lock(mutex_);
-    if (client.empty()) {
-      for (const auto& [name, entry] : clients_) links.push_back(entry.link);
-    } else if (auto found = clients_.find(client); found != clients_.end()) {
-      links.push_back(found->second.link);
-    }
+Sockets::Links Sockets::links_to(const std::string& client) const {
+  Links links;
+  std::lock_guard lock(mutex_);
+  if (client.empty()) {
+    for (const auto& [name, entry] : clients_) links.push_back(entry.link);
+  } else if (auto found = clients_.find(client); found != clients_.end()) {
+    links.push_back(found->second.link);
   }
-  for (const auto& link : links) link->push(frame);
+  return links;
 }
 
 void Sockets::send(const std::string& client, const std::string& type, const Json& data) {
-  deliver(client, text_frame(type, data));
+  auto links = links_to(client);
+  if (links.empty()) return;
+  auto frame = text_frame(type, data);
+  for (const auto& link : links) link->push(frame);
 }
 
 void Sockets::send_binary(const std::string& client, std::uint32_t event,
                           const std::string& payload) {
-  deliver(client, {.bytes = std::make_shared<const std::string>(big_endian(event) + payload),
-                   .is_text = false,
-                   .preview = is_preview(event, payload) ? event : 0});
+  auto links = links_to(client);
+  if (links.empty()) return;
+  Frame frame{.bytes = std::make_shared<const std::string>(big_endian(event) + payload),
+              .is_text = false,
+              .preview = is_preview(event, payload) ? event : 0};
+  for (const auto& link : links) link->push(frame);
 }
 
 Json Sockets::features_of(const std::string& client) const {

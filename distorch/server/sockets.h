@@ -3,6 +3,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "distorch/server/messages.h"
 #include "distorch/server/outbox.h"
@@ -52,7 +53,9 @@ class Sockets final : public Messages {
     std::shared_ptr<SocketLink> link;
     Json features = Json::object();
   };
-  void deliver(const std::string& client, const Frame& frame);
+  using Links = std::vector<std::shared_ptr<SocketLink>>;
+  /// Of one client, or of all for ""; empty where nobody listens.
+  Links links_to(const std::string& client) const;
   bool is_current(const std::string& client, const SocketLink* link) const;
 
   const Json server_flags_;

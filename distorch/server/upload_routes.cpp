@@ -47,7 +47,7 @@ Response stored_answer(const Upload& upload, const std::string& name) {
 }
 
 Response upload_image(const Request& request, const FileFolders& folders) {
-  auto form = read_form(request.body, request.header("content-type"));
+  auto form = read_form(request.content(), request.header("content-type"));
   auto upload = read_upload(form, folders);
   return stored_answer(upload, store_file(upload.file, upload.address.name, upload.picture->content,
                                           upload.overwrite));
@@ -105,7 +105,7 @@ std::string masked(const fs::path& original, std::string_view mask_bytes) {
 }
 
 Response upload_mask(const Request& request, const FileFolders& folders) {
-  auto form = read_form(request.body, request.header("content-type"));
+  auto form = read_form(request.content(), request.header("content-type"));
   auto upload = read_upload(form, folders);
   auto address = original_of(form);
   fs::path original;

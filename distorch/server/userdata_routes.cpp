@@ -122,7 +122,7 @@ Response put_file(const Request& request, const Users& users) {
     return refusal(409, "'" + request.parameters.at("file") + "' is there already");
   make_parent(place);
   AtomicFile file(place);
-  file.write(request.body);
+  file.write(request.content());
   if (may_overwrite(request))
     file.commit();
   else if (!file.commit_if_absent(place))

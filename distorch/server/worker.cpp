@@ -102,9 +102,9 @@ void Worker::release_if_asked() {
 
 void Worker::run(const JobQueue::Taken& taken) {
   const auto& job = *taken.job;
-  ahead_.begun(job.id);
-  auto reporter =
-      std::make_shared<RunMessages>(messages_, metrics_, job.client(), previews_of(job, previews_));
+  ahead_.begun(taken.job);
+  auto reporter = std::make_shared<RunMessages>(messages_, metrics_, job.id, job.client(),
+                                                previews_of(job, previews_));
   {
     std::lock_guard lock(mutex_);
     reporter_ = reporter;
@@ -155,8 +155,8 @@ std::string Worker::no_longer_valid(const Job& job) {
 
 Outcome Worker::refused(const Job& job, const std::string& type, const std::string& sentence) {
   auto outcome = failure(job, type, sentence);
-  if (auto client = job.client(); !client.empty())
-    messages_.send(client, "execution_error", outcome.messages[0][1]);
+  auto client = job.client();
+  messages_.send(client.empty() ? job.id : client, "execution_error", outcome.messages[0][1]);
   return outcome;
 }
 

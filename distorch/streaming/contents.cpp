@@ -1,8 +1,11 @@
 #include "distorch/streaming/contents.h"
 
+#include <algorithm>
 #include <map>
+#include <numeric>
 
 #include "distorch/base/align.h"
+#include "distorch/quant/fp8_operators.h"
 #include "distorch/quant/gguf.h"
 #include "distorch/quant/joined.h"
 
@@ -45,24 +48,29 @@ bool is_one_tensor(const weights::Stored& stored) {
   return true;
 }
 
+/// Whether a packed weight stays so. Of those that are to be kept in a type of few bits only what is
+/// plain in the file is rounded to it.
+bool Contents::rests_packed(const quant::Encoding& encoding) const {
+  return options_.kept_in.has_value() || encoding.rests_packed_for(options_.compute);
+}
+
 /// Whether conversion leaves it as it is.
 bool Contents::is_as_computed(const weights::Stored& stored) const {
   if (stored.encoding == &quant::joined())
     return is_one_tensor(stored) && weights::to_torch(stored) == rest_dtype();
-  if (stored.encoding) return options_.kept_in.has_value() || stored.encoding->rests_packed();
+  if (stored.encoding) return rests_packed(*stored.encoding);
   return weights::to_torch(stored) == rest_dtype();
 }
 
-/// Whether a packed weight becomes plain numbers where it is converted. Of those that are to be kept
-/// in a type of few bits only what is plain in the file is rounded to it.
+/// Whether a packed weight becomes plain numbers where it is converted.
 bool Contents::is_converted(const quant::Packed& packed) const {
   if (packed.encoding == &quant::joined()) return true;
-  return !options_.kept_in && !packed.encoding->rests_packed();
+  return !rests_packed(*packed.encoding);
 }
 
 std::int64_t Contents::converted_bytes_of(const weights::Stored& stored) const {
-  const bool packed = stored.encoding && stored.encoding != &quant::joined() &&
-                      (options_.kept_in || stored.encoding->rests_packed());
+  const bool packed =
+      stored.encoding && stored.encoding != &quant::joined() && rests_packed(*stored.encoding);
   if (!packed) return dense_bytes(stored, rest_dtype());
   std::int64_t bytes = 0;
   for (const auto& tensor : weights::tensors_of(stored))
@@ -93,6 +101,7 @@ Contents::Contents(weights::Manifest& manifest, const weights::Checkpoint& check
     }
     block.weights = lay_out(tensors, follows);
     block.all = block.weights;
+    find_parts(block);
     if (!options_.channels_last || options_.kept_in) continue;
     const auto& items = block.weights.items;
     for (std::size_t i = 0; i < items.size(); ++i) {
@@ -102,6 +111,71 @@ Contents::Contents(weights::Manifest& manifest, const weights::Checkpoint& check
     }
   }
   manifest_.compute_with(arithmetic());
+}
+
+/// Fills part_bytes and part_of.
+void Contents::find_parts(Block& block) {
+  constexpr std::int64_t tiny = 512, small = 48;  // shares of the block
+  constexpr std::int64_t granule = 512;           // of device allocators
+  // What a tensor takes apart from the others: the room before it, too, where it begins oddly.
+  std::vector<std::int64_t> bytes(block.weights.items.size());
+  for (const auto& item : block.weights.items)
+    bytes[item.index] = align_up(item.stored.size_bytes, stretch_alignment) +
+                        (item.slot_offset % stretch_alignment == 0 ? 0 : stretch_alignment);
+  block.part_of.assign(bytes.size(), 0);
+  const auto total = std::accumulate(bytes.begin(), bytes.end(), std::int64_t{0});
+  if (total == 0) return;
+  int open = -1;  // the part that small weights go to
+  std::size_t first = 0;
+  auto& parts = block.part_bytes;
+  parts.assign(1, 0);
+  for (const auto& [weight, stored] : block.stored) {
+    const auto end = first + weights::tensors_of(stored).size();
+    std::int64_t own = 0;
+    for (auto i = first; i < end; ++i) own += bytes[i];
+    int part = 0;
+    if (own * small >= total) {
+      part = static_cast<int>(parts.size());
+      parts.push_back(0);
+    } else if (own * tiny >= total) {
+      if (open < 0) {
+        open = static_cast<int>(parts.size());
+        parts.push_back(0);
+      }
+      part = open;
+    }
+    parts[part] += own;
+    if (part == open && parts[part] * small >= total) open = -1;
+    for (auto i = first; i < end; ++i) block.part_of[i] = part;
+    first = end;
+  }
+  if (parts.front() == 0) {
+    parts.erase(parts.begin());
+    for (int& part : block.part_of) --part;
+  }
+  for (auto& part : parts) part = align_up(part, granule);
+}
+
+SplitBlock Contents::split(int block, std::uint64_t rests) const {
+  const auto& whole = blocks_[block];
+  std::vector<bool> resting, streamed;
+  for (int part : whole.part_of) {
+    resting.push_back(rests >> part & 1);
+    streamed.push_back(!resting.back());
+  }
+  SplitBlock split{part_of(whole.weights, resting), part_of(whole.weights, streamed), {}, {}, {}};
+  split.with_loras = joined(split.streams.layout, whole.loras);
+  const auto images = [&](const PartLayout& part) {
+    std::vector<int> items;
+    for (std::size_t i = 0; i < part.items.size(); ++i)
+      if (std::find(whole.channels_last.begin(), whole.channels_last.end(), part.items[i]) !=
+          whole.channels_last.end())
+        items.push_back(static_cast<int>(i));
+    return items;
+  };
+  split.resting_images = images(split.rests);
+  split.streamed_images = images(split.streams);
+  return split;
 }
 
 BlockValues Contents::values(int block, const std::vector<at::Tensor>& tensors) const {
@@ -185,7 +259,8 @@ BlockValues Contents::converted(BlockValues values) const {
       if (format) slot.value = slot.value.contiguous(*format);
       slot.packed = nullptr;
     } else if (!slot.packed && slot.value.scalar_type() != rest_dtype()) {
-      slot.value = slot.value.to(rest_dtype(), false, false, format);
+      slot.value = format ? slot.value.to(rest_dtype(), false, false, format)
+                          : quant::numbers_in(slot.value, rest_dtype());
     }
   }
   return values;

@@ -34,6 +34,15 @@ struct SlotValue {
 };
 using BlockValues = std::vector<SlotValue>;
 
+/// A block of which some weights rest on the compute device while the others stream. Items and
+/// tensors of either layout are in the order of the block's.
+struct SplitBlock {
+  PartLayout rests, streams;
+  Layout with_loras;  // streams, and behind it what LoRAs add: what a ring holds
+  // items of `rests` and of `with_loras` to be laid out as channels-last in their place
+  std::vector<int> resting_images, streamed_images;
+};
+
 /// What the blocks of a model consist of: which stretches of which files, how they lie together in
 /// memory, and what the model's slots hold once they are there. A block's own weights and what
 /// LoRAs add to it are laid out apart, as a LoRA comes and goes while the weights stay. Touches no
@@ -45,8 +54,9 @@ class Contents {
     at::ScalarType dtype = at::kFloat;  // that the model computes in
     // What its plain numbers are rounded to, and rest as once they are converted; nothing: `dtype`.
     std::optional<at::ScalarType> kept_in;
-    bool fast_products = false;  // see weights::Arithmetic
-    bool channels_last = false;  // 4-D weights are wanted laid out so
+    bool fast_products = false;     // see weights::Arithmetic
+    bool channels_last = false;     // 4-D weights are wanted laid out so
+    at::Device compute = at::kCPU;  // where the layers compute: some weights stay packed by that
   };
   /// Error(MissingWeight) or Error(Shape) naming every fault when the file lacks something the
   /// manifest declares.
@@ -76,6 +86,12 @@ class Contents {
   /// channels-last where they lie: convolutions that are stored in the dtype that the model
   /// computes in.
   const std::vector<int>& channels_last(int block) const { return blocks_[block].channels_last; }
+  /// The smallest things of a block that are placed: its larger weights one by one, others some
+  /// together so that each is 1/48 of the block or more, and as the first what is tiny. Bytes as a
+  /// device holds them; at most 64.
+  const std::vector<std::int64_t>& parts(int block) const { return blocks_[block].part_bytes; }
+  /// The block with the parts of these bits resting.
+  SplitBlock split(int block, std::uint64_t rests) const;
   /// Whether some of the block's weights are other than what converted() makes of them.
   bool needs_conversion(int block) const { return blocks_[block].needs_conversion; }
   /// Bytes of the block's weights once they are converted.
@@ -107,9 +123,13 @@ class Contents {
     Layout weights, loras, all;
     std::vector<LoraPart> adapters;  // in the order of loras_of()
     std::vector<int> channels_last;
+    std::vector<std::int64_t> part_bytes;
+    std::vector<int> part_of;  // by index of a tensor of `weights`
     bool needs_conversion = false;
     std::int64_t converted_bytes = 0;
   };
+  bool rests_packed(const quant::Encoding& encoding) const;
+  static void find_parts(Block& block);
   bool is_as_computed(const weights::Stored& stored) const;
   bool is_converted(const quant::Packed& packed) const;
   at::ScalarType rest_dtype() const { return options_.kept_in.value_or(options_.dtype); }

@@ -1,6 +1,9 @@
 #include "distorch/streaming/described_model.h"
 
 #include <algorithm>
+#include <numeric>
+
+#include "distorch/base/align.h"
 
 namespace distorch::streaming {
 
@@ -27,6 +30,18 @@ std::vector<double> slowness(const placement::System& system, at::ScalarType dty
 
 }  // namespace
 
+void describe_bytes(const StreamedModel& model, int number, placement::Block& block) {
+  // In place in the mapping a block costs the CPU no memory of its own, but its pages must stay.
+  block.bytes = std::max(model.file_bytes(number), model.resident_bytes(number));
+  const auto& contents = model.contents();
+  if (model.options().compute == "cpu" || contents.parts(number).size() < 2) return;
+  constexpr std::int64_t granule = 512;
+  block.parts = contents.parts(number);
+  block.bytes = std::max(block.bytes,
+                         std::accumulate(block.parts.begin(), block.parts.end(),
+                                         align_up(contents.loras_of(number).slot_bytes, granule)));
+}
+
 placement::Model describe(const StreamedModel& model, const placement::System& system,
                           const Profile& profile, const Machine& machine) {
   placement::Model described;
@@ -38,11 +53,11 @@ placement::Model describe(const StreamedModel& model, const placement::System& s
     block.name = const_cast<StreamedModel&>(model).manifest().blocks()[i];
     block.type = block.name.substr(0, block.name.find('.'));
     auto index = static_cast<int>(i);
-    // In place in the mapping a block costs the CPU no memory of its own, but its pages must stay.
-    block.bytes = std::max(model.file_bytes(index), model.resident_bytes(index));
+    describe_bytes(model, index, block);
     double seconds = i < profile.seconds.size() ? profile.seconds[i] : 0;
     for (double r : ratio) block.seconds.push_back(r < 0 ? -1 : seconds * r);
     if (i < profile.unpack_s.size()) block.unpack_s = profile.unpack_s[i];
+    block.restart_s = std::min(block.unpack_s, profile.restart_s);
     if (i < profile.activation_bytes.size()) block.activation_bytes = profile.activation_bytes[i];
     block.pinned = block.bytes == 0;
     described.blocks.push_back(std::move(block));

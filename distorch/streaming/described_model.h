@@ -6,6 +6,9 @@
 
 namespace distorch::streaming {
 
+/// Fills the block's bytes and, where it computes on an accelerator, what of it can be placed apart.
+void describe_bytes(const StreamedModel& model, int number, placement::Block& block);
+
 /// A model as planners see it, with the block times of `profile` (of one run on the system's
 /// compute device); on other accelerators in proportion to their speed.
 placement::Model describe(const StreamedModel& model, const placement::System& system,

@@ -24,18 +24,6 @@ using placement::DeviceKind;
 
 namespace {
 
-/// An exception leaves the model unloaded.
-std::int64_t shrink(StreamedModel& model, std::int64_t bytes) {
-  try {
-    const auto freed = model.shrink(bytes);
-    if (freed > 0) engine_watch().shrunk(model, freed);
-    return freed;
-  } catch (...) {
-    engine_watch().unloaded(model);
-    throw;
-  }
-}
-
 /// What an entry of the engine says of its model, which is loaded.
 template <class Entry>
 ModelState state_of(const Entry& entry, const StreamedModel& model) {
@@ -144,6 +132,7 @@ void Engine::add(const std::shared_ptr<StreamedModel>& model, const PlacementReq
   model->make_room = [this, raw](const std::string& device, std::int64_t bytes) {
     return make_room(device, bytes, raw);
   };
+  model->before_step = [this, raw] { follow(*raw); };
 }
 
 std::shared_ptr<Engine::Entry> Engine::find(const StreamedModel& model) const {
@@ -395,15 +384,16 @@ void Engine::accept(const Draft& draft, const placement::System& system,
 void Engine::load(Entry& entry, StreamedModel& model) {
   std::vector<BlockHome> homes;
   for (const auto& home : entry.placement.blocks)
-    homes.push_back({home.how, entry.system.devices[home.device].name});
+    homes.push_back({home.how, entry.system.devices[home.device].name, home.rests});
   std::map<std::string, int> slots;
   for (const auto& ring : entry.placement.rings)
     slots[entry.system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
+  entry.steps_alike = 0;
   bool record = records(entry, entry.profile, model);
-  if (record && !entry.placement.all_resident()) {
+  if (!entry.placement.all_resident() && can_record(entry, model)) {
     placement::Timeline clock(entry.system, entry.plan_model);
-    record = recording_pays(entry.profile.issue_s, clock.report(entry.placement, 0).step_s);
+    record = recording_may_pay(entry.profile.issue_s, clock.report(entry.placement, 0).step_s);
   }
   model.record_steps(record);
 }

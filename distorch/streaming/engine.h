@@ -49,6 +49,8 @@ struct RunNeeds {
 };
 
 /// All models of a process and the memory they may use: plans where weights rest, loads, evicts.
+/// Where a device's budget is what is free there, it is looked at before each step: a neighbour that
+/// takes memory is given way to at once, what one leaves is used after a few steps.
 /// Promises: no device is used beyond its budget; nothing is evicted that is not in the way, and
 /// nothing that is in use; a model that a running prompt has used goes last. For any number of
 /// threads: one model runs while others are planned and loaded.
@@ -135,6 +137,7 @@ class Engine {
     std::uint64_t used = 0;       // when, counted in prepare() calls
     std::weak_ptr<RunToken> run;  // the last prompt that used it
     int uses = 0;                 // Use objects
+    int steps_alike = 0;          // since its share of the device last changed
     std::thread::id user;         // of the thread that made them
     std::int64_t planned_bytes(const std::string& device, bool running) const;
   };
@@ -168,6 +171,7 @@ class Engine {
   placement::Order order() const;
   void describe_needs(const Draft& draft, const RunNeeds& needs) const;
 
+  bool can_record(const Entry& entry, const StreamedModel& model) const;
   bool records(const Entry& entry, const Profile& profile, const StreamedModel& model) const;
   Profile timed(const Entry& entry, const Profile& profile, const StreamedModel& model) const;
   std::vector<Draft> partners_of(const std::vector<Draft>& drafts,
@@ -179,6 +183,9 @@ class Engine {
   void bring(const Draft& draft, const std::vector<Draft>& keep);
   void bring_partner(const Draft& draft, const std::vector<Draft>& keep);
   std::int64_t growth(const Draft& draft) const;
+  void follow(StreamedModel& model);
+  void resettle(Entry& entry, StreamedModel& model) const;
+  std::int64_t shrink(StreamedModel& model, std::int64_t bytes);
   void load(Entry& entry, StreamedModel& model);
   void evict(Entry& entry, const std::string& device);
   bool evict_one(const std::vector<const StreamedModel*>& keep, const std::string& device);

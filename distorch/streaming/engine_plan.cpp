@@ -81,10 +81,14 @@ placement::Order Engine::order() const {
   return options().mode == PlacementMode::Tail ? placement::Order::Tail : placement::Order::Spread;
 }
 
+bool Engine::can_record(const Entry& entry, const StreamedModel& model) const {
+  return entry.many_steps && describe(model.options().compute).kind == "cuda";
+}
+
 bool Engine::records(const Entry& entry, const Profile& profile, const StreamedModel& model) const {
   // Not always: a recording keeps the activations' memory.
   bool pays = recording_pays(profile.issue_s, profile.total_s);
-  return entry.many_steps && pays && describe(model.options().compute).kind == "cuda";
+  return pays && can_record(entry, model);
 }
 
 Profile Engine::timed(const Entry& entry, const Profile& profile,

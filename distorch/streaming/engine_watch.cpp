@@ -23,17 +23,25 @@ EngineWatch& engine_watch() {
 
 std::vector<ModelState::Share> shares_of(const StreamedModel& model) {
   std::vector<ModelState::Share> shares;
+  const auto add = [&](const std::string& device, placement::How how, std::int64_t bytes,
+                       int blocks) {
+    auto share = std::find_if(shares.begin(), shares.end(), [&](const ModelState::Share& other) {
+      return other.device == device && other.how == how;
+    });
+    if (share == shares.end()) share = shares.insert(share, {device, how, 0, 0});
+    share->bytes += bytes;
+    share->blocks += blocks;
+  };
   const auto& homes = model.homes();
   for (std::size_t i = 0; i < homes.size(); ++i) {
     const auto block = static_cast<int>(i);
-    const bool resident = homes[i].how == placement::How::Resident;
-    const auto& device = resident ? model.options().compute : homes[i].device;
-    auto share = std::find_if(shares.begin(), shares.end(), [&](const ModelState::Share& other) {
-      return other.device == device && other.how == homes[i].how;
-    });
-    if (share == shares.end()) share = shares.insert(share, {device, homes[i].how, 0, 0});
-    share->bytes += resident ? model.resident_bytes(block) : model.file_bytes(block);
-    ++share->blocks;
+    if (homes[i].how == placement::How::Resident) {
+      add(model.options().compute, homes[i].how, model.resident_bytes(block), 1);
+      continue;
+    }
+    const auto resting = std::min(model.file_bytes(block), model.resting_bytes(block));
+    add(homes[i].device, homes[i].how, model.file_bytes(block) - resting, 1);
+    if (homes[i].rests) add(model.options().compute, placement::How::Resident, resting, 0);
   }
   return shares;
 }

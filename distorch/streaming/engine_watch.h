@@ -21,7 +21,7 @@ struct ModelState {
     std::string device;
     placement::How how = placement::How::Resident;
     std::int64_t bytes = 0;
-    int blocks = 0;
+    int blocks = 0;  // a streamed one counts there, also where some of it is resident
   };
   std::vector<Share> shares;
   // On the compute device: rings, activations of a run, and all of it with resident weights; what

@@ -75,6 +75,50 @@ Layout lay_out(const std::vector<weights::Stored>& tensors, const std::vector<bo
   return layout;
 }
 
+PartLayout part_of(const Layout& whole, const std::vector<bool>& kept) {
+  // What is left out between two that are kept is copied along where that is quicker than a copy
+  // of its own, and hardly counts.
+  const auto along = std::min<std::int64_t>(std::int64_t{64} << 10, whole.slot_bytes / 4096);
+  PartLayout part;
+  auto& layout = part.layout;
+  std::size_t stretch = 0;
+  std::int64_t moved = 0;  // what an item's offset differs by
+  bool goes_on = false;    // something of this stretch has been kept
+  bool left_out = false;   // something after it has not
+  for (std::size_t i = 0; i < whole.items.size(); ++i) {
+    const auto& item = whole.items[i];
+    while (stretch + 1 < whole.stretches.size() &&
+           item.slot_offset >= whole.stretches[stretch + 1].slot_offset) {
+      ++stretch;
+      goes_on = false;
+    }
+    if (!kept[item.index]) {
+      left_out = true;
+      continue;
+    }
+    const auto& from = whole.stretches[stretch];
+    if (goes_on && left_out) goes_on = item.slot_offset + moved - layout.slot_bytes <= along;
+    if (!goes_on) {
+      const auto beyond = (item.slot_offset - layout.slot_bytes) % stretch_alignment;
+      const auto offset = layout.slot_bytes + (beyond + stretch_alignment) % stretch_alignment;
+      moved = offset - item.slot_offset;
+      layout.stretches.push_back(
+          {from.file, from.file_offset + item.slot_offset - from.slot_offset, offset, 0});
+    }
+    auto& to = layout.stretches.back();
+    part.indices.push_back(item.index);
+    part.items.push_back(static_cast<int>(i));
+    layout.items.push_back(
+        {item.stored, item.slot_offset + moved, static_cast<int>(layout.items.size())});
+    layout.slot_bytes = layout.items.back().slot_offset + item.stored.size_bytes;
+    to.size_bytes = layout.slot_bytes - to.slot_offset;
+    goes_on = true;
+    left_out = false;
+  }
+  for (const auto& copied : layout.stretches) layout.link_bytes += copied.size_bytes;
+  return part;
+}
+
 Layout joined(const Layout& first, const Layout& second) {
   if (second.items.empty()) return first;
   auto both = first;

@@ -15,7 +15,7 @@ inline constexpr std::int64_t stretch_alignment = 256;
 struct Stretch {
   std::shared_ptr<const formats::TensorFile> file;
   std::int64_t file_offset = 0;  // bytes
-  std::int64_t slot_offset = 0;  // bytes, a multiple of 256
+  std::int64_t slot_offset = 0;  // bytes, a multiple of 256 where the block is whole
   std::int64_t size_bytes = 0;
 
   formats::ByteRange range() const {
@@ -46,6 +46,16 @@ Layout lay_out(const std::vector<weights::Stored>& tensors, const std::vector<bo
 
 /// `second` behind `first` in one slot; its items keep their order and come last.
 Layout joined(const Layout& first, const Layout& second);
+
+/// Some of a block's tensors, laid out without the others.
+struct PartLayout {
+  Layout layout;
+  std::vector<int> indices;  // of its tensors in order: which of the whole block's each is
+  std::vector<int> items;    // the same of its items
+};
+/// Those of `whole` whose index is in `kept`. Each is as far from a multiple of 256 as it is there,
+/// since kernels are chosen by alignment too.
+PartLayout part_of(const Layout& whole, const std::vector<bool>& kept);
 
 /// The tensor of an item inside a buffer (uint8) laid out as its Layout says, in the file's dtype.
 at::Tensor view_item(const at::Tensor& buffer, const LaidOutWeight& item);

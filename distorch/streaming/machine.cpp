@@ -104,12 +104,17 @@ placement::System Machine::system(const std::string& compute) const {
   for (const auto& info : devices) {
     placement::Device device{info.name, info.total_bytes, info.total_bytes};
     auto budget = options_.budgets.find(info.name);
-    if (budget != options_.budgets.end())
-      device.budget_bytes = budget->second;
-    else if (info.kind != "sim" && !options_.plan_only)
+    const bool real = info.kind != "sim" && !options_.plan_only;
+    if (budget != options_.budgets.end()) {
+      // An allocator rounds up, and its memory has holes.
+      constexpr std::int64_t lost = 128;
+      const bool rounds = real && info.accelerator;
+      device.budget_bytes = budget->second - (rounds ? budget->second / lost : 0);
+    } else if (real) {
       device.budget_bytes =
           default_budget(info, device::memory_use(device::to_torch(info.name)),
                          options_.foreign.held_bytes ? options_.foreign.held_bytes(info.name) : 0);
+    }
     system.devices.push_back(device);
   }
   system.devices.push_back({"disk", std::int64_t{1} << 50, std::int64_t{1} << 50});

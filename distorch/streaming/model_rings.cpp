@@ -24,11 +24,12 @@ using PageRanges = std::map<std::shared_ptr<const formats::TensorFile>,
                             std::vector<std::pair<std::int64_t, std::int64_t>>>;
 
 /// The pages of files that blocks which stream from RAM lie in.
-PageRanges streamed_pages(const Contents& contents, const std::vector<BlockHome>& homes) {
+PageRanges streamed_pages(const Residence& residence) {
   PageRanges by_file;
+  const auto& homes = residence.homes();
   for (std::size_t block = 0; block < homes.size(); ++block)
     if (homes[block].how == How::Streamed && homes[block].device == "cpu")
-      for (const auto& stretch : contents.all_of(static_cast<int>(block)).stretches)
+      for (const auto& stretch : residence.streamed(static_cast<int>(block)).stretches)
         // Registration works in whole pages.
         by_file[stretch.file].emplace_back(
             align_down(stretch.file_offset, kPageBytes),
@@ -61,7 +62,7 @@ void ModelRings::register_streamed() {
   if (!device::has_streams(compute_)) return;
   auto before = std::exchange(registered_, {});  // kept until what is still needed is taken over
   all_registered_ = true;
-  for (const auto& [file, list] : streamed_pages(contents_, residence_.homes())) {
+  for (const auto& [file, list] : streamed_pages(residence_)) {
     auto bytes = file->mapping()->bytes();
     for (const auto& [begin, end] : list) {
       // The last page of the file counts as a whole one.
@@ -97,9 +98,9 @@ void ModelRings::make() {
   std::map<std::string, std::vector<RingBlock>> by_donor;
   for (int block = 0; block < static_cast<int>(homes.size()); ++block)
     if (homes[block].how == How::Streamed)
-      by_donor[homes[block].device].push_back({block, &contents_.all_of(block),
+      by_donor[homes[block].device].push_back({block, &residence_.streamed(block),
                                                residence_.donor(block),
-                                               contents_.channels_last(block)});
+                                               residence_.streamed_images(block)});
   try {
     for (auto& [donor, blocks] : by_donor) {
       RingOptions ring;
@@ -150,19 +151,20 @@ void ModelRings::clear() {
   all_registered_ = false;
 }
 
-BlockValues ModelRings::values_in(int block, const std::vector<at::Tensor>& tensors) const {
+BlockValues ModelRings::values_in(int block, std::vector<at::Tensor> streamed) const {
+  const auto tensors = residence_.with_resting(block, std::move(streamed));
   auto own = contents_.weights_of(block).items.size();
   return contents_.with_loras(block, contents_.values(block, tensors), tensors.data() + own);
 }
 
 const BlockValues& ModelRings::values_at(int block, const Lease& lease) {
-  const auto& layout = contents_.all_of(block);
+  const auto& layout = residence_.streamed(block);
   if (const auto& places = lease.places(); !places.empty())
     return passing_ = values_in(block, view_items(places, layout));
   auto bytes = lease.bytes();
   auto& values = values_[block][bytes.const_data_ptr()];
   if (values.empty())
-    values = values_in(block, laid_out_items(bytes, layout, contents_.channels_last(block)));
+    values = values_in(block, laid_out_items(bytes, layout, residence_.streamed_images(block)));
   return values;
 }
 

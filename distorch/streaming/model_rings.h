@@ -32,11 +32,13 @@ class ModelRings {
   void drop();
   /// Forgets also what is registered of files.
   void clear();
+  /// Slots of the ring of a donor.
+  int slots_of(const std::string& donor) const;
   /// At most so many slots each from the next make() on; false where no ring has more.
   bool limit_slots(int most);
 
   Ring& of(const std::string& donor) const { return *rings_.at(donor); }
-  /// The values of a block whose bytes lie there: made once for each place.
+  /// The values of a block whose bytes lie there, with what of it rests: made once for each place.
   const BlockValues& values_at(int block, const Lease& lease);
   /// Adapters have changed: values are made anew.
   void forget_values();
@@ -48,9 +50,8 @@ class ModelRings {
 
  private:
   void register_streamed();
-  BlockValues values_in(int block, const std::vector<at::Tensor>& tensors) const;
+  BlockValues values_in(int block, std::vector<at::Tensor> streamed) const;
   std::unique_ptr<Ring> make_that_fits(std::vector<RingBlock> blocks, RingOptions ring);
-  int slots_of(const std::string& donor) const;
 
   const Contents& contents_;
   const Residence& residence_;

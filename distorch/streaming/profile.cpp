@@ -129,6 +129,14 @@ Rig dry_rig(const RigDevice& compute) {
   return rig;
 }
 
+/// What stopping at the wait for a copy and starting anew costs.
+double restart_seconds(const StreamedModel& model, const RigDevice& compute) {
+  constexpr double launches = 5;  // 10 us on an H200
+  return model.options().compute == "cpu" || compute.memory_bytes_per_s <= 0
+             ? 0
+             : launches * compute.launch_s;
+}
+
 /// What a block costs the device beside its own work each time its weights come as the file has
 /// them: work stops at the wait for them and starts anew; the memory's time for the bytes that
 /// arrive is taken from other work; convolutions are laid out (device/channels_last.h); and where
@@ -136,14 +144,13 @@ Rig dry_rig(const RigDevice& compute) {
 double unpack_seconds(const StreamedModel& model, int block, const RigDevice& compute) {
   // A pass over filters one by one does not reach the whole bandwidth.
   constexpr double reached = 0.6;
-  constexpr double launches_to_restart = 5;  // 10 us on an H200
   double seconds = 0;
   auto bandwidth = compute.memory_bytes_per_s;
   if (bandwidth <= 0) return 0;
   const bool accelerator = model.options().compute != "cpu";
   if (accelerator)
-    seconds += launches_to_restart * compute.launch_s +
-               static_cast<double>(model.file_bytes(block)) / bandwidth;
+    seconds +=
+        restart_seconds(model, compute) + static_cast<double>(model.file_bytes(block)) / bandwidth;
   const auto& contents = model.contents();
   const auto& layout = contents.weights_of(block);
   if (model.rests_converted() && contents.needs_conversion(block))
@@ -175,6 +182,7 @@ Profile profile_model(const StreamedModel& model, weights::Manifest& fresh,
   source.profile_.operations = after.operations - before.operations;
   for (std::size_t block = 0; block < model.block_count(); ++block)
     source.profile_.unpack_s.push_back(unpack_seconds(model, static_cast<int>(block), compute));
+  source.profile_.restart_s = restart_seconds(model, compute);
   source.profile_.issue_s = static_cast<double>(source.profile_.operations) * compute.issue_s;
   return std::move(source.profile_);
 }
@@ -189,6 +197,11 @@ Profile host_bound(Profile profile) {
 
 bool recording_pays(double issue_s, double step_s) {
   constexpr double near = 0.2;
+  return issue_s > near * step_s;
+}
+
+bool recording_may_pay(double issue_s, double step_s) {
+  constexpr double near = 0.03;
   return issue_s > near * step_s;
 }
 

@@ -13,6 +13,7 @@ namespace distorch::streaming {
 struct Profile {
   std::vector<double> seconds;   // per block: one run's compute; 0 for blocks that did not run
   std::vector<double> unpack_s;  // per block: see placement::Block
+  double restart_s = 0;          // the same
   std::vector<double> flops;     // per block
   std::vector<std::int64_t> activation_bytes;  // per block: inputs that would cross a link
   std::vector<bool> used;                      // whether the block ran at all
@@ -32,6 +33,8 @@ Profile host_bound(Profile profile);
 /// of SD 1.5 are 1 to 2 % shorter where the host is quick enough, and down to half as long where it
 /// is not. The price is memory: a recording keeps that of the activations.
 bool recording_pays(double issue_s, double step_s);
+/// The same of a step that streams: whether to record it and see (StepRecorder::compare).
+bool recording_may_pay(double issue_s, double step_s);
 
 /// Runs `forward` dry (shapes only) on a simulated device with the speeds of `compute`: nothing is
 /// computed, read or stored, so it takes milliseconds, and where the model's weights rest now does

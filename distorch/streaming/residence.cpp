@@ -42,11 +42,6 @@ void Residence::clear() {
   stale_ = false;
 }
 
-void Residence::offload(int block) {
-  drop(block);
-  homes_[block] = {How::Streamed, "cpu"};
-}
-
 std::int64_t Residence::resident_bytes(int block, bool converted) const {
   // An accelerator's allocator gives multiples of this, for the weights and for what LoRAs add.
   constexpr std::int64_t granule = 512;
@@ -56,13 +51,34 @@ std::int64_t Residence::resident_bytes(int block, bool converted) const {
   return own + align_up(contents_.loras_of(block).slot_bytes, granule);
 }
 
-int Residence::largest_resident() const {
-  int largest = -1;
-  for (int block = 0; block < static_cast<int>(homes_.size()); ++block)
-    if (homes_[block].how == How::Resident && contents_.weights_of(block).link_bytes > 0 &&
-        (largest < 0 || resident_bytes(block, converted_) > resident_bytes(largest, converted_)))
-      largest = block;
-  return largest;
+std::int64_t Residence::resident_bytes(int block, const BlockHome& home) const {
+  if (home.how == How::Resident) return resident_bytes(block, converted_);
+  std::int64_t bytes = 0;
+  const auto& parts = contents_.parts(block);
+  for (std::size_t part = 0; home.rests && part < parts.size(); ++part)
+    bytes += home.rests >> part & 1 ? parts[part] : 0;
+  return bytes;
+}
+
+const Layout& Residence::streamed(int block) const {
+  const auto& split = states_[block].split;
+  return split ? split->with_loras : contents_.all_of(block);
+}
+
+const std::vector<int>& Residence::streamed_images(int block) const {
+  const auto& split = states_[block].split;
+  return split ? split->streamed_images : contents_.channels_last(block);
+}
+
+std::vector<at::Tensor> Residence::with_resting(int block, std::vector<at::Tensor> streamed) const {
+  const auto& state = states_[block];
+  if (!state.split) return streamed;
+  const auto &resting = state.split->rests.indices, &own = state.split->streams.indices;
+  std::vector<at::Tensor> tensors(resting.size() + own.size());
+  for (std::size_t i = 0; i < resting.size(); ++i) tensors[resting[i]] = state.resting_tensors[i];
+  for (std::size_t i = 0; i < own.size(); ++i) tensors[own[i]] = std::move(streamed[i]);
+  for (auto i = own.size(); i < streamed.size(); ++i) tensors.push_back(std::move(streamed[i]));
+  return tensors;
 }
 
 // --- bringing weights
@@ -128,20 +144,35 @@ void Residence::load_on_host(int block) {
   }
 }
 
-/// The weights' bytes have come. Convolutions are laid out where they lie, as a ring does it:
-/// kernels choose by alignment too, and every placement has to give the same bits. Each is laid out
-/// once, also where memory runs out in between and this is called again.
-void Residence::take_weights(int block) {
-  auto& state = states_[block];
-  auto& [buffer, laid_out] = state.weights;
-  const auto& layout = contents_.weights_of(block);
-  const auto& images = contents_.channels_last(block);
+/// Convolutions are laid out where they lie, as a ring does it: kernels choose by alignment too, and
+/// every placement has to give the same bits. Each is laid out once, also where memory runs out in
+/// between and this is called again.
+void Residence::lay_out_images(Coming& coming, const Layout& layout,
+                               const std::vector<int>& images) {
+  auto& [buffer, laid_out] = coming;
   for (; laid_out < images.size(); ++laid_out)
     device::to_channels_last_in_place(view_item(buffer, layout.items[images[laid_out]]),
                                       device::current_stream(buffer.device()));
-  auto values = contents_.values(block, laid_out_items(buffer, layout, images));
+}
+
+/// The weights' bytes have come.
+void Residence::take_weights(int block) {
+  auto& state = states_[block];
+  const auto& layout = contents_.weights_of(block);
+  const auto& images = contents_.channels_last(block);
+  lay_out_images(state.weights, layout, images);
+  auto values = contents_.values(block, laid_out_items(state.weights.buffer, layout, images));
   state.values = is_converted(block) ? contents_.converted(std::move(values)) : std::move(values);
   state.weights = {};
+}
+
+/// The bytes of what rests of a streamed block have come.
+void Residence::take_resting(int block) {
+  auto& state = states_[block];
+  const auto& layout = state.split->rests.layout;
+  lay_out_images(state.resting, layout, state.split->resting_images);
+  state.resting_tensors = laid_out_items(state.resting.buffer, layout, state.split->resting_images);
+  state.resting = {};
 }
 
 /// Everything of a block that rests is there: its slots get it.
@@ -154,10 +185,13 @@ void Residence::settle(int block) {
 
 void Residence::arrived(int block) {
   auto& state = states_[block];
+  if (state.resting.buffer.defined()) {
+    wait_for(number_of(block, Kind::Resting), compute_);
+    take_resting(block);
+  }
   if (!state.weights.buffer.defined() && !state.loras.buffer.defined()) return;
-  auto number = [&](bool lora) { return block + (lora ? static_cast<int>(states_.size()) : 0); };
   if (auto& coming = state.weights.buffer; coming.defined()) {
-    wait_for(number(false), coming.device());
+    wait_for(number_of(block, Kind::Weights), coming.device());
     if (homes_[block].how == How::Streamed) {
       state.donor = std::exchange(coming, at::Tensor());
       return;
@@ -165,7 +199,7 @@ void Residence::arrived(int block) {
     take_weights(block);
   }
   if (auto& coming = state.loras.buffer; coming.defined()) {
-    wait_for(number(true), coming.device());
+    wait_for(number_of(block, Kind::Loras), coming.device());
     state.lora_tensors = view_items(coming, contents_.loras_of(block));
     state.loras = {};
   }
@@ -186,8 +220,10 @@ bool Residence::upload_failed() const {
 /// Loads these blocks, and of others what LoRAs add.
 void Residence::load(const std::vector<int>& blocks, const std::vector<int>& loras, int& current) {
   std::int64_t bytes = 0;
-  for (int block : blocks)
-    if (target_of(block)) bytes += contents_.all_of(block).link_bytes;
+  for (int block : blocks) {
+    if (target_of(block)) bytes += streamed(block).link_bytes;
+    if (const auto& split = states_[block].split) bytes += split->rests.layout.link_bytes;
+  }
   for (int block : loras)
     if (target_of(block)) bytes += contents_.loras_of(block).link_bytes;
   bool in_pieces = bytes >= options_.upload_from_bytes;
@@ -197,14 +233,18 @@ void Residence::load(const std::vector<int>& blocks, const std::vector<int>& lor
     auto& state = states_[block];
     auto target = target_of(block);
     bool wait = true;
+    if (const auto& split = state.split; split && with_weights) {
+      state.resting.buffer =
+          bring(number_of(block, Kind::Resting), split->rests.layout, compute_, in_pieces);
+      wait = !in_pieces || target;
+    }
     if (target && !rests(block)) {
-      state.weights.buffer = bring(block, contents_.all_of(block), *target, in_pieces);
+      state.weights.buffer = bring(block, streamed(block), *target, in_pieces);
     } else if (target) {
       if (with_weights)
         state.weights.buffer = bring(block, contents_.weights_of(block), *target, in_pieces);
       if (const auto& added = contents_.loras_of(block); added.slot_bytes > 0)
-        state.loras.buffer =
-            bring(block + static_cast<int>(states_.size()), added, *target, in_pieces);
+        state.loras.buffer = bring(number_of(block, Kind::Loras), added, *target, in_pieces);
       wait = !in_pieces || is_converted(block) || *target != compute_;
       if (!state.weights.buffer.defined() && !state.loras.buffer.defined()) settle(block);
     } else if (rests(block)) {
@@ -241,6 +281,7 @@ void Residence::move(const std::vector<BlockHome>& homes, bool converted, int& c
     if (!same) {
       drop(block);
       changed.push_back(block);
+      if (homes[block].rests) states_[block].split = contents_.split(block, homes[block].rests);
     } else if (rests(block) && !states_[block].has_loras) {
       loras.push_back(block);
     }
@@ -258,7 +299,11 @@ void Residence::loras_changed(const std::vector<int>& blocks) {
   stale_ = true;
   for (int block : blocks) {
     drop_loras(block);
-    if (!rests(block)) states_[block].donor = at::Tensor();
+    if (rests(block)) continue;
+    auto& state = states_[block];
+    state.donor = at::Tensor();
+    if (auto& split = state.split)
+      split->with_loras = joined(split->streams.layout, contents_.loras_of(block));
   }
 }
 
@@ -287,6 +332,8 @@ std::int64_t Residence::held_bytes(const std::string& name) const {
     add(state.donor);
     add(state.weights.buffer);
     add(state.loras.buffer);
+    add(state.resting.buffer);
+    for (const auto& tensor : state.resting_tensors) add(tensor);
     // What is used in place in a file's mapping is nobody's memory.
     if (!device.is_cpu())
       for (const auto& tensor : state.lora_tensors) add(tensor);

@@ -15,10 +15,12 @@ namespace distorch::streaming {
 
 /// Where the weights of one block rest and how they reach their compute. `device`: the compute
 /// device (Resident), "cpu" (the file's mapping: RAM), "disk" (the file, not kept in RAM) or
-/// another accelerator.
+/// another accelerator. Of a streamed block the parts of `rests` (bits, Contents::parts()) stay on the
+/// compute device, which is an accelerator then.
 struct BlockHome {
   placement::How how = placement::How::Resident;
   std::string device;
+  std::uint64_t rests = 0;
   bool operator==(const BlockHome&) const = default;
 };
 
@@ -40,6 +42,7 @@ class Residence {
   /// block at work, for messages. After an exception clear() is to be called.
   void move(const std::vector<BlockHome>& homes, bool converted, int& current);
   bool empty() const { return homes_.empty(); }
+  const std::string& compute() const { return options_.compute; }
   /// The layouts of these blocks' LoRAs have changed: what was brought for them is let go, and
   /// move() is wanted before the next use, which brings what they are now.
   void loras_changed(const std::vector<int>& blocks);
@@ -58,16 +61,20 @@ class Residence {
   void finish();
   /// Whether blocks that are on their way will never arrive: clear() is to be called.
   bool upload_failed() const;
+  /// What of a block that streams does so, with what LoRAs add, and which items of that are
+  /// convolutions to be laid out as channels-last.
+  const Layout& streamed(int block) const;
+  const std::vector<int>& streamed_images(int block) const;
+  /// The tensors of all its weights from those of streamed(): with what rests, once it has arrived.
+  std::vector<at::Tensor> with_resting(int block, std::vector<at::Tensor> streamed) const;
   /// What the slots of a resident block or of one on a donor hold; arrived() before that.
   const BlockValues& values(int block) const { return states_[block].values; }
   /// The bytes of a block that streams from a donor accelerator (uint8).
   const at::Tensor& donor(int block) const { return states_[block].donor; }
-  /// From now on the block streams from RAM; frees what it held.
-  void offload(int block);
-  /// -1 where none is resident that has weights.
-  int largest_resident() const;
   /// Bytes of a block on the compute device when it is resident.
   std::int64_t resident_bytes(int block, bool converted) const;
+  /// Bytes of a block on the compute device under a home.
+  std::int64_t resident_bytes(int block, const BlockHome& home) const;
   /// Bytes held on a device.
   std::int64_t held_bytes(const std::string& device) const;
 
@@ -79,12 +86,19 @@ class Residence {
   };
   struct State {
     at::Tensor donor;  // uint8 on a donor device, of a block that streams from there
-    Coming weights, loras;
-    std::vector<at::Tensor> lora_tensors;  // of loras_of()
-    BlockValues values;                    // of resident blocks and those on a donor
-    bool has_loras = false;                // as loras_of() says
+    Coming weights, loras, resting;
+    std::vector<at::Tensor> lora_tensors;     // of loras_of()
+    std::optional<SplitBlock> split;          // of one that rests in part
+    std::vector<at::Tensor> resting_tensors;  // of its part that does
+    BlockValues values;                       // of resident blocks and those on a donor
+    bool has_loras = false;                   // as loras_of() says
   };
   bool is_converted(int block) const { return converted_ && contents_.needs_conversion(block); }
+  /// What uploads know its bytes by.
+  enum class Kind { Weights, Loras, Resting };
+  int number_of(int block, Kind kind) const {
+    return block + static_cast<int>(kind) * static_cast<int>(states_.size());
+  }
   bool rests(int block) const { return homes_[block].how != placement::How::Streamed; }
   std::optional<at::Device> target_of(int block) const;
   Upload& upload_to(at::Device device);
@@ -93,7 +107,9 @@ class Residence {
   void load(const std::vector<int>& blocks, const std::vector<int>& loras, int& current);
   void load_on_host(int block);
   void settle(int block);
+  static void lay_out_images(Coming& coming, const Layout& layout, const std::vector<int>& images);
   void take_weights(int block);
+  void take_resting(int block);
   void drop(int block);
   void drop_loras(int block);
 

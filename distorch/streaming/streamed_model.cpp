@@ -13,7 +13,9 @@
 #include "distorch/device/recording.h"
 #include "distorch/device/retry.h"
 #include "distorch/device/streams.h"
+#include "distorch/streaming/shift.h"
 #include "distorch/streaming/trace.h"
+#include "distorch/weights/padding.h"
 
 namespace distorch::streaming {
 
@@ -23,7 +25,7 @@ using weights::Tensors;
 
 StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint checkpoint,
                              StreamedOptions options)
-    : checkpoint_(std::move(checkpoint)),
+    : checkpoint_(weights::without_padding(manifest, std::move(checkpoint))),
       options_(std::move(options)),
       compute_(device::to_torch(options_.compute)),
       contents_(manifest, checkpoint_,
@@ -31,7 +33,8 @@ StreamedModel::StreamedModel(weights::Manifest& manifest, weights::Checkpoint ch
                  .dtype = options_.dtype,
                  .kept_in = options_.kept_in,
                  .fast_products = options_.fast_products,
-                 .channels_last = options_.channels_last}),
+                 .channels_last = options_.channels_last,
+                 .compute = compute_}),
       residence_(contents_,
                  {.compute = options_.compute, .upload_from_bytes = options_.upload_from_bytes}),
       rings_(contents_, residence_,
@@ -90,6 +93,7 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
     return;
   const auto wanted = homes;  // may be our own
   drop_recordings();
+  recorder_.forget();
   drop_leases();
   rings_.drop();
   rings_.set_slots(std::map(slots));
@@ -112,7 +116,7 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
 }
 
 /// Where not even the smallest ring finds room beside the resident weights (an allocator's memory
-/// has holes that no plan knows of), these make way, largest first.
+/// has holes that no plan knows of), these make way.
 void StreamedModel::make_rings_fit() {
   for (;;) {
     try {
@@ -120,11 +124,12 @@ void StreamedModel::make_rings_fit() {
     } catch (const std::exception& error) {
       if (!device::is_out_of_memory(error)) throw;
       residence_.finish();
-      int largest = residence_.largest_resident();
-      if (largest < 0) throw;
-      residence_.offload(largest);
-      log::info("{}: {} makes way for the streaming ring", options_.name,
-                manifest().blocks()[largest]);
+      std::int64_t most = 1;
+      for (int block = 0; block < static_cast<int>(block_count()); ++block)
+        if (homes()[block].how == How::Streamed)
+          most = std::max(most, residence_.streamed(block).slot_bytes);
+      if (!offload(most)) throw;
+      log::info("{}: weights make way for the streaming ring", options_.name);
       device::empty_cache(compute_);
     }
   }
@@ -138,16 +143,55 @@ void StreamedModel::unload() {
   began_with_ = -1;
 }
 
-/// Takes resident blocks out until no more than `bytes` are held on the compute device with the
-/// ring that will be needed: the largest first, as that ring has slots of its size.
-void StreamedModel::offload_down_to(std::int64_t bytes) {
-  int largest = residence_.largest_resident();
-  if (largest < 0) return;
-  bytes -= options_.slots * contents_.all_of(largest).slot_bytes;
-  while (largest >= 0 && residence_.held_bytes(options_.compute) > bytes) {
-    residence_.offload(largest);
-    largest = residence_.largest_resident();
+/// Weights that rest on the compute device stream from now on, so that `bytes` come free with the
+/// ring that will be needed. False where none rests. No ring may be there.
+bool StreamedModel::offload(std::int64_t bytes) {
+  Shift shift(contents_, residence_, rings_);
+  if (!shift.free(bytes)) return false;
+  move(shift.homes());
+  return true;
+}
+
+/// Where there is no room to bring what is to stay of blocks that move, they stream as a whole.
+void StreamedModel::move(std::vector<BlockHome> homes) {
+  const auto before = residence_.homes();
+  int block = 0;
+  try {
+    residence_.move(homes, residence_.converted(), block);
+  } catch (const std::exception& error) {
+    if (!device::is_out_of_memory(error)) throw;
+    for (std::size_t i = 0; i < homes.size(); ++i) {
+      if (homes[i] == before[i]) continue;
+      const bool streams = homes[i].how == How::Streamed;
+      homes[i] = {How::Streamed, streams ? homes[i].device : std::string("cpu")};
+    }
+    residence_.move(homes, residence_.converted(), block);
   }
+}
+
+std::int64_t StreamedModel::grow(std::int64_t bytes) {
+  if (!loaded()) return 0;
+  Shift shift(contents_, residence_, rings_);
+  if (compute_.is_cpu() || !shift.take(bytes)) return 0;
+  const auto before = device_bytes(options_.compute);
+  try {
+    drop_recordings();
+    drop_leases();
+    residence_.finish();
+    rings_.drop();
+    move(shift.homes());
+    make_rings_fit();
+  } catch (const std::exception& error) {
+    const bool memory = device::is_out_of_memory(error);
+    unload();
+    if (!memory) throw;
+    throw Error(ErrorKind::OutOfMemory, options_.compute,
+                fmt::format("{} finds no room for the streaming ring", options_.name));
+  }
+  const auto taken = device_bytes(options_.compute) - before;
+  log::info("{}: {} more of weights rest on {}", options_.name,
+            human_bytes(static_cast<double>(taken)), options_.compute);
+  return taken;
 }
 
 std::int64_t StreamedModel::shrink(std::int64_t bytes) {
@@ -160,10 +204,12 @@ std::int64_t StreamedModel::shrink(std::int64_t bytes) {
     drop_leases();
     residence_.finish();
     if (rings_.limit_slots(comfortable_slots)) rings_.make();
-    if (freed() < bytes && residence_.largest_resident() >= 0) {
+    // What comes free is counted as planners count; where that was too little, once more.
+    for (auto missing = bytes - freed(); missing > 0; missing = bytes - freed()) {
       rings_.drop();
-      offload_down_to(before - bytes);
+      const bool any = offload(missing);
       make_rings_fit();
+      if (!any) break;
     }
     if (freed() <= 0 && rings_.limit_slots(1)) rings_.make();
   } catch (const std::exception& error) {
@@ -204,6 +250,7 @@ Tensors StreamedModel::run_resident(int block, const Tensors& inputs, const Body
 
 Tensors StreamedModel::run_streamed(int block, const Tensors& inputs, const Body& body) {
   auto& lease = leases_[block];
+  wait_for_weights([&] { residence_.arrived(block); });  // what of it rests
   // Again at each replay, where the recorded operations read from the place of the first time.
   device::aside([this, block, &lease, recorded = std::make_shared<std::int64_t>(-1)] {
     throw_if_interrupted();
@@ -257,8 +304,8 @@ Tensors StreamedModel::run_on_donor(int block, const Tensors& inputs, const Body
 /// runs, for the message; -1: what lies between blocks.
 void StreamedModel::with_room(int block, const std::function<void()>& action) {
   constexpr int attempts = 8;
-  auto wanted = std::int64_t{64} << 20;
-  if (block >= 0) wanted = std::max(wanted, resident_bytes(block));
+  // A little at first, twice as much each time: weights that go are missed.
+  constexpr auto wanted = std::int64_t{64} << 20;
   for (int attempt = 0;; ++attempt) {
     try {
       // Making room in the middle of a block would take its weights from under it.
@@ -323,6 +370,7 @@ void StreamedModel::drop_leases() {
 
 at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
                                const StepRecorder::Forward& forward, const std::string& variant) {
+  if (before_step) before_step();
   at::Tensor result;
   with_room(-1, [&] {
     // A profile wants to see the blocks.
@@ -331,6 +379,8 @@ at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
       return;
     }
     if (began_with_ >= 0) wait_for_weights([&] { residence_.finish(); });
+    recorder_.compare(std::any_of(homes().begin(), homes().end(),
+                                  [](const BlockHome& home) { return home.how == How::Streamed; }));
     try {
       result = recorder_.run(
           inputs,

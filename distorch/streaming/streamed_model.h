@@ -52,6 +52,11 @@ class StreamedModel final : public weights::WeightSource {
     return residence_.resident_bytes(block, rests_converted_);
   }
 
+  /// Bytes of a block that rest on the compute device while it is loaded as it is.
+  std::int64_t resting_bytes(int block) const {
+    return residence_.resident_bytes(block, homes()[block]);
+  }
+
   /// Whether resident blocks are converted once to what the model computes in, from the next load()
   /// on; else they rest as the file has them and layers convert them at each use. Memory against
   /// time: the planner's choice.
@@ -79,9 +84,17 @@ class StreamedModel final : public weights::WeightSource {
   /// Frees everything it holds on any device. The next run() needs a load() before.
   void unload();
   /// Makes room on the compute device until `bytes` are freed or nothing is left: first ring slots
-  /// beyond two, then resident blocks become streamed ones, largest first, at last one slot must
-  /// do. Returns the bytes freed. An exception leaves the model unloaded.
+  /// beyond two, then weights that rest stream from now on, a little of every block, at last one
+  /// slot must do. Returns the bytes freed. An exception leaves the model unloaded.
   std::int64_t shrink(std::int64_t bytes);
+
+  /// The opposite: weights that stream rest from now on, as many as `bytes` have room for with the
+  /// smaller ring, of the blocks that stream most. Returns the bytes taken; as before where the
+  /// device gives less. An exception leaves the model unloaded.
+  std::int64_t grow(std::int64_t bytes);
+
+  /// Called before each step().
+  std::function<void()> before_step;
 
   /// Called when a block runs out of memory: frees something elsewhere and returns true, or false
   /// to give up.
@@ -110,7 +123,8 @@ class StreamedModel final : public weights::WeightSource {
   bool can_record() const;
   void drop_leases();
   void make_rings_fit();
-  void offload_down_to(std::int64_t bytes);
+  bool offload(std::int64_t bytes);
+  void move(std::vector<BlockHome> homes);
   void wait_for_weights(const std::function<void()>& wait);
   void with_room(int block, const std::function<void()>& action);
   weights::Tensors run_resident(int block, const weights::Tensors& inputs,

@@ -101,15 +101,29 @@ Stored rows_of(const Stored& stored, std::int64_t first_row, std::int64_t rows) 
   return part;
 }
 
+/// Error(Format) where rows of a weight cannot be cut out of its bytes.
+void check_goes_by_rows(const std::string& path, const std::string& name, const Stored& stored) {
+  const auto& own = stored.value_shape;
+  if (stored.encoding && !own.empty() &&
+      (own[0] != stored.shape[0] || (own.size() == 1 && stored.shape.size() > 1)))
+    throw Error(ErrorKind::Format, path,
+                fmt::format("'{}' is made of rows of a weight whose blocks go across rows", name));
+}
+
 /// The pieces of a joined weight in which some rows of it lie, at least one.
-std::vector<Stored> joined_rows(const Stored& stored, std::int64_t first_row, std::int64_t rows) {
+std::vector<Stored> joined_rows(const std::string& path, const std::string& name,
+                                const Stored& stored, std::int64_t first_row, std::int64_t rows) {
   std::vector<Stored> pieces;
   std::int64_t begin = 0;
   for (const auto& piece : stored.parts) {
-    auto from = std::max(first_row, begin);
-    auto to = std::min(first_row + rows, begin + piece.shape[0]);
-    if (from < to) pieces.push_back(rows_of(piece, from - begin, to - from));
-    begin += piece.shape[0];
+    const auto end = begin + piece.shape[0];
+    const auto from = std::max(first_row, begin), to = std::min(first_row + rows, end);
+    if (from < to && to - from < piece.shape[0]) check_goes_by_rows(path, name, piece);
+    if (from < to && to - from == piece.shape[0])
+      pieces.push_back(piece);
+    else if (from < to)
+      pieces.push_back(rows_of(piece, from - begin, to - from));
+    begin = end;
   }
   if (pieces.empty()) pieces.push_back(rows_of(stored.parts[0], 0, 0));
   return pieces;
@@ -123,13 +137,9 @@ void Checkpoint::add_rows(const std::string& name, const Stored& stored, std::in
     throw Error(ErrorKind::Shape, path_,
                 fmt::format("'{}' wants rows {} to {} of a tensor of shape [{}]", name, first_row,
                             first_row + rows, fmt::join(stored.shape, ", ")));
-  if (stored.encoding == &quant::joined())
-    return add_joined(name, joined_rows(stored, first_row, rows));
-  const auto& own = stored.value_shape;
-  if (stored.encoding && !own.empty() &&
-      (own[0] != stored.shape[0] || (own.size() == 1 && stored.shape.size() > 1)))
-    throw Error(ErrorKind::Format, path_,
-                fmt::format("'{}' is made of rows of a weight whose blocks go across rows", name));
+  if (quant::is_joined(stored.encoding))
+    return add_joined(name, joined_rows(path_, name, stored, first_row, rows));
+  check_goes_by_rows(path_, name, stored);
   add(name, rows_of(stored, first_row, rows));
 }
 
@@ -137,13 +147,12 @@ void Checkpoint::add_joined(const std::string& name, const std::vector<Stored>& 
   auto whole = pieces.at(0);
   const auto& first = pieces[0].shape;
   std::int64_t rows = 0;
-  whole.encoding = &quant::joined();
+  std::vector<quant::PieceForm> forms;
+  whole.value_shape.clear();
   whole.parts = pieces;
   whole.size_bytes = 0;
   for (const auto& piece : pieces) {
-    if (piece.encoding)
-      throw Error(ErrorKind::Format, path_,
-                  fmt::format("'{}' is made of packed weights, which cannot be joined", name));
+    forms.push_back({piece.encoding, piece.shape, piece.parts.size()});
     const auto& like = piece.shape;
     if (like.empty() || like.size() != first.size() ||
         !std::equal(like.begin() + 1, like.end(), first.begin() + 1))
@@ -154,6 +163,7 @@ void Checkpoint::add_joined(const std::string& name, const std::vector<Stored>& 
     whole.size_bytes += piece.size_bytes;
   }
   whole.shape[0] = rows;
+  whole.encoding = &quant::joined(forms);
   add(name, whole);
 }
 
@@ -171,10 +181,8 @@ void Checkpoint::refresh_files() const {
     if (stored.file && stored.file.get() != last) stored.file->mapping()->refresh();
     if (stored.file) last = stored.file.get();
   };
-  for (const auto& [name, stored] : tensors_) {
-    refresh(stored);
-    for (const auto& part : stored.parts) refresh(part);
-  }
+  for (const auto& [name, stored] : tensors_)
+    for (const auto& tensor : tensors_of(stored)) refresh(tensor);
 }
 
 std::int64_t Checkpoint::size_bytes() const {
@@ -216,24 +224,33 @@ at::ScalarType to_torch(const Stored& stored) {
 }
 
 std::vector<Stored> tensors_of(const Stored& stored) {
-  if (stored.encoding == &quant::joined()) return stored.parts;
+  std::vector<Stored> tensors;
+  if (quant::is_joined(stored.encoding)) {
+    for (const auto& piece : stored.parts)
+      for (auto& tensor : tensors_of(piece)) tensors.push_back(std::move(tensor));
+    return tensors;
+  }
   auto own = stored;
   own.encoding = nullptr;
   own.parts.clear();
   if (!own.value_shape.empty()) own.shape = std::move(own.value_shape);
   own.value_shape.clear();
-  std::vector<Stored> tensors{std::move(own)};
+  tensors.push_back(std::move(own));
   for (const auto& part : stored.parts)
     if (part.file) tensors.push_back(part);
   return tensors;
 }
 
 quant::Packed packed_from(const Stored& stored, const at::Tensor* tensors) {
-  quant::Packed packed{stored.encoding, *tensors++, {}, stored.shape};
-  if (stored.encoding == &quant::joined()) {
-    packed.parts.assign(tensors, tensors + (stored.parts.size() - 1));
-    return packed;
+  if (quant::is_joined(stored.encoding)) {
+    std::vector<quant::Packed> pieces;
+    for (const auto& piece : stored.parts) {
+      pieces.push_back(packed_from(piece, tensors));
+      tensors += tensors_of(piece).size();
+    }
+    return quant::join(pieces);
   }
+  quant::Packed packed{stored.encoding, *tensors++, {}, stored.shape};
   for (const auto& part : stored.parts)
     packed.parts.push_back(part.file ? *tensors++ : at::Tensor());
   return packed;

@@ -25,7 +25,7 @@ struct Stored {
   std::int64_t offset_bytes = 0;  // absolute in the file
   std::int64_t size_bytes = 0;
   const quant::Encoding* encoding = nullptr;  // null: plain numbers of `dtype`
-  // What Encoding::companions() names, in that order; without a file where it is absent.
+  // Encoding::companions() in that order, without a file where absent; of a joined weight its pieces.
   std::vector<Stored> parts;
 
   formats::ByteRange range() const {
@@ -58,8 +58,8 @@ class Checkpoint {
   void add(const std::string& name, const Stored& stored);
   void add_rows(const std::string& name, const Stored& stored, std::int64_t first_row,
                 std::int64_t rows);
-  /// Adds a weight whose rows are those of several tensors in order (quant/joined.h): nothing is
-  /// copied. Error(Format) where a piece is packed, Error(Shape) where their rows are unequal.
+  /// Adds a weight whose rows are those of several tensors in order (quant/joined.h), which may be
+  /// packed, each in its own way: nothing is copied. Error(Shape) where their rows are unequal.
   void add_joined(const std::string& name, const std::vector<Stored>& pieces);
   /// Renames one tensor if it is there.
   void rename(const std::string& from, const std::string& to);

@@ -2,9 +2,19 @@
 
 #include "distorch/base/error.h"
 #include "distorch/quant/fp8.h"
+#include "distorch/quant/fp8_operators.h"
 #include "distorch/quant/joined.h"
 
 namespace distorch::weights {
+namespace {
+
+at::Tensor in_dtype(const at::Tensor& value, at::ScalarType dtype,
+                    std::optional<at::MemoryFormat> format) {
+  if (format) return value.to(dtype, false, false, format);
+  return quant::numbers_in(value, dtype);
+}
+
+}  // namespace
 
 int Manifest::add_block(std::string name) {
   blocks_.push_back(std::move(name));
@@ -51,9 +61,9 @@ at::Tensor Weight::dense(std::optional<at::MemoryFormat> format) const {
   const auto& kept_in = slot_->arithmetic.kept_in;
   if (!value.defined()) return value;
   if (kept_in && value.scalar_type() != *kept_in)
-    return value.to(*kept_in).to(dtype(), false, false, format);
+    return in_dtype(value.to(*kept_in), dtype(), format);
   if (value.scalar_type() == dtype()) return value;
-  return value.to(dtype(), false, false, format);
+  return in_dtype(value, dtype(), format);
 }
 
 std::optional<quant::Packed> Weight::for_fast_product() const {
@@ -70,7 +80,7 @@ at::Tensor Weight::rows(std::int64_t first, std::int64_t count) const {
   if (slot_->packed) return decoded(slot_->packed->rows(first, count));
   auto part = slot_->value.narrow(0, first, count);
   if (const auto& kept_in = slot_->arithmetic.kept_in) part = part.to(*kept_in);
-  return part.to(dtype());
+  return quant::numbers_in(part, dtype());
 }
 
 WeightSource& Manifest::source() const {

@@ -7,8 +7,6 @@
 #include <vector>
 
 #include "distorch/base/error.h"
-#include "distorch/quant/four_bit.h"
-#include "distorch/quant/fp8.h"
 #include "distorch/quant/marker.h"
 
 namespace distorch::weights {
@@ -25,36 +23,6 @@ constexpr std::string_view old_mark = "scaled_fp8";
 bool is_old_mark(const std::string& name) {
   return name == old_mark ||
          (name.ends_with(old_mark) && name[name.size() - old_mark.size() - 1] == '.');
-}
-
-/// What the file says in words of a weight of bitsandbytes: its shape, by which its bytes and
-/// magnitudes go row by row.
-void describe_four_bit(Stored& stored, const std::string& name) {
-  enum { kAbsmax, kMap, kState, kNestedAbsmax, kNestedMap };
-  const auto where = fmt::format("{}: '{}'", stored.file->path().string(), name);
-  auto& parts = stored.parts;
-  const auto bytes = parts[kState].file->mapping()->bytes(parts[kState].range());
-  const auto state =
-      quant::read_quant_state({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, where);
-  auto elements = [](const Stored& part) {
-    return part.file ? c10::multiply_integers(part.shape) : 0;
-  };
-  quant::check_sizes(state,
-                     {.bytes = stored.size_bytes,
-                      .absmax = elements(parts[kAbsmax]),
-                      .map = elements(parts[kMap]),
-                      .nested_absmax = elements(parts[kNestedAbsmax]),
-                      .nested_map = elements(parts[kNestedMap])},
-                     where);
-  stored.encoding = &quant::four_bit(state);
-  stored.shape = state.shape;
-  const auto rows = state.goes_by_rows() ? state.shape[0] : 1;
-  stored.value_shape = {rows, stored.size_bytes / rows};
-  parts[kAbsmax].shape = {rows, elements(parts[kAbsmax]) / rows};
-  // Tables are the same for all rows, however many there are.
-  for (int table : {kMap, kNestedAbsmax, kNestedMap})
-    if (parts[table].file) parts[table].shape = {1, elements(parts[table])};
-  parts[kState] = {};
 }
 
 class Gathering {
@@ -142,8 +110,7 @@ class Gathering {
       for (const auto& companion : encoding->companions())
         present.push_back(companion_of(base, companion).second != nullptr);
       if (!encoding->matches(stored.dtype, present)) continue;
-      const bool exact = encoding == &quant::float8_e4m3fn() && is_exact(name);
-      return give(name, base, stored, exact ? quant::float8_e4m3fn_decoded() : *encoding);
+      return give(name, base, stored, is_exact(name) ? *encoding->decoded() : *encoding);
     }
   }
 
@@ -160,11 +127,9 @@ class Gathering {
             const Encoding& encoding) {
     std::vector<FileTensor> facts;
     std::vector<Stored> parts;
-    std::vector<std::vector<std::int64_t>> shapes;
     for (const auto& companion : encoding.companions()) {
       const auto [ending, found] = companion_of(base, companion);
       parts.push_back(found ? *found : Stored());
-      shapes.push_back(parts.back().shape);
       facts.push_back(seen(parts.back(), ending));
       if (!found && !companion.optional)
         throw Error(ErrorKind::Format, path_,
@@ -177,14 +142,18 @@ class Gathering {
     if (auto fault = encoding.fault(own, facts); !fault.empty())
       throw Error(ErrorKind::Format, path_,
                   fmt::format("'{}', packed as '{}', {}", name, encoding.name(), fault));
-    stored.encoding = &encoding;
-    stored.parts = std::move(parts);
-    if (&encoding == &quant::nf4() || &encoding == &quant::fp4())
-      return describe_four_bit(stored, name);
-    if (auto shape = encoding.shape_of(stored.shape, shapes); shape != stored.shape) {
-      stored.value_shape = std::move(stored.shape);
-      stored.shape = std::move(shape);
+    auto reading = encoding.reading(own, facts, fmt::format("{}: '{}'", path_, name));
+    stored.encoding = reading.encoding;
+    if (reading.shape != stored.shape || reading.values != stored.shape)
+      stored.value_shape = std::move(reading.values);
+    stored.shape = std::move(reading.shape);
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      if (reading.parts[i])
+        parts[i].shape = *std::move(reading.parts[i]);
+      else
+        parts[i] = {};
     }
+    stored.parts = std::move(parts);
   }
 
   NamedTensors& tensors_;

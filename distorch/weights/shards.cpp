@@ -73,6 +73,7 @@ std::vector<Path> listed_in(const Path& index) {
 }  // namespace
 
 std::vector<Path> shards_of(const Path& file) {
+  if (file.string().ends_with(".index.json")) return listed_in(file);
   const auto part = part_of(file);
   if (!part) return {file};
   const auto index = file.parent_path() / (part->name + part->extension + ".index.json");

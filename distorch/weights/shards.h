@@ -9,7 +9,8 @@ namespace distorch::weights {
 
 /// The files of the model that `file` is a part of, in order. A part is told by its name,
 /// "NAME-00002-of-00005.safetensors"; the parts are those that "NAME.safetensors.index.json" beside
-/// it lists, without an index as many as the name says. For any other file: itself alone.
+/// it lists, without an index as many as the name says. Of an index itself those that it lists. For
+/// any other file: itself alone.
 /// Error(Format) for an index that is broken or lists nothing.
 /// Source: the layout in which the transformers and diffusers libraries save large models.
 std::vector<std::filesystem::path> shards_of(const std::filesystem::path& file);

@@ -4,6 +4,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/base/units.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 
@@ -154,8 +155,7 @@ TEST_CASE("rig: every fault names its entry and what was expected") {
 
 TEST_CASE("rig: all that ship can be read, and every link reaches the first card") {
   int count = 0;
-  for (auto& file :
-       std::filesystem::directory_iterator(std::filesystem::path(DISTORCH_SOURCE_DIR) / "rigs")) {
+  for (auto& file : std::filesystem::directory_iterator(test::source_dir() / "rigs")) {
     if (file.path().extension() != ".yaml") continue;
     CAPTURE(file.path().string());
     Rig rig = read_rig(file.path());

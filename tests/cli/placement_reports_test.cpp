@@ -82,9 +82,10 @@ TEST_CASE("placement reports: how far a run is, and what it still takes") {
   PlacementReports reports(engine, messages);
   reports.feed().subscribe("page");
   Nothing sink;
-  Json prompt = {{"5", {{"class_type", "KSampler"}}}};
+  Json prompt = {{"5", {{"class_type", "KSampler"}}},
+                 {"6", {{"class_type", "VAEDecode"}, {"inputs", {{"samples", {"5", 0}}}}}}};
   {
-    PlacementReports::Run run(&reports, sink, prompt);
+    PlacementReports::Run run(&reports, sink, prompt, {"6"});
     run.send(graph::Executing{"p", "5", "5"});
     CHECK(newest(messages)["run"]["type"] == "KSampler");
     CHECK(newest(messages)["run"]["left_s"].is_null());
@@ -100,10 +101,22 @@ TEST_CASE("placement reports: how far a run is, and what it still takes") {
     CHECK(now["step_s"] >= 0.02);
     CHECK(now["left_s"].get<double>() == doctest::Approx(7 * now["step_s"].get<double>()));
     CHECK(messages.sent().size() == 1);  // the steps came within half a second
+    CHECK(now["prompt"].is_null());      // nobody has planned it
+    reports.expect("other", {{"5", 100}});
+    reports.expect("p", {{"5", 1}, {"6", 50}});
+    now = newest(messages)["run"];
+    CHECK(now["prompt"]["left_s"].get<double>() ==
+          doctest::Approx(50 + now["left_s"].get<double>()));
+    CHECK(now["prompt"]["nodes"] == 2);
+    CHECK(now["prompt"]["unknown"].empty());
+    reports.expect("p", {{"5", 1}, {"6", {}}});
+    now = newest(messages)["run"];
+    CHECK(now["prompt"]["left_s"] == now["left_s"]);
+    CHECK(now["prompt"]["unknown"] == Json{"6"});
   }
   CHECK(newest(messages)["run"].is_null());
   CHECK(sink.seen == 4);
-  PlacementReports::Run alone(nullptr, sink, prompt);
+  PlacementReports::Run alone(nullptr, sink, prompt, {});
   alone.send(graph::Progress{"p", "5", 1, 10});
   CHECK(sink.seen == 5);
 }

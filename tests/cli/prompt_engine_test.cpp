@@ -1,4 +1,5 @@
 #include "distorch/cli/prompt_engine.h"
+#include "tests/support/source_dir.h"
 
 #include <doctest/doctest.h>
 
@@ -36,9 +37,9 @@ TEST_CASE("looking ahead plans a prompt beside the one that runs, and says what 
   REQUIRE(::mkdtemp(name.data()));
   fs::path root = name;
   fs::create_directories(root / "models" / "checkpoints");
-  fs::create_symlink(fs::path(DISTORCH_SOURCE_DIR) /
-                         "assets/demo/models/checkpoints/distorch-emoji-v1.safetensors",
-                     root / "models/checkpoints/emoji.safetensors");
+  fs::create_symlink(
+      test::source_dir() / "assets/demo/models/checkpoints/distorch-emoji-v1.safetensors",
+      root / "models/checkpoints/emoji.safetensors");
   MachineOptions options;
   options.models = {(root / "models").string()};
   options.output = (root / "output").string();
@@ -47,7 +48,7 @@ TEST_CASE("looking ahead plans a prompt beside the one that runs, and says what 
   PromptEngine engine(*app, options);
   server::Job job;
   job.id = "next";
-  std::ifstream file(fs::path(DISTORCH_SOURCE_DIR) / "tests/cli/prompts/picture.json");
+  std::ifstream file(test::source_dir() / "tests/cli/prompts/picture.json");
   job.prompt = Json::parse(file);
   auto validation = engine.validate(job.prompt, {});
   REQUIRE(validation.clean());
@@ -56,6 +57,20 @@ TEST_CASE("looking ahead plans a prompt beside the one that runs, and says what 
   auto plan = engine.look_ahead(job, token);
   CHECK(plan["seconds"].get<double>() > 0);
   CHECK(plan["models"].size() >= 1);
+  // The nodes that use a model have what the plan as a whole has; the others are not known.
+  double sum = 0;
+  std::size_t unknown = 0;
+  for (const auto& [node, seconds] : plan["nodes"].items()) {
+    if (seconds.is_null())
+      ++unknown;
+    else
+      sum += seconds.get<double>();
+  }
+  CHECK(sum == doctest::Approx(plan["seconds"].get<double>()));
+  CHECK(plan["nodes"].size() == job.prompt.size());
+  CHECK(unknown > 0);
+  CHECK(unknown < job.prompt.size());
+  CHECK(engine.predict(job, token)["nodes"].size() == job.prompt.size());
   CHECK(plan["models"].size() == engine.plan(job.prompt, job.outputs)["models"].size());
   CHECK_FALSE(fs::exists(root / "output"));
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -278,4 +279,24 @@ TEST_CASE("convert: what is asked for wrongly is told") {
                        doctest::Contains("must end in .gguf"), Error);
   CHECK_THROWS_WITH_AS(converted(folder / "in.safetensors", folder / "a.gguf", "packed"),
                        doctest::Contains("which has no type packed"), Error);
+}
+
+TEST_CASE("convert: numbers that a type cannot hold are refused with the weight's name") {
+  Folder folder;
+  auto tensors = model();
+  tensors["blocks.0.attn.weight"][3][7] = NAN;
+  write(folder / "in.safetensors", tensors);
+  for (const char* type : {"Q4_K", "Q6_K", "Q8_0", "Q5_1", "int8", "fp8_scaled"}) {
+    CAPTURE(type);
+    const auto* ending = convert::form_named(type).gguf ? "out.gguf" : "out.safetensors";
+    const std::string wanted =
+        fmt::format("'blocks.0.attn.weight' has numbers that {} cannot hold", type);
+    CHECK_THROWS_WITH_AS(converted(folder / "in.safetensors", folder / ending, type),
+                         doctest::Contains(wanted.c_str()), Error);
+    CHECK(folder.names() == std::vector<std::string>{"in.safetensors"});
+    const auto report =
+        converted(folder / "in.safetensors", folder / ending, type, {"attn.weight=keep"});
+    CHECK(report.kept > 0);
+    fs::remove(folder / ending);
+  }
 }

@@ -68,6 +68,17 @@ TEST_CASE("any device: a limit is kept and can be lifted") {
   CHECK_NOTHROW(limit_memory(c10::Device(c10::kCPU), 1));
 }
 
+TEST_CASE("what libraries say where they find no memory is out of memory, other faults are not") {
+  auto told = [](const char* text) {
+    return is_out_of_memory(c10::Error(c10::SourceLocation{"here", __FILE__, 1}, text));
+  };
+  CHECK(told("CUDA error: out of memory"));
+  CHECK(told("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"));
+  CHECK(told("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"));
+  CHECK_FALSE(told("CUDA error: an illegal memory access was encountered"));
+  CHECK_FALSE(is_out_of_memory(std::runtime_error("CUDA error: out of memory")));
+}
+
 TEST_CASE("any device: the links of the device can be measured") {
   const auto name = test::test_device_name();
   const auto table = measure({.bytes = 32 * kMiB, .repeats = 2});

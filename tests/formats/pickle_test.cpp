@@ -7,6 +7,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/formats/tensor_file.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::formats;
@@ -15,7 +16,7 @@ namespace fs = std::filesystem;
 namespace {
 
 fs::path data_file(const std::string& name) {
-  return fs::path(DISTORCH_SOURCE_DIR) / "tests" / "formats" / "data" / name;
+  return test::source_dir() / "tests" / "formats" / "data" / name;
 }
 
 std::string content_of(const fs::path& path) {

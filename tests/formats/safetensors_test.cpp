@@ -9,6 +9,7 @@
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::formats;
@@ -48,7 +49,7 @@ struct Folder {
 };
 
 std::filesystem::path official() {
-  return std::filesystem::path(DISTORCH_SOURCE_DIR) / "tests/formats/data/official.safetensors";
+  return test::source_dir() / "tests/formats/data/official.safetensors";
 }
 
 }  // namespace

@@ -21,6 +21,12 @@ struct Server {
     router.add({.method = Method::Post, .pattern = "/json", .handler = [](const Request& request) {
                   return Response::json(request.json());
                 }});
+    // Takes files: from a few bytes on they are on disk.
+    router.add({.method = Method::Post,
+                .pattern = "/userdata/{file}",
+                .handler = [](const Request& request) {
+                  return Response::bytes(std::string(request.content()), "text/plain");
+                }});
     router.add({.pattern = "/{path...}", .handler = [](const Request& request) {
                   return Response::json({{"path", request.path}, {"query", request.query}});
                 }});
@@ -29,6 +35,7 @@ struct Server {
     options.handler_threads = 2;
     options.network_threads = 1;
     options.body_bytes = 1u << 16;
+    options.memory_body_bytes = 8;
     options.compress_loopback = true;
     options.idle = std::chrono::milliseconds(500);
     options.patience = std::chrono::milliseconds(500);

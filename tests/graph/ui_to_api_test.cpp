@@ -7,15 +7,18 @@
 #include <set>
 #include <sstream>
 
+#include "distorch/graph/catalog.h"
+#include "distorch/graph/dynamic_inputs.h"
 #include "distorch/graph/json_text.h"
+#include "distorch/graph/validation.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::graph;
 
 namespace {
 
-const std::filesystem::path kWorkflows =
-    std::filesystem::path(DISTORCH_SOURCE_DIR) / "tests/workflows";
+const std::filesystem::path kWorkflows = test::source_dir() / "tests/workflows";
 const std::filesystem::path kPairs = kWorkflows / "graph_to_prompt";
 const std::filesystem::path kNewerPairs = kWorkflows / "graph_to_prompt_2026";
 
@@ -285,4 +288,31 @@ TEST_CASE("JSON of strangers: NaN is repaired, depth and size are limited, fault
   std::string wide = "{";
   for (int i = 0; i < 30000; ++i) wide.append("\"").append(std::to_string(i)).append("\":0,");
   CHECK_THROWS_WITH_AS(parse_json(wide + "\"x\":0}", "f"), doctest::Contains("keys"), Error);
+}
+
+TEST_CASE("conversion: what a choice brings is taken from a file that names its values") {
+  auto widget = [](const char* name, Json type, Json more) {
+    return Json::array({name, std::move(type), std::move(more)});
+  };
+  Json formats = {{"video/a", Json::array({widget("crf", "INT", {{"default", 19}, {"max", 100}}),
+                                           widget("pix_fmt", {"yuv420p", "yuv444p"}, Json())})},
+                  {"video/b", Json::array()}};
+  Catalog catalog;
+  catalog.add({.name = "Combine",
+               .inputs = {integer("rate", {.def = 8}), choice("format", {"video/a", "video/b"},
+                                                              {.extra = {{"formats", formats}}})},
+               .output_node = true,
+               .run = [](Call&) {}});
+  Json stored = {{"rate", 16}, {"format", "video/a"}, {"crf", 30}, {"videopreview", {{"a", 1}}}};
+  Json workflow = {{"nodes", Json::array({node(1, "Combine", {{"widgets_values", stored}})})},
+                   {"links", Json::array()}};
+  auto prompt = ui_to_api(workflow, Definitions(catalog.object_info())).nodes;
+  CHECK(prompt["1"]["inputs"] == Json{{"rate", 16}, {"format", "video/a"}, {"crf", 30}});
+  // They are inputs of the node while that choice is made, checked as others are.
+  CHECK(live_inputs(catalog.get("Combine"), prompt["1"]["inputs"])->size() == 4);
+  CHECK(live_inputs(catalog.get("Combine"), {{"format", "video/b"}})->size() == 2);
+  prompt["1"]["inputs"]["crf"] = 101;
+  CHECK(!validate(prompt, catalog).clean());
+  prompt["1"]["inputs"]["crf"] = 7;
+  CHECK(validate(prompt, catalog).clean());
 }

@@ -11,13 +11,14 @@
 #include "distorch/media/read_image.h"
 #include "distorch/media/webp.h"
 #include "distorch/media/workflow_texts.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::media;
 
 namespace {
 
-const std::filesystem::path data = std::filesystem::path(DISTORCH_SOURCE_DIR) / "tests/media/data";
+const std::filesystem::path data = test::source_dir() / "tests/media/data";
 
 std::vector<std::uint8_t> from_hex(const std::string& hex) {
   std::vector<std::uint8_t> bytes;

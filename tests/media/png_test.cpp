@@ -8,13 +8,14 @@
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::media;
 
 namespace {
 
-const std::filesystem::path data = std::filesystem::path(DISTORCH_SOURCE_DIR) / "tests/media/data";
+const std::filesystem::path data = test::source_dir() / "tests/media/data";
 
 Image noise(int width, int height, int channels) {
   auto image = blank_image(width, height, channels);

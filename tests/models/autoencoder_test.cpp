@@ -215,7 +215,7 @@ TEST_CASE("tiles: decoding and encoding as ComfyUI does") {
   Loaded l;
   Dump dump("nodes_vae");
   auto latent = weights::mapped_tensor(
-      *open_checkpoint(parity_folder() / "inputs" / "random.latent").find("latent_tensor"));
+      *open_checkpoint(parity_dir() / "inputs" / "random.latent").find("latent_tensor"));
   auto picture = [](const Tensor& t) { return ((t + 1) / 2).clamp(0, 1).movedim(1, -1); };
   CHECK(difference(picture(l.vae.decode(latent)), dump["decode/image"]) < 1e-4);
   std::int64_t last = 0, total = 0;

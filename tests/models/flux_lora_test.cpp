@@ -58,8 +58,8 @@ std::vector<std::int64_t> shape_of_input(const TinyFlux& flux, const weights::Lo
 
 TEST_CASE("flux: LoRA files in every spelling give ComfyUI's weights") {
   Dump dump("flux_loras");
-  auto json = nlohmann::json::parse(std::ifstream(parity_folder() / "flux_loras.json"));
-  auto all = open_checkpoint(parity_folder() / "flux_loras.safetensors");
+  auto json = nlohmann::json::parse(std::ifstream(parity_dir() / "flux_loras.json"));
+  auto all = open_checkpoint(parity_dir() / "flux_loras.safetensors");
   for (const auto& one : json.at("cases")) {
     auto name = one.get<std::string>();
     CAPTURE(name);

@@ -39,7 +39,7 @@ std::shared_ptr<const Family> check_parity(const std::string& name,
                                            const std::map<std::string, Tensor>& tensors) {
   CAPTURE(name);
   Dump dump(name);
-  auto json = nlohmann::json::parse(std::ifstream(parity_folder() / (name + ".json")));
+  auto json = nlohmann::json::parse(std::ifstream(parity_dir() / (name + ".json")));
   TemporaryCheckpoint file(tensors);
   auto family = detect_family(*file);
   auto network = family->make_network();

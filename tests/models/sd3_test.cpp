@@ -89,7 +89,7 @@ TEST_CASE("SD3: LoRAs in both namings change files of both namings alike") {
   };
   for (const char* name : {"sd3_kohya", "sd3_diffusers"}) {
     CAPTURE(name);
-    compare(open_checkpoint(parity_folder() / "loras" / (std::string(name) + ".safetensors")));
+    compare(open_checkpoint(parity_dir() / "loras" / (std::string(name) + ".safetensors")));
   }
   // Scale and shift of the last norm stand the other way round in the library's files.
   auto up = tiny_weight("up", {256, 4}), down = tiny_weight("down", {4, 128});

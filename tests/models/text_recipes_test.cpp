@@ -99,8 +99,8 @@ TEST_CASE(
   TemporaryCheckpoint tiny(tiny_tensors({"umt5"}));
   auto file = *tiny;
   file.add("spiece_model",
-           *open_checkpoint(parity_folder() / "umt5.safetensors").find("spiece_model"));
-  auto json = nlohmann::json::parse(std::ifstream(parity_folder() / "umt5.json"));
+           *open_checkpoint(parity_dir() / "umt5.safetensors").find("spiece_model"));
+  auto json = nlohmann::json::parse(std::ifstream(parity_dir() / "umt5.json"));
   auto part = t5::umt5_part_of("umt5xxl", t5::umt5_text_part(file), json.at("shortest"), {});
   auto encoder = part.make(std::make_shared<Vocabularies>("/nowhere"));
   TwiceSource source(encoder->manifest(), part.part, at::kFloat);

@@ -7,7 +7,7 @@ namespace distorch::test {
 
 inline std::shared_ptr<models::Vocabularies> vocabularies() {
   static auto shared =
-      std::make_shared<models::Vocabularies>(source_folder() / ".deps" / "tokenizers" / "clip");
+      std::make_shared<models::Vocabularies>(source_dir() / ".deps" / "tokenizers" / "clip");
   return shared;
 }
 
@@ -37,7 +37,7 @@ class LoadedRecipe {
 };
 
 inline nlohmann::json cases_of(const std::string& name) {
-  return nlohmann::json::parse(std::ifstream(parity_folder() / (name + ".json"))).at("cases");
+  return nlohmann::json::parse(std::ifstream(parity_dir() / (name + ".json"))).at("cases");
 }
 
 }  // namespace distorch::test

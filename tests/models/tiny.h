@@ -14,6 +14,7 @@
 #include "distorch/formats/safetensors.h"
 #include "distorch/weights/checkpoint.h"
 #include "tests/support/plain_source.h"
+#include "tests/support/source_dir.h"
 
 /// The tiny models of tests/parity: names and shapes from the dump's JSON, values from the seeded
 /// rule in its README.
@@ -23,15 +24,6 @@ namespace distorch::test {
 // Not at::manual_seed: that looks for accelerators before their libraries are loaded.
 inline const bool seeded =
     (at::Generator(at::detail::getDefaultCPUGenerator()).set_current_seed(20), true);
-
-/// The checkout: $DISTORCH_SOURCE_DIR for a program that was taken to another machine, else where
-/// it was built.
-inline std::filesystem::path source_folder() {
-  const char* elsewhere = std::getenv("DISTORCH_SOURCE_DIR");
-  return elsewhere && *elsewhere ? elsewhere : DISTORCH_SOURCE_DIR;
-}
-
-inline std::filesystem::path parity_folder() { return source_folder() / "tests" / "parity"; }
 
 /// Largest difference over the largest value expected: what parity tests compare with 1e-4.
 inline double difference(const at::Tensor& got, const at::Tensor& wanted) {
@@ -48,7 +40,7 @@ inline weights::Checkpoint open_checkpoint(const std::filesystem::path& path) {
 class Dump {
  public:
   explicit Dump(const std::string& name)
-      : file_(open_checkpoint(parity_folder() / (name + ".safetensors"))) {}
+      : file_(open_checkpoint(parity_dir() / (name + ".safetensors"))) {}
   bool has(const std::string& name) const { return file_.has(name); }
   at::Tensor operator[](const std::string& name) const {
     REQUIRE_MESSAGE(file_.has(name), name);
@@ -108,7 +100,7 @@ class TemporaryCheckpoint {
 inline std::map<std::string, at::Tensor> tiny_tensors(const std::vector<std::string>& dumps) {
   std::map<std::string, at::Tensor> tensors;
   for (const auto& dump : dumps) {
-    auto json = nlohmann::json::parse(std::ifstream(parity_folder() / (dump + ".json")));
+    auto json = nlohmann::json::parse(std::ifstream(parity_dir() / (dump + ".json")));
     for (const auto& [name, shape] : json.at("tensors").items())
       tensors[name] = tiny_weight(name, shape.get<std::vector<std::int64_t>>());
     for (const auto& [name, values] : json.at("first_values").items()) {

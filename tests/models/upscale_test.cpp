@@ -22,7 +22,7 @@ void compare(const std::string& name, const std::map<std::string, at::Tensor>& f
   auto network = found.make();
   check_complete(network->manifest(), found.part, name);
   TwiceSource source(network->manifest(), found.part, at::kFloat);
-  auto json = nlohmann::json::parse(std::ifstream(parity_folder() / (name + ".json")));
+  auto json = nlohmann::json::parse(std::ifstream(parity_dir() / (name + ".json")));
   CHECK(network->shape().scale == json.at("scale").get<std::int64_t>());
   Dump dump(name);
   CHECK(difference(network->forward(dump["main/x"]), dump["main/out"]) < 1e-4);

@@ -80,7 +80,7 @@ TEST_CASE("Z-Image: LoRAs in both namings change files of both namings alike") {
   auto plain = with_lora(*original, {}, inputs);
   for (const char* name : {"z_image_kohya", "z_image_diffusers"}) {
     CAPTURE(name);
-    auto lora = open_checkpoint(parity_folder() / "loras" / (std::string(name) + ".safetensors"));
+    auto lora = open_checkpoint(parity_dir() / "loras" / (std::string(name) + ".safetensors"));
     auto wanted = with_lora(*original, lora, inputs);
     CHECK(difference(wanted, plain) > 1e-3);
     CHECK(difference(with_lora(*theirs, lora, inputs), wanted) < 1e-5);

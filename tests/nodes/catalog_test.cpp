@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "tests/nodes/tiny_app.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -54,8 +55,8 @@ std::uint64_t fnv1a(std::string_view bytes) {
 
 TEST_CASE("every node has exactly the signature that ComfyUI shows") {
   TinyApp tiny;
-  auto reference = graph::Json::parse(std::ifstream(fs::path(DISTORCH_SOURCE_DIR) / "tests" /
-                                                    "nodes" / "object_info_reference.json"));
+  auto reference = graph::Json::parse(
+      std::ifstream(test::source_dir() / "tests" / "nodes" / "object_info_reference.json"));
   std::set<std::string> compared;
   for (const auto& type : tiny.catalog.all()) {
     if (type->name == "Keep") continue;
@@ -70,7 +71,7 @@ TEST_CASE("every node has exactly the signature that ComfyUI shows") {
 
 TEST_CASE("tooltips and descriptions repeat no sentence of ComfyUI") {
   std::set<std::uint64_t> theirs;
-  std::ifstream file(fs::path(DISTORCH_SOURCE_DIR) / "tests" / "nodes" / "reference_sentences.txt");
+  std::ifstream file(test::source_dir() / "tests" / "nodes" / "reference_sentences.txt");
   for (std::uint64_t hash; file >> std::hex >> hash;) theirs.insert(hash);
   // One that KSampler has there, so that both sides are known to hash alike.
   CHECK(theirs.count(fnv1a("the latent image to denoise")));

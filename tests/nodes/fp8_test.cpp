@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "distorch/device/sim/sim.h"
+#include "distorch/quant/fp8.h"
 #include "tests/nodes/tiny_app.h"
 #include "tests/support/devices.h"
 
@@ -14,6 +15,7 @@ namespace {
 using Tensors = std::map<std::string, at::Tensor>;
 
 const std::string kUnet = "model.diffusion_model.";
+const std::string kText = "cond_stage_model.transformer.text_model.";
 
 /// Samples with the UNet of `file` (in diffusion_models/), prompts of tiny_sd1.
 Json prompt_of(const std::string& file, const std::string& weight_dtype) {
@@ -119,4 +121,36 @@ TEST_CASE("scaled 8-bit files: the numbers they stand for, resident at the size 
   // An allocation is rounded up to 512 bytes, a block's runs to 256.
   auto rounding = static_cast<std::int64_t>(weights.block_count()) * 4096;
   CHECK(weights.device_bytes("sim:0") <= weights.total_file_bytes() + rounding);
+}
+
+TEST_CASE(
+    "scaled 8-bit files: diffusion models may multiply as the numbers lie, text encoders not") {
+  auto tensors = tiny_tensors({"unet_sd1", "vae", "clip_l"});
+  const std::string marker = R"({"format": "float8_e4m3fn"})";
+  for (const auto& base : {kUnet + "time_embed.0.", kText + "encoder.layers.0.mlp.fc1."}) {
+    REQUIRE(tensors.count(base + "weight"));
+    auto& weight = tensors[base + "weight"];
+    auto scale = weight.abs().max() / 448;
+    weight = (weight / scale).to(at::kFloat8_e4m3fn);
+    tensors[base + "weight_scale"] = scale;
+    tensors[base + "comfy_quant"] =
+        at::tensor(std::vector<std::uint8_t>(marker.begin(), marker.end()));
+  }
+  write_tensors(tiny_models() / "checkpoints" / "marked.safetensors", tensors);
+  TinyApp tiny;
+  auto prompt = sampling_prompt("marked.safetensors");
+  auto encoding_of = [](const streaming::StreamedModel& model, const std::string& ending) {
+    for (const auto& [name, stored] : model.checkpoint().tensors())
+      if (name.ends_with(ending)) return stored.encoding;
+    return static_cast<const quant::Encoding*>(nullptr);
+  };
+  auto model = tiny.value_of(prompt, {"1", 0}).as<nodes::Model>();
+  const bool unet_multiplies =
+      encoding_of(*model.loaded->weights, "time_embed.0.weight") == &quant::float8_e4m3fn();
+  CHECK(unet_multiplies);
+  auto text = tiny.value_of(prompt, {"1", 1}).as<nodes::Clip>();
+  const auto& encoder = *text.loaded->encoders.at(0)->weights;
+  const bool text_decodes =
+      encoding_of(encoder, "layers.0.mlp.fc1.weight") == &quant::float8_e4m3fn_decoded();
+  CHECK(text_decodes);
 }

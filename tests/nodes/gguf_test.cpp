@@ -3,8 +3,8 @@
 
 #include "distorch/device/sim/sim.h"
 #include "distorch/streaming/contents.h"
+#include "tests/nodes/tiny_flux.h"
 #include "tests/nodes/tiny_gguf.h"
-#include "tests/nodes/tiny_seeded.h"
 #include "tests/support/devices.h"
 #include "tools/make_random_model/gguf_spellings.h"
 
@@ -25,12 +25,12 @@ fs::path model_folder(const std::string& type) {
   return folder;
 }
 
-/// unet/TYPE.gguf and what it stands for, unet/TYPE.safetensors: SD 1.5's UNet. `change` is done to
-/// the latter.
-std::string write_unet(const char* type, const std::function<void(TensorMap&)>& change = {}) {
-  auto numbers = write_tiny_gguf(model_folder("unet") / (std::string(type) + ".gguf"),
-                                 tiny_part({"unet_sd1"}, "model.diffusion_model."), type, "sd1");
-  if (change) change(numbers);
+/// unet/TYPE.gguf and what it stands for, rounded to `through`, unet/TYPE.safetensors: SD 1.5's UNet.
+std::string write_unet(const char* type, std::optional<at::ScalarType> through = {}) {
+  auto numbers = write_tiny_gguf(
+      model_folder("unet") / (std::string(type) + ".gguf"),
+      tiny_part({"unet_sd1"}, "model.diffusion_model."), type, "sd1",
+      [](std::string name) { return name; }, through);
   write_tensors(model_folder("unet") / (std::string(type) + ".safetensors"), numbers);
   return type;
 }
@@ -93,22 +93,22 @@ TEST_CASE("gguf: a UNet in blocks of several types gives the picture of its numb
 
 TEST_CASE("gguf: dequant_dtype rounds the numbers on their way") {
   TinyApp tiny;
-  auto name = write_unet("Q8_0");
-  auto exact = latent_of(tiny, prompt_of(gguf_loader(name)));
-  for (const char* same : {"default", "target", "float32"})
-    CHECK(at::equal(latent_of(tiny, prompt_of(gguf_loader(name, "Advanced", advanced(same)))),
-                    exact));
-  auto dtype = at::kBFloat16;
-  write_unet("Q8_0", [&](TensorMap& numbers) {
-    for (auto& [tensor, value] : numbers)
-      if (value.dim() > 1 &&
-          !formats::gguf_shape(value.sizes().vec(), *formats::block_type_named("Q8_0")).empty())
-        value = value.to(dtype).to(at::kFloat);
-  });
-  auto wanted = latent_of(tiny, prompt_of(plain_loader(name)));
-  auto got = latent_of(tiny, prompt_of(gguf_loader(name, "Advanced", advanced("bfloat16"))));
-  CHECK(difference(got, wanted) < 1e-5);
-  CHECK_FALSE(at::equal(got, exact));
+  const std::vector<std::pair<const char*, at::ScalarType>> names = {{"default", at::kHalf},
+                                                                     {"float16", at::kHalf},
+                                                                     {"target", at::kFloat},
+                                                                     {"float32", at::kFloat},
+                                                                     {"bfloat16", at::kBFloat16}};
+  std::map<at::ScalarType, at::Tensor> latents;
+  for (const auto& [dequant, dtype] : names) {
+    CAPTURE(dequant);
+    auto name = write_unet("Q8_0", dtype);
+    auto got = latent_of(tiny, prompt_of(gguf_loader(name, "Advanced", advanced(dequant))));
+    CHECK(difference(got, latent_of(tiny, prompt_of(plain_loader(name)))) < 1e-5);
+    auto& first = latents.try_emplace(dtype, got).first->second;
+    CHECK(at::equal(got, first));
+  }
+  CHECK_FALSE(at::equal(latents[at::kHalf], latents[at::kFloat]));
+  CHECK_FALSE(at::equal(latents[at::kBFloat16], latents[at::kFloat]));
 }
 
 TEST_CASE("gguf: resident, streamed and spread over devices it gives the same bits") {
@@ -157,33 +157,11 @@ TEST_CASE("gguf: LoRAs are applied beside packed weights") {
   CHECK(difference(got, latent_of(tiny, prompt_of(gguf_loader(name)))) > 1e-3);
 }
 
-namespace {
-
-/// Nodes that make what FLUX is given.
-class FluxApp : public SeededApp {
- public:
-  FluxApp() : SeededApp({}, "gguf_flux") {
-    catalog.add({.name = "TinyConditioning",
-                 .inputs = {graph::text("name"), graph::integer("tokens")},
-                 .outputs = {"CONDITIONING"},
-                 .run = [](graph::Call& call) {
-                   auto name = call.text("name");
-                   sampling::ConditioningItem item;
-                   item.cross_attn = tiny_weight(name, {1, call.integer("tokens"), 24});
-                   item.pooled_output = tiny_weight(name + " pooled", {1, 20});
-                   call.out(0, Value::of("CONDITIONING", sampling::Conditioning{item}));
-                 }});
-    add_latents();
-  }
-};
-
-}  // namespace
-
 TEST_CASE("gguf: FLUX gives the picture of its numbers") {
   auto numbers = write_tiny_gguf(model_folder("unet") / "flux.gguf", tiny_tensors({"flux_dev"}),
                                  "Q4_0", "flux");
   write_tensors(model_folder("unet") / "flux.safetensors", numbers);
-  FluxApp tiny;
+  TinyFluxApp tiny("gguf_flux");
   auto one = workflow_case("nodes_flux", "guidance");
   one["workflow"]["1"] = plain_loader("flux");
   auto wanted = tiny.latent(one);
@@ -234,6 +212,80 @@ TEST_CASE("gguf: text encoders under llama.cpp's names give what their numbers g
   CHECK(difference(encoded(tiny, one("CLIPLoaderGGUF", "qwen25.gguf", "qwen_image")),
                    encoded(tiny, one("CLIPLoader", "qwen25_numbers.safetensors", "qwen_image"))) <
         1e-5);
+}
+
+TEST_CASE("gguf: Qwen2.5-VL sees with the tower that lies in an mmproj file beside it") {
+  const auto folder = model_folder("text_encoders");
+  const auto all = tiny_part({"text_qwen25"}, "text_encoders.qwen25_7b.transformer.");
+  TensorMap words, sight;
+  for (const auto& [name, value] : all) {
+    auto vision = name.starts_with("visual.");
+    if (const auto at = name.find("attn.qkv."); at != std::string::npos) {
+      // Queries, keys and values lie apart, and so do the frames of patches.
+      const auto rows = value.size(0) / 3;
+      for (int i = 0; const char* part : {"attn_q.", "attn_k.", "attn_v."})
+        sight[name.substr(0, at) + part + name.substr(at + 9)] = value.narrow(0, rows * i++, rows);
+    } else if (vision && value.dim() == 5) {
+      sight[name] = value.select(2, 0);
+      sight[name + ".1"] = value.select(2, 1);
+    } else {
+      (vision ? sight : words)[name] = value;
+    }
+  }
+  const Replacements spellings = {{"visual.merger.mlp.", "mm."},
+                                  {"visual.merger.ln_q.", "v.post_ln."},
+                                  {"visual.patch_embed.proj", "v.patch_embd"},
+                                  {"visual.blocks.", "v.blk."},
+                                  {"mlp.up_proj", "ffn_up"},
+                                  {"mlp.down_proj", "ffn_down"},
+                                  {"mlp.gate_proj", "ffn_gate"},
+                                  {"attn.proj.", "attn_out."},
+                                  {"norm1.", "ln1."},
+                                  {"norm2.", "ln2."}};
+  auto spelled = [](const Replacements& names) {
+    return [names](const std::string& ours) { return random_model::spelled(ours, names); };
+  };
+  auto numbers = write_tiny_gguf(folder / "Seeing-7B-Q8_0.gguf", words, "Q8_0", "qwen2vl",
+                                 spelled(random_model::kQwen));
+  TinyApp tiny;
+  auto prompt_with = [](const std::string& loader, const std::string& file) -> Json {
+    return {{"1", node(loader, {{"clip_name", file}, {"type", "qwen_image"}})},
+            {"2", node("TextEncodeQwenImageEditPlus",
+                       {{"clip", {"1", 0}}, {"prompt", "go"}, {"image1", {"3", 0}}})},
+            {"3", node("EmptyImage",
+                       {{"width", 96}, {"height", 64}, {"batch_size", 1}, {"color", 77}})}};
+  };
+  // Without the file it cannot see; one that comes later is found.
+  auto blind = prompt_with("CLIPLoaderGGUF", "Seeing-7B-Q8_0.gguf");
+  blind["keep"] = node("Keep", {{"value", {"2", 0}}});
+  CHECK(tiny.run(blind).error.find("put the 'mmproj' file beside") != std::string::npos);
+  auto seen = write_tiny_gguf(folder / "seeing-7b-mmproj-q8_0.gguf", sight, "Q8_0", "clip",
+                              spelled(spellings));
+  auto in_bfloat = write_tiny_gguf(folder / "seeing-7b-mmproj-q8_0.gguf", sight, "Q8_0", "clip",
+                                   spelled(spellings), at::kBFloat16);
+  // The same numbers in one file.
+  for (const auto& [name, value] : all) {
+    if (numbers.contains(name)) continue;
+    if (const auto at = name.find("attn.qkv."); at != std::string::npos) {
+      std::vector<at::Tensor> parts;
+      for (const char* part : {"attn_q.", "attn_k.", "attn_v."})
+        parts.push_back(in_bfloat.at(name.substr(0, at) + part + name.substr(at + 9)));
+      numbers[name] = at::cat(parts);
+    } else if (seen.contains(name + ".1")) {
+      numbers[name] = at::stack({seen.at(name), seen.at(name + ".1")}, 2);
+    } else {
+      numbers[name] = seen.at(name);
+    }
+  }
+  write_tensors(folder / "seeing_numbers.safetensors", numbers);
+  auto states = [&](const std::string& loader, const std::string& file) {
+    return tiny.value_of(prompt_with(loader, file), {"2", 0})
+        .as<sampling::Conditioning>()
+        .at(0)
+        .cross_attn;
+  };
+  CHECK(difference(states("CLIPLoaderGGUF", "Seeing-7B-Q8_0.gguf"),
+                   states("CLIPLoader", "seeing_numbers.safetensors")) < 1e-5);
 }
 
 TEST_CASE("gguf: a file of several, one that holds another model, and one that is not there") {

@@ -5,6 +5,7 @@
 #include "distorch/media/workflow_texts.h"
 #include "distorch/nodes/svg.h"
 #include "tests/nodes/tiny_app.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -12,7 +13,7 @@ using graph::Json;
 
 namespace {
 
-const fs::path pictures = fs::path(DISTORCH_SOURCE_DIR) / "tests/media/data";
+const fs::path pictures = test::source_dir() / "tests/media/data";
 
 struct Loaded {
   at::Tensor image, mask;

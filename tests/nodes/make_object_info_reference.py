@@ -1,9 +1,9 @@
 """object_info_reference.json: the signatures of the nodes that distorch has, as a ComfyUI server shows them.
 
-    python make_object_info_reference.py OBJECT_INFO.json NEWER_OBJECT_INFO.json
+    python make_object_info_reference.py OBJECT_INFO.json NEWER_OBJECT_INFO.json PACKS_OBJECT_INFO.json...
 
 OBJECT_INFO.json is the answer of GET /object_info of ComfyUI 0.3.64 with the MultiGPU add-on, on a machine without models and
-accelerators, NEWER_OBJECT_INFO.json that of 0.33 for nodes that came later; what only its page asks for is left out. A node that is
+accelerators, NEWER_OBJECT_INFO.json that of 0.33 for nodes that came later; what only its page asks for is left out; PACKS_OBJECT_INFO.json those of VideoHelperSuite. A node that is
 new here is added to NODES or NEWER. Descriptions and tooltips are left out: ours are our own words.
 """
 import json
@@ -46,7 +46,8 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "ModelSamplingAuraFlow", "ModelSamplingFlux", "ModelSamplingStableCascade", "EmptySD3LatentImage", "RescaleCFG", "FreeU", "FreeU_V2",
          "ModelPatchLoader", "QwenImageDiffsynthControlnet",
          "EmptyHunyuanLatentVideo", "WanImageToVideo", "WanFirstLastFrameToVideo", "WanFunInpaintToVideo", "WanFunControlToVideo",
-         "Wan22ImageToVideoLatent", "TrimVideoLatent",
+         "Wan22ImageToVideoLatent", "TrimVideoLatent", "WanVaceToVideo", "Wan22FunControlToVideo", "WanCameraEmbedding",
+         "WanCameraImageToVideo", "WanPhantomSubjectToVideo", "WanAnimateToVideo", "WanSoundImageToVideo", "WanSoundImageToVideoExtend",
          "ModelMergeSimple", "ModelMergeAdd", "ModelMergeSubtract",
          "SamplerCustom", "SamplerCustomAdvanced", "BasicGuider", "CFGGuider", "DualCFGGuider", "PerpNegGuider", "RandomNoise",
          "DisableNoise", "AddNoise", "KSamplerSelect", "SamplerEulerAncestral", "SamplerEulerAncestralCFGPP", "SamplerLMS",
@@ -63,6 +64,7 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "ModelMergeCosmos7B", "ModelMergeCosmos14B", "ModelMergeWAN2_1", "ModelMergeCosmosPredict2_2B",
          "ModelMergeCosmosPredict2_14B", "ModelMergeQwenImage", "CLIPMergeSimple", "CLIPMergeAdd", "CLIPMergeSubtract",
          "ModelSave", "CLIPSave", "VAESave", "CheckpointSave", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveSVGNode", "SaveImageWebsocket", "ModelComputeDtype",
+         "LoadAudio", "SaveAudio", "SaveAudioMP3", "SaveAudioOpus", "PreviewAudio", "EmptyAudio", "TrimAudioDuration",
          "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"]
 
 # Loaders of 4-bit files: the plain ones' inputs without options, from an add-on of their own.
@@ -74,17 +76,23 @@ NODES += [n + s for n in GGUF for s in ("", "MultiGPU", "DisTorch2MultiGPU", "Di
 TYPES = {"CLIPLoader": ["flux2", "ovis", "longcat_image", "cogvideox", "lens", "pixeldit", "ideogram4", "boogu", "krea2", "joyimage", "mage", "minimax"],
          "DualCLIPLoader": ["hunyuan_video_15", "kandinsky5", "kandinsky5_image", "ltxv", "newbie", "ace"]}
 # Nodes that pass on what they save or show, which those of 0.3.64 do not.
-PASSING = ["SaveLatent", "SaveImage", "PreviewImage", "MaskPreview", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveSVGNode", "PreviewAny"]
+PASSING = ["SaveLatent", "SaveImage", "PreviewImage", "MaskPreview", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveSVGNode", "PreviewAny",
+           "SaveAudio", "SaveAudioMP3", "SaveAudioOpus", "PreviewAudio"]
+# Of add-ons.
+PACKS = ["VHS_VideoCombine", "VHS_LoadVideo", "VHS_VideoInfo", "VHS_LoadAudioUpload"]
 # Inputs that came later or reach further. What came later is optional here, so that prompts made before run.
 INPUTS = {"LatentFromBatch": ["batch_index"], "ImageFromBatch": ["batch_index"],
           "PrimitiveInt": ["value"], "PrimitiveFloat": ["value"]}
-LATER = {"ImageScaleToTotalPixels": ["resolution_steps"]}
+LATER = {"ImageScaleToTotalPixels": ["resolution_steps"], "CFGNorm": ["pre_cfg"]}
+# Lists that are longer now.
+LISTS = {"KSampler": "sampler_name", "KSamplerAdvanced": "sampler_name", "KSamplerSelect": "sampler_name"}
 # The add-on shows these without the inputs that it adds: the newer schema of the loaders hides them. Ours have those of CLIPLoader's.
 HIDDEN = ["TripleCLIPLoader", "QuadrupleCLIPLoader"]
 NEWER = ["ZImageFunControlnet", "FluxKontextMultiReferenceLatentMethod", "EmptyFlux2LatentImage", "SamplerSEEDS2", "ManualSigmas", "SamplerLCM", "Flux2Scheduler", "CFGOverride", "ComfySwitchNode", "ComfyNotNode", "ComfyAndNode", "ComfyOrNode", "CustomCombo", "CreateList",
          "ComfyMathExpression", "ComfyNumberConvert", "SeedNode", "ResolutionSelector", "ResizeImageMaskNode",
          "ImageCropV2", "PrimitiveBoundingBox", "BatchImagesNode", "BatchMasksNode", "BatchLatentsNode", "ImageCompare",
          "LatentCutToBatch", "JsonExtractString", "SaveImageAdvanced", "FluxKVCache", "DualModelGuider", "ColorTransfer", "ImageCropToMask",
+         "LoadVideo", "SaveVideo", "SaveWEBM", "CreateVideo", "GetVideoComponents", "Video Slice",
          "ModelAttentionBackend", "EmptyQwenImageLayeredLatentImage"]
 PAGE_ONLY = ("is_input_list", "dev_only", "price_badge", "search_aliases", "essentials_category", "has_intermediate_output")
 
@@ -133,16 +141,27 @@ for name, inputs in INPUTS.items():
         everything[name]["input"]["required"][key] = newer[name]["input"]["required"][key]
 for name, inputs in LATER.items():
     for key in inputs:
-        entry = newer[name]["input"]["required"][key]
+        entry = {**newer[name]["input"].get("optional", {}), **newer[name]["input"]["required"]}[key]
         entry[1].pop("advanced", None)
         everything[name]["input"].setdefault("optional", {})[key] = entry
         everything[name]["input_order"].setdefault("optional", []).append(key)
+for name, key in LISTS.items():
+    entry = newer[name]["input"]["required"][key]
+    choices = entry[1]["options"] if entry[0] == "COMBO" else entry[0]
+    entry = everything[name]["input"]["required"][key]
+    if entry[0] == "COMBO":
+        entry[1]["options"] = choices
+    else:
+        entry[0] = choices
 for name in PASSING:
     for key in ("output", "output_is_list", "output_name"):
         everything[name][key] = newer[name][key]
+for path in sys.argv[3:]:
+    with open(path, encoding="utf-8") as f:
+        everything.update({name: value for name, value in json.load(f).items() if name in PACKS})
 for name in NEWER:
     everything[name] = {key: value for key, value in newer[name].items()
                         if key not in PAGE_ONLY and (key != "output_matchtypes" or value)}
 target = os.path.join(os.path.dirname(os.path.abspath(__file__)), "object_info_reference.json")
 with open(target, "w", encoding="utf-8") as f:
-    f.write("{\n" + ",\n".join(f"{json.dumps(n)}: {json.dumps(without_prose(everything[n]))}" for n in NODES + NEWER) + "\n}\n")
+    f.write("{\n" + ",\n".join(f"{json.dumps(n)}: {json.dumps(without_prose(everything[n]))}" for n in NODES + PACKS + NEWER) + "\n}\n")

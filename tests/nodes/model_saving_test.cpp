@@ -67,7 +67,7 @@ std::string bytes_of(const weights::Stored& stored) {
 }  // namespace
 
 TEST_CASE("saved models have ComfyUI's names, metadata and numbers") {
-  auto cases = Json::parse(std::ifstream(parity_folder() / "nodes_save.json"))["cases"];
+  auto cases = Json::parse(std::ifstream(parity_dir() / "nodes_save.json"))["cases"];
   for (const auto& one : cases) {
     auto name = one["name"].get<std::string>();
     INFO(name);

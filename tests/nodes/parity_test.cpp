@@ -40,7 +40,7 @@ void compare(const std::string& name) {
   options.default_device = test_device_or("cpu");
   TinyApp tiny(options);
   Dump dump(name);
-  auto cases = Json::parse(std::ifstream(parity_folder() / (name + ".json")))["cases"];
+  auto cases = Json::parse(std::ifstream(parity_dir() / (name + ".json")))["cases"];
   const bool gpu = options.default_device.starts_with("cuda");
   double worst = 0;
   for (const auto& one : cases) {

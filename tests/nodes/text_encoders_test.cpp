@@ -42,7 +42,7 @@ void write_all() {
 std::string file(const std::string& name) { return name + ".safetensors"; }
 
 Json cases_of(const std::string& dump) {
-  return Json::parse(std::ifstream(parity_folder() / (dump + ".json"))).at("cases");
+  return Json::parse(std::ifstream(parity_dir() / (dump + ".json"))).at("cases");
 }
 
 sampling::ConditioningItem item_of(TinyApp& tiny, const Json& prompt, const Json& link) {

@@ -69,20 +69,20 @@ inline const fs::path& tiny_models() {
 inline nodes::Settings tiny_settings(const fs::path& output) {
   nodes::Settings settings;
   settings.force_fp32 = true;
-  settings.input_folder = parity_folder() / "inputs";
+  settings.input_folder = parity_dir() / "inputs";
   settings.output_folder = output / "output";
   settings.temp_folder = output / "temp";
   const char* tokenizers = std::getenv("DISTORCH_TOKENIZERS");
   settings.tokenizer_folder = tokenizers && *tokenizers
                                   ? fs::path(tokenizers)
-                                  : source_folder() / ".deps" / "tokenizers" / "clip";
+                                  : source_dir() / ".deps" / "tokenizers" / "clip";
   return settings;
 }
 
 inline nodes::ModelFolders tiny_folders() {
   nodes::ModelFolders folders(tiny_models());
-  folders.add("loras", parity_folder() / "loras");
-  folders.add("embeddings", parity_folder() / "embeddings");
+  folders.add("loras", parity_dir() / "loras");
+  folders.add("embeddings", parity_dir() / "embeddings");
   return folders;
 }
 

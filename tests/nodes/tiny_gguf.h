@@ -16,7 +16,8 @@ struct TinyBlocks {
   at::Tensor numbers;  // what they stand for, float32
 };
 
-inline TinyBlocks tiny_blocks(const at::Tensor& tensor, const formats::BlockType& wanted) {
+inline TinyBlocks tiny_blocks(const at::Tensor& tensor, const formats::BlockType& wanted,
+                              std::optional<at::ScalarType> through) {
   if (tensor.dim() < 2) return {formats::block_type_named("F32"), tensor, tensor};
   if (formats::gguf_shape(tensor.sizes().vec(), wanted).empty()) {
     auto half = tensor.to(at::kHalf);
@@ -24,21 +25,24 @@ inline TinyBlocks tiny_blocks(const at::Tensor& tensor, const formats::BlockType
   }
   const auto id = static_cast<int>(wanted.id);
   auto bytes = quant::encode_blocks(tensor.flatten(), id);
-  return {&wanted, bytes, quant::decode_blocks(bytes, id, at::kFloat).view(tensor.sizes())};
+  // Numbers that are one product are rounded to float16 by default, others not at all.
+  const auto usual = wanted.name == std::string_view("Q4_K") ? at::kFloat : at::kHalf;
+  auto numbers = quant::decode_blocks(bytes, id, through.value_or(usual)).to(at::kFloat);
+  return {&wanted, bytes, numbers.view(tensor.sizes())};
 }
 
-/// Writes `tensors` under the names that `spelled` gives; what they stand for, under their own.
+/// Writes `tensors` under the names that `spelled` gives; what they stand for, under their own,
+/// rounded to `through` as they are decoded, or as loaders do by default.
 inline TensorMap write_tiny_gguf(
     const fs::path& path, const TensorMap& tensors, const char* type,
     const std::string& architecture,
-    const std::function<std::string(std::string)>& spelled = [](std::string name) {
-      return name;
-    }) {
+    const std::function<std::string(std::string)>& spelled = [](std::string name) { return name; },
+    std::optional<at::ScalarType> through = {}) {
   std::vector<formats::GgufTensor> list;
   std::vector<at::Tensor> bytes;
   TensorMap numbers;
   for (const auto& [name, tensor] : tensors) {
-    auto blocks = tiny_blocks(tensor.contiguous(), *formats::block_type_named(type));
+    auto blocks = tiny_blocks(tensor.contiguous(), *formats::block_type_named(type), through);
     list.push_back({.name = spelled(name),
                     .type = blocks.type,
                     .shape = tensor.sizes().vec(),

@@ -9,7 +9,7 @@ namespace distorch::test {
 
 /// The cases of a dump of workflows: "nodes_flux".
 inline graph::Json workflow_cases(const std::string& dump) {
-  return graph::Json::parse(std::ifstream(parity_folder() / (dump + ".json")))["cases"];
+  return graph::Json::parse(std::ifstream(parity_dir() / (dump + ".json")))["cases"];
 }
 
 inline graph::Json workflow_case(const std::string& dump, const std::string& name) {

@@ -1,4 +1,5 @@
 #include "distorch/nodes/values.h"
+#include "tests/nodes/simulated_device.h"
 #include "tests/nodes/tiny_app.h"
 
 using namespace distorch;
@@ -10,8 +11,9 @@ namespace {
 /// An application with vae/NAME and a node that gives a picture or a latent.
 class VaeApp : public TinyApp {
  public:
-  VaeApp(const std::string& name, const std::map<std::string, at::Tensor>& tensors)
-      : TinyApp({}, "vae"), name_(name) {
+  VaeApp(const std::string& name, const std::map<std::string, at::Tensor>& tensors,
+         streaming::EngineOptions engine = {})
+      : TinyApp(std::move(engine), "vae"), name_(name) {
     fs::create_directories(folder() / "vae");
     write_tensors(folder() / "vae" / name, tensors);
     app.folders.add("vae", folder() / "vae");
@@ -108,4 +110,31 @@ TEST_CASE("VAE nodes: a latent of another model is refused in one sentence that 
         std::string::npos);
   pictures.given = at::randn({2, 16, 1, 4, 4});
   CHECK(pictures.decoded("VAEDecode").sizes() == at::IntArrayRef({2, 16, 16, 3}));
+}
+
+TEST_CASE("VAE nodes, video: a longer clip needs no more memory of the device") {
+  constexpr std::int64_t budget = std::int64_t{16} << 20;
+  for (std::string vae : {"wan_vae", "wan_vae22"}) {
+    CAPTURE(vae);
+    auto second = vae == "wan_vae22";
+    std::int64_t channels = second ? 48 : 16, cells = second ? 4 : 8;
+    for (bool decodes : {true, false}) {
+      CAPTURE(decodes);
+      std::map<std::int64_t, std::int64_t> peaks;
+      for (std::int64_t frames : {81, 241}) {
+        VaeApp tiny(vae + ".safetensors", tiny_tensors({vae}), on_a_simulated_device(budget));
+        tiny.given = decodes ? at::randn({1, channels, 1 + frames / 4, cells, cells})
+                             : at::rand({frames, 64, 64, 3});
+        sim::reset_peak(0);
+        if (decodes)
+          CHECK(tiny.decoded("VAEDecode").sizes() == at::IntArrayRef({frames, 64, 64, 3}));
+        else
+          CHECK(tiny.encoded("VAEEncode").size(2) == 1 + frames / 4);
+        peaks[frames] = sim::memory(0).peak;
+        CHECK(peaks[frames] <= budget);
+      }
+      CHECK(peaks[81] == peaks[241]);
+      MESSAGE(vae << (decodes ? " decodes" : " encodes") << ", peak " << peaks[81] << " bytes");
+    }
+  }
 }

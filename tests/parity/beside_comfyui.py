@@ -1,7 +1,7 @@
 """Runs whole workflows at the real widths of models with ComfyUI and with distorch and compares every latent, conditioning and picture
 that their nodes put out: by hand, since the files take gigabytes (README.md).
 
-    python beside_comfyui.py --bin build/release/bin --models FOLDER --out FOLDER [--input FOLDER] [--make] CASE ...
+    python beside_comfyui.py --bin build/release/bin --models FOLDER --out FOLDER [--input FOLDER] [--make] [--prompts N] CASE ...
 
 CASE is one of FAMILIES below (ten prompts with a seed each) or a workflow of one's own in API format. --make writes the files of the
 families with make_random_model first; later runs find them. COMFYUI_DIR names the checkout; everything is computed in float32.
@@ -83,19 +83,25 @@ FAMILIES = {
                         *APART, cfg=3.0, shift=("ModelSamplingAuraFlow", 3.0))),
 }
 
-# Diffusion models and T5 as GGUF files: needs the package ComfyUI-GGUF in the checkout's custom_nodes.
+# Diffusion models and T5 as GGUF files: needs the package ComfyUI-GGUF in the checkout's custom_nodes. It computes decoded numbers in float16, but for
+# "..._float32" (the diffusion model alone; its loader of text encoders has no such input).
 for blocks in ("Q8_0", "Q4_0", "Q4_K"):
-    flux, t5 = f"random_flux_{blocks}.gguf", "random_t5_Q8_0.gguf"
+    flux, t5, unet = f"random_flux_{blocks}.gguf", "random_t5_Q8_0.gguf", f"random_sd15_{blocks}.gguf"
+    others = FAMILIES["flux"][0][1:]
+    exact = {"dequant_dtype": "float32", "patch_dtype": "default", "patch_on_device": False}
     FAMILIES["flux_" + blocks] = (
-        [("flux-dev", "truncated", "unet/" + flux), ("clip-l", "full", "text_encoders/random_clip_l.safetensors"),
-         ("t5xxl", "truncated", "text_encoders/" + t5), ("flux-vae", "full", "vae/random_ae.safetensors")],
+        [("flux-dev", "truncated", "unet/" + flux), others[0], ("t5xxl", "truncated", "text_encoders/" + t5), others[2]],
         picture({**parts("", "random_ae.safetensors", "DualCLIPLoaderGGUF", clip_name1="random_clip_l.safetensors", clip_name2=t5, type="flux"),
                  "unet": {"class_type": "UnetLoaderGGUF", "inputs": {"unet_name": flux}}}, *APART))
-    unet = f"random_sd15_{blocks}.gguf"
-    FAMILIES["sd15_" + blocks] = (
-        [*FAMILIES["sd15"][0], ("sd15", "full", "unet/" + unet)],
-        picture({**checkpoint("random_sd15.safetensors"), "unet": {"class_type": "UnetLoaderGGUF", "inputs": {"unet_name": unet}}},
-                ["unet", 0], ["load", 1], ["load", 2], "EmptyLatentImage", 7.0, "dpmpp_2m", "karras"))
+    FAMILIES[f"flux_{blocks}_float32"] = (
+        [("flux-dev", "truncated", "unet/" + flux), *others],
+        picture({**parts("", "random_ae.safetensors", "DualCLIPLoader", clip_name1="random_clip_l.safetensors", clip_name2="random_t5.safetensors", type="flux"),
+                 "unet": {"class_type": "UnetLoaderGGUFAdvanced", "inputs": {"unet_name": flux, **exact}}}, *APART))
+    for ending, loader, more in (("", "UnetLoaderGGUF", {}), ("_float32", "UnetLoaderGGUFAdvanced", exact)):
+        FAMILIES["sd15_" + blocks + ending] = (
+            [*FAMILIES["sd15"][0], ("sd15", "full", "unet/" + unet)],
+            picture({**checkpoint("random_sd15.safetensors"), "unet": {"class_type": loader, "inputs": {"unet_name": unet, **more}}},
+                    ["unet", 0], ["load", 1], ["load", 2], "EmptyLatentImage", 7.0, "dpmpp_2m", "karras"))
 
 EXTRAS = ("custom_sampler", "sd3", "flux", "model_advanced", "qwen", "edit_model", "mask", "images", "latent", "post_processing", "clip_sdxl")
 
@@ -249,11 +255,11 @@ def compare(options, paths):
     return worst
 
 
-def workflows_of(case, folder):
+def workflows_of(case, folder, count):
     if case.endswith(".json"):
         return [os.path.abspath(case)]
     paths = []
-    for index, prompt in enumerate(PROMPTS):
+    for index, prompt in enumerate(PROMPTS[:count]):
         paths.append(os.path.join(folder, f"{case}_{index}.json"))
         with open(paths[-1], "w") as file:
             json.dump(FAMILIES[case][1](prompt, 1000 + 77 * index), file)
@@ -267,6 +273,7 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--input")
     parser.add_argument("--make", action="store_true")
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="only the first so many")
     parser.add_argument("--reference", action="store_true", help="only ComfyUI's part; the cases are workflows")
     parser.add_argument("cases", nargs="+")
     options = parser.parse_args()
@@ -285,7 +292,7 @@ def main():
                 if not os.path.exists(full):
                     subprocess.run([os.path.join(options.bin, "make_random_model"), kind, full, "--size", size,
                                     *(["--dtype", *blocks] if blocks else [])], check=True)
-        paths = workflows_of(case, options.out)
+        paths = workflows_of(case, options.out, options.prompts)
         more = ["--input", options.input] if options.input else []
         subprocess.run([sys.executable, os.path.abspath(__file__), "--reference", "--models", options.models, "--out", options.out, *more, *paths], check=True)
         subprocess.run([os.path.join(options.bin, "run_and_keep"), "--models", options.models, "--force-fp32", "--device", "cpu", *more,

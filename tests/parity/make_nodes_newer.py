@@ -7,7 +7,7 @@ from make_nodes import Cases
 from make_nodes_custom import Custom
 import comfy.k_diffusion.sampling as k_sampling
 
-for extra in ("flux", "easycache"):
+for extra in ("flux", "easycache", "cfg"):
     comfy_nodes.register(extra)
 
 # That version draws a sampler's own noise from the seed after the run's on a CPU; here it is drawn as 0.3.64 does.
@@ -38,6 +38,16 @@ def main():
         g.model = g.add("CFGOverride", model=g.model, cfg=1.0, start_percent=0.3, end_percent=0.5)
         out = g.run(guider=g.guider(cfg))
         cases.add(f"override_{cfg}", g, latent=(out, "latent"), denoised=(slot(out, 1), "latent"))
+    for name, strength, cfg, batch, flow in (("whole", 1.0, 4.0, 2, False), ("part", 0.4, 4.0, 1, True), ("no_negative", 1.0, 1.0, 1, False)):
+        g = Custom(flow)
+        g.model = g.add("CFGNorm", model=g.model, strength=strength, pre_cfg=True)
+        out = g.run(guider=g.guider(cfg), latent=g.latent(batch))
+        cases.add(f"matched_norm_{name}", g, latent=(out, "latent"), denoised=(slot(out, 1), "latent"))
+    g = Custom()
+    for node, values in (("CFGNorm", {"strength": 0.5, "pre_cfg": True}), ("RescaleCFG", {"multiplier": 0.6}),
+                         ("CFGNorm", {"strength": 0.8, "pre_cfg": True}), ("CFGNorm", {"strength": 0.9, "pre_cfg": False})):
+        g.model = g.add(node, model=g.model, **values)
+    cases.add("matched_norm_among_others", g, latent=(g.run(guider=g.guider(5.0)), "latent"))
     for threshold, start, end in ((0.3, 0.0, 1.0), (0.1, 0.2, 0.8), (3.0, 0.15, 0.95)):
         for sampler in ("euler", "dpmpp_sde"):
             comfy_nodes._checkpoints.clear()  # what runs before leave on a MODEL reaches its later copies

@@ -25,9 +25,9 @@ def run(model, sampler, scheduler, seed):
     return out, model.model.calls
 
 
-def all_combinations(model, schedulers, seeds, file):
+def all_combinations(model, schedulers, seeds, file, samplers=KSampler.SAMPLERS):
     tensors, evaluations, not_finite = {}, {}, []
-    for sampler in KSampler.SAMPLERS:
+    for sampler in samplers:
         rows, counts = [], []
         for scheduler in schedulers:
             row = []
@@ -42,7 +42,7 @@ def all_combinations(model, schedulers, seeds, file):
         evaluations[sampler] = counts
     comfy_env.save(file, tensors, {
         "steps": STEPS, "cfg": CFG, "latent": [1, 4, 8, 8], "seeds": seeds,
-        "schedulers": schedulers, "samplers": KSampler.SAMPLERS,
+        "schedulers": schedulers, "samplers": samplers,
         "cond": comfy_env.COND, "uncond": comfy_env.UNCOND,
         "layout": "tensor SAMPLER: [scheduler, seed, 4, 8, 8]",
         "model_calls_last_seed": evaluations, "not_finite": not_finite})

@@ -14,6 +14,7 @@
 #include "distorch/base/units.h"
 #include "distorch/placement/auto_plan.h"
 #include "distorch/placement/plan.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::placement;
@@ -148,8 +149,7 @@ std::string squeezed(const std::string& text) {
 TEST_CASE("tests/plans: every request gives the placement written below it") {
   int count = 0;
   std::vector<std::filesystem::path> files;
-  for (auto& entry : std::filesystem::directory_iterator(
-           std::filesystem::path(DISTORCH_SOURCE_DIR) / "tests" / "plans")) {
+  for (auto& entry : std::filesystem::directory_iterator(test::source_dir() / "tests" / "plans")) {
     if (entry.path().extension() == ".plan") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());

@@ -5,6 +5,7 @@
 #include "distorch/quant/fp8.h"
 #include "distorch/quant/joined.h"
 #include "distorch/quant/packed.h"
+#include "distorch/quant/quantize.h"
 
 using namespace distorch;
 using at::Tensor;
@@ -99,6 +100,51 @@ TEST_CASE("joined: pieces of several types, with a bias, for one and for many in
     CHECK(at::allclose(quant::linear(x, weight, bias), at::linear(x, whole, bias), 1e-5, 1e-6));
     CHECK(at::allclose(quant::linear(x, weight, {}), at::linear(x, whole), 1e-5, 1e-6));
   }
+}
+
+TEST_CASE("joined: packed pieces, each as if it were alone, and plain ones among them") {
+  const auto a = at::randn({3, 64}), b = at::randn({2, 64}), c = at::randn({4, 64});
+  const auto first = quant::to_int8(a, true, 16), last = quant::to_float8(c, at::kFloat8_e4m3fn);
+  const Packed plain{nullptr, b, {}, {2, 64}};
+  const auto weight = quant::join({first, plain, last});
+  CHECK(weight.shape == Shape{9, 64});
+  CHECK(quant::is_joined(weight.encoding));
+  CHECK(weight.encoding == quant::join({first, plain, last}).encoding);
+  CHECK(weight.encoding->rests_packed());
+  CHECK_FALSE(quant::join({plain, last}).encoding->rests_packed());
+  const auto whole =
+      at::cat({quant::decode(first, at::kFloat), b, quant::decode(last, at::kFloat)});
+  CHECK(at::equal(quant::decode(weight, at::kFloat), whole));
+  for (std::int64_t from = 0; from < 9; ++from)
+    for (std::int64_t count = 0; from + count <= 9; ++count)
+      CHECK(at::equal(quant::decode(weight.rows(from, count), at::kFloat),
+                      whole.narrow(0, from, count)));
+  for (std::int64_t row = 0; row < 9; ++row)
+    CHECK(weight.encoding->rows_in_one(weight, row) == (row < 3 ? 3 : row < 5 ? 5 : 9) - row);
+  // Whole numbers are multiplied as such, what is decoded is decoded.
+  const auto x = at::randn({5, 64}), bias = at::randn({9});
+  const auto y = weight.encoding->product(x, weight, bias);
+  CHECK(at::equal(y.narrow(1, 0, 3), first.encoding->product(x, first, bias.narrow(0, 0, 3))));
+  CHECK(at::allclose(y.narrow(1, 3, 6), at::linear(x, whole, bias).narrow(1, 3, 6), 1e-5, 1e-5));
+  const auto decoded = quant::join({plain, last});
+  CHECK_FALSE(decoded.encoding->product(x, decoded, {}).defined());
+  CHECK(at::allclose(quant::linear(x, decoded, {}), at::linear(x, whole.narrow(0, 3, 6)), 1e-5,
+                     1e-5));
+  // Another device keeps the pieces.
+  const auto there = weight.to(at::kMeta);
+  CHECK(quant::pieces_of(there).size() == 3);
+  CHECK(there.parts[1].is_meta());
+  CHECK_FALSE(quant::pieces_of(first).size());
+}
+
+TEST_CASE("joined: packed kernels count as matrices of their rows") {
+  auto kernel = [](const Shape& shape) { return scaled(numbers(shape) / 64, at::full({}, 2.0f)); };
+  const auto weight = quant::join({kernel({2, 3, 1, 1}), kernel({1, 3, 1, 1})});
+  const auto whole = at::cat({numbers({2, 3}) / 32, numbers({1, 3}) / 32});
+  CHECK(at::allclose(quant::decode(weight.as_matrix(), at::kFloat), whole, 0.07));
+  const auto x = at::ones({1, 3});
+  CHECK(at::allclose(quant::linear(x, weight, {}), at::linear(x, whole), 0.07));
+  CHECK(quant::decode(weight, at::kFloat).sizes() == at::IntArrayRef({3, 3, 1, 1}));
 }
 
 TEST_CASE("float8: found by type and scale; both names of both companions") {

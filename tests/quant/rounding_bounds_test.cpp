@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <limits>
 #include <set>
 
 #include "distorch/quant/rounding.h"
@@ -81,7 +82,8 @@ TEST_CASE("rounding by chance: a number between two becomes one of them, the nea
 
 TEST_CASE("rounding by chance: what is too large becomes the largest, with its sign") {
   for (const auto& type : types)
-    for (double x : {type.largest * 1.001, type.largest * 1.03, 60000.0, 64000.0}) {
+    for (double x : {type.largest * 1.001, type.largest * 1.03, 60000.0, 65472.0, 65503.0, 65504.0,
+                     65520.0, 1e9, std::numeric_limits<double>::infinity()}) {
       CHECK(at::equal(rounded(at::full({4, 4}, x, at::kDouble), type.dtype),
                       at::full({4, 4}, type.largest, at::kDouble)));
       CHECK(at::equal(rounded(at::full({4, 4}, -x, at::kDouble), type.dtype),

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "distorch/formats/safetensors.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 
@@ -13,8 +14,8 @@ namespace {
 
 /// A float32 tensor of tests/parity/rounding.safetensors.
 at::Tensor dumped(const std::string& name) {
-  static const auto file = formats::read_safetensors(std::string(DISTORCH_SOURCE_DIR) +
-                                                     "/tests/parity/rounding.safetensors");
+  static const auto file =
+      formats::read_safetensors(test::source_dir().string() + "/tests/parity/rounding.safetensors");
   const auto* info = file.find(name);
   REQUIRE(info);
   auto bytes = file.bytes(*info);
@@ -25,7 +26,7 @@ at::Tensor dumped(const std::string& name) {
 
 TEST_CASE("rounding by chance: the seed of a name gives ComfyUI's numbers") {
   auto json = nlohmann::json::parse(
-      std::ifstream(std::string(DISTORCH_SOURCE_DIR) + "/tests/parity/rounding.json"));
+      std::ifstream(test::source_dir().string() + "/tests/parity/rounding.json"));
   auto seed = quant::crc32_of(json["name"].get<std::string>());
   CHECK(seed == json["seed"].get<std::uint32_t>());
   for (auto type : {at::kFloat8_e4m3fn, at::kFloat8_e5m2}) {

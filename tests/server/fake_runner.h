@@ -85,6 +85,9 @@ class FakeRunner final : public PromptRunner {
     }
     return ahead ? ahead(job, *token) : Json();
   }
+  Json predict(const Job& job, const std::shared_ptr<RunToken>& token) override {
+    return predicted ? predicted(job, *token) : Json();
+  }
   std::size_t looks() {
     std::lock_guard lock(mutex);
     return looked_at.size();
@@ -101,6 +104,8 @@ class FakeRunner final : public PromptRunner {
   std::vector<Json> looked_at;
   /// What looking ahead does; to be set before the worker starts.
   std::function<Json(const Job&, const RunToken&)> ahead;
+  /// The same for a prompt that runs.
+  std::function<Json(const Job&, const RunToken&)> predicted;
 };
 
 /// One message as it was sent: "type" for text, "#event" for a frame.

@@ -319,3 +319,37 @@ TEST_CASE("jobs v2: previews and progress of the job that is watched") {
     }
   CHECK(server.messages.sent().size() >= 4);  // clients hear all of it too
 }
+
+TEST_CASE("jobs v2: a job of /prompt is told live, with a client and without one") {
+  V2Server server("v2_prompt");
+  server.prompts->worker.start();
+  auto put = [&](const std::string& id, Json graph, const Json& extra_data) {
+    Job job;
+    job.id = id;
+    job.prompt = std::move(graph);
+    for (const auto& [node, unused] : job.prompt.items()) job.outputs.push_back(node);
+    job.extra_data = extra_data;
+    server.prompts->queue.put(std::move(job));
+  };
+  put("blocker", wait_graph(), Json::object());
+  REQUIRE(eventually([&] { return server.job("blocker")["progress"].contains("current_node"); }));
+  CHECK(server.job("blocker")["progress"]["current_node_class"] == "Wait");
+  CHECK(server.job("blocker")["started_at"].is_string());
+
+  put("alone", draw_graph(1), Json::object());
+  put("of a page", draw_graph(2), {{"client_id", "page"}});
+  JobStream alone(*server.jobs, "alone", "http://here:1");
+  JobStream of_page(*server.jobs, "of a page", "http://here:1");
+  server.runner.gate.open = true;
+  for (auto* stream : {&alone, &of_page}) {
+    auto events = follow(*stream, [](const auto&) { return false; });
+    auto names = names_of(events);
+    CHECK(std::count(names.begin(), names.end(), "preview") >= 1);
+    CHECK(std::count(names.begin(), names.end(), "output") == 1);
+    CHECK(events.back().data["status"] == "succeeded");
+  }
+  // The page did not say that it understands pictures with their node.
+  auto seen = server.messages.seen_by("page");
+  CHECK(std::count(seen.begin(), seen.end(), "#4") == 0);
+  CHECK(std::count(seen.begin(), seen.end(), "execution_success") == 1);
+}

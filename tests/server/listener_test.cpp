@@ -203,6 +203,37 @@ TEST_CASE("listener: limits of headers and bodies; uploads have their own") {
   CHECK(TestClient(server.port()).get("/hello").status == 200);
 }
 
+TEST_CASE("listener: large bodies of addresses that take files are on disk, and whole") {
+  ListenerOptions options;
+  options.memory_body_bytes = 1000;
+  const auto folder = std::filesystem::temp_directory_path() /
+                      ("distorch_listener_" + std::to_string(::getpid()) + "_bodies");
+  options.body_folder = folder;
+  Server server(options);
+  std::atomic<bool> stored{false};
+  server.router.add({.method = Method::Post,
+                     .pattern = "/userdata/{file}",
+                     .handler = [&](const Request& request) {
+                       stored = request.stored_body != nullptr;
+                       CHECK(request.body.empty() == stored);
+                       return Response::bytes(std::string(request.content()),
+                                              "application/octet-stream");
+                     }});
+  TestClient client(server.port());
+  for (std::size_t bytes : {0, 1000, 1001, 65'537, 3'000'000}) {
+    const std::string body = pattern_of(bytes);
+    CHECK(client.post("/userdata/a", body).body == body);
+    CHECK(stored == (bytes > 1000));
+    CHECK(client.post("/echo", body).body == body);
+  }
+  CHECK(std::filesystem::is_empty(folder));
+  std::filesystem::remove(folder);
+  // A folder that cannot be made: the system's own.
+  std::ofstream(folder) << "a file";
+  CHECK(client.post("/api/userdata/a", pattern_of(5000)).body == pattern_of(5000));
+  std::filesystem::remove(folder);
+}
+
 TEST_CASE("listener: all bodies together have a limit") {
   ListenerOptions options;
   options.bodies_bytes = 10'000;

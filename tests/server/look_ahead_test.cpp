@@ -53,7 +53,7 @@ TEST_CASE("look ahead: the next prompt's prediction is told, and goes with it wh
     return {{"seconds", 2.5}, {"of", job.id}};
   };
   server.start();
-  CHECK(server.get("/distorch/plan").body == R"({"running":null,"next":null})");
+  CHECK(server.known("next").is_null());
   server.queue_wait("second");
   REQUIRE(server.state_is("next", "second", "planned"));
   CHECK(server.known("next")["plan"].dump() == R"({"seconds":2.5,"of":"second"})");
@@ -84,11 +84,33 @@ TEST_CASE("look ahead: it stops with its prompt, and where the prompt begins") {
   server.send(Method::Post, "/interrupt");
   // It runs although nobody had finished planning it.
   REQUIRE(eventually([&] { return server.runner.gate.waiting == 2; }));
-  CHECK(server.known("running").is_null());
   server.queue_wait("fourth");
   REQUIRE(eventually([&] { return server.runner.looks() == 3; }));
   server.prompts->worker.stop();
   CHECK(server.waiting_ids() == std::vector<std::string>{"third", "fourth"});
+}
+
+TEST_CASE("look ahead: a prompt that began unplanned is planned while it runs, until it ends") {
+  AheadServer server;
+  std::atomic<int> stopped{0};
+  server.runner.predicted = [&](const Job& job, const RunToken& token) -> Json {
+    if (job.id == "first") return {{"seconds", 7}};
+    while (!token.interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    ++stopped;
+    token.throw_if_stopped();
+    return nullptr;
+  };
+  server.start();
+  REQUIRE(server.state_is("running", "first", "planned"));
+  CHECK(server.known("running")["plan"]["seconds"] == 7);
+  server.send(Method::Post, "/interrupt");
+  REQUIRE(server.idle());
+  server.queue_wait("second");
+  REQUIRE(server.state_is("running", "second", "planning"));
+  server.runner.gate.open = true;
+  REQUIRE(server.idle());
+  REQUIRE(eventually([&] { return stopped == 1; }));
+  CHECK(server.known("running").is_null());
 }
 
 TEST_CASE("look ahead: whatever fails there, no prompt is lost") {

@@ -25,7 +25,7 @@ std::vector<testing::Sent> frames(const graph::Value& value, PreviewRules rules,
   testing::FakeMessages messages;
   messages.features = std::move(features);
   Metrics metrics;
-  RunMessages run(messages, metrics, "me", rules);
+  RunMessages run(messages, metrics, "p", "me", rules);
   run.send(shown(value));
   run.send(graph::Progress{"p", "3", 0, 1});
   std::vector<testing::Sent> found;
@@ -65,6 +65,24 @@ TEST_CASE("run messages: previews only to clients that know them, unless all sha
   CHECK(frames(value, {.side = 8, .to_all = false}, Json::object()).empty());
   CHECK(frames(value, {.side = 8, .to_all = false}, kKnowing).size() == 1);
   CHECK(frames(value, {.side = 8, .to_all = true}, Json::object()).size() == 1);
+}
+
+TEST_CASE("run messages: of a prompt without a client the job is told, and all of its end") {
+  testing::FakeMessages messages;
+  Metrics metrics;
+  auto value = graph::Value::of("PREVIEW", media::blank_image(8, 4, 3));
+  RunMessages run(messages, metrics, "p", "", {});
+  run.send(graph::Executing{"p", "3", "3"});
+  run.send(shown(value));  // nobody watches: no picture is made
+  run.send(graph::Progress{"p", "3", 0, 1});
+  messages.features = kKnowing;
+  run.send(shown(value));
+  run.send(graph::ExecutionInterrupted{.prompt_id = "p"});
+  std::vector<std::string> told;
+  for (const auto& sent : messages.sent()) told.push_back(sent.client + ": " + sent.type);
+  CHECK(told == std::vector<std::string>{"p: executing", "p: progress", "p: #4",
+                                         ": execution_interrupted"});
+  CHECK(run.client().empty());
 }
 
 TEST_CASE("run messages: a prompt that asks for previews gets them") {

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "distorch/quant/fp8.h"
+#include "distorch/quant/fp8_operators.h"
 #include "tests/support/devices.h"
 
 using namespace distorch;
@@ -28,18 +29,23 @@ TEST_CASE("any device: products of 8-bit numbers are those of what they stand fo
         auto input_scale = scaled ? at::full({}, 0.02) : Tensor();
         quant::Packed weight{&quant::float8_e4m3fn(), values, {scale, input_scale}, {32, 64}};
         auto there = weight.to(device);
+        CHECK(there.encoding->rests_packed_for(device) == has);
         auto y = quant::fast_linear(x.to(device), there, biased ? bias.to(device) : Tensor());
         REQUIRE(y.defined() == has);
         if (!has) continue;
         // In float64, from the same 8-bit numbers on both sides.
-        auto rounded = x.to(at::kFloat);
-        if (scaled) rounded = (x * input_scale.reciprocal().to(dtype)).to(at::kFloat);
-        auto numbers = rounded.to(at::kFloat8_e4m3fn).to(at::kDouble);
+        auto numbers = quant::to_float8(x, input_scale).first.to(at::kDouble);
         auto wanted = at::matmul(numbers, values.to(at::kDouble).t());
         if (scaled) wanted = wanted * (0.03 * 0.02);
         if (biased) wanted = wanted + bias.to(at::kDouble);
         auto difference = (y.cpu().to(at::kDouble) - wanted).norm() / wanted.norm();
         CHECK((y.scalar_type() == dtype));
+        // A layer does so by itself, unless its file or its model says that it must not.
+        const auto added = biased ? bias.to(device) : Tensor();
+        CHECK(at::equal(there.encoding->product(x.to(device), there, added), y));
+        there.encoding = &quant::float8_e4m3fn_decoded();
+        CHECK_FALSE(there.encoding->product(x.to(device), there, added).defined());
+        CHECK_FALSE(there.encoding->rests_packed_for(device));
         CHECK(difference.item<double>() < (dtype == at::kHalf ? 1e-3 : 8e-3));
       }
 }

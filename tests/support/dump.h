@@ -11,12 +11,11 @@
 #include <stdexcept>
 #include <string>
 
+#include "tests/support/source_dir.h"
+
 // Reads the parity dumps of tests/parity. Depends on nothing of distorch, so that a test of any
 // folder may use it and a fault in our own file reader cannot hide.
 namespace distorch::test {
-
-inline std::filesystem::path source_dir() { return DISTORCH_SOURCE_DIR; }
-inline std::filesystem::path parity_dir() { return source_dir() / "tests" / "parity"; }
 
 inline std::string slurp(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);

@@ -35,6 +35,7 @@ ssize_t __real_pread(int, void*, size_t, off_t);
 int __real_fstat(int, struct stat*);
 void* __real_mmap(void*, size_t, int, int, int, off_t);
 ssize_t __real_write(int, const void*, size_t);
+ssize_t __real_pwrite(int, const void*, size_t, off_t);
 
 ssize_t __wrap_pread(int descriptor, void* to, size_t bytes, off_t offset) {
   if (!fails(distorch::test::Call::Read)) return __real_pread(descriptor, to, bytes, offset);
@@ -58,6 +59,12 @@ void* __wrap_mmap(void* start, size_t bytes, int protection, int flags, int desc
 
 ssize_t __wrap_write(int descriptor, const void* from, size_t bytes) {
   if (!fails(distorch::test::Call::Write)) return __real_write(descriptor, from, bytes);
+  errno = ENOSPC;
+  return -1;
+}
+
+ssize_t __wrap_pwrite(int descriptor, const void* from, size_t bytes, off_t offset) {
+  if (!fails(distorch::test::Call::Write)) return __real_pwrite(descriptor, from, bytes, offset);
   errno = ENOSPC;
   return -1;
 }

@@ -8,7 +8,7 @@ namespace distorch::test {
 enum class Call {
   Read,  // pread and fstat: EIO
   Map,   // mmap of memory that no file is behind: ENOMEM
-  Write  // write: ENOSPC
+  Write  // write and pwrite: ENOSPC
 };
 
 /// The n-th call from now (1 = the next), of any thread, fails once. 0: none.

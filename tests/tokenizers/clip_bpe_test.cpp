@@ -7,14 +7,15 @@
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
 #include "distorch/tokenizers/clip_text.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::tokenizers;
 
 namespace {
 
-const std::filesystem::path real = std::filesystem::path(DISTORCH_SOURCE_DIR) /
-                                   ".deps/tokenizers/clip/bpe_simple_vocab_16e6.txt.gz";
+const std::filesystem::path real =
+    test::source_dir() / ".deps/tokenizers/clip/bpe_simple_vocab_16e6.txt.gz";
 
 struct Folder {
   std::filesystem::path path =

@@ -9,13 +9,14 @@
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::tokenizers;
 
 namespace {
 
-const std::filesystem::path source = DISTORCH_SOURCE_DIR;
+const std::filesystem::path source = test::source_dir();
 
 std::shared_ptr<const ClipBpe> vocabulary() {
   static auto v = ClipBpe::load(source / ".deps/tokenizers/clip/bpe_simple_vocab_16e6.txt.gz");

@@ -9,13 +9,14 @@
 #include "distorch/tokenizers/prompt_tokenizer.h"
 #include "distorch/tokenizers/qwen_bpe.h"
 #include "distorch/tokenizers/unigram.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::tokenizers;
 
 namespace {
 
-const std::filesystem::path source = DISTORCH_SOURCE_DIR;
+const std::filesystem::path source = test::source_dir();
 const std::filesystem::path folder = source / ".deps/tokenizers";
 
 std::shared_ptr<const Unigram> t5() {

@@ -9,14 +9,14 @@
 #include "distorch/base/error.h"
 #include "distorch/tokenizers/qwen_bpe.h"
 #include "distorch/tokenizers/unigram.h"
+#include "tests/support/source_dir.h"
 
 using namespace distorch;
 using namespace distorch::tokenizers;
 
 namespace {
 
-const std::filesystem::path folder =
-    std::filesystem::path(DISTORCH_SOURCE_DIR) / ".deps/tokenizers";
+const std::filesystem::path folder = test::source_dir() / ".deps/tokenizers";
 
 template <class F>
 std::string refusal(F call, ErrorKind kind) {

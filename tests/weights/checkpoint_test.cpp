@@ -268,7 +268,41 @@ TEST_CASE("checkpoint: rows of a joined weight lie in the pieces that have them"
   CHECK(refusal([&] { file.add_rows("part", *file.find("all"), 5, 2); }) != "accepted");
 }
 
-TEST_CASE("checkpoint: what cannot be joined is refused, scalars and packed weights too") {
+TEST_CASE(
+    "checkpoint: packed pieces of a joined weight keep their scales, whichever rows are cut") {
+  TensorFiles files;
+  auto a = numbers({2, 4}, 1), b = numbers({3, 4}, 9), c = numbers({1, 4}, 30);
+  auto by_row = at::tensor({1.0f, 2.0f, 4.0f}).view({3, 1});
+  auto file =
+      files.checkpoint(std::map<std::string, RawTensor>{{"a.weight", raw(a.to(at::kFloat8_e4m3fn))},
+                                                        {"a.weight_scale", raw(at::full({}, 0.5f))},
+                                                        {"b.weight", raw(b.to(at::kFloat8_e4m3fn))},
+                                                        {"b.weight_scale", raw(by_row)},
+                                                        {"c.weight", raw(c)}});
+  file.add_joined("all", {*file.find("a.weight"), *file.find("b.weight"), *file.find("c.weight")});
+  auto rounded = [](const at::Tensor& t) { return t.to(at::kFloat8_e4m3fn).to(at::kFloat); };
+  auto whole = at::cat({rounded(a) * 0.5, rounded(b) * by_row, c});
+  CHECK(file.find("all")->size_bytes == 2 * 4 + 3 * 4 + 4 * 4);
+  CHECK(tensors_of(*file.find("all")).size() == 5);
+  CHECK(at::equal(read_dense(*file.find("all"), at::kFloat), whole));
+  for (std::int64_t first = 0; first < 6; ++first)
+    for (std::int64_t rows = 1; first + rows <= 6; ++rows) {
+      file.add_rows("part", *file.find("all"), first, rows);
+      CHECK(at::equal(read_dense(*file.find("part"), at::kFloat), whole.narrow(0, first, rows)));
+    }
+  // Blocks that go across rows stay whole.
+  auto across = *file.find("c.weight");
+  across.encoding = quant::encoding_named("Q8_0");
+  across.shape = {4, 8};
+  across.value_shape = {34};
+  file.add_joined("blocks", {across, across});
+  CHECK_NOTHROW(file.add_rows("second", *file.find("blocks"), 4, 4));
+  CHECK(refusal([&] {
+          file.add_rows("some", *file.find("blocks"), 3, 2);
+        }).ends_with("'some' is made of rows of a weight whose blocks go across rows"));
+}
+
+TEST_CASE("checkpoint: what cannot be joined is refused, scalars too; packed weights can") {
   TensorFiles files;
   auto file = files.checkpoint(
       std::map<std::string, RawTensor>{{"m", raw(at::ones({2, 3}))},
@@ -283,10 +317,10 @@ TEST_CASE("checkpoint: what cannot be joined is refused, scalars and packed weig
         "shape|model.safetensors|'j' is made of tensors with unequal rows: [2, 3] and [3]");
   CHECK(join("s", "s") ==
         "shape|model.safetensors|'j' is made of tensors with unequal rows: [] and []");
-  CHECK(join("m", "p.weight") ==
-        "format|model.safetensors|'j' is made of packed weights, which cannot be joined");
-  CHECK(join("p.weight", "m").starts_with("format|"));
   CHECK_FALSE(file.has("j"));
+  CHECK(join("m", "p.weight") == "accepted");
+  CHECK(join("p.weight", "m") == "accepted");
+  CHECK(file.shape("j") == Shape{4, 3});
   CHECK(join("v", "v") == "accepted");
   CHECK(file.shape("j") == Shape{6});
 }

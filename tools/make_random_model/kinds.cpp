@@ -14,6 +14,7 @@
 #include "distorch/models/t5/text_model.h"
 #include "distorch/models/vae/autoencoder.h"
 #include "distorch/models/z_image/next_dit.h"
+#include "tools/make_random_model/kinds_wan.h"
 
 namespace distorch::random_model {
 namespace {
@@ -276,11 +277,10 @@ Shapes qwen25_vl(Size size) {
 
 Shapes qwen3_8b(Size size) { return qwen_text({.width = 4096, .mlp_width = 12288}, size); }
 
-}  // namespace
-
-const std::vector<Kind>& kinds() {
+/// Pictures, and what several families share.
+std::vector<Kind> image_kinds() {
   using models::clip::TextKind;
-  static const std::vector<Kind> list = {
+  return {
       {"sd15", "Stable Diffusion 1.5, a whole checkpoint", "checkpoints", "F16", sd15},
       {"sdxl", "Stable Diffusion XL base, a whole checkpoint", "checkpoints", "F16",
        [](Size size) { return sdxl(UNet::Xl, size); }},
@@ -319,6 +319,16 @@ const std::vector<Kind>& kinds() {
       {"flux2-vae", "the autoencoder of FLUX.2", "vae", "F32", flux2_vae},
       {"qwen-vae", "the autoencoder of Qwen-Image and Wan 2.1", "vae", "BF16", causal_vae},
   };
+}
+
+}  // namespace
+
+const std::vector<Kind>& kinds() {
+  static const std::vector<Kind> list = [] {
+    auto all = image_kinds();
+    for (auto& kind : wan_kinds()) all.push_back(std::move(kind));
+    return all;
+  }();
   return list;
 }
 

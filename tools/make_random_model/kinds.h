@@ -25,6 +25,8 @@ struct Kind {
   const char* folder;       // of models/: "diffusion_models"
   const char* dtype;        // what its usual file has: "BF16"
   std::function<std::vector<Shape>(Size)> shapes;
+  /// The SentencePiece model that the file brings along as `spiece_model`; null: none.
+  std::string (*tokenizer)() = nullptr;
 };
 
 const std::vector<Kind>& kinds();

@@ -4,6 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <cmath>
+#include <span>
 
 #include "distorch/base/error.h"
 #include "distorch/base/hash.h"
@@ -120,6 +121,12 @@ void write_model(const std::filesystem::path& path, const Kind& kind, const Writ
                       .shape = {},
                       .bytes = scale_bytes});
   }
+  const auto tokenizer = kind.tokenizer ? kind.tokenizer() : std::string();
+  if (kind.tokenizer)
+    list.push_back({.name = "spiece_model",
+                    .dtype = DType::U8,
+                    .shape = {static_cast<std::int64_t>(tokenizer.size())},
+                    .bytes = std::as_bytes(std::span(tokenizer))});
   if (scaled)
     list.push_back(
         {.name = "scaled_fp8",

@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <functional>
 #include <optional>
 #include <utility>
 
 #include "distorch/base/error.h"
 #include "distorch/models/causal_vae/layers.h"
+#include "distorch/models/causal_vae/shortcuts.h"
 
 namespace distorch::models::causal_vae {
 
@@ -108,57 +110,109 @@ struct Step {
   }
 };
 
-std::vector<Step> steps_of(const Scope& s, const std::vector<Layer>& layers, bool up) {
-  std::vector<Step> steps(layers.size());
-  for (std::size_t i = 0; i < layers.size(); ++i) {
-    const auto& layer = layers[i];
-    auto scope = (s / static_cast<std::int64_t>(i)).block();
-    if (layer.kind == Layer::Kind::Residual)
-      steps[i].residual.emplace(scope, layer.in, layer.out);
-    else if (layer.kind == Layer::Kind::Attention)
-      steps[i].attention.emplace(scope, layer.out);
-    else if (up)
-      steps[i].up.emplace(scope, layer.in, layer.out, layer.time);
-    else
-      steps[i].down.emplace(scope, layer.out, layer.time);
-  }
-  return steps;
+Step step_of(const Scope& scope, const Layer& layer, bool up) {
+  Step step;
+  if (layer.kind == Layer::Kind::Residual)
+    step.residual.emplace(scope, layer.in, layer.out);
+  else if (layer.kind == Layer::Kind::Attention)
+    step.attention.emplace(scope, layer.out);
+  else if (up)
+    step.up.emplace(scope, layer.in, layer.out, layer.time);
+  else
+    step.down.emplace(scope, layer.out, layer.time);
+  return step;
 }
 
-/// One video's frames [T, C, h, w] of [C, T, h, w], and back.
-Tensor frames_of(const Tensor& video) { return video.movedim(1, 0); }
+/// The layers between the first convolution and the middle, or between the middle and the last:
+/// one after the other, or in groups with ways past them.
+class Half {
+ public:
+  enum class Way { Down, Up };
 
-/// Videos of a batch one after the other, through `one` ([C, T, h, w] -> [T', C', h', w']).
-Tensor each(const Tensor& batch, const std::function<Tensor(const Tensor&)>& one) {
+  Half(const Scope& s, const Config& c, Way way)
+      : way_(way), groups_(way == Way::Up ? c.up_groups : c.down_groups) {
+    const auto& layers = way == Way::Up ? c.up : c.down;
+    const auto* list = way == Way::Up ? "upsamples" : "downsamples";
+    std::size_t next = 0;
+    auto add = [&](const Scope& scope, std::int64_t count) {
+      for (std::int64_t i = 0; i < count; ++i)
+        steps_.push_back(step_of((scope / i).block(), layers[next++], way == Way::Up));
+    };
+    for (std::size_t g = 0; g < groups_.size(); ++g)
+      add(s / list / static_cast<std::int64_t>(g) / list, groups_[g].layers);
+    if (groups_.empty()) add(s / list, static_cast<std::int64_t>(layers.size()));
+  }
+
+  Tensor forward(Tensor x, Pass& pass) const {
+    if (groups_.empty()) return through(std::move(x), 0, steps_.size(), pass);
+    std::size_t first = 0;
+    for (const auto& group : groups_) {
+      auto end = first + static_cast<std::size_t>(group.layers);
+      auto y = through(x, first, end, pass);
+      if (group.shortcut)
+        y.add_(way_ == Way::Up ? repeated(x, group, pass.first) : averaged(x, group));
+      x = y;
+      first = end;
+    }
+    return x;
+  }
+
+ private:
+  Tensor through(Tensor x, std::size_t first, std::size_t end, Pass& pass) const {
+    for (auto i = first; i < end; ++i) x = steps_[i].forward(x, pass);
+    return x;
+  }
+
+  Way way_;
+  std::vector<Group> groups_;
+  std::vector<Step> steps_;
+};
+
+/// One video's frames [T, C, h, w] of [1, C, T, h, w], and back.
+Tensor frames_of(const Tensor& video) { return video[0].movedim(1, 0); }
+Tensor video_of(const Tensor& frames) { return frames.movedim(0, 1).unsqueeze(0); }
+
+/// The whole of a batch through `begin`'s coding, clip by clip: the first `first` frames of each,
+/// then `then` at a time.
+Tensor whole(const Tensor& batch, std::int64_t then,
+             const std::function<std::unique_ptr<ClipCoding>()>& begin) {
   std::vector<Tensor> results;
-  for (const auto& video : batch.unbind(0)) results.push_back(one(video).movedim(0, 1));
-  return results.size() == 1 ? results[0].unsqueeze(0).contiguous() : at::stack(results);
+  auto groups = 1 + (batch.size(2) - 1) / then;
+  for (const auto& clip : batch.split(1)) {
+    auto coding = begin();
+    std::vector<Tensor> parts;
+    for (std::int64_t i = 0; i < groups; ++i) {
+      auto group = i == 0 ? clip.narrow(2, 0, 1) : clip.narrow(2, 1 + then * (i - 1), then);
+      parts.push_back(coding->next(group, i + 1 < groups));
+    }
+    results.push_back(groups == 1 ? parts[0] : at::cat(parts, 2));
+  }
+  return (results.size() == 1 ? results[0] : at::cat(results)).contiguous();
 }
 
 }  // namespace
 
 struct CausalAutoencoder::Encoder {
   Encoder(const Scope& root, const Config& c)
-      : entry((root / "encoder" / "conv1").block(), c.image_channels, c.first),
-        steps(steps_of(root / "encoder" / "downsamples", c.down, false)),
-        middle(root / "encoder" / "middle", c.middle),
+      : entry((root / "encoder" / "conv1").block(), c.patch_channels(), c.first),
+        half(root / "encoder", c, Half::Way::Down),
+        middle(root / "encoder" / "middle", c.down.back().out),
         exit(exit_of(root, c)),
         latent((root / "conv1").block(), 2 * c.latent_channels) {}
 
   static ConvBlock exit_of(const Scope& root, const Config& c) {
     auto scope = (root / "encoder" / "head").block();
-    return {scope / 2, c.middle, 2 * c.latent_channels, scope / 0};
+    return {scope / 2, c.down.back().out, 2 * c.latent_channels, scope / 0};
   }
 
-  /// frames [T, 3, H, W] of a chunk -> [T', 2·C, h, w].
+  /// frames [T, 3 · patch², H, W] of a chunk -> mean and spread [T', 2·C, h, w].
   Tensor forward(const Tensor& frames, Pass pass) const {
-    auto h = entry.forward(frames, pass);
-    for (const auto& step : steps) h = step.forward(h, pass);
-    return exit.forward(middle.forward(h, pass), pass);
+    auto h = half.forward(entry.forward(frames, pass), pass);
+    return latent.forward(exit.forward(middle.forward(h, pass), pass));
   }
 
   ConvBlock entry;
-  std::vector<Step> steps;
+  Half half;
   Middle middle;
   ConvBlock exit;
   LatentConv latent;
@@ -169,26 +223,71 @@ struct CausalAutoencoder::Decoder {
       : latent((root / "conv2").block(), c.latent_channels),
         entry((root / "decoder" / "conv1").block(), c.latent_channels, c.middle),
         middle(root / "decoder" / "middle", c.middle),
-        steps(steps_of(root / "decoder" / "upsamples", c.up, true)),
+        half(root / "decoder", c, Half::Way::Up),
         exit(exit_of(root, c)) {}
 
   static ConvBlock exit_of(const Scope& root, const Config& c) {
     auto scope = (root / "decoder" / "head").block();
     auto channels = c.up.back().out;
-    return {scope / 2, channels, c.image_channels, scope / 0};
+    return {scope / 2, channels, c.patch_channels(), scope / 0};
   }
 
   Tensor forward(const Tensor& frames, Pass pass) const {
-    auto h = middle.forward(entry.forward(frames, pass), pass);
-    for (const auto& step : steps) h = step.forward(h, pass);
-    return exit.forward(h, pass).to(at::kFloat);
+    auto h = middle.forward(entry.forward(latent.forward(frames), pass), pass);
+    return exit.forward(half.forward(h, pass), pass).to(at::kFloat);
   }
 
   LatentConv latent;
   ConvBlock entry;
   Middle middle;
-  std::vector<Step> steps;
+  Half half;
   ConvBlock exit;
+};
+
+class CausalAutoencoder::Encoding final : public ClipCoding {
+ public:
+  explicit Encoding(const CausalAutoencoder& vae) : vae_(vae) {}
+
+  Tensor next(const Tensor& group, bool more) override {
+    const auto& c = vae_.config_;
+    auto f = c.downscale();
+    if (group.dim() != 5 || group.size(1) != c.image_channels || group.size(3) % f != 0 ||
+        group.size(4) % f != 0)
+      throw Error(
+          ErrorKind::Shape, "VAE",
+          fmt::format("encodes frames of {} channels whose sides are multiples of {}, got {}",
+                      c.image_channels, f, c10::str(group.sizes())));
+    auto moments = vae_.encoder_->forward(to_patches(frames_of(group), c.patch),
+                                          {memory_, std::exchange(first_, false), more});
+    return video_of(moments.narrow(1, 0, c.latent_channels));
+  }
+
+ private:
+  const CausalAutoencoder& vae_;
+  Memory memory_;
+  bool first_ = true;
+};
+
+class CausalAutoencoder::Decoding final : public ClipCoding {
+ public:
+  explicit Decoding(const CausalAutoencoder& vae) : vae_(vae) {}
+
+  Tensor next(const Tensor& group, bool more) override {
+    const auto& c = vae_.config_;
+    if (group.dim() != 5 || group.size(1) != c.latent_channels)
+      throw Error(ErrorKind::Shape, "VAE",
+                  fmt::format("decodes latents of {} channels with frames, got {}: the latent "
+                              "belongs to another model",
+                              c.latent_channels, c10::str(group.sizes())));
+    auto patches =
+        vae_.decoder_->forward(frames_of(group), {memory_, std::exchange(first_, false), more});
+    return video_of(from_patches(patches, c.patch));
+  }
+
+ private:
+  const CausalAutoencoder& vae_;
+  Memory memory_;
+  bool first_ = true;
 };
 
 CausalAutoencoder::CausalAutoencoder(const Config& config)
@@ -203,43 +302,21 @@ VaeShape CausalAutoencoder::shape() const {
           config_.time_downscale(), 3};
 }
 
+std::unique_ptr<ClipCoding> CausalAutoencoder::encode_clip() const {
+  return std::make_unique<Encoding>(*this);
+}
+std::unique_ptr<ClipCoding> CausalAutoencoder::decode_clip() const {
+  return std::make_unique<Decoding>(*this);
+}
+
 Tensor CausalAutoencoder::encode_mean(const Tensor& pixels) const {
-  auto f = config_.downscale(), each_time = config_.time_downscale();
-  if (pixels.dim() != 5 || pixels.size(1) != config_.image_channels || pixels.size(3) % f != 0 ||
-      pixels.size(4) % f != 0)
-    throw Error(ErrorKind::Shape, "VAE",
-                fmt::format("encodes frames of {} channels whose sides are multiples of {}, got {}",
-                            config_.image_channels, f, c10::str(pixels.sizes())));
-  return each(pixels, [&](const Tensor& video) {
-    auto frames = frames_of(video);
-    auto chunks = 1 + (frames.size(0) - 1) / each_time;
-    Memory memory;
-    std::vector<Tensor> results;
-    for (std::int64_t i = 0; i < chunks; ++i) {
-      auto chunk =
-          i == 0 ? frames.narrow(0, 0, 1) : frames.narrow(0, 1 + each_time * (i - 1), each_time);
-      results.push_back(encoder_->forward(chunk, {memory, i == 0, i + 1 < chunks}));
-    }
-    auto moments = encoder_->latent.forward(chunks == 1 ? results[0] : at::cat(results));
-    return moments.narrow(1, 0, config_.latent_channels);
-  });
+  if (pixels.dim() != 5) return encode_clip()->next(pixels, false);  // says what is wrong with it
+  return whole(pixels, config_.time_downscale(), [this] { return encode_clip(); });
 }
 
 Tensor CausalAutoencoder::decode_pixels(const Tensor& latent) const {
-  if (latent.dim() != 5 || latent.size(1) != config_.latent_channels)
-    throw Error(ErrorKind::Shape, "VAE",
-                fmt::format("decodes latents of {} channels with frames, got {}: the latent "
-                            "belongs to another model",
-                            config_.latent_channels, c10::str(latent.sizes())));
-  return each(latent, [&](const Tensor& video) {
-    auto z = decoder_->latent.forward(frames_of(video));
-    auto count = z.size(0);
-    Memory memory;
-    std::vector<Tensor> results;
-    for (std::int64_t i = 0; i < count; ++i)
-      results.push_back(decoder_->forward(z.narrow(0, i, 1), {memory, i == 0, i + 1 < count}));
-    return count == 1 ? results[0] : at::cat(results);
-  });
+  if (latent.dim() != 5) return decode_clip()->next(latent, false);
+  return whole(latent, 1, [this] { return decode_clip(); });
 }
 
 }  // namespace distorch::models::causal_vae

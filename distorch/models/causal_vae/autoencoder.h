@@ -2,17 +2,17 @@
 #include <memory>
 
 #include "distorch/models/causal_vae/config.h"
-#include "distorch/models/vae_network.h"
+#include "distorch/models/video_vae.h"
 #include "distorch/weights/manifest.h"
 
 namespace distorch::models::causal_vae {
 
-/// The autoencoder of Wan 2.1 and Qwen-Image: pictures are videos of one frame. Frames go through
-/// the network in chunks (the first alone, then as many as one latent frame stands for), and each
-/// causal convolution keeps the last frames it saw between the chunks of a call. Blocks: every
-/// residual block, attention, resize, first and last convolution of encoder and decoder, in that
-/// order. Source: ComfyUI comfy/ldm/wan/vae.py.
-class CausalAutoencoder : public VaeNetwork {
+/// The autoencoders of Wan 2.1, Wan 2.2 and Qwen-Image: pictures are videos of one frame. Frames go
+/// through the network in chunks (the first alone, then as many as one latent frame stands for), and
+/// what each causal convolution has to know of the last frames it saw is kept by the ClipCoding.
+/// Blocks: every residual block, attention, resize, first and last convolution of encoder and
+/// decoder, in that order. Source: ComfyUI comfy/ldm/wan/vae.py and vae2_2.py.
+class CausalAutoencoder : public VideoVae {
  public:
   explicit CausalAutoencoder(const Config& config);
   ~CausalAutoencoder() override;
@@ -26,8 +26,12 @@ class CausalAutoencoder : public VaeNetwork {
   at::Tensor encode_mean(const at::Tensor& pixels) const override;
   /// latent [B, C, T, h, w] -> [B, 3, 1 + (T - 1) · time_downscale, H, W].
   at::Tensor decode_pixels(const at::Tensor& latent) const override;
+  std::unique_ptr<ClipCoding> encode_clip() const override;
+  std::unique_ptr<ClipCoding> decode_clip() const override;
 
  private:
+  class Encoding;
+  class Decoding;
   struct Encoder;
   struct Decoder;
 

@@ -74,8 +74,9 @@ VisionConfig vision_config(const Checkpoint& part) {
   VisionConfig c;
   const std::string patches = "visual.patch_embed.proj.weight";
   c.width = size_of(part, patches, 0);
-  c.frames = size_of(part, patches, 2);
-  c.patch = size_of(part, patches, 3);
+  c.frames_apart = part.has(patches + ".1");
+  c.frames = c.frames_apart ? 2 : size_of(part, patches, 2);
+  c.patch = size_of(part, patches, c.frames_apart ? 2 : 3);
   c.layers = part.count("visual.blocks.");
   c.mlp_width = size_of(part, "visual.blocks.0.mlp.gate_proj.weight", 0);
   c.out_width = size_of(part, "visual.merger.mlp.2.weight", 0);

@@ -27,6 +27,7 @@ struct VisionConfig {
   std::int64_t patch = 14;  // pixels, both ways
   std::int64_t frames = 2;  // of a patch; a picture is shown twice
   std::int64_t out_width = 3584;
+  bool frames_apart = false;  // each frame of a patch has a weight of its own, as in GGUF files
 };
 
 /// Kinds of encoders that share this architecture.

@@ -112,9 +112,10 @@ std::string QwenEncoder::whole_text(const Prompt& prompt) const {
 /// not seen.
 void QwenEncoder::place_pictures(TokenBatch& batch, const std::vector<Tensor>& pictures) const {
   if (!vision_)
-    throw Error(ErrorKind::Usage, "text encoder",
-                "this file has no vision tower, so it cannot see the picture; take one of "
-                "Qwen2.5-VL with its weights 'visual.*'");
+    throw Error(
+        ErrorKind::Usage, "text encoder",
+        "this file has no vision tower, so it cannot see the picture; take one of "
+        "Qwen2.5-VL with its weights 'visual.*', or put the 'mmproj' file beside a GGUF one");
   std::vector<std::int64_t> ids;
   std::size_t seen = 0;
   auto given = batch.ids[0];

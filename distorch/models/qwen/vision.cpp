@@ -163,8 +163,19 @@ class Vision::Layer {
   nn::Linear qkv_, proj_, gate_, up_, down_;
 };
 
-Vision::Patches::Patches(const Scope& s, const VisionConfig& c)
-    : block(s), weight(s.weight("weight", {c.width, 3, c.frames, c.patch, c.patch})) {}
+Vision::Patches::Patches(const Scope& s, const VisionConfig& c) : block(s) {
+  if (c.frames_apart) {
+    weight = s.weight("weight", {c.width, 3, c.patch, c.patch});
+    second = s.weight("weight.1", {c.width, 3, c.patch, c.patch});
+  } else {
+    weight = s.weight("weight", {c.width, 3, c.frames, c.patch, c.patch});
+  }
+}
+
+Tensor Vision::Patches::matrix() const {
+  auto numbers = weight.dense();
+  return (second.declared() ? at::stack({numbers, second.dense()}, 2) : numbers).flatten(1);
+}
 
 Vision::Merger::Merger(const Scope& s, const VisionConfig& c)
     : block(s),
@@ -193,7 +204,7 @@ Tensor Vision::forward(const Tensor& patches, std::int64_t rows, std::int64_t co
   rope.cos = rope.cos.to(device);
   rope.sin = rope.sin.to(device);
   auto x = patches_.block.run1({patches.unsqueeze(0)}, [this](const Tensors& in) {
-    auto matrix = patches_.weight.dense().flatten(1);
+    auto matrix = patches_.matrix();
     return at::matmul(in[0].to(matrix.scalar_type()), matrix.t()).to(at::kFloat);
   });
   x = reordered(x, order.to(device));

@@ -51,7 +51,9 @@ class Vision {
   struct Patches {
     Patches(const weights::Scope& scope, const VisionConfig& config);
     weights::Block block;
-    weights::Weight weight;  // [width, 3, frames, patch, patch]
+    at::Tensor matrix() const;  // [width, numbers of a patch], while the block is running
+    weights::Weight weight;     // [width, 3, frames, patch, patch]
+    weights::Weight second;     // config.frames_apart: of the other frame, both without `frames`
   };
   struct Merger {
     Merger(const weights::Scope& scope, const VisionConfig& config);

@@ -1,5 +1,6 @@
 #include "distorch/models/t5/encoder.h"
 
+#include "distorch/models/gguf_tokenizer.h"
 #include "distorch/models/t5/text_model.h"
 #include "distorch/models/text_tokens.h"
 
@@ -72,17 +73,20 @@ class T5Encoder : public TextEncoder {
 TextPart part_of(std::string name, const weights::Checkpoint& part, EncoderUse use,
                  std::vector<std::string> lora_prefixes) {
   auto config = text_config(part);
+  auto file = part.empty() ? nullptr : part.tensors().begin()->second.file;
   use.path = part.path();
   if (const auto* stored = part.find("spiece_model"))
     use.vocabulary = weights::read_tensor(*stored);
-  return {
-      std::move(name), part,
-      [config, use](std::shared_ptr<Vocabularies> vocabularies) -> std::unique_ptr<TextEncoder> {
-        return std::make_unique<T5Encoder>(config, use, std::move(vocabularies));
-      },
-      [prefixes = std::move(lora_prefixes)](const weights::Manifest& manifest) {
-        return prefixed_lora_names(manifest, prefixes);
-      }};
+  return {std::move(name), part,
+          [config, use,
+           file](std::shared_ptr<Vocabularies> vocabularies) -> std::unique_ptr<TextEncoder> {
+            auto own = use;
+            if (own.umt5 && !own.vocabulary.defined()) own.vocabulary = gguf_sentence_piece(file);
+            return std::make_unique<T5Encoder>(config, own, std::move(vocabularies));
+          },
+          [prefixes = std::move(lora_prefixes)](const weights::Manifest& manifest) {
+            return prefixed_lora_names(manifest, prefixes);
+          }};
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "distorch/base/error.h"
+#include "distorch/models/vae/clip.h"
 
 namespace distorch::models::vae {
 
@@ -113,14 +114,14 @@ Tensor tiled(const Tensor& samples, const std::function<Tensor(const Tensor&)>& 
   std::vector<Tensor> results;
   for (const auto& sample : samples.split(1)) {
     if (tiles.count() == 1) {
-      results.push_back(function(sample).to(at::kCPU, at::kFloat));
+      results.push_back(function(sample));
       tile_done();
       continue;
     }
     auto sum = at::zeros({1, resize.channels(), out_size[0], out_size[1], out_size[2]});
     auto weights = at::zeros({1, 1, out_size[0], out_size[1], out_size[2]});
     tiles.each([&](const Sizes& start, const Sizes& size) {
-      auto result = function(part_of(sample, start, size)).to(at::kCPU, at::kFloat);
+      auto result = function(part_of(sample, start, size));
       auto mask = feathered(result, feathers);
       Sizes at{}, extent{};
       for (std::size_t d = 0; d < 3; ++d) {
@@ -150,16 +151,16 @@ Tensor decode_tiled_video(const VaeNetwork& vae, const Tensor& latent, const Vid
                           const TileProgress& progress) {
   auto shape = vae.shape();
   return tiled(
-      latent, [&](const Tensor& part) { return vae.decode_pixels(part); }, tile, {shape, true},
-      progress);
+      latent, [&](const Tensor& part) { return decode_clips(vae, part, tile.device); }, tile,
+      {shape, true}, progress);
 }
 
 Tensor encode_tiled_video(const VaeNetwork& vae, const Tensor& frames, const VideoTile& tile,
                           const TileProgress& progress) {
   auto shape = vae.shape();
   return tiled(
-      frames, [&](const Tensor& part) { return vae.encode_mean(part); }, tile, {shape, false},
-      progress);
+      frames, [&](const Tensor& part) { return encode_clips(vae, part, tile.device); }, tile,
+      {shape, false}, progress);
 }
 
 }  // namespace distorch::models::vae

@@ -13,10 +13,12 @@ struct VideoTile {
   std::int64_t overlap = 8;
   std::int64_t frames = 9999;
   std::int64_t frame_overlap = 1;
+  at::Device device = at::kCPU;  // where the network computes
 };
 
-/// VaeNetwork::decode_pixels of a video autoencoder in overlapping tiles, blended with linear
-/// feathers: latent [B, C, T, h, w] -> [B, 3, T', H, W], float32 on the CPU. A sample that fits into
+/// What a video autoencoder decodes in overlapping tiles, blended with linear feathers: latent
+/// [B, C, T, h, w] on any device -> [B, 3, T', H, W], float32 on the CPU. On the tile's device there
+/// is one group of frames of one tile at a time (clip.h). A sample that fits into
 /// one tile is passed whole. Source: ComfyUI comfy/sd.py, decode_tiled_3d, and comfy/utils.py,
 /// tiled_scale_multidim (the same positions, feathers and rounding). Error(Usage) where an overlap
 /// leaves a tile no room.

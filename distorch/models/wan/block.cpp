@@ -24,6 +24,18 @@ Tensor by_token(const Tensor& x, std::int64_t tokens) {
   return x.repeat_interleave(each + 1, 1).narrow(1, 0, tokens);
 }
 
+Tensors BlockContext::with(Tensors inputs) const {
+  for (const auto& one : {time, positions.cos, positions.sin, text, vision}) inputs.push_back(one);
+  return inputs;
+}
+
+BlockContext BlockContext::from(const Tensors& inputs, std::size_t first) const {
+  BlockContext here{inputs[first], positions, inputs[first + 3], inputs[first + 4]};
+  here.positions.cos = inputs[first + 1];
+  here.positions.sin = inputs[first + 2];
+  return here;
+}
+
 VideoBlock::Attention::Attention(const weights::Scope& s, std::int64_t width)
     : q(s / "q", width, width),
       k(s / "k", width, width),
@@ -82,14 +94,8 @@ Tensor VideoBlock::run(const Tensor& x, const BlockContext& context) const {
 }
 
 Tensor VideoBlock::forward(const Tensor& x, const BlockContext& context) const {
-  const auto& positions = context.positions;
-  return block_.run1({x, context.time, positions.cos, positions.sin, context.text, context.vision},
-                     [&](const Tensors& in) {
-                       BlockContext here{in[1], positions, in[4], in[5]};
-                       here.positions.cos = in[2];
-                       here.positions.sin = in[3];
-                       return run(in[0], here);
-                     });
+  return block_.run1(context.with({x}),
+                     [&](const Tensors& in) { return run(in[0], context.from(in, 1)); });
 }
 
 }  // namespace distorch::models::wan

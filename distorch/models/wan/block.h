@@ -20,6 +20,10 @@ struct BlockContext {
   nn::RopeTable positions;
   at::Tensor text;    // [B, L, width]
   at::Tensor vision;  // states of a picture encoder [B, n, width]; undefined: none
+
+  /// A block's inputs with these tensors behind its own, and back from where they begin.
+  weights::Tensors with(weights::Tensors inputs) const;
+  BlockContext from(const weights::Tensors& inputs, std::size_t first) const;
 };
 
 /// x [B, 1 or T, C], a row a frame -> a row a token of so many; as it is where it has one row.
@@ -33,6 +37,8 @@ class VideoBlock {
   VideoBlock(const weights::Scope& scope, const Config& config);
   /// x [B, L, width] -> the same.
   at::Tensor forward(const at::Tensor& x, const BlockContext& context) const;
+  /// The same within a block that is running and has the weights of this one.
+  at::Tensor run(const at::Tensor& x, const BlockContext& context) const;
 
  private:
   struct Attention {
@@ -48,7 +54,6 @@ class VideoBlock {
   at::Tensor self_attended(const at::Tensor& x, const nn::RopeTable& positions) const;
   at::Tensor cross_attended(const at::Tensor& x, const at::Tensor& text,
                             const at::Tensor& vision) const;
-  at::Tensor run(const at::Tensor& x, const BlockContext& context) const;
 
   std::int64_t heads_;
   weights::Block block_;

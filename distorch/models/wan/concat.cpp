@@ -1,5 +1,8 @@
 #include "distorch/models/wan/concat.h"
 
+#include <fmt/format.h>
+
+#include "distorch/base/error.h"
 #include "distorch/models/concat_latent.h"
 
 namespace distorch::models::wan {
@@ -15,6 +18,15 @@ Tensor fitted(const Tensor& x, const Tensor& noise) {
   auto batch = x.size(0), frames = x.size(2);
   auto pictures = fit_size(x.transpose(1, 2).flatten(0, 1), noise.size(3), noise.size(4));
   return fit_batch(pictures.unflatten(0, {batch, frames}).transpose(1, 2), noise.size(0));
+}
+
+/// Error(Shape) where a latent is not of the model's VAE: nodes give one, or two side by side.
+void check_given(const Tensor& image, const LatentFormat& format) {
+  if (image.size(1) % format.channels == 0 && image.size(1) <= 2 * format.channels) return;
+  throw Error(ErrorKind::Shape, "concat_latent_image",
+              fmt::format("has {} channels, and this Wan model works with latents of {}: make the "
+                          "conditioning with the VAE of Wan {}",
+                          image.size(1), format.channels, format.channels == 16 ? "2.1" : "2.2"));
 }
 
 Tensor into_network(const Tensor& image, const LatentFormat& format) {
@@ -49,6 +61,7 @@ Tensor concat_of(const sampling::ConditioningItem& item, const sampling::EncodeC
   const auto& noise = context.noise;
   auto image = tensor_of(item, "concat_latent_image", noise);
   if (image.defined()) {
+    check_given(image, format);
     image = into_network(fitted(image, noise), format);
   } else {
     auto sizes = noise.sizes().vec();

@@ -18,13 +18,20 @@ std::vector<std::int64_t> Config::axes() {
   return {kHeadWidth - 2 * side, side, side};
 }
 
+bool Config::image_to_video() const {
+  constexpr std::int64_t first_frame_channels = 36, second_vae_channels = 48;
+  return out_channels == second_vae_channels ||
+         (vision_width > 0 && camera_channels == 0 && face_layers == 0 &&
+          in_channels == first_frame_channels);
+}
+
 namespace {
 
 using Names = std::pair<std::string_view, std::string_view>;
 
 // What diffusers calls the layers beside the blocks, and inside a block. Source: diffusers
 // transformer_wan.py, WanTransformer3DModel.
-constexpr std::array<Names, 13> kOutside = {{
+constexpr std::array<Names, 14> kOutside = {{
     {"condition_embedder.time_embedder.linear_1.", "time_embedding.0."},
     {"condition_embedder.time_embedder.linear_2.", "time_embedding.2."},
     {"condition_embedder.text_embedder.linear_1.", "text_embedding.0."},
@@ -38,8 +45,9 @@ constexpr std::array<Names, 13> kOutside = {{
     {"scale_shift_table", "head.modulation"},
     {"proj_out.", "head.head."},
     {"patch_embedding.", "patch_embedding."},
+    {"vace_patch_embedding.", "vace_patch_embedding."},
 }};
-constexpr std::array<Names, 19> kInside = {{
+constexpr std::array<Names, 21> kInside = {{
     {"attn1.to_q.", "self_attn.q."},
     {"attn1.to_k.", "self_attn.k."},
     {"attn1.to_v.", "self_attn.v."},
@@ -59,6 +67,8 @@ constexpr std::array<Names, 19> kInside = {{
     {"ffn.net.0.proj.", "ffn.0."},
     {"ffn.net.2.", "ffn.2."},
     {"scale_shift_table", "modulation"},
+    {"proj_in.", "before_proj."},
+    {"proj_out.", "after_proj."},
 }};
 
 template <std::size_t N>
@@ -69,18 +79,17 @@ std::string renamed(const std::string& name, const std::array<Names, N>& table) 
 }
 
 std::string original_name(const std::string& name) {
-  constexpr std::string_view blocks = "blocks.";
-  if (!name.starts_with(blocks)) return renamed(name, kOutside);
-  auto dot = name.find('.', blocks.size());
-  if (dot == std::string::npos) return name;
-  return name.substr(0, dot + 1) + renamed(name.substr(dot + 1), kInside);
+  for (std::string_view blocks : {"blocks.", "vace_blocks."}) {
+    if (!name.starts_with(blocks)) continue;
+    auto dot = name.find('.', blocks.size());
+    if (dot == std::string::npos) return name;
+    return name.substr(0, dot + 1) + renamed(name.substr(dot + 1), kInside);
+  }
+  return renamed(name, kOutside);
 }
 
-/// Parts of relatives that need more than this network has.
-constexpr std::array<const char*, 5> kForeign = {
-    "vace_patch_embedding.weight", "control_adapter.conv.weight",
-    "casual_audio_encoder.encoder.final_linear.weight", "audio_proj.audio_proj_glob_1.layer.bias",
-    "face_adapter.fuser_blocks.0.k_norm.weight"};
+/// A part of a relative that needs more than this network has.
+constexpr const char* kForeign = "audio_proj.audio_proj_glob_1.layer.bias";
 
 }  // namespace
 
@@ -92,8 +101,7 @@ Checkpoint with_original_names(const Checkpoint& below) {
   if (!part.has("head.modulation") || !part.has("head.head.weight") ||
       !part.has("patch_embedding.weight") || !part.has("blocks.0.ffn.0.weight"))
     return {};
-  for (const auto* name : kForeign)
-    if (part.has(name)) return {};
+  if (part.has(kForeign)) return {};
   return part;
 }
 
@@ -109,6 +117,21 @@ Config config_of(const Checkpoint& part) {
   if (part.has("img_emb.proj.1.weight")) c.vision_width = size_of(part, "img_emb.proj.1.weight", 1);
   if (part.has("img_emb.emb_pos")) c.vision_places = size_of(part, "img_emb.emb_pos", 1);
   if (part.has("ref_conv.weight")) c.reference_channels = size_of(part, "ref_conv.weight", 1);
+  if (part.has("vace_patch_embedding.weight")) {
+    c.vace_channels = size_of(part, "vace_patch_embedding.weight", 1);
+    c.vace_layers = part.count("vace_blocks.");
+    if (c.vace_layers == 0)
+      throw Error(ErrorKind::MissingWeight, part.path(),
+                  "has 'vace_patch_embedding.weight' and no layers 'vace_blocks.0'");
+  } else if (part.has("control_adapter.conv.weight")) {
+    c.camera_channels = size_of(part, "control_adapter.conv.weight", 1) / (kRayPixels * kRayPixels);
+    c.camera_layers = part.count("control_adapter.residual_blocks.");
+  } else if (part.has("casual_audio_encoder.encoder.final_linear.weight")) {
+    c.audio_layers = size_of(part, "casual_audio_encoder.weights", 1);
+    c.audio_width = size_of(part, "casual_audio_encoder.encoder.conv1_local.conv.weight", 1);
+  } else if (part.has("face_adapter.fuser_blocks.0.k_norm.weight")) {
+    c.face_layers = part.count("face_adapter.fuser_blocks.");
+  }
   if (c.width % Config::kHeadWidth != 0)
     throw Error(ErrorKind::Shape, part.path(),
                 fmt::format("holds a Wan transformer of width {}, which is no multiple of its "

@@ -18,6 +18,34 @@ namespace {
 
 constexpr std::int64_t kSecondVaeChannels = 48;
 
+/// Control frames of a latent [B, N, 16 · n, T, h, w] and their masks, as one input; where none are
+/// given, a blank video that is made anew everywhere. Source: ComfyUI comfy/model_base.py,
+/// WAN21_Vace.extra_conds.
+at::Tensor vace_of(const ConditioningItem& item, const EncodeContext& context,
+                   const LatentFormat& format, std::int64_t channels) {
+  const auto& noise = context.noise;
+  auto with_channels = [&](std::int64_t count) {
+    auto sizes = noise.sizes().vec();
+    sizes[1] = count;
+    sizes.insert(sizes.begin() + 1, 1);
+    return sizes;
+  };
+  auto frames = tensor_of(item, "vace_frames", noise);
+  if (!frames.defined())
+    frames = at::zeros(with_channels(2 * format.channels), noise.options().dtype(at::kFloat));
+  std::vector<at::Tensor> parts;
+  for (const auto& part : frames.split(format.channels, 2))
+    parts.push_back(format.into_network(part.flatten(0, 1)).unflatten(0, part.sizes().slice(0, 2)));
+  auto mask = tensor_of(item, "vace_mask", noise);
+  if (!mask.defined()) {
+    auto sizes = frames.sizes().vec();
+    sizes[2] = channels - frames.size(2);
+    mask = at::ones(sizes, frames.options());
+  }
+  parts.push_back(mask);
+  return at::cat(parts, 2);
+}
+
 class Wan final : public Family {
  public:
   explicit Wan(Checkpoint part) : part_(std::move(part)), config_(config_of(part_)) {
@@ -46,13 +74,6 @@ class Wan final : public Family {
 
  private:
   bool second_vae() const { return config_.out_channels == kSecondVaeChannels; }
-  /// Models that begin with a picture; those that follow a control video see it beside the latent.
-  bool image_to_video() const {
-    constexpr std::int64_t first_frame_channels = 36;
-    return second_vae() ||
-           (config_.vision_width > 0 && config_.in_channels == first_frame_channels);
-  }
-
   Checkpoint part_;
   Config config_;
   LatentFormat latent_ = wan21_latent();
@@ -68,18 +89,38 @@ ModelInput Wan::encode(const InputSpec& spec, const ConditioningItem& item,
   if (spec.name == "concat")
     return {spec.kind,
             concat_of(item, context, latent_, config_.in_channels - config_.out_channels,
-                      image_to_video()),
+                      config_.image_to_video()),
             {}};
   if (spec.name == "vision") return in_batch(tensor_of(item, "clip_vision_penultimate", noise));
-  if (spec.name == "subjects") {
-    auto frames = tensor_of(item, "time_dim_concat", noise);
-    return in_batch(frames.defined() ? latent_.into_network(frames) : frames);
+  auto latent_named = [&](const char* name) {
+    auto latent = tensor_of(item, name, noise);
+    return in_batch(latent.defined() ? latent_.into_network(latent) : latent);
+  };
+  if (spec.name == "subjects") return latent_named("time_dim_concat");
+  if (spec.name == "pose") return latent_named("pose_video_latent");
+  if (spec.name == "control") return latent_named("control_video");
+  if (spec.name == "motion") return latent_named("reference_motion");
+  if (spec.name == "face") return in_batch(tensor_of(item, "face_video_pixels", noise));
+  if (spec.name == "audio") return in_batch(tensor_of(item, "audio_embed", noise));
+  if (spec.name == "reference_frames") {
+    if (item.reference_latents.empty()) return {spec.kind, {}, {}};
+    auto latent = item.reference_latents.back().to(noise.device(), at::kFloat);
+    return in_batch(latent_.into_network(latent));
   }
   if (spec.name == "reference") {
     if (item.reference_latents.empty()) return {spec.kind, {}, {}};
     auto latent = item.reference_latents.back().to(noise.device(), at::kFloat);
     return in_batch(latent_.into_network(latent).select(2, 0));
   }
+  if (spec.name == "vace") return in_batch(vace_of(item, context, latent_, config_.vace_channels));
+  if (spec.name == "vace_strength") {
+    auto strengths = tensor_of(item, "vace_strength", noise);
+    if (strengths.defined()) return in_batch(strengths);
+    auto frames = tensor_of(item, "vace_frames", noise);
+    return in_batch(
+        at::ones({1, frames.defined() ? frames.size(1) : 1}, noise.options().dtype(at::kFloat)));
+  }
+  if (spec.name == "camera") return in_batch(tensor_of(item, "camera_conditions", noise));
   if (spec.name == "denoise_mask" && second_vae()) return in_batch(context.denoise_mask);
   return {spec.kind, {}, {}};
 }

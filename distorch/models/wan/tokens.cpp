@@ -25,13 +25,24 @@ Tensor to_latent(const Tensor& tokens, at::IntArrayRef latent) {
       .narrow(4, 0, latent[4]);
 }
 
-Tensor positions(at::IntArrayRef latent, std::int64_t before, at::Device device) {
+Tensor positions(at::IntArrayRef latent, std::int64_t before, at::Device device,
+                 std::int64_t first) {
+  return spread_positions({latent[2] + before, in_tokens(latent[3]), in_tokens(latent[4])},
+                          latent.slice(3), first, device);
+}
+
+Tensor spread_positions(at::IntArrayRef tokens, at::IntArrayRef cells, std::int64_t first,
+                        at::Device device) {
   auto options = at::TensorOptions().device(device).dtype(at::kFloat);
-  std::vector<std::int64_t> shape = {latent[2] + before, in_tokens(latent[3]),
-                                     in_tokens(latent[4])};
-  auto frame = at::arange(shape[0], options).view({-1, 1, 1});
-  auto row = at::arange(shape[1], options).view({1, -1, 1});
-  auto column = at::arange(shape[2], options).view({1, 1, -1});
+  auto places = [&](std::int64_t count, std::int64_t size) {
+    auto last = in_tokens(size) - 1;
+    if (count - 1 == last) return at::arange(count, options);
+    return at::linspace(0, static_cast<double>(last), count, options);
+  };
+  auto shape = tokens.vec();
+  auto frame = at::arange(first, first + shape[0], options).view({-1, 1, 1});
+  auto row = places(shape[1], cells[0]).view({1, -1, 1});
+  auto column = places(shape[2], cells[1]).view({1, 1, -1});
   return at::stack({frame.expand(shape), row.expand(shape), column.expand(shape)}, -1)
       .reshape({1, -1, 3});
 }

@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 
 #include "distorch/models/wan/block.h"
+#include "distorch/models/wan/camera.h"
+#include "distorch/models/wan/face.h"
+#include "distorch/models/wan/sound.h"
 #include "distorch/models/wan/tokens.h"
+#include "distorch/models/wan/vace.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/embedding.h"
 #include "distorch/nn/modulation.h"
@@ -17,10 +21,58 @@ using weights::Tensors;
 
 namespace {
 
-InputSpecs specs_of(const Config& c) {
-  using Kind = InputSpec::Kind;
-  using Source = InputSpec::Source;
+using Kind = InputSpec::Kind;
+using Source = InputSpec::Source;
+
+/// A latent or pictures [B, channels, T, h, w] of any size, where there are any.
+InputSpec frames_spec(const char* name, const char* meaning, std::int64_t channels) {
+  auto any = Extent::any();
+  return {.name = name,
+          .meaning = meaning,
+          .shape = {Extent::batch(), Extent::number(channels), any, any, any},
+          .optional = true};
+}
+
+/// What only some kinds of the model take.
+void add_special_specs(const Config& c, InputSpecs& specs) {
   auto batch = Extent::batch(), any = Extent::any();
+  if (c.vision_width > 0)
+    specs.push_back({.name = "vision",
+                     .meaning = "states of a picture encoder",
+                     .shape = {batch, any, Extent::number(c.vision_width)},
+                     .optional = true});
+  if (c.reference_channels > 0)
+    specs.push_back({.name = "reference",
+                     .meaning = "reference picture",
+                     .shape = {batch, Extent::number(c.reference_channels), any, any},
+                     .optional = true});
+  if (c.vace_layers > 0) {
+    specs.push_back({.name = "vace",
+                     .meaning = "control frames",
+                     .shape = {batch, any, Extent::number(c.vace_channels), Extent::cells()}});
+    specs.push_back(
+        {.name = "vace_strength", .meaning = "strengths of control frames", .shape = {batch, any}});
+  }
+  if (c.camera_channels > 0)
+    specs.push_back(frames_spec("camera", "camera rays", c.camera_channels));
+  if (c.face_layers > 0) {
+    specs.push_back(frames_spec("pose", "pose video", c.out_channels));
+    specs.push_back(frames_spec("face", "face video", 3));
+  }
+  if (c.audio_layers > 0) {
+    specs.push_back(
+        {.name = "audio",
+         .meaning = "states of an audio encoder",
+         .shape = {batch, Extent::number(c.audio_layers), Extent::number(c.audio_width), any},
+         .optional = true});
+    specs.push_back(frames_spec("reference_frames", "reference picture", c.in_channels));
+    specs.push_back(frames_spec("motion", "earlier frames", c.out_channels));
+    specs.push_back(frames_spec("control", "control video", c.out_channels));
+  }
+}
+
+InputSpecs specs_of(const Config& c) {
+  auto batch = Extent::batch();
   auto latent = Extent::number(c.out_channels);
   InputSpecs specs = {
       {.name = "x",
@@ -38,20 +90,9 @@ InputSpecs specs_of(const Config& c) {
                      .meaning = "what is given beside the latent",
                      .kind = Kind::NoiseShape,
                      .shape = {batch, Extent::number(beside), Extent::cells()}});
-  if (c.vision_width > 0)
-    specs.push_back({.name = "vision",
-                     .meaning = "states of a picture encoder",
-                     .shape = {batch, any, Extent::number(c.vision_width)},
-                     .optional = true});
-  if (c.reference_channels > 0)
-    specs.push_back({.name = "reference",
-                     .meaning = "reference picture",
-                     .shape = {batch, Extent::number(c.reference_channels), any, any},
-                     .optional = true});
-  specs.push_back({.name = "subjects",
-                   .meaning = "frames of subjects",
-                   .shape = {batch, Extent::number(c.in_channels), any, any, any},
-                   .optional = true});
+  add_special_specs(c, specs);
+  specs.push_back(frames_spec("subjects", "frames of subjects", c.in_channels));
+  auto any = Extent::any();
   specs.push_back({.name = "denoise_mask",
                    .meaning = "noise mask",
                    .shape = {batch, any, any, any, any},
@@ -171,14 +212,131 @@ Tensor timesteps_of(const Inputs& inputs) {
 
 struct Transformer::Parts {
   Parts(const Scope& root, const Config& c) : in(root.block("in"), c) {
+    if (c.camera_channels > 0) camera.emplace((root / "control_adapter").block("camera"), c);
     for (std::int64_t i = 0; i < c.layers; ++i)
       blocks.emplace_back((root / "blocks" / i).block(), c);
+    if (c.vace_layers > 0) vace.emplace(root, c);
+    if (c.face_layers > 0) animate.emplace(root, c);
+    if (c.audio_layers > 0) sound.emplace(root, c);
     out.emplace(root.block("out"), c);
   }
 
   Entrance in;
+  std::optional<CameraAdapter> camera;
   std::vector<VideoBlock> blocks;
+  std::optional<Vace> vace;
+  std::optional<Animate> animate;
+  std::optional<Sound> sound;
   std::optional<Exit> out;
+};
+
+/// One call's way through the layers.
+class Transformer::Call {
+ public:
+  Call(const Parts& parts, const Inputs& inputs)
+      : parts_(parts), inputs_(inputs), video_(video_of(inputs)) {}
+
+  Tensor run(const Patches& patches) {
+    begin();
+    for (std::size_t i = 0; i < parts_.blocks.size(); ++i) {
+      if (patches.skipped.count(fmt::format("double_blocks.{}", i)) == 0)
+        tokens_ = parts_.blocks[i].forward(tokens_, context_);
+      after(static_cast<std::int64_t>(i));
+    }
+    auto result = parts_.out->forward(tokens_, time_);
+    return to_latent(result.narrow(1, before_, count_), video_.sizes())
+        .narrow(2, 0, inputs_["x"].size(2));
+  }
+
+ private:
+  static Tensor video_of(const Inputs& inputs) {
+    const auto& x = inputs["x"];
+    auto video = inputs["concat"].defined() ? at::cat({x, inputs["concat"].to(at::kFloat)}, 1) : x;
+    if (const auto& subjects = inputs["subjects"]; subjects.defined())
+      video = at::cat({video, subjects.to(video.scalar_type())}, 2);
+    return video;
+  }
+
+  void begin() {
+    auto tokens = to_tokens(video_), times = timesteps_of(inputs_);
+    count_ = tokens.size(1);
+    Tensor before;
+    if (const auto& reference = inputs_["reference"]; reference.defined()) {
+      before = to_tokens(reference.unsqueeze(2));
+      before_ = before.size(1);
+    }
+    auto places = positions(video_.sizes(), before.defined() ? 1 : 0, video_.device());
+    if (parts_.sound) add_references(tokens, times, places);
+    auto made = parts_.in.forward(tokens, times, inputs_["context"], inputs_["vision"], before);
+    tokens_ = made.tokens;
+    time_ = made.time;
+    if (parts_.sound) add_sound(places);
+    context_ = {made.parts, nn::rope_table(places, Config::axes(), 10000.0), made.text,
+                made.vision};
+    begin_others();
+  }
+
+  void begin_others() {
+    if (parts_.camera && inputs_["camera"].defined())
+      tokens_ = tokens_ + parts_.camera->forward(inputs_["camera"], video_.sizes());
+    if (parts_.vace)
+      controls_ =
+          parts_.vace->begin(tokens_, inputs_["vace"], inputs_["vace_strength"], video_.sizes());
+    if (!parts_.animate) return;
+    tokens_ = parts_.animate->posed(tokens_, inputs_["pose"], video_.sizes());
+    if (inputs_["face"].defined()) face_ = parts_.animate->face_of(inputs_["face"], video_.size(2));
+  }
+
+  /// Pictures behind the video that are without noise, and what the noise of earlier frames is.
+  void add_references(Tensor& tokens, Tensor& times, Tensor& places) {
+    auto frames = video_.size(2);
+    times = times.expand({times.size(0), frames});
+    auto clean = [&](std::int64_t count) {
+      times = at::cat({times, at::zeros({times.size(0), count}, times.options())}, 1);
+    };
+    if (const auto& reference = inputs_["reference_frames"]; reference.defined()) {
+      auto more = to_tokens(reference.to(at::kFloat));
+      references_ = more.size(1);
+      tokens = at::cat({tokens, more}, 1);
+      constexpr std::int64_t away = 30, behind = 9;
+      places = at::cat({places, positions(reference.sizes(), 0, video_.device(),
+                                          std::max(away, frames + behind))},
+                       1);
+      clean(reference.size(2));
+    }
+    if (!inputs_["motion"].defined()) return;
+    // Earlier frames come to one and a half frames' tokens.
+    times = times.repeat_interleave(2, 1);
+    clean(3);
+  }
+
+  void add_sound(Tensor& places) {
+    auto video = parts_.sound->controlled(tokens_.narrow(1, 0, count_), inputs_["control"]);
+    std::vector<Tensor> all = {video, tokens_.narrow(1, count_, references_)};
+    std::int64_t motion = 0;
+    if (const auto& earlier = inputs_["motion"]; earlier.defined()) {
+      auto more = parts_.sound->motion(earlier.to(at::kFloat));
+      motion = more.tokens.size(1);
+      all.push_back(more.tokens);
+      places = at::cat({places, more.positions}, 1);
+    }
+    tokens_ = parts_.sound->marked(at::cat(all, 1), {count_, references_, motion});
+    audio_ = parts_.sound->hear(inputs_["audio"], video_.size(2));
+  }
+
+  void after(std::int64_t layer) {
+    if (parts_.vace) tokens_ = parts_.vace->after(layer, tokens_, controls_, context_);
+    if (parts_.animate) tokens_ = parts_.animate->after(layer, tokens_, face_);
+    if (parts_.sound) tokens_ = parts_.sound->after(layer, tokens_, audio_, count_);
+  }
+
+  const Parts& parts_;
+  const Inputs& inputs_;
+  Tensor video_, tokens_, time_, face_;
+  std::int64_t before_ = 0, count_ = 0, references_ = 0;  // tokens
+  BlockContext context_;
+  Vace::Run controls_;
+  AudioEncoder::Tokens audio_;
 };
 
 Transformer::Transformer(const Config& config)
@@ -190,25 +348,7 @@ Transformer::~Transformer() = default;
 
 Tensor Transformer::apply(const Inputs& inputs, const Patches& patches) const {
   check_inputs(inputs_, inputs);
-  const auto& x = inputs["x"];
-  auto video = inputs["concat"].defined() ? at::cat({x, inputs["concat"].to(at::kFloat)}, 1) : x;
-  if (const auto& subjects = inputs["subjects"]; subjects.defined())
-    video = at::cat({video, subjects.to(video.scalar_type())}, 2);
-  const auto& reference = inputs["reference"];
-  auto before = reference.defined() ? to_tokens(reference.unsqueeze(2)) : Tensor();
-  auto [tokens, time, parts, text, vision] = parts_->in.forward(
-      to_tokens(video), timesteps_of(inputs), inputs["context"], inputs["vision"], before);
-  BlockContext context{
-      parts,
-      nn::rope_table(positions(video.sizes(), before.defined() ? 1 : 0, x.device()), Config::axes(),
-                     10000.0),
-      text, vision};
-  for (std::size_t i = 0; i < parts_->blocks.size(); ++i)
-    if (patches.skipped.count(fmt::format("double_blocks.{}", i)) == 0)
-      tokens = parts_->blocks[i].forward(tokens, context);
-  auto result = parts_->out->forward(tokens, time);
-  if (before.defined()) result = result.narrow(1, before.size(1), result.size(1) - before.size(1));
-  return to_latent(result, video.sizes()).narrow(2, 0, x.size(2));
+  return Call(*parts_, inputs).run(patches);
 }
 
 }  // namespace distorch::models::wan

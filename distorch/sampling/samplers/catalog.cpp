@@ -15,6 +15,8 @@ SamplerFunction sample_euler_ancestral;
 SamplerFunction sample_euler_ancestral_cfg_pp;
 SamplerFunction sample_heun;
 SamplerFunction sample_heunpp2;
+SamplerFunction sample_exp_heun_2_x0;
+SamplerFunction sample_exp_heun_2_x0_sde;
 SamplerFunction sample_dpm_2;
 SamplerFunction sample_dpm_2_ancestral;
 SamplerFunction sample_lms;
@@ -58,6 +60,8 @@ const std::vector<Sampler>& samplers() {
       {"euler_ancestral_cfg_pp", sample_euler_ancestral_cfg_pp},
       {"heun", sample_heun},
       {"heunpp2", sample_heunpp2},
+      {"exp_heun_2_x0", sample_exp_heun_2_x0},
+      {"exp_heun_2_x0_sde", sample_exp_heun_2_x0_sde},
       {"dpm_2", sample_dpm_2},
       {"dpm_2_ancestral", sample_dpm_2_ancestral},
       {"lms", sample_lms},

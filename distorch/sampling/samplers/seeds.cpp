@@ -140,6 +140,23 @@ at::Tensor sample_seeds_2(Denoiser& model, at::Tensor x, const Sigmas& sigmas,
   return seeds(model, std::move(x), sigmas, context, two_stages);
 }
 
+/// Heun's method of the data's estimate in exponential form: two evaluations at the ends of a step.
+at::Tensor sample_exp_heun_2_x0_sde(Denoiser& model, at::Tensor x, const Sigmas& sigmas,
+                                    const SamplerContext& context) {
+  auto heun = context;
+  heun.options.inner_part = 1;
+  heun.options.second_phi = true;
+  return seeds(model, std::move(x), sigmas, heun, two_stages);
+}
+
+at::Tensor sample_exp_heun_2_x0(Denoiser& model, at::Tensor x, const Sigmas& sigmas,
+                                const SamplerContext& context) {
+  auto quiet = context;
+  quiet.options.eta = 0;
+  quiet.options.s_noise = 0;
+  return sample_exp_heun_2_x0_sde(model, std::move(x), sigmas, quiet);
+}
+
 at::Tensor sample_seeds_3(Denoiser& model, at::Tensor x, const Sigmas& sigmas,
                           const SamplerContext& context) {
   return seeds(model, std::move(x), sigmas, context, three_stages);

@@ -93,6 +93,16 @@ function titleOf(run) {
   return node?.title || run.type || `node ${run.node}`;
 }
 
+/** What the whole prompt still takes; nodes that nobody can predict are counted beside it. */
+function promptLine({ left_s, nodes, unknown }) {
+  const known = nodes - unknown.length;
+  const rest = unknown.length ? ` and ${unknown.length} node${unknown.length === 1 ? "" : "s"} of unknown time` : "";
+  const left = left_s === null ? "time left is not known" : `about ${time(left_s)} left${known ? rest : ""}`;
+  const made = line(`prompt, ${nodes} node${nodes === 1 ? "" : "s"} to run`, left, "distorch-soft");
+  made.dataset.prompt = left_s === null ? "unknown" : left_s;
+  return made;
+}
+
 function runSection(run) {
   if (!run) return section("Run", element("div", "distorch-soft", "Nothing runs."));
   const card = element("div", "distorch-card", line(element("span", "distorch-name", titleOf(run)), run.max > 0 ? `${run.value} of ${run.max}` : ""));
@@ -101,6 +111,7 @@ function runSection(run) {
     const kind = run.measured ? "" : " (predicted)";
     card.append(line(`${time(run.step_s)} a step${kind}`, `about ${time(run.left_s)} left`, "distorch-soft"));
   }
+  if (run.prompt) card.append(promptLine(run.prompt));
   return section("Run", card);
 }
 

@@ -27,6 +27,10 @@ def panel(session):
     since = session.queue()
     told = session.wait_for("distorch_placement", since=since,
                             fits=lambda data: data["models"] and data["run"] and data["run"]["value"] >= 5 and data["run"]["measured"])
+    # The prompt began without a plan: it has one once it has run for a second.
+    planned = session.wait_for("distorch_placement", since=since, seconds=60, fits=lambda data: data["run"] and data["run"]["prompt"])["run"]
+    assert planned["prompt"]["left_s"] >= planned["left_s"] > 0, planned
+    assert 0 < len(planned["prompt"]["unknown"]) < planned["prompt"]["nodes"], planned
     session.page.wait_for_timeout(1500)
     session.picture("more_2_panel_running")
     text = shown.inner_text()
@@ -36,7 +40,7 @@ def panel(session):
     assert model["peak_bytes"] <= model["budget_bytes"], model
     # Blocks are aligned where they lie.
     assert abs(sum(share["bytes"] for share in model["shares"]) - model["bytes"]) < model["bytes"] / 1000, model
-    for words in ("sim:0", "sim:1", "cpu", "of 10000", "a step", "left", "planned peak", "-> sim:0"):
+    for words in ("sim:0", "sim:1", "cpu", "of 10000", "a step", "left", "planned peak", "-> sim:0", "to run", "of unknown time"):
         assert words in text, f"{words!r} is not in:\n{text}"
     assert session.page.locator(".distorch-card[data-device='sim:0'] .distorch-bar > span").count() >= 2
     session.page.evaluate("app.extensionManager.command.execute('Comfy.Interrupt')")

@@ -1,0 +1,177 @@
+// Wan's transformers with further parts: control frames (VACE), a camera, a face, sound.
+#include "distorch/base/error.h"
+#include "distorch/models/catalog.h"
+#include "distorch/models/wan/transformer.h"
+#include "tests/models/tiny.h"
+
+using namespace distorch;
+using namespace distorch::test;
+using namespace distorch::models;
+using namespace distorch::models::wan;
+using at::Tensor;
+
+namespace {
+
+struct Loaded {
+  explicit Loaded(const std::string& dump) : Loaded(tiny_tensors({dump})) {}
+  explicit Loaded(const std::map<std::string, Tensor>& tensors)
+      : file(tensors), part(with_original_names(*file)), net(config_of(part)) {
+    check_complete(net.manifest(), part, "diffusion model");
+    source.emplace(net.manifest(), part, at::kFloat);
+  }
+  TemporaryCheckpoint file;
+  weights::Checkpoint part;
+  Transformer net;
+  std::optional<TwiceSource> source;
+};
+
+Tensor video(std::int64_t channels) {
+  return tiny_weight("video " + std::to_string(channels), {2, channels, 3, 4, 6});
+}
+
+/// A video of `channels` channels, of which those behind the latent's are given beside it.
+Inputs inputs_of(std::int64_t channels = 16) {
+  auto both = video(channels);
+  Inputs inputs = {{"x", both.narrow(1, 0, 16)},
+                   {"timestep", at::tensor({700.0, 200.5}, at::kFloat)},
+                   {"context", tiny_weight("texts", {2, 9, 48})}};
+  if (channels > 16) inputs.set("concat", both.narrow(1, 16, channels - 16));
+  return inputs;
+}
+
+Tensor controls() { return tiny_weight("controls", {2, 2, 96, 3, 4, 6}) * 8; }
+Tensor rays() { return tiny_weight("rays", {2, 24, 3, 32, 48}) * 32; }
+
+Tensor strengths(std::vector<double> values) {
+  return at::tensor(values, at::kFloat).expand({2, static_cast<std::int64_t>(values.size())});
+}
+
+std::map<std::string, Tensor> under_diffusers_names(const std::string& dump) {
+  auto json = nlohmann::json::parse(std::ifstream(parity_dir() / (dump + ".json")));
+  auto ours = tiny_tensors({dump});
+  std::map<std::string, Tensor> theirs;
+  for (const auto& [name, original] : json.at("diffusers").items())
+    theirs[name] =
+        ours.at(original.get<std::string>())
+            .reshape(json.at("diffusers_shapes").at(name).get<std::vector<std::int64_t>>());
+  return theirs;
+}
+
+}  // namespace
+
+TEST_CASE("Wan VACE: one and two videos of control frames, as ComfyUI and diffusers") {
+  Dump dump("wan_vace");
+  auto one = inputs_of(), two = inputs_of();
+  one.set("vace", controls().narrow(1, 0, 1));
+  one.set("vace_strength", strengths({1.0}));
+  two.set("vace", controls());
+  two.set("vace_strength", strengths({0.75, 1.25}));
+  Loaded l("wan_vace");
+  CHECK(l.net.config().vace_layers == 2);
+  CHECK(l.net.config().vace_channels == 96);
+  CHECK(difference(l.net.apply(one), dump["out/one"]) < 1e-4);
+  CHECK(difference(l.net.apply(two), dump["out/two"]) < 1e-4);
+  Loaded theirs(under_diffusers_names("wan_vace"));
+  CHECK(difference(theirs.net.apply(one), dump["out/one"]) < 1e-4);
+}
+
+TEST_CASE("Wan VACE: control frames of another length are refused by name") {
+  Loaded l("wan_vace");
+  auto inputs = inputs_of();
+  inputs.set("vace", controls().narrow(3, 0, 2));
+  inputs.set("vace_strength", strengths({1.0, 1.0}));
+  CHECK_THROWS_WITH_AS(l.net.apply(inputs), doctest::Contains("control frames: are of [2, 4, 6]"),
+                       Error);
+}
+
+TEST_CASE("Wan camera: rays in the forms of 2.1 and 2.2, as ComfyUI") {
+  Dump dump("wan_camera");
+  Loaded l("wan_camera");
+  CHECK(l.net.config().camera_channels == 24);
+  auto inputs = inputs_of(32);
+  inputs.set("vision", tiny_weight("seen", {2, 7, 1280}));
+  CHECK(difference(l.net.apply(inputs), dump["out/resting"]) < 1e-4);
+  inputs.set("camera", rays());
+  CHECK(difference(l.net.apply(inputs), dump["out/moving"]) < 1e-4);
+  inputs.set("camera", rays().narrow(2, 0, 2));
+  CHECK_THROWS_WITH_AS(l.net.apply(inputs),
+                       doctest::Contains("camera_conditions: are of 2 latent frames of 48 x 32"),
+                       Error);
+  Loaded second("wan_camera22");
+  inputs = inputs_of(36);
+  inputs.set("camera", rays());
+  CHECK(difference(second.net.apply(inputs), Dump("wan_camera22")["out/moving"]) < 1e-4);
+}
+
+TEST_CASE("Wan Animate: a pose and a face that move, as ComfyUI") {
+  Dump dump("wan_animate");
+  Loaded l("wan_animate");
+  CHECK(l.net.config().face_layers == 1);
+  CHECK_FALSE(l.net.config().image_to_video());
+  auto inputs = inputs_of(36);
+  inputs.set("vision", tiny_weight("seen", {2, 7, 1280}));
+  inputs.set("pose", tiny_weight("pose", {2, 16, 2, 4, 6}) * 8);
+  CHECK(difference(l.net.apply(inputs), dump["out/posed"]) < 1e-4);
+  auto face = tiny_weight("face", {2, 3, 2, 512, 512}) * 800;
+  inputs.set("face", face);
+  CHECK(difference(l.net.apply(inputs), dump["out/moving"]) < 1e-4);
+  inputs.set("face", face.narrow(3, 0, 256));
+  CHECK_THROWS_WITH_AS(l.net.apply(inputs),
+                       doctest::Contains("face_video: has to be of 512 x 512 pixels"), Error);
+}
+
+TEST_CASE("Wan S2V: sound, a reference picture, earlier frames and a control video, as ComfyUI") {
+  Dump dump("wan_s2v");
+  Loaded l("wan_s2v");
+  CHECK(l.net.config().audio_layers == 25);
+  CHECK(l.net.config().audio_width == 40);
+  Inputs inputs = {{"x", tiny_weight("wide video", {2, 16, 3, 8, 16}) * 30},
+                   {"timestep", at::tensor({700.0, 200.5}, at::kFloat)},
+                   {"context", tiny_weight("texts", {2, 9, 48})}};
+  CHECK(difference(l.net.apply(inputs), dump["out/plain"]) < 1e-4);
+  auto audio = tiny_weight("audio", {2, 25, 40, 14}) * 8;
+  inputs.set("audio", audio);
+  inputs.set("reference_frames", tiny_weight("reference", {2, 16, 1, 8, 16}) * 8);
+  inputs.set("control", tiny_weight("control", {2, 16, 3, 8, 16}) * 8);
+  CHECK(difference(l.net.apply(inputs), dump["out/begin"]) < 1e-4);
+  inputs.set("motion", tiny_weight("motion", {2, 16, 5, 8, 16}) * 8);
+  CHECK(difference(l.net.apply(inputs), dump["out/all"]) < 1e-4);
+  inputs.set("audio", audio.narrow(3, 0, 11));
+  CHECK_THROWS_WITH_AS(l.net.apply(inputs), doctest::Contains("audio_embed: is of 11 steps"),
+                       Error);
+}
+
+TEST_CASE("Wan VACE: what a conditioning gives the network") {
+  TemporaryCheckpoint file(tiny_tensors({"wan_vace"}));
+  auto family = detect_family(*file);
+  auto network = family->make_network();
+  sampling::EncodeContext context;
+  context.noise = at::zeros({2, 16, 3, 4, 6});
+  sampling::ConditioningItem item;
+  auto encoded = [&](const std::string& name) {
+    for (const auto& spec : network->inputs())
+      if (spec.name == name) return family->encode(spec, item, context).value;
+    FAIL("no such input");
+    return Tensor();
+  };
+  SUBCASE("nothing given: a blank video, made anew everywhere") {
+    auto frames = encoded("vace");
+    CHECK(frames.sizes() == at::IntArrayRef({2, 1, 96, 3, 4, 6}));
+    auto blank = family->latent().into_network(at::zeros({1, 16, 3, 4, 6}))[0];
+    CHECK(at::equal(frames[1][0].narrow(0, 16, 16), blank));
+    CHECK(frames.narrow(2, 32, 64).min().item<float>() == 1.0f);
+    CHECK(at::equal(encoded("vace_strength"), at::ones({2, 1})));
+  }
+  SUBCASE("two videos") {
+    item.tensors["vace_frames"] = at::randn({1, 2, 32, 3, 4, 6});
+    item.tensors["vace_mask"] = at::rand({1, 2, 64, 3, 4, 6});
+    item.tensors["vace_strength"] = at::tensor({0.5, 2.0}, at::kFloat).unsqueeze(0);
+    auto frames = encoded("vace");
+    CHECK(frames.sizes() == at::IntArrayRef({2, 2, 96, 3, 4, 6}));
+    auto second =
+        family->latent().into_network(item.tensors["vace_frames"].select(1, 1).narrow(1, 16, 16));
+    CHECK(at::equal(frames[0][1].narrow(0, 16, 16), second[0]));
+    CHECK(at::equal(frames[1][1].narrow(0, 32, 64), item.tensors["vace_mask"][0][1]));
+    CHECK(encoded("vace_strength")[1][1].item<float>() == 2.0f);
+  }
+}

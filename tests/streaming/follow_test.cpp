@@ -1,0 +1,127 @@
+// A neighbour takes and frees memory of the device while a model runs there.
+#include <doctest/doctest.h>
+
+#include <deque>
+
+#include "tests/streaming/known_models.h"
+
+using namespace distorch;
+using namespace distorch::streaming;
+using placement::How;
+
+namespace {
+
+constexpr std::int64_t kTotal = std::int64_t{2} << 20;
+constexpr std::int64_t kMatrix = 128 * 128 * 4;
+
+/// A model that does not fit on its device whole, run step by step.
+struct Neighbourhood {
+  Neighbourhood()
+      : engine(toy::engine_options(toy::rig(1, kTotal))),
+        known(engine, folder, "toy", {40, 128}),
+        use(known.prepare()) {
+    toy::Known plain(engine, folder, "plain", {40, 128}, {.compute = "cpu"});
+    wanted = plain.prepare_and_run();
+  }
+  static at::TensorOptions bytes() {
+    return at::TensorOptions().dtype(at::kByte).device(at::Device("sim:0"));
+  }
+  std::int64_t free() const {
+    sim::finish();
+    return kTotal - sim::memory(0).in_use;
+  }
+  std::int64_t held() const { return known.weights->device_bytes("sim:0"); }
+  void take(std::int64_t amount) { taken.push_back(at::empty({amount}, bytes())); }
+  /// `meanwhile` is called before the blocks run.
+  void step(const std::function<void()>& meanwhile = {}) {
+    auto x = at::ones({5, 128}).to(at::Device("sim:0"));
+    auto result = known.weights->step({x}, [&](const std::vector<at::Tensor>& in) {
+      if (meanwhile) meanwhile();
+      return known.model.forward(in[0]);
+    });
+    CHECK(at::equal(result.cpu(), wanted));
+    CHECK(sim::memory(0).peak <= kTotal);
+  }
+
+  toy::Folder folder;
+  Engine engine;
+  toy::Known known;
+  Engine::Use use;
+  at::Tensor wanted;
+  std::deque<at::Tensor> taken;
+};
+
+}  // namespace
+
+TEST_CASE("neighbour: who takes memory a little at a time is given way to before every step") {
+  Neighbourhood place;
+  place.step();
+  const auto before = place.held();
+  for (int i = 0; i < 70; ++i) {
+    const auto amount = place.free() / 512 * 512;
+    REQUIRE(amount > 0);
+    place.take(amount / 2 / 512 * 512 + 512);
+    place.step();
+    // There is room again for the next.
+    CHECK(place.free() >= kTotal * 3 / 1000);
+  }
+  CHECK(place.held() < before - 3 * kMatrix);
+}
+
+TEST_CASE("neighbour: what it leaves is used again after a few steps, to the last weight") {
+  Neighbourhood place;
+  for (int i = 0; i < 6; ++i) place.step();
+  const auto before = place.held();
+  CHECK(before > kTotal * 95 / 100);
+  for (int i = 0; i < 60; ++i) {
+    place.take(std::max<std::int64_t>(512, place.free() / 2 / 512 * 512));
+    place.step();
+  }
+  const auto least = place.held();
+  CHECK(least < before - 3 * kMatrix);
+  place.taken.clear();
+  place.step();
+  CHECK(place.held() == least);  // it may come back at once
+  for (int i = 0; i < 4; ++i) place.step();
+  CHECK(place.held() > before - 2 * kMatrix);
+  CHECK(place.free() > 0);
+  // What the engine says is where the weights are.
+  const auto* plan = place.engine.placement_of(*place.known.weights);
+  for (std::size_t i = 0; i < plan->blocks.size(); ++i) {
+    CHECK(plan->blocks[i].how == place.known.weights->homes()[i].how);
+    CHECK(plan->blocks[i].rests == place.known.weights->homes()[i].rests);
+  }
+}
+
+TEST_CASE("neighbour: one that takes everything in the middle of a step does not end it") {
+  Neighbourhood place;
+  place.step();
+  for (int i = 0; i < 2; ++i) {
+    place.taken.clear();
+    place.step([&, once = false]() mutable {
+      if (std::exchange(once, true)) return;
+      sim::finish();
+      const auto left = kTotal - sim::memory(0).in_use;
+      if (left >= 512) place.take(left / 512 * 512);
+    });
+  }
+  place.taken.clear();
+  for (int i = 0; i < 30; ++i) place.step();
+  CHECK(place.held() > kTotal / 2);
+}
+
+TEST_CASE("neighbour: a budget that was asked for is not looked at") {
+  toy::Folder folder;
+  Engine engine(toy::engine_options(toy::rig(1, std::int64_t{8} << 20), {{"sim:0", kTotal}}));
+  toy::Known known(engine, folder, "toy", {40, 128});
+  auto use = known.prepare();
+  auto x = at::ones({5, 128}).to(at::Device("sim:0"));
+  auto step = [&] {
+    return known.weights->step(
+        {x}, [&](const std::vector<at::Tensor>& in) { return known.model.forward(in[0]); });
+  };
+  step();
+  const auto held = known.weights->device_bytes("sim:0");
+  for (int i = 0; i < 8; ++i) step();
+  CHECK(known.weights->device_bytes("sim:0") == held);
+}
