@@ -17,6 +17,7 @@
 
 #include "bench/gpu/harness.h"
 #include "distorch/base/atomic_file.h"
+#include "distorch/device/device.h"
 #include "distorch/device/token_ops.h"
 #include "distorch/quant/int8_cuda.h"
 #include "distorch/quant/int8_product.h"
@@ -292,7 +293,10 @@ bool run_activated(c10::Device device, Json& list) {
   return right;
 }
 
-int run_one(const Contestant& one, c10::Device device, const std::string& path) {
+int run_one(const Contestant& one, const std::string& device_name, const std::string& path) {
+  // Loads what torch has for it.
+  device::find_device(device_name);
+  const c10::Device device(device_name);
   at::globalContext().lazyInitDevice(device.type());
   auto list = Json::array();
   const bool right = one.name == "bf16"        ? run_bf16(device, list)
@@ -366,8 +370,7 @@ int run(const Args& args) {
   const std::filesystem::path folder = args.get("--out", ".");
   const auto only = args.get("--only"), child = args.get("--child");
   const auto all = contestants();
-  if (!child.empty())
-    return run_one(all.at(std::stoul(child)), c10::Device(device_name), args.get("--results"));
+  if (!child.empty()) return run_one(all.at(std::stoul(child)), device_name, args.get("--results"));
   std::filesystem::create_directories(folder);
   auto list = Json::array();
   std::map<std::string, std::string> ends;

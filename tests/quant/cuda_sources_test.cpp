@@ -71,3 +71,13 @@ TEST_CASE(
   CHECK(quant::cuda::best_parts(1, 132, 1000) == 8);
   CHECK(quant::cuda::best_parts(1, 132, 2) == 1);
 }
+
+TEST_CASE("a compiler's option may have a value of several words") {
+  if (!device::cuda::has_compiler()) {
+    MESSAGE("NVRTC is not there");
+    return;
+  }
+  const device::cuda::KernelSource source{
+      "fill", "extern \"C\" __global__ void fill(ELEMENT* to) { *to = COUNT; }"};
+  CHECK_NOTHROW(device::cuda::try_compile(source, "sm_80", "-DELEMENT=unsigned short -DCOUNT=2"));
+}
