@@ -17,6 +17,8 @@
 
 #include "bench/gpu/harness.h"
 #include "distorch/base/atomic_file.h"
+#include "distorch/device/device.h"
+#include "distorch/device/token_ops.h"
 #include "distorch/quant/int8_cuda.h"
 #include "distorch/quant/int8_product.h"
 
@@ -55,7 +57,7 @@ struct Contestant {
 };
 
 std::vector<Contestant> contestants() {
-  std::vector<Contestant> all = {{"bf16", {}}, {"torch", {}}, {"rows", {}}};
+  std::vector<Contestant> all = {{"bf16", {}}, {"torch", {}}, {"rows", {}}, {"activated", {}}};
   std::vector<Tile> tiles = {{128, 128, 4}, {128, 256, 4}};
   for (const auto& tile : quant::cuda::tiles_for(90)) tiles.push_back(tile);
   tiles.push_back({128, 256, 4, 1, true, 2});
@@ -253,13 +255,55 @@ bool run_rows(c10::Device device, Json& list) {
   return right;
 }
 
-int run_one(const Contestant& one, c10::Device device, const std::string& path) {
+/// What an MLP's activation leaves, made whole numbers in one pass and in two: the second is the first
+/// but for roundings.
+bool run_activated(c10::Device device, Json& list) {
+  const auto options = at::TensorOptions().dtype(at::kBFloat16).device(device);
+  bool right = true;
+  for (std::int64_t left_width : {0, 3072})
+    for (auto activation : {device::Activation::GeluTanh, device::Activation::SwiGlu}) {
+      auto both = at::randn({1, 4608, 21504 + 12288}, options);
+      auto left = left_width ? at::randn({1, 4608, left_width}, options) : Tensor();
+      auto x = both.narrow(2, 9216, activation == device::Activation::SwiGlu ? 24576 : 12288);
+      auto one = [&] {
+        return quant::cuda::int8_rows_activated(left, x, activation, 256, quant::kEightBits);
+      };
+      auto two = [&] {
+        auto y = device::activated(left, x, activation).flatten(0, 1);
+        return quant::cuda::int8_rows(y, 4608, 256, quant::kEightBits);
+      };
+      auto got = one(), wanted = two();
+      if (!got.first.defined()) {
+        fmt::print("  {} behind: refused\n", left_width);
+        right = false;
+        continue;
+      }
+      auto apart = (got.first.to(at::kInt) - wanted.first.to(at::kInt)).abs();
+      const auto most = apart.max().item<int>();
+      right = right && most <= 2;
+      const double now = seconds_of(device, [&] { one(); });
+      const double before = seconds_of(device, [&] { two(); });
+      list.push_back({{"kernel", "activated"}, {"before", before}, {"seconds", now}});
+      fmt::print(
+          "  {} and {} {}: before {:.1f} us, now {:.1f} us; {:.5f} of the numbers differ, by {}\n",
+          left_width, x.size(2), activation == device::Activation::SwiGlu ? "gated" : "GELU",
+          1e6 * before, 1e6 * now, apart.ne(0).to(at::kFloat).mean().item<double>(), most);
+      std::fflush(stdout);
+    }
+  return right;
+}
+
+int run_one(const Contestant& one, const std::string& device_name, const std::string& path) {
+  // Loads what torch has for it.
+  device::find_device(device_name);
+  const c10::Device device(device_name);
   at::globalContext().lazyInitDevice(device.type());
   auto list = Json::array();
-  const bool right = one.name == "bf16"    ? run_bf16(device, list)
-                     : one.name == "torch" ? run_torch(device, list)
-                     : one.name == "rows"  ? run_rows(device, list)
-                                           : run_tile(one, device, list);
+  const bool right = one.name == "bf16"        ? run_bf16(device, list)
+                     : one.name == "torch"     ? run_torch(device, list)
+                     : one.name == "rows"      ? run_rows(device, list)
+                     : one.name == "activated" ? run_activated(device, list)
+                                               : run_tile(one, device, list);
   write_file(path, list.dump(1));
   return right ? 0 : 2;
 }
@@ -326,8 +370,7 @@ int run(const Args& args) {
   const std::filesystem::path folder = args.get("--out", ".");
   const auto only = args.get("--only"), child = args.get("--child");
   const auto all = contestants();
-  if (!child.empty())
-    return run_one(all.at(std::stoul(child)), c10::Device(device_name), args.get("--results"));
+  if (!child.empty()) return run_one(all.at(std::stoul(child)), device_name, args.get("--results"));
   std::filesystem::create_directories(folder);
   auto list = Json::array();
   std::map<std::string, std::string> ends;

@@ -73,9 +73,13 @@ class Int8 final : public Encoding {
   bool rests_packed() const override { return true; }
 
   Tensor product(const Tensor& x, const Packed& weight, const Tensor& bias) const override {
+    auto numbers = whole(weight);
+    return numbers ? int8_linear(x, *numbers, bias) : Tensor();
+  }
+
+  std::optional<WholeNumbers> whole(const Packed& weight) const {
     if (weight.values.dim() != 2) return {};
-    return int8_linear(x, {.values = weight.values, .scale = weight.parts[0], .rotated = rotated_},
-                       bias);
+    return WholeNumbers{.values = weight.values, .scale = weight.parts[0], .rotated = rotated_};
   }
 
  private:
@@ -243,6 +247,11 @@ Tensor int8_linear(const Tensor& x, const WholeNumbers& weight, const Tensor& bi
   auto y = linear_operator().call(rows, weight.values, weight.scale, added, weight.rotated,
                                   weight.levels.most);
   return y.view(sizes);
+}
+
+std::optional<WholeNumbers> whole_numbers(const Packed& weight) {
+  const auto* packing = dynamic_cast<const Int8*>(weight.encoding);
+  return packing ? packing->whole(weight) : std::nullopt;
 }
 
 const Encoding& int8_tensorwise(int rotated) {

@@ -29,6 +29,9 @@ struct WholeNumbers {
   Levels levels = kEightBits;
 };
 
+/// What a weight that int8_tensorwise() packs is for products; nothing for others.
+std::optional<WholeNumbers> whole_numbers(const Packed& weight);
+
 /// x · (values · scale)ᵀ + bias, of x [..., in] in float32, float16 or bfloat16 and in its dtype:
 /// distorch::int8_linear.
 at::Tensor int8_linear(const at::Tensor& x, const WholeNumbers& weight, const at::Tensor& bias);

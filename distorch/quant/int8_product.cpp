@@ -211,35 +211,90 @@ at::Tensor multiplied(const Int8Product& product, at::ScalarType dtype) {
   return multiply(y, product, tile) ? y : at::Tensor();
 }
 
+namespace {
+
+/// How rows of so many numbers are shared among threads.
+struct RowPlan {
+  int passes = 0;  // 0: they cannot be
+  unsigned threads = 0;
+  std::int64_t shared = 0;
+  std::string defines;
+};
+RowPlan plan_rows(std::int64_t width, int rotated, at::ScalarType dtype) {
+  constexpr std::int64_t each = 16, most_threads = 512, group = 256, warp = 32;
+  constexpr int most_passes = 4;
+  if ((rotated != 0 && rotated != group) || width == 0 || width % (rotated ? group : each) != 0 ||
+      width > each * most_threads * most_passes || !define_of(dtype))
+    return {};
+  RowPlan plan{.passes = 1};
+  while (plan.passes * each * most_threads < width) plan.passes *= 2;
+  const auto threads = align_up(divided_up(width, each * plan.passes), warp);
+  plan.threads = static_cast<unsigned>(threads);
+  plan.shared = 4 * warp + (rotated ? threads / warp * kRowsRoom : 0);
+  plan.defines =
+      fmt::format("{} -DPASSES={} -DROTATED={}", define_of(dtype), plan.passes, rotated ? 1 : 0);
+  return plan;
+}
+
+/// Whether tokens [B, L, N] can be read by eights.
+bool is_readable(const at::Tensor& x) {
+  return x.dim() == 3 && x.stride(2) == 1 && x.stride(0) % 8 == 0 && x.stride(1) % 8 == 0 &&
+         is_aligned(x, 16);
+}
+
+}  // namespace
+
 std::pair<at::Tensor, at::Tensor> int8_rows(const at::Tensor& x, std::int64_t padded, int rotated,
                                             const Levels& levels) {
-  constexpr std::int64_t each = 16, most_threads = 512, group = 256;
-  const auto width = x.size(1);
-  if ((rotated != 0 && rotated != group) || width % (rotated ? group : each) != 0 ||
-      x.numel() == 0 || !define_of(x.scalar_type()))
-    return {};
-  int passes = 1;
-  while (passes * each * most_threads < width) passes *= 2;
-  constexpr int most_passes = 4;
+  const auto plan = plan_rows(x.size(1), rotated, x.scalar_type());
   auto numbers = x.contiguous();
-  if (passes > most_passes || !is_aligned(numbers, 16)) return {};
-  auto* function = kernel(x.device().index(), rows_source(),
-                          fmt::format("{} -DPASSES={} -DROTATED={}", define_of(x.scalar_type()),
-                                      passes, rotated ? 1 : 0));
+  if (plan.passes == 0 || x.numel() == 0 || !is_aligned(numbers, 16)) return {};
+  auto* function = kernel(x.device().index(), rows_source(), plan.defines);
   if (!function) return {};
-  auto whole = at::empty({padded, width}, x.options().dtype(at::kChar));
+  auto whole = at::empty({padded, x.size(1)}, x.options().dtype(at::kChar));
   auto scales = at::empty({x.size(0)}, x.options().dtype(at::kFloat));
   const void* from = numbers.const_data_ptr();
   void *to = whole.mutable_data_ptr(), *by = scales.mutable_data_ptr();
-  int rows = static_cast<int>(x.size(0)), numbers_of_row = static_cast<int>(width);
+  int rows = static_cast<int>(x.size(0)), width = static_cast<int>(x.size(1));
   int most = levels.most;
   float floor = levels.floor;
-  void* arguments[] = {&from, &to, &by, &rows, &numbers_of_row, &most, &floor};
-  constexpr std::int64_t warp = 32;
-  const auto threads = align_up(divided_up(width, each * passes), warp);
-  launch(rows_source(), function, {static_cast<unsigned>(padded)}, {static_cast<unsigned>(threads)},
-         128 + (rotated ? threads / warp * kRowsRoom : 0), device::current_stream(x.device()),
-         arguments);
+  void* arguments[] = {&from, &to, &by, &rows, &width, &most, &floor};
+  launch(rows_source(), function, {static_cast<unsigned>(padded)}, {plan.threads}, plan.shared,
+         device::current_stream(x.device()), arguments);
+  return {whole, scales};
+}
+
+std::pair<at::Tensor, at::Tensor> int8_rows_activated(const at::Tensor& left, const at::Tensor& x,
+                                                      device::Activation activation, int rotated,
+                                                      const Levels& levels) {
+  constexpr std::int64_t each = 16;  // numbers a thread reads from one of the two
+  int glu = activation == device::Activation::SwiGlu;
+  if (x.numel() == 0 || !is_readable(x) || x.size(2) % (glu ? 2 * each : each) != 0) return {};
+  const bool behind = left.defined();
+  if (behind &&
+      (!is_readable(left) || left.scalar_type() != x.scalar_type() || left.size(2) % each != 0))
+    return {};
+  int width = static_cast<int>(glu ? x.size(2) / 2 : x.size(2));
+  int left_width = behind ? static_cast<int>(left.size(2)) : 0;
+  const auto plan = plan_rows(left_width + width, rotated, x.scalar_type());
+  if (plan.passes == 0) return {};
+  auto* function = kernel(x.device().index(), activated_rows_source(), plan.defines);
+  if (!function) return {};
+  int rows = static_cast<int>(x.size(0) * x.size(1)), length = static_cast<int>(x.size(1));
+  auto whole = at::empty({rows, left_width + width}, x.options().dtype(at::kChar));
+  auto scales = at::empty({rows}, x.options().dtype(at::kFloat));
+  const void *before = behind ? left.const_data_ptr() : x.const_data_ptr(),
+             *from = x.const_data_ptr();
+  void *to = whole.mutable_data_ptr(), *by = scales.mutable_data_ptr();
+  long long steps[] = {behind ? left.stride(0) : 0, behind ? left.stride(1) : 0, x.stride(0),
+                       x.stride(1)};
+  int most = levels.most;
+  float floor = levels.floor;
+  void* arguments[] = {&before,   &from,       &to,    &by,       &rows,
+                       &length,   &left_width, &width, &steps[0], &steps[1],
+                       &steps[2], &steps[3],   &glu,   &most,     &floor};
+  launch(activated_rows_source(), function, {static_cast<unsigned>(rows)}, {plan.threads},
+         plan.shared, device::current_stream(x.device()), arguments);
   return {whole, scales};
 }
 

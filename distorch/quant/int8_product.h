@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "distorch/device/token_ops.h"
 #include "distorch/quant/int8.h"
 
 /// Products of whole numbers by kernels of our own (int8_sources.h).
@@ -61,5 +62,10 @@ at::Tensor multiplied(const Int8Product& product, at::ScalarType dtype);
 /// at most 32768 numbers. `padded`: as cuda::whole_rows(). Undefined where x is not so.
 std::pair<at::Tensor, at::Tensor> int8_rows(const at::Tensor& x, std::int64_t padded, int rotated,
                                             const Levels& levels);
+
+/// The same of device::activated(left, x, activation), as one matrix [B · L, K + N].
+std::pair<at::Tensor, at::Tensor> int8_rows_activated(const at::Tensor& left, const at::Tensor& x,
+                                                      device::Activation activation, int rotated,
+                                                      const Levels& levels);
 
 }  // namespace distorch::quant::cuda

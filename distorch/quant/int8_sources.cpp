@@ -18,11 +18,20 @@ constexpr const char* kKernel = R"(
 #define KERNEL extern "C" __global__
 )";
 
+const std::string& before_rows() {
+  static const std::string text = std::string(kNumbers) + kKernel;
+  return text;
+}
+
 }  // namespace
 
 const KernelSource& rows_source() {
-  static const std::string before = std::string(kNumbers) + kKernel;
-  static const KernelSource one{"int8_rows", kInt8RowsText, before.c_str()};
+  static const KernelSource one{"int8_rows", kInt8RowsText, before_rows().c_str()};
+  return one;
+}
+
+const KernelSource& activated_rows_source() {
+  static const KernelSource one{"int8_activated", kInt8RowsText, before_rows().c_str()};
   return one;
 }
 

@@ -13,6 +13,9 @@ namespace distorch::quant::cuda {
 /// kRowsRoom bytes of shared memory a warp, in any case 128.
 const device::cuda::KernelSource& rows_source();
 constexpr int kRowsRoom = 2 * 272 * 4;
+/// int8_activated(left, x, y, scales, rows, length, left_width, width, steps of left and x (batch and
+/// row each), glu, most, floor): the same of what device::activated() makes of `left` and x.
+const device::cuda::KernelSource& activated_rows_source();
 
 /// int8_product(a, b, y, rows, scales, bias, m, n, k, stride, one, group): y [m, n] in rows `stride`
 /// apart = (a [m, k] · b [n, k]ᵀ) · (rows [m] · scales [n or, with `one`, 1]) + bias [n or null].

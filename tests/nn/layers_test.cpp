@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "distorch/nn/activated_linear.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/conv.h"
@@ -9,6 +10,8 @@
 #include "distorch/nn/linear.h"
 #include "distorch/nn/norm.h"
 #include "distorch/nn/patch.h"
+#include "distorch/quant/encoding.h"
+#include "distorch/quant/quantize.h"
 #include "distorch/weights/checkpoint.h"
 
 using namespace distorch;
@@ -79,6 +82,27 @@ TEST_CASE("linear: x · Wt + b on the last dimension") {
   weights::Manifest bare;
   nn::Linear no_bias(weights::Scope(bare).block("b"), 3, 2, false);
   CHECK(bare.weights().size() == 1);
+}
+
+TEST_CASE(
+    "activated linear: a linear layer of what is activated, of plain numbers and of whole ones") {
+  Made<nn::ActivatedLinear> made(512, 24);
+  const auto weight = made.weight().value, bias = made.bias().value;
+  const auto packed = std::make_shared<quant::Packed>(quant::to_int8(weight, true, 256));
+  for (bool gated : {false, true})
+    for (std::int64_t behind : {0, 256}) {
+      auto left = behind ? at::randn({2, 3, behind}) : Tensor();
+      auto x = at::randn({2, 3, (512 - behind) * (gated ? 2 : 1)});
+      auto activated = nn::activated_behind(left, x, gated);
+      made.weight().value = weight;
+      made.weight().packed = nullptr;
+      CHECK(difference(made.layer(left, x.clone(), gated), at::linear(activated, weight, bias)) <
+            1e-5);
+      made.weight().value = Tensor();
+      made.weight().packed = packed;
+      CHECK(difference(made.layer(left, x.clone(), gated),
+                       packed->encoding->product(activated, *packed, bias)) < 1e-5);
+    }
 }
 
 TEST_CASE("linear: patches equal merged weights") {

@@ -1,10 +1,12 @@
 // Every format of ComfyUI's "comfy_quant" against what its own package makes of the same bytes.
+#include <ATen/CPUGeneratorImpl.h>
 #include <doctest/doctest.h>
 
 #include "distorch/quant/block_scaled.h"
 #include "distorch/quant/codebook4.h"
 #include "distorch/quant/fp8.h"
 #include "distorch/quant/int8.h"
+#include "distorch/quant/int8_activated.h"
 #include "distorch/quant/nibbles.h"
 #include "distorch/quant/quantize.h"
 #include "distorch/quant/rotation.h"
@@ -246,4 +248,30 @@ TEST_CASE("any device: packed weights are decoded and multiplied as on the CPU")
         product(packed, x.to(at::kBFloat16), bias.to(at::kBFloat16)).to(at::kFloat).narrow(0, 0, 4),
         10 * tolerance);
   }
+}
+
+TEST_CASE("any device: whole numbers of what is activated are those of two operations") {
+  using device::Activation;
+  const auto device = test::test_device();
+  const auto packed = packed_int8(256).to(device);
+  const auto numbers = quant::whole_numbers(packed);
+  REQUIRE(numbers.has_value());
+  CHECK_FALSE(quant::whole_numbers(packed_w4a4()).has_value());
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(11);
+  for (auto dtype : {at::kFloat, at::kBFloat16})
+    for (bool gated : {false, true})
+      for (std::int64_t behind : {0, 256}) {
+        CAPTURE(c10::toString(dtype));
+        CAPTURE(gated);
+        CAPTURE(behind);
+        const auto activation = gated ? Activation::SwiGlu : Activation::GeluTanh;
+        auto left = behind ? at::randn({2, 3, behind}, generator).to(device, dtype) : Tensor();
+        auto longer = at::randn({2, 3, 16 + (512 - behind) * (gated ? 2 : 1)}, generator);
+        auto x = longer.to(device, dtype).narrow(2, 16, longer.size(2) - 16);
+        auto bias = of("bias").to(device, dtype);
+        auto got = quant::int8_linear_activated(left, x, activation, *numbers, bias);
+        auto wanted = quant::int8_linear(device::activated(left, x, activation), *numbers, bias);
+        check_rows(got.flatten(0, 1).cpu().to(at::kFloat),
+                   wanted.flatten(0, 1).cpu().to(at::kFloat), dtype == at::kFloat ? 3e-3 : 3e-2);
+      }
 }

@@ -27,20 +27,27 @@ TEST_CASE(
     MESSAGE("NVRTC is not there");
     return;
   }
-  const std::string kinds[] = {"-DKIND=0 ", "-DKIND=1 ", "-DKIND=2 "};
+  using quant::cuda::Tile;
+  auto compiles = [](const Tile& tile, const std::string& target, const std::string& kind) {
+    CAPTURE(target);
+    CAPTURE(quant::cuda::name_of(tile));
+    const auto& source =
+        tile.is_hopper ? quant::cuda::hopper_source() : quant::cuda::product_source();
+    CHECK_NOTHROW(device::cuda::try_compile(source, tile.is_hopper ? target + "a" : target,
+                                            kind + quant::cuda::defines_of(tile)));
+  };
+  const std::string numbers = "-DKIND=2 ", rows = "-DPASSES=2 -DROTATED=1";
   for (int capability : {75, 80, 86, 89, 90, 100, 120}) {
-    CAPTURE(capability);
     const auto target = "sm_" + std::to_string(capability);
-    for (const auto& kind : kinds) {
-      CHECK_NOTHROW(device::cuda::try_compile(quant::cuda::rows_source(), target,
-                                              kind + "-DPASSES=2 -DROTATED=1"));
-      for (const auto& tile : quant::cuda::tiles_for(capability)) {
-        const auto& source =
-            tile.is_hopper ? quant::cuda::hopper_source() : quant::cuda::product_source();
-        CHECK_NOTHROW(device::cuda::try_compile(source, tile.is_hopper ? target + "a" : target,
-                                                kind + quant::cuda::defines_of(tile)));
-      }
-    }
+    CAPTURE(target);
+    CHECK_NOTHROW(device::cuda::try_compile(quant::cuda::rows_source(), target, numbers + rows));
+    for (const auto& tile : quant::cuda::tiles_for(capability)) compiles(tile, target, numbers);
+  }
+  // Other types differ in what is read and written.
+  for (const std::string kind : {"-DKIND=0 ", "-DKIND=1 "}) {
+    CHECK_NOTHROW(device::cuda::try_compile(quant::cuda::rows_source(), "sm_75", kind + rows));
+    compiles(quant::cuda::tiles_for(75).front(), "sm_75", kind);
+    compiles(quant::cuda::tiles_for(90).front(), "sm_90", kind);
   }
 }
 
@@ -63,4 +70,14 @@ TEST_CASE(
   CHECK(quant::cuda::best_parts(1, 132, 24) == 4);
   CHECK(quant::cuda::best_parts(1, 132, 1000) == 8);
   CHECK(quant::cuda::best_parts(1, 132, 2) == 1);
+}
+
+TEST_CASE("a compiler's option may have a value of several words") {
+  if (!device::cuda::has_compiler()) {
+    MESSAGE("NVRTC is not there");
+    return;
+  }
+  const device::cuda::KernelSource source{
+      "fill", "extern \"C\" __global__ void fill(ELEMENT* to) { *to = COUNT; }"};
+  CHECK_NOTHROW(device::cuda::try_compile(source, "sm_80", "-DELEMENT=unsigned short -DCOUNT=2"));
 }

@@ -171,4 +171,37 @@ TEST_CASE("emulated: rows are rotated and rounded as by several operations") {
   for (int i = 0; i < width; ++i) CHECK(y[rows * width + i] == 0);
 }
 
+TEST_CASE("emulated: what is activated becomes whole numbers as if it were written between") {
+  constexpr int rows = 2, left_width = 256, width = 512, all = left_width + width, most = 127;
+  constexpr float floor = 1e-30F;
+  alignas(16) static Number left[rows * left_width], x[rows * 2 * width], between[rows * all];
+  alignas(16) static std::int8_t y[rows * all], wanted[rows * all];
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal;
+  for (auto& v : left) v = down(normal(random));
+  for (auto& v : x) v = down(3 * normal(random));
+  for (int glu : {0, 1}) {
+    for (int r = 0; r < rows; ++r)
+      for (int i = 0; i < all; ++i) {
+        const auto* row = x + r * 2 * width + i - left_width;
+        const float v = i < left_width ? 0 : up(row[0]), by = i < left_width ? 0 : up(row[width]);
+        const float gelu = v / (1 + std::exp(-2 * 0.7978845608F * (v + 0.044715F * v * v * v)));
+        between[r * all + i] = i < left_width ? left[r * left_width + i]
+                                              : down(glu ? v / (1 + std::exp(-v)) * by : gelu);
+      }
+    float scales[rows], wanted_scales[rows];
+    launch_emulated(rows, 1, 32, [&] {
+      emulated_rows::int8_activated(left, x, y, scales, rows, rows, left_width, width, 0,
+                                    left_width, 0, 2 * width, glu, most, floor);
+    });
+    launch_emulated(rows, 1, 32, [&] {
+      emulated_rows::int8_rows(between, wanted, wanted_scales, rows, all, most, floor);
+    });
+    for (int r = 0; r < rows; ++r) CHECK(scales[r] == doctest::Approx(wanted_scales[r]));
+    int apart = 0;
+    for (int i = 0; i < rows * all; ++i) apart = std::max(apart, std::abs(y[i] - wanted[i]));
+    CHECK(apart <= 1);
+  }
+}
+
 }  // namespace

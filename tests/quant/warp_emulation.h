@@ -78,6 +78,8 @@ inline Number down(float f) {
 inline unsigned packed_two(float x, float y) {
   return static_cast<unsigned>(down(x)) | static_cast<unsigned>(down(y)) << 16;
 }
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float a, float b) { return a / b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }

@@ -76,7 +76,12 @@ std::string architecture(int device, bool own_features) {
 std::vector<std::string> options_for(const std::string& target, const std::string& defines) {
   std::vector<std::string> options{"--gpu-architecture=" + target};
   std::istringstream words(defines);
-  for (std::string word; words >> word;) options.push_back(word);
+  for (std::string word; words >> word;) {
+    if (word.front() == '-')
+      options.push_back(word);
+    else
+      options.back() += " " + word;
+  }
   return options;
 }
 

@@ -15,8 +15,8 @@ struct KernelSource {
 };
 
 /// The driver's function for a device, loaded once per process and device; null where it cannot be
-/// had (the log says why, once). `defines`: options for the compiler, one
-/// space between two: "-DELEMENT=short".
+/// had (the log says why, once). `defines`: options for the compiler, one space between two, values of
+/// several words among them: "-DELEMENT=unsigned int -DCOUNT=2".
 void* kernel(int device, const KernelSource& source, const std::string& defines);
 
 /// Whether NVRTC is there, device or not.

@@ -1,5 +1,7 @@
 #include "distorch/models/flux/block.h"
 
+#include <utility>
+
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/modulation.h"
@@ -64,10 +66,7 @@ Mlp::Mlp(const Scope& s, const Config& c)
       in_(s / 0, c.hidden, c.gated_mlp ? 2 * c.mlp : c.mlp, c.bias),
       out_(s / 2, c.mlp, c.hidden, c.bias) {}
 
-Tensor Mlp::operator()(const Tensor& x) const {
-  auto y = in_(x);
-  return out_(gated_ ? nn::activated_behind({}, y, true) : nn::gelu_tanh_over(y));
-}
+Tensor Mlp::operator()(const Tensor& x) const { return out_({}, in_(x), gated_); }
 
 Stream::Stream(const Scope& s, const std::string& kind, const Config& c)
     : heads_(c.heads()),
@@ -123,17 +122,17 @@ Tensor SingleBlock::forward(const Tensor& x, const Common& common, KeptHeads* ke
   auto modulation = spread(mod_ ? (*mod_)(common.img) : common.img, x.size(1), common.references);
   auto m = modulation.chunk(3, -1);
   auto D = config_.hidden;
-  Tensor joined;
+  Tensor attended, rest;
   {
     auto both = linear1_(nn::modulated_norm(x, m[0], m[1], kNormEps));
     auto parts = split_heads(both.narrow(-1, 0, 3 * D), config_.heads());
-    auto attended = attended_to({norm_.query.heads(parts[0], common.rope),
-                                 norm_.key.heads(parts[1], common.rope), parts[2]},
-                                common, kept);
-    auto rest = both.narrow(-1, 3 * D, both.size(-1) - 3 * D);
-    joined = nn::activated_behind(attended, rest, config_.gated_mlp);
+    attended = attended_to({norm_.query.heads(parts[0], common.rope),
+                            norm_.key.heads(parts[1], common.rope), parts[2]},
+                           common, kept);
+    rest = both.narrow(-1, 3 * D, both.size(-1) - 3 * D);
   }
-  return within_range(nn::gated_add(x, m[2], linear2_(joined)));
+  auto y = linear2_(std::move(attended), std::move(rest), config_.gated_mlp);
+  return within_range(nn::gated_add(x, m[2], y));
 }
 
 LastLayer::LastLayer(const Scope& s, const Config& c)

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "distorch/models/flux/config.h"
+#include "distorch/nn/activated_linear.h"
 #include "distorch/nn/linear.h"
 #include "distorch/nn/norm.h"
 #include "distorch/nn/qkv.h"
@@ -36,7 +37,8 @@ class Mlp {
 
  private:
   bool gated_;
-  nn::Linear in_, out_;
+  nn::Linear in_;
+  nn::ActivatedLinear out_;
 };
 
 /// Norms of the heads of queries and keys.
@@ -113,7 +115,8 @@ class SingleBlock {
  private:
   Config config_;
   std::optional<Modulation> mod_;
-  nn::Linear linear1_, linear2_;
+  nn::Linear linear1_;
+  nn::ActivatedLinear linear2_;
   HeadNorms norm_;
 };
 

@@ -1,0 +1,20 @@
+#pragma once
+#include "distorch/weights/manifest.h"
+
+namespace distorch::nn {
+
+/// A Linear (linear.h; the same weights) that takes what activated_behind() makes of its input, or
+/// gelu_tanh_over(): where the weight's products begin with inputs as whole numbers, these are made
+/// of what comes before the activation in one pass.
+class ActivatedLinear {
+ public:
+  ActivatedLinear(const weights::Scope& scope, std::int64_t in, std::int64_t out, bool bias = true);
+  /// `left` [B, L, K] or undefined and x [B, L, N], gated [B, L, 2·N] -> [B, L, out]. Overwrites x:
+  /// only for tensors that the caller made. Both are let go of as soon as they are not needed.
+  at::Tensor operator()(at::Tensor left, at::Tensor x, bool gated) const;
+
+ private:
+  weights::Weight weight_, bias_;
+};
+
+}  // namespace distorch::nn
