@@ -12,6 +12,7 @@
 #include "distorch/models/sd2/unclip.h"
 #include "distorch/models/sd3/family.h"
 #include "distorch/models/sdxl/family.h"
+#include "distorch/models/taehv/autoencoder.h"
 #include "distorch/models/taesd/autoencoder.h"
 #include "distorch/models/vae/autoencoder.h"
 #include "distorch/models/wan/family.h"
@@ -64,6 +65,10 @@ VaePart find_vae(const Checkpoint& file) {
   if (auto part = causal_vae::part_of(file); !part.empty())
     return {part, [config = causal_vae::config_of(part)]() -> std::unique_ptr<VaeNetwork> {
               return std::make_unique<causal_vae::CausalAutoencoder>(config);
+            }};
+  if (auto part = taehv::part_of(file); !part.empty())
+    return {part, [config = taehv::config_of(part)]() -> std::unique_ptr<VaeNetwork> {
+              return std::make_unique<taehv::Autoencoder>(config);
             }};
   if (auto part = taesd::part_of(file); !part.empty())
     return {part, [config = taesd::config_of(part)]() -> std::unique_ptr<VaeNetwork> {

@@ -1,5 +1,7 @@
 #include "distorch/nodes/catalog.h"
 
+#include "distorch/nodes/audio_encoder.h"
+
 namespace distorch::nodes {
 
 void add_all(graph::Catalog& catalog, App& app) {
@@ -42,6 +44,7 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_video_combine_nodes(catalog);
   add_video_load_nodes(catalog, app);
   add_audio_nodes(catalog, app);
+  add_audio_encoder_nodes(catalog, app);
   add_clip_vision_nodes(catalog, app);
   add_upscale_nodes(catalog, app);
   add_compositing_nodes(catalog);

@@ -47,7 +47,7 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "ModelPatchLoader", "QwenImageDiffsynthControlnet",
          "EmptyHunyuanLatentVideo", "WanImageToVideo", "WanFirstLastFrameToVideo", "WanFunInpaintToVideo", "WanFunControlToVideo",
          "Wan22ImageToVideoLatent", "TrimVideoLatent", "WanVaceToVideo", "Wan22FunControlToVideo", "WanCameraEmbedding",
-         "WanCameraImageToVideo", "WanPhantomSubjectToVideo", "WanAnimateToVideo", "WanSoundImageToVideo", "WanSoundImageToVideoExtend",
+         "WanCameraImageToVideo", "WanPhantomSubjectToVideo", "WanAnimateToVideo", "WanSoundImageToVideo", "WanSoundImageToVideoExtend", "AudioEncoderLoader", "AudioEncoderEncode",
          "ModelMergeSimple", "ModelMergeAdd", "ModelMergeSubtract",
          "SamplerCustom", "SamplerCustomAdvanced", "BasicGuider", "CFGGuider", "DualCFGGuider", "PerpNegGuider", "RandomNoise",
          "DisableNoise", "AddNoise", "KSamplerSelect", "SamplerEulerAncestral", "SamplerEulerAncestralCFGPP", "SamplerLMS",

@@ -1,6 +1,8 @@
 #include "tools/make_random_model/kinds_wan.h"
 
+#include "distorch/models/audio/wav2vec2.h"
 #include "distorch/models/causal_vae/autoencoder.h"
+#include "distorch/models/clip_vision/vision_model.h"
 #include "distorch/models/t5/text_model.h"
 #include "distorch/models/wan/transformer.h"
 
@@ -144,6 +146,26 @@ Shapes second_vae(Size size) {
   return declared(vae.manifest());
 }
 
+/// Loaders know it by its number of layers.
+Shapes clip_vision_h(Size size) {
+  models::clip_vision::VisionConfig c;
+  c.kind = models::clip_vision::VisionKind::ClipH;
+  c.width = 1280;
+  c.layers = 32;
+  c.mlp_width = size == Size::Tiny ? 64 : 5120;
+  c.projection = 1024;
+  models::clip_vision::VisionModel model(c);
+  return declared(model.manifest());
+}
+
+Shapes wav2vec2(Size size) {
+  models::audio::Wav2Vec2Config c;
+  if (size != Size::Full) c.layers = 2;
+  if (size == Size::Tiny) c.mlp_width = 64;
+  models::audio::Wav2Vec2 model(c);
+  return declared(model.manifest());
+}
+
 }  // namespace
 
 std::vector<Kind> wan_kinds() {
@@ -167,6 +189,10 @@ std::vector<Kind> wan_kinds() {
        [](Size size) { return transformer(small_14b(size), {.vace_layers = 8}); }},
       {"umt5-xxl", "UMT5-XXL, a text encoder with its tokenizer (letters)", "text_encoders", "F16",
        umt5, letters},
+      {"clip-vision-h", "CLIP ViT-H, the picture encoder of Wan 2.1", "clip_vision", "F16",
+       clip_vision_h},
+      {"wav2vec2-large", "wav2vec 2.0 large, the audio encoder of Wan 2.2 S2V", "audio_encoders",
+       "F16", wav2vec2},
       {"wan2.2-vae", "the autoencoder of Wan 2.2 5B", "vae", "F16", second_vae},
   };
 }

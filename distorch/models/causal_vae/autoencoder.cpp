@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <functional>
 #include <optional>
 #include <utility>
 
@@ -172,24 +171,6 @@ class Half {
 Tensor frames_of(const Tensor& video) { return video[0].movedim(1, 0); }
 Tensor video_of(const Tensor& frames) { return frames.movedim(0, 1).unsqueeze(0); }
 
-/// The whole of a batch through `begin`'s coding, clip by clip: the first `first` frames of each,
-/// then `then` at a time.
-Tensor whole(const Tensor& batch, std::int64_t then,
-             const std::function<std::unique_ptr<ClipCoding>()>& begin) {
-  std::vector<Tensor> results;
-  auto groups = 1 + (batch.size(2) - 1) / then;
-  for (const auto& clip : batch.split(1)) {
-    auto coding = begin();
-    std::vector<Tensor> parts;
-    for (std::int64_t i = 0; i < groups; ++i) {
-      auto group = i == 0 ? clip.narrow(2, 0, 1) : clip.narrow(2, 1 + then * (i - 1), then);
-      parts.push_back(coding->next(group, i + 1 < groups));
-    }
-    results.push_back(groups == 1 ? parts[0] : at::cat(parts, 2));
-  }
-  return (results.size() == 1 ? results[0] : at::cat(results)).contiguous();
-}
-
 }  // namespace
 
 struct CausalAutoencoder::Encoder {
@@ -307,16 +288,6 @@ std::unique_ptr<ClipCoding> CausalAutoencoder::encode_clip() const {
 }
 std::unique_ptr<ClipCoding> CausalAutoencoder::decode_clip() const {
   return std::make_unique<Decoding>(*this);
-}
-
-Tensor CausalAutoencoder::encode_mean(const Tensor& pixels) const {
-  if (pixels.dim() != 5) return encode_clip()->next(pixels, false);  // says what is wrong with it
-  return whole(pixels, config_.time_downscale(), [this] { return encode_clip(); });
-}
-
-Tensor CausalAutoencoder::decode_pixels(const Tensor& latent) const {
-  if (latent.dim() != 5) return decode_clip()->next(latent, false);
-  return whole(latent, 1, [this] { return decode_clip(); });
 }
 
 }  // namespace distorch::models::causal_vae

@@ -20,12 +20,7 @@ class CausalAutoencoder : public VideoVae {
   const Config& config() const { return config_; }
   weights::Manifest& manifest() override { return manifest_; }
   VaeShape shape() const override;
-  /// pixels [B, 3, T, H, W], -1..1 -> [B, C, 1 + (T - 1) / time_downscale, h, w]; frames that make
-  /// no whole latent frame are left out. Error(Shape) where the sides are no multiples of
-  /// downscale.
-  at::Tensor encode_mean(const at::Tensor& pixels) const override;
-  /// latent [B, C, T, h, w] -> [B, 3, 1 + (T - 1) · time_downscale, H, W].
-  at::Tensor decode_pixels(const at::Tensor& latent) const override;
+  /// Sides of frames are multiples of downscale.
   std::unique_ptr<ClipCoding> encode_clip() const override;
   std::unique_ptr<ClipCoding> decode_clip() const override;
 

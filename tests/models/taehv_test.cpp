@@ -1,0 +1,65 @@
+#include "distorch/models/taehv/autoencoder.h"
+
+#include "distorch/base/error.h"
+#include "distorch/models/catalog.h"
+#include "distorch/models/vae/clip.h"
+#include "tests/models/tiny.h"
+
+using namespace distorch;
+using namespace distorch::test;
+using namespace distorch::models;
+using at::Tensor;
+
+namespace {
+
+struct Loaded {
+  explicit Loaded(const std::map<std::string, Tensor>& tensors)
+      : file(tensors), found(find_vae(*file)), vae(found.make()) {
+    check_complete(vae->manifest(), found.part, "autoencoder");
+    source.emplace(vae->manifest(), found.part, at::kFloat);
+  }
+  TemporaryCheckpoint file;
+  VaePart found;
+  std::unique_ptr<VaeNetwork> vae;
+  std::optional<TwiceSource> source;
+};
+
+Tensor clip_of(std::int64_t frames, std::int64_t side) {
+  return at::rand({1, 3, frames, side, 2 * side},
+                  at::detail::createCPUGenerator(static_cast<std::uint64_t>(frames)));
+}
+
+}  // namespace
+
+TEST_CASE("small video autoencoders: clips as ComfyUI codes them") {
+  for (bool second : {false, true}) {
+    std::string name = second ? "taehv22" : "taehv";
+    std::int64_t channels = second ? 48 : 16, side = second ? 32 : 16;
+    CAPTURE(name);
+    Loaded l(tiny_tensors({name}));
+    auto shape = l.vae->shape();
+    CHECK(shape.latent_channels == channels);
+    CHECK(shape.downscale == (second ? 16 : 8));
+    CHECK(shape.time_downscale == 4);
+    Dump dump(name);
+    for (std::int64_t frames : {1, 5, 9}) {
+      CAPTURE(frames);
+      auto number = std::to_string(frames);
+      auto clip = clip_of(frames, side) * 2.0 - 1.0;
+      CHECK(difference(l.vae->encode_mean(clip), dump["encode/" + number]) < 1e-4);
+      CHECK(difference(vae::encode_clips(*l.vae, clip, at::kCPU), dump["encode/" + number]) < 1e-4);
+      auto latent = tiny_weight(name + " " + number, {1, channels, 1 + frames / 4, 1, 2}) * 8;
+      auto pixels = (l.vae->decode_pixels(latent) + 1.0) / 2.0;
+      CHECK(difference(pixels, dump["decode/" + number]) < 1e-4);
+    }
+  }
+}
+
+TEST_CASE("small video autoencoders: numbers of float16 have HunyuanVideo's scale") {
+  auto tensors = tiny_tensors({"taehv"});
+  CHECK(taehv::config_of(*TemporaryCheckpoint(tensors)).scale == 1.0);
+  for (auto& [name, tensor] : tensors) tensor = tensor.to(at::kHalf);
+  CHECK(taehv::config_of(*TemporaryCheckpoint(tensors)).scale == 0.476986);
+  tensors["decoder.1.weight"] = at::zeros({256, 32, 3, 3});
+  CHECK(taehv::part_of(*TemporaryCheckpoint(tensors)).empty());
+}
