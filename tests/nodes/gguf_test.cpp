@@ -243,8 +243,9 @@ TensorMap in_pieces(const TensorMap& tower) {
   return pieces;
 }
 
-/// The tensors of `tower` from the numbers of its pieces; `fused`: those of queries, keys and values.
-TensorMap from_pieces(const TensorMap& tower, const TensorMap& pieces, const TensorMap& fused) {
+/// The tensors of `tower` from the numbers of its pieces. Matrices of queries, keys and values, which are
+/// blocks, are rounded to bfloat16.
+TensorMap from_pieces(const TensorMap& tower, const TensorMap& pieces) {
   TensorMap whole;
   for (const auto& [name, value] : tower) {
     if (value.dim() == 5) {
@@ -253,8 +254,9 @@ TensorMap from_pieces(const TensorMap& tower, const TensorMap& pieces, const Ten
       whole[name] = pieces.at(name);
     } else {
       std::vector<at::Tensor> parts;
-      for (const auto& part : kParts) parts.push_back(fused.at(part_name(name, part)));
+      for (const auto& part : kParts) parts.push_back(pieces.at(part_name(name, part)));
       whole[name] = at::cat(parts);
+      if (value.dim() == 2) whole[name] = whole[name].to(at::kBFloat16).to(at::kFloat);
     }
   }
   return whole;
@@ -296,13 +298,10 @@ TEST_CASE("gguf: Qwen2.5-VL sees with the tower that lies in an mmproj file besi
   blind["keep"] = node("Keep", {{"value", {"2", 0}}});
   CHECK(tiny.run(blind).error.find("put the 'mmproj' file beside") != std::string::npos);
 
-  auto write_tower = [&](std::optional<at::ScalarType> through) {
-    return write_tiny_gguf(
-        folder / "seeing-7b-mmproj-q8_0.gguf", in_pieces(tower), "Q8_0", "clip",
-        [](const std::string& ours) { return random_model::spelled(ours, kVision); }, through);
-  };
-  const auto fused = write_tower(at::kBFloat16), pieces = write_tower({});
-  numbers.merge(from_pieces(tower, pieces, fused));
+  const auto pieces =
+      write_tiny_gguf(folder / "seeing-7b-mmproj-q8_0.gguf", in_pieces(tower), "Q8_0", "clip",
+                      [](const std::string& ours) { return random_model::spelled(ours, kVision); });
+  numbers.merge(from_pieces(tower, pieces));
   write_tensors(folder / "seeing_numbers.safetensors", numbers);
   auto states = [&](const std::string& loader, const std::string& file) {
     return tiny.value_of(seeing_prompt(loader, file), {"2", 0})

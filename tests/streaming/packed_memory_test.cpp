@@ -1,6 +1,7 @@
 // What a packed model takes: never more than its file and the room of the layer that computes, on the
 // device and in the process.
 #include <doctest/doctest.h>
+#include <malloc.h>
 
 #include <fstream>
 
@@ -118,6 +119,8 @@ Taken taken_by(const weights::Checkpoint& file, const std::string& compute) {
   StreamedModel streamed(layers.manifest, file,
                          {.name = "packed", .compute = compute, .dtype = at::kBFloat16});
   auto x = at::ones({4, kWidth}, at::kBFloat16).to(at::Device(compute));
+  // What earlier allocations left behind would be taken first.
+  ::malloc_trim(0);
   const auto before = own_bytes(), held = simulated ? sim::memory(0).in_use : 0;
   if (simulated) sim::reset_peak(0);
   streamed.load(std::vector<BlockHome>(kBlocks, {How::Resident, compute}));
