@@ -1,6 +1,6 @@
 // How fast packed weights become numbers on the CPU: bytes of numbers a second for every type of GGUF
-// blocks, beside a copy of as many bytes in the same run, with all threads. Both write to memory that
-// is there already.
+// blocks and for the small floats of ComfyUI's files, beside a copy of as many bytes in the same run,
+// with all threads. Both write to memory that is there already.
 //   bench_decode [--out FOLDER] [--mb MEGABYTES OF NUMBERS]
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -11,6 +11,7 @@
 #include "distorch/formats/gguf_types.h"
 #include "distorch/quant/gguf_cpu.h"
 #include "distorch/quant/gguf_grids.h"
+#include "distorch/quant/small_floats.h"
 
 namespace {
 
@@ -55,21 +56,54 @@ double decode_seconds(const formats::BlockType& type, const at::Tensor& blocks,
   return bench::now_s() - start;
 }
 
+/// Numbers of 8 or 4 bits of ComfyUI's files: with one factor, or one for each `run`.
+struct Small {
+  const char* name;
+  quant::SmallFloat type;
+  std::int64_t run;  // 0: all
+};
+constexpr Small kSmall[] = {{"float8_e4m3fn", quant::SmallFloat::E4M3, 0},
+                            {"float8_e5m2", quant::SmallFloat::E5M2, 0},
+                            {"mxfp8", quant::SmallFloat::E4M3, 32},
+                            {"nvfp4", quant::SmallFloat::E2M1, 16}};
+
+double decode_seconds(const Small& small, const at::Tensor& codes, const at::Tensor& factors,
+                      const at::Tensor& numbers) {
+  constexpr std::int64_t piece = std::int64_t{1} << 15;  // numbers
+  const auto size = static_cast<std::int64_t>(numbers.element_size());
+  const auto a_byte = small.type == quant::SmallFloat::E2M1 ? 2 : 1;
+  const auto* from = codes.const_data_ptr<std::uint8_t>();
+  const auto* by = factors.const_data_ptr<float>();
+  auto* to = static_cast<char*>(numbers.mutable_data_ptr());
+  const auto start = bench::now_s();
+  at::parallel_for(0, numbers.numel() / piece, 1, [&](std::int64_t begin, std::int64_t end) {
+    const auto first = begin * piece, count = (end - begin) * piece;
+    quant::decode_small_floats({.type = small.type,
+                                .kind = numbers.scalar_type() == at::kFloat
+                                            ? quant::NumberKind::Float
+                                            : quant::NumberKind::BFloat,
+                                .from = from + first / a_byte,
+                                .to = to + first * size,
+                                .count = count,
+                                .factors = by + (small.run ? first / small.run : 0),
+                                .run = small.run ? small.run : count});
+  });
+  return bench::now_s() - start;
+}
+
 /// Gigabytes of numbers a second, the best of several rounds that take turns with copies.
 struct Speed {
   double decode = 0, copy = 0;
 };
 
-Speed speed_of(const formats::BlockType& type, at::ScalarType dtype, std::int64_t bytes) {
-  const auto element = static_cast<std::int64_t>(c10::elementSize(dtype));
-  const auto blocks = bytes / element / type.elements;
-  auto packed = at::randint(0, 256, {blocks * type.bytes}, at::kByte);
-  auto from = at::ones({blocks * type.elements}, dtype), to = at::empty_like(from);
+template <class Decode>
+Speed speed_of(at::ScalarType dtype, std::int64_t numbers, const Decode& decode) {
+  auto from = at::ones({numbers}, dtype), to = at::empty_like(from);
   const auto size = static_cast<double>(from.nbytes());
   Speed best;
   for (int round = 0; round < kRounds; ++round) {
     best.copy = std::max(best.copy, size / copy_seconds(from, to));
-    best.decode = std::max(best.decode, size / decode_seconds(type, packed, to));
+    best.decode = std::max(best.decode, size / decode(to));
   }
   return best;
 }
@@ -82,13 +116,28 @@ int main(int argc, char** argv) {
   bench::Results results("decode", bench::out_folder(argc, argv));
   fmt::print("{} threads; peer: a copy of the numbers\n", at::get_num_threads());
   bench::Results::head();
-  for (auto dtype : {at::kFloat, at::kBFloat16})
+  for (auto dtype : {at::kFloat, at::kBFloat16}) {
+    const auto wanted = bytes / static_cast<std::int64_t>(c10::elementSize(dtype));
+    auto add = [&](const std::string& name, const Speed& speed) {
+      results.add(fmt::format("{} to {}", name, c10::toString(dtype)), speed.decode / giga,
+                  speed.copy / giga, "GB/s");
+    };
     for (const auto& type : formats::block_types()) {
       if (type.plain) continue;
-      const auto speed = speed_of(type, dtype, bytes);
-      results.add(fmt::format("{} to {}", type.name, c10::toString(dtype)), speed.decode / giga,
-                  speed.copy / giga, "GB/s");
+      const auto blocks = wanted / type.elements;
+      const auto packed = at::randint(0, 256, {blocks * type.bytes}, at::kByte);
+      add(type.name, speed_of(dtype, blocks * type.elements, [&](const at::Tensor& to) {
+            return decode_seconds(type, packed, to);
+          }));
     }
+    for (const auto& small : kSmall) {
+      const auto codes = at::randint(0, 256, {wanted}, at::kByte);
+      const auto factors = at::ones({small.run ? wanted / small.run : 1});
+      add(small.name, speed_of(dtype, wanted, [&](const at::Tensor& to) {
+            return decode_seconds(small, codes, factors, to);
+          }));
+    }
+  }
   results.write();
   return 0;
 }

@@ -5,7 +5,8 @@
 // DIR holds what peer_network.py left. With --resident 1 the whole card is free: resident steps are
 // timed, and their bits noted (filled_LABEL.json). Without it hold.py runs beside: steps are compared
 // with the larger of the resident one and the link's time for what streams, the memory in use with
-// what was free before this process touched the card. FOLDER/rig.yaml, where it is, predicts.
+// what was free before this process touched the card. FOLDER/rig.yaml predicts; where there is none,
+// the resident run fits one.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -31,7 +32,7 @@ using namespace distorch;
 using namespace distorch::bench;
 
 constexpr int kSettling = 10;  // steps after which the engine has found out what is free
-constexpr Rounds kRounds{.warm_ups = 2, .calls = 6, .rounds = 5};
+constexpr Rounds kRounds{.warm_ups = 2, .calls = 4, .rounds = 3};
 
 class Bench {
  public:
@@ -41,7 +42,8 @@ class Bench {
  private:
   void open_model();
   streaming::Profile profile(const Step& step, const RigDevice& speeds) const;
-  void resident(const Step& step);
+  void resident(Step& step);
+  void calibrate(const std::vector<Step>& steps);
   void filled(const Step& step);
   void compare(const Step& step, const Link& link, double step_s, std::int64_t used_bytes,
                std::int64_t outside_bytes);
@@ -110,7 +112,7 @@ streaming::Profile Bench::profile(const Step& step, const RigDevice& speeds) con
                                   [&](at::Device on) { fresh->apply(shapes_of(step.input, on)); });
 }
 
-void Bench::resident(const Step& step) {
+void Bench::resident(Step& step) {
   for (bool recorded : {false, true}) {
     model_->record_steps(recorded);
     const auto seconds =
@@ -120,8 +122,18 @@ void Bench::resident(const Step& step) {
   }
   facts_["bits"][step.name] = result_bits(step.name, step_of(*model_, *network_, step.input));
   model_->record_steps(false);
-  fmt::print("{} {} px, resident: {:.4f} s\n", title_, step.name,
-             facts_["resident_s"][step.name].get<double>());
+  step.resident_s = facts_["resident_s"][step.name].get<double>();
+  fmt::print("{} {} px, resident: {:.4f} s\n", title_, step.name, step.resident_s);
+}
+
+/// The rig that predicts, fitted to the resident steps.
+void Bench::calibrate(const std::vector<Step>& steps) {
+  if (steps.empty() || std::filesystem::exists(out_ / "rig.yaml")) return;
+  auto speeds = measure_device(name_);
+  speeds.issue_s = issue_seconds(device_, [&] { network_->apply(steps[0].input); }) /
+                   static_cast<double>(profile(steps[0], speeds).operations);
+  fit_and_tell(speeds, measure_targets(*model_, *family_, *network_, device_, label_, steps));
+  write_file(out_ / "rig.yaml", rig_text(rig_of(speeds, measure_link(*model_, device_))));
 }
 
 /// What the model's weights are on now, for a machine of the bench.
@@ -207,15 +219,19 @@ int Bench::run() {
   if (whole)
     model_->load(std::vector<streaming::BlockHome>(model_->block_count(),
                                                    {placement::How::Resident, name_}));
+  std::vector<Step> timed;
   for (std::string size; std::getline(sizes, size, ',');) {
-    const auto step = read_step(folder_, size, device_);
+    auto step = read_step(folder_, size, device_);
     try {
       whole ? resident(step) : filled(step);
+      if (whole) timed.push_back(std::move(step));
     } catch (const std::exception& error) {
       fmt::print("FAILED: {}: {}\n", called(step), error.what());
     }
   }
-  if (whole) write_file(facts_path_, facts_.dump(1) + "\n");
+  if (!whole) return 0;
+  write_file(facts_path_, facts_.dump(1) + "\n");
+  calibrate(timed);
   return 0;
 }
 

@@ -40,11 +40,13 @@ constexpr Shape kShapes[] = {
     {4608, 21504, 3072, 38}, {4608, 3072, 15360, 38}, {4096, 9216, 3072, 19},
     {4096, 3072, 3072, 19},  {4096, 12288, 3072, 19}, {4096, 3072, 12288, 19},
     {512, 9216, 3072, 19},   {512, 3072, 3072, 19},   {512, 12288, 3072, 19},
-    {512, 3072, 12288, 19},  {1536, 21504, 3072},     {1536, 3072, 15360},
-    {1024, 9216, 3072},      {1024, 12288, 3072},     {1024, 3072, 12288}};
+    {512, 3072, 12288, 19},  {1, 18432, 3072, 38},    {1, 9216, 3072, 38},
+    {1536, 21504, 3072},     {1536, 3072, 15360},     {1024, 9216, 3072},
+    {1024, 12288, 3072},     {1024, 3072, 12288}};
 /// Rests in every direction, few rows, more tiles than blocks.
-constexpr Shape kOddShapes[] = {{256, 512, 256}, {1, 64, 16},        {33, 260, 208},
-                                {300, 516, 656}, {1000, 1004, 1200}, {2500, 5004, 400}};
+constexpr Shape kOddShapes[] = {{256, 512, 256},  {1, 64, 16},        {33, 260, 208},
+                                {300, 516, 656},  {1000, 1004, 1200}, {2500, 5004, 400},
+                                {200, 1004, 4800}};
 
 /// What runs in a process of its own.
 struct Contestant {
@@ -56,6 +58,8 @@ std::vector<Contestant> contestants() {
   std::vector<Contestant> all = {{"bf16", {}}, {"torch", {}}, {"rows", {}}};
   std::vector<Tile> tiles = {{128, 128, 4}, {128, 256, 4}};
   for (const auto& tile : quant::cuda::tiles_for(90)) tiles.push_back(tile);
+  tiles.push_back({128, 256, 4, 1, true, 2});
+  tiles.push_back({192, 192, 4, 1, true, 1});
   for (const auto& tile : tiles) all.push_back({quant::cuda::name_of(tile), tile});
   return all;
 }
@@ -165,10 +169,15 @@ bool run_tile(const Contestant& own, c10::Device device, Json& list) {
     // For the largest, other orders of tiles, as the usual one's time over theirs.
     for (int group : {4, 8, 12, 32}) {
       if (shape.calls == 0 || shape.m < 4096) break;
-      const double other =
-          seconds_of(device, [&] { quant::cuda::multiply(y, product, *own.tile, group); });
+      const double other = seconds_of(
+          device, [&] { quant::cuda::multiply(y, product, *own.tile, {.group = group}); });
       groups += fmt::format(" {}:{:.3f}", group, usual / other);
     }
+    if (own.tile->is_hopper)
+      groups += fmt::format(" whole tiles:{:.3f}", usual / seconds_of(device, [&] {
+                                                     quant::cuda::multiply(y, product, *own.tile,
+                                                                           {.parts = 1});
+                                                   }));
     told(list, own.name, shape, usual, groups);
   }
   return right;
@@ -177,6 +186,8 @@ bool run_tile(const Contestant& own, c10::Device device, Json& list) {
 bool run_torch(c10::Device device, Json& list) {
   for (const auto& shape : kShapes) {
     auto p = random_product(shape, device, at::kBFloat16);
+    // cuBLASLt wants more rows than one.
+    if (shape.m < 32) p.a = at::constant_pad_nd(p.a, {0, 0, 0, 32 - shape.m});
     const double sums = seconds_of(device, [&] { at::_int_mm(p.a, p.b.t()); });
     auto all = [&] {
       return quant::cuda::scaled(at::_int_mm(p.a, p.b.t()), p.rows, p.scales, p.bias,
@@ -184,7 +195,8 @@ bool run_torch(c10::Device device, Json& list) {
     };
     const double seconds = seconds_of(device, all);
     told(list, "torch", shape, seconds,
-         fmt::format("the product alone {:.1f} us; {}", 1e6 * sums, difference(all(), p)));
+         fmt::format("the product alone {:.1f} us; {}", 1e6 * sums,
+                     shape.m < 32 ? "" : difference(all(), p)));
   }
   return true;
 }

@@ -55,32 +55,6 @@ Calibration measured_before(const std::filesystem::path& folder, const std::stri
   return {rig_of(measure_device(device), link), {}};
 }
 
-/// Host seconds to issue a run, the device idle before: the median of a few.
-double issue_seconds(c10::Device device, const std::function<void()>& forward) {
-  std::vector<double> seconds;
-  for (int round = 0; round < 5; ++round) seconds.push_back(time_issue(device, 1, forward));
-  return median(seconds);
-}
-
-/// Blocks and steps of the resident model as the fit wants them.
-std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& model,
-                                                   const models::Family& family,
-                                                   models::Network& network, c10::Device device,
-                                                   const std::string& label,
-                                                   const std::vector<Step>& steps) {
-  std::vector<streaming::StepTarget> targets;
-  for (const auto& step : steps) {
-    auto forward = [&] { network.apply(step.input); };
-    auto fresh = family.make_network();
-    auto operations = streaming::operations_of(
-        model, fresh->manifest(), [&](at::Device on) { fresh->apply(shapes_of(step.input, on)); });
-    targets.push_back(streaming::make_target(label + " " + step.name, step.resident_s, operations,
-                                             time_blocks(model, device, 9, forward),
-                                             model.manifest().blocks()));
-  }
-  return targets;
-}
-
 int run(const Args& args) {
   std::filesystem::path folder = args.get("--folder"), out = args.get("--out", ".");
   auto name = args.get("--device", "cuda:0");

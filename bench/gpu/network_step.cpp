@@ -51,4 +51,28 @@ at::Tensor step_of(streaming::StreamedModel& model, models::Network& network,
                     });
 }
 
+double issue_seconds(c10::Device device, const std::function<void()>& forward) {
+  std::vector<double> seconds;
+  for (int round = 0; round < 5; ++round) seconds.push_back(time_issue(device, 1, forward));
+  return median(seconds);
+}
+
+std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& model,
+                                                   const models::Family& family,
+                                                   models::Network& network, c10::Device device,
+                                                   const std::string& label,
+                                                   const std::vector<Step>& steps) {
+  std::vector<streaming::StepTarget> targets;
+  for (const auto& step : steps) {
+    auto forward = [&] { network.apply(step.input); };
+    auto fresh = family.make_network();
+    auto operations = streaming::operations_of(
+        model, fresh->manifest(), [&](at::Device on) { fresh->apply(shapes_of(step.input, on)); });
+    targets.push_back(streaming::make_target(label + " " + step.name, step.resident_s, operations,
+                                             time_blocks(model, device, 9, forward),
+                                             model.manifest().blocks()));
+  }
+  return targets;
+}
+
 }  // namespace distorch::bench

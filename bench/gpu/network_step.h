@@ -1,7 +1,10 @@
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <vector>
 
+#include "bench/gpu/calibration.h"
 #include "bench/gpu/harness.h"
 #include "distorch/models/catalog.h"
 #include "distorch/streaming/streamed_model.h"
@@ -30,5 +33,15 @@ models::Inputs shapes_of(const models::Inputs& input, c10::Device device);
 /// A step as users' steps run: recorded where that is allowed.
 at::Tensor step_of(streaming::StreamedModel& model, models::Network& network,
                    const models::Inputs& input);
+
+/// Host seconds to issue a run, the device idle before: the median of a few.
+double issue_seconds(c10::Device device, const std::function<void()>& forward);
+
+/// Blocks and steps of the resident model as the fit wants them.
+std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& model,
+                                                   const models::Family& family,
+                                                   models::Network& network, c10::Device device,
+                                                   const std::string& label,
+                                                   const std::vector<Step>& steps);
 
 }  // namespace distorch::bench

@@ -5,7 +5,7 @@
 #   TINY=1 bench/gpu/run_all.sh     the same steps at toy sizes on the simulated accelerator, to test this script
 # With a second accelerator: allocations and streaming from its memory too; DONORS_ONLY=1 streams from there alone.
 # PARTS picks some: "correct streaming opening sd15 peers compile", and further networks at full size: "sdxl flux qwen_image sd35 z_image";
-# With filled_flux beside flux (filled_MODEL): through the engine while another process holds all but FREE (23 20 14 8 4) GB.
+# filled_flux (filled_MODEL): through the engine while another process holds all but FREE (23 20 14 8 4) GB.
 # KERNELS=1 tells which kernels the networks' steps consist of (kernels_*.json in more.tgz), and streams nothing.
 # "products" times single layers in every form of weights (PRODUCT_FORMS) and compares them with the decoded weight.
 # FORMS names forms of distorch convert (int8 Q8_0 ...) in which the networks run as well.
@@ -69,7 +69,7 @@ pictures() {
 # network MODEL SECONDS SECONDS: diffusers' time and ours for one network
 NETWORKS=${NETWORKS:-/dev/shm}
 network() {
-  try "$2" $PYTHON $HERE/peer_network.py "$1" "$NETWORKS/$1" ${KERNELS:+--kernels "$WORK"} "${THEIRS[@]}" &&
+  try "$2" $PYTHON $HERE/peer_network.py "$1" "$NETWORKS/$1" ${KERNELS:+--kernels "$WORK"} "${THEIRS[@]}" && wants "$1" &&
     ours "$3" bench_gpu_network --folder "$NETWORKS/$1" --label "$1" --device $DEVICE --out "$WORK" ${BOTH:+--both "$BOTH"} ${KERNELS:+--kernels 1} "${OURS[@]}"
   mkdir -p "$WORK/$1" && cp "$NETWORKS/$1/peer.json" "$WORK/$1/"
   local form packed
@@ -160,7 +160,7 @@ filled() {
   done
 }
 for MODEL in sdxl flux qwen_image sd35 z_image; do
-  if wants $MODEL; then
+  if wants $MODEL || wants filled_$MODEL; then
     say "$MODEL"
     network $MODEL 150 240
   fi

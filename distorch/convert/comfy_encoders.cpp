@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <cmath>
 
@@ -82,9 +83,11 @@ class BlockFloat4 final : public Encoder {
   void place(const Tensor& scales, std::int64_t first) {
     const auto* from = scales.const_data_ptr<std::uint8_t>();
     auto* to = scales_.mutable_data_ptr<std::uint8_t>();
-    for (std::int64_t r = 0; r < scales.size(0); ++r)
-      for (std::int64_t b = 0; b < blocks_; ++b)
-        to[quant::blocked_index(first + r, b, blocks_)] = *from++;
+    at::parallel_for(0, scales.size(0), 64, [&](std::int64_t begin, std::int64_t end) {
+      for (auto r = begin; r < end; ++r)
+        for (std::int64_t b = 0; b < blocks_; ++b)
+          to[quant::blocked_index(first + r, b, blocks_)] = from[r * blocks_ + b];
+    });
   }
 
   Source source_;

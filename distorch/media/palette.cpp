@@ -141,30 +141,47 @@ std::uint32_t key_of(const std::uint8_t* pixel) {
          pixel[2];
 }
 
-/// The nearest colours, each looked for once.
+/// The nearest colours: of a colour of the palette itself, of others that of the middle of their cube
+/// of 4 x 4 x 4 colours, looked for once.
 class Nearest {
  public:
-  explicit Nearest(const std::vector<PaletteColour>& palette) : palette_(palette) {}
+  explicit Nearest(const std::vector<PaletteColour>& palette)
+      : palette_(palette), cubes_(std::size_t{1} << 18, unknown) {
+    for (std::size_t i = palette.size(); i-- > 0;)
+      exact_[key_of(palette[i].data())] = static_cast<std::uint8_t>(i);
+  }
+
   std::uint8_t operator()(const std::uint8_t* pixel) {
-    auto [at, is_new] = known_.try_emplace(key_of(pixel), std::uint8_t{0});
-    if (!is_new) return at->second;
+    if (auto found = exact_.find(key_of(pixel)); found != exact_.end()) return found->second;
+    auto& cube = cubes_[static_cast<std::size_t>((pixel[0] >> 2) << 12 | (pixel[1] >> 2) << 6 |
+                                                 pixel[2] >> 2)];
+    if (cube == unknown)
+      cube = nearest({(pixel[0] & 0xfc) + 2, (pixel[1] & 0xfc) + 2, (pixel[2] & 0xfc) + 2});
+    return static_cast<std::uint8_t>(cube);
+  }
+
+ private:
+  static constexpr std::int16_t unknown = -1;
+
+  std::int16_t nearest(const std::array<int, 3>& colour) const {
     int best = std::numeric_limits<int>::max();
+    std::int16_t index = 0;
     for (std::size_t i = 0; i < palette_.size(); ++i) {
       int distance = 0;
       for (std::size_t c = 0; c < 3; ++c) {
-        int difference = pixel[c] - palette_[i][c];
+        int difference = colour[c] - palette_[i][c];
         distance += difference * difference;
       }
       if (distance >= best) continue;
       best = distance;
-      at->second = static_cast<std::uint8_t>(i);
+      index = static_cast<std::int16_t>(i);
     }
-    return at->second;
+    return index;
   }
 
- private:
   const std::vector<PaletteColour>& palette_;
-  std::unordered_map<std::uint32_t, std::uint8_t> known_;
+  std::unordered_map<std::uint32_t, std::uint8_t> exact_;
+  std::vector<std::int16_t> cubes_;
 };
 
 std::uint8_t clipped(int value) { return static_cast<std::uint8_t>(std::clamp(value, 0, 255)); }

@@ -1,5 +1,7 @@
 #include "distorch/models/gguf_names.h"
 
+#include <functional>
+
 #include "distorch/quant/gguf.h"
 #include "distorch/quant/joined.h"
 
@@ -58,23 +60,23 @@ const Replacements* replacements_for(const std::string& architecture) {
   return nullptr;
 }
 
-/// Blocks of the types for which `is_meant` with their numbers rounded.
-weights::Checkpoint with_rounding(weights::Checkpoint file, at::ScalarType dtype,
-                                  bool (*is_meant)(std::string_view type)) {
-  auto round = [&](weights::Stored& one) {
-    const auto* rounded = quant::gguf_rounded_to(one.encoding, dtype);
-    if (!rounded || !is_meant(rounded->name())) return false;
-    one.encoding = rounded;
-    return true;
+/// With other encodings where `other` gives one.
+weights::Checkpoint with_encodings(
+    weights::Checkpoint file,
+    const std::function<const quant::Encoding*(const quant::Encoding*)>& other) {
+  auto change = [&](weights::Stored& one) {
+    const auto* encoding = other(one.encoding);
+    if (encoding) one.encoding = encoding;
+    return encoding != nullptr;
   };
   const auto tensors = file.tensors();
   for (const auto& [name, stored] : tensors) {
     auto changed = stored;
     if (quant::is_joined(stored.encoding)) {
       bool any = false;
-      for (auto& piece : changed.parts) any = round(piece) || any;
+      for (auto& piece : changed.parts) any = change(piece) || any;
       if (any) file.add_joined(name, changed.parts);
-    } else if (round(changed)) {
+    } else if (change(changed)) {
       file.add(name, changed);
     }
   }
@@ -109,12 +111,14 @@ weights::Checkpoint with_our_names(weights::Checkpoint file) {
 }
 
 weights::Checkpoint gguf_rounded(weights::Checkpoint file, at::ScalarType dtype) {
-  return with_rounding(std::move(file), dtype, [](std::string_view) { return true; });
+  return with_encodings(std::move(file), [dtype](const quant::Encoding* encoding) {
+    return quant::gguf_rounded_to(encoding, dtype);
+  });
 }
 
 weights::Checkpoint gguf_as_in_comfyui(weights::Checkpoint file) {
-  return with_rounding(std::move(file), at::kHalf, [](std::string_view type) {
-    return type == "Q8_0" || type == "Q5_0" || type == "Q4_0" || type == "IQ4_NL";
+  return with_encodings(std::move(file), [](const quant::Encoding* encoding) {
+    return quant::gguf_in_half(encoding);
   });
 }
 

@@ -19,9 +19,8 @@ weights::Checkpoint with_our_names(weights::Checkpoint file);
 /// decoded.
 weights::Checkpoint gguf_rounded(weights::Checkpoint file, at::ScalarType dtype);
 
-/// The same as ComfyUI-GGUF decodes by default, in float16: blocks whose numbers are one product of a
-/// scale and a whole number (Q8_0, Q5_0, Q4_0, IQ4_NL) are rounded to it, which gives its bits. Other
-/// types, which it rounds at every step, stay exact.
+/// The same as ComfyUI-GGUF decodes by default, every step in float16, where it decodes the type by
+/// itself (quant/gguf_in_half.h).
 weights::Checkpoint gguf_as_in_comfyui(weights::Checkpoint file);
 
 /// "general.architecture" of the GGUF file that the tensors come from; "" where they come from none.

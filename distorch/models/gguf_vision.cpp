@@ -71,21 +71,21 @@ weights::Checkpoint with_vision(weights::Checkpoint encoder, const weights::Chec
   for (const auto& [theirs, stored] : tower.tensors()) {
     const auto name = renamed(theirs, vision_replacements());
     bool is_part = false;
-    auto rounded = stored;
-    const auto round = [&](at::ScalarType dtype) {
-      if (const auto* to = quant::gguf_rounded_to(stored.encoding, dtype)) rounded.encoding = to;
+    auto decoded = stored;
+    const auto decode = [&](std::optional<at::ScalarType> then) {
+      if (const auto* so = quant::gguf_in_half(stored.encoding, then)) decoded.encoding = so;
     };
     for (int i = 0; const std::string part : {".attn_q.", ".attn_k.", ".attn_v."}) {
       if (const auto at = name.find(part); at != std::string::npos) {
-        round(at::kBFloat16);
-        fused[name.substr(0, at) + ".attn.qkv." + name.substr(at + part.size())][i] = rounded;
+        decode(at::kBFloat16);
+        fused[name.substr(0, at) + ".attn.qkv." + name.substr(at + part.size())][i] = decoded;
         is_part = true;
       }
       ++i;
     }
     if (is_part) continue;
-    round(at::kHalf);
-    encoder.add(name, rounded);
+    decode({});
+    encoder.add(name, decoded);
   }
   for (const auto& [name, parts] : fused) {
     std::vector<weights::Stored> pieces;

@@ -18,8 +18,8 @@ std::optional<std::filesystem::path> vision_file_beside(const std::filesystem::p
 
 /// The encoder with the tower's tensors under our names ("visual.blocks.0.attn.qkv.weight"): `tower`
 /// has those of llama.cpp ("v.blk.0.attn_q.weight"), queries, keys and values apart, and the weights
-/// of its patches a frame each. Numbers in blocks are rounded as ComfyUI-GGUF has them: to float16,
-/// of queries, keys and values to bfloat16. Error(Shape) where pieces of one weight do not fit together.
+/// of its patches a frame each. Numbers in blocks are what ComfyUI-GGUF makes of them
+/// (quant/gguf_in_half.h), of queries, keys and values rounded to bfloat16 then. Error(Shape) where pieces of one weight do not fit together.
 /// Source: ComfyUI-GGUF loader.py, CLIP_VISION_SD_MAP.
 weights::Checkpoint with_vision(weights::Checkpoint encoder, const weights::Checkpoint& tower);
 

@@ -38,9 +38,8 @@ bool is_decoding(const std::string& weight_dtype) {
 
 /// What the numbers of GGUF blocks are rounded to on their way to a model that computes in `computed`.
 Checkpoint decoded_as(const std::string& weight_dtype, at::ScalarType computed, Checkpoint part) {
-  if (weight_dtype == kDecodedAsHalf) return models::gguf_rounded(std::move(part), at::kHalf);
   if (weight_dtype == kDecodedAsBFloat) return models::gguf_rounded(std::move(part), at::kBFloat16);
-  if (weight_dtype == "default" && computed == at::kFloat)
+  if (weight_dtype == kDecodedAsHalf || (weight_dtype == "default" && computed == at::kFloat))
     return models::gguf_as_in_comfyui(std::move(part));
   return part;
 }

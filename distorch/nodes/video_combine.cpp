@@ -103,6 +103,7 @@ class Combining {
   explicit Combining(Call& call)
       : call_(call),
         frames_(frames_of(call)),
+        first_(frames_[0]),
         rate_(media::rate_of(call.number("frame_rate"))),
         saved_(call.boolean("save_output")),
         format_(call.text("format")),
@@ -161,7 +162,7 @@ class Combining {
   std::string first_frame() {
     media::PngOptions options{.compression = 4, .texts = video_texts(call_)};
     options.texts.push_back({"CreationTime", now()});
-    return media::encode_png(picture_of(call_, frames_[0], Rounding::Nearest), options);
+    return media::encode_png(picture_of(call_, first_, Rounding::Nearest), options);
   }
 
   /// {"prompt": "...", "workflow": {...}} as the video's comment.
@@ -248,6 +249,8 @@ class Combining {
     }
     AtomicFile file(place_.folder / name(extension));
     file.write(bytes);
+    auto steps = static_cast<double>(frames_.size(0)) + 1;
+    call_.progress(steps, steps);
     commit(extension, [&](const fs::path& path) { return file.commit_if_absent(path); });
   }
 
@@ -295,6 +298,7 @@ class Combining {
 
   Call& call_;
   Tensor frames_;
+  Tensor first_;  // as it came
   media::Rate rate_;
   bool saved_;
   std::string format_;

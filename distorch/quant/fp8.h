@@ -20,10 +20,27 @@ const Encoding& float8_e4m3fn_decoded();
 /// Whether a device multiplies 8-bit numbers: found out by trying, once.
 bool has_products(at::Device device);
 
+/// While it lives, has_products() of simulated devices is that of this device, for this thread: dry
+/// runs of what it will compute.
+class [[nodiscard]] ProductsOf {
+ public:
+  explicit ProductsOf(at::Device device);
+  ~ProductsOf();
+  ProductsOf(const ProductsOf&) = delete;
+  ProductsOf& operator=(const ProductsOf&) = delete;
+
+ private:
+  std::optional<at::Device> before_;
+};
+
 /// x · Wᵀ + bias as a product of 8-bit numbers: x [..., in] of a half type by the weight's input
 /// scale (1 without one) as to_float8() makes it, with the numbers as they lie; both scales and the
 /// bias are applied to the sums in float32; in x's dtype. Undefined where the weight is no
 /// float8_e4m3fn of one scale, a size is no multiple of 16, or the device has no such products.
 at::Tensor fast_linear(const at::Tensor& x, const Packed& weight, const at::Tensor& bias);
+
+/// The same on any device, the CPU's in float32, for a weight and inputs that fit it:
+/// distorch::float8_linear.
+at::Tensor float8_linear(const at::Tensor& x, const Packed& weight, const at::Tensor& bias);
 
 }  // namespace distorch::quant

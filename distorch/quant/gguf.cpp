@@ -6,10 +6,12 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <tuple>
 
 #include "distorch/base/error.h"
 #include "distorch/formats/gguf_types.h"
 #include "distorch/quant/gguf_decode.h"
+#include "distorch/quant/gguf_in_half.h"
 #include "distorch/quant/joined.h"
 
 namespace distorch::quant {
@@ -19,8 +21,8 @@ namespace {
 class GgufBlocks final : public Encoding {
  public:
   explicit GgufBlocks(const formats::BlockType& type,
-                      std::optional<at::ScalarType> through = std::nullopt)
-      : type_(type), through_(through) {}
+                      std::optional<at::ScalarType> through = std::nullopt, bool in_half = false)
+      : type_(type), through_(through), in_half_(in_half) {}
 
   std::string_view name() const override { return type_.name; }
   const formats::BlockType& type() const { return type_; }
@@ -44,6 +46,10 @@ class GgufBlocks final : public Encoding {
   }
 
   at::Tensor decode(const Packed& weight, at::ScalarType dtype) const override {
+    if (in_half_) {
+      auto numbers = decode_in_half(weight.values.reshape({-1}), static_cast<int>(type_.id));
+      return numbers.to(through_.value_or(dtype)).to(dtype).view(weight.shape);
+    }
     const bool direct = dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16;
     auto numbers = decode_blocks(weight.values.reshape({-1}), static_cast<int>(type_.id),
                                  through_.value_or(direct ? dtype : at::kFloat));
@@ -73,6 +79,7 @@ class GgufBlocks final : public Encoding {
 
   const formats::BlockType& type_;
   std::optional<at::ScalarType> through_;
+  bool in_half_;
 };
 
 const GgufBlocks* as_gguf(const Encoding* encoding) {
@@ -102,15 +109,30 @@ std::vector<std::int64_t> value_shape_of(const Encoding& encoding,
   return rows;
 }
 
+namespace {
+
+/// Each lives as long as the process.
+const Encoding* variant(const formats::BlockType& type, std::optional<at::ScalarType> through,
+                        bool in_half) {
+  using Key = std::tuple<std::string_view, std::optional<at::ScalarType>, bool>;
+  static std::mutex mutex;
+  static auto& known = *new std::map<Key, const Encoding*>;
+  std::lock_guard lock(mutex);
+  auto& one = known[{type.name, through, in_half}];
+  if (!one) one = new GgufBlocks(type, through, in_half);
+  return one;
+}
+
+}  // namespace
+
 const Encoding* gguf_rounded_to(const Encoding* encoding, at::ScalarType dtype) {
   const auto* gguf = as_gguf(encoding);
-  if (!gguf) return nullptr;
-  static std::mutex mutex;
-  static auto& known = *new std::map<std::pair<std::string_view, at::ScalarType>, const Encoding*>;
-  std::lock_guard lock(mutex);
-  auto& rounded = known[{gguf->name(), dtype}];
-  if (!rounded) rounded = new GgufBlocks(gguf->type(), dtype);
-  return rounded;
+  return gguf ? variant(gguf->type(), dtype, false) : nullptr;
+}
+
+const Encoding* gguf_in_half(const Encoding* encoding, std::optional<at::ScalarType> then) {
+  const auto* gguf = as_gguf(encoding);
+  return gguf && has_half_steps(gguf->name()) ? variant(gguf->type(), then, true) : nullptr;
 }
 
 at::Tensor rows_at(const Packed& weight, const at::Tensor& ids, at::ScalarType dtype) {

@@ -17,6 +17,10 @@ std::vector<std::int64_t> value_shape_of(const Encoding& encoding,
 /// The same blocks with numbers that are rounded to `dtype` (Half or BFloat16) before they become
 /// what is asked for; null for an encoding that is none of these.
 const Encoding* gguf_rounded_to(const Encoding* encoding, at::ScalarType dtype);
+/// The same blocks with numbers as ComfyUI-GGUF computes them, every step in float16 (gguf_in_half.h),
+/// then rounded to `then` where that is given; null for an encoding that it does not decode so.
+const Encoding* gguf_in_half(const Encoding* encoding,
+                             std::optional<at::ScalarType> then = std::nullopt);
 
 /// Rows `ids` [n] (int64) of dimension 0 in `dtype`; of GGUF blocks only these are decoded.
 at::Tensor rows_at(const Packed& weight, const at::Tensor& ids, at::ScalarType dtype);

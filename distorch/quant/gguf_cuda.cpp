@@ -14,6 +14,16 @@ namespace {
 // Each thread decodes eight numbers, which neighbours write side by side; a block's bytes are read by
 // the threads that share it, through the cache.
 constexpr const char* kDecode = R"(
+#ifdef IN_HALF
+__device__ float step(float f) {
+  unsigned short h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
+  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+  return f;
+}
+#else
+__device__ float step(float f) { return f; }
+#endif
 extern "C" __global__ void decode_blocks(const unsigned char* blocks, Number* numbers,
                                          const signed char* grid, long long eights) {
   const long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -21,11 +31,12 @@ extern "C" __global__ void decode_blocks(const unsigned char* blocks, Number* nu
   constexpr int each = TYPE::block / 8;
   signed char q[8];
   float minus = 0;
-  const float scale = TYPE::part<8>(blocks + at / each * TYPE::bytes, (int)(at % each) * 8, grid, q, minus);
+  const float scale = step(TYPE::part<8>(blocks + at / each * TYPE::bytes, (int)(at % each) * 8, grid, q, minus));
+  const float less = step(minus);
   Eight result;
   for (int i = 0; i < 8; ++i) {
-    const float product = __fmul_rn(scale, (float)q[i]);
-    result.v[i] = down(TYPE::has_minus ? __fsub_rn(product, minus) : product);
+    const float product = step(__fmul_rn(scale, (float)q[i]));
+    result.v[i] = down(TYPE::has_minus ? step(__fsub_rn(product, less)) : product);
   }
   ((Eight*)numbers)[at] = result;
 }
@@ -44,17 +55,18 @@ const device::cuda::KernelSource& block_kernel() {
   return source;
 }
 
-std::string block_kernel_options(const formats::BlockType& type, at::ScalarType dtype) {
-  return fmt::format("{} -DTYPE={} --device-as-default-execution-space",
-                     device::cuda::define_of(dtype), type.name);
+std::string block_kernel_options(const formats::BlockType& type, at::ScalarType dtype,
+                                 bool in_half) {
+  return fmt::format("{} -DTYPE={}{} --device-as-default-execution-space",
+                     device::cuda::define_of(dtype), type.name, in_half ? " -DIN_HALF" : "");
 }
 
 at::Tensor decode_on_cuda(const at::Tensor& blocks, const formats::BlockType& type,
-                          at::ScalarType dtype, const at::Tensor& grid) {
+                          at::ScalarType dtype, const at::Tensor& grid, bool in_half) {
   constexpr std::int64_t together = 8, threads = 256;
   if (!device::cuda::define_of(dtype)) return {};
   auto* function = device::cuda::kernel(blocks.device().index(), block_kernel(),
-                                        block_kernel_options(type, dtype));
+                                        block_kernel_options(type, dtype, in_half));
   if (!function) return {};
   const auto numbers_count = blocks.numel() / type.bytes * type.elements;
   auto numbers = at::empty({numbers_count}, blocks.options().dtype(dtype));

@@ -40,35 +40,37 @@ bool fits(const at::Tensor& y, const Int8Product& p) {
 /// Tiles of rows side by side: about 2048 rows, so that 132 tiles are near a square.
 int usual_group(const Tile& tile) { return std::max(1, 2048 / (tile.rows * tile.cluster)); }
 
-/// What a tile costs: numbers multiplied, those that its rest takes the time of, and how fast its
-/// kernel multiplies beside the others.
+/// What a product costs by a tile: numbers multiplied one after the other, with those that its
+/// rest takes the time of, and how much slower it multiplies than a tile without edges would.
 double cost_of(const Tile& tile, int multiprocessors, std::int64_t m, std::int64_t n,
                std::int64_t k) {
-  constexpr double rest = 256;  // of a row's numbers
-  const auto at_once = std::max(1, multiprocessors / tile.cluster) *
-                       (!tile.is_hopper && tile.columns == 128 ? 2 : 1);
+  constexpr std::int64_t rest = 256, joining = 768, depth = 128;
+  const std::int64_t beside = !tile.is_hopper && tile.columns == 128 ? 2 : 1;
+  const auto at_once = std::max<std::int64_t>(1, beside * multiprocessors / tile.cluster);
   const auto count = divided_up(m, static_cast<std::int64_t>(tile.rows) * tile.cluster) *
                      divided_up(n, tile.columns);
-  const double area = tile.rows * tile.columns * (at_once > multiprocessors ? 2.0 : 1.0);
-  // Small tiles read more for what they multiply.
+  const int parts = tile.is_hopper ? best_parts(count, at_once, divided_up(k, depth)) : 1;
+  auto length = count / at_once * (k + rest);
+  if (count % at_once > 0) length += k / parts + rest + (parts > 1 ? joining : 0);
   const double slower = 1 + 24.0 / tile.rows + 24.0 / tile.columns;
-  return static_cast<double>(divided_up(count, at_once)) * area * slower *
-         (static_cast<double>(k) + rest);
+  return static_cast<double>(length * beside * tile.rows * tile.columns) * slower;
 }
 
 }  // namespace
 
 std::string name_of(const Tile& tile) {
-  return fmt::format("{} {}x{}, {} stages{}", tile.is_hopper ? "wgmma" : "mma", tile.rows,
+  return fmt::format("{} {}x{}, {} stages{}{}", tile.is_hopper ? "wgmma" : "mma", tile.rows,
                      tile.columns, tile.stages,
-                     tile.cluster > 1 ? fmt::format(", {} blocks", tile.cluster) : "");
+                     tile.cluster > 1 ? fmt::format(", {} blocks", tile.cluster) : "",
+                     tile.lag > 0 ? fmt::format(", lag {}", tile.lag) : "");
 }
 
 std::string defines_of(const Tile& tile) {
   constexpr int rows_of_a_warpgroup = 64;
   auto all = fmt::format("-DCOLUMNS={} -DSTAGES={}", tile.columns, tile.stages);
   if (tile.is_hopper)
-    all += fmt::format(" -DGROUPS={} -DCLUSTER={}", tile.rows / rows_of_a_warpgroup, tile.cluster);
+    all += fmt::format(" -DGROUPS={} -DCLUSTER={} -DLAG={}", tile.rows / rows_of_a_warpgroup,
+                       tile.cluster, tile.lag);
   return all;
 }
 
@@ -84,7 +86,7 @@ std::int64_t shared_bytes(const Tile& tile) {
 
 const std::vector<Tile>& tiles_for(int capability) {
   static const std::vector<Tile> none,
-      old = {{128, 128, 2}}, usual = {{128, 128, 4}}, wide = {{128, 128, 4}, {128, 256, 4}},
+      old = {{128, 128, 2}}, usual = {{128, 128, 3}}, wide = {{128, 128, 4}, {128, 256, 4}},
       hopper = {{128, 256, 4, 1, true}, {128, 256, 4, 2, true}, {192, 192, 4, 1, true},
                 {192, 192, 4, 2, true}, {128, 192, 5, 1, true}, {128, 128, 6, 1, true}};
   switch (capability) {
@@ -107,43 +109,94 @@ Tile best_tile(const std::vector<Tile>& tiles, int multiprocessors, std::int64_t
   });
 }
 
-bool multiply(const at::Tensor& y, const Int8Product& product, const Tile& tile, int group) {
+int best_parts(std::int64_t count, std::int64_t at_once, std::int64_t steps) {
+  // Fewer steps are not worth what joining sums takes.
+  constexpr std::int64_t fewest_steps = 6, most_parts = 8;
+  const auto left = count % at_once;
+  if (left == 0) return 1;
+  return static_cast<int>(
+      std::max<std::int64_t>(1, std::min({at_once / left, steps / fewest_steps, most_parts})));
+}
+
+namespace {
+
+/// What both kernels read.
+struct Arguments {
+  const void *rows, *scales, *bias, *a, *b;
+  void* to;
+  int m, n, k, one, group;
+  long long stride;
+};
+
+void launch_usual(const Tile& tile, void* function, Arguments x, std::int64_t tiles,
+                  const c10::Stream& stream) {
+  constexpr unsigned threads = 256;
+  void* arguments[] = {&x.a, &x.b, &x.to, &x.rows,   &x.scales, &x.bias,
+                       &x.m, &x.n, &x.k,  &x.stride, &x.one,    &x.group};
+  launch(product_source(), function, {static_cast<unsigned>(tiles)}, {threads}, shared_bytes(tile),
+         stream, arguments);
+}
+
+bool launch_hopper(const Tile& tile, void* function, Arguments x, std::int64_t tiles, int parts,
+                   const at::Tensor& y, const c10::Stream& stream) {
+  constexpr std::int64_t depth = 128, warpgroup = 128;
+  device::cuda::TensorMap left, right;
+  if (!device::cuda::map_bytes(left, x.a, x.m, x.k, tile.rows) ||
+      !device::cuda::map_bytes(right, x.b, x.n, x.k, tile.columns / tile.cluster))
+    return false;
+  const auto at_once = device::cuda::multiprocessors(stream.device_index()) / tile.cluster;
+  if (parts == 0) parts = best_parts(tiles, at_once, divided_up(x.k, depth));
+  const auto rest = tiles % at_once;
+  const auto items = parts > 1 ? tiles - rest + rest * parts : tiles;
+  at::Tensor sums, arrived;
+  void *between = nullptr, *counted = nullptr;
+  if (parts > 1) {
+    const auto ints = y.options().dtype(at::kInt);
+    const auto sharers = rest * tile.cluster * tile.rows / 64;
+    sums = at::empty({sharers, parts, tile.columns / 2, warpgroup}, ints);
+    arrived = at::zeros({sharers}, ints);
+    between = sums.mutable_data_ptr();
+    counted = arrived.mutable_data_ptr();
+  }
+  void* arguments[] = {&left, &right,    &x.to,  &x.rows,  &x.scales, &x.bias,  &x.m,  &x.n,
+                       &x.k,  &x.stride, &x.one, &x.group, &between,  &counted, &parts};
+  const auto clusters = std::min<std::int64_t>(items, at_once);
+  const auto threads = static_cast<unsigned>(2 * tile.rows + warpgroup);
+  launch(hopper_source(), function, {static_cast<unsigned>(clusters * tile.cluster)}, {threads},
+         shared_bytes(tile), stream, arguments);
+  return true;
+}
+
+}  // namespace
+
+bool multiply(const at::Tensor& y, const Int8Product& product, const Tile& tile,
+              const Order& order) {
   if (!fits(y, product)) return false;
   const auto device = y.device().index();
   const auto& source = tile.is_hopper ? hopper_source() : product_source();
   auto* function =
       kernel(device, source, std::string(define_of(y.scalar_type())) + " " + defines_of(tile));
-  const auto shared = shared_bytes(tile);
-  if (!function || !device::cuda::allow_shared(function, device, shared)) return false;
+  if (!function || !device::cuda::allow_shared(function, device, shared_bytes(tile))) return false;
   auto added =
       product.bias.defined() ? product.bias.to(y.scalar_type()).contiguous() : at::Tensor();
-  const void *rows = product.rows.const_data_ptr(), *scales = product.scales.const_data_ptr(),
-             *bias = added.defined() ? added.const_data_ptr() : nullptr,
-             *a = product.a.const_data_ptr(), *b = product.b.const_data_ptr();
-  void* to = y.mutable_data_ptr();
-  int m = static_cast<int>(y.size(0)), n = static_cast<int>(y.size(1));
-  int k = static_cast<int>(product.a.size(1)), one = product.scales.numel() == 1;
-  int side = group > 0 ? group : usual_group(tile);
-  long long stride = y.stride(0);
-  const auto count = divided_up(m, static_cast<std::int64_t>(tile.rows) * tile.cluster) *
-                     divided_up(n, tile.columns);
+  const Arguments arguments{.rows = product.rows.const_data_ptr(),
+                            .scales = product.scales.const_data_ptr(),
+                            .bias = added.defined() ? added.const_data_ptr() : nullptr,
+                            .a = product.a.const_data_ptr(),
+                            .b = product.b.const_data_ptr(),
+                            .to = y.mutable_data_ptr(),
+                            .m = static_cast<int>(y.size(0)),
+                            .n = static_cast<int>(y.size(1)),
+                            .k = static_cast<int>(product.a.size(1)),
+                            .one = product.scales.numel() == 1,
+                            .group = order.group > 0 ? order.group : usual_group(tile),
+                            .stride = y.stride(0)};
+  const auto tiles = divided_up(arguments.m, static_cast<std::int64_t>(tile.rows) * tile.cluster) *
+                     divided_up(arguments.n, tile.columns);
   const auto stream = device::current_stream(y.device());
-  if (!tile.is_hopper) {
-    void* arguments[] = {&a, &b, &to, &rows, &scales, &bias, &m, &n, &k, &stride, &one, &side};
-    constexpr unsigned threads = 256;
-    launch(source, function, {static_cast<unsigned>(count)}, {threads}, shared, stream, arguments);
-    return true;
-  }
-  device::cuda::TensorMap left, right;
-  if (!device::cuda::map_bytes(left, a, product.a.size(0), k, tile.rows) ||
-      !device::cuda::map_bytes(right, b, n, k, tile.columns / tile.cluster))
-    return false;
-  void* arguments[] = {&left, &right, &to, &rows, &scales, &bias, &m, &n, &k, &stride, &one, &side};
-  const auto clusters =
-      std::min<std::int64_t>(count, device::cuda::multiprocessors(device) / tile.cluster);
-  const auto threads = static_cast<unsigned>(2 * tile.rows + 128);
-  launch(source, function, {static_cast<unsigned>(clusters * tile.cluster)}, {threads}, shared,
-         stream, arguments);
+  if (tile.is_hopper)
+    return launch_hopper(tile, function, arguments, tiles, order.parts, y, stream);
+  launch_usual(tile, function, arguments, tiles, stream);
   return true;
 }
 
@@ -185,7 +238,8 @@ std::pair<at::Tensor, at::Tensor> int8_rows(const at::Tensor& x, std::int64_t pa
   constexpr std::int64_t warp = 32;
   const auto threads = align_up(divided_up(width, each * passes), warp);
   launch(rows_source(), function, {static_cast<unsigned>(padded)}, {static_cast<unsigned>(threads)},
-         rotated ? threads / warp * kRowsRoom : 0, device::current_stream(x.device()), arguments);
+         128 + (rotated ? threads / warp * kRowsRoom : 0), device::current_stream(x.device()),
+         arguments);
   return {whole, scales};
 }
 

@@ -17,6 +17,7 @@ struct Tile {
   int stages = 4;
   int cluster = 1;         // blocks that share what they read
   bool is_hopper = false;  // for capability 9.0 alone
+  int lag = 0;             // steps that warpgroups are apart
   bool operator==(const Tile&) const = default;
 };
 std::string name_of(const Tile& tile);
@@ -24,6 +25,15 @@ std::string name_of(const Tile& tile);
 std::string defines_of(const Tile& tile);
 /// What of the multiprocessor's memory a block has.
 std::int64_t shared_bytes(const Tile& tile);
+
+/// In which order blocks take tiles; 0: as is usual.
+struct Order {
+  int group = 0;  // tiles of rows side by side
+  int parts = 0;  // of each tile that is left when every block has had as many; 1: none is shared
+};
+/// Into how many parts tiles that are left are best cut, where `at_once` of `count` tiles of `steps`
+/// steps are worked on at a time.
+int best_parts(std::int64_t count, std::int64_t at_once, std::int64_t steps);
 
 /// All that a device of this capability runs, as 90 for 9.0; none: torch's operations are better.
 const std::vector<Tile>& tiles_for(int capability);
@@ -40,10 +50,10 @@ struct Int8Product {
   at::Tensor bias;    // [N] or undefined
 };
 /// y [M, N] in any float type = (a · bᵀ) · (rows · scales) + bias, each step of it rounded to float32;
-/// y's rows may lie apart, in a larger tensor. `group`: so many tiles of rows side by side, 0: as is
-/// usual. False, with y untouched, where shapes, alignments or the device are not what the kernel
+/// y's rows may lie apart, in a larger tensor. False, with y untouched, where shapes, alignments or the device are not what the kernel
 /// is for.
-bool multiply(const at::Tensor& y, const Int8Product& product, const Tile& tile, int group = 0);
+bool multiply(const at::Tensor& y, const Int8Product& product, const Tile& tile,
+              const Order& order = {});
 /// The same by best_tile(): y [M, N] of `dtype`; undefined where no kernel is for it.
 at::Tensor multiplied(const Int8Product& product, at::ScalarType dtype);
 

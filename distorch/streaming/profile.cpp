@@ -1,6 +1,7 @@
 #include "distorch/streaming/profile.h"
 
 #include "distorch/device/sim/sim.h"
+#include "distorch/quant/fp8.h"
 
 namespace distorch::streaming {
 
@@ -166,6 +167,7 @@ double unpack_seconds(const StreamedModel& model, int block, const RigDevice& co
 
 Profile profile_model(const StreamedModel& model, weights::Manifest& fresh,
                       const RigDevice& compute, const std::function<void(at::Device)>& forward) {
+  const quant::ProductsOf products(model.contents().options().compute);
   sim::DryScope scope(dry_rig(compute), {.plans_cpu = model.options().compute == "cpu"});
   auto device = at::Device(c10::DeviceType::PrivateUse1, 0);
   DrySource source(model, fresh, device, false);
@@ -207,6 +209,7 @@ bool recording_may_pay(double issue_s, double step_s) {
 
 RunOperations operations_of(const StreamedModel& model, weights::Manifest& fresh,
                             const std::function<void(at::Device)>& forward) {
+  const quant::ProductsOf products(model.contents().options().compute);
   sim::DryScope scope(dry_rig({}), {.plans_cpu = model.options().compute == "cpu"});
   auto device = at::Device(c10::DeviceType::PrivateUse1, 0);
   DrySource source(model, fresh, device, true);

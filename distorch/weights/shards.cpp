@@ -51,6 +51,8 @@ bool is_file_name(const std::string& name) {
   return !name.empty() && name != "." && name != ".." && !Path(name).has_parent_path();
 }
 
+bool is_index(const Path& file) { return file.string().ends_with(".index.json"); }
+
 /// The files that an index lists, each once.
 std::vector<Path> listed_in(const Path& index) {
   auto json = nlohmann::json::parse(read_file(index), nullptr, false);
@@ -73,7 +75,7 @@ std::vector<Path> listed_in(const Path& index) {
 }  // namespace
 
 std::vector<Path> shards_of(const Path& file) {
-  if (file.string().ends_with(".index.json")) return listed_in(file);
+  if (is_index(file)) return listed_in(file);
   const auto part = part_of(file);
   if (!part) return {file};
   const auto index = file.parent_path() / (part->name + part->extension + ".index.json");
@@ -97,9 +99,9 @@ std::vector<Path> complete_shards_of(const Path& file) {
     if (!std::filesystem::exists(one)) absent.push_back(one.filename().string());
   if (absent.empty() || files.size() == 1) return files;
   throw Error(ErrorKind::MissingFile, file.string(),
-              fmt::format("is one of {} files of a model; {} of them {} not in its folder: {}",
-                          files.size(), absent.size(), absent.size() == 1 ? "is" : "are",
-                          fmt::join(absent, ", ")));
+              fmt::format("{} {} files of a model; {} of them {} not in its folder: {}",
+                          is_index(file) ? "lists" : "is one of", files.size(), absent.size(),
+                          absent.size() == 1 ? "is" : "are", fmt::join(absent, ", ")));
 }
 
 Checkpoint joined_shards(const std::vector<std::shared_ptr<const formats::TensorFile>>& files) {

@@ -1,6 +1,8 @@
 #include <ATen/ATen.h>
 #include <doctest/doctest.h>
+#include <hwy/targets.h>
 
+#include <cmath>
 #include <memory>
 
 #include "distorch/convert/blocks.h"
@@ -74,6 +76,23 @@ TEST_CASE("blocks: any number of them gives the same bytes, and numbers that are
       auto numbers = x.narrow(0, 0, 256).clone();
       numbers[11] = strange;
       CHECK_FALSE(type.pack(numbers.const_data_ptr<float>(), bytes.data(), 1));
+    }
+  }
+}
+
+TEST_CASE("blocks: they do not depend on how wide the processor's vectors are") {
+  const auto x = at::randn({9 * 256});
+  for (const auto& type : convert::block_types()) {
+    if (!type.pack) continue;
+    CAPTURE(type.name);
+    const auto best = packed(type, x);
+    for (std::int64_t target : {std::int64_t{0}, std::int64_t{HWY_AVX2}, std::int64_t{HWY_AVX3}}) {
+      CAPTURE(target);
+      if (target != 0 && (hwy::SupportedTargets() & target) == 0) continue;
+      hwy::GetChosenTarget().Update(target);
+      const auto same = packed(type, x);
+      hwy::GetChosenTarget().DeInit();
+      CHECK(at::equal(same, best));
     }
   }
 }

@@ -122,7 +122,7 @@ TEST_CASE("convert: GGUF has the diffusion model's names, types, shapes and byte
   std::string wanted(34, '\0');
   for (int block : {0, 7, 119}) {
     convert::pack_q8_0(weight.const_data_ptr<float>() + 32 * block,
-                       reinterpret_cast<std::uint8_t*>(wanted.data()));
+                       reinterpret_cast<std::uint8_t*>(wanted.data()), 1);
     CHECK(std::string(file.data(proj) + 34 * block, 34) == wanted);
   }
   // Vectors are float32; rows that are no whole blocks keep 16 bits; more than four sizes are noted.

@@ -126,7 +126,7 @@ TEST_CASE("gguf: the file of a vision tower is found beside its text encoder") {
   CHECK(found("qwen3-Q8_0.gguf").empty());
 }
 
-TEST_CASE("gguf: products in text encoders are rounded to float16, as in ComfyUI-GGUF") {
+TEST_CASE("gguf: text encoders are decoded in float16, as in ComfyUI-GGUF") {
   const GgufFolder folder;
   const std::vector<std::byte> zeros(2 * 34);
   formats::write_gguf(folder / "encoder.gguf",
@@ -142,8 +142,7 @@ TEST_CASE("gguf: products in text encoders are rounded to float16, as in ComfyUI
   const auto raw = open_checkpoint(folder / "encoder.gguf");
   const auto ours = with_our_names(raw);
   const auto* packed = raw.find("token_embd.weight")->encoding;
-  CHECK(ours.find("model.embed_tokens.weight")->encoding ==
-        quant::gguf_rounded_to(packed, at::kHalf));
+  CHECK(ours.find("model.embed_tokens.weight")->encoding == quant::gguf_in_half(packed));
   CHECK(ours.find("model.norm.weight")->encoding == nullptr);
   CHECK(gguf_rounded(raw, at::kBFloat16).find("token_embd.weight")->encoding ==
         quant::gguf_rounded_to(packed, at::kBFloat16));
@@ -151,11 +150,10 @@ TEST_CASE("gguf: products in text encoders are rounded to float16, as in ComfyUI
   joined.add_joined("both", {*raw.find("token_embd.weight"), *raw.find("token_embd.weight")});
   const auto rounded = gguf_as_in_comfyui(joined);
   for (const auto& piece : rounded.find("both")->parts)
-    CHECK(piece.encoding == quant::gguf_rounded_to(packed, at::kHalf));
-  // What takes several steps stays exact.
+    CHECK(piece.encoding == quant::gguf_in_half(packed));
+  // What ComfyUI-GGUF leaves to another package stays as it is.
   auto other = *raw.find("token_embd.weight");
-  other.encoding = quant::encoding_named("Q4_K");
-  joined.add("steps", other);
-  CHECK(gguf_as_in_comfyui(joined).find("steps")->encoding == other.encoding);
-  CHECK(gguf_rounded(joined, at::kHalf).find("steps")->encoding != other.encoding);
+  other.encoding = quant::encoding_named("IQ2_S");
+  joined.add("other", other);
+  CHECK(gguf_as_in_comfyui(joined).find("other")->encoding == other.encoding);
 }

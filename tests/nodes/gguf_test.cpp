@@ -214,72 +214,98 @@ TEST_CASE("gguf: text encoders under llama.cpp's names give what their numbers g
         1e-5);
 }
 
+namespace {
+
+const std::vector<std::string> kParts = {"attn_q.", "attn_k.", "attn_v."};
+const std::string kFused = "attn.qkv.";
+
+/// The name of one of queries, keys and values where they lie apart; "" for another tensor's.
+std::string part_name(const std::string& fused, const std::string& part) {
+  const auto at = fused.find(kFused);
+  if (at == std::string::npos) return {};
+  return fused.substr(0, at) + part + fused.substr(at + kFused.size());
+}
+
+/// A vision tower as mmproj files have it: queries, keys and values apart, and the frames of patches.
+TensorMap in_pieces(const TensorMap& tower) {
+  TensorMap pieces;
+  for (const auto& [name, value] : tower) {
+    if (value.dim() == 5) {
+      pieces[name] = value.select(2, 0);
+      pieces[name + ".1"] = value.select(2, 1);
+    } else if (part_name(name, "").empty()) {
+      pieces[name] = value;
+    } else {
+      for (int i = 0; const auto& part : kParts)
+        pieces[part_name(name, part)] = value.chunk(3)[i++];
+    }
+  }
+  return pieces;
+}
+
+/// The tensors of `tower` from the numbers of its pieces; `fused`: those of queries, keys and values.
+TensorMap from_pieces(const TensorMap& tower, const TensorMap& pieces, const TensorMap& fused) {
+  TensorMap whole;
+  for (const auto& [name, value] : tower) {
+    if (value.dim() == 5) {
+      whole[name] = at::stack({pieces.at(name), pieces.at(name + ".1")}, 2);
+    } else if (part_name(name, "").empty()) {
+      whole[name] = pieces.at(name);
+    } else {
+      std::vector<at::Tensor> parts;
+      for (const auto& part : kParts) parts.push_back(fused.at(part_name(name, part)));
+      whole[name] = at::cat(parts);
+    }
+  }
+  return whole;
+}
+
+const Replacements kVision = {{"visual.merger.mlp.", "mm."},
+                              {"visual.merger.ln_q.", "v.post_ln."},
+                              {"visual.patch_embed.proj", "v.patch_embd"},
+                              {"visual.blocks.", "v.blk."},
+                              {"mlp.up_proj", "ffn_up"},
+                              {"mlp.down_proj", "ffn_down"},
+                              {"mlp.gate_proj", "ffn_gate"},
+                              {"attn.proj.", "attn_out."},
+                              {"norm1.", "ln1."},
+                              {"norm2.", "ln2."}};
+
+Json seeing_prompt(const std::string& loader, const std::string& file) {
+  return {
+      {"1", node(loader, {{"clip_name", file}, {"type", "qwen_image"}})},
+      {"2", node("TextEncodeQwenImageEditPlus",
+                 {{"clip", {"1", 0}}, {"prompt", "go"}, {"image1", {"3", 0}}})},
+      {"3", node("EmptyImage", {{"width", 96}, {"height", 64}, {"batch_size", 1}, {"color", 77}})}};
+}
+
+}  // namespace
+
 TEST_CASE("gguf: Qwen2.5-VL sees with the tower that lies in an mmproj file beside it") {
   const auto folder = model_folder("text_encoders");
-  const auto all = tiny_part({"text_qwen25"}, "text_encoders.qwen25_7b.transformer.");
-  TensorMap words, sight;
-  for (const auto& [name, value] : all) {
-    auto vision = name.starts_with("visual.");
-    if (const auto at = name.find("attn.qkv."); at != std::string::npos) {
-      // Queries, keys and values lie apart, and so do the frames of patches.
-      const auto rows = value.size(0) / 3;
-      for (int i = 0; const char* part : {"attn_q.", "attn_k.", "attn_v."})
-        sight[name.substr(0, at) + part + name.substr(at + 9)] = value.narrow(0, rows * i++, rows);
-    } else if (vision && value.dim() == 5) {
-      sight[name] = value.select(2, 0);
-      sight[name + ".1"] = value.select(2, 1);
-    } else {
-      (vision ? sight : words)[name] = value;
-    }
-  }
-  const Replacements spellings = {{"visual.merger.mlp.", "mm."},
-                                  {"visual.merger.ln_q.", "v.post_ln."},
-                                  {"visual.patch_embed.proj", "v.patch_embd"},
-                                  {"visual.blocks.", "v.blk."},
-                                  {"mlp.up_proj", "ffn_up"},
-                                  {"mlp.down_proj", "ffn_down"},
-                                  {"mlp.gate_proj", "ffn_gate"},
-                                  {"attn.proj.", "attn_out."},
-                                  {"norm1.", "ln1."},
-                                  {"norm2.", "ln2."}};
-  auto spelled = [](const Replacements& names) {
-    return [names](const std::string& ours) { return random_model::spelled(ours, names); };
-  };
-  auto numbers = write_tiny_gguf(folder / "Seeing-7B-Q8_0.gguf", words, "Q8_0", "qwen2vl",
-                                 spelled(random_model::kQwen));
+  TensorMap words, tower;
+  for (const auto& [name, value] :
+       tiny_part({"text_qwen25"}, "text_encoders.qwen25_7b.transformer."))
+    (name.starts_with("visual.") ? tower : words)[name] = value;
+  auto numbers = write_tiny_gguf(
+      folder / "Seeing-7B-Q8_0.gguf", words, "Q8_0", "qwen2vl",
+      [](const std::string& ours) { return random_model::spelled(ours, random_model::kQwen); });
   TinyApp tiny;
-  auto prompt_with = [](const std::string& loader, const std::string& file) -> Json {
-    return {{"1", node(loader, {{"clip_name", file}, {"type", "qwen_image"}})},
-            {"2", node("TextEncodeQwenImageEditPlus",
-                       {{"clip", {"1", 0}}, {"prompt", "go"}, {"image1", {"3", 0}}})},
-            {"3", node("EmptyImage",
-                       {{"width", 96}, {"height", 64}, {"batch_size", 1}, {"color", 77}})}};
-  };
   // Without the file it cannot see; one that comes later is found.
-  auto blind = prompt_with("CLIPLoaderGGUF", "Seeing-7B-Q8_0.gguf");
+  auto blind = seeing_prompt("CLIPLoaderGGUF", "Seeing-7B-Q8_0.gguf");
   blind["keep"] = node("Keep", {{"value", {"2", 0}}});
   CHECK(tiny.run(blind).error.find("put the 'mmproj' file beside") != std::string::npos);
-  auto seen = write_tiny_gguf(folder / "seeing-7b-mmproj-q8_0.gguf", sight, "Q8_0", "clip",
-                              spelled(spellings));
-  auto in_bfloat = write_tiny_gguf(folder / "seeing-7b-mmproj-q8_0.gguf", sight, "Q8_0", "clip",
-                                   spelled(spellings), at::kBFloat16);
-  // The same numbers in one file.
-  for (const auto& [name, value] : all) {
-    if (numbers.contains(name)) continue;
-    if (const auto at = name.find("attn.qkv."); at != std::string::npos) {
-      std::vector<at::Tensor> parts;
-      for (const char* part : {"attn_q.", "attn_k.", "attn_v."})
-        parts.push_back(in_bfloat.at(name.substr(0, at) + part + name.substr(at + 9)));
-      numbers[name] = at::cat(parts);
-    } else if (seen.contains(name + ".1")) {
-      numbers[name] = at::stack({seen.at(name), seen.at(name + ".1")}, 2);
-    } else {
-      numbers[name] = seen.at(name);
-    }
-  }
+
+  auto write_tower = [&](std::optional<at::ScalarType> through) {
+    return write_tiny_gguf(
+        folder / "seeing-7b-mmproj-q8_0.gguf", in_pieces(tower), "Q8_0", "clip",
+        [](const std::string& ours) { return random_model::spelled(ours, kVision); }, through);
+  };
+  const auto fused = write_tower(at::kBFloat16), pieces = write_tower({});
+  numbers.merge(from_pieces(tower, pieces, fused));
   write_tensors(folder / "seeing_numbers.safetensors", numbers);
   auto states = [&](const std::string& loader, const std::string& file) {
-    return tiny.value_of(prompt_with(loader, file), {"2", 0})
+    return tiny.value_of(seeing_prompt(loader, file), {"2", 0})
         .as<sampling::Conditioning>()
         .at(0)
         .cross_attn;

@@ -2,6 +2,7 @@
 #include "distorch/formats/gguf_writer.h"
 #include "distorch/quant/gguf_decode.h"
 #include "distorch/quant/gguf_encode.h"
+#include "distorch/quant/gguf_in_half.h"
 #include "tests/nodes/tiny_app.h"
 
 /// Tiny models as GGUF files, and as what their numbers stand for.
@@ -25,14 +26,14 @@ inline TinyBlocks tiny_blocks(const at::Tensor& tensor, const formats::BlockType
   }
   const auto id = static_cast<int>(wanted.id);
   auto bytes = quant::encode_blocks(tensor.flatten(), id);
-  // Numbers that are one product are rounded to float16 by default, others not at all.
-  const auto usual = wanted.name == std::string_view("Q4_K") ? at::kFloat : at::kHalf;
-  auto numbers = quant::decode_blocks(bytes, id, through.value_or(usual)).to(at::kFloat);
+  auto numbers = through && through != at::kHalf
+                     ? quant::decode_blocks(bytes, id, *through).to(at::kFloat)
+                     : quant::decode_in_half(bytes, id);
   return {&wanted, bytes, numbers.view(tensor.sizes())};
 }
 
 /// Writes `tensors` under the names that `spelled` gives; what they stand for, under their own,
-/// rounded to `through` as they are decoded, or as loaders do by default.
+/// rounded to `through` as they are decoded; by default, and for float16, every step is (gguf_in_half.h).
 inline TensorMap write_tiny_gguf(
     const fs::path& path, const TensorMap& tensors, const char* type,
     const std::string& architecture,

@@ -54,3 +54,13 @@ TEST_CASE("tiles of a product fit into the memory of the devices that they are f
     }
   CHECK(quant::cuda::tiles_for(70).empty());
 }
+
+TEST_CASE(
+    "tiles that are left are cut into as many parts as there are blocks for, of enough steps") {
+  CHECK(quant::cuda::best_parts(432, 132, 120) == 3);
+  CHECK(quant::cuda::best_parts(264, 132, 120) == 1);
+  CHECK(quant::cuda::best_parts(263, 132, 120) == 1);
+  CHECK(quant::cuda::best_parts(1, 132, 24) == 4);
+  CHECK(quant::cuda::best_parts(1, 132, 1000) == 8);
+  CHECK(quant::cuda::best_parts(1, 132, 2) == 1);
+}

@@ -22,7 +22,7 @@ Tensor inputs(at::ScalarType dtype) {
   auto generator = at::make_generator<at::CPUGeneratorImpl>(11);
   auto x = at::randn({rows, in}, generator) * at::randn({rows, 1}, generator).mul(3).exp();
   x.narrow(1, 32, 64).zero_();
-  return x.to(dtype);
+  return x.clamp(-200, 200).to(dtype);
 }
 
 /// As a weight is read.
@@ -41,7 +41,7 @@ Tensor bytes(const Tensor& tensor) { return tensor.cpu().view(at::kByte); }
 
 TEST_CASE("scaled inputs: rounded as weights are, with rows of zeros up to a multiple of 32") {
   for (auto dtype : {at::kFloat, at::kHalf, at::kBFloat16})
-    for (const auto& whole : {Tensor(), at::full({1}, 0.03f)}) {
+    for (const auto& whole : {Tensor(), at::full({1}, 0.3f)}) {
       const bool four = whole.defined();
       CAPTURE(four);
       auto x = inputs(dtype);
@@ -50,11 +50,11 @@ TEST_CASE("scaled inputs: rounded as weights are, with rows of zeros up to a mul
              at::IntArrayRef(quant::blocked_shape(filled, in / (four ? 16 : 32)))));
       auto got = numbers_of(made, whole);
       CHECK(got.narrow(0, rows, filled - rows).eq(0).all().item<bool>());
-      // A step of nvfp4 is a third of a number, of mxfp8 an eighth; the scales take their share.
+      // Half a step of nvfp4 is a sixth of the largest, of mxfp8 a sixteenth; scales take their share.
       auto wanted = x.to(at::kFloat);
       auto largest = at::amax(wanted.abs().unflatten(1, {-1, four ? 16 : 32}), {2}, true);
       auto error = (got.narrow(0, 0, rows) - wanted).abs().unflatten(1, {-1, four ? 16 : 32});
-      CHECK((error <= largest * (four ? 0.2 : 0.04) + (four ? 0.03 : 0)).all().item<bool>());
+      CHECK((error <= largest * (four ? 0.24 : 0.07) + (four ? 0.03 : 0)).all().item<bool>());
     }
 }
 

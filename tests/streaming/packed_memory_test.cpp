@@ -19,12 +19,14 @@ using placement::How;
 
 namespace {
 
-constexpr int kBlocks = 12;
+constexpr int kBlocks = 24;
 constexpr std::int64_t kWidth = 1024;
 constexpr std::int64_t kMatrix = kWidth * kWidth;
 constexpr double kAllowed = 1.02;  // x the file
 // One weight decoded to bf16, and what becomes of a few rows of inputs.
 constexpr std::int64_t kScratch = 2 * kMatrix + (std::int64_t{512} << 10);
+// What allocators and libraries keep for themselves; much less than any of the files.
+constexpr std::int64_t kKept = std::int64_t{6} << 20;
 
 /// Matrices one after the other, multiplied as they lie where that is possible, else decoded.
 struct Layers {
@@ -142,11 +144,11 @@ TEST_CASE("packed memory: a resident model takes its file and the room of one la
     const auto there = taken_by(checkpoint, "sim:0");
     CHECK(static_cast<double>(there.resident) <= kAllowed * file);
     CHECK(static_cast<double>(there.peak) <= kAllowed * file + kScratch);
-    // The simulated card's memory is the process's too; some is left over from allocations before.
-    CHECK(static_cast<double>(there.process) <= kAllowed * file + 2 * kScratch);
+    // The simulated card's memory is the process's too.
+    CHECK(static_cast<double>(there.process) <= kAllowed * file + kScratch + kKept);
     // On the processor weights stay where the file is mapped.
     const auto here = taken_by(checkpoint, "cpu");
-    CHECK(static_cast<double>(here.process) <= 2 * kScratch);
+    CHECK(here.process <= kScratch + kKept);
     MESSAGE(name, ": file ", file, ", device ", there.resident, ", its peak ", there.peak,
             ", process with it ", there.process, ", on the processor ", here.process);
   }

@@ -195,6 +195,12 @@ TEST_CASE("poison: a model, however its blocks are placed") {
                                {How::OnDonor, "cpu"}};
     return kinds[i % 5];
   };
+  // Its matrix rests, or its bias.
+  auto in_part = [](const std::string& device) {
+    return [device](int i) {
+      return BlockHome{How::Streamed, device, i % 2 == 0 ? std::uint64_t{1} : std::uint64_t{2}};
+    };
+  };
   const std::vector<Way> ways = {
       {.name = "resident, recorded", .home = all(How::Resident, "sim:0"), .recorded = true},
       {.name = "resident, brought by threads",
@@ -212,6 +218,14 @@ TEST_CASE("poison: a model, however its blocks are placed") {
       {.name = "streamed from disk", .home = all(How::Streamed, "disk")},
       {.name = "streamed from a donor", .home = all(How::Streamed, "sim:1"), .registered = false},
       {.name = "mixed", .home = mixed},
+      {.name = "in part, recorded", .home = in_part("cpu"), .recorded = true},
+      {.name = "in part, through staging buffers, brought by threads",
+       .home = in_part("cpu"),
+       .registered = false,
+       .upload_from_bytes = 0},
+      {.name = "in part from a donor, brought by threads",
+       .home = in_part("sim:1"),
+       .upload_from_bytes = 0},
       {.name = "on the CPU", .home = all(How::Resident, "cpu"), .compute = "cpu"},
       {.name = "on the CPU, converted",
        .home = all(How::Resident, "cpu"),

@@ -4,6 +4,7 @@
 #include "distorch/device/sim/sim.h"
 #include "distorch/placement/plan.h"
 #include "distorch/placement/timeline.h"
+#include "distorch/streaming/described_model.h"
 #include "distorch/streaming/profile.h"
 #include "tests/streaming/toy_model.h"
 
@@ -86,7 +87,8 @@ double predicted_step(const Rig& rig, toy::Folder& folder, const std::vector<Blo
                               .bytes = streamed.file_bytes(i),
                               .seconds = seconds,
                               .activation_bytes = profile.activation_bytes[i]});
-    planned_homes.push_back({system.at(homes[i].device), homes[i].how});
+    if (homes[i].rests) describe_bytes(streamed, i, planned.blocks.back());
+    planned_homes.push_back({system.at(homes[i].device), homes[i].how, homes[i].rests});
   }
   auto placed = placement::make_placement(system, planned, planned_homes, slots);
   return placement::Timeline(system, planned).step_s(placed);
@@ -104,7 +106,8 @@ double measured_step(const Rig& rig, toy::Folder& folder, const std::vector<Bloc
 std::vector<BlockHome> all(const BlockHome& home) { return std::vector<BlockHome>(blocks, home); }
 
 const BlockHome resident{How::Resident, "sim:0"}, from_ram{How::Streamed, "cpu"},
-    from_card{How::Streamed, "sim:1"}, on_card{How::OnDonor, "sim:1"};
+    from_card{How::Streamed, "sim:1"}, on_card{How::OnDonor, "sim:1"},
+    bias_rests{How::Streamed, "cpu", 2}, matrix_rests{How::Streamed, "cpu", 1};
 
 /// Block i is pattern[i % size].
 std::vector<BlockHome> mixed(const std::vector<BlockHome>& pattern) {
@@ -130,6 +133,8 @@ const std::vector<Case>& cases() {
       {"two donors", mixed({from_ram, from_card}), 2},
       {"two donors, unequal", mixed({from_ram, from_card, from_card, resident}), 2},
       {"some run on the second card", mixed({resident, on_card, from_ram}), 2},
+      {"in part from RAM", mixed({bias_rests, matrix_rests, resident, bias_rests}), 2},
+      {"in part from RAM, one slot", mixed({matrix_rests, bias_rests}), 1},
       {"the tail from RAM",
        [] {
          auto homes = all(resident);

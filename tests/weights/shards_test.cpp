@@ -52,6 +52,12 @@ TEST_CASE(
                                   "c": "m-00001-of-00002.safetensors"}})");
   CHECK(of("m-00001-of-00002.safetensors") ==
         Names{"extra.safetensors", "m-00001-of-00002.safetensors"});
+  // Itself it stands for all of them.
+  CHECK(of("m.safetensors.index.json") ==
+        Names{"extra.safetensors", "m-00001-of-00002.safetensors"});
+  CHECK(refusal([&] { complete_shards_of(index); }) ==
+        "missing_file|m.safetensors.index.json|lists 2 files of a model; 2 of them are not in its "
+        "folder: extra.safetensors, m-00001-of-00002.safetensors");
   // The index is another model's, or this file's extension is another one.
   CHECK(of("m-00002-of-00002.safetensors") ==
         Names{"m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"});

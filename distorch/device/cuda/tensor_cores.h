@@ -100,7 +100,8 @@ __device__ __forceinline__ unsigned packed_two(float x, float y) {
 ///   matrix. load_box_for: the same into every block of the cluster that `mask` names.
 /// - matrix_at: the descriptor of such rows, 1024-byte aligned; 32 bytes further are the next 32
 ///   columns.
-/// - meet_warpgroup: its 128 threads, by a barrier (1 to 15) of theirs.
+/// - meet_warpgroup: its 128 threads, by a barrier (1 to 15) of theirs. tell_warpgroup,
+///   await_warpgroup: of two, one goes on and the other waits for it.
 /// - begin_products, multiply_tile (hopper_text()), commit_products, await_products<N>: as copies;
 ///   keep_in_place: the compiler reads no sum before what stands above.
 inline constexpr const char* kHopper = R"(
@@ -160,6 +161,12 @@ __device__ __forceinline__ void load_box_for(unsigned to, const TensorMap& map, 
 }
 __device__ __forceinline__ void meet_warpgroup(int barrier) {
   asm volatile("bar.sync %0, 128;" :: "r"(barrier) : "memory");
+}
+__device__ __forceinline__ void tell_warpgroup(int barrier) {
+  asm volatile("bar.arrive %0, 256;" :: "r"(barrier) : "memory");
+}
+__device__ __forceinline__ void await_warpgroup(int barrier) {
+  asm volatile("bar.sync %0, 256;" :: "r"(barrier) : "memory");
 }
 __device__ __forceinline__ unsigned block_in_cluster() {
   unsigned rank;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <optional>
 
@@ -52,9 +53,11 @@ class FileDecoder : public Decoder {
  private:
   void open();
   void read_facts();
-  void go_to(double start);
+  void go_to(AVStream* FileDecoder::*stream, double start);
+  void read_only(AVStream* FileDecoder::*stream);
   template <class Take>
   void decode(AVStream* FileDecoder::*stream, const TimeRange& range, Take take);
+  void check_whole(std::int64_t packets, double last);
   Image picture_of(AVFrame& frame);
   void append(Sound& sound, Held<SwrContext>& resampler, AVFrame& frame);
 
@@ -126,26 +129,39 @@ void FileDecoder::read_facts() {
       facts_.texts.push_back({lower(entry->key), entry->value});
 }
 
+/// Packets of the others are left out.
+void FileDecoder::read_only(AVStream* FileDecoder::*stream) {
+  for (auto* other : {pictures_, sounds_})
+    if (other) other->discard = other == this->*stream ? AVDISCARD_DEFAULT : AVDISCARD_ALL;
+}
+
 /// To the start, or before that second. Not every container can be read from everywhere: what comes
 /// before is then decoded too.
-void FileDecoder::go_to(double start) {
+void FileDecoder::go_to(AVStream* FileDecoder::*stream, double start) {
   if (used_) open();
   used_ = true;
+  read_only(stream);
   if (start <= 0) return;
   auto begin = input_->get()->start_time == AV_NOPTS_VALUE ? 0 : input_->get()->start_time;
   // No clip is longer, and the product has to fit.
   auto wanted = std::min(start, 1e9);
-  if (!input_->seek(begin + std::llround(wanted * AV_TIME_BASE))) open();
+  if (input_->seek(begin + std::llround(wanted * AV_TIME_BASE))) return;
+  open();
+  read_only(stream);
 }
 
 /// Gives the frames of the range, and some before, to take(AVFrame&, seconds), in order.
 template <class Take>
 void FileDecoder::decode(AVStream* FileDecoder::*stream, const TimeRange& range, Take take) {
-  go_to(range.start);
+  go_to(stream, range.start);
   StreamDecoder decoder(*input_, this->*stream, where_);
   Held<AVPacket> packet(av_packet_alloc());
   if (!packet) throw std::bad_alloc();
-  auto give = [&](AVFrame& frame) { return take(frame, decoder.seconds()); };
+  double last = 0;
+  auto give = [&](AVFrame& frame) {
+    last = decoder.seconds();
+    return take(frame, last);
+  };
   std::int64_t packets = 0;
   while (input_->read(packet.get())) {
     bool ours = packet->stream_index == decoder.stream()->index;
@@ -155,13 +171,27 @@ void FileDecoder::decode(AVStream* FileDecoder::*stream, const TimeRange& range,
     if (!go_on) return;
   }
   if (!decoder.decode(nullptr, give)) return;
-  // What the index of the file promises.
-  auto promised = std::string_view(input_->get()->iformat->name).starts_with("mov")
-                      ? avformat_index_get_entries_count(decoder.stream())
-                      : 0;
-  if (range.start <= 0 && packets < promised)
+  if (range.start <= 0 && this->*stream == pictures_) check_whole(packets, last);
+}
+
+/// Whether as much came as the file promises: in MP4 by its index, in Matroska by the length of the
+/// stream.
+void FileDecoder::check_whole(std::int64_t packets, double last) {
+  bool indexed = std::string_view(input_->get()->iformat->name).starts_with("mov");
+  auto promised = indexed ? avformat_index_get_entries_count(pictures_) : 0;
+  if (packets < promised)
     throw Error(ErrorKind::Format, where_,
-                fmt::format("is cut short: of {} parts {} are there", promised, packets));
+                fmt::format("is cut short: of {} frames {} are there", promised, packets));
+  const auto* said = av_dict_get(pictures_->metadata, "DURATION", nullptr, 0);
+  int hours = 0, minutes = 0;
+  double seconds = 0;
+  if (!said || std::sscanf(said->value, "%d:%d:%lf", &hours, &minutes, &seconds) != 3) return;
+  seconds += 3600.0 * hours + 60.0 * minutes;
+  // Rates may vary.
+  auto slack = std::max(0.25, 3 / facts_.rate.value());
+  if (last + 1 / facts_.rate.value() + slack < seconds)
+    throw Error(ErrorKind::Format, where_,
+                fmt::format("is cut short: it ends after {:.2f} of {:.2f} s", last, seconds));
 }
 
 Image FileDecoder::picture_of(AVFrame& frame) {
@@ -271,7 +301,7 @@ Sound FileDecoder::sound(TimeRange range) {
                                           static_cast<std::int64_t>(sound.length()));
   auto left = static_cast<std::int64_t>(sound.length()) - skipped;
   if (range.duration > 0)
-    left = std::min(left, static_cast<std::int64_t>(range.duration * sound.rate));
+    left = std::min<std::int64_t>(left, std::llround(range.duration * sound.rate));
   for (auto& channel : sound.channels) {
     channel.erase(channel.begin(), channel.begin() + skipped);
     channel.resize(static_cast<std::size_t>(left));
