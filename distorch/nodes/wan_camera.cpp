@@ -112,9 +112,9 @@ void run_camera(Call& call) {
   }
   auto cells = all.view({1, numbers * kFramesOfCell, latent_frames(length), height, width});
   call.out(0, Value::of("WAN_CAMERA_EMBEDDING", cells));
-  call.out(1, Value::of("INT", width));
-  call.out(2, Value::of("INT", height));
-  call.out(3, Value::of("INT", length));
+  call.out(1, Value::constant(width));
+  call.out(2, Value::constant(height));
+  call.out(3, Value::constant(length));
 }
 
 }  // namespace

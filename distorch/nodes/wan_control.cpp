@@ -75,7 +75,7 @@ void run_vace(Call& call) {
   auto sizes = wish.blank().sizes().vec();
   sizes[2] += before;
   answer(call, given, at::zeros(sizes));
-  call.out(3, Value::of("INT", before));
+  call.out(3, Value::constant(before));
 }
 
 void run_second_fun_control(Call& call) {

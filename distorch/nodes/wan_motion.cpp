@@ -60,9 +60,9 @@ class AnimateNode {
     auto sizes = wish_.blank().sizes().vec();
     sizes[2] += trim;
     answer(call_, given_, at::zeros(sizes), instead_);
-    call_.out(3, Value::of("INT", trim));
-    call_.out(4, Value::of("INT", known));
-    call_.out(5, Value::of("INT", offset_ + wish_.length));
+    call_.out(3, Value::constant(trim));
+    call_.out(4, Value::constant(known));
+    call_.out(5, Value::constant(offset_ + wish_.length));
   }
 
  private:

@@ -4,6 +4,7 @@
 
 #include <sstream>
 
+#include "distorch/device/sim/sim.h"
 #include "distorch/nodes/audio_states.h"
 #include "distorch/nodes/clip_vision.h"
 #include "tests/nodes/tiny_seeded.h"
@@ -26,6 +27,9 @@ class WanApp : public SeededApp {
     for (std::string name : {"wan_t2v", "wan_i2v", "wan_flf", "wan_fun", "wan_fun22", "wan_vace",
                              "wan_camera", "wan_camera22", "wan_5b", "wan_animate", "wan_s2v"})
       write("diffusion_models", name, tiny_tensors({name}));
+    auto low = tiny_tensors({"wan_t2v"});
+    for (auto& [name, tensor] : low) tensor = tiny_weight("low " + name, tensor.sizes().vec());
+    write("diffusion_models", "wan_t2v_low", low);
     for (std::string name : {"wan_vae", "wan_vae22"}) write("vae", name, tiny_tensors({name}));
     add_inputs();
   }
@@ -133,6 +137,48 @@ TEST_CASE("any device: Wan's nodes give ComfyUI's latents") {
     worst = std::max(worst, error);
   }
   MESSAGE("Wan: " << cases().size() << " workflows, largest difference " << worst);
+}
+
+TEST_CASE("Wan: split over devices, each of its kinds, the same bits") {
+  auto rig = small_rig();
+  sim::install(rig, sim::Mode::Exec);
+  streaming::EngineOptions options;
+  options.rig = rig;
+  for (std::string name : {"vace", "wan_camera", "first_last", "sound", "experts"}) {
+    auto one = workflow_case("nodes_wan", name);
+    at::Tensor whole;
+    for (const char* allocation : {"sim:0,100%", "cpu,*", "sim:0,1mb;sim:1,1mb;cpu,*"}) {
+      INFO(name << " " << allocation);
+      WanApp tiny(options);
+      auto split = one;
+      split["workflow"] = with_split_model(one["workflow"], allocation);
+      auto latent = tiny.latent(split);
+      if (!whole.defined()) whole = latent;
+      CHECK(at::equal(latent, whole));
+    }
+    CHECK(difference(whole, Dump("nodes_wan")[name]) < 1e-4);
+  }
+}
+
+TEST_CASE("Wan: two experts within memory for one of them, planned freely") {
+  auto one = workflow_case("nodes_wan", "experts");
+  std::int64_t expert = 0;
+  for (const auto& [name, tensor] : tiny_tensors({"wan_t2v"})) expert += tensor.numel() * 4;
+  auto run = [&](std::int64_t budget) {
+    auto rig = small_rig(1);
+    sim::install(rig, sim::Mode::Exec);
+    streaming::EngineOptions options;
+    options.rig = rig;
+    if (budget > 0) options.budgets["sim:0"] = budget;
+    WanApp tiny(options);
+    sim::reset_peak(0);
+    return tiny.latent(one);
+  };
+  auto ample = run(0);
+  // One and a half of the experts, with what a step needs beside its weights.
+  auto budget = expert * 3 / 2 + 2 * kMiB;
+  CHECK(at::equal(run(budget), ample));
+  CHECK(sim::memory(0).peak <= budget);
 }
 
 TEST_CASE("Wan nodes: lengths that are not 4n + 1 are told, and cut as ComfyUI cuts them") {

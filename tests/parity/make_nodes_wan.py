@@ -20,7 +20,7 @@ import comfy.model_detection  # noqa: E402
 import comfy.model_patcher  # noqa: E402
 import nodes  # noqa: E402
 from comfy.ldm.wan.model import WanModel  # noqa: E402
-from comfy_extras import nodes_camera_trajectory, nodes_wan  # noqa: E402
+from comfy_extras import nodes_camera_trajectory, nodes_hunyuan, nodes_model_advanced, nodes_wan  # noqa: E402
 
 import make_wan  # noqa: E402
 import tiny_models as tiny  # noqa: E402
@@ -35,6 +35,9 @@ def shapes(dump):
 
 
 def weights(dump):
+    """Of a dump; of the expert for low noise other numbers in the same shapes."""
+    if dump.endswith("_low"):
+        return {n: tiny.weight("low " + n, s) for n, s in shapes(dump[:-4]).items()}
     return {n: tiny.weight(n, s) for n, s in shapes(dump).items()}
 
 
@@ -86,7 +89,8 @@ LOADERS = {
     "TinyVision": Vision,
     "TinyAudio": lambda name, layers, states, width: {"encoded_audio_all_layers": [tiny.weight(f"{name} {i}", [1, states, width]) for i in range(layers)]},
 }
-NODES = {**nodes.NODE_CLASS_MAPPINGS, "WanCameraEmbedding": nodes_camera_trajectory.WanCameraEmbedding,
+NODES = {**nodes.NODE_CLASS_MAPPINGS, **nodes_model_advanced.NODE_CLASS_MAPPINGS,
+         "EmptyHunyuanLatentVideo": nodes_hunyuan.EmptyHunyuanLatentVideo, "WanCameraEmbedding": nodes_camera_trajectory.WanCameraEmbedding,
          **{n: getattr(nodes_wan, n) for n in dir(nodes_wan) if n.startswith(("Wan", "Trim"))}}
 
 
@@ -158,6 +162,15 @@ def cases():
     latent = g.add("Wan22ImageToVideoLatent", vae=g.vae, width=64, height=32, length=LENGTH, batch_size=2, start_image=g.video("start", 1))
     yield "second", g, g.sample(g.cat, g.dog, latent)
     yield from moving()
+    g = Graph("wan_t2v")
+    low = g.add("UNETLoader", unet_name="wan_t2v_low.safetensors", weight_dtype="default")
+    high, low = (g.add("ModelSamplingSD3", model=model, shift=5.0) for model in (g.model, low))
+    steps = dict(positive=g.cat, negative=g.dog, noise_seed=5, steps=4, cfg=2.5, sampler_name="euler", scheduler="simple")
+    start = g.add("EmptyHunyuanLatentVideo", width=WIDTH, height=HEIGHT, length=LENGTH, batch_size=1)
+    half = g.add("KSamplerAdvanced", model=high, latent_image=start, add_noise="enable", start_at_step=0, end_at_step=2,
+                 return_with_leftover_noise="enable", **steps)
+    yield "experts", g, g.add("KSamplerAdvanced", model=low, latent_image=half, add_noise="disable", start_at_step=2, end_at_step=10000,
+                              return_with_leftover_noise="disable", **steps)
 
 
 def moving():

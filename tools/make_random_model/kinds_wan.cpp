@@ -1,5 +1,7 @@
 #include "tools/make_random_model/kinds_wan.h"
 
+#include <string_view>
+
 #include "distorch/models/audio/wav2vec2.h"
 #include "distorch/models/causal_vae/autoencoder.h"
 #include "distorch/models/clip_vision/vision_model.h"
@@ -146,6 +148,21 @@ Shapes second_vae(Size size) {
   return declared(vae.manifest());
 }
 
+/// A LoRA of the layers' matrices (4-step LoRAs are such).
+Shapes lora_14b(Size size) {
+  const std::int64_t rank = size == Size::Full ? 64 : 4;
+  Shapes shapes;
+  for (const auto& weight : transformer(small_14b(size), {})) {
+    constexpr std::string_view ending = ".weight";
+    if (!weight.name.starts_with("blocks.") || weight.dims.size() != 2) continue;
+    const auto layer =
+        "diffusion_model." + weight.name.substr(0, weight.name.size() - ending.size());
+    shapes.push_back({layer + ".lora_down.weight", {rank, weight.dims[1]}});
+    shapes.push_back({layer + ".lora_up.weight", {weight.dims[0], rank}});
+  }
+  return shapes;
+}
+
 /// Loaders know it by its number of layers.
 Shapes clip_vision_h(Size size) {
   models::clip_vision::VisionConfig c;
@@ -189,6 +206,7 @@ std::vector<Kind> wan_kinds() {
        [](Size size) { return transformer(small_14b(size), {.vace_layers = 8}); }},
       {"umt5-xxl", "UMT5-XXL, a text encoder with its tokenizer (letters)", "text_encoders", "F16",
        umt5, letters},
+      {"wan-lora-14b", "a LoRA of Wan 14B, text or picture to video", "loras", "BF16", lora_14b},
       {"clip-vision-h", "CLIP ViT-H, the picture encoder of Wan 2.1", "clip_vision", "F16",
        clip_vision_h},
       {"wav2vec2-large", "wav2vec 2.0 large, the audio encoder of Wan 2.2 S2V", "audio_encoders",

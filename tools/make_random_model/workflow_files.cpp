@@ -36,6 +36,7 @@ constexpr Rule kRules[] = {
     {"UNET", "wan2.1_i2v", "wan-i2v-14b"},
     {"UNET", "t2v_1.3b", "wan-t2v-1.3b"},
     {"UNET", "wan2", "wan-t2v-14b"},
+    {"Lora", "wan2", "wan-lora-14b"},
     {"CLIPVision", "vision_h", "clip-vision-h"},
     {"AudioEncoder", "wav2vec2", "wav2vec2-large"},
     {"CLIP", "umt5", "umt5-xxl"},
