@@ -98,9 +98,8 @@ TEST_CASE("video: what ComfyUI and VideoHelperSuite wrote is read as PyAV reads 
     auto ours = bytes_of(file);
     auto theirs = dump[name];
     REQUIRE(ours.sizes() == theirs.sizes());
-    // Chroma is brought to full size by other filters.
-    CHECK(largest_difference(ours, theirs) <= 6);
-    CHECK((ours.to(at::kFloat) - theirs.to(at::kFloat)).abs().mean().item<double>() < 1);
+    // Other processors may round in other ways.
+    CHECK(largest_difference(ours, theirs) <= 1);
     CHECK(media::VideoReader(file).facts().rate == media::Rate{16, 1});
     if (std::string(name) == "video_turned.mp4") continue;
     auto texts = media::workflow_texts(file);
