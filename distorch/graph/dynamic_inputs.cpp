@@ -85,9 +85,14 @@ class Lister {
       if (option.at("key") != *chosen) continue;
       for (const char* section : {"required", "optional"}) {
         if (!option.at("inputs").contains(section)) continue;
-        for (const auto& [name, definition] : option["inputs"][section].items())
-          add(from_definition(joined(input.name, name), definition,
-                              section == std::string_view("required")));
+        for (const auto& [name, definition] : option["inputs"][section].items()) {
+          auto inner = from_definition(joined(input.name, name), definition,
+                                       section == std::string_view("required"));
+          // A choice inside of a choice that a prompt does not make is not there, as in ComfyUI:
+          // prompts of before the node had it run.
+          if (inner.type == kDynamicChoice && !given_.contains(inner.name)) continue;
+          add(inner);
+        }
       }
     }
   }

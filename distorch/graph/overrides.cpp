@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "distorch/base/text.h"
+#include "distorch/graph/dynamic_inputs.h"
 #include "distorch/graph/json_text.h"
 #include "distorch/graph/near_names.h"
 #include "distorch/graph/validation.h"
@@ -113,17 +114,21 @@ void apply_override(Json& prompt, const Override& change, const Catalog& catalog
   std::string id = find_node(prompt, change, where);
   Json& node = prompt[id];
   const NodeType& type = catalog.get(member(node, "class_type"));
-  const Input* input = type.find_input(change.input);
-  if (!input) {
+  Json& inputs = node["inputs"];
+  if (!inputs.is_object()) inputs = Json::object();
+  // What the choices of the prompt bring counts too.
+  auto live = live_inputs(type, inputs);
+  const auto& declared = live ? *live : type.inputs;
+  auto input = std::find_if(declared.begin(), declared.end(),
+                            [&](const Input& one) { return one.name == change.input; });
+  if (input == declared.end()) {
     std::vector<std::string> names;
-    for (auto& declared : type.inputs) names.push_back(declared.name);
+    for (auto& one : declared) names.push_back(one.name);
     throw Error(
         ErrorKind::Usage, where,
         fmt::format("node {} has no input '{}'.{} Inputs: {}", describe(id, node), change.input,
                     did_you_mean(change.input, names), fmt::join(names, ", ")));
   }
-  Json& inputs = node["inputs"];
-  if (!inputs.is_object()) inputs = Json::object();
   inputs[change.input] = read_value(*input, change.value, where);
 }
 

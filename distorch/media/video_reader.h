@@ -29,7 +29,7 @@ class VideoReader {
   const VideoFacts& facts() const;
   /// The frames of a part of the file in the order in which they are shown, RGB, turned upright:
   /// those whose time is in start <= t < start + duration. Colours are converted as the file says
-  /// (BT.601 where it does not). Any number of calls.
+  /// (BT.601 where it does not), as PyAV does. Any number of calls.
   void frames(const TakeVideoFrame& take, TimeRange range = {});
   /// The sound of a part of the file with the file's own rate and channels; no channels where it has
   /// none.

@@ -10,6 +10,7 @@
 #include "distorch/graph/catalog.h"
 #include "distorch/graph/dynamic_inputs.h"
 #include "distorch/graph/json_text.h"
+#include "distorch/graph/overrides.h"
 #include "distorch/graph/validation.h"
 #include "tests/support/source_dir.h"
 
@@ -315,4 +316,7 @@ TEST_CASE("conversion: what a choice brings is taken from a file that names its 
   CHECK(!validate(prompt, catalog).clean());
   prompt["1"]["inputs"]["crf"] = 7;
   CHECK(validate(prompt, catalog).clean());
+  apply_overrides(prompt, {"Combine.pix_fmt=yuv444p", "Combine.crf=8"}, catalog);
+  CHECK(prompt["1"]["inputs"]["pix_fmt"] == "yuv444p");
+  CHECK(prompt["1"]["inputs"]["crf"] == 8);
 }

@@ -28,22 +28,22 @@ class VideoApp : public TinyApp {
  public:
   VideoApp() : TinyApp({}, "video") {
     app.settings.input_folder = parity_dir();
-    catalog.add(
-        {.name = "Frames",
-         .inputs = {graph::integer("count", {.def = 16}), graph::integer("width", {.def = 64}),
-                    graph::boolean("broken", {.def = false})},
-         .outputs = {"IMAGE", "AUDIO"},
-         .run = [](graph::Call& call) {
-           auto count = call.integer("count");
-           auto images = at::linspace(0.1, 0.9, count)
-                             .view({count, 1, 1, 1})
-                             .repeat({1, 64, call.integer("width"), 3});
-           if (call.boolean("broken")) images[count - 1].fill_(NAN);
-           call.out(0, graph::Value::of("IMAGE", images));
-           auto time = at::arange(0, 44100, at::kFloat) / 44100.0;
-           auto wave = at::sin(time * 1382.3).mul(0.5).expand({1, 2, -1}).contiguous();
-           call.out(1, graph::Value::of("AUDIO", nodes::Audio{wave, 44100}));
-         }});
+    catalog.add({.name = "Frames",
+                 .inputs = {graph::optional(graph::integer("count", {.def = 16})),
+                            graph::optional(graph::integer("width", {.def = 64})),
+                            graph::optional(graph::boolean("broken", {.def = false}))},
+                 .outputs = {"IMAGE", "AUDIO"},
+                 .run = [](graph::Call& call) {
+                   auto count = call.integer("count");
+                   auto images = at::linspace(0.1, 0.9, count)
+                                     .view({count, 1, 1, 1})
+                                     .repeat({1, 64, call.integer("width"), 3});
+                   if (call.boolean("broken")) images[count - 1].fill_(NAN);
+                   call.out(0, graph::Value::of("IMAGE", images));
+                   auto time = at::arange(0, 44100, at::kFloat) / 44100.0;
+                   auto wave = at::sin(time * 1382.3).mul(0.5).expand({1, 2, -1}).contiguous();
+                   call.out(1, graph::Value::of("AUDIO", nodes::Audio{wave, 44100}));
+                 }});
   }
 
   fs::path output(const std::string& name) const { return folder() / "output" / name; }
@@ -66,7 +66,7 @@ Json combine(Json inputs) {
   Json all = {{"images", {"1", 0}},        {"frame_rate", 16},           {"loop_count", 0},
               {"filename_prefix", "clip"}, {"format", "video/h264-mp4"}, {"pingpong", false},
               {"save_output", true}};
-  all.update(inputs);
+  if (inputs.is_object()) all.update(inputs);
   return {{"1", node("Frames", Json::object())}, {"2", node("VHS_VideoCombine", all)}};
 }
 
@@ -98,9 +98,8 @@ TEST_CASE("video: what ComfyUI and VideoHelperSuite wrote is read as PyAV reads 
     auto ours = bytes_of(file);
     auto theirs = dump[name];
     REQUIRE(ours.sizes() == theirs.sizes());
-    // Chroma is brought to full size by other filters.
-    CHECK(largest_difference(ours, theirs) <= 6);
-    CHECK((ours.to(at::kFloat) - theirs.to(at::kFloat)).abs().mean().item<double>() < 1);
+    // Other processors may round in other ways.
+    CHECK(largest_difference(ours, theirs) <= 1);
     CHECK(media::VideoReader(file).facts().rate == media::Rate{16, 1});
     if (std::string(name) == "video_turned.mp4") continue;
     auto texts = media::workflow_texts(file);
@@ -378,8 +377,10 @@ TEST_CASE("VHS_LoadVideo takes the frames that it is asked for") {
   CHECK(at::equal(load({{"force_rate", 8}}, 0).as<at::Tensor>(),
                   at::stack({whole[0], whole[2], whole[4]})));
   auto twice = load({{"force_rate", 32}}, 0).as<at::Tensor>();
-  REQUIRE(twice.size(0) == 12);
-  CHECK(at::equal(twice[6], twice[7]));
+  // The first frame is taken once, as VideoHelperSuite does.
+  REQUIRE(twice.size(0) == 11);
+  CHECK(at::equal(twice[5], twice[6]));
+  CHECK(!at::equal(twice[6], twice[7]));
   CHECK(load({{"custom_width", 16}}, 0).as<at::Tensor>().sizes() ==
         at::IntArrayRef({6, 12, 16, 3}));
   CHECK(load({{"format", "Wan"}}, 0).as<at::Tensor>().size(0) == 5);

@@ -198,10 +198,10 @@ Image FileDecoder::picture_of(AVFrame& frame) {
   check_size(static_cast<std::uint64_t>(frame.width), static_cast<std::uint64_t>(frame.height),
              where_);
   auto format = static_cast<AVPixelFormat>(frame.format);
-  auto* scaler = sws_getCachedContext(scaler_.release(), frame.width, frame.height, format,
-                                      frame.width, frame.height, AV_PIX_FMT_RGB24,
-                                      SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT, nullptr,
-                                      nullptr, nullptr);
+  // As PyAV converts, which ComfyUI reads with: bit for bit the same on the same processor.
+  auto* scaler =
+      sws_getCachedContext(scaler_.release(), frame.width, frame.height, format, frame.width,
+                           frame.height, AV_PIX_FMT_RGB24, SWS_BILINEAR, nullptr, nullptr, nullptr);
   scaler_.reset(scaler);
   if (!scaler)
     throw Error(
