@@ -107,7 +107,9 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
     bool memory = device::is_out_of_memory(error);
     auto name = block < static_cast<int>(wanted.size()) ? manifest().blocks()[block]
                                                         : std::string("the streaming ring");
-    auto where = block < static_cast<int>(wanted.size()) ? wanted[block].device : options_.compute;
+    auto where = block == static_cast<int>(wanted.size()) ? options_.compute
+                 : wanted[block].rests                    ? residence_.asked()
+                                                          : wanted[block].device;
     unload();
     if (!memory) throw;
     throw Error(ErrorKind::OutOfMemory, where,
