@@ -80,13 +80,24 @@ void Engine::follow(StreamedModel& model) {
     device::empty_cache(device);
     left = spare(false).first;
   }
+  // Who is idle goes before weights of the one that runs.
+  while (left < part(too_little, all) && free_some({&model}, compute, wanted - left)) {
+    device::empty_cache(device);
+    left = spare(false).first;
+  }
   if (left < part(too_little, all)) {
     shrink(model, wanted - left);
     entry->steps_alike = 0;
     device::empty_cache(device);
     return;
   }
-  const bool more = !entry->placement.all_resident() && left > wanted + part(worth_it, all);
+  // What others of many steps were promised stays theirs, also while they are not there.
+  const bool shared = std::any_of(entries_.begin(), entries_.end(), [&](const auto& other) {
+    auto held = other->model.lock();
+    return held && other != entry && other->many_steps && held->options().compute == compute;
+  });
+  const bool more =
+      !shared && !entry->placement.all_resident() && left > wanted + part(worth_it, all);
   if (!more) {
     if (entry->steps_alike < 1) ++entry->steps_alike;
     return;
