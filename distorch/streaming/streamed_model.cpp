@@ -175,9 +175,10 @@ std::int64_t StreamedModel::grow(std::int64_t bytes) {
   if (!loaded()) return 0;
   Shift shift(contents_, residence_, rings_);
   if (compute_.is_cpu() || !shift.take(bytes)) return 0;
-  const auto before = device_bytes(options_.compute);
+  std::int64_t before = 0;
   try {
     drop_recordings();
+    before = device_bytes(options_.compute);
     drop_leases();
     residence_.finish();
     rings_.drop();
