@@ -31,7 +31,7 @@ namespace {
 using namespace distorch;
 using namespace distorch::bench;
 
-constexpr int kSettling = 10;  // steps after which the engine has found out what is free
+constexpr int kSettling = 16;  // steps after which the engine has found out what is free
 constexpr Rounds kRounds{.warm_ups = 2, .calls = 4, .rounds = 3};
 
 class Bench {

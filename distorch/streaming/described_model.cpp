@@ -35,6 +35,11 @@ void describe_bytes(const StreamedModel& model, int number, placement::Block& bl
   block.bytes = std::max(model.file_bytes(number), model.resident_bytes(number));
   const auto& contents = model.contents();
   if (model.options().compute == "cpu" || contents.parts(number).size() < 2) return;
+  // Parts rest as the file has them: nothing for blocks that are larger once they are resident.
+  constexpr double same = 1.01;
+  if (model.rests_converted() && static_cast<double>(contents.converted_bytes(number)) >
+                                     same * static_cast<double>(model.file_bytes(number)))
+    return;
   constexpr std::int64_t granule = 512;
   block.parts = contents.parts(number);
   block.bytes = std::max(block.bytes,

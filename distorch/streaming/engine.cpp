@@ -389,7 +389,8 @@ void Engine::load(Entry& entry, StreamedModel& model) {
   for (const auto& ring : entry.placement.rings)
     slots[entry.system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
-  entry.steps_alike = 0;
+  entry.steps_alike = entry.more_for = entry.grows_after = 0;
+  entry.step_bytes = 0;
   bool record = records(entry, entry.profile, model);
   if (!entry.placement.all_resident() && can_record(entry, model)) {
     placement::Timeline clock(entry.system, entry.plan_model);

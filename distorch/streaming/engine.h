@@ -138,6 +138,10 @@ class Engine {
     std::weak_ptr<RunToken> run;  // the last prompt that used it
     int uses = 0;                 // Use objects
     int steps_alike = 0;          // since its share of the device last changed
+    int more_for = 0;             // steps in a row that could have held more
+    int grows_after = 0;          // so many of them let it grow
+    std::int64_t step_bytes = 0;  // what a step was seen to need beside weights, holes included
+    std::int64_t retries = 0;     // of the device's allocator so far
     std::thread::id user;         // of the thread that made them
     std::int64_t planned_bytes(const std::string& device, bool running) const;
   };
@@ -184,6 +188,7 @@ class Engine {
   void bring_partner(const Draft& draft, const std::vector<Draft>& keep);
   std::int64_t growth(const Draft& draft) const;
   void follow(StreamedModel& model);
+  std::int64_t spare_bytes(Entry& entry, c10::Device device) const;
   void resettle(Entry& entry, StreamedModel& model) const;
   std::int64_t shrink(StreamedModel& model, std::int64_t bytes);
   void load(Entry& entry, StreamedModel& model);

@@ -1,4 +1,7 @@
+#include <c10/core/CachingDeviceAllocator.h>
+
 #include <algorithm>
+#include <utility>
 
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
@@ -15,10 +18,18 @@ constexpr double kept_free = 0.006;   // for whoever starts beside us, and for a
 constexpr double too_little = 0.003;  // of that is left: weights make way
 constexpr double worth_it = 0.004;    // more is free: weights come back
 constexpr int patience = 2;           // steps for which it has to be
-constexpr int after_failure = -16;    // from here, where there was less than it seemed
+constexpr int after_failure = 20;     // the same where there was less than it seemed
+constexpr double hardly_any = 0.002;  // of a model's bytes: small weights stay
+constexpr double strange = 1.25;      // an allocator that holds so much more has it from others
 
 std::int64_t part(double share, std::int64_t bytes) {
   return static_cast<std::int64_t>(share * static_cast<double>(bytes));
+}
+
+/// How often the device's allocator has given back what it held to find room. Only CUDA's tells.
+std::int64_t retries_of(c10::Device device) {
+  if (!device.is_cuda()) return 0;
+  return c10::getDeviceAllocator(device.type())->getDeviceStats(device.index()).num_alloc_retries;
 }
 
 }  // namespace
@@ -45,7 +56,8 @@ std::int64_t Engine::shrink(StreamedModel& model, std::int64_t bytes) {
   try {
     const auto freed = model.shrink(bytes);
     if (auto entry = find(model); entry && entry->planned) {
-      entry->steps_alike = after_failure;
+      entry->steps_alike = entry->more_for = 0;
+      entry->grows_after = after_failure;
       resettle(*entry, model);
     }
     if (freed > 0) engine_watch().shrunk(model, freed);
@@ -56,8 +68,19 @@ std::int64_t Engine::shrink(StreamedModel& model, std::int64_t bytes) {
   }
 }
 
-/// Before a step of a model: does it hold too much, or could it hold more? Free is what the device
-/// has left when the step's activations are there.
+/// What the device will have left while the next step's activations are there. An allocator that
+/// caches holds what a whole step has needed since, holes between tensors included.
+std::int64_t Engine::spare_bytes(Entry& entry, c10::Device device) const {
+  const auto use = device::memory_use(device);
+  const auto cache = std::max<std::int64_t>(0, use.reserved - use.in_use);
+  const auto planned = entry.placement.activation_bytes;
+  const bool ours = entry.step_bytes == 0 ||
+                    static_cast<double>(cache) <= strange * static_cast<double>(entry.step_bytes);
+  if (entry.steps_alike > 0 && 2 * cache >= planned && ours) entry.step_bytes = cache;
+  return use.free + cache - std::max(planned, entry.step_bytes);
+}
+
+/// Before a step of a model: does it hold too much, or could it hold more?
 void Engine::follow(StreamedModel& model) {
   const auto& compute = model.options().compute;
   const auto device = device::to_torch(compute);
@@ -66,34 +89,40 @@ void Engine::follow(StreamedModel& model) {
   if (!lock) return;  // somebody plans or loads: the next step will do
   auto entry = find(model);
   if (!entry || !entry->planned || !free_plan(*entry) || !model.loaded()) return;
-  const auto spare = [&](bool cached) {
-    const auto use = device::memory_use(device);
-    const auto cache = std::max<std::int64_t>(0, use.reserved - use.in_use);
-    const auto all = use.free + std::max(use.reserved, use.in_use);
-    const auto needed = entry->placement.activation_bytes;
-    // What a whole step has needed is held by an allocator that caches since.
-    return std::pair(cached && 2 * cache >= needed ? use.free : use.free + cache - needed, all);
-  };
-  auto [left, all] = spare(entry->steps_alike > 0);
-  const auto wanted = part(kept_free, all);
-  if (left < part(too_little, all)) {
+  const auto use = device::memory_use(device);
+  const auto all = use.free + std::max(use.reserved, use.in_use);
+  const auto wanted = part(kept_free, all), least = part(too_little, all);
+  // An allocator that has to give its cache back to find room waits for the device each time.
+  const auto before = std::exchange(entry->retries, retries_of(device));
+  const bool struggles = entry->steps_alike > 0 && entry->retries > before;
+  auto left = spare_bytes(*entry, device);
+  // Who is idle goes before weights of the one that runs.
+  while (left < least && free_some({&model}, compute, wanted - left)) {
     device::empty_cache(device);
-    left = spare(false).first;
+    left = spare_bytes(*entry, device);
   }
-  if (left < part(too_little, all)) {
-    shrink(model, wanted - left);
-    entry->steps_alike = 0;
+  const auto resting = entry->placement.bytes[entry->placement.compute];
+  const bool can_shrink = resting > part(hardly_any, entry->plan_model.bytes());
+  if (can_shrink && (left < least || struggles)) {
+    const auto grows_after = entry->grows_after;
+    shrink(model, struggles ? std::max(wanted, wanted - left) : wanted - left);
+    if (!struggles) entry->grows_after = grows_after;
     device::empty_cache(device);
     return;
   }
-  const bool more = !entry->placement.all_resident() && left > wanted + part(worth_it, all);
-  if (!more) {
-    if (entry->steps_alike < 1) ++entry->steps_alike;
-    return;
-  }
-  if (++entry->steps_alike <= patience) return;
-  entry->steps_alike = 0;
-  if (model.grow(left - wanted) > 0) resettle(*entry, model);
+  // What others of many steps were promised stays theirs, also while they are not there.
+  const bool shared = std::any_of(entries_.begin(), entries_.end(), [&](const auto& other) {
+    auto held = other->model.lock();
+    return held && other != entry && other->many_steps && held->options().compute == compute;
+  });
+  const bool more =
+      !shared && !entry->placement.all_resident() && left > wanted + part(worth_it, all);
+  ++entry->steps_alike;
+  entry->more_for = more ? entry->more_for + 1 : 0;
+  if (entry->more_for <= std::max(patience, entry->grows_after)) return;
+  entry->steps_alike = entry->more_for = entry->grows_after = 0;
+  model.grow(left - wanted);
+  resettle(*entry, model);
 }
 
 }  // namespace distorch::streaming

@@ -101,7 +101,8 @@ Upload& Residence::upload_to(at::Device device) {
 /// A buffer on the device for the bytes of a layout, which are brought there; on their way where an
 /// upload is used (see wait_for()). `number` stands for them in the upload.
 at::Tensor Residence::bring(int number, const Layout& layout, at::Device target, bool in_pieces) {
-  count_link_bytes("cpu", device::name_of(target), layout.link_bytes);
+  asked_ = device::name_of(target);
+  count_link_bytes("cpu", asked_, layout.link_bytes);
   if (in_pieces) upload_to(target);  // its threads make their buffers meanwhile
   auto buffer = at::empty({layout.slot_bytes}, at::TensorOptions().dtype(at::kByte).device(target));
   if (in_pieces) {

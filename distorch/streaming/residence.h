@@ -41,6 +41,8 @@ class Residence {
   /// compute device may still be on their way afterwards: arrived() waits for one. `current` is the
   /// block at work, for messages. After an exception clear() is to be called.
   void move(const std::vector<BlockHome>& homes, bool converted, int& current);
+  /// The device that move() asked for memory last.
+  const std::string& asked() const { return asked_; }
   bool empty() const { return homes_.empty(); }
   const std::string& compute() const { return options_.compute; }
   /// The layouts of these blocks' LoRAs have changed: what was brought for them is let go, and
@@ -119,6 +121,7 @@ class Residence {
   std::vector<BlockHome> homes_;
   bool converted_ = false;
   bool stale_ = false;
+  std::string asked_;
   std::vector<State> states_;
   std::map<std::string, std::unique_ptr<Upload>> uploads_;  // by device, while something comes
 };

@@ -107,7 +107,9 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
     bool memory = device::is_out_of_memory(error);
     auto name = block < static_cast<int>(wanted.size()) ? manifest().blocks()[block]
                                                         : std::string("the streaming ring");
-    auto where = block < static_cast<int>(wanted.size()) ? wanted[block].device : options_.compute;
+    auto where = block == static_cast<int>(wanted.size()) ? options_.compute
+                 : wanted[block].rests                    ? residence_.asked()
+                                                          : wanted[block].device;
     unload();
     if (!memory) throw;
     throw Error(ErrorKind::OutOfMemory, where,
@@ -173,9 +175,10 @@ std::int64_t StreamedModel::grow(std::int64_t bytes) {
   if (!loaded()) return 0;
   Shift shift(contents_, residence_, rings_);
   if (compute_.is_cpu() || !shift.take(bytes)) return 0;
-  const auto before = device_bytes(options_.compute);
+  std::int64_t before = 0;
   try {
     drop_recordings();
+    before = device_bytes(options_.compute);
     drop_leases();
     residence_.finish();
     rings_.drop();
