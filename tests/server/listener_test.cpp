@@ -215,7 +215,7 @@ TEST_CASE("listener: large bodies of addresses that take files are on disk, and 
                      .pattern = "/userdata/{file}",
                      .handler = [&](const Request& request) {
                        stored = request.stored_body != nullptr;
-                       CHECK(request.body.empty() == stored);
+                       if (stored) CHECK(request.body.empty());
                        return Response::bytes(std::string(request.content()),
                                               "application/octet-stream");
                      }});
