@@ -18,6 +18,7 @@
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
 #include "distorch/nodes/catalog.h"
+#include "distorch/placement/placement.h"
 #include "distorch/server/node_replacements.h"
 #include "distorch/streaming/engine_watch.h"
 
@@ -89,6 +90,25 @@ void read_ahead(const std::filesystem::path& path, std::int64_t& room) {
   ::posix_fadvise(file, 0, 0, POSIX_FADV_WILLNEED);
   ::close(file);
   room -= size;
+}
+
+/// The same options for a plan: accelerators that are simulated as sim:0, sim:1, ... have the names of
+/// the rig there.
+MachineOptions planned_options(MachineOptions options, const Rig& rig) {
+  int index = 0;
+  for (const auto& device : rig.devices) {
+    if (placement::kind_of(device.name) != placement::DeviceKind::Accelerator) continue;
+    const auto running = fmt::format("sim:{}", index++);
+    for (auto& entry : options.device_map)
+      if (entry.ends_with("=" + running))
+        entry.replace(entry.size() - running.size(), running.size(), device.name);
+    for (auto& entry : options.memory)
+      if (entry.starts_with(running + "=")) entry.replace(0, running.size(), device.name);
+    if (options.device == running) options.device = device.name;
+    // Workflows may name them as they are called while they run.
+    options.device_map.push_back(running + "=" + device.name);
+  }
+  return options;
 }
 
 }  // namespace
@@ -202,9 +222,13 @@ Json PromptEngine::plan(const Json& prompt, const std::vector<std::string>& outp
 Json PromptEngine::plan(const Json& prompt, const std::vector<std::string>& outputs,
                         const std::shared_ptr<RunToken>& token, const std::string& job) {
   std::lock_guard lock(planning_);
+  auto options = options_;
   std::optional<Rig> rig;
-  if (!options_.rig.empty()) rig = read_rig(options_.rig);
-  auto app = make_app(options_, std::move(rig), true);
+  if (!options.rig.empty()) {
+    rig = read_rig(options.rig);
+    options = planned_options(std::move(options), *rig);
+  }
+  auto app = make_app(options, std::move(rig), true);
   graph::Catalog catalog;
   nodes::add_all(catalog, *app);
   if (choices_.more_nodes) choices_.more_nodes(catalog);

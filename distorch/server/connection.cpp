@@ -36,8 +36,7 @@ constexpr std::size_t kPiece = 256u << 10;
 constexpr std::chrono::seconds kLinger{2};
 constexpr std::size_t kLingerBytes = 64u << 20;
 constexpr std::chrono::seconds kHandshake{10};
-// After a body of this size the allocator is asked to give back what it does not use: by itself it
-// keeps up to 64 MiB a thread for the next one.
+// After a body of this size the allocator is asked to give back what its handler used.
 constexpr std::size_t kLargeBody = 4u << 20;
 
 std::int64_t now_ms() {
@@ -165,7 +164,6 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
     if (length && *length > limit) return refuse_large(limit);
     limit_ = limit;
     parser_->body_limit(limit);
-    to_disk_ = takes_files(request_.path);
     body_since_ = Clock::now();
     if (lower(request_.header("expect")) == "100-continue" && !parser_->is_done())
       return invite_body();
@@ -218,7 +216,7 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
       return respond(refusal(503, "too many large requests at one time; try again"));
     }
     if (is_too_slow(body_since_, bytes)) return close_now();
-    if (to_disk_ && in_memory > shared_.options.memory_body_bytes) return keep_on_disk();
+    if (in_memory > shared_.options.memory_body_bytes) return keep_on_disk();
     read_body();
   }
 
@@ -463,7 +461,6 @@ class Connection final : public Session, public std::enable_shared_from_this<Con
   std::optional<Parser> parser_;
   Request request_;
   std::shared_ptr<BodyFile> body_file_;  // of a large body that is being read
-  bool to_disk_ = false;
   Answer answer_;
   std::string piece_;
   bool piece_fine_ = true;

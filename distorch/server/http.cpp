@@ -35,7 +35,7 @@ std::string_view Request::content() const {
 
 Json Request::json() const {
   try {
-    return graph::parse_json(body, "body");
+    return graph::parse_json(content(), "body");
   } catch (const Error& error) {
     throw Error(ErrorKind::Usage, "body", error.sentence());
   }

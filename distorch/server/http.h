@@ -36,7 +36,7 @@ struct Request {
   /// Names in lower case.
   std::map<std::string, std::string> headers;
   std::string body;
-  /// A large body of an address that takes files: it is here, and `body` is empty.
+  /// A large body: it is here, and `body` is empty.
   std::shared_ptr<const BodyFile> stored_body;
   /// Set by the listener: the peer's address, without a port.
   std::string peer;

@@ -32,8 +32,8 @@ struct ListenerOptions {
   int network_threads = 2;
 
   /// In bytes. Uploads ("/upload/...") have a limit of their own; `bodies_bytes` is for all bodies
-  /// that are being read or answered at one time. Bodies that become files are kept on disk, in
-  /// `body_folder`, from `memory_body_bytes` on.
+  /// that are being read or answered at one time. From `memory_body_bytes` on a body is kept on
+  /// disk, in `body_folder`: malloc would not give its memory back.
   std::size_t header_bytes = 32u << 10;
   std::size_t body_bytes = 64u << 20;
   std::size_t upload_bytes = 100u << 20;

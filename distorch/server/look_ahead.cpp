@@ -19,7 +19,7 @@ constexpr std::chrono::milliseconds kLong(1000);
 
 /// The calling thread, and those that it starts, give way to all others.
 void give_way() {
-  constexpr int kNice = 15;
+  constexpr int kNice = 10;
   if (::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice) != 0)
     log::debug("looking ahead has the priority of everything else");
 }

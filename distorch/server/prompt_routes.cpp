@@ -135,7 +135,7 @@ Response post_queue(Prompts& prompts, const Request& request) {
 Response post_interrupt(Prompts& prompts, const Request& request) {
   std::optional<std::string> id;
   try {
-    auto body = request.body.empty() ? Json() : request.json();
+    auto body = request.content().empty() ? Json() : request.json();
     if (body.is_object() && body.value("prompt_id", Json()).is_string() && body["prompt_id"] != "")
       id = body["prompt_id"].get<std::string>();
   } catch (const Error&) {

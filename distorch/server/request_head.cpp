@@ -74,9 +74,4 @@ bool is_upload(std::string_view address) {
          path_of(address) == "/api/v2/assets";
 }
 
-bool takes_files(std::string_view address) {
-  return is_upload(address) || address.starts_with("/userdata/") ||
-         address.starts_with("/api/userdata/");
-}
-
 }  // namespace distorch::server

@@ -20,7 +20,5 @@ std::string plain_address(const boost::asio::ip::address& address);
 bool is_socket_address(std::string_view address);
 /// Whether a body for this address has the limit of uploads.
 bool is_upload(std::string_view address);
-/// Whether a body for this address becomes a file, so that it need not be in memory.
-bool takes_files(std::string_view address);
 
 }  // namespace distorch::server

@@ -290,7 +290,7 @@ def check_order(server, client):
     assert [q[1] for q in waiting] == ["first", "middle", "late"], waiting
     known = wait_for(lambda: next((k for k in [server.json("/distorch/plan")["next"]] if k and k["state"] == "planned"), None),
                      server)
-    assert known["prompt_id"] == "first" and known["plan"] == {"seconds": 0, "models": []}, known
+    assert known["prompt_id"] == "first" and known["plan"] == {"seconds": 0, "nodes": {"a": None, "out": None}, "models": []}, known
     pending = server.json("/api/jobs?status=pending&sort_order=asc")
     assert {job["id"] for job in pending["jobs"]} == {"first", "middle", "late"}
     assert [job["id"] for job in server.json("/api/jobs?status=in_progress")["jobs"]] == ["long"]

@@ -414,7 +414,7 @@ def check_large_body(options):
             time.sleep(0.5)  # the memory of the last one is given back after its answer
             kept.append(round(memory(server) - before))
         peak = memory(server, "VmHWM") - before
-        assert peak < 300 and max(kept) < 60, f"peak {peak} MiB, {kept} MiB stay"
+        assert peak < 200 and max(kept) < 100, f"peak {peak} MiB, {kept} MiB stay"
         serves(server)
     return f"peak {peak:.0f} MiB, {kept} stay"
 

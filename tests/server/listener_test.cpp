@@ -73,11 +73,12 @@ struct Server {
                   return Response::text("hello " + request.in_query("name").value_or("you"));
                 }});
     router.add({.method = Method::Post, .pattern = "/echo", .handler = [](const Request& request) {
-                  return Response::bytes(request.body, "application/octet-stream");
+                  return Response::bytes(std::string(request.content()),
+                                         "application/octet-stream");
                 }});
     router.add(
         {.method = Method::Post, .pattern = "/upload/image", .handler = [](const Request& request) {
-           return Response::text(std::to_string(request.body.size()));
+           return Response::text(std::to_string(request.content().size()));
          }});
     router.add({.pattern = "/slow", .handler = [](const Request&) {
                   std::this_thread::sleep_for(300ms);
@@ -203,7 +204,7 @@ TEST_CASE("listener: limits of headers and bodies; uploads have their own") {
   CHECK(TestClient(server.port()).get("/hello").status == 200);
 }
 
-TEST_CASE("listener: large bodies of addresses that take files are on disk, and whole") {
+TEST_CASE("listener: large bodies are on disk, and whole") {
   ListenerOptions options;
   options.memory_body_bytes = 1000;
   const auto folder = std::filesystem::temp_directory_path() /
@@ -215,7 +216,7 @@ TEST_CASE("listener: large bodies of addresses that take files are on disk, and 
                      .pattern = "/userdata/{file}",
                      .handler = [&](const Request& request) {
                        stored = request.stored_body != nullptr;
-                       CHECK(request.body.empty() == stored);
+                       if (stored) CHECK(request.body.empty());
                        return Response::bytes(std::string(request.content()),
                                               "application/octet-stream");
                      }});

@@ -28,7 +28,7 @@ def panel(session):
     told = session.wait_for("distorch_placement", since=since,
                             fits=lambda data: data["models"] and data["run"] and data["run"]["value"] >= 5 and data["run"]["measured"])
     # The prompt began without a plan: it has one once it has run for a second.
-    planned = session.wait_for("distorch_placement", since=since, seconds=60, fits=lambda data: data["run"] and data["run"]["prompt"])["run"]
+    planned = session.wait_for("distorch_placement", since=since, seconds=180, fits=lambda data: data["run"] and data["run"]["prompt"])["run"]
     assert planned["prompt"]["left_s"] >= planned["left_s"] > 0, planned
     assert 0 < len(planned["prompt"]["unknown"]) < planned["prompt"]["nodes"], planned
     session.page.wait_for_timeout(1500)
