@@ -48,7 +48,11 @@ void add_streams(Input& input, Output& output, bool with_sound, std::vector<int>
     if (!is_copied(from, with_sound) || !held) continue;
     auto* to = output.add_stream();
     output.check(avcodec_parameters_copy(to->codecpar, from->codecpar), "cannot be copied");
-    to->codecpar->codec_tag = 0;
+    // Its four letters stay where the container has them for this codec.
+    const auto* tags = output.get()->oformat->codec_tag;
+    bool known =
+        !tags || av_codec_get_id(tags, from->codecpar->codec_tag) == from->codecpar->codec_id;
+    if (!known) to->codecpar->codec_tag = 0;
     to->time_base = from->time_base;
     to->avg_frame_rate = from->avg_frame_rate;
     to->sample_aspect_ratio = from->sample_aspect_ratio;
