@@ -312,10 +312,18 @@ std::optional<Placement> exact_parts(const System& system, const Model& model,
   std::optional<Placement> best;
   double step = 0;
   const Bytes no_limit = std::numeric_limits<Bytes>::max();
+  const auto miss = [&](const Placement& placement) {
+    Bytes most = 0;
+    for (std::size_t d = 0; d < quotas.size(); ++d)
+      most = std::max(most, std::abs(placement.bytes[d] - quotas[d]));
+    return most;
+  };
+  // Several donors cannot always be met by parts of blocks that each stream from one.
+  const Bytes allowed = start ? miss(*start) : no_limit;
   const auto consider = [&](std::vector<Home> homes, int slots) {
     settle_parts(system, model, quotas, homes);
     auto placement = make_placement(system, model, std::move(homes), slots);
-    if (over(system, placement, no_limit) > 0) return;
+    if (over(system, placement, no_limit) > 0 || miss(placement) > allowed) return;
     const double seconds = clock.step_s(placement);
     // More memory has to pay, less is taken where it costs nothing.
     const bool more = best && placement.ring_bytes() > best->ring_bytes();

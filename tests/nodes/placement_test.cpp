@@ -116,8 +116,13 @@ Outcome run_case(const Case& one, const Machine& machine) {
   outcome.image = tiny.kept.at("keep image").as<at::Tensor>();
   const auto& weights = *tiny.kept.at("keep model").as<nodes::Model>().loaded->weights;
   REQUIRE(weights.options().compute == machine.compute);
-  for (std::size_t block = 0; block < weights.block_count(); ++block)
-    outcome.bytes[weights.homes().at(block).device] += weights.file_bytes(static_cast<int>(block));
+  for (std::size_t block = 0; block < weights.block_count(); ++block) {
+    const auto& home = weights.homes().at(block);
+    const auto bytes = weights.file_bytes(static_cast<int>(block));
+    const auto resting = home.rests ? weights.resting_bytes(static_cast<int>(block)) : 0;
+    outcome.bytes[home.device] += bytes - resting;
+    if (resting > 0) outcome.bytes[machine.compute] += resting;
+  }
   outcome.tables = tiny.app.engine.tables_of(weights);
   return outcome;
 }
