@@ -99,8 +99,9 @@ weights::Checkpoint write_packed(toy::Folder& folder, const Make& make) {
   return folder.write(tensors, "packed.safetensors");
 }
 
-/// Bytes of this process that no file backs.
+/// Bytes that this process holds and no file backs; what the heap keeps of freed ones is given back.
 std::int64_t own_bytes() {
+  ::malloc_trim(0);
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);)
     if (line.starts_with("RssAnon:")) return std::stoll(line.substr(8)) << 10;
@@ -119,8 +120,6 @@ Taken taken_by(const weights::Checkpoint& file, const std::string& compute) {
   StreamedModel streamed(layers.manifest, file,
                          {.name = "packed", .compute = compute, .dtype = at::kBFloat16});
   auto x = at::ones({4, kWidth}, at::kBFloat16).to(at::Device(compute));
-  // What earlier allocations left behind would be taken first.
-  ::malloc_trim(0);
   const auto before = own_bytes(), held = simulated ? sim::memory(0).in_use : 0;
   if (simulated) sim::reset_peak(0);
   streamed.load(std::vector<BlockHome>(kBlocks, {How::Resident, compute}));
