@@ -220,8 +220,8 @@ class Combining {
     std::erase(written_, silent);
   }
 
-  std::vector<media::Image> pictures() {
-    auto order = order_of(frames_.size(0), call_.boolean("pingpong"), 0);
+  std::vector<media::Image> pictures(std::int64_t repeats) {
+    auto order = order_of(frames_.size(0), call_.boolean("pingpong"), repeats);
     std::vector<media::Image> all;
     for (auto index : order) {
       all.push_back(picture_of(call_, frames_[index], Rounding::Nearest));
@@ -234,18 +234,19 @@ class Combining {
     auto loops = static_cast<int>(call_.integer("loop_count"));
     std::string bytes, extension = ".gif";
     if (format) {
+      frames_ = padded(frames_);
       bytes = media::encode_gif(
-          pictures(),
+          pictures(loops),
           {.rate = rate_, .one_palette = true, .dither = widget_text(*format, widget_, "dither")});
     } else if (format_ == "image/gif") {
-      bytes = media::encode_gif(pictures(), {.rate = rate_, .loops = loops});
+      bytes = media::encode_gif(pictures(0), {.rate = rate_, .loops = loops});
     } else {
       extension = ".webp";
       auto lossless = widget_("lossless");
       bytes = media::encode_webp_animation(
-          pictures(), {.milliseconds = static_cast<int>(std::lround(1000 / rate_.value())),
-                       .lossless = !lossless.is_boolean() || lossless.get<bool>(),
-                       .loops = loops});
+          pictures(0), {.milliseconds = static_cast<int>(std::lround(1000 / rate_.value())),
+                        .lossless = !lossless.is_boolean() || lossless.get<bool>(),
+                        .loops = loops});
     }
     AtomicFile file(place_.folder / name(extension));
     file.write(bytes);
@@ -256,6 +257,7 @@ class Combining {
 
   /// Frames as PNG files of their own: name_00001.001.png
   void write_pictures(const VideoFormat& format) {
+    frames_ = padded(frames_);
     auto order = order_of(frames_.size(0), call_.boolean("pingpong"), call_.integer("loop_count"));
     AtomicFile picture(place_.folder / name(".png"));
     picture.write(first_frame());

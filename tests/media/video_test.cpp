@@ -364,6 +364,14 @@ TEST_CASE("video: streams are copied as they are, with new texts") {
   for (const auto& text : after.facts().texts)
     found += text == Text{"title", "one"} || text == Text{"prompt", "{\"2\": 1}"};
   CHECK(found == 2);
+  // Players look at the four letters.
+  options = options_of("mp4", "libx265", "yuv420p", {{"x265-params", "log-level=none"}});
+  options.pictures->tag = "hvc1";
+  write(folder / "h.mp4", options);
+  AtomicFile tagged(folder / "i.mp4");
+  CHECK(copy_streams(folder / "h.mp4", tagged, {.container = "mp4"}));
+  tagged.commit();
+  CHECK(read_file(folder / "i.mp4").find("hvc1") != std::string::npos);
   AtomicFile other(folder / "c.webm");
   CHECK(!copy_streams(folder / "a.mp4", other, {.container = "webm"}));
 }

@@ -303,6 +303,10 @@ TEST_CASE("VHS_VideoCombine: sound, back and forth, repeats, odd sizes, widgets"
   CHECK(heard.facts().sound_codec == "aac");
   CHECK(heard.sound().seconds() == doctest::Approx(10 / 16.0).epsilon(0.1));
   CHECK(media::workflow_texts(tiny.output("clip_00001-audio.mp4")).prompt);
+  auto gif = prompt;
+  gif["2"]["inputs"].update({{"format", "video/ffmpeg-gif"}, {"filename_prefix", "gif"}});
+  tiny.run_well(gif);
+  CHECK(bytes_of(tiny.output("gif_00001.gif")).sizes() == at::IntArrayRef({10, 64, 64, 3}));
   prompt["2"]["inputs"].update({{"save_output", false}, {"save_metadata", false}});
   prompt["2"]["inputs"].erase("audio");
   tiny.run_well(prompt);
