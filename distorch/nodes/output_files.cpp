@@ -86,10 +86,11 @@ std::string numbered(const std::string& name, std::int64_t number, const std::st
 
 std::string write_numbered(const OutputPlace& place, const std::string& extension,
                            const std::string& bytes, const std::string& behind) {
-  AtomicFile file(place.folder / (place.name + extension));
-  file.write(bytes);
-  // Only now: while nothing else is done between the question and the name, the answer is right.
   auto number = next_number(place);
+  AtomicFile file(place.folder / numbered(place.name, number, extension, behind));
+  file.write(bytes);
+  // Again: while nothing else is done between the question and the name, the answer is right.
+  number = next_number(place);
   while (!file.commit_if_absent(place.folder / numbered(place.name, number, extension, behind)))
     ++number;
   output_numbers().wrote(place.folder, place.name, number);
