@@ -360,6 +360,15 @@ TEST_CASE("video: streams are copied as they are, with new texts") {
   VideoReader before(folder / "a.mp4"), after(folder / "b.mkv");
   CHECK(frames_in(before) == frames_in(after));
   CHECK(after.facts().sound_codec == "aac");
+  // And from a container that does not say when pictures are decoded.
+  for (const char* container : {"mp4", "matroska"}) {
+    AtomicFile again(folder / "d");
+    CHECK(copy_streams(folder / "b.mkv", again, {.container = container}));
+    again.commit();
+    VideoReader reader(folder / "d");
+    CHECK(frames_in(before) == frames_in(reader));
+    CHECK(reader.sound().length() == before.sound().length());
+  }
   int found = 0;
   for (const auto& text : after.facts().texts)
     found += text == Text{"title", "one"} || text == Text{"prompt", "{\"2\": 1}"};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "distorch/media/ffmpeg/encoder.h"
@@ -62,10 +63,66 @@ void add_streams(Input& input, Output& output, bool with_sound, std::vector<int>
   }
 }
 
+/// When the packets of each stream are to be decoded, in their order, by stream. Empty for streams
+/// that say so themselves.
+using DecodingTimes = std::vector<std::vector<std::int64_t>>;
+
+/// Of packets shown at these times: in the order of showing, so much earlier that none comes late.
+std::vector<std::int64_t> decoding_times(const std::vector<std::int64_t>& shown) {
+  auto sorted = shown;
+  std::sort(sorted.begin(), sorted.end());
+  auto count = static_cast<std::int64_t>(sorted.size());
+  std::int64_t delay = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    auto until = std::upper_bound(sorted.begin(), sorted.end(), shown[static_cast<std::size_t>(i)]);
+    delay = std::max(delay, i + 1 - (until - sorted.begin()));
+  }
+  auto step =
+      count > 1 ? std::max<std::int64_t>((sorted.back() - sorted.front()) / (count - 1), 1) : 1;
+  std::vector<std::int64_t> times;
+  for (std::int64_t i = 0; i < count; ++i)
+    times.push_back(i >= delay ? sorted[static_cast<std::size_t>(i - delay)]
+                               : sorted.front() - (delay - i) * step);
+  return times;
+}
+
+/// Matroska keeps only when pictures are shown, and FFmpeg does not always find the other times of
+/// the first ones.
+DecodingTimes decoding_times(ByteSource& source, const std::string& where) {
+  Input input(source, where);
+  DecodingTimes shown(input.get()->nb_streams);
+  if (!std::string_view(input.get()->iformat->name).starts_with("matroska")) return shown;
+  std::vector<bool> lacking(shown.size());
+  Held<AVPacket> packet(av_packet_alloc());
+  if (!packet) throw std::bad_alloc();
+  while (input.read(packet.get())) {
+    auto index = static_cast<std::size_t>(packet->stream_index);
+    if (index < shown.size() && packet->pts != AV_NOPTS_VALUE) {
+      shown[index].push_back(packet->pts);
+      if (packet->dts == AV_NOPTS_VALUE) lacking[index] = true;
+    }
+    av_packet_unref(packet.get());
+  }
+  for (std::size_t i = 0; i < shown.size(); ++i)
+    shown[i] = lacking[i] ? decoding_times(shown[i]) : std::vector<std::int64_t>{};
+  return shown;
+}
+
+/// Gives the packet its time of decoding from the list; `next` counts the packets of each stream.
+void set_decoding_time(AVPacket& packet, const DecodingTimes& times,
+                       std::vector<std::size_t>& next) {
+  auto index = static_cast<std::size_t>(packet.stream_index);
+  if (index >= times.size() || times[index].empty() || packet.pts == AV_NOPTS_VALUE) return;
+  auto at = next[index]++;
+  if (at < times[index].size()) packet.dts = times[index][at];
+}
+
 }  // namespace
 
 bool copy(ByteSource& source, ByteSink& sink, const VideoOptions& options, Sound sound,
           const std::string& where) {
+  auto times = decoding_times(source, where);
+  std::vector<std::size_t> next(times.size());
   Input input(source, where);
   auto with_texts = options;
   const AVDictionaryEntry* entry = nullptr;
@@ -86,6 +143,7 @@ bool copy(ByteSource& source, ByteSink& sink, const VideoOptions& options, Sound
   if (!packet) throw std::bad_alloc();
   while (input.read(packet.get())) {
     auto index = static_cast<std::size_t>(packet->stream_index);
+    set_decoding_time(*packet, times, next);
     bool copied = index < to_stream.size() && to_stream[index] >= 0;
     auto* from = input.get()->streams[index];
     auto time = static_cast<double>(packet->dts) * av_q2d(from->time_base);
