@@ -39,7 +39,8 @@ std::vector<ModelState::Share> shares_of(const StreamedModel& model) {
       add(model.options().compute, homes[i].how, model.resident_bytes(block), 1);
       continue;
     }
-    const auto resting = std::min(model.file_bytes(block), model.resting_bytes(block));
+    const auto resting =
+        homes[i].rests ? std::min(model.file_bytes(block), model.resting_bytes(block)) : 0;
     add(homes[i].device, homes[i].how, model.file_bytes(block) - resting, 1);
     if (homes[i].rests) add(model.options().compute, placement::How::Resident, resting, 0);
   }
