@@ -85,3 +85,32 @@ TEST_CASE("looking ahead plans a prompt beside the one that runs, and says what 
                        Error);
   fs::remove_all(root);
 }
+
+TEST_CASE("a plan names the accelerators of a rig as the rig does, however a prompt calls them") {
+  MachineOptions options;
+  options.models = {(test::source_dir() / "assets/demo/models").string()};
+  options.rig = (test::source_dir() / "rigs/demo.yaml").string();
+  options.device_map = {"cuda:0=sim:1", "cuda:7=sim:0"};
+  auto app = make_app(options, read_rig(options.rig), true);
+  PromptEngine engine(*app, options);
+  std::ifstream file(test::source_dir() / "tests/cli/prompts/picture.json");
+  auto prompt = Json::parse(file);
+  prompt["1"]["class_type"] = "CheckpointLoaderSimpleMultiGPU";
+  prompt["1"]["inputs"]["ckpt_name"] = "distorch-emoji-v1.safetensors";
+  std::vector<std::string> outputs;
+  for (const auto& [id, node] : prompt.items())
+    if (node["class_type"] == "SaveImage") outputs.push_back(id);
+  REQUIRE(!outputs.empty());
+  auto planned_on = [&](const char* device) {
+    prompt["1"]["inputs"]["device"] = device;
+    Json found;
+    const auto plan = engine.plan(prompt, outputs);
+    for (const auto& model : plan["models"])
+      if (model["steps"] == 2) found = model["compute"];
+    return found;
+  };
+  CHECK(planned_on("cuda:0") == "cuda:1");
+  CHECK(planned_on("cuda:7") == "cuda:0");
+  CHECK(planned_on("sim:0") == "cuda:0");
+  CHECK(planned_on("sim:1") == "cuda:1");
+}
