@@ -31,8 +31,8 @@ ModelState state_of(const Entry& entry, const StreamedModel& model) {
   ModelState state;
   state.model = model.options().name;
   state.compute = model.options().compute;
-  state.bytes = entry.plan_model.bytes();
   state.shares = shares_of(model);
+  for (const auto& share : state.shares) state.bytes += share.bytes;
   state.ring_bytes = plan.ring_bytes();
   state.activation_bytes = plan.activation_bytes;
   state.peak_bytes = plan.peak_bytes();
