@@ -107,6 +107,39 @@ TEST_CASE("neighbour: one that takes everything in the middle of a step does not
   CHECK(place.held() > kTotal / 2);
 }
 
+TEST_CASE(
+    "neighbour: a model that is idle makes way first; what others were promised is not taken") {
+  toy::Folder folder;
+  Engine engine(toy::engine_options(toy::rig(1, kTotal)));
+  toy::Known idle(engine, folder, "idle", {4, 128}, {.eject = false}, false);
+  toy::Known known(engine, folder, "toy", {40, 128}, {.eject = false});
+  idle.prepare_and_run();
+  auto use = known.prepare();
+  REQUIRE(idle.loaded());
+  auto x = at::ones({5, 128}).to(at::Device("sim:0"));
+  auto step = [&] {
+    known.weights->step(
+        {x}, [&](const std::vector<at::Tensor>& in) { return known.model.forward(in[0]); });
+    sim::finish();
+  };
+  const auto held = known.weights->device_bytes("sim:0");
+  step();
+  REQUIRE(idle.loaded());
+  sim::finish();
+  auto taken = at::empty({kTotal - sim::memory(0).in_use},
+                         at::TensorOptions().dtype(at::kByte).device(at::Device("sim:0")));
+  step();
+  CHECK_FALSE(idle.loaded());
+  CHECK(known.weights->device_bytes("sim:0") == held);
+  {
+    toy::Known partner(engine, folder, "partner", {4, 128});
+    for (int i = 0; i < 6; ++i) step();
+    CHECK(known.weights->device_bytes("sim:0") == held);
+  }
+  for (int i = 0; i < 6; ++i) step();
+  CHECK(known.weights->device_bytes("sim:0") > held + kMatrix);
+}
+
 TEST_CASE("neighbour: a budget that was asked for is not looked at") {
   toy::Folder folder;
   Engine engine(toy::engine_options(toy::rig(1, std::int64_t{8} << 20), {{"sim:0", kTotal}}));
