@@ -76,22 +76,7 @@ __device__ __forceinline__ unsigned to_two(float first, float second) {
   asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(two) : "f"(second), "f"(first));
   return two;
 #else
-  unsigned result = 0;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const unsigned bits = __float_as_uint(i ? second : first), size = bits & 0x7fffffffu;
-    unsigned code;
-    if (size > 0x7f800000u)
-      code = 0x7f;
-    else if (size >= 0x43e80000u)  // 464, half way to what would come after 448
-      code = 0x7e;
-    else if (size < 0x3c800000u)  // 2^-6, from where on down steps are equal
-      code = __float2int_rn(__uint_as_float(size) * 512.0f);
-    else
-      code = (size + 0x7ffffu + (size >> 20 & 1u) - (120u << 23)) >> 20;
-    result |= (code | (bits >> 24 & 0x80u)) << (8 * i);
-  }
-  return result;
+  return to_e4m3(first) | to_e4m3(second) << 8;
 #endif
 }
 __device__ __forceinline__ float scaled(Number x, float by) {

@@ -21,20 +21,6 @@ typedef uint2 Codes;
 constexpr int kBlock = 32;
 struct alignas(16) Codes { unsigned words[8]; };
 #endif
-// Rounded to even, not above 448.
-__device__ __forceinline__ unsigned eight_bits(float v) {
-  const unsigned bits = __float_as_uint(v), size = bits & 0x7fffffffu;
-  unsigned code;
-  if (size > 0x7f800000u)
-    code = 0x7f;
-  else if (size >= 0x43e80000u)  // 464, half way to what would come after 448
-    code = 0x7e;
-  else if (size < 0x3c800000u)  // 2^-6, from where on down steps are equal
-    code = __float2int_rn(__uint_as_float(size) * 512.0f);
-  else
-    code = (size + 0x7ffffu + (size >> 20 & 1u) - (120u << 23)) >> 20;
-  return code | (bits >> 24 & 0x80u);
-}
 __device__ __forceinline__ float of_eight_bits(unsigned code) {
   const unsigned size = code & 0x7fu;
   if (size == 0x7fu) return __uint_as_float(0x7fc00000u);
@@ -72,7 +58,7 @@ extern "C" __global__ void scaled_inputs(const Number* __restrict__ x,
     float factor;
 #if FOUR
     const float all = *whole;
-    scale = largest == 0 ? 0 : eight_bits(__fdiv_rn(__fdiv_rn(largest, 6.0f), all));
+    scale = largest == 0 ? 0 : to_e4m3(__fdiv_rn(__fdiv_rn(largest, 6.0f), all));
     factor = __fmul_rn(of_eight_bits(scale), all);
 #else
     const unsigned needed = __float_as_uint(__fdiv_rn(largest, 448.0f));
@@ -94,7 +80,7 @@ extern "C" __global__ void scaled_inputs(const Number* __restrict__ x,
 #if FOUR
       words[i / 8] |= four_bits(part) << (8 * (i % 8 / 2) + (i % 2 ? 0 : 4));
 #else
-      words[i / 4] |= eight_bits(part) << (8 * (i % 4));
+      words[i / 4] |= to_e4m3(part) << (8 * (i % 4));
 #endif
     }
     *(Codes*)(values + ((long long)row * blocks + block) * sizeof(Codes)) = codes;

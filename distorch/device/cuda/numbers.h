@@ -15,6 +15,7 @@ inline const char* define_of(c10::ScalarType dtype) {
 }
 
 /// Number, up() to float and down() from it, rounded to even; Pair, Quad and Eight are read at once.
+/// to_e4m3() rounds to float8_e4m3fn in whole numbers: to even, not above 448, NaN stays.
 /// row_sum() adds a number over the threads of a row, which lie side by side (x); `partial` has room
 /// for one number a warp.
 inline constexpr const char* kNumbers = R"(
@@ -40,6 +41,20 @@ struct alignas(4 * sizeof(Number)) Quad { Number v[4]; };
 struct alignas(16) Eight { Number v[8]; };
 __device__ float2 get(const Pair& p) { return make_float2(up(p.x), up(p.y)); }
 __device__ Pair put(float x, float y) { return {down(x), down(y)}; }
+
+__device__ __forceinline__ unsigned to_e4m3(float v) {
+  const unsigned bits = __float_as_uint(v), size = bits & 0x7fffffffu;
+  unsigned code;
+  if (size > 0x7f800000u)
+    code = 0x7f;
+  else if (size >= 0x43e80000u)  // 464, half way to what would come after 448
+    code = 0x7e;
+  else if (size < 0x3c800000u)  // 2^-6, from where on down steps are equal
+    code = __float2int_rn(__uint_as_float(size) * 512.0f);
+  else
+    code = (size + 0x7ffffu + (size >> 20 & 1u) - (120u << 23)) >> 20;
+  return code | (bits >> 24 & 0x80u);
+}
 
 __device__ float row_sum(float value, float* partial) {
   for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
