@@ -8,6 +8,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/causal_vae/layers.h"
 #include "distorch/models/causal_vae/shortcuts.h"
+#include "distorch/models/latent_check.h"
 
 namespace distorch::models::causal_vae {
 
@@ -255,11 +256,7 @@ class CausalAutoencoder::Decoding final : public ClipCoding {
 
   Tensor next(const Tensor& group, bool more) override {
     const auto& c = vae_.config_;
-    if (group.dim() != 5 || group.size(1) != c.latent_channels)
-      throw Error(ErrorKind::Shape, "VAE",
-                  fmt::format("decodes latents of {} channels with frames, got {}: the latent "
-                              "belongs to another model",
-                              c.latent_channels, c10::str(group.sizes())));
+    check_clip_latent(group, c.latent_channels);
     auto patches =
         vae_.decoder_->forward(frames_of(group), {memory_, std::exchange(first_, false), more});
     return video_of(from_patches(patches, c.patch));

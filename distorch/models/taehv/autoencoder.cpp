@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "distorch/base/error.h"
+#include "distorch/models/latent_check.h"
 #include "distorch/models/tensor_size.h"
 #include "distorch/nn/conv.h"
 
@@ -241,11 +242,7 @@ class Autoencoder::Decoding final : public ClipCoding {
 
   Tensor next(const Tensor& group, bool) override {
     const auto& c = vae_.config_;
-    if (group.dim() != 5 || group.size(1) != c.latent_channels)
-      throw Error(ErrorKind::Shape, "VAE",
-                  fmt::format("decodes latents of {} channels with frames, got {}: the latent "
-                              "belongs to another model",
-                              c.latent_channels, c10::str(group.sizes())));
+    check_clip_latent(group, c.latent_channels);
     auto frames = vae_.decoder_->forward(group[0].movedim(1, 0) * c.scale, state_);
     if (c.patch > 1) frames = at::pixel_shuffle(frames, c.patch);
     // The first latent frame is one frame's.

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "distorch/base/error.h"
+#include "distorch/models/latent_check.h"
 #include "distorch/models/tensor_size.h"
 #include "distorch/nn/conv.h"
 
@@ -195,11 +196,7 @@ Tensor Autoencoder::decode_pixels(const Tensor& latent) const {
 }
 
 Tensor Autoencoder::decode_scaled(const Tensor& latent) const {
-  if (latent.size(1) != config_.latent_channels)
-    throw Error(
-        ErrorKind::Shape, "VAE",
-        fmt::format("decodes latents of {} channels, got {}: the latent belongs to another model",
-                    config_.latent_channels, latent.size(1)));
+  check_latent(latent, config_.latent_channels);
   return decoder_->forward(latent);
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "distorch/base/error.h"
+#include "distorch/models/latent_check.h"
 #include "distorch/models/vae/blocks.h"
 
 namespace distorch::models::vae {
@@ -196,12 +197,7 @@ Tensor Autoencoder::encode_mean(const Tensor& pixels) const {
 }
 
 Tensor Autoencoder::decode_pixels(const Tensor& latent) const {
-  auto channels = shape().latent_channels;
-  if (latent.size(1) != channels)
-    throw Error(
-        ErrorKind::Shape, "VAE",
-        fmt::format("decodes latents of {} channels, got {}: the latent belongs to another model",
-                    channels, latent.size(1)));
+  check_latent(latent, shape().latent_channels);
   return decode(patch_norm_ ? patch_norm_->unpack(latent) : latent);
 }
 
@@ -225,11 +221,7 @@ Posterior Autoencoder::encode(const Tensor& image, const Probe& probe) const {
 }
 
 Tensor Autoencoder::decode(const Tensor& latent, const Probe& probe) const {
-  if (latent.size(1) != config_.latent_channels)
-    throw Error(
-        ErrorKind::Shape, "VAE",
-        fmt::format("decodes latents of {} channels, got {}: the latent belongs to another model",
-                    config_.latent_channels, latent.size(1)));
+  check_latent(latent, config_.latent_channels);
   auto h = decoder_->entry.forward(latent);
   see(probe, "decoder.conv_in", h);
   h = decoder_->middle.forward(h);
