@@ -9,9 +9,11 @@
 #include "distorch/media/palette.h"
 #include "distorch/media/read_image.h"
 #include "distorch/media/video_reader.h"
+#include "tests/media/difference.h"
 
 using namespace distorch;
 using namespace distorch::media;
+using test::mean_difference;
 
 namespace {
 
@@ -37,14 +39,6 @@ Image ramp(int width, int height) {
       pixel[2] = static_cast<std::uint8_t>((x + y) * 255 / (width + height));
     }
   return image;
-}
-
-double mean_difference(const Image& a, const Image& b) {
-  REQUIRE(a.pixels.size() == b.pixels.size());
-  double sum = 0;
-  for (std::size_t i = 0; i < a.pixels.size(); ++i)
-    sum += std::abs(static_cast<double>(a.pixels[i]) - b.pixels[i]);
-  return sum / static_cast<double>(a.pixels.size());
 }
 
 }  // namespace

@@ -10,9 +10,11 @@
 #include "distorch/media/ffmpeg/library.h"
 #include "distorch/media/video_reader.h"
 #include "distorch/media/video_writer.h"
+#include "tests/media/difference.h"
 
 using namespace distorch;
 using namespace distorch::media;
+using test::mean_difference;
 namespace fs = std::filesystem;
 
 namespace {
@@ -92,14 +94,6 @@ std::vector<Image> frames_in(VideoReader& reader, TimeRange range = {}) {
       },
       range);
   return frames;
-}
-
-double mean_difference(const Image& a, const Image& b) {
-  REQUIRE(a.pixels.size() == b.pixels.size());
-  double sum = 0;
-  for (std::size_t i = 0; i < a.pixels.size(); ++i)
-    sum += std::abs(static_cast<double>(a.pixels[i]) - b.pixels[i]);
-  return sum / static_cast<double>(a.pixels.size());
 }
 
 VideoOptions h264() { return options_of("mp4", "libx264", "yuv420p", {{"crf", "12"}}); }

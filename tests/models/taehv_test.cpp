@@ -3,7 +3,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/catalog.h"
 #include "distorch/models/vae/clip.h"
-#include "tests/models/tiny.h"
+#include "tests/models/loaded_vae.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -12,17 +12,7 @@ using at::Tensor;
 
 namespace {
 
-struct Loaded {
-  explicit Loaded(const std::map<std::string, Tensor>& tensors)
-      : file(tensors), found(find_vae(*file)), vae(found.make()) {
-    check_complete(vae->manifest(), found.part, "autoencoder");
-    source.emplace(vae->manifest(), found.part, at::kFloat);
-  }
-  TemporaryCheckpoint file;
-  VaePart found;
-  std::unique_ptr<VaeNetwork> vae;
-  std::optional<TwiceSource> source;
-};
+using Loaded = LoadedVae;
 
 Tensor clip_of(std::int64_t frames, std::int64_t side) {
   return at::rand({1, 3, frames, side, 2 * side},

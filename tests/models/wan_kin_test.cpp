@@ -2,7 +2,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/catalog.h"
 #include "distorch/models/wan/transformer.h"
-#include "tests/models/tiny.h"
+#include "tests/models/tiny_wan.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -12,18 +12,7 @@ using at::Tensor;
 
 namespace {
 
-struct Loaded {
-  explicit Loaded(const std::string& dump) : Loaded(tiny_tensors({dump})) {}
-  explicit Loaded(const std::map<std::string, Tensor>& tensors)
-      : file(tensors), part(with_original_names(*file)), net(config_of(part)) {
-    check_complete(net.manifest(), part, "diffusion model");
-    source.emplace(net.manifest(), part, at::kFloat);
-  }
-  TemporaryCheckpoint file;
-  weights::Checkpoint part;
-  Transformer net;
-  std::optional<TwiceSource> source;
-};
+using Loaded = LoadedWan;
 
 Tensor video(std::int64_t channels) {
   return tiny_weight("video " + std::to_string(channels), {2, channels, 3, 4, 6});
@@ -44,17 +33,6 @@ Tensor rays() { return tiny_weight("rays", {2, 24, 3, 32, 48}) * 32; }
 
 Tensor strengths(std::vector<double> values) {
   return at::tensor(values, at::kFloat).expand({2, static_cast<std::int64_t>(values.size())});
-}
-
-std::map<std::string, Tensor> under_diffusers_names(const std::string& dump) {
-  auto json = nlohmann::json::parse(std::ifstream(parity_dir() / (dump + ".json")));
-  auto ours = tiny_tensors({dump});
-  std::map<std::string, Tensor> theirs;
-  for (const auto& [name, original] : json.at("diffusers").items())
-    theirs[name] =
-        ours.at(original.get<std::string>())
-            .reshape(json.at("diffusers_shapes").at(name).get<std::vector<std::int64_t>>());
-  return theirs;
 }
 
 }  // namespace

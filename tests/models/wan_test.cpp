@@ -3,7 +3,7 @@
 #include "distorch/models/wan/concat.h"
 #include "distorch/models/wan/family.h"
 #include "distorch/models/wan/transformer.h"
-#include "tests/models/tiny.h"
+#include "tests/models/tiny_wan.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -13,18 +13,7 @@ using at::Tensor;
 
 namespace {
 
-struct Loaded {
-  explicit Loaded(const std::string& dump) : Loaded(tiny_tensors({dump})) {}
-  explicit Loaded(const std::map<std::string, Tensor>& tensors)
-      : file(tensors), part(with_original_names(*file)), net(config_of(part)) {
-    check_complete(net.manifest(), part, "diffusion model");
-    source.emplace(net.manifest(), part, at::kFloat);
-  }
-  TemporaryCheckpoint file;
-  weights::Checkpoint part;
-  Transformer net;
-  std::optional<TwiceSource> source;
-};
+using Loaded = LoadedWan;
 
 Tensor times() { return at::tensor({700.0, 200.5}, at::kFloat); }
 
@@ -37,18 +26,6 @@ Inputs pictures(const Dump& dump) {
   inputs.set("concat", dump["beside"]);
   inputs.set("vision", dump["vision"]);
   return inputs;
-}
-
-/// The tiny model's tensors under the names of diffusers.
-std::map<std::string, Tensor> under_diffusers_names(const std::string& dump) {
-  auto json = nlohmann::json::parse(std::ifstream(parity_dir() / (dump + ".json")));
-  auto ours = tiny_tensors({dump});
-  std::map<std::string, Tensor> theirs;
-  for (const auto& [name, original] : json.at("diffusers").items())
-    theirs[name] =
-        ours.at(original.get<std::string>())
-            .reshape(json.at("diffusers_shapes").at(name).get<std::vector<std::int64_t>>());
-  return theirs;
 }
 
 std::map<std::string, Tensor> prefixed(const std::string& prefix,

@@ -5,7 +5,7 @@
 #include "distorch/models/causal_vae/autoencoder.h"
 #include "distorch/models/vae/clip.h"
 #include "distorch/models/vae/tiled_video.h"
-#include "tests/models/tiny.h"
+#include "tests/models/loaded_vae.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -22,17 +22,7 @@ struct Form {
 };
 const std::vector<Form> kForms = {{"wan_vae", 16, 8, {2, 1}}, {"wan_vae22", 48, 16, {1, 2}}};
 
-struct Loaded {
-  explicit Loaded(const std::map<std::string, Tensor>& tensors)
-      : file(tensors), found(find_vae(*file)), vae(found.make()) {
-    check_complete(vae->manifest(), found.part, "autoencoder");
-    source.emplace(vae->manifest(), found.part, at::kFloat);
-  }
-  TemporaryCheckpoint file;
-  VaePart found;
-  std::unique_ptr<VaeNetwork> vae;
-  std::optional<TwiceSource> source;
-};
+using Loaded = LoadedVae;
 
 Tensor clip_of(const Form& form, std::int64_t frames) {
   return tiny_weight(fmt::format("{} clip {}", form.dump, frames), {1, 3, frames, 32, 16});

@@ -1,9 +1,8 @@
 #include <doctest/doctest.h>
 
-#include "distorch/device/sim/sim.h"
-#include "distorch/quant/quantize.h"
+#include "tests/nodes/packed_files.h"
+#include "tests/nodes/simulated.h"
 #include "tests/nodes/tiny_app.h"
-#include "tests/support/devices.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -14,16 +13,6 @@ namespace {
 
 using Tensors = std::map<std::string, at::Tensor>;
 using Make = std::function<quant::Packed(const at::Tensor&)>;
-
-void add_packed(Tensors& to, const std::string& name, const quant::Packed& packed) {
-  const auto base = name.substr(0, name.size() - 6);
-  to[name] = packed.values.contiguous();
-  for (std::size_t i = 0; i < packed.parts.size(); ++i)
-    if (packed.parts[i].defined())
-      to[base + packed.encoding->companions()[i].names.back()] = packed.parts[i].contiguous();
-  const auto text = packed.encoding->marker();
-  to[base + "comfy_quant"] = at::tensor(std::vector<std::uint8_t>(text.begin(), text.end()));
-}
 
 /// tiny_sd1 with the matrices of UNet and text encoder packed by `make`; `decoded`: what they stand
 /// for. In checkpoints/NAME.
@@ -57,15 +46,6 @@ double apart(const at::Tensor& got, const at::Tensor& wanted) {
   return ((got - wanted).abs().max() / wanted.abs().max()).item<double>();
 }
 
-streaming::EngineOptions simulated() {
-  auto rig = small_rig(1, 512 << 20);
-  sim::install(rig, sim::Mode::Exec);
-  streaming::EngineOptions options;
-  options.rig = rig;
-  options.default_device = "sim:0";
-  return options;
-}
-
 }  // namespace
 
 TEST_CASE("quantised checkpoints: formats that are decoded give the picture of their numbers") {
@@ -78,7 +58,7 @@ TEST_CASE("quantised checkpoints: formats that are decoded give the picture of t
     TinyApp tiny;
     auto wanted = latent_of(tiny, name + "_decoded.safetensors");
     CHECK(apart(latent_of(tiny, name + ".safetensors"), wanted) < 1e-5);
-    TinyApp there(simulated());
+    TinyApp there(simulated(small_rig(1, 512 << 20)));
     CHECK(apart(latent_of(there, name + ".safetensors"), wanted) < 1e-4);
   }
 }
@@ -96,7 +76,7 @@ TEST_CASE(
     CHECK(apart(here, plain) < 0.1);
     CHECK(apart(here, plain) > 1e-5);
     // Other layers differ there in their last bits, by which some inputs are rounded the other way.
-    TinyApp there(simulated());
+    TinyApp there(simulated(small_rig(1, 512 << 20)));
     CHECK(apart(latent_of(there, name), here) < 0.02);
   }
 }

@@ -4,12 +4,11 @@
 
 #include <set>
 
-#include "distorch/device/sim/sim.h"
 #include "distorch/models/flux/config.h"
-#include "distorch/quant/quantize.h"
+#include "tests/nodes/packed_files.h"
+#include "tests/nodes/simulated.h"
 #include "tests/nodes/tiny_flux.h"
 #include "tests/nodes/tiny_gguf.h"
-#include "tests/support/devices.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -58,16 +57,6 @@ at::Tensor piece_of(const at::Tensor& whole, const Source& source) {
 
 using Make = std::function<quant::Packed(const at::Tensor&)>;
 
-void add_packed(TensorMap& to, const std::string& name, const quant::Packed& packed) {
-  const auto base = name.substr(0, name.size() - 6);
-  to[name] = packed.values.contiguous();
-  for (std::size_t i = 0; i < packed.parts.size(); ++i)
-    if (packed.parts[i].defined())
-      to[base + packed.encoding->companions()[i].names.back()] = packed.parts[i].contiguous();
-  const auto text = packed.encoding->marker();
-  to[base + "comfy_quant"] = at::tensor(std::vector<std::uint8_t>(text.begin(), text.end()));
-}
-
 bool is_packed(const std::string& name, const at::Tensor& tensor) {
   return name.ends_with(".weight") && tensor.dim() == 2 && tensor.size(1) % 64 == 0;
 }
@@ -113,15 +102,6 @@ graph::Json with_loader(const std::string& type, const graph::Json& inputs) {
 graph::Json plain(const std::string& name) {
   return with_loader("UNETLoader",
                      {{"unet_name", name + ".safetensors"}, {"weight_dtype", "default"}});
-}
-
-streaming::EngineOptions simulated() {
-  auto rig = small_rig(2);
-  sim::install(rig, sim::Mode::Exec);
-  streaming::EngineOptions options;
-  options.rig = rig;
-  options.default_device = "sim:0";
-  return options;
 }
 
 }  // namespace

@@ -1,11 +1,10 @@
 // GGUF files through the nodes: they give what the numbers that they stand for give.
 #include <doctest/doctest.h>
 
-#include "distorch/device/sim/sim.h"
 #include "distorch/streaming/contents.h"
+#include "tests/nodes/simulated.h"
 #include "tests/nodes/tiny_flux.h"
 #include "tests/nodes/tiny_gguf.h"
-#include "tests/support/devices.h"
 #include "tools/make_random_model/gguf_spellings.h"
 
 using namespace distorch;
@@ -61,15 +60,6 @@ std::string error_of(TinyApp& tiny, Json prompt) {
   prompt["keep"] = node("Keep", {{"value", {"5", 0}}});
   auto result = tiny.run(prompt);
   return result.validation.clean() ? result.error : result.validation.lines().at(0);
-}
-
-streaming::EngineOptions simulated() {
-  auto rig = small_rig(2);
-  sim::install(rig, sim::Mode::Exec);
-  streaming::EngineOptions options;
-  options.rig = rig;
-  options.default_device = "sim:0";
-  return options;
 }
 
 Json advanced(const char* dequant) {

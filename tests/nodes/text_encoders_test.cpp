@@ -1,9 +1,8 @@
 // Text encoders of flow models through the nodes: loaders, prompts, pictures, placement, bad files.
 #include <doctest/doctest.h>
 
-#include "distorch/device/sim/sim.h"
+#include "tests/nodes/simulated.h"
 #include "tests/nodes/tiny_app.h"
-#include "tests/support/devices.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -92,12 +91,7 @@ TEST_CASE("text encoders: spread over simulated devices they give the same bits"
   auto text = cases_of("text_flux")[0]["prompt"].get<std::string>();
   TinyApp here;
   auto whole = item_of(here, flux_prompt("DualCLIPLoader", text), {"2", 0});
-  auto rig = small_rig(2);
-  sim::install(rig, sim::Mode::Exec);
-  streaming::EngineOptions options;
-  options.rig = rig;
-  options.default_device = "sim:0";
-  TinyApp split(std::move(options), "split");
+  TinyApp split(simulated(), "split");
   auto prompt = flux_prompt("DualCLIPLoaderDisTorch2MultiGPU", text,
                             {{"device", "sim:0"},
                              {"donor_device", "sim:1"},
