@@ -88,6 +88,40 @@ def save(session):
     session.page.wait_for_timeout(500)
 
 
+def search(session):
+    """Of two saved workflows the one whose name was asked for is listed, and opens."""
+    text = WORKFLOW.read_text()
+    for name in ("blue whale", "red fox"):
+        status = session.page.evaluate(
+            "([name, body]) => app.api.storeUserData(`workflows/${name}.json`, body, {stringify: false}).then(answer => answer.status)",
+            [name, text])
+        assert status == 200, status
+    tab = session.page.get_by_test_id("workflows-tab-button")
+    tab.click()
+    session.page.get_by_test_id("workflows-refresh-button").click()
+    session.page.get_by_test_id("tree-node-root/red fox.json").wait_for(timeout=10_000)
+    session.page.get_by_placeholder("Search Workflows").fill("whale")
+    session.page.get_by_test_id("tree-node-root/red fox.json").wait_for(state="detached", timeout=10_000)
+    session.picture("flow_6_search")
+    session.page.get_by_text("blue whale").first.click()
+    session.page.wait_for_function("app.extensionManager.workflow.activeWorkflow.filename === 'blue whale'", timeout=10_000)
+    session.page.wait_for_function("app.graph.nodes.length === 7", timeout=10_000)
+    tab.click()
+
+
+def gallery(session):
+    """The pictures that were made are shown, from the server's own small versions of them."""
+    tab = session.page.get_by_test_id("assets-tab-button")
+    tab.click()
+    card = session.page.get_by_text("demo_00001_").first
+    card.wait_for(timeout=10_000)
+    session.page.wait_for_function(
+        """[...document.querySelectorAll('img')].some(image => image.src.includes('filename=demo_') && image.complete && image.naturalWidth > 0)""",
+        timeout=10_000)
+    session.picture("flow_7_gallery")
+    tab.click()
+
+
 def templates(session):
     """Those that can run here are listed, and the page shows them."""
     listed = session.page.evaluate("fetch('/templates/index.json').then(answer => answer.json())")
@@ -118,7 +152,7 @@ def main(program):
             session = Session(browser, address)
             session.picture("flow_0_open")
             session.load(WORKFLOW)
-            for step in (first_run, new_seed, mistake, cancel, upload, save, templates):
+            for step in (first_run, new_seed, mistake, cancel, upload, save, search, gallery, templates):
                 step(session)
                 print(step.__name__, "is fine", flush=True)
             session.watch.check()
