@@ -1,10 +1,12 @@
 // How fast packed weights become numbers on the CPU: bytes of numbers a second for every type of GGUF
 // blocks and for the small floats of ComfyUI's files, beside a copy of as many bytes in the same run,
-// with all threads. Both write to memory that is there already.
+// with all threads. Both write to memory that is there already, in large pages where the system gives
+// them, as NumPy's are in bench/peers/decode.py.
 //   bench_decode [--out FOLDER] [--mb MEGABYTES OF NUMBERS]
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <cstdlib>
 #include <cstring>
 
 #include "bench/bench.h"
@@ -112,6 +114,7 @@ Speed speed_of(at::ScalarType dtype, std::int64_t numbers, const Decode& decode)
 
 int main(int argc, char** argv) {
   constexpr double giga = 1e9;
+  setenv("THP_MEM_ALLOC_ENABLE", "1", 0);  // torch's own switch
   const auto bytes = std::stoll(bench::option(argc, argv, "--mb", "256")) << 20;
   bench::Results results("decode", bench::out_folder(argc, argv));
   fmt::print("{} threads; peer: a copy of the numbers\n", at::get_num_threads());

@@ -13,7 +13,7 @@ namespace {
 
 #include "distorch/quant/gguf_blocks.inc"
 
-namespace hn = hwy::HWY_NAMESPACE;
+#include "distorch/quant/cpu_stores.inc"
 
 inline std::uint32_t bits_of(float value) {
   union {
@@ -22,68 +22,6 @@ inline std::uint32_t bits_of(float value) {
   } both;
   both.value = value;
   return both.bits;
-}
-
-template <class DW>
-using Words = hn::Vec<DW>;
-
-/// Bits of numbers rounded to bfloat16, halves to even.
-template <class DW>
-inline Words<DW> bfloat_bits(DW d, Words<DW> bits) {
-  const auto half = hn::Set(d, 0x7fffu), one = hn::Set(d, 1u);
-  const auto even = hn::And(hn::ShiftRight<16>(bits), one);
-  const auto result = hn::ShiftRight<16>(hn::Add(bits, hn::Add(half, even)));
-  const hn::RebindToFloat<DW> numbers;
-  const auto v = hn::BitCast(numbers, bits);
-  const auto good = hn::RebindMask(d, hn::Eq(v, v));
-  return hn::IfThenElse(good, result, hn::Set(d, 0x7fc0u));
-}
-
-/// The same of float16; the small ones by adding a half, which has their last place.
-template <class DW>
-inline Words<DW> half_bits(DW d, Words<DW> bits) {
-  const hn::RebindToFloat<DW> numbers;
-  const hn::RebindToSigned<DW> whole;
-  auto less = [&](Words<DW> a, std::uint32_t b) HWY_ATTR {  // both below 2^31
-    return hn::RebindMask(d, hn::Lt(hn::BitCast(whole, a), hn::BitCast(whole, hn::Set(d, b))));
-  };
-  const auto size = hn::And(bits, hn::Set(d, 0x7fffffffu));
-  const auto sign = hn::And(hn::ShiftRight<16>(bits), hn::Set(d, 0x8000u));
-  const auto moved = hn::Add(hn::BitCast(numbers, size), hn::Set(numbers, 0.5f));
-  const auto small = hn::Sub(hn::BitCast(d, moved), hn::Set(d, 0x3f000000u));
-  const auto even = hn::And(hn::ShiftRight<13>(size), hn::Set(d, 1u));
-  const auto normal = hn::ShiftRight<13>(
-      hn::Sub(hn::Add(size, hn::Add(even, hn::Set(d, 0xfffu))), hn::Set(d, 0x38000000u)));
-  auto result = hn::IfThenElse(less(size, 0x38800000u), small, normal);
-  const auto infinite = hn::Set(d, 0x7c00u);
-  result = hn::IfThenElse(less(result, 0x7c00u), result, infinite);
-  result = hn::IfThenElse(less(size, 0x7f800000u), result, infinite);
-  result = hn::IfThenElse(less(size, 0x7f800001u), result, hn::Set(d, 0x7e00u));
-  return hn::Or(result, sign);
-}
-
-template <NumberKind kind>
-struct Numbers {
-  using Type = std::uint16_t;
-};
-template <>
-struct Numbers<NumberKind::Float> {
-  using Type = float;
-};
-
-template <NumberKind kind, class D>
-inline void store(D d, hn::Vec<D> v, typename Numbers<kind>::Type* to) {
-  if constexpr (kind == NumberKind::Float) {
-    hn::StoreU(v, d, to);
-  } else {
-    const hn::RebindToUnsigned<D> words;
-    const hn::RebindToSigned<D> whole;
-    const hn::Rebind<std::uint16_t, D> halves;
-    const auto bits = hn::BitCast(words, v);
-    const auto result =
-        kind == NumberKind::Half ? half_bits(words, bits) : bfloat_bits(words, bits);
-    hn::StoreU(hn::DemoteTo(halves, hn::BitCast(whole, result)), halves, to);
-  }
 }
 
 /// q · scale - minus, each operation rounded.

@@ -1,7 +1,6 @@
 #include "distorch/quant/small_floats.h"
 
 #include <algorithm>
-#include <bit>
 
 // Highway compiles the rest of this file once for each set of instructions and chooses at run time:
 // the macros are its own way of saying so. Products stay roundings of their own (CMakeLists.txt).
@@ -14,80 +13,120 @@ HWY_BEFORE_NAMESPACE();
 namespace distorch::quant::HWY_NAMESPACE {
 namespace {
 
-#include "distorch/quant/cpu_numbers.inc"
+#include "distorch/quant/cpu_stores.inc"
 
-constexpr std::uint32_t kInfinite = 0x7f800000, kNaN = 0x7fc00000;
-
-/// Moved to float32's place their exponents are too small; those without one count steps.
+/// Vectors of at most 8 numbers or, of codes that are found one by one, 16.
 template <SmallFloat type>
-inline float number_of(std::uint32_t code) {
-  constexpr bool wide = type == SmallFloat::E5M2;
-  constexpr std::uint32_t shift = wide ? 21 : 20, first_normal = wide ? 4 : 8;
-  constexpr std::uint32_t exponents_apart = wide ? 112 : 120;
-  constexpr float step = wide ? 0x1p-16f : 0x1p-9f;
-  const std::uint32_t size = code & 0x7f, sign = (code & 0x80) << 24;
-  const auto small =
-      std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<int>(size)) * step);
-  const auto normal = (size << shift) + (exponents_apart << 23);
-  auto bits = pick(size < first_normal, small, normal);
-  if (wide) bits = pick(size == 0x7c, kInfinite, bits);
-  bits = pick(size > (wide ? 0x7c : 0x7e), kNaN, bits);
-  return std::bit_cast<float>(bits | sign);
+using Tag = hn::CappedTag<float, (type == SmallFloat::E2M1 ? 8 : 16)>;
+template <SmallFloat type>
+constexpr std::int64_t kStep = type == SmallFloat::E2M1 ? 16 : hn::MaxLanes(Tag<type>());
+
+/// The bits of float16 as float32: Highway's own way knows no infinity where there is no instruction.
+template <class D>
+inline hn::Vec<D> halves_as_numbers(D d, hn::Vec<hn::Rebind<std::uint16_t, D>> halves) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  return hn::PromoteTo(d, hn::BitCast(hn::Rebind<hwy::float16_t, D>(), halves));
+#else
+  const hn::RebindToUnsigned<D> words;
+  const auto bits = hn::PromoteTo(words, halves);
+  const auto small = hn::ShiftLeft<13>(hn::And(bits, hn::Set(words, 0x7fff)));
+  const auto scaled = hn::Mul(hn::BitCast(d, small), hn::Set(d, 0x1p112f));
+  const auto top = hn::Set(words, 0x7c00);
+  const auto endless =
+      hn::IfThenElseZero(hn::Eq(hn::And(bits, top), top), hn::Set(words, 0x7f800000));
+  const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(words, 0x8000)));
+  return hn::BitCast(d, hn::Or(hn::Or(hn::BitCast(words, scaled), endless), sign));
+#endif
 }
 
-/// 0, 0.5, 1, 1.5, 2, 3, 4, 6 and the same with a sign.
-template <>
-inline float number_of<SmallFloat::E2M1>(std::uint32_t code) {
-  const std::uint32_t size = code & 7, sign = (code & 8) << 28;
-  const auto small =
-      std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<int>(size)) * 0.5f);
-  const auto normal = (size / 2 + 126) << 23 | (size & 1) << 22;
-  return std::bit_cast<float>(pick(size < 2, small, normal) | sign);
-}
-
-template <SmallFloat type, NumberKind kind>
-void decode_run(const std::uint8_t* HWY_RESTRICT from,
-                typename Numbers<kind>::Type* HWY_RESTRICT to, std::int64_t count, float by) {
-  if constexpr (type == SmallFloat::E2M1) {
-    for (std::int64_t i = 0; i < count / 2; ++i) {
-      to[2 * i] = Numbers<kind>::from(number_of<type>(from[i] >> 4) * by);
-      to[2 * i + 1] = Numbers<kind>::from(number_of<type>(from[i] & 15u) * by);
-    }
+/// Bytes as float32. A byte's bits moved up are a float16, whose exponents are those of E5M2 and
+/// eight below those of E4M3.
+template <SmallFloat type, class D>
+inline hn::Vec<D> bytes_as_numbers(D d, const std::uint8_t* from) {
+  const hn::Rebind<std::uint8_t, D> bytes;
+  const hn::Rebind<std::uint16_t, D> words;
+  const auto code = hn::PromoteTo(words, hn::LoadU(bytes, from));
+  if constexpr (type == SmallFloat::E5M2) {
+    return halves_as_numbers(d, hn::ShiftLeft<8>(code));
   } else {
-    for (std::int64_t i = 0; i < count; ++i)
-      to[i] = Numbers<kind>::from(number_of<type>(from[i]) * by);
+    const auto size = hn::And(code, hn::Set(words, 0x7f));
+    const auto sign = hn::ShiftLeft<8>(hn::And(code, hn::Set(words, 0x80)));
+    const auto number = hn::IfThenElse(hn::Eq(size, hn::Set(words, 0x7f)), hn::Set(words, 0x7e00),
+                                       hn::ShiftLeft<7>(size));
+    return hn::Mul(halves_as_numbers(d, hn::Or(number, sign)), hn::Set(d, 256.0f));
   }
 }
 
-/// Short runs: loops over one would be too short for vectors, so that a stretch of them is gone over
-/// once for each operation, in the nearest cache.
-template <SmallFloat type, NumberKind kind, int run>
-void decode_blocks(const SmallFloats& job) {
-  constexpr std::int64_t stretch = 1024, each_byte = type == SmallFloat::E2M1 ? 2 : 1;
-  float numbers[stretch];
-  auto* to = static_cast<typename Numbers<kind>::Type*>(job.to);
-  for (std::int64_t first = 0; first < job.count; first += stretch) {
-    const auto count = std::min(stretch, job.count - first);
-    decode_run<type, NumberKind::Float>(job.from + first / each_byte, numbers, count, 1.0f);
-    const auto* factors = job.factors + first / run;
-    for (std::int64_t block = 0; block < count / run; ++block) {
-      const float by = factors[block];
-      for (int i = 0; i < run; ++i) numbers[block * run + i] *= by;
+// The bytes of the bfloat16 that codes of E2M1 mean: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and with a sign.
+constexpr std::uint8_t kUpper[16] = {0x00, 0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40,
+                                     0x80, 0xbf, 0xbf, 0xbf, 0xc0, 0xc0, 0xc0, 0xc0};
+constexpr std::uint8_t kLower[16] = {0x00, 0x00, 0x80, 0xc0, 0x00, 0x40, 0x80, 0xc0,
+                                     0x00, 0x00, 0x80, 0xc0, 0x00, 0x40, 0x80, 0xc0};
+
+/// Eight bytes of two codes as sixteen bfloat16.
+inline void pairs_as_bfloats(const std::uint8_t* from, std::uint16_t* to) {
+#if HWY_TARGET == HWY_SCALAR  // it has no vectors of sixteen bytes
+  for (int i = 0; i < 16; ++i) {
+    const auto code = i % 2 ? from[i / 2] & 15 : from[i / 2] >> 4;
+    to[i] = static_cast<std::uint16_t>(kUpper[code] << 8 | kLower[code]);
+  }
+#else
+  const hn::Full128<std::uint8_t> d;
+  const auto pairs = hn::ZeroExtendVector(d, hn::LoadU(hn::Half<decltype(d)>(), from));
+  const auto codes =
+      hn::InterleaveLower(d, hn::ShiftRight<4>(pairs), hn::And(pairs, hn::Set(d, 15)));
+  const auto upper = hn::TableLookupBytes(hn::LoadU(d, kUpper), codes);
+  const auto lower = hn::TableLookupBytes(hn::LoadU(d, kLower), codes);
+  auto* bytes = reinterpret_cast<std::uint8_t*>(to);
+  hn::StoreU(hn::InterleaveLower(d, lower, upper), d, bytes);
+  hn::StoreU(hn::InterleaveUpper(d, lower, upper), d, bytes + 16);
+#endif
+}
+
+/// kStep numbers times `by`.
+template <SmallFloat type, NumberKind kind>
+inline void decode_step(const std::uint8_t* from, typename Numbers<kind>::Type* to, float by) {
+  const Tag<type> d;
+  const auto factor = hn::Set(d, by);
+  if constexpr (type == SmallFloat::E2M1) {
+    const hn::Rebind<std::uint16_t, Tag<type>> words;
+    const hn::RebindToUnsigned<Tag<type>> bits;
+    alignas(32) std::uint16_t numbers[16];
+    pairs_as_bfloats(from, numbers);
+    for (int i = 0; i < 16; i += static_cast<int>(hn::Lanes(d))) {
+      const auto wide = hn::ShiftLeft<16>(hn::PromoteTo(bits, hn::Load(words, numbers + i)));
+      store<kind>(d, hn::Mul(hn::BitCast(d, wide), factor), to + i);
     }
-    for (std::int64_t i = count / run * run; i < count; ++i) numbers[i] *= factors[count / run];
-    for (std::int64_t i = 0; i < count; ++i) to[first + i] = Numbers<kind>::from(numbers[i]);
+  } else {
+    store<kind>(d, hn::Mul(bytes_as_numbers<type>(d, from), factor), to);
+  }
+}
+
+/// `count` numbers times `by`; what is left of a step is decoded in a step's place beside.
+template <SmallFloat type, NumberKind kind>
+inline void decode_run(const std::uint8_t* from, typename Numbers<kind>::Type* to,
+                       std::int64_t count, float by) {
+  constexpr std::int64_t step = kStep<type>, a_byte = type == SmallFloat::E2M1 ? 2 : 1;
+  std::int64_t i = 0;
+  for (; i + step <= count; i += step) decode_step<type, kind>(from + i / a_byte, to + i, by);
+  if constexpr (step > 1) {
+    if (i == count) return;
+    std::uint8_t codes[step] = {};
+    typename Numbers<kind>::Type numbers[step];
+    std::copy(from + i / a_byte, from + count / a_byte, codes);
+    decode_step<type, kind>(codes, numbers, by);
+    std::copy(numbers, numbers + (count - i), to + i);
   }
 }
 
 template <SmallFloat type, NumberKind kind>
 void decode(const SmallFloats& job) {
-  constexpr int block = type == SmallFloat::E2M1 ? 16 : 32;  // nvfp4's, mxfp8's
-  constexpr std::int64_t each_byte = type == SmallFloat::E2M1 ? 2 : 1;
-  if (job.run == block) return decode_blocks<type, kind, block>(job);
+  constexpr std::int64_t a_byte = type == SmallFloat::E2M1 ? 2 : 1;
   auto* to = static_cast<typename Numbers<kind>::Type*>(job.to);
+  const auto* factors = job.factors;
   for (std::int64_t first = 0; first < job.count; first += job.run)
-    decode_run<type, kind>(job.from + first / each_byte, to + first,
-                           std::min(job.run, job.count - first), job.factors[first / job.run]);
+    decode_run<type, kind>(job.from + first / a_byte, to + first,
+                           std::min(job.run, job.count - first), *factors++);
 }
 
 template <SmallFloat type>

@@ -2,12 +2,14 @@
 #include <doctest/doctest.h>
 #include <hwy/targets.h>
 
+#include <utility>
 #include <vector>
 
 #include "distorch/formats/gguf_types.h"
 #include "distorch/quant/gguf_cpu.h"
 #include "distorch/quant/gguf_grids.h"
 #include "distorch/quant/small_float_rounding.h"
+#include "distorch/quant/small_floats.h"
 
 using namespace distorch;
 using at::Tensor;
@@ -92,4 +94,47 @@ TEST_CASE("wide vectors: numbers of eight and four bits too") {
     const Instructions some(target);
     CHECK(at::equal(packed(), plain));
   }
+}
+
+TEST_CASE("wide vectors: codes of eight and four bits are torch's numbers times their factor") {
+  using quant::SmallFloat;
+  const auto bytes = at::arange(256, at::kInt).to(at::kByte);
+  const auto fours = at::stack({bytes.bitwise_right_shift(4), bytes.bitwise_and(15)}, 1).flatten();
+  const auto levels = at::tensor(
+      {0., .5, 1., 1.5, 2., 3., 4., 6., -0., -.5, -1., -1.5, -2., -3., -4., -6.}, at::kFloat);
+  const std::pair<SmallFloat, Tensor> all[] = {
+      {SmallFloat::E4M3, bytes.view(at::kFloat8_e4m3fn).to(at::kFloat)},
+      {SmallFloat::E5M2, bytes.view(at::kFloat8_e5m2).to(at::kFloat)},
+      {SmallFloat::E2M1, levels.index({fours.to(at::kLong)})}};
+  const float factors[] = {1.0f, 0.37f, -3e-5f, 1.7e38f, 0.0f, 1e-40f, 5.5f, 1.25f, 2.0f, 7.0f};
+  auto list = targets();
+  list.push_back(0);
+  for (const auto& [type, numbers] : all)
+    for (std::int64_t run : {512, 100, 32, 16, 2})  // 100: of no vector's length
+      for (auto dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
+        const auto count = std::min<std::int64_t>(numbers.numel(), 8 * run);
+        const auto by = at::from_blob(const_cast<float*>(factors), {10})
+                            .repeat_interleave(run)
+                            .narrow(0, 0, count);
+        const auto wanted = (numbers.narrow(0, 0, count) * by).to(dtype);
+        for (auto target : list) {
+          CAPTURE(target);
+          CAPTURE(run);
+          const Instructions some(target);
+          const auto got = at::zeros({count}, dtype);
+          quant::decode_small_floats({.type = type,
+                                      .kind = dtype == at::kFloat  ? quant::NumberKind::Float
+                                              : dtype == at::kHalf ? quant::NumberKind::Half
+                                                                   : quant::NumberKind::BFloat,
+                                      .from = bytes.const_data_ptr<std::uint8_t>(),
+                                      .to = got.mutable_data_ptr(),
+                                      .count = count,
+                                      .factors = factors,
+                                      .run = run});
+          CHECK(at::equal(got.isnan(), wanted.isnan()));
+          CHECK(at::equal(got.nan_to_num(7, 8, 9), wanted.nan_to_num(7, 8, 9)));
+          CHECK(at::equal(got.signbit().logical_or(got.isnan()),
+                          wanted.signbit().logical_or(wanted.isnan())));
+        }
+      }
 }
