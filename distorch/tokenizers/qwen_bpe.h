@@ -1,12 +1,12 @@
 #pragma once
-#include <array>
-#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
+#include <utility>
 #include <vector>
+
+#include "distorch/tokenizers/rank_bpe.h"
 
 namespace distorch::tokenizers {
 
@@ -28,20 +28,15 @@ class QwenBpe {
 
   /// Token numbers of a text (composed first, NFC); any bytes are accepted. Special tokens written
   /// in the text become those tokens.
-  std::vector<int> encode(std::string_view utf8) const;
+  std::vector<int> encode(std::string_view utf8) const { return bpe_->encode(utf8); }
 
   /// The bytes a token stands for; "" for numbers out of range.
-  std::string text_of(int token) const;
+  std::string text_of(int token) const { return bpe_->text_of(token); }
 
  private:
-  QwenBpe() = default;
-  void encode_word(std::string_view word, std::vector<int>& ids) const;
-  void encode_plain(std::string_view text, std::vector<int>& ids) const;
+  explicit QwenBpe(std::shared_ptr<const RankBpe> bpe) : bpe_(std::move(bpe)) {}
 
-  std::array<int, 256> byte_token_{};
-  std::unordered_map<std::uint64_t, int>
-      merges_;                     // (left token << 32 | right token) -> merged token
-  std::vector<std::string> text_;  // by token, raw bytes
+  std::shared_ptr<const RankBpe> bpe_;
 };
 
 }  // namespace distorch::tokenizers

@@ -1,0 +1,85 @@
+#include "distorch/models/hunyuan_video/entrance.h"
+
+#include "distorch/nn/activation.h"
+#include "distorch/nn/attention.h"
+#include "distorch/nn/embedding.h"
+#include "distorch/nn/modulation.h"
+
+namespace distorch::models::hunyuan_video {
+
+using at::Tensor;
+using weights::Scope;
+using weights::Tensors;
+
+namespace {
+
+constexpr std::int64_t kLevelWidth = 256;  // of the embedding of a noise level
+constexpr double kGuidanceSteps = 1000;    // by which guidance is multiplied
+constexpr double kEps = 1e-6;
+
+}  // namespace
+
+Tensor Embedder::operator()(const Tensor& x) const { return out_layer(nn::silu_over(in_layer(x))); }
+
+Entrance::Entrance(const Scope& s, const Config& c)
+    : block_(s),
+      patch_(
+          (s / "img_in" / "proj").weight("weight", {c.hidden, c.in_channels, 1, kPatch, kPatch})),
+      patch_bias_((s / "img_in" / "proj").weight("bias", {c.hidden})),
+      text_(s / "txt_in" / "input_embedder", c.text_width, c.hidden),
+      time_(s / "time_in", kLevelWidth, c.hidden),
+      text_time_(s / "txt_in" / "t_embedder", kLevelWidth, c.hidden),
+      text_mean_(s / "txt_in" / "c_embedder", c.text_width, c.hidden) {
+  if (c.vector_width > 0) vector_.emplace(s / "vector_in", c.vector_width, c.hidden);
+  if (c.guidance) guidance_.emplace(s / "guidance_in", kLevelWidth, c.hidden);
+}
+
+Entrance::Result Entrance::made_of(const EntranceInputs& in) const {
+  auto dtype = text_.dtype();
+  auto waves = [&](const Tensor& level) {
+    return nn::timestep_embedding(level.to(at::kFloat), kLevelWidth).to(dtype);
+  };
+  Result r;
+  r.img = nn::linear(in.tokens.to(dtype), patch_, patch_bias_);
+  r.txt = text_(in.text.to(dtype));
+  auto level = waves(in.timestep);
+  r.refining = text_time_(level) + text_mean_(in.text.to(at::kFloat).mean(1).to(dtype));
+  r.vec = time_(level).unsqueeze(1);
+  if (in.given.defined()) r.vec = at::cat({r.vec, time_(waves(in.given)).unsqueeze(1)}, 1);
+  if (vector_ && in.vector.defined()) r.vec = r.vec + (*vector_)(in.vector.to(dtype)).unsqueeze(1);
+  if (guidance_ && in.guidance.defined())
+    r.vec = r.vec + (*guidance_)(waves(in.guidance * kGuidanceSteps)).unsqueeze(1);
+  return r;
+}
+
+Entrance::Result Entrance::forward(const EntranceInputs& inputs) const {
+  const auto& i = inputs;
+  auto out = block_.run({i.tokens, i.timestep, i.given, i.text, i.vector, i.guidance},
+                        [this](const Tensors& t) -> Tensors {
+                          auto r = made_of({t[0], t[1], t[2], t[3], t[4], t[5]});
+                          return {r.img, r.txt, r.vec, r.refining};
+                        });
+  return {out[0], out[1], out[2], out[3]};
+}
+
+RefinerBlock::RefinerBlock(const Scope& s, const Config& c)
+    : block_(s),
+      gates_(s / "adaLN_modulation" / 1, c.hidden, 2 * c.hidden),
+      norm1_(s / "norm1", c.hidden, kEps),
+      qkv_(s / "self_attn",
+           {.in = c.hidden, .heads = c.heads(), .kv_heads = c.heads(), .head_width = c.head}),
+      out_(s / "self_attn" / "proj", c.hidden, c.hidden),
+      norm2_(s / "norm2", c.hidden, kEps),
+      mlp_in_(s / "mlp" / 0, c.hidden, 4 * c.hidden),
+      mlp_out_(s / "mlp" / 2, 4 * c.hidden, c.hidden) {}
+
+Tensor RefinerBlock::forward(const Tensor& txt, const Tensor& refining, const Tensor& mask) const {
+  return block_.run1({txt, refining, mask}, [this](const Tensors& in) {
+    auto gates = gates_(nn::silu(in[1])).unsqueeze(1).chunk(2, -1);
+    auto heads = qkv_(norm1_(in[0]));
+    auto x = nn::gated_add(in[0], gates[0], out_(nn::attend(heads.q, heads.k, heads.v, in[2])));
+    return nn::gated_add(x, gates[1], mlp_out_(nn::silu_over(mlp_in_(norm2_(x)))));
+  });
+}
+
+}  // namespace distorch::models::hunyuan_video

@@ -1,0 +1,43 @@
+#pragma once
+#include <memory>
+
+#include "distorch/models/hunyuan_video/config.h"
+#include "distorch/models/network.h"
+#include "distorch/weights/manifest.h"
+
+namespace distorch::models::hunyuan_video {
+
+/// The video transformer of HunyuanVideo: text to video, pictures to video, and SkyReels, which is
+/// the same with other channels. Inputs:
+///   x               [B, C, T, h, w], the noisy latent
+///   timestep        [B], 0 .. 1000
+///   context         [B, Lt, text width], the text's states
+///   attention_mask  [B, Lt], 1 where a token of the text counts; without it all do
+///   vector          [B, vector width], the pooled text; without it the model is not told any
+///   guidance        [B]; without it the model is not told any
+///   concat          [B, further channels, T, h, w], where the model has them
+///   given_frame     [B]: the first frame is given, and this is its noise level (token replacement)
+///   reference       [B, C, t, h', w'], a picture that the video shows; it lies beside the video
+/// Blocks: "in", the text's own, every double and single block, "final_layer". Skipped parts:
+/// "double_blocks.3", "single_blocks.7". Source: ComfyUI comfy/ldm/hunyuan_video/model.py.
+class Transformer final : public Network {
+ public:
+  explicit Transformer(const Config& config);
+  ~Transformer() override;
+
+  const Config& config() const { return config_; }
+  weights::Manifest& manifest() override { return manifest_; }
+  const InputSpecs& inputs() const override { return inputs_; }
+  at::Tensor apply(const Inputs& inputs, const Patches& patches = {}) const override;
+
+ private:
+  struct Parts;
+  class Call;
+
+  Config config_;
+  InputSpecs inputs_;
+  weights::Manifest manifest_;
+  std::unique_ptr<const Parts> parts_;
+};
+
+}  // namespace distorch::models::hunyuan_video
