@@ -1,0 +1,304 @@
+#include "distorch/nodes/florence2.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "distorch/base/atomic_file.h"
+#include "distorch/base/error.h"
+#include "distorch/base/log.h"
+#include "distorch/models/lora_names.h"
+#include "distorch/nodes/florence2_answers.h"
+#include "distorch/nodes/loaders.h"
+#include "distorch/nodes/model_cache.h"
+#include "distorch/weights/lora.h"
+
+namespace distorch::nodes {
+
+using graph::Call;
+using graph::choice;
+using graph::Choices;
+using graph::link;
+using graph::Value;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kModule = "custom_nodes.ComfyUI-Florence2";
+constexpr const char* kFolders = "LLM";
+/// What the loader of published models lists; its device variant lacks the last one.
+const std::vector<std::string> kPublished = {
+    "microsoft/Florence-2-base",
+    "microsoft/Florence-2-base-ft",
+    "microsoft/Florence-2-large",
+    "microsoft/Florence-2-large-ft",
+    "HuggingFaceM4/Florence-2-DocVQA",
+    "thwri/CogFlorence-2.1-Large",
+    "thwri/CogFlorence-2.2-Large",
+    "gokaygokay/Florence-2-SD3-Captioner",
+    "gokaygokay/Florence-2-Flux-Large",
+    "MiaoshouAI/Florence-2-base-PromptGen-v1.5",
+    "MiaoshouAI/Florence-2-large-PromptGen-v1.5",
+    "MiaoshouAI/Florence-2-base-PromptGen-v2.0",
+    "MiaoshouAI/Florence-2-large-PromptGen-v2.0",
+    "PJMixers-Images/Florence-2-base-Castollux-v0.5",
+};
+
+/// What travels over links of type PEFTLORA.
+struct PeftLora {
+  fs::path folder;
+};
+
+using Loaders = WeakCache<LoadedFlorence2>;
+
+/// A folder of that name in one of the LLM folders; its name may not lead out of them.
+std::optional<fs::path> find_folder(const ModelFolders& folders, const std::string& name) {
+  const auto relative = (fs::path("/") / name).lexically_normal().relative_path();
+  std::error_code ignored;
+  for (const auto& place : folders.folders(kFolders))
+    if (!relative.empty() && fs::is_directory(place / relative, ignored)) return place / relative;
+  return {};
+}
+
+std::vector<std::string> folder_names(const ModelFolders& folders) {
+  std::set<std::string> names;
+  std::error_code error;
+  for (const auto& place : folders.folders(kFolders))
+    for (fs::directory_iterator entry(place, error), end; !error && entry != end;
+         entry.increment(error))
+      if (std::error_code ignored; entry->is_directory(ignored))
+        names.insert(entry->path().filename().string());
+  return {names.begin(), names.end()};
+}
+
+std::string last_part(const std::string& name) { return name.substr(name.rfind('/') + 1); }
+
+/// The folder of a published model or adapter, which is to be put there by hand.
+fs::path published_folder(const Call& call, const std::string& name, const char* files) {
+  const auto& folders = call.context<ModelFolders>();
+  if (auto found = find_folder(folders, last_part(name))) return *found;
+  throw Error(
+      ErrorKind::MissingFile, fmt::format("models/{}/{}", kFolders, last_part(name)),
+      fmt::format("is not there, and distorch downloads nothing: put {} of {} into a folder "
+                  "of that name ({})",
+                  files, name, folders.searched(kFolders)));
+}
+
+fs::path weights_file(const fs::path& folder) {
+  for (const char* name :
+       {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"})
+    if (fs::is_regular_file(folder / name)) return folder / name;
+  throw Error(ErrorKind::MissingFile, folder.string(),
+              "holds neither model.safetensors nor pytorch_model.bin: put the weights of a "
+              "Florence-2 model into this folder");
+}
+
+fs::path needed_file(const fs::path& folder, const char* name) {
+  if (fs::is_regular_file(folder / name)) return folder / name;
+  throw Error(ErrorKind::MissingFile, (folder / name).string(),
+              "is not there: put it beside the weights, from where they came");
+}
+
+/// The size of pictures, where the folder says one.
+void read_picture_size(const fs::path& folder, Florence2& florence) {
+  const auto path = folder / "preprocessor_config.json";
+  if (!fs::is_regular_file(path)) return;
+  const auto json = nlohmann::json::parse(read_file(path), nullptr, false);
+  const auto size = json.is_object() ? json.value("size", nlohmann::json()) : nlohmann::json();
+  auto side = [&](const char* name) -> std::int64_t {
+    const auto value = size.is_object() ? size.value(name, nlohmann::json()) : nlohmann::json();
+    if (value.is_number_integer() && value.get<double>() >= 32 && value.get<double>() <= 4096)
+      return value.get<std::int64_t>();
+    throw Error(ErrorKind::Format, path.string(),
+                fmt::format("'size.{}' is no number of pixels from 32 to 4096", name));
+  };
+  florence.width = side("width");
+  florence.height = side("height");
+}
+
+/// What the weights compute in: what the node asks for, as far as the device can.
+at::ScalarType dtype_of(const std::string& precision, const Settings& settings,
+                        const device::DeviceInfo& device) {
+  auto asked = settings;
+  asked.text_dtype = settings.force_fp32   ? at::kFloat
+                     : precision == "fp16" ? at::kHalf
+                     : precision == "bf16" ? at::kBFloat16
+                                           : at::kFloat;
+  return text_dtype(asked, device);
+}
+
+streaming::LoraUse lora_of(const PeftLora& lora, ModelCache& models, LoadedFlorence2& loaded) {
+  auto file = lora.folder / "adapter_model.safetensors";
+  if (!fs::is_regular_file(file)) file = needed_file(lora.folder, "adapter_model.bin");
+  const auto config = needed_file(lora.folder, "adapter_config.json");
+  const auto json = nlohmann::json::parse(read_file(config), nullptr, false);
+  auto number = [&](const char* name) {
+    const auto value = json.is_object() ? json.value(name, nlohmann::json()) : nlohmann::json();
+    if (!value.is_number() || value.get<double>() <= 0)
+      throw Error(ErrorKind::Format, config.string(),
+                  fmt::format("'{}' is no number above 0", name));
+    return value.get<double>();
+  };
+  const auto rank = number("r");
+  const bool by_root = json.value("use_rslora", nlohmann::json(false)) == true;
+  const auto strength = number("lora_alpha") / (by_root ? std::sqrt(rank) : rank);
+  const auto checkpoint = models.checkpoint(file);
+  auto matched = weights::match_lora(checkpoint, loaded.lora_names, loaded.network->manifest());
+  if (matched.adapters.empty())
+    throw Error(ErrorKind::Format, file.string(), "changes nothing in this Florence-2 model");
+  const auto key = ModelCache::identity(file);
+  auto adapters = loaded.loras.find(key);
+  if (!adapters) {
+    adapters =
+        std::make_shared<const std::vector<weights::NamedAdapter>>(std::move(matched.adapters));
+    loaded.loras.keep(key, adapters);
+  }
+  return {key, adapters, strength};
+}
+
+std::shared_ptr<LoadedFlorence2> open_weights(ModelCache& models, Loaders& open,
+                                              const fs::path& folder, const std::string& precision,
+                                              const streaming::PlacementRequest& placement) {
+  const auto file = weights_file(folder), config = needed_file(folder, "config.json");
+  auto& engine = models.engine();
+  streaming::StreamedOptions options;
+  options.name = folder.filename().string();
+  options.compute = engine.device_for(placement.compute);
+  options.dtype = dtype_of(precision, models.settings(), engine.describe(options.compute));
+  const auto key = fmt::format("{}|{}|{}|{}|{}|{}", ModelCache::identity(file),
+                               ModelCache::identity(config), options.compute,
+                               c10::toString(options.dtype), placement.allocation, placement.eject);
+  if (auto loaded = open.find(key)) return loaded;
+  const auto part = models::florence2::florence2_part(models.checkpoint(file));
+  if (part.empty())
+    throw Error(ErrorKind::Format, file.string(),
+                "holds no Florence-2 model in its published form, with tensors such as "
+                "'vision_tower.convs.0.proj.weight'");
+  auto loaded = std::make_shared<LoadedFlorence2>();
+  loaded->identity = key;
+  loaded->placement = placement;
+  loaded->make = [shape =
+                      models::florence2::read_config(read_file(config), config.string(), part)] {
+    return std::make_unique<models::florence2::Model>(shape);
+  };
+  loaded->network = loaded->make();
+  loaded->lora_names =
+      models::prefixed_lora_names(loaded->network->manifest(), {"base_model.model."});
+  loaded->weights =
+      std::make_shared<streaming::StreamedModel>(loaded->network->manifest(), part, options);
+  engine.add(loaded->weights, placement, false);
+  open.keep(key, loaded);
+  return loaded;
+}
+
+void load(Call& call, Loaders& open, const fs::path& folder) {
+  auto& models = call.context<ModelCache>();
+  Florence2 florence;
+  florence.loaded = open_weights(models, open, folder, call.text("precision"), placement_of(call));
+  florence.tokenizer = tokenizers::ByteBpe::load(folder, florence2::added_tokens());
+  const auto config = folder / "config.json";
+  florence.writing = models::florence2::read_generation_config(read_file(config), config.string());
+  read_picture_size(folder, florence);
+  if (call.has("lora"))
+    florence.loras.push_back(lora_of(call.get<PeftLora>("lora"), models, *florence.loaded));
+  if (call.node_type().find_input("convert_to_safetensors") &&
+      call.boolean("convert_to_safetensors"))
+    log::info(
+        "{}: weights are read from where they lie in the file, also from a .bin file; nothing "
+        "is converted",
+        folder.string());
+  call.out(0, Value::of("FL2MODEL", std::move(florence)));
+}
+
+void load_lora(Call& call) {
+  call.out(0, Value::of("PEFTLORA", PeftLora{published_folder(
+                                        call, call.text("model"),
+                                        "adapter_config.json and adapter_model.safetensors")}));
+}
+
+/// Changes when a file of the folder is replaced.
+std::optional<std::string> folder_key(const ModelFolders& folders, const std::string& name) {
+  const auto folder = find_folder(folders, last_part(name));
+  if (!folder) return "none";
+  std::string key;
+  for (const char* file :
+       {"model.safetensors", "pytorch_model.bin", "config.json", "tokenizer.json", "vocab.json",
+        "merges.txt", "added_tokens.json", "preprocessor_config.json"})
+    if (fs::is_regular_file(*folder / file)) key += ModelCache::identity(*folder / file) + "|";
+  return key;
+}
+
+graph::NodeType loader(const char* name, graph::Input model, bool precision_has_default) {
+  graph::ChoiceOptions precision;
+  if (precision_has_default) precision.def = "fp16";
+  return {
+      .name = name,
+      .display_name = name,
+      .category = "Florence2",
+      .python_module = kModule,
+      .inputs = {std::move(model), choice("precision", {"fp16", "bf16", "fp32"}, precision),
+                 choice("attention", {"flash_attention_2", "sdpa", "eager"}, {.def = "sdpa"}),
+                 graph::optional(link("lora", "PEFTLORA"))},
+      .outputs = {{"FL2MODEL", "florence2_model"}},
+  };
+}
+
+/// The loader with the switch of the original and its device variant, which came before that
+/// switch.
+void add_both(graph::Catalog& catalog, graph::NodeType plain, graph::NodeType on_device) {
+  plain.inputs.push_back(graph::optional(graph::boolean("convert_to_safetensors", {.def = false})));
+  auto variants = graph::multigpu_variants(on_device, {.devices = device_choices()});
+  catalog.add(std::move(plain));
+  catalog.add(std::move(variants.front()));
+}
+
+}  // namespace
+
+void add_florence2_loader_nodes(graph::Catalog& catalog, App& app) {
+  auto open = std::make_shared<Loaders>();
+  const auto folders = Choices([&app] { return folder_names(app.folders); }).with_origin([&app] {
+    return app.folders.searched(kFolders);
+  });
+  auto local = loader("Florence2ModelLoader",
+                      choice("model", folders, {.extra = graph::Json::object()}), false);
+  local.run = [open](Call& call) {
+    const auto name = call.text("model");
+    load(call, *open,
+         published_folder(call, name, "config.json, the weights and the tokenizer's files"));
+  };
+  local.change_key = [&app](const Call& call) {
+    return folder_key(app.folders, call.text("model"));
+  };
+  add_both(catalog, local, local);
+
+  auto fewer = kPublished;
+  fewer.pop_back();
+  auto published = [&](const std::vector<std::string>& names) {
+    auto type = loader("DownloadAndLoadFlorence2Model",
+                       choice("model", Choices(names), {.def = names.front()}), true);
+    type.run = [open](Call& call) {
+      load(call, *open,
+           published_folder(call, call.text("model"),
+                            "config.json, model.safetensors or pytorch_model.bin, and "
+                            "tokenizer.json, or vocab.json and merges.txt,"));
+    };
+    type.change_key = local.change_key;
+    return type;
+  };
+  add_both(catalog, published(kPublished), published(fewer));
+
+  catalog.add({
+      .name = "DownloadAndLoadFlorence2Lora",
+      .display_name = "DownloadAndLoadFlorence2Lora",
+      .category = "Florence2",
+      .python_module = kModule,
+      .inputs = {choice("model", {"NikshepShetty/Florence-2-pixelprose"})},
+      .outputs = {{"PEFTLORA", "lora"}},
+      .run = load_lora,
+  });
+}
+
+}  // namespace distorch::nodes
