@@ -1,0 +1,24 @@
+#pragma once
+
+/// What a call of the video transformer may ask for beside a prediction, as names of its inputs
+/// (models/network.h). All are numbers but kChange.
+namespace distorch::models::wan {
+
+/// The frequency of time, counted from 1, that turns by nine tenths of a circle over the whole
+/// video: longer videos do not begin anew. Source: RIFLEx (arXiv:2502.15894).
+inline constexpr const char* kRiflex = "riflex";
+/// How much frames look at each other beyond what was trained (block.h).
+inline constexpr const char* kEnhance = "enhance";
+/// So many prompts, of equal lengths, lie one behind the other in the text (block.h).
+inline constexpr const char* kPrompts = "prompts";
+/// In place of a prediction what the layers begin with, float32 and flat. 1: the noise level's
+/// embedding [B, frames, width], then its six parts [B, frames, 6 · width]; 2: the video's tokens
+/// [B, L, width].
+inline constexpr const char* kEntrance = "entrance";
+inline constexpr double kTimes = 1, kTokens = 2;
+/// The prediction with what all layers add to the tokens, as models/reference_cache.h packs it.
+inline constexpr const char* kKeepChange = "keep_change";
+/// What stands in place of all layers: what they added in an earlier call, [B, L, width].
+inline constexpr const char* kChange = "change";
+
+}  // namespace distorch::models::wan
