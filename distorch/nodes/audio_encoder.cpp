@@ -64,23 +64,10 @@ std::vector<Tensor> layers_of(Call& call, LoadedAudioEncoder& loaded, const Tens
 void run_load(Call& call) {
   auto& models = call.context<ModelCache>();
   auto path = call.context<ModelFolders>().get("audio_encoders", call.text("audio_encoder_name"));
-  auto part = models::audio::wav2vec2_part(models.checkpoint(path));
-  if (part.empty())
+  auto loaded = models.audio_encoder(path, {});
+  if (!loaded)
     throw Error(ErrorKind::Format, path.string(),
                 "holds no audio encoder that distorch knows (wav2vec 2.0 large or base would fit)");
-  auto& engine = models.engine();
-  streaming::StreamedOptions streamed;
-  streamed.name = path.stem().string() + " (audio encoder)";
-  streamed.compute = engine.device_for("");
-  streamed.dtype = text_dtype(models.settings(), engine.describe(streamed.compute));
-  auto loaded = std::make_shared<LoadedAudioEncoder>();
-  loaded->make = [config = models::audio::wav2vec2_config(part)] {
-    return std::make_unique<Wav2Vec2>(config);
-  };
-  loaded->network = loaded->make();
-  loaded->weights =
-      std::make_shared<streaming::StreamedModel>(loaded->network->manifest(), part, streamed);
-  engine.add(loaded->weights, {}, false);
   call.out(0, Value::of("AUDIO_ENCODER", AudioEncoder{std::move(loaded)}));
 }
 

@@ -1,21 +1,10 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <memory>
-
 #include "distorch/graph/catalog.h"
-#include "distorch/models/audio/wav2vec2.h"
 #include "distorch/nodes/app.h"
-#include "distorch/nodes/values.h"
 
 namespace distorch::nodes {
-
-using LoadedAudioEncoder = Loaded<models::audio::Wav2Vec2>;
-
-/// What travels over links of type AUDIO_ENCODER.
-struct AudioEncoder {
-  std::shared_ptr<LoadedAudioEncoder> loaded;
-};
 
 /// waveform [..., N] at `from` samples a second -> [..., N · to / from, rounded up] at `to`, without
 /// what the lower of the two rates cannot carry. Source: torchaudio's resample (a windowed sinc, six

@@ -10,8 +10,8 @@
 namespace distorch::nodes {
 
 /// Pictures of a latent while it is sampled, by the method of --preview-method: the family's linear
-/// factors, or TAESD where vae_approx has the one for this latent (else the factors, with a
-/// warning). Source: ComfyUI latent_preview.py.
+/// factors, or TAESD, of Wan's latents one of the small video decoders, where vae_approx has the one
+/// for this latent (else the factors, with a warning). Source: ComfyUI latent_preview.py.
 class Previewer {
  public:
   /// `format` must outlive it.

@@ -20,7 +20,11 @@ def run(command):
 
 def pixels(path):
     """Width, height, and the unpacked (still filtered) rows of a PNG file."""
-    data = open(path, "rb").read()
+    with open(path, "rb") as file:
+        return pixels_of(file.read())
+
+
+def pixels_of(data):
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     at, packed = 8, b""
     while at < len(data):
@@ -55,6 +59,19 @@ def write_pictures(workflow, folder):
                 file.write(len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big"))
 
 
+def placements(workflow):
+    """Options for a run as the workflow says, split where it says nothing, and for one with everything on the first device."""
+    with open(workflow, encoding="utf-8") as file:
+        text = file.read()
+    names_devices = "cuda:1" in text or "cuda:2" in text
+
+    def devices(others):
+        return [option for name, device in (("cuda:0", "sim:0"), ("cuda:1", others), ("cuda:2", others))
+                for option in ("--device-map", f"{name}={device}")]
+    split = [] if names_devices else ["--placement", "sim:0,30%;sim:1,30%;cpu,40%"]
+    return {"split": [*devices("sim:1"), *split], "one": [*devices("sim:0"), "--placement", "sim:0,100%"]}
+
+
 def main(distorch, maker, rig, workflow, size, *more):
     if not os.path.exists(workflow):
         print(f"skipped: {os.path.basename(workflow)} is not in this checkout")
@@ -64,11 +81,8 @@ def main(distorch, maker, rig, workflow, size, *more):
         pictures = os.path.join(folder, "input")
         write_pictures(workflow, pictures)
         print(run([maker, "--workflow", workflow, "--models", models, "--size", "tiny"]))
-        here = ["--device-map", "cuda:0=sim:0", "--device-map"]
-        names_devices = "cuda:1" in open(workflow).read()
-        split = [*here, "cuda:1=sim:1", *([] if names_devices else ["--placement", "sim:0,30%;sim:1,30%;cpu,40%"])]
         results = []
-        for name, options in {"split": split, "one": [*here, "cuda:1=sim:0", "--placement", "sim:0,100%"]}.items():
+        for name, options in placements(workflow).items():
             out = os.path.join(folder, name)
             run([distorch, "run", workflow, "--force-fp32", "--models", models, "--output", out, "--temp", os.path.join(folder, "temp"), "--input", pictures,
                  "--rig", rig, *options, *more])

@@ -1,0 +1,124 @@
+"""Runs a workflow that writes a video as it is on narrow models with random weights, twice: split over two simulated GPUs and RAM, and with
+everything on the first one. run_video.py DISTORCH MAKE_RANDOM_MODEL RIG WORKFLOW WIDTHxHEIGHT FRAMES RATE [--set NODE.INPUT=VALUE ...]
+Passes where both runs succeed and every file that they write is the same (but for the time of writing), and has that size, that many frames and that rate.
+Where the workflow is not there it says so and exits with 77."""
+import os
+import re
+import sys
+import tempfile
+
+import run_workflow
+
+
+def boxes(data, begin, end):
+    """The boxes of an MP4 file between two places: kind, and where its content lies."""
+    while begin + 8 <= end:
+        size, kind = int.from_bytes(data[begin:begin + 4], "big"), data[begin + 4:begin + 8].decode("latin1")
+        head = 8
+        if size == 1:
+            size, head = int.from_bytes(data[begin + 8:begin + 16], "big"), 16
+        size = size or end - begin
+        yield kind, begin + head, begin + size
+        begin += size
+
+
+def box(data, path, begin, end):
+    for name in path:
+        begin, end = next((b, e) for kind, b, e in boxes(data, begin, end) if kind == name)
+    return begin, end
+
+
+def of_mp4(data):
+    """Width, height, frames and frames a second of the first track."""
+    moov = box(data, ["moov"], 0, len(data))
+    track = box(data, ["trak"], *moov)
+    _, end = box(data, ["tkhd"], *track)
+    width, height = (int.from_bytes(data[at:at + 2], "big") for at in (end - 8, end - 4))
+    media, _ = box(data, ["mdia", "mdhd"], *track)
+    wide = data[media] == 1
+    scale = int.from_bytes(data[media + (20 if wide else 12):][:4], "big")
+    times, _ = box(data, ["mdia", "minf", "stbl", "stts"], *track)
+    frames = ticks = 0
+    for i in range(int.from_bytes(data[times + 4:times + 8], "big")):
+        count, each = (int.from_bytes(data[times + 8 + 8 * i + at:][:4], "big") for at in (0, 4))
+        frames, ticks = frames + count, ticks + count * each
+    return width, height, frames, scale * frames / ticks
+
+
+def of_webp(data):
+    """The same of an animated WebP."""
+    width = height = frames = milliseconds = 0
+    at = 12
+    while at + 8 <= len(data):
+        kind, size = data[at:at + 4], int.from_bytes(data[at + 4:at + 8], "little")
+        content = data[at + 8:at + 8 + size]
+        if kind == b"VP8X":
+            width, height = (1 + int.from_bytes(content[i:i + 3], "little") for i in (4, 7))
+        if kind == b"ANMF":
+            frames, milliseconds = frames + 1, milliseconds + int.from_bytes(content[12:15], "little")
+        at += 8 + size + size % 2
+    return width, height, frames, 1000 * frames / milliseconds
+
+
+READERS = {".mp4": of_mp4, ".webp": of_webp}
+
+
+def without_chance(name, data):
+    """What does not depend on the time and on numbers that a writer draws: of PNG the pixels, of MP4 the packets, of Matroska all but
+    the numbers of the file and its tracks."""
+    if name.endswith(".png"):
+        return run_workflow.pixels_of(data)
+    if name.endswith(".mp4"):
+        begin, end = box(data, ["mdat"], 0, len(data))
+        return data[begin:end]
+    if not name.endswith(".webm"):
+        return data
+    return re.sub(b"\x73\xa4\x90.{16}|\x73\xc5\x88.{8}|\x63\xc5\x88.{8}", b"", data, flags=re.DOTALL)
+
+
+def files_in(folder):
+    found = {}
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(path, name), "rb") as file:
+                found[os.path.relpath(os.path.join(path, name), folder)] = file.read()
+    return found
+
+
+def check(name, data, size, frames, rate):
+    reader = READERS.get(os.path.splitext(name)[1])
+    if not reader:
+        return
+    width, height, count, speed = reader(data)
+    if f"{width}x{height}" != size or count != int(frames) or abs(speed - float(rate)) > 0.02 * float(rate):
+        sys.exit(f"{name}: {count} frames of {width}x{height}, {speed:.3f} a second; wanted {frames} of {size}, {rate}")
+
+
+def main(distorch, maker, rig, workflow, size, frames, rate, *more):
+    if not os.path.exists(workflow):
+        print(f"skipped: {os.path.basename(workflow)} is not in this checkout")
+        return 77
+    with tempfile.TemporaryDirectory() as folder:
+        models, pictures = os.path.join(folder, "models"), os.path.join(folder, "input")
+        run_workflow.write_pictures(workflow, pictures)
+        print(run_workflow.run([maker, "--workflow", workflow, "--models", models, "--size", "tiny"]))
+        written = []
+        for name, options in run_workflow.placements(workflow).items():
+            out = os.path.join(folder, name)
+            run_workflow.run([distorch, "run", workflow, "--force-fp32", "--models", models, "--output", out, "--temp", os.path.join(folder, "temp"),
+                              "--input", pictures, "--rig", rig, *options, *more])
+            written.append(files_in(out))
+    if not any(os.path.splitext(name)[1] in READERS for name in written[0]):
+        sys.exit(f"no video was written, but {sorted(written[0])}")
+    if written[0].keys() != written[1].keys():
+        sys.exit(f"split it writes {sorted(written[0])}, on one device {sorted(written[1])}")
+    for name, data in written[0].items():
+        check(name, data, size, frames, rate)
+        if without_chance(name, data) != without_chance(name, written[1][name]):
+            sys.exit(f"{name} differs: split and on one device")
+    print(f"the same {len(written[0])} files split and on one device: {frames} frames of {size}, {rate} a second")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
