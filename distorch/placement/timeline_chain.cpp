@@ -50,6 +50,20 @@ int Chain::route(int from, int to) {
   return known;
 }
 
+void Chain::add_back_copy(BackCopies& copies, int route, std::int64_t bytes) const {
+  if (route < 0) return;
+  copies.copied_s = std::max(copies.copied_s, copies.ran_s) + clock_.latency_s(route) +
+                    static_cast<double>(bytes) / clock_.bytes_per_s(route);
+}
+
+std::int64_t Chain::left_of(const BackCopies& copies, int from, int to) {
+  if (from == to || copies.copied_s <= copies.ran_s) return 0;
+  const int back = route(from, to);
+  return back < 0 ? 0
+                  : static_cast<std::int64_t>((copies.copied_s - copies.ran_s) *
+                                              clock_.bytes_per_s(back));
+}
+
 bool Chain::prepare(const Placement& placement) {
   stages_.clear();
   rings_.resize(placement.rings.size());
@@ -67,6 +81,7 @@ bool Chain::prepare(const Placement& placement) {
     if (ring.route < 0 || placement.rings[r].slots < 1) return false;
   }
   int here = placement.compute;
+  BackCopies back_copies;
   for (std::size_t i = 0; i < model_.blocks.size(); ++i) {
     const Block& block = model_.blocks[i];
     const Home& home = placement.blocks[i];
@@ -91,16 +106,21 @@ bool Chain::prepare(const Placement& placement) {
     }
     if (stage.device != here) {
       stage.move_route = route(here, stage.device);
-      stage.move_bytes = block.activation_bytes;
+      stage.move_bytes = block.activation_bytes + left_of(back_copies, here, placement.compute);
       if (stage.move_route < 0) return false;
       here = stage.device;
+      back_copies = {};
+    } else if (here != placement.compute) {
+      add_back_copy(back_copies, route(here, placement.compute), block.activation_bytes);
     }
+    back_copies.ran_s += stage.seconds;
     stages_.push_back(stage);
   }
   if (here != placement.compute) {  // the result goes back to where the sampler is
     Stage back{.block = static_cast<int>(model_.blocks.size()) - 1, .device = placement.compute};
     back.move_route = route(here, placement.compute);
-    back.move_bytes = model_.blocks.back().activation_bytes;
+    back.move_bytes =
+        model_.blocks.back().activation_bytes + left_of(back_copies, here, placement.compute);
     if (back.move_route < 0) return false;
     stages_.push_back(back);
   }

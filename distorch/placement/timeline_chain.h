@@ -99,6 +99,14 @@ class Chain {
   bool end_stage(ChainRun& run);
 
  private:
+  /// Of blocks in a row on one donor: each one's results go back to the compute device while the
+  /// next one computes. Seconds since the first began: computed, and until those copies are done.
+  struct BackCopies {
+    double ran_s = 0, copied_s = 0;
+  };
+  void add_back_copy(BackCopies& copies, int route, std::int64_t bytes) const;
+  /// Bytes of them that are still to go when the last block is done: its own results wait for these.
+  std::int64_t left_of(const BackCopies& copies, int from, int to);
   int route(int from, int to);
   void start_copies(double now);
 
