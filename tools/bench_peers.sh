@@ -52,3 +52,4 @@ printf '\n== peers\n'
 "$build/bin/bench_unet_step" --model sdxl --out "$out"
 "$python" bench/peers/unet_step.py --ours "$build/bin/bench_unet_step" --model sdxl --out "$out"
 "$python" bench/peers/block_step.py --ours "$build/bin/bench_block_step" --out "$out"
+"$python" bench/peers/vae_decode.py --ours "$build/bin/bench_vae_decode" --out "$out"

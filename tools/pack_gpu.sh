@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 build=${1:-build/release}
 rm -rf .gpu
 mkdir -p .gpu/bin .gpu/lib .gpu/tokenizers
-programs=("$build/bin/distorch" "$build"/bin/bench_gpu_{streaming,opening,network,filled,calibrate,packed_products,int8_product}
+programs=("$build/bin/distorch" "$build"/bin/bench_gpu_{streaming,opening,network,filled,cards,calibrate,packed_products,int8_product}
           "$build"/distorch/{device/device_test,quant/quant_test,streaming/streaming_test,nodes/nodes_test})
 for program in "${programs[@]}"; do
   strip -o ".gpu/bin/$(basename "$program")" "$program"

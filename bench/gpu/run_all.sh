@@ -6,6 +6,8 @@
 # With a second accelerator: allocations and streaming from its memory too; DONORS_ONLY=1 streams from there alone.
 # PARTS picks some: "correct streaming opening sd15 peers compile", and further networks at full size: "sdxl flux qwen_image sd35 z_image";
 # filled_flux (filled_MODEL): through the engine while another process holds all but FREE (23 20 14 8 4) GB.
+# cards_sdxl, cards_qwen_image: positive and negative on two cards at once, against one; cards_flux: one model over two cards of CARD_FREE
+# (14) GB each, which others hold the rest of. product_flux: `distorch run` on whole FLUX, cold and warm, FREE as for filled_flux.
 # KERNELS=1 tells which kernels the networks' steps consist of (kernels_*.json in more.tgz), and streams nothing.
 # "products" times single layers in every form of weights (PRODUCT_FORMS) and compares them with the decoded weight.
 # FORMS names forms of distorch convert (int8 Q8_0 ...) in which the networks run as well.
@@ -83,6 +85,8 @@ network() {
     collect
   done
   if wants "filled_$1"; then filled "$1"; fi
+  if wants "cards_$1"; then cards "$1"; fi
+  if wants "product_$1"; then product "$1"; fi
   [ "$1" = "${COMPILE:-sd15}" ] || rm -rf "${NETWORKS:?}/$1"
   collect
 }
@@ -159,8 +163,53 @@ filled() {
     collect
   done
 }
+# hold BYTES DEVICE: another process keeps all but so much of a card until FD is closed.
+hold() {
+  local said=$WORK/held_${2/:/_} wait
+  : >"$said"
+  exec {FD}> >(exec $PYTHON $HERE/hold.py "$1" "$2" >"$said" 2>>"$LOG")
+  for wait in {1..120}; do [ -s "$said" ] && break; sleep 0.5; done
+  echo "$2: $(cat "$said")" >>"$LOG"
+}
+# cards MODEL: on two cards.
+CARDS=${CARDS:-cuda:0,cuda:1}
+[ -n "${TINY:-}" ] && CARDS=sim:0,sim:1
+cards() {
+  local options=(--folder "$NETWORKS/$1" --label "$1" --devices "$CARDS" --out "$WORK") theirs=() held=() card
+  case "$1" in sdxl) options+=(--pooled 1280) ;; flux) options+=(--pooled 768 --tokens 512) ;; *) options+=(--tokens 512) ;; esac
+  # Of the simulated machines one with two cards.
+  [ -n "${TINY:-}" ] && theirs=(--rig rigs/8gpu.yaml --side 256)
+  if [ "$1" != flux ]; then
+    say "$1 on two cards: positive and negative at once"
+    ours 200 bench_gpu_cards --mode split "${options[@]}" "${theirs[@]}"
+  else
+    say "$1 over two cards with ${CARD_FREE:-14} GB free each"
+    if [ -z "${TINY:-}" ]; then
+      for card in ${CARDS//,/ }; do hold "${CARD_FREE:-14}e9" "$card" && held+=("$FD"); done
+    fi
+    ours 200 bench_gpu_cards --mode spread "${options[@]}" "${theirs[@]}"
+    for card in "${held[@]}"; do exec {card}>&-; done
+  fi
+  grep -aE "predicted not to pay|a step; without" "$LOG" | tail -2
+  collect
+}
+# product MODEL: the program itself, for each amount of free memory and with the whole card.
+product() {
+  local free options=()
+  [ -n "${TINY:-}" ] && options=(--tiny --side 64 -- --rig rigs/h200.yaml --tokenizers "$TOKENIZERS")
+  [ -z "${TINY:-}" ] && options=(-- --tokenizers "$TOKENIZERS")
+  for free in all ${PRODUCT_FREE:-23 14}; do
+    say "$1 through distorch run, $free GB free"
+    [ -z "${TINY:-}" ] && [ "$free" != all ] && hold "${free}e9" "$DEVICE"
+    try 200 env LD_LIBRARY_PATH="$TORCH/lib:$PWD/.gpu/lib" $PYTHON $HERE/product.py "$NETWORKS/$1/weights.safetensors" "$NETWORKS/product" \
+      --distorch "$BIN/distorch" --out "$WORK" --label "$1_$free" "${options[@]}"
+    [ -z "${TINY:-}" ] && [ "$free" != all ] && exec {FD}>&-
+    collect
+  done
+  rm -rf "${NETWORKS:?}/product"
+}
 for MODEL in sdxl flux qwen_image sd35 z_image; do
-  if wants $MODEL || wants filled_$MODEL; then
+  if wants $MODEL || wants filled_$MODEL || wants cards_$MODEL || wants product_$MODEL; then
     say "$MODEL"
     network $MODEL 150 240
   fi

@@ -20,7 +20,7 @@ def main(folder, out):
     entries = []
     # The networks in other forms: flux_int8.json.
     forms = sorted(name for name in os.listdir(folder) if name.endswith(".json") and name.rsplit("_", 1)[0] in NETWORKS and name not in LISTS)
-    forms += sorted(name for name in os.listdir(folder) if name.startswith("products_") and name.endswith(".json"))
+    forms += sorted(name for name in os.listdir(folder) if name.startswith(("products_", "product_", "cards_")) and name.endswith(".json"))
     for name in LISTS + forms:
         for entry in read(os.path.join(folder, name)) or []:
             entries.append(dict(entry, part=name[:-5]))

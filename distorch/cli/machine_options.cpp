@@ -122,6 +122,13 @@ void declare(CLI::App& command, MachineOptions& o) {
   const char* devices = "Devices and memory";
   command.add_option("--device", o.device, "Device to compute on where the workflow names none")
       ->group(devices);
+  command
+      .add_option(
+          "--compute-devices", o.compute_devices,
+          "Devices that positive and negative may be computed on at the same time, where that "
+          "is faster: cuda:0,cuda:1")
+      ->delimiter(',')
+      ->group(devices);
   command.add_option("--device-map", o.device_map, "Use one device for another: cuda:1=cuda:0")
       ->group(devices);
   command
@@ -181,6 +188,11 @@ std::unique_ptr<nodes::App> make_app(const MachineOptions& o, std::optional<Rig>
   if (!o.device.empty()) {
     auto name = placement::normal_device(o.device);
     engine.default_device = plan_only && engine.rig ? name : device::find_device(name).name;
+  }
+  for (const auto& entry : o.compute_devices) {
+    auto name = placement::normal_device(entry);
+    settings.compute_devices.push_back(plan_only && engine.rig ? name
+                                                               : device::find_device(name).name);
   }
   if (o.placement == "tail")
     engine.mode = streaming::PlacementMode::Tail;

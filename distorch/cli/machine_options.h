@@ -14,7 +14,7 @@ struct MachineOptions {
   std::vector<std::string> models;       // --models, in the order given
   std::vector<std::string> extra_paths;  // --extra-model-paths
   std::string output = "output", input = "input", temp = "temp";
-  std::vector<std::string> device_map, memory, sets;
+  std::vector<std::string> device_map, memory, sets, compute_devices;
   std::string device, placement = "auto", rig, tokenizers, preview_method = "none";
   bool strict_devices = false, disable_metadata = false;
   bool force_fp32 = false, force_fp16 = false, cpu_vae = false;

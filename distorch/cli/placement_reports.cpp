@@ -75,7 +75,10 @@ void PlacementReports::tell(Clock::duration pause) {
   }
 }
 
-void PlacementReports::changed(const streaming::EngineEvent&) { tell(kChangePause); }
+void PlacementReports::changed(const streaming::EngineEvent& event) {
+  // Nothing has moved by a plan alone.
+  if (event.kind != streaming::EngineEvent::Kind::Planned) tell(kChangePause);
+}
 
 void PlacementReports::settle() { tell(0ms); }
 

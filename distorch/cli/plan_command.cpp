@@ -69,6 +69,8 @@ void print(const Priced& priced, const std::vector<OtherForm>& forms) {
                  : "");
   if (!run.gave_way.empty()) fmt::print("  unloads   {}\n", fmt::join(run.gave_way, ", "));
   fmt::print("  this is   {}\n", placement::expert_string(run.system, run.blocks, run.placement));
+  if (run.beside) fmt::print("  beside    it computes while the run before it does\n");
+  if (auto reason = priced.reason(); !reason.empty()) fmt::print("  why       {}\n", reason);
   if (priced.best_step_s < priced.report.step_s * 0.995)
     fmt::print("  better    {}: {} a step\n",
                placement::expert_string(run.system, run.blocks, priced.best),

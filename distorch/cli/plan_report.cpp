@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "distorch/placement/alternatives.h"
 #include "distorch/placement/auto_plan.h"
 #include "distorch/placement/tables.h"
 
@@ -25,12 +26,19 @@ Priced price(const PlannedRun& run) {
 bool same_run(const Priced& a, const Priced& b) {
   return a.run->model == b.run->model && a.run->compute == b.run->compute &&
          a.run->steps == b.run->steps && a.run->placement == b.run->placement &&
-         a.run->others_bytes == b.run->others_bytes && a.report.step_s == b.report.step_s;
+         a.run->others_bytes == b.run->others_bytes && a.report.step_s == b.report.step_s &&
+         a.run->beside == b.run->beside;
 }
 
 }  // namespace
 
-double Priced::seconds() const { return report.first_s + report.step_s * (run->steps - 1); }
+double Priced::seconds() const {
+  return run->beside ? 0 : report.first_s + report.step_s * (run->steps - 1);
+}
+
+std::string Priced::reason() const {
+  return placement::reason(run->system, run->blocks, run->placement);
+}
 
 std::vector<Priced> price_all(const std::vector<PlannedRun>& runs) {
   std::vector<Priced> all;
@@ -95,6 +103,8 @@ Json as_json(const Priced& priced) {
             {"expert_string", placement::expert_string(run.system, run.blocks, run.placement)},
             {"best_step_s", priced.best_step_s},
             {"best_expert_string", placement::expert_string(run.system, run.blocks, priced.best)}};
+  if (run.beside) json["beside"] = true;
+  if (auto reason = priced.reason(); !reason.empty()) json["reason"] = reason;
   for (const auto& [key, held] : held_of(priced))
     json["devices"].push_back({{"device", run.system.devices[key.first].name},
                                {"how", word_for(key.second)},

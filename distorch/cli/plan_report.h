@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <map>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -19,8 +20,11 @@ struct Priced {
   int times = 1;  // that the workflow has such a run, as of a text encoder for every prompt
   std::vector<std::size_t> runs;  // which of the planned runs these are
 
-  /// One of these runs, all of its steps; infinite where its speed is not known.
+  /// One of these runs, all of its steps; infinite where its speed is not known, 0 where it computes
+  /// while another one does.
   double seconds() const;
+  /// What other accelerators do for it and why (placement/alternatives.h); "" where they do nothing.
+  std::string reason() const;
 };
 
 /// Every run that the workflow makes; equal ones once, where the first of them is. They point into

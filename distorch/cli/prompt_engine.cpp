@@ -105,6 +105,8 @@ MachineOptions planned_options(MachineOptions options, const Rig& rig) {
     for (auto& entry : options.memory)
       if (entry.starts_with(running + "=")) entry.replace(0, running.size(), device.name);
     if (options.device == running) options.device = device.name;
+    for (auto& entry : options.compute_devices)
+      if (entry == running) entry = device.name;
     // Workflows may name them as they are called while they run.
     options.device_map.push_back(running + "=" + device.name);
   }

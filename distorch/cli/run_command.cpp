@@ -1,3 +1,7 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
 #include <memory>
 
 #include "distorch/base/atomic_file.h"
@@ -7,6 +11,7 @@
 #include "distorch/cli/machine_options.h"
 #include "distorch/cli/progress.h"
 #include "distorch/cli/remote_run.h"
+#include "distorch/cli/waterfall.h"
 #include "distorch/cli/workflow_run.h"
 #include "distorch/graph/overrides.h"
 #include "distorch/nodes/catalog.h"
@@ -18,7 +23,7 @@ namespace {
 
 struct Options {
   MachineOptions machine;
-  std::string workflow, profile, server, token;
+  std::string workflow, profile, waterfall, server, token;
   bool json = false, quiet = false;
 };
 
@@ -36,8 +41,9 @@ void change(const Options& options, graph::Json& prompt) {
 }
 
 int run_on_server(const Options& options, const std::string& text) {
-  if (!options.profile.empty())
-    throw Error(ErrorKind::Usage, "--profile", "is of this process and does not go with --server");
+  if (!options.profile.empty() || !options.waterfall.empty())
+    throw Error(ErrorKind::Usage, options.profile.empty() ? "--waterfall" : "--profile",
+                "is of this process and does not go with --server");
   RemoteOptions remote;
   remote.server = options.server;
   remote.token = options.token;
@@ -47,7 +53,31 @@ int run_on_server(const Options& options, const std::string& text) {
   return run_remotely(remote, text, options.workflow);
 }
 
+/// One run, with what its parts took.
+graph::Json run_watched(Workflow& workflow, const nodes::App& app, graph::EventSink& reporter,
+                        const std::string& title, const std::map<std::string, double>& before) {
+  Waterfall waterfall(app.engine.machine(), workflow.catalog(), workflow.prompt(), reporter);
+  for (const auto& [part, seconds] : before) waterfall.add(part, seconds);
+  auto result = workflow.run(waterfall);
+  if (result.status != graph::RunStatus::Success) rethrow_with_node(result);
+  fmt::print(stderr, "{}", waterfall.text(title));
+  return waterfall.json();
+}
+
+/// The first run of the process and another one, with the files read and models in place.
+int run_twice(const Options& options, Workflow& workflow, const nodes::App& app,
+              graph::EventSink& reporter, double started_s) {
+  graph::Json runs;
+  runs["cold"] = run_watched(
+      workflow, app, reporter, "cold",
+      {{"program start", started_s}, {"set-up", std::max(0.0, seconds_since_start() - started_s)}});
+  runs["warm"] = run_watched(workflow, app, reporter, "warm", {});
+  write_file(options.waterfall, runs.dump(1) + "\n");
+  return 0;
+}
+
 int run(const Options& options) {
+  const auto started_s = seconds_since_start();
   if (options.quiet) log::set_up("error");
   auto text = workflow_text(options.workflow);
   if (!options.server.empty()) return run_on_server(options, text);
@@ -55,9 +85,10 @@ int run(const Options& options) {
   auto app = make_app(options.machine, std::move(rig), false);
   Workflow workflow(*app, text, options.workflow, options.machine.sets);
 
+  auto reporter = make_reporter(reporting_of(options), workflow.prompt(), app->settings);
+  if (!options.waterfall.empty()) return run_twice(options, workflow, *app, *reporter, started_s);
   std::unique_ptr<streaming::Trace> trace;
   if (!options.profile.empty()) trace = std::make_unique<streaming::Trace>();
-  auto reporter = make_reporter(reporting_of(options), workflow.prompt(), app->settings);
   auto result = workflow.run(*reporter);
   if (trace) write_file(options.profile, trace->to_json());
   if (result.status != graph::RunStatus::Success) rethrow_with_node(result);
@@ -85,8 +116,13 @@ void add_run_command(CLI::App& app, Action& chosen) {
                    "Pictures of the latent while sampling: none, auto, latent2rgb, taesd")
       ->check(CLI::IsMember({"none", "auto", "latent2rgb", "taesd"}))
       ->capture_default_str();
-  command->add_option("--profile", options->profile,
-                      "Write a trace for Perfetto or chrome://tracing");
+  auto* profile = command->add_option("--profile", options->profile,
+                                      "Write a trace for Perfetto or chrome://tracing");
+  command
+      ->add_option("--waterfall", options->waterfall,
+                   "Run twice, cold and warm; print and write what each part takes, beside its "
+                   "limit where one is known")
+      ->excludes(profile);
   command->add_flag("--json", options->json, "Events as JSON lines on standard output");
   command->add_flag("--quiet", options->quiet,
                     "Print only the names of what was written, and errors");

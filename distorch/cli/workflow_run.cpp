@@ -44,14 +44,15 @@ Workflow::Workflow(nodes::App& app, const std::string& text, const std::string& 
 }
 
 graph::RunResult Workflow::run(graph::EventSink& sink) {
-  graph::Executor executor(catalog_);
+  auto executor = std::make_unique<graph::Executor>(catalog_);
   graph::RunRequest request;
   request.prompt = prompt_;
   request.outputs = outputs_;
   if (!workflow_.is_null()) request.extra_pnginfo = graph::Json{{"workflow", workflow_}};
   request.context = &context_;
   request.token = current_run();  // Ctrl-C reaches it
-  auto result = executor.run(request, sink);
+  auto result = executor->run(request, sink);
+  last_ = std::move(executor);
   sink.send(graph::finished(request.prompt_id));
   return result;
 }

@@ -1,4 +1,5 @@
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,8 @@ class Workflow {
            const std::vector<std::string>& sets);
 
   const graph::Json& prompt() const { return prompt_; }
+  const graph::Catalog& catalog() const { return catalog_; }
+  /// Every node runs, also the second time; models stay open until the next run is over.
   graph::RunResult run(graph::EventSink& sink);
   graph::RunResult run_silently();
 
@@ -25,6 +28,7 @@ class Workflow {
   graph::Context context_;
   graph::Json prompt_, workflow_;
   std::vector<std::string> outputs_;
+  std::unique_ptr<graph::Executor> last_;  // holds the values of the last run
 };
 
 /// Throws what ended a run that did not succeed, with the node's id and class in its place.

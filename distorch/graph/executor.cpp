@@ -16,6 +16,7 @@
 #include "distorch/graph/list_inputs.h"
 #include "distorch/graph/run_graph.h"
 #include "distorch/graph/schedule.h"
+#include "distorch/graph/upcoming.h"
 
 namespace distorch::graph {
 namespace {
@@ -41,7 +42,7 @@ enum class Step { Done, Waiting };
 
 }  // namespace
 
-class Run : public CallListener {
+class Run : public CallListener, public Upcoming {
  public:
   Run(Executor& executor, const RunRequest& request, EventSink& sink)
       : executor_(executor),
@@ -50,6 +51,7 @@ class Run : public CallListener {
         graph_(executor.catalog_, request, executor.nonce_) {
     if (request.context) context_ = *request.context;
     context_.set(*current_run());
+    context_.set<Upcoming>(*this);
   }
 
   RunResult go() {
@@ -88,6 +90,16 @@ class Run : public CallListener {
   void on_preview(const Value& image) override {
     flush_preview();
     preview_ = image;
+  }
+  std::vector<Node> after(const std::string& id) override {
+    std::vector<Node> later;
+    for (const auto& next : schedule_.after(id)) {
+      const RunNode& node = graph_.at(next);
+      Node& known = later.emplace_back(Node{node.type, {}});
+      for (auto& [name, values] : gather_quietly(next))
+        if (!values.empty()) known.values[name] = values.front();
+    }
+    return later;
   }
 
  private:
@@ -154,7 +166,7 @@ class Run : public CallListener {
         throw Error(ErrorKind::Usage, graph_.place_of(current_),
                     fmt::format("needs node {}, which does not exist", id));
       if (schedule_.contains(id) || available(id)) continue;
-      schedule_.add(id, found->type->output_node, found->type->background);
+      schedule_.add(id, found->type->output_node, found->type->background, pace_of(*found->type));
       for (auto& [input, link] : found->links()) {
         if (input->lazy() || input->raw_link()) continue;
         stack.push_back(link.node);
@@ -164,6 +176,10 @@ class Run : public CallListener {
     }
     for (auto& [from, to] : blocks)
       if (!results_.count(from)) schedule_.block(from, to);
+  }
+
+  Pace pace_of(const NodeType& type) const {
+    return context_.has<Paces>() ? context_.get<Paces>().of(type) : Pace::Usual;
   }
 
   // Has a result, or takes it from the cache.

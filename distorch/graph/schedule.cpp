@@ -1,10 +1,12 @@
 #include "distorch/graph/schedule.h"
 
+#include <algorithm>
+
 namespace distorch::graph {
 
-bool Schedule::add(const std::string& id, bool is_output, bool background) {
+bool Schedule::add(const std::string& id, bool is_output, bool background, Pace pace) {
   if (!index_.emplace(id, next_).second) return false;
-  nodes_[next_] = {id, is_output, background, {}, {}};
+  nodes_[next_] = {id, is_output, background, pace, {}, {}};
   ready_.insert(next_++);
   return true;
 }
@@ -18,20 +20,55 @@ void Schedule::block(const std::string& from, const std::string& to) {
 
 bool Schedule::is_output(std::size_t order) const { return nodes_.at(order).is_output; }
 
+/// Those that wait for a node, the nearest first.
+std::vector<std::size_t> Schedule::behind(std::size_t order) const {
+  std::vector<std::size_t> found;
+  std::set<std::size_t> seen = {order};
+  auto add_next = [&](std::size_t from) {
+    for (std::size_t next : nodes_.at(from).blocks)
+      if (nodes_.count(next) && seen.insert(next).second) found.push_back(next);
+  };
+  add_next(order);
+  for (std::size_t i = 0; i < found.size(); ++i) add_next(found[i]);
+  return found;
+}
+
+std::vector<std::string> Schedule::after(const std::string& id) const {
+  std::vector<std::string> ids;
+  auto found = index_.find(id);
+  if (found == index_.end()) return ids;
+  for (std::size_t order : behind(found->second)) ids.push_back(nodes_.at(order).id);
+  return ids;
+}
+
 std::optional<std::string> Schedule::pick() const {
+  auto first = usual_pick();
+  if (!first) return std::nullopt;
+  if (nodes_.at(*first).pace != Pace::Long) return nodes_.at(*first).id;
+  auto later = behind(*first);
+  std::sort(later.begin(), later.end());
+  for (std::size_t i : ready_) {
+    if (nodes_.at(i).pace != Pace::Quick) continue;
+    for (std::size_t next : behind(i))
+      if (std::binary_search(later.begin(), later.end(), next)) return nodes_.at(i).id;
+  }
+  return nodes_.at(*first).id;
+}
+
+std::optional<std::size_t> Schedule::usual_pick() const {
   if (ready_.empty()) return std::nullopt;
   for (std::size_t i : ready_)
-    if (nodes_.at(i).background) return nodes_.at(i).id;
+    if (nodes_.at(i).background) return i;
   for (std::size_t i : ready_)
-    if (is_output(i)) return nodes_.at(i).id;
+    if (is_output(i)) return i;
   for (std::size_t i : ready_)
     for (std::size_t next : nodes_.at(i).blocks)
-      if (is_output(next)) return nodes_.at(i).id;
+      if (is_output(next)) return i;
   for (std::size_t i : ready_)
     for (std::size_t next : nodes_.at(i).blocks)
       for (std::size_t after : nodes_.at(next).blocks)
-        if (is_output(after)) return nodes_.at(i).id;
-  return nodes_.at(*ready_.begin()).id;
+        if (is_output(after)) return i;
+  return *ready_.begin();
 }
 
 void Schedule::finish(const std::string& id) {

@@ -6,6 +6,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "distorch/graph/pace.h"
+
 namespace distorch::graph {
 
 /// Which node of a run comes next. Nodes wait for the nodes they are blocked by; more of both may
@@ -13,7 +15,7 @@ namespace distorch::graph {
 class Schedule {
  public:
   /// True when the node was new. Background nodes come first: others run while they wait.
-  bool add(const std::string& id, bool is_output, bool background = false);
+  bool add(const std::string& id, bool is_output, bool background = false, Pace pace = Pace::Usual);
   bool contains(const std::string& id) const { return index_.count(id) != 0; }
   /// `to` waits for `from`; both must have been added.
   void block(const std::string& from, const std::string& to);
@@ -24,6 +26,8 @@ class Schedule {
   /// The node is done: those that wait for it wait no more.
   void finish(const std::string& id);
   std::vector<std::string> remaining() const;
+  /// Those that wait for this one, directly or by others, the nearest first.
+  std::vector<std::string> after(const std::string& id) const;
   /// The node is not picked until resume().
   void suspend(const std::string& id) { ready_.erase(index_.at(id)); }
   void resume(const std::string& id) { ready_.insert(index_.at(id)); }
@@ -35,9 +39,12 @@ class Schedule {
   struct Node {
     std::string id;
     bool is_output = false, background = false;
+    Pace pace = Pace::Usual;
     std::set<std::size_t> blocked_by, blocks;
   };
   bool is_output(std::size_t order) const;
+  std::optional<std::size_t> usual_pick() const;
+  std::vector<std::size_t> behind(std::size_t order) const;
 
   std::map<std::size_t, Node> nodes_;  // by the order of adding
   std::unordered_map<std::string, std::size_t> index_;

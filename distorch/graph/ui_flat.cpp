@@ -4,6 +4,8 @@
 
 #include <set>
 
+#include "distorch/graph/older_widgets.h"
+
 namespace distorch::graph {
 namespace {
 
@@ -94,7 +96,7 @@ const NodeForm& FlatWorkflow::form(const UiNode& node) {
   if (known != forms_.end()) return known->second;
   NodeForm& made = forms_[&node];
   if (const Json* definition = definitions_.find(node.type)) {
-    StoredNode stored{node.type, node.widgets_values, {}};
+    StoredNode stored{node.type, without_older_order(node.type, node.widgets_values), {}};
     for (auto& input : node.inputs)
       if (!input.link.empty()) stored.linked.push_back(input.name);
     made = node_form(*definition, stored);

@@ -108,6 +108,20 @@ class Reader {
       if (DGifGetExtensionNext(gif_, &block) == GIF_ERROR) throw fault(gif_->Error);
   }
 
+  /// LZW's codes have three bits at least and mean 4096 pixels at most: a frame that so few bytes
+  /// cannot hold takes no memory, and neither does an empty canvas of more pixels than small ones
+  /// have.
+  void check_bytes_left(const Extent& extent) const {
+    constexpr std::size_t bits = 8, shortest_code = 3, longest_string = 4096;
+    constexpr std::size_t small = std::size_t{1} << 24;  // pixels
+    const auto most = left_.size() * bits / shortest_code * longest_string;
+    const auto canvas = static_cast<std::size_t>(gif_->SWidth) * gif_->SHeight;
+    if (extent.width * extent.height <= most && canvas <= std::max(most, small)) return;
+    throw Error(ErrorKind::Format, where_,
+                fmt::format("is a broken GIF: {} bytes cannot hold its {} x {} pixels",
+                            left_.size(), extent.width, extent.height));
+  }
+
   /// Reads one frame and draws it. False: it makes the canvas larger, so nothing more fits a batch.
   bool frame() {
     if (DGifGetImageDesc(gif_) == GIF_ERROR) throw fault(gif_->Error);
@@ -123,6 +137,7 @@ class Reader {
     } else if (width != width_ || height != height_) {
       return false;
     }
+    check_bytes_left(extent);
     budget_.add(width, height);
     width_ = width;
     height_ = height;

@@ -6,6 +6,8 @@
 #include "distorch/base/error.h"
 #include "distorch/models/causal_vae/autoencoder.h"
 #include "distorch/models/flux/family.h"
+#include "distorch/models/hunyuan_vae/autoencoder.h"
+#include "distorch/models/hunyuan_video/family.h"
 #include "distorch/models/qwen_image/family.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
@@ -34,6 +36,7 @@ const std::vector<FamilyKind>& families() {
       {"Lumina 2", z_image::detect_lumina},
       {"Qwen-Image", qwen_image::detect},
       {"Wan", wan::detect},
+      {"HunyuanVideo", hunyuan_video::detect},
       {"FLUX.1", flux::detect},
       {"FLUX.2", flux::detect_second},
   };
@@ -41,7 +44,8 @@ const std::vector<FamilyKind>& families() {
 }
 
 std::shared_ptr<const Family> find_family(const Checkpoint& file) {
-  for (const std::string prefix : {"model.diffusion_model.", "diffusion_model.", "unet.", ""}) {
+  for (const std::string prefix :
+       {"model.diffusion_model.", "diffusion_model.", "model.model.", "unet.", ""}) {
     auto below = prefix.empty() ? file : file.part(prefix);
     if (below.empty()) continue;
     for (const auto& kind : families())
@@ -65,6 +69,10 @@ VaePart find_vae(const Checkpoint& file) {
   if (auto part = causal_vae::part_of(file); !part.empty())
     return {part, [config = causal_vae::config_of(part)]() -> std::unique_ptr<VaeNetwork> {
               return std::make_unique<causal_vae::CausalAutoencoder>(config);
+            }};
+  if (auto part = hunyuan_vae::part_of(file); !part.empty())
+    return {part, [config = hunyuan_vae::config_of(part)]() -> std::unique_ptr<VaeNetwork> {
+              return std::make_unique<hunyuan_vae::Autoencoder>(config);
             }};
   if (auto part = taehv::part_of(file); !part.empty())
     return {part, [config = taehv::config_of(part)]() -> std::unique_ptr<VaeNetwork> {

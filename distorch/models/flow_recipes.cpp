@@ -1,6 +1,7 @@
 #include "distorch/models/flow_recipes.h"
 
 #include "distorch/models/clip/encoder.h"
+#include "distorch/models/llama/encoder.h"
 #include "distorch/models/qwen/encoder.h"
 #include "distorch/models/t5/encoder.h"
 
@@ -132,6 +133,35 @@ TextRecipe klein_recipe(const FoundEncoders& found) {
   use.side_by_side = {9, 18, 27};
   const auto& [name, part] = *found.begin();
   return {{qwen::text_part_of(name, part, use)}};
+}
+
+// What the models were trained with, to the letter.
+const char* const kHunyuanPictureFrame =
+    "<|start_header_id|>system<|end_header_id|>\n\n<image>\nDescribe the video by detailing the "
+    "following aspects according to the reference image: 1. The main content and theme of the "
+    "video.2. The color, shape, size, texture, quantity, text, and spatial relationships of the "
+    "objects.3. Actions, events, behaviors temporal relationships, physical movement changes of "
+    "the "
+    "objects.4. background environment, light, style and atmosphere.5. camera angles, movements, "
+    "and transitions used in the video:<|eot_id|>\n\n<|start_header_id|>user<|end_header_id|>\n\n"
+    "{}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n";
+
+TextRecipe hunyuan_video_recipe(const FoundEncoders& found) {
+  clip::EncoderUse use{.project_pooled = false};
+  llama::EncoderUse words;
+  words.frame =
+      "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following "
+      "aspects: 1. The main content and theme of the video.2. The color, shape, size, texture, "
+      "quantity, text, and spatial relationships of the objects.3. Actions, events, behaviors "
+      "temporal relationships, physical movement changes of the objects.4. background environment, "
+      "light, style and atmosphere.5. camera angles, movements, and transitions used in the "
+      "video:<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>";
+  return {{clip::text_part_of("clip_l", found.at("clip_l"), clip::TextKind::ClipL, use,
+                              clip_l_prefixes()),
+           llama::text_part_of("llama", found.at("llama"), words)},
+          [](const std::vector<TextStates>& each) {
+            return TextStates{each.at(1).states, each.at(0).pooled, each.at(1).mask};
+          }};
 }
 
 TextRecipe wan_recipe(const FoundEncoders& found) {

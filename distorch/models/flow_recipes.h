@@ -28,6 +28,13 @@ TextRecipe klein_recipe(const FoundEncoders& found);
 /// UMT5 for Wan: 512 tokens at least. Source: ComfyUI comfy/text_encoders/wan.py.
 TextRecipe wan_recipe(const FoundEncoders& found);
 
+/// States of Llama 3 (or of LLaVA's language model), pooled vector of CLIP-L. Source: ComfyUI
+/// comfy/text_encoders/hunyuan_video.py.
+TextRecipe hunyuan_video_recipe(const FoundEncoders& found);
+
+/// The frame that TextEncodeHunyuanVideo_ImageToVideo puts around a text and its picture.
+extern const char* const kHunyuanPictureFrame;
+
 /// The frame that TextEncodeQwenImageEditPlus puts around a text that names its pictures itself.
 extern const char* const kQwenEditFrame;
 

@@ -61,12 +61,23 @@ tokenizers::SentencePieceParts Described::parts() const {
   return parts;
 }
 
+bool has_tokenizer(const std::shared_ptr<const formats::TensorFile>& file,
+                   const std::string& wanted) {
+  if (!file || file->format() != "gguf") return false;
+  const auto kind = file->metadata().find(kPrefix + "model");
+  return kind != file->metadata().end() && kind->second == wanted;
+}
+
 }  // namespace
 
+std::vector<std::string> gguf_byte_pairs(const std::shared_ptr<const formats::TensorFile>& file) {
+  if (!has_tokenizer(file, "gpt2")) return {};
+  Described described(*file->mapping());
+  return formats::gguf_strings(*file->mapping(), described.list("tokens"));
+}
+
 at::Tensor gguf_sentence_piece(const std::shared_ptr<const formats::TensorFile>& file) {
-  if (!file || file->format() != "gguf") return {};
-  const auto kind = file->metadata().find(kPrefix + "model");
-  if (kind == file->metadata().end() || kind->second != "t5") return {};
+  if (!has_tokenizer(file, "t5")) return {};
   const auto bytes = tokenizers::sentence_piece_model(Described(*file->mapping()).parts());
   auto tensor = at::empty({static_cast<std::int64_t>(bytes.size())}, at::kByte);
   std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());

@@ -23,4 +23,7 @@ LatentFormat wan21_latent();
 /// Wan 2.2's own autoencoder: 48 channels with frames, 16 pixels a cell.
 LatentFormat wan22_latent();
 
+/// HunyuanVideo: 16 channels with frames.
+LatentFormat hunyuan_video_latent();
+
 }  // namespace distorch::models

@@ -57,6 +57,22 @@ std::shared_ptr<const tokenizers::QwenBpe> Vocabularies::qwen() {
   return qwen_;
 }
 
+std::shared_ptr<const tokenizers::LlamaBpe> Vocabularies::llama(const std::vector<std::string>& own,
+                                                                const std::string& path) {
+  auto& slot = llama_[own.empty() ? "" : path];
+  if (slot) return slot;
+  if (own.empty())
+    return slot = tokenizers::LlamaBpe::load(find("llama3", {"tokenizer.model", "tokenizer.json"}));
+  return slot = tokenizers::LlamaBpe::from_spellings(own, path);
+}
+
+std::int64_t TokenBatch::tokens() const {
+  if (kept.empty()) return chunks * ids.size(1) - dropped;
+  std::int64_t sum = 0;
+  for (const auto& places : kept) sum += places.count();
+  return sum;
+}
+
 std::string TokenBatch::shape() const {
   auto text = fmt::format("{}x{}", ids.size(0), ids.size(1));
   if (mask.defined()) text += " masked";

@@ -11,6 +11,7 @@
 
 #include "distorch/models/lora_names.h"
 #include "distorch/tokenizers/clip_bpe.h"
+#include "distorch/tokenizers/llama_bpe.h"
 #include "distorch/tokenizers/qwen_bpe.h"
 #include "distorch/tokenizers/sentence_piece.h"
 #include "distorch/tokenizers/unigram.h"
@@ -30,6 +31,10 @@ class Vocabularies {
   /// has none.
   std::shared_ptr<const tokenizers::Unigram> t5(const at::Tensor& own, const std::string& path);
   std::shared_ptr<const tokenizers::QwenBpe> qwen();
+  /// Llama 3's. `own`: the tokens that the encoder's file lists, as GGUF files spell them; where it
+  /// lists none it is looked for in a folder "llama3".
+  std::shared_ptr<const tokenizers::LlamaBpe> llama(const std::vector<std::string>& own,
+                                                    const std::string& path);
   /// UMT5's. Where the encoder's file carries none it is looked for in a folder "umt5".
   std::shared_ptr<const tokenizers::SentencePiece> sentence_piece(const at::Tensor& own,
                                                                   const std::string& path);
@@ -42,6 +47,7 @@ class Vocabularies {
   std::shared_ptr<const tokenizers::ClipBpe> clip_;
   std::map<std::string, std::shared_ptr<const tokenizers::Unigram>> t5_;  // by file, "": ours
   std::shared_ptr<const tokenizers::QwenBpe> qwen_;
+  std::map<std::string, std::shared_ptr<const tokenizers::LlamaBpe>> llama_;  // by file, "": ours
   std::map<std::string, std::shared_ptr<const tokenizers::SentencePiece>> sentence_pieces_;
 };
 
@@ -60,6 +66,10 @@ struct Prompt {
   /// For encoders that see: [1, H, W, 3] float32 0..1 each, in the order in which the text has
   /// places for them.
   std::vector<at::Tensor> pictures;
+  /// For encoders that are shown what a picture encoder saw: its states [tokens, width] each, in the
+  /// order in which the text has places for them; of the results one in so many is kept.
+  std::vector<at::Tensor> seen;
+  std::int64_t seen_every = 1;
   /// In place of the encoder's own frame around the text, which stands where this has "{}".
   std::optional<std::string> frame;
   /// Say nothing at all, which is less than an empty text.
@@ -72,6 +82,12 @@ struct TokenPicture {
   std::int64_t columns = 0;
   at::Tensor patches;  // [rows · cols, numbers of a patch] float32 on the CPU
   std::int64_t grid_rows = 0, grid_columns = 0;  // in patches
+};
+
+/// Places of a row: every `step`-th of those from `first` to before `end`.
+struct Places {
+  std::int64_t first = 0, end = 0, step = 1;
+  std::int64_t count() const { return end <= first ? 0 : (end - first + step - 1) / step; }
 };
 
 /// A prompt as one encoder takes it: its chunks, and at the end the empty prompt where weights need
@@ -88,6 +104,11 @@ struct TokenBatch {
   at::Tensor mask;
   std::vector<TokenPicture> pictures;  // of the first row
   std::int64_t dropped = 0;            // places at the start whose states nobody gets
+  /// Of one row: the places whose states somebody gets, in this order, where they are not all behind
+  /// `dropped`.
+  std::vector<Places> kept;
+  /// How many tokens come of it.
+  std::int64_t tokens() const;
   /// What decides how much an encoder computes, for recordings and dry runs.
   std::string shape() const;
 };

@@ -33,6 +33,8 @@ const std::vector<EncoderKind>& encoder_kinds() {
        [](const Checkpoint& f) { return qwen::text_part(f, qwen::TextKind::Qwen3_4B); }},
       {"qwen3_8b", "Qwen3 8B",
        [](const Checkpoint& f) { return qwen::text_part(f, qwen::TextKind::Qwen3_8B); }},
+      {"llama", "Llama 3 8B",
+       [](const Checkpoint& f) { return qwen::text_part(f, qwen::TextKind::Llama3_8B); }},
   };
   return list;
 }
@@ -67,6 +69,7 @@ const std::vector<RecipeKind>& text_recipes() {
       {"qwen_image", {"qwen25_7b"}, true, qwen_image_recipe},
       {"lumina2", {"qwen3_4b"}, true, z_image_recipe},
       {"wan", {"umt5xxl"}, true, wan_recipe},
+      {"hunyuan_video", {"clip_l", "llama"}, true, hunyuan_video_recipe},
       // What ComfyUI makes of one file whatever the type, if that says little.
       {"", {"clip_l"}, true, clip_l_alone},
       {"", {"clip_h"}, true, clip_h_alone},
@@ -91,7 +94,7 @@ bool is_foreign(const std::string& type, const FoundEncoders& found) {
 }
 
 /// Types with which nobody means another model.
-const std::set<std::string> kStrict = {"sd3", "flux", "flux2", "sdxl"};
+const std::set<std::string> kStrict = {"sd3", "flux", "flux2", "sdxl", "hunyuan_video"};
 
 bool fits(const RecipeKind& recipe, const FoundEncoders& found, const std::string& type) {
   bool any_type = *recipe.type == '\0';

@@ -14,6 +14,9 @@ struct VaeShape {
   std::int64_t downscale = 8;       // pixels a latent cell, each way
   std::int64_t time_downscale = 1;  // frames a latent frame, after the first
   int dimensions = 2;               // 2: pictures [B, C, h, w]; 3: video [B, C, T, h, w]
+  /// Of video: every frame of a clip counts for all others, so that a clip passes whole and memory
+  /// grows with it. Else it is a VideoVae (video_vae.h).
+  bool whole_clips = false;
 };
 
 /// An autoencoder of pictures or video. Latents here are its own: the latent format's scale factor

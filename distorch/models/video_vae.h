@@ -20,7 +20,8 @@ class ClipCoding {
   virtual at::Tensor next(const at::Tensor& group, bool more) = 0;
 };
 
-/// An autoencoder of video: every one whose shape() has three dimensions.
+/// An autoencoder of video: every one whose shape() has three dimensions and says nothing of whole
+/// clips.
 class VideoVae : public VaeNetwork {
  public:
   /// Begins a clip. Error(Shape) of its next() where a group is no latent or no frames of this

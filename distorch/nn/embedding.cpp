@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "distorch/nn/adapters/chain.h"
+#include "distorch/nn/linear.h"
 #include "distorch/quant/gguf.h"
 
 namespace distorch::nn {
@@ -26,6 +27,8 @@ at::Tensor Embedding::first(std::int64_t count) const {
   return Chain(weight_).rows(
       at::arange(count, at::TensorOptions().dtype(at::kLong).device(device)));
 }
+
+at::Tensor Embedding::products(const at::Tensor& x) const { return linear(x, weight_, {}); }
 
 at::Tensor timestep_embedding(const at::Tensor& timesteps, std::int64_t width) {
   auto half = width / 2;

@@ -12,6 +12,8 @@ class Embedding {
   at::Tensor operator()(const at::Tensor& ids) const;
   /// Rows 0 .. count-1: [count, width].
   at::Tensor first(std::int64_t count) const;
+  /// x [..., width] times every row: [..., count]. How models that share the table score tokens.
+  at::Tensor products(const at::Tensor& x) const;
 
  private:
   weights::Weight weight_;

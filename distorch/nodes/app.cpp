@@ -4,6 +4,7 @@
 
 #include "distorch/device/device.h"
 #include "distorch/device/retry.h"
+#include "distorch/nodes/next_run.h"
 
 namespace distorch::nodes {
 
@@ -20,6 +21,7 @@ graph::Context App::context() {
   context.set(folders);
   context.set(engine);
   context.set(models);
+  context.set(paces());
   // Nothing here is ever differentiated: without autograd's bookkeeping operations are issued sooner.
   context.set_surround([this](const graph::Context::Work& work) {
     c10::InferenceMode inference;

@@ -1,6 +1,10 @@
 #include "distorch/nodes/catalog.h"
 
 #include "distorch/nodes/audio_encoder.h"
+#include "distorch/nodes/florence2.h"
+#include "distorch/nodes/helpers.h"
+#include "distorch/nodes/kj_nodes.h"
+#include "distorch/nodes/wan_wrapper.h"
 
 namespace distorch::nodes {
 
@@ -39,6 +43,10 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_crop_to_mask_nodes(catalog);
   add_animation_nodes(catalog);
   add_wan_video_nodes(catalog);
+  add_hunyuan_video_nodes(catalog);
+  add_any_switch_node(catalog);
+  add_wan_wrapper_nodes(catalog, app);
+  add_kj_nodes(catalog);
   add_video_file_nodes(catalog, app);
   add_video_part_nodes(catalog);
   add_video_combine_nodes(catalog);
@@ -55,6 +63,9 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_math_nodes(catalog);
   add_logic_nodes(catalog);
   add_preview_nodes(catalog);
+  add_helper_nodes(catalog);
+  add_florence2_loader_nodes(catalog, app);
+  add_florence2_run_node(catalog);
 }
 
 }  // namespace distorch::nodes

@@ -53,6 +53,8 @@ void add_color_nodes(graph::Catalog& catalog);
 void add_crop_to_mask_nodes(graph::Catalog& catalog);
 void add_animation_nodes(graph::Catalog& catalog);
 void add_wan_video_nodes(graph::Catalog& catalog);
+void add_hunyuan_video_nodes(graph::Catalog& catalog);
+void add_any_switch_node(graph::Catalog& catalog);
 void add_video_file_nodes(graph::Catalog& catalog, App& app);
 void add_video_part_nodes(graph::Catalog& catalog);
 void add_video_combine_nodes(graph::Catalog& catalog);

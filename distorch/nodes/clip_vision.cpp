@@ -8,6 +8,7 @@
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/loaders.h"
 #include "distorch/nodes/pictures.h"
+#include "distorch/nodes/vision_states.h"
 #include "distorch/streaming/profile.h"
 
 namespace distorch::nodes {
@@ -41,14 +42,17 @@ auto run_network(Call& call, Loaded& loaded, const Tensor& input, Forward forwar
   return forward(*loaded.network, input.to(device));
 }
 
-Tensor on_host(const Tensor& tensor) { return tensor.to(at::kCPU, at::kFloat); }
+Tensor on_host(const Tensor& tensor) {
+  return tensor.defined() ? tensor.to(at::kCPU, at::kFloat) : tensor;
+}
 
 /// What comes out where nothing is computed: the shapes count.
 VisionOutput blank_states(const models::clip_vision::VisionConfig& c, std::int64_t items) {
   auto states = at::zeros({items, c.positions, c.width});
   bool tokens = c.kind == models::clip_vision::VisionKind::SigLip;
   return {states, states,
-          tokens ? states : at::zeros({items, c.projection ? c.projection : c.width})};
+          tokens ? states : at::zeros({items, c.projection ? c.projection : c.width}),
+          c.shown_width > 0 ? at::zeros({items, c.positions - 1, c.shown_width}) : Tensor()};
 }
 
 void run_load_vision(Call& call) {
@@ -61,20 +65,9 @@ void run_load_vision(Call& call) {
 }
 
 void run_encode(Call& call) {
-  const auto& vision = call.get<ClipVision>("clip_vision");
-  if (!vision.loaded)
-    throw Error(ErrorKind::Usage, call.place(),
-                "the checkpoint that CLIP_VISION comes from has no picture encoder");
-  const auto& config = vision.loaded->network->config();
-  auto pixels = models::clip_vision::prepared(image_input(call, "image"), config,
-                                              call.text("crop") == "center");
-  auto states = run_network(call, *vision.loaded, pixels, [](const auto& network, const Tensor& x) {
-    return network.forward(x);
-  });
-  if (call.context<streaming::Engine>().plan_only()) states = blank_states(config, pixels.size(0));
   call.out(0, Value::of("CLIP_VISION_OUTPUT",
-                        VisionOutput{on_host(states.last), on_host(states.penultimate),
-                                     on_host(states.embeds)}));
+                        look_at(call, call.get<ClipVision>("clip_vision"),
+                                image_input(call, "image"), call.text("crop") == "center")));
 }
 
 void run_load_style(Call& call) {
@@ -209,6 +202,20 @@ void add_loaders(graph::Catalog& catalog, App& app) {
 }
 
 }  // namespace
+
+VisionOutput look_at(Call& call, const ClipVision& vision, const Tensor& image, bool crop) {
+  if (!vision.loaded)
+    throw Error(ErrorKind::Usage, call.place(),
+                "the checkpoint that CLIP_VISION comes from has no picture encoder");
+  const auto& config = vision.loaded->network->config();
+  auto pixels = models::clip_vision::prepared(image, config, crop);
+  auto states = run_network(call, *vision.loaded, pixels, [](const auto& network, const Tensor& x) {
+    return network.forward(x);
+  });
+  if (call.context<streaming::Engine>().plan_only()) states = blank_states(config, pixels.size(0));
+  return {on_host(states.last), on_host(states.penultimate), on_host(states.embeds),
+          on_host(states.shown)};
+}
 
 void add_clip_vision_nodes(graph::Catalog& catalog, App& app) {
   add_loaders(catalog, app);

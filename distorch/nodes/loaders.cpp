@@ -12,6 +12,7 @@
 #include "distorch/models/gguf_vision.h"
 #include "distorch/models/taesd/autoencoder.h"
 #include "distorch/nodes/catalog.h"
+#include "distorch/nodes/lora_files.h"
 #include "distorch/placement/allocation_string.h"
 #include "distorch/weights/lora.h"
 
@@ -245,9 +246,8 @@ bool act(const std::vector<weights::NamedAdapter>& adapters, double strength) {
 }
 
 /// Adds a LoRA to a model and, where `clip` is given, to its text encoder.
-void apply_lora(Call& call, Model& model, double strength_model, Clip* clip, double strength_clip) {
-  auto& models = call.context<ModelCache>();
-  auto path = call.context<ModelFolders>().get("loras", call.text("lora_name"));
+void apply_lora(ModelCache& models, const std::filesystem::path& path, Model& model,
+                double strength_model, Clip* clip, double strength_clip) {
   auto key = ModelCache::identity(path);
   auto file = models.checkpoint(path);
   std::set<std::string> unknown;
@@ -274,12 +274,17 @@ void apply_lora(Call& call, Model& model, double strength_model, Clip* clip, dou
       path.filename().string(), unknown.size(), file.tensors().size(), fmt::join(examples, ", ")));
 }
 
+std::filesystem::path lora_path(const Call& call) {
+  return call.context<ModelFolders>().get("loras", call.text("lora_name"));
+}
+
 void run_lora(Call& call) {
   auto model = call.get<Model>("model");
   auto clip = call.get<Clip>("clip");
   auto strength_model = call.number("strength_model"), strength_clip = call.number("strength_clip");
   if (strength_model != 0 || strength_clip != 0)
-    apply_lora(call, model, strength_model, &clip, strength_clip);
+    apply_lora(call.context<ModelCache>(), lora_path(call), model, strength_model, &clip,
+               strength_clip);
   call.out(0, Value::of("MODEL", std::move(model)));
   call.out(1, Value::of("CLIP", std::move(clip)));
 }
@@ -287,7 +292,7 @@ void run_lora(Call& call) {
 void run_lora_model_only(Call& call) {
   auto model = call.get<Model>("model");
   if (auto strength = call.number("strength_model"); strength != 0)
-    apply_lora(call, model, strength, nullptr, 0);
+    add_lora(call.context<ModelCache>(), lora_path(call), model, strength);
   call.out(0, Value::of("MODEL", std::move(model)));
 }
 
@@ -354,6 +359,11 @@ void add_four_bit_loaders(graph::Catalog& catalog, App& app) {
 }
 
 }  // namespace
+
+void add_lora(ModelCache& models, const std::filesystem::path& file, Model& model,
+              double strength) {
+  apply_lora(models, file, model, strength, nullptr, 0);
+}
 
 void add_loader_nodes(graph::Catalog& catalog, App& app) {
   auto files = [&app](const char* type) { return model_choices(app, type); };

@@ -378,6 +378,25 @@ std::shared_ptr<LoadedVision> ModelCache::vision(const Path& path, const Placeme
   return loaded;
 }
 
+std::shared_ptr<LoadedAudioEncoder> ModelCache::audio_encoder(const Path& path,
+                                                              const Placement& placement) {
+  auto part = models::audio::wav2vec2_part(checkpoint(path));
+  if (part.empty()) return nullptr;
+  auto streamed = options(path, "audio encoder", placement.compute);
+  streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
+  auto key = key_of(identity(path), "audio encoder", streamed, placement);
+  if (auto open = find_open<LoadedAudioEncoder>(key)) return open;
+
+  auto loaded = std::make_shared<LoadedAudioEncoder>();
+  loaded->make = [config = models::audio::wav2vec2_config(part)] {
+    return std::make_unique<models::audio::Wav2Vec2>(config);
+  };
+  loaded->network = loaded->make();
+  stream(*loaded, part, streamed, placement, false);
+  open_.keep(key, loaded);
+  return loaded;
+}
+
 std::shared_ptr<LoadedStyle> ModelCache::style(const Path& path, const Placement& placement) {
   auto found = models::clip_vision::find_style(checkpoint(path));
   auto streamed = options(path, "style", placement.compute);

@@ -7,6 +7,7 @@
 
 #include "distorch/base/weak_cache.h"
 #include "distorch/formats/tensor_file.h"
+#include "distorch/nodes/audio_states.h"
 #include "distorch/nodes/clip_vision.h"
 #include "distorch/nodes/mixed_weights.h"
 #include "distorch/nodes/model_folders.h"
@@ -73,6 +74,8 @@ class ModelCache {
   std::shared_ptr<LoadedUpscale> upscale(const Path& file, const Placement& placement);
   /// A picture encoder; null where the file has none.
   std::shared_ptr<LoadedVision> vision(const Path& file, const Placement& placement);
+  /// An audio encoder; null where the file has none.
+  std::shared_ptr<LoadedAudioEncoder> audio_encoder(const Path& file, const Placement& placement);
   /// A style model. Error(Format) where the file holds none.
   std::shared_ptr<LoadedStyle> style(const Path& file, const Placement& placement);
   /// An opened file, shared while anybody uses it.

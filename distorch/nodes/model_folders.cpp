@@ -198,6 +198,8 @@ ModelFolders::ModelFolders(const Path& root) : ModelFolders() { add_root(root); 
 void ModelFolders::add_root(const Path& root) {
   for (const auto& usual : usual_places())
     for (const char* folder : usual.folders) add(usual.type, root / folder);
+  // Of an add-on: folders of models that write texts.
+  add("LLM", root / "LLM");
 }
 
 void ModelFolders::add_output_folder(const Path& output) {

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/loaders.h"
 
@@ -7,6 +9,8 @@ using graph::boolean;
 using graph::Call;
 using graph::choice;
 using graph::Choices;
+using graph::integer;
+using graph::link;
 using graph::number;
 using graph::text;
 using graph::Value;
@@ -39,6 +43,12 @@ void run_checkpoint_spread(Call& call) {
 /// In the reference this loader lets LoRAs round to the 8 bits of the weights that they change. Here
 /// they are applied beside the weights, which stay as they are.
 void run_low_precision(Call& call) { load_unet(call, "default"); }
+
+void run_cfg_split(Call& call) {
+  auto model = call.get<Model>("model");
+  model.most_devices = static_cast<int>(std::min<std::int64_t>(call.integer("max_gpus"), 64));
+  call.out(0, Value::of("MODEL", std::move(model)));
+}
 
 // The first accelerator, else "cpu".
 graph::Json usual_device(const Choices& devices) {
@@ -73,6 +83,23 @@ void add_multigpu_nodes(graph::Catalog& catalog, App& app) {
       .outputs = {{"MULTIGPUDEVICE", "device"}},
       .run = run_select,
       .checks = {any_device({"device"})},
+  });
+  catalog.add({
+      .name = "MultiGPU_WorkUnits",
+      .display_name = "MultiGPU CFG Split",
+      .category = "advanced/multigpu",
+      .description = "Positive and negative may be computed on several devices at the same time. "
+                     "It is done where it is predicted to be faster.",
+      .python_module = "comfy_extras.nodes_multigpu",
+      .inputs = {link("model", "MODEL"),
+                 integer("max_gpus",
+                         {.def = 2,
+                          .min = 1,
+                          .step = 1,
+                          .tooltip = "At most so many devices, with the model's own."})},
+      .outputs = {"MODEL"},
+      .newer_schema = true,
+      .run = run_cfg_split,
   });
   catalog.add({
       .name = "UNetLoaderLP",

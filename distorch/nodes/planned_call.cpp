@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "distorch/sampling/batch.h"
@@ -104,7 +105,14 @@ PlannedCall plan_call(const models::InputSpecs& specs, const RunShape& shape,
   auto items = encoded(shape, encode);
   PlannedCall call;
   bool shared = any_fit_together(items);
-  call.sizes.batch = shape.latent.at(0) * (shared ? (shape.third ? 3 : 2) : 1);
+  const int together = shared ? (shape.third ? 3 : 2) : 1;
+  const auto shares = [](std::int64_t count, std::int64_t among) {
+    return (count + among - 1) / among;
+  };
+  const auto in_call = shares(together, shape.at_once);
+  const auto of_device = shares(static_cast<std::int64_t>(items.size()), shape.at_once);
+  call.sizes.batch = shape.latent.at(0) * in_call;
+  call.calls = std::max<std::int64_t>(1, shares(of_device, in_call));
   call.sizes.cells.assign(shape.latent.begin() + 2, shape.latent.end());
   call.sizes.tokens = kUsualTokens;
   for (const auto& spec : specs) {

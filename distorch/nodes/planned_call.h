@@ -17,6 +17,7 @@ struct RunShape {
   const sampling::Conditioning& positive;
   const sampling::Conditioning& negative;
   const sampling::Conditioning* third = nullptr;  // of guiders over three
+  int at_once = 1;  // calls that conditionings are shared out over (team.h)
 };
 
 /// The largest call that a run will make of its network: told by what its conditionings are encoded
@@ -24,6 +25,8 @@ struct RunShape {
 struct PlannedCall {
   models::CallSizes sizes;
   models::KnownInputs known;
+  /// How many such calls a step makes, of those that run at once the most on one device.
+  std::int64_t calls = 1;
   /// The same text for calls of the same inputs and sizes.
   std::string key() const;
 };

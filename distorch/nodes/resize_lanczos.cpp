@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "distorch/nodes/resize.h"
+#include "distorch/nodes/resize_bytes.h"
 
 namespace distorch::nodes {
 
@@ -16,6 +17,12 @@ namespace {
 
 constexpr int precision_bits = 32 - 8 - 2;
 constexpr double lobes = 3.0;
+
+/// A filter: what it weighs a pixel at that distance with, and how far it reaches.
+struct Filter {
+  double (*weight)(double);
+  double reach;
+};
 
 double sinc(double x) {
   if (x == 0.0) return 1.0;
@@ -27,16 +34,24 @@ double lanczos_weight(double x) {
   return x >= -lobes && x < lobes ? sinc(x) * sinc(x / lobes) : 0.0;
 }
 
+/// Keys' cubic filter with a = -1/2.
+double cubic_weight(double x) {
+  constexpr double a = -0.5;
+  x = std::abs(x);
+  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+  return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0.0;
+}
+
 /// Where one output pixel takes its sum from, and with which weights.
 struct Tap {
   std::int64_t first = 0;
   std::vector<std::int32_t> weights;
 };
 
-std::vector<Tap> taps(std::int64_t from, std::int64_t to) {
+std::vector<Tap> taps(std::int64_t from, std::int64_t to, const Filter& filter) {
   double scale = static_cast<double>(from) / static_cast<double>(to);
   double spread = std::max(scale, 1.0);
-  double support = lobes * spread;
+  double support = filter.reach * spread;
   std::vector<Tap> result(static_cast<std::size_t>(to));
   for (std::int64_t i = 0; i < to; ++i) {
     auto& tap = result[static_cast<std::size_t>(i)];
@@ -46,7 +61,7 @@ std::vector<Tap> taps(std::int64_t from, std::int64_t to) {
     std::vector<double> weights;
     double sum = 0;
     for (auto x = tap.first; x < end; ++x) {
-      weights.push_back(lanczos_weight((static_cast<double>(x) - center + 0.5) * (1.0 / spread)));
+      weights.push_back(filter.weight((static_cast<double>(x) - center + 0.5) * (1.0 / spread)));
       sum += weights.back();
     }
     for (double w : weights) {
@@ -58,11 +73,11 @@ std::vector<Tap> taps(std::int64_t from, std::int64_t to) {
 }
 
 /// x [A, N, C] uint8 -> [A, to, C]: filters the middle dimension.
-Tensor filter_middle(const Tensor& x, std::int64_t to) {
+Tensor filter_middle(const Tensor& x, std::int64_t to, const Filter& kind) {
   if (x.size(1) == to) return x;
   auto channels = x.size(2), length = x.size(1);
   auto result = at::empty({x.size(0), to, channels}, x.options());
-  auto filter = taps(length, to);
+  auto filter = taps(length, to, kind);
   const auto* in = x.const_data_ptr<std::uint8_t>();
   auto* out = result.mutable_data_ptr<std::uint8_t>();
   for (std::int64_t line = 0; line < x.size(0); ++line, in += length * channels)
@@ -79,13 +94,22 @@ Tensor filter_middle(const Tensor& x, std::int64_t to) {
   return result;
 }
 
+/// bytes [H, W, C] uint8 -> [height, width, C].
+Tensor filtered(const Tensor& bytes, std::int64_t width, std::int64_t height, const Filter& kind) {
+  auto wide = filter_middle(bytes.contiguous(), width, kind);
+  auto turned = filter_middle(wide.transpose(0, 1).contiguous(), height, kind);
+  return turned.transpose(0, 1).contiguous();
+}
+
 }  // namespace
 
 Tensor resize_lanczos(const Tensor& image, std::int64_t width, std::int64_t height) {
-  auto bytes = (image.to(at::kCPU, at::kFloat) * 255.0).clamp(0, 255).to(at::kByte).contiguous();
-  auto wide = filter_middle(bytes, width);
-  auto turned = filter_middle(wide.transpose(0, 1).contiguous(), height);
-  return turned.transpose(0, 1).contiguous().to(at::kFloat) / 255.0;
+  auto bytes = (image.to(at::kCPU, at::kFloat) * 255.0).clamp(0, 255).to(at::kByte);
+  return filtered(bytes, width, height, {lanczos_weight, lobes}).to(at::kFloat) / 255.0;
+}
+
+Tensor resize_bicubic_bytes(const Tensor& bytes, std::int64_t width, std::int64_t height) {
+  return filtered(bytes, width, height, {cubic_weight, 2.0});
 }
 
 }  // namespace distorch::nodes

@@ -1,8 +1,11 @@
 #include "distorch/nodes/sample_run.h"
 
 #include "distorch/base/error.h"
+#include "distorch/base/log.h"
+#include "distorch/base/run_token.h"
 #include "distorch/media/image.h"
 #include "distorch/nodes/model_cache.h"
+#include "distorch/nodes/next_run.h"
 #include "distorch/sampling/noise.h"
 
 namespace distorch::nodes {
@@ -26,6 +29,18 @@ std::vector<std::int64_t> latent_shape(const sampling::X0Model& model, const at:
                     : "this model works on video: the latent needs batch, channels, frames, height "
                       "and width");
   return shape;
+}
+
+RunShape shape_of(const sampling::Guider& prompts, const std::vector<std::int64_t>& latent,
+                  int steps) {
+  constexpr double with_negative = 2.0;
+  const bool plain = prompts.rule.kind == GuiderRule::Kind::Cfg;
+  return {.latent = latent,
+          .steps = steps,
+          .cfg = plain ? prompts.rule.cfg : with_negative,
+          .positive = prompts.positive,
+          .negative = prompts.negative,
+          .third = plain ? nullptr : &prompts.third};
 }
 
 }  // namespace
@@ -82,18 +97,37 @@ PreparedRun::PreparedRun(Call& call, ModelGuider guider, const at::Tensor& laten
     both_.emplace(sampled_, *negative_);
     return;
   }
-  constexpr double with_negative = 2.0;
-  bool plain = prompts.rule.kind == GuiderRule::Kind::Cfg;
-  sampled_.prepare(engine, {.latent = shape,
-                            .steps = steps,
-                            .cfg = plain ? prompts.rule.cfg : with_negative,
-                            .positive = prompts.positive,
-                            .negative = prompts.negative,
-                            .third = plain ? nullptr : &prompts.third});
+  const auto run = shape_of(prompts, shape, steps);
+  team_ = Team::make(sampled_, run, engine,
+                     team_devices(guider_.model, call.context<Settings>(), engine));
+  if (!team_) prepare_one(call, run);
+}
+
+/// One model runs; what comes after it is prepared as far as it is known.
+void PreparedRun::prepare_one(Call& call, const RunShape& shape) {
+  auto& engine = call.context<streaming::Engine>();
+  auto wanted = sampled_.wanted(engine, shape);
+  auto next = next_run(call, guider_.model);
+  std::optional<SampledModel> later;
+  std::optional<streaming::Engine::Wanted> expected;
+  if (next) try {
+      later.emplace(next->guider.model);
+      const auto latent = latent_shape(*later, at::empty(shape.latent, at::kMeta), call.place());
+      expected = later->wanted(engine, shape_of(next->guider.guider, latent, next->steps)).front();
+      // Its weights are only there as long as the network that they are of.
+      const auto& loaded = next->guider.model.loaded;
+      expected->model = {loaded, loaded->weights.get()};
+    } catch (const std::exception& error) {
+      throw_if_interrupted();
+      expected.reset();
+      log::debug("{}: what comes next is not prepared: {}", call.place(), error.what());
+    }
+  sampled_.hold(engine.prepare(wanted, expected ? &*expected : nullptr));
 }
 
 sampling::X0Model& PreparedRun::model() {
   if (both_) return *both_;
+  if (team_) return *team_;
   return sampled_;
 }
 

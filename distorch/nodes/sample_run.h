@@ -4,6 +4,7 @@
 #include "distorch/graph/call.h"
 #include "distorch/nodes/previewer.h"
 #include "distorch/nodes/sampled_model.h"
+#include "distorch/nodes/team.h"
 #include "distorch/nodes/two_models.h"
 #include "distorch/nodes/values.h"
 #include "distorch/sampling/ksampler.h"
@@ -44,7 +45,8 @@ class StepReport {
 };
 
 /// A model of a run, its weights in place for as long as this object lives, with its conditionings'
-/// controls opened. Error(Shape) where the latent is not one of the model's.
+/// controls opened. The model that a later node of the prompt runs is planned with it and comes
+/// meanwhile (streaming/engine.h). Error(Shape) where the latent is not one of the model's.
 class PreparedRun {
  public:
   PreparedRun(graph::Call& call, ModelGuider guider, const at::Tensor& latent, int steps);
@@ -55,10 +57,13 @@ class PreparedRun {
   bool plan_only() const { return plan_only_; }
 
  private:
+  void prepare_one(graph::Call& call, const RunShape& shape);
+
   ModelGuider guider_;
   SampledModel sampled_;
   std::optional<SampledModel> negative_;
   std::optional<TwoModels> both_;
+  std::unique_ptr<Team> team_;
   bool plan_only_ = false;
 };
 

@@ -63,6 +63,7 @@ std::vector<streaming::Engine::Wanted> SampledModel::wanted(streaming::Engine& e
   patch_run_->add_to(call.known, shape.latent);
   // The step that keeps something is the largest: all tokens are there, and what is kept.
   if (keeps_references_) call.known.numbers[models::kKeepReferences] = 1;
+  planned_calls_ = call.calls;
   planned_cells_ = call.sizes.batch * cells_of(shape.latent) / shape.latent.at(0);
   streaming::RunNeeds needs;
   needs.key = fmt::format("{} {} {}", call.key(), model_.patches.key(),
@@ -138,6 +139,8 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
     if (!model_.patch_uses.empty()) add_patches(call, x.sizes());
     if (facts.control) {
       const auto& use = static_cast<const ControlUse&>(*facts.control);
+      std::unique_lock<std::mutex> turn;
+      if (turns_) turn = std::unique_lock(*turns_);
       auto residuals = control_->residuals(use, {x.sizes(), call, sampling(), facts});
       for (const auto& [name, value] : residuals.tensors()) call.set(name, value.to(device_));
     }

@@ -1,4 +1,6 @@
 #pragma once
+#include <mutex>
+
 #include "distorch/nodes/control.h"
 #include "distorch/nodes/model_patch.h"
 #include "distorch/nodes/planned_call.h"
@@ -26,6 +28,11 @@ class SampledModel final : public sampling::X0Model {
   std::vector<streaming::Engine::Wanted> wanted(streaming::Engine& engine, const RunShape& shape);
   void hold(std::vector<streaming::Engine::Use> uses) { uses_ = std::move(uses); }
   const Model& value() const { return model_; }
+  /// Calls of a step, as wanted() found them (PlannedCall::calls).
+  std::int64_t planned_calls() const { return planned_calls_; }
+  /// ControlNets of this run are those of others too, which run on other threads: `turns` is held
+  /// while one runs. It must outlive this object.
+  void run_controls_by_turns(std::mutex& turns) { turns_ = &turns; }
 
   const sampling::ModelSampling& sampling() const override;
   at::Device device() const override { return device_; }
@@ -66,6 +73,8 @@ class SampledModel final : public sampling::X0Model {
   bool keeps_references_ = false;
   /// Of the references, by the conditionings that have them and the sizes of their latents.
   std::map<std::pair<std::vector<const void*>, std::vector<std::int64_t>>, at::Tensor> kept_;
+  std::mutex* turns_ = nullptr;  // of ControlNets; null: they are nobody else's
+  std::int64_t planned_calls_ = 1;
   std::int64_t planned_cells_ = 0;  // product of all sizes but the channels; 0: not planned
 };
 

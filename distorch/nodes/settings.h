@@ -31,6 +31,9 @@ struct Settings {
   std::optional<at::ScalarType> text_dtype;  // --fp32-text-enc, --bf16-text-enc, --fp16-text-enc
   bool cpu_vae = false;                      // --cpu-vae
 
+  /// --compute-devices: where conditionings may be computed at the same time; empty: on one device.
+  std::vector<std::string> compute_devices = {};
+
   std::filesystem::path input_folder = "input";
   std::filesystem::path output_folder = "output";
   std::filesystem::path temp_folder = "temp";

@@ -117,9 +117,8 @@ TextStates encode(LoadedEncoder& encoder, const TokenBatch& batch,
   };
   auto use = engine.prepare(encoder.weights, needs);
   if (engine.plan_only()) {
-    auto tokens = batch.chunks * batch.ids.size(1) - batch.dropped;
     auto pooled = encoder.network->pooled_width();
-    return {at::zeros({1, tokens, encoder.network->width()}),
+    return {at::zeros({1, batch.tokens(), encoder.network->width()}),
             pooled > 0 ? at::zeros({1, pooled}) : Tensor()};
   }
   return encoder.network->encode(batch, layer,

@@ -73,9 +73,8 @@ at::Device VaeCoding::device() const {
 streaming::Engine::Use VaeCoding::prepare(bool decode, std::vector<std::int64_t> shape) {
   using namespace models::vae;
   streaming::RunNeeds needs;
-  if (video()) {
-    const auto form = this->shape();
-    auto groups = decode ? decode_groups(shape[2]) : encode_groups(form, shape[2]);
+  if (const auto form = this->shape(); video() && !form.whole_clips) {
+    auto groups = decode ? decode_groups(form, shape[2]) : encode_groups(form, shape[2]);
     auto profiled = std::min(groups, kSteadyGroups);
     shape[2] = decode ? profiled : frames_of(form, profiled);
     needs.steps = static_cast<double>(groups) / static_cast<double>(profiled);
@@ -177,7 +176,9 @@ Tensor VaeCoding::decode_tiled(const Tensor& given, const TileSize& tile, const 
   return to_image(models::vae::decode_tiled(network, latent.to(device()), tile, progress));
 }
 
-Tensor VaeCoding::pixels_of(const Tensor& image) const {
+Tensor VaeCoding::pixels_of(const Tensor& given) const {
+  // Of a plan only sizes count.
+  const auto image = engine_.plan_only() ? given.to(at::kMeta) : given;
   if (image.dim() != 4 || image.size(3) < 3)
     throw Error(ErrorKind::Shape, "image",
                 "must have batch, height, width and at least 3 channels");

@@ -35,6 +35,8 @@ namespace distorch::nodes {
 /// Matched adapters by LoRA file, so that what is used in several places exists once.
 using LoraCache = WeakCache<const std::vector<weights::NamedAdapter>>;
 
+struct Replicas;  // replicas.h
+
 /// A network that is open: its layers, its weights wherever they rest, its names in LoRA files.
 template <class Network>
 struct Loaded {
@@ -48,6 +50,8 @@ struct Loaded {
   streaming::PlacementRequest placement;
   /// Removes a file of mixed weights with the model; empty for others.
   std::shared_ptr<const void> file_guard;
+  /// The same network on other devices; null: there has been none.
+  std::shared_ptr<Replicas> replicas;
 };
 
 /// A diffusion model that is open.
@@ -84,6 +88,9 @@ struct Model {
   models::Patches patches;
   /// By the patches that the loaded model has, in order.
   std::vector<PatchUse> patch_uses;
+  /// The most devices that conditionings may be computed on at the same time; 0: as the settings
+  /// say (team.h).
+  int most_devices = 0;
 
   const sampling::ModelSampling& noise_levels() const {
     return sampling ? *sampling : *loaded->sampling;

@@ -58,6 +58,11 @@ Tensor Wish::fitted(const Tensor& frames, const char* method) const {
 
 Tensor Wish::gray() const { return at::full({length, height, width, 3}, kGray); }
 
+Tensor Wish::canvas(Call& call) const {
+  if (!call.context<streaming::Engine>().plan_only()) return gray();
+  return at::empty({length, height, width, 3}, at::TensorOptions(at::kMeta));
+}
+
 Tensor Wish::first_of(Call& call, const char* input) const {
   if (!call.has(input)) return {};
   const auto& frames = call.get<Tensor>(input);

@@ -10,7 +10,7 @@
 #include "distorch/nodes/vae_coding.h"
 #include "distorch/sampling/conditioning.h"
 
-/// What the nodes of Wan's video models share. Source: ComfyUI comfy_extras/nodes_wan.py.
+/// What the nodes of Wan's video models share, and those of others use. Source: ComfyUI comfy_extras/nodes_wan.py.
 namespace distorch::nodes::wan {
 
 inline constexpr std::int64_t kFramesOfCell = 4, kPixelsOfCell = 8, kChannels = 16;
@@ -30,6 +30,8 @@ struct Wish {
   at::Tensor fitted(const at::Tensor& frames, const char* method = "bilinear") const;
   /// A gray video.
   at::Tensor gray() const;
+  /// The same to be encoded: without numbers where only plans are wanted.
+  at::Tensor canvas(graph::Call& call) const;
   /// The first frames of a linked picture or video; undefined where none is linked.
   at::Tensor first_of(graph::Call& call, const char* input) const;
   /// The last ones.

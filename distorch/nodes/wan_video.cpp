@@ -28,7 +28,7 @@ void run_image_to_video(Call& call) {
   auto latent = wish.blank();
   Given given;
   if (auto start = wish.first_of(call, "start_image"); start.defined()) {
-    auto video = wish.gray();
+    auto video = wish.canvas(call);
     video.narrow(0, 0, start.size(0)).copy_(start);
     auto begun = vae_of(call).encode(video);
     auto mask = at::ones({1, 1, latent.size(2), begun.size(-2), begun.size(-1)});
@@ -44,7 +44,7 @@ void first_and_last(Call& call, std::initializer_list<const char*> visions) {
   Wish wish(call);
   auto coding = vae_coding_of(call);
   auto latent = wish.blank(coding.shape().latent_channels, coding.factor());
-  auto video = wish.gray();
+  auto video = wish.canvas(call);
   auto mask = at::ones({1, 1, latent.size(2) * kFramesOfCell, latent.size(3), latent.size(4)});
   if (auto start = wish.first_of(call, "start_image"); start.defined()) {
     video.narrow(0, 0, start.size(0)).copy_(start);

@@ -10,6 +10,7 @@
 #include "distorch/base/run_token.h"
 #include "distorch/sampling/batch.h"
 #include "distorch/sampling/guidance_pipeline.h"
+#include "distorch/sampling/several_calls.h"
 #include "distorch/sampling/step_cache.h"
 
 namespace distorch::sampling {
@@ -204,15 +205,16 @@ std::vector<Task> tasks_at(const std::vector<const std::vector<PreparedItem>*>& 
   return tasks;
 }
 
-// Positions of the tasks to run now: all that go with the first, last one first, or as many of them
-// as the model has room for.
-std::vector<std::size_t> next_batch(const X0Model& model, const std::vector<Task>& tasks) {
+// Takes out the tasks to run in one call: all that go with the first, last one first, or as many of
+// them as may be together or the model has room for.
+std::vector<Task> take_batch(const X0Model& model, std::vector<Task>& tasks, std::size_t most) {
   std::vector<std::size_t> together;
   for (std::size_t i = tasks.size(); i-- > 0;) {
     if (fit_together(tasks[i], tasks.front())) {
       together.push_back(i);
     }
   }
+  together.resize(std::min(together.size(), most));
   std::vector<std::int64_t> shape = tasks.front().x.sizes().vec();
   for (std::size_t parts = 1; parts <= together.size(); ++parts) {
     const std::size_t count = together.size() / parts;
@@ -226,7 +228,67 @@ std::vector<std::size_t> next_batch(const X0Model& model, const std::vector<Task
       break;
     }
   }
-  return together;
+  std::vector<Task> batch;
+  for (std::size_t index : together) {  // highest position first
+    batch.push_back(std::move(tasks[index]));
+    tasks.erase(tasks.begin() + static_cast<std::ptrdiff_t>(index));
+  }
+  return batch;
+}
+
+NetworkCall call_of(const std::vector<Task>& batch, const at::Tensor& x, float sigma,
+                    const NetworkChange* change, StepCache* cache) {
+  std::vector<const Task*> tasks;
+  std::vector<at::Tensor> parts;
+  std::vector<const void*> owners;
+  for (const Task& task : batch) {
+    tasks.push_back(&task);
+    parts.push_back(task.x);
+    owners.push_back(task.owner);
+  }
+  const auto count = static_cast<std::int64_t>(batch.size());
+  return {at::cat(parts),
+          per_item(x, sigma, count),
+          join(tasks),
+          {sigma, count, batch.front().control, change, cache, std::move(owners)}};
+}
+
+// Sums over the items of each list, and of their weights.
+struct Sums {
+  std::vector<at::Tensor> results, weights;
+
+  Sums(std::size_t lists, const at::Tensor& x) {
+    constexpr double kAlmostNothing = 1e-37;  // where no item counts: 0 / this = 0
+    for (std::size_t i = 0; i < lists; ++i) {
+      results.push_back(at::zeros_like(x));
+      weights.push_back(at::full_like(x, kAlmostNothing));
+    }
+  }
+  void add(const std::vector<Task>& batch, const at::Tensor& result) {
+    const std::vector<at::Tensor> pieces = result.chunk(static_cast<std::int64_t>(batch.size()));
+    for (std::size_t k = 0; k < batch.size(); ++k) {
+      const Task& task = batch[k];
+      crop(results[task.list], task.box, 2).add_(pieces[k] * task.weight);
+      crop(weights[task.list], task.box, 2).add_(task.weight);
+    }
+  }
+};
+
+// All calls are made ready, run at the same time, and added up in the order in which they would run
+// one by one: the sum has the same bits.
+void run_at_once(X0Model& model, SeveralCalls& several, std::vector<Task> tasks,
+                 const at::Tensor& x, float sigma, const NetworkChange* change, Sums& sums) {
+  const std::size_t most = (tasks.size() + several.at_once() - 1) / several.at_once();
+  std::vector<std::vector<Task>> batches;
+  std::vector<NetworkCall> calls;
+  while (!tasks.empty()) {
+    batches.push_back(take_batch(model, tasks, most));
+    calls.push_back(call_of(batches.back(), x, sigma, change, nullptr));
+  }
+  const std::vector<at::Tensor> results = several.apply_all(calls);
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    sums.add(batches[i], results.at(i));
+  }
 }
 
 bool is_one(double number) { return std::abs(number - 1.0) <= 1e-9; }
@@ -296,45 +358,28 @@ std::vector<at::Tensor> predict_each(X0Model& model,
                                      const std::vector<const std::vector<PreparedItem>*>& lists,
                                      const at::Tensor& x, float sigma, const NetworkChange* change,
                                      StepCache* cache) {
-  constexpr double kAlmostNothing = 1e-37;  // where no item counts: 0 / this = 0
-  std::vector<at::Tensor> sums, weights;
-  for (std::size_t i = 0; i < lists.size(); ++i) {
-    sums.push_back(at::zeros_like(x));
-    weights.push_back(at::full_like(x, kAlmostNothing));
-  }
+  Sums sums(lists.size(), x);
   std::vector<Task> tasks = tasks_at(lists, x, sigma);
   if (cache != nullptr) {
     cache->begin();
   }
+  // A cache learns from one call after the other.
+  auto* several = cache == nullptr ? dynamic_cast<SeveralCalls*>(&model) : nullptr;
+  if (several != nullptr && tasks.size() > 1) {
+    throw_if_interrupted();
+    run_at_once(model, *several, std::move(tasks), x, sigma, change, sums);
+    tasks.clear();
+  }
   while (!tasks.empty()) {
     throw_if_interrupted();
-    const std::vector<std::size_t> chosen = next_batch(model, tasks);
-    std::vector<const Task*> batch;
-    std::vector<at::Tensor> parts;
-    std::vector<const void*> owners;
-    for (std::size_t index : chosen) {
-      owners.push_back(tasks[index].owner);
-      batch.push_back(&tasks[index]);
-      parts.push_back(tasks[index].x);
-    }
-    const auto count = static_cast<std::int64_t>(chosen.size());
-    const at::Tensor result =
-        model.apply(at::cat(parts), per_item(x, sigma, count), join(batch),
-                    {sigma, count, batch.front()->control, change, cache, std::move(owners)});
-    const std::vector<at::Tensor> pieces = result.chunk(count);
-    for (std::size_t k = 0; k < batch.size(); ++k) {
-      const Task& task = *batch[k];
-      crop(sums[task.list], task.box, 2).add_(pieces[k] * task.weight);
-      crop(weights[task.list], task.box, 2).add_(task.weight);
-    }
-    for (std::size_t index : chosen) {  // highest position first
-      tasks.erase(tasks.begin() + static_cast<std::ptrdiff_t>(index));
-    }
+    const std::vector<Task> batch = take_batch(model, tasks, tasks.size());
+    const NetworkCall call = call_of(batch, x, sigma, change, cache);
+    sums.add(batch, model.apply(call.x, call.sigma, call.inputs, call.facts));
   }
-  for (std::size_t i = 0; i < sums.size(); ++i) {
-    sums[i] /= weights[i];
+  for (std::size_t i = 0; i < sums.results.size(); ++i) {
+    sums.results[i] /= sums.weights[i];
   }
-  return sums;
+  return std::move(sums.results);
 }
 
 CfgDenoiser::CfgDenoiser(X0Model& model, PreparedConditioning conditioning, GuiderRule rule,

@@ -12,10 +12,12 @@
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/retry.h"
+#include "distorch/placement/alternatives.h"
 #include "distorch/placement/tables.h"
 #include "distorch/placement/timeline.h"
 #include "distorch/streaming/described_model.h"
 #include "distorch/streaming/engine_watch.h"
+#include "distorch/streaming/kernel_loader.h"
 #include "distorch/streaming/model_form.h"
 
 namespace distorch::streaming {
@@ -113,6 +115,8 @@ void Engine::claim(const std::vector<Wanted>& wanted, std::unique_lock<std::mute
     entry.used = ++clock_;
     entry.run = current_run();
     entry.steps = wanted[i].needs.steps;
+    entry.apart = wanted[i].needs.apart;
+    entry.beside = wanted[i].needs.beside;
   }
 }
 
@@ -132,7 +136,12 @@ void Engine::add(const std::shared_ptr<StreamedModel>& model, const PlacementReq
   model->make_room = [this, raw](const std::string& device, std::int64_t bytes) {
     return make_room(device, bytes, raw);
   };
-  model->before_step = [this, raw] { follow(*raw); };
+  model->before_step = [this, raw] {
+    begin_next(*raw);
+    follow(*raw);
+  };
+  if (!plan_only())
+    kernel_loader().start(device::to_torch(model->options().compute), kernels_of(*model));
 }
 
 std::shared_ptr<Engine::Entry> Engine::find(const StreamedModel& model) const {
@@ -329,23 +338,33 @@ Engine::Use Engine::prepare(const std::shared_ptr<StreamedModel>& model, const R
   return std::move(prepare({{model, needs}}).front());
 }
 
-std::vector<Engine::Use> Engine::prepare(const std::vector<Wanted>& wanted) {
-  device::RetryScope once;  // plans say what makes room here
-  std::vector<Use> uses;    // ends after the lock where something is thrown
+std::vector<Engine::Use> Engine::prepare(const std::vector<Wanted>& wanted, const Wanted* next) {
+  device::RetryScope once;       // plans say what makes room here
+  std::shared_ptr<Next> before;  // ends after the lock, which its thread may wait for
+  std::vector<Use> uses;         // the same where something is thrown
+  Use next_use;
   std::unique_lock lock(mutex_);
   std::vector<Draft> drafts;
   claim(wanted, lock, uses, drafts);
+  auto following = claim_next(next, drafts, next_use);
   for (std::size_t i = 0; i < drafts.size(); ++i) describe_needs(drafts[i], wanted[i].needs);
-  if (unchanged(drafts) && fits_again(drafts)) {
+  const bool foreseen = !following || following->key == following->entry->key;
+  if (foreseen && unchanged(drafts) && fits_again(drafts)) {
     engine_watch().reused(static_cast<std::int64_t>(drafts.size()));
+    foresee(following, next_use);
+    if (following) expect(*wanted[0].model, *following, before);
     return uses;
   }
+  auto all = drafts;
+  if (following) all.push_back(*following);
   std::vector<placement::System> room;
-  for (const auto& draft : drafts) room.push_back(room_for(draft, drafts));
+  for (const auto& draft : all) room.push_back(room_for(draft, all));
   lock.unlock();
   for (std::size_t i = 0; i < drafts.size(); ++i)
     profile(drafts[i], wanted[i].needs, std::move(room[i]));
+  if (!foreseen) profile_next(following, next->needs, std::move(room.back()));
   lock.lock();
+  foresee(following, next_use);
   // Only what computes on one device and is planned freely can be planned as one.
   auto group_of = [&](const Draft& draft) {
     return free_plan(*draft.entry) ? draft.model->options().compute : "";
@@ -364,6 +383,7 @@ std::vector<Engine::Use> Engine::prepare(const std::vector<Wanted>& wanted) {
     });
     plan(group);
   }
+  if (following) expect(*wanted[0].model, *following, before);
   return uses;
 }
 
@@ -400,12 +420,15 @@ void Engine::load(Entry& entry, StreamedModel& model) {
 }
 
 /// Brings a model where its plan says; where an allocator's memory has holes that no plan knows of,
-/// others who are not in use give way. A failure leaves it unloaded and without a plan.
-void Engine::bring(const Draft& draft, const std::vector<Draft>& keep) {
+/// others give way who are not in use and not to be kept (null: nobody does). A failure leaves it
+/// unloaded and without a plan.
+void Engine::bring(const Draft& draft, const std::vector<Draft>* keep) {
   auto& entry = *draft.entry;
   std::vector<const StreamedModel*> kept;
-  for (const auto& other : keep) kept.push_back(other.model.get());
+  if (keep)
+    for (const auto& other : *keep) kept.push_back(other.model.get());
   kept.push_back(draft.model.get());
+  if (!plan_only()) engine_watch().planned(*draft.model);
   try {
     while (!plan_only()) {
       try {
@@ -414,7 +437,7 @@ void Engine::bring(const Draft& draft, const std::vector<Draft>& keep) {
       } catch (const std::exception& error) {
         const auto& compute = draft.model->options().compute;
         auto bytes = entry.planned_bytes(compute, true);
-        if (!device::is_out_of_memory(error) || !free_some(kept, compute, bytes)) throw;
+        if (!keep || !device::is_out_of_memory(error) || !free_some(kept, compute, bytes)) throw;
       }
     }
     entry.in_place = true;
@@ -430,7 +453,7 @@ void Engine::bring(const Draft& draft, const std::vector<Draft>& keep) {
 /// unloaded then.
 void Engine::bring_partner(const Draft& draft, const std::vector<Draft>& keep) {
   try {
-    bring(draft, keep);
+    bring(draft, &keep);
   } catch (const std::exception& error) {
     log::warn("{} is unloaded: {}", draft.model->options().name, error.what());
     draft.model->unload();
@@ -446,6 +469,9 @@ void Engine::log_placement(const Entry& entry) const {
   const auto level = whole ? spdlog::level::debug : spdlog::level::info;
   if (spdlog::should_log(level))
     spdlog::log(level, "\n{}", placement::tables(entry.system, entry.plan_model, entry.placement));
+  if (!whole && free_plan(entry))
+    if (auto why = placement::reason(entry.system, entry.plan_model, entry.placement); !why.empty())
+      log::info("{}: {}", entry.plan_model.name, why);
 }
 
 void Engine::report(const std::vector<Draft>& drafts, const std::vector<std::string>& gave_way) {
@@ -464,7 +490,8 @@ void Engine::report(const std::vector<Draft>& drafts, const std::vector<std::str
                    entry.plan_model,
                    entry.placement,
                    0,
-                   gave_way};
+                   gave_way,
+                   entry.beside};
     for (const auto& other : others_in_place(drafts))
       run.others_bytes += held_bytes(*other, compute);
     // Of those that run within each other's steps one computes at a time.

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -36,6 +37,7 @@ struct PlannedRun {
   placement::Placement placement;
   std::int64_t others_bytes = 0;      // held by other models on the compute device meanwhile
   std::vector<std::string> gave_way;  // models that were loaded and had to go for this one
+  bool beside = false;                // it computes while the run before it does (RunNeeds)
 };
 
 /// What a run of a model will need.
@@ -46,11 +48,17 @@ struct RunNeeds {
   std::vector<LoraUse> loras;
   /// Asked only if a plan has to be made: a dry run of the same arithmetic (profile.h).
   std::function<Profile(const RigDevice& compute)> profile;
+  /// Devices that replicas of the model compute on at the same time: their memory is not lent to
+  /// this one where it is planned freely. They belong to the key.
+  std::vector<std::string> apart = {};
+  bool beside = false;  // it is such a replica; for PlannedRun
 };
 
 /// All models of a process and the memory they may use: plans where weights rest, loads, evicts.
 /// Where a device's budget is what is free there, it is looked at before each step: a neighbour that
 /// takes memory is given way to at once, what one leaves is used after a few steps.
+/// What is known to run next is planned with what runs now, and comes meanwhile as far as there is
+/// room.
 /// Promises: no device is used beyond its budget; nothing is evicted that is not in the way, and
 /// nothing that is in use; a model that a running prompt has used goes last. For any number of
 /// threads: one model runs while others are planned and loaded.
@@ -107,7 +115,12 @@ class Engine {
   /// The same for models that run within each other's steps (a ControlNet in that of a diffusion
   /// model): all in place at once, on one compute device, planned freely. The first comes first
   /// where PlannedRuns are listed.
-  std::vector<Use> prepare(const std::vector<Wanted>& wanted);
+  /// `next`: a model that the same run will use once it is done with these, on any device. It is
+  /// planned with them; from the first one's second step on, on a thread of its own, its weights are
+  /// brought to where they will rest if that takes memory from nobody, and what will be read of
+  /// its files is read ahead into what is free of RAM. What goes wrong with it is for its own
+  /// prepare() to say. Null: nothing is known.
+  std::vector<Use> prepare(const std::vector<Wanted>& wanted, const Wanted* next = nullptr);
   /// Gives back all weights that are not in use.
   void unload_all();
 
@@ -127,6 +140,8 @@ class Engine {
     PlacementRequest request;
     bool many_steps = false;
     std::string key;
+    std::vector<std::string> apart;  // as the last prepare() had them
+    bool beside = false;
     double steps = 1;
     Profile profile;  // empty until the first prepare()
     placement::System system;
@@ -154,6 +169,7 @@ class Engine {
     placement::Model described;
   };
   using Entries = std::vector<std::shared_ptr<Entry>>;
+  struct Next;  // what follows a model that runs: engine_next.cpp
 
   std::shared_ptr<Entry> find(const StreamedModel& model) const;
   bool free_plan(const Entry& entry) const;
@@ -166,6 +182,15 @@ class Engine {
   void claim(const std::vector<Wanted>& wanted, std::unique_lock<std::mutex>& lock,
              std::vector<Use>& uses, std::vector<Draft>& drafts);
   void release(Entry& entry);
+  std::optional<Draft> claim_next(const Wanted* next, const std::vector<Draft>& drafts, Use& use);
+  void profile_next(std::optional<Draft>& next, const RunNeeds& needs, placement::System room);
+  void foresee(const std::optional<Draft>& next, Use& use);
+  void expect(const StreamedModel& first, const Draft& next, std::shared_ptr<Next>& before);
+  void begin_next(const StreamedModel& running);
+  void bring_next(const Next& next);
+  std::vector<Stretch> place_next(const Next& next);
+  void plan_beside_all(Draft& draft);
+  bool fits_beside_all(const Draft& draft) const;
   bool unchanged(const std::vector<Draft>& drafts) const;
   bool fits_again(const std::vector<Draft>& drafts);
   placement::System system_of(const Entry& entry, const std::string& compute) const;
@@ -184,7 +209,7 @@ class Engine {
   void drop_recordings(const PlanRequest& request, const Entries& others);
   void accept(const Draft& draft, const placement::System& system,
               const placement::Placement& placement);
-  void bring(const Draft& draft, const std::vector<Draft>& keep);
+  void bring(const Draft& draft, const std::vector<Draft>* keep);
   void bring_partner(const Draft& draft, const std::vector<Draft>& keep);
   std::int64_t growth(const Draft& draft) const;
   void follow(StreamedModel& model);
@@ -205,6 +230,7 @@ class Engine {
   Entries entries_;
   std::vector<PlannedRun> planned_runs_;
   std::uint64_t clock_ = 0;
+  std::shared_ptr<Next> next_;  // last: its thread uses everything else
 };
 
 }  // namespace distorch::streaming

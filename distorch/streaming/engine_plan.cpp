@@ -11,9 +11,14 @@ namespace distorch::streaming {
 
 using placement::DeviceKind;
 
-/// Who computes on the CPU wants the accelerators left alone; only an allocation may name them.
+/// Who computes on the CPU wants the accelerators left alone, and who has replicas leaves them
+/// theirs; only an allocation may name them.
 placement::System Engine::system_of(const Entry& entry, const std::string& compute) const {
   auto system = machine_.system(compute);
+  if (free_plan(entry))
+    for (const auto& name : entry.apart)
+      if (int index = system.find(name); index >= 0 && index != system.compute)
+        system.devices[index].budget_bytes = 0;
   if (free_plan(entry) && placement::kind_of(compute) == DeviceKind::Host)
     for (auto& device : system.devices)
       if (placement::kind_of(device.name) == DeviceKind::Accelerator) device.budget_bytes = 0;
@@ -201,7 +206,7 @@ void Engine::plan(std::vector<Draft>& drafts) {
   });
   for (const auto* draft : moved)
     if (draft->entry->uses > 0)
-      bring(*draft, drafts);
+      bring(*draft, &drafts);
     else
       bring_partner(*draft, drafts);
   report(drafts, gave_way);

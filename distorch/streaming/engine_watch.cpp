@@ -87,6 +87,11 @@ void EngineWatch::added(const std::shared_ptr<StreamedModel>& model) {
   entries_.push_back({model, model.get(), 0, false, {}});
 }
 
+void EngineWatch::planned(const StreamedModel& model) {
+  std::unique_lock lock(mutex_);
+  tell(lock, {EngineEvent::Kind::Planned, model.options().name, model.options().compute, 0});
+}
+
 void EngineWatch::placed(const StreamedModel& model, ModelState state) {
   std::unique_lock lock(mutex_);
   ++counts_.placed;

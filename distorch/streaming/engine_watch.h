@@ -51,6 +51,7 @@ struct EngineState {
 
 struct EngineEvent {
   enum class Kind {
+    Planned,   // has a new plan, its weights begin to move
     Placed,    // in place by a new plan
     Evicted,   // made way for others on `device`
     Unloaded,  // gone for another reason: asked for, or its load failed
@@ -80,6 +81,7 @@ class EngineWatch {
   EngineState state() const;
 
   void added(const std::shared_ptr<StreamedModel>& model);
+  void planned(const StreamedModel& model);
   void placed(const StreamedModel& model, ModelState state);
   void shrunk(const StreamedModel& model, std::int64_t bytes);
   void evicted(const StreamedModel& model, const std::string& device, std::int64_t bytes);

@@ -69,6 +69,7 @@ std::int64_t StreamedModel::device_bytes(const std::string& name) const {
 
 void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
   if (loras == contents_.loras()) return;
+  carried_.clear();
   drop_recordings();  // strengths are part of what was recorded
   if (contents_.other_strengths_only(loras)) {
     contents_.set_loras(loras);
@@ -92,6 +93,7 @@ void StreamedModel::load(const std::vector<BlockHome>& homes,
       rests_converted_ == residence_.converted())
     return;
   const auto wanted = homes;  // may be our own
+  carried_.clear();
   drop_recordings();
   recorder_.forget();
   drop_leases();
@@ -140,6 +142,7 @@ void StreamedModel::make_rings_fit() {
 void StreamedModel::unload() {
   drop_recordings();
   drop_leases();
+  carried_.clear();
   rings_.clear();
   residence_.clear();
   began_with_ = -1;
@@ -285,22 +288,14 @@ Tensors StreamedModel::run_streamed(int block, const Tensors& inputs, const Body
 }
 
 Tensors StreamedModel::run_on_donor(int block, const Tensors& inputs, const Body& body) {
-  auto donor = device::to_torch(homes()[block].device);
-  auto moved = [](const Tensors& tensors, at::Device device) {
-    Tensors result;
-    for (const auto& tensor : tensors)
-      // What the host is to read must be there.
-      result.push_back(tensor.defined() ? tensor.to(device, tensor.scalar_type(), !device.is_cpu())
-                                        : tensor);
-    return result;
-  };
   contents_.fill_slots(residence_.values(block));
   struct Leave {
     const Contents& contents;
     int block;
     ~Leave() { contents.clear_slots(block); }
   } leave{contents_, block};
-  return moved(body(moved(inputs, donor)), compute_);
+  const auto donor = device::to_torch(homes()[block].device);
+  return carried_.fetch(body(carried_.send(inputs, donor)), compute_);
 }
 
 /// Does `action`; where memory runs out, again as soon as something has made way. `block`: that
@@ -340,6 +335,7 @@ Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
   Tensors results;
   with_room(block, [&] {
     // Read again at each attempt: making room may have moved this very block.
+    if (homes()[block].how != How::OnDonor) carried_.clear();
     switch (homes()[block].how) {
       case How::Resident: results = run_resident(block, inputs, body); break;
       case How::Streamed: results = run_streamed(block, inputs, body); break;
@@ -374,6 +370,10 @@ void StreamedModel::drop_leases() {
 at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
                                const StepRecorder::Forward& forward, const std::string& variant) {
   if (before_step) before_step();
+  struct Forget {
+    Carried& carried;
+    ~Forget() { carried.clear(); }
+  } forget{carried_};
   at::Tensor result;
   with_room(-1, [&] {
     // A profile wants to see the blocks.

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "distorch/streaming/carried.h"
 #include "distorch/streaming/contents.h"
 #include "distorch/streaming/model_rings.h"
 #include "distorch/streaming/residence.h"
@@ -142,6 +143,7 @@ class StreamedModel final : public weights::WeightSource {
   ModelRings rings_;
   StepRecorder recorder_;
   std::vector<Lease> leases_;  // by block, while one runs streamed
+  Carried carried_;            // results of the block that ran on a donor last
   bool rests_converted_ = false;
   int began_with_ = -1;  // the block that ran first since the last load; -1: none has
   bool record_steps_ = false;

@@ -4,6 +4,7 @@
 
 #include "bench.h"
 #include "distorch/base/run_token.h"
+#include "distorch/graph/upcoming.h"
 #include "distorch/graph/validation.h"
 
 using namespace distorch;
@@ -374,4 +375,34 @@ TEST_CASE("order: previews come as early as they can") {
     "5": {"class_type": "Show", "inputs": {"x": ["1", 0]}}})");
   CHECK(bench.journal.runs ==
         std::vector<std::string>{"1 Number", "5 Show", "2 Add", "3 Add", "4 Show"});
+}
+
+TEST_CASE("what comes after a node is known to it, with the inputs that are there by then") {
+  Bench bench;
+  std::vector<std::string> seen;
+  bench.catalog.add(
+      {.name = "Ask", .inputs = {integer("a")}, .outputs = {"INT"}, .run = [&](Call& call) {
+         for (const auto& node : call.context<Upcoming>().after(call.node_id())) {
+           auto line = node.type->name;
+           for (const auto& [name, value] : node.values)
+             line += " " + name + "=" + value.as<Json>().dump();
+           seen.push_back(line);
+         }
+         call.out(0, Value::constant(1));
+       }});
+  Paces paces{[](const NodeType& type) {
+    return type.name == "Number" ? Pace::Quick : type.name == "Ask" ? Pace::Long : Pace::Usual;
+  }};
+  const char* prompt = R"({
+    "1": {"class_type": "Ask", "inputs": {"a": 1}},
+    "2": {"class_type": "Number", "inputs": {"value": 7}},
+    "3": {"class_type": "Add", "inputs": {"a": ["2", 0], "b": ["1", 0]}},
+    "4": {"class_type": "Show", "inputs": {"x": ["3", 0], "tag": "end"}}})";
+  bench.run(prompt);
+  CHECK(seen == std::vector<std::string>{"Add", "Show tag=\"end\""});
+  seen.clear();
+  bench.executor.release();
+  bench.context.set(paces);
+  bench.run(prompt);
+  CHECK(seen == std::vector<std::string>{"Add a=7", "Show tag=\"end\""});
 }

@@ -70,3 +70,31 @@ TEST_CASE("schedule: background nodes first, a suspended one is not picked") {
   schedule.resume("waits");
   CHECK(schedule.pick() == "waits");
 }
+
+TEST_CASE("schedule: before a long node quick ones that what comes after it needs") {
+  Schedule schedule;
+  // Two samplers in a row, each with its model; another model that only another branch needs.
+  schedule.add("save", true);
+  schedule.add("second", false, false, Pace::Long);
+  schedule.add("first", false, false, Pace::Long);
+  schedule.add("latent", false);
+  schedule.add("elsewhere", false);
+  schedule.add("other model", false, false, Pace::Quick);
+  schedule.add("second model", false, false, Pace::Quick);
+  schedule.add("second patch", false, false, Pace::Quick);
+  schedule.block("latent", "first");
+  schedule.block("first", "second");
+  schedule.block("second model", "second patch");
+  schedule.block("second patch", "second");
+  schedule.block("second", "save");
+  schedule.block("other model", "elsewhere");
+  CHECK(schedule.after("first") == std::vector<std::string>{"second", "save"});
+  CHECK(schedule.after("nowhere").empty());
+  std::vector<std::string> order;
+  while (auto next = schedule.pick()) {
+    order.push_back(*next);
+    schedule.finish(*next);
+  }
+  CHECK(order == std::vector<std::string>{"latent", "second model", "second patch", "first",
+                                          "second", "save", "other model", "elsewhere"});
+}

@@ -149,7 +149,8 @@ TEST_CASE("broken files: UNets of Stable Diffusion") {
 
 TEST_CASE("broken files: transformers") {
   for (const char* name : {"sd3_medium", "sd3_large", "sd3_dual", "flux_dev", "flux_schnell",
-                           "flux2_dev", "flux2_klein", "z_image", "lumina2", "qwen_image"})
+                           "flux2_dev", "flux2_klein", "z_image", "lumina2", "qwen_image",
+                           "hunyuan_video", "hunyuan_video_diffusers"})
     check({name}, open_diffusion);
 }
 
@@ -158,7 +159,7 @@ TEST_CASE("broken files: text encoders") {
 }
 
 TEST_CASE("broken files: autoencoders") {
-  for (const char* name : {"vae", "vae_flux", "vae_flux2", "causal_vae", "taesd"})
+  for (const char* name : {"vae", "vae_flux", "vae_flux2", "causal_vae", "hunyuan_vae", "taesd"})
     check({name}, open_vae);
 }
 

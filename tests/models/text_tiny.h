@@ -14,9 +14,11 @@ inline std::shared_ptr<models::Vocabularies> vocabularies() {
 /// A recipe's encoders with their weights in float32.
 class LoadedRecipe {
  public:
-  explicit LoadedRecipe(models::TextRecipe recipe) : recipe_(std::move(recipe)) {
+  explicit LoadedRecipe(models::TextRecipe recipe,
+                        std::shared_ptr<models::Vocabularies> words = vocabularies())
+      : recipe_(std::move(recipe)) {
     for (const auto& part : recipe_.encoders) {
-      encoders_.push_back(part.make(vocabularies()));
+      encoders_.push_back(part.make(words));
       auto& manifest = encoders_.back()->manifest();
       check_complete(manifest, part.part, part.name);
       sources_.push_back(std::make_unique<TwiceSource>(manifest, part.part, at::kFloat));

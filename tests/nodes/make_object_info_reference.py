@@ -3,7 +3,8 @@
     python make_object_info_reference.py OBJECT_INFO.json NEWER_OBJECT_INFO.json PACKS_OBJECT_INFO.json...
 
 OBJECT_INFO.json is the answer of GET /object_info of ComfyUI 0.3.64 with the MultiGPU add-on, on a machine without models and
-accelerators, NEWER_OBJECT_INFO.json that of 0.33 for nodes that came later; what only its page asks for is left out; PACKS_OBJECT_INFO.json those of VideoHelperSuite. A node that is
+accelerators, NEWER_OBJECT_INFO.json that of 0.33 for nodes that came later; what only its page asks for is left out; PACKS_OBJECT_INFO.json
+those of add-ons (VideoHelperSuite, rgthree, Florence2 and helper nodes). A node that is
 new here is added to NODES or NEWER. Descriptions and tooltips are left out: ours are our own words.
 """
 import json
@@ -45,7 +46,8 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "ModelSamplingDiscrete", "ModelSamplingContinuousEDM", "ModelSamplingContinuousV", "ModelSamplingSD3",
          "ModelSamplingAuraFlow", "ModelSamplingFlux", "ModelSamplingStableCascade", "EmptySD3LatentImage", "RescaleCFG", "FreeU", "FreeU_V2",
          "ModelPatchLoader", "QwenImageDiffsynthControlnet",
-         "EmptyHunyuanLatentVideo", "WanImageToVideo", "WanFirstLastFrameToVideo", "WanFunInpaintToVideo", "WanFunControlToVideo",
+         "EmptyHunyuanLatentVideo", "CLIPTextEncodeHunyuanDiT", "TextEncodeHunyuanVideo_ImageToVideo", "HunyuanImageToVideo",
+         "EmptyHunyuanImageLatent", "HunyuanRefinerLatent", "WanImageToVideo", "WanFirstLastFrameToVideo", "WanFunInpaintToVideo", "WanFunControlToVideo",
          "Wan22ImageToVideoLatent", "TrimVideoLatent", "WanVaceToVideo", "Wan22FunControlToVideo", "WanCameraEmbedding",
          "WanCameraImageToVideo", "WanPhantomSubjectToVideo", "WanAnimateToVideo", "WanSoundImageToVideo", "WanSoundImageToVideoExtend", "AudioEncoderLoader", "AudioEncoderEncode",
          "ModelMergeSimple", "ModelMergeAdd", "ModelMergeSubtract",
@@ -79,7 +81,14 @@ TYPES = {"CLIPLoader": ["flux2", "ovis", "longcat_image", "cogvideox", "lens", "
 PASSING = ["SaveLatent", "SaveImage", "PreviewImage", "MaskPreview", "SaveAnimatedPNG", "SaveAnimatedWEBP", "SaveSVGNode", "PreviewAny",
            "SaveAudio", "SaveAudioMP3", "SaveAudioOpus", "PreviewAudio"]
 # Of add-ons.
-PACKS = ["VHS_VideoCombine", "VHS_LoadVideo", "VHS_VideoInfo", "VHS_LoadAudioUpload"]
+PACKS = ["VHS_VideoCombine", "VHS_LoadVideo", "VHS_VideoInfo", "VHS_LoadAudioUpload",
+         "DownloadAndLoadFlorence2Lora", "DownloadAndLoadFlorence2Model", "Florence2ModelLoader", "Florence2Run",
+         "Florence2ModelLoaderMultiGPU", "DownloadAndLoadFlorence2ModelMultiGPU",
+         "DF_Text_Box", "ShowText|pysssss", "Int2String", "easy mathInt", "Text Concatenate", "Int", "Any Switch (rgthree)"]
+# One whose pack is not known.
+UNKNOWN = {"Int": {"input": {"required": {"value": ["INT", {"default": 0}]}}, "input_order": {"required": ["value"]}, "output": ["INT"],
+                   "output_is_list": [False], "output_name": ["INT"], "name": "Int", "display_name": "Int",
+                   "python_module": "custom_nodes.ComfyUI-Logic", "category": "Logic", "output_node": False}}
 # Inputs that came later or reach further. What came later is optional here, so that prompts made before run.
 INPUTS = {"LatentFromBatch": ["batch_index"], "ImageFromBatch": ["batch_index"],
           "PrimitiveInt": ["value"], "PrimitiveFloat": ["value"]}
@@ -93,7 +102,7 @@ NEWER = ["ZImageFunControlnet", "FluxKontextMultiReferenceLatentMethod", "EmptyF
          "ImageCropV2", "PrimitiveBoundingBox", "BatchImagesNode", "BatchMasksNode", "BatchLatentsNode", "ImageCompare",
          "LatentCutToBatch", "JsonExtractString", "SaveImageAdvanced", "FluxKVCache", "DualModelGuider", "ColorTransfer", "ImageCropToMask",
          "LoadVideo", "SaveVideo", "SaveWEBM", "CreateVideo", "GetVideoComponents", "Video Slice",
-         "ModelAttentionBackend", "EmptyQwenImageLayeredLatentImage"]
+         "ModelAttentionBackend", "EmptyQwenImageLayeredLatentImage", "MultiGPU_WorkUnits"]
 PAGE_ONLY = ("is_input_list", "dev_only", "price_badge", "search_aliases", "essentials_category", "has_intermediate_output")
 
 PROSE = {"description", "tooltip", "output_tooltips"}
@@ -159,6 +168,12 @@ for name in PASSING:
 for path in sys.argv[3:]:
     with open(path, encoding="utf-8") as f:
         everything.update({name: value for name, value in json.load(f).items() if name in PACKS})
+# An empty list of optional inputs says nothing.
+for name in PACKS:
+    for key in ("input", "input_order"):
+        if not everything[name][key].get("optional", True):
+            del everything[name][key]["optional"]
+everything.update(UNKNOWN)
 for name in NEWER:
     everything[name] = {key: value for key, value in newer[name].items()
                         if key not in PAGE_ONLY and (key != "output_matchtypes" or value)}

@@ -113,7 +113,7 @@ TEST_CASE("model folders: a missing file names the folders searched and near nam
   }
 }
 
-TEST_CASE("model folders: the types that a server of today lists, then GGUF") {
+TEST_CASE("model folders: the types that a server of today lists, then those of add-ons") {
   auto types = ModelFolders("models").types();
   CHECK(types == Names{"checkpoints",
                        "configs",
@@ -143,7 +143,8 @@ TEST_CASE("model folders: the types that a server of today lists, then GGUF") {
                        "optical_flow",
                        "detection",
                        "unet_gguf",
-                       "clip_gguf"});
+                       "clip_gguf",
+                       "LLM"});
   CHECK(nodes::model_endings("datasets").empty());
   CHECK(ModelFolders("models").folders("detection") == std::vector<fs::path>{"models/detection"});
 }

@@ -105,3 +105,32 @@ TEST_CASE("planned call: without a text the usual number of tokens") {
   CHECK(call.sizes.tokens == 77);
   CHECK(call.known.shapes.empty());
 }
+
+TEST_CASE(
+    "planned call: a step makes as many as its conditionings need, fewer where several run at "
+    "once") {
+  const auto kind = InputSpec::Kind::Regular;
+  const Conditioning one{text_of(5)}, other{text_of(7)}, two{text_of(5), text_of(7)};
+  const auto calls = [&](const Conditioning& positive, const Conditioning& negative, int at_once) {
+    const auto call = plan_call(specs(kind),
+                                {.latent = {2, 4, 6, 5},
+                                 .steps = 4,
+                                 .cfg = 3,
+                                 .positive = positive,
+                                 .negative = negative,
+                                 .at_once = at_once},
+                                [&](const ConditioningItem& item, const EncodeContext& context) {
+                                  return encode(kind, item, context);
+                                });
+    return std::pair(call.calls, call.sizes.batch);
+  };
+  using Calls = std::pair<std::int64_t, std::int64_t>;
+  // Those that share a call, and those of other lengths, which do not.
+  CHECK(calls(one, one, 1) == Calls{1, 4});
+  CHECK(calls(one, one, 2) == Calls{1, 2});
+  CHECK(calls(one, other, 1) == Calls{2, 2});
+  CHECK(calls(one, other, 2) == Calls{1, 2});
+  CHECK(calls(two, one, 1) == Calls{2, 4});
+  CHECK(calls(two, one, 2) == Calls{2, 2});
+  CHECK(calls(two, one, 3) == Calls{1, 2});
+}

@@ -1,5 +1,6 @@
 #include "distorch/base/error.h"
 #include "distorch/media/image.h"
+#include "distorch/models/latent_formats.h"
 #include "distorch/nodes/previewer.h"
 #include "distorch/nodes/sampled_model.h"
 #include "tests/nodes/tiny_app.h"
@@ -77,4 +78,35 @@ TEST_CASE("previews: none, by linear factors, by TAESD; without its file by fact
   auto whole = decoded_by(tiny, "taesd", format.out_of_network(x0));
   CHECK(difference(large.to(at::kFloat), whole[0].mul(255.0).to(at::kByte).to(at::kFloat)) < 0.01);
   CHECK_THROWS_WITH_AS(nodes::preview_method("fast"), doctest::Contains("--preview-method"), Error);
+}
+
+TEST_CASE("previews of Wan: by a small video decoder, of the first frame, as ComfyUI shows it") {
+  for (bool second : {false, true}) {
+    CAPTURE(second);
+    std::string dump = second ? "taehv22" : "taehv";
+    std::int64_t channels = second ? 48 : 16;
+    auto format = second ? models::wan22_latent() : models::wan21_latent();
+    auto frame = tiny_weight(dump + " 1", {1, channels, 1, 1, 2}) * 8;
+    auto x0 = at::cat({frame, at::randn({1, channels, 2, 1, 2})}, 2);
+    x0 = at::cat({x0, at::randn_like(x0)});
+    TinyApp tiny({}, "video_previews");
+    tiny.app.settings.previews = nodes::PreviewMethod::Taesd;
+    auto show = [&] { return nodes::Previewer(tiny.app.models, format)(x0); };
+    auto linear = nodes::preview_pixels(format, x0);
+    CHECK(at::equal(show(), linear));
+    const auto folder = tiny.folder() / "vae_approx";
+    fs::create_directories(folder);
+    tiny.app.folders.add("vae_approx", folder);
+    // Another model's is no decoder for this one.
+    auto name = second ? "taew2_2.safetensors" : "taew2_1_wide.safetensors";
+    write_tensors(folder / name, tiny_tensors({second ? "taehv" : "taehv22"}));
+    CHECK(at::equal(show(), linear));
+    name = second ? "lighttaew2_2.safetensors" : "lighttaew2_1.safetensors";
+    write_tensors(folder / name, tiny_tensors({dump}));
+    auto wanted = Dump(dump)["decode/1"][0].select(1, 0).permute({1, 2, 0});
+    auto shown = show();
+    REQUIRE(shown.sizes() == wanted.sizes());
+    auto off = shown.to(at::kFloat) - wanted.clamp(0, 1).mul(255.0).floor();
+    CHECK(off.abs().max().item<double>() <= 1);
+  }
 }

@@ -2,6 +2,8 @@
 // possible.
 #include <spdlog/sinks/ostream_sink.h>
 
+#include <algorithm>
+#include <functional>
 #include <sstream>
 
 #include "distorch/device/sim/sim.h"
@@ -179,6 +181,40 @@ TEST_CASE("Wan: two experts within memory for one of them, planned freely") {
   auto budget = expert * 3 / 2 + 2 * kMiB;
   CHECK(at::equal(run(budget), ample));
   CHECK(sim::memory(0).peak <= budget);
+}
+
+TEST_CASE("Wan: the second expert is planned with the first one, before that runs") {
+  auto one = workflow_case("nodes_wan", "experts");
+  auto rig = small_rig(1);
+  sim::install(rig, sim::Mode::Exec);
+  streaming::EngineOptions options;
+  options.rig = rig;
+  WanApp tiny(options);
+  struct Steps : graph::EventSink {
+    void send(const graph::Event& event) override {
+      if (const auto* step = std::get_if<graph::Progress>(&event); step && !at_first_step.empty()) {
+        for (const auto& look : std::exchange(at_first_step, {})) look();
+      }
+    }
+    std::vector<std::function<void()>> at_first_step;
+  } steps;
+  const auto file = tiny.folder() / "diffusion_models" / "wan_t2v_low.safetensors";
+  bool planned = false;
+  steps.at_first_step.push_back([&] {
+    auto low = tiny.app.models.diffusion(file, {});
+    planned = tiny.app.engine.placement_of(*low->weights) != nullptr;
+  });
+  auto prompt = one["workflow"];
+  prompt["keep"] = {{"class_type", "Keep"}, {"inputs", {{"value", one["latent"]}}}};
+  auto result = tiny.run(prompt, &steps);
+  CHECK(result.error.empty());
+  CHECK(planned);
+  const auto& order = result.run.executed;
+  auto place = [&](const char* id) { return std::find(order.begin(), order.end(), id); };
+  CHECK(place("7") < place("9"));
+  CHECK(place("9") < place("10"));
+  const auto& latent = tiny.kept.at("keep").as<sampling::Latent>().samples;
+  CHECK(difference(latent, Dump("nodes_wan")["experts"]) < 1e-4);
 }
 
 TEST_CASE("Wan nodes: lengths that are not 4n + 1 are told, and cut as ComfyUI cuts them") {

@@ -120,6 +120,21 @@ TEST_CASE(
   CHECK(step_of(system, model, homes) == doctest::Approx(1 + 1 + 0.25 + 3 + 0.25));
 }
 
+TEST_CASE(
+    "timeline: what blocks in a row on a donor gave goes back beside the next, or after them") {
+  auto model = even_model(4, 1'000'000'000, 1);
+  for (auto& block : model.blocks) block.seconds = {1, 1};
+  const std::vector<Home> homes = {
+      kResident, {1, How::OnDonor}, {1, How::OnDonor}, {1, How::OnDonor}};
+  auto system = one_donor(1e9);
+  // Half a second each: the first two are back before the last block is done.
+  for (auto& block : model.blocks) block.activation_bytes = 500'000'000;
+  CHECK(step_of(system, model, homes) == doctest::Approx(1 + 0.5 + 3 + 0.5));
+  // Two seconds each: they take from 1 to 5, the last block is done at 3.
+  for (auto& block : model.blocks) block.activation_bytes = 2'000'000'000;
+  CHECK(step_of(system, model, homes) == doctest::Approx(1 + 2 + 3 + 2 + 2));
+}
+
 TEST_CASE("timeline: what cannot run or stream takes forever") {
   auto model = even_model(2, 1000, 1);
   auto system = one_donor(1e9);

@@ -133,6 +133,8 @@ const std::vector<Case>& cases() {
       {"two donors", mixed({from_ram, from_card}), 2},
       {"two donors, unequal", mixed({from_ram, from_card, from_card, resident}), 2},
       {"some run on the second card", mixed({resident, on_card, from_ram}), 2},
+      {"rows run on the second card", mixed({resident, on_card, on_card, on_card}), 2},
+      {"rows there, others from RAM", mixed({on_card, on_card, from_ram, resident}), 2},
       {"in part from RAM", mixed({bias_rests, matrix_rests, resident, bias_rests}), 2},
       {"in part from RAM, one slot", mixed({matrix_rests, bias_rests}), 1},
       {"the tail from RAM",
@@ -161,8 +163,8 @@ TEST_CASE(
                                       {"both are alike", machine(100e9, 3.3e9, 3.5e9)}};
   for (const auto& on : machines)
     for (const auto& one : cases()) {
-      CAPTURE(on.name);
-      CAPTURE(one.name);
+      CAPTURE(std::string(on.name));
+      CAPTURE(std::string(one.name));
       double predicted = predicted_step(on.rig, folder, one.homes, one.slots);
       double measured = measured_step(on.rig, folder, one.homes, one.slots);
       CAPTURE(predicted * 1e6);
@@ -183,7 +185,7 @@ TEST_CASE("prediction: the cases have different limits, and every placement give
         1.03 * predicted_step(compute, folder, all(resident), 2));
   auto expected = run_steps(links, folder, all(resident), 2, 1).result;
   for (const auto& one : cases()) {
-    CAPTURE(one.name);
+    CAPTURE(std::string(one.name));
     CHECK(at::equal(run_steps(links, folder, one.homes, one.slots, 2).result, expected));
   }
 }

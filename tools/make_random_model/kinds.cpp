@@ -14,6 +14,8 @@
 #include "distorch/models/t5/text_model.h"
 #include "distorch/models/vae/autoencoder.h"
 #include "distorch/models/z_image/next_dit.h"
+#include "tools/make_random_model/kinds_florence2.h"
+#include "tools/make_random_model/kinds_hunyuan.h"
 #include "tools/make_random_model/kinds_wan.h"
 
 namespace distorch::random_model {
@@ -327,6 +329,8 @@ const std::vector<Kind>& kinds() {
   static const std::vector<Kind> list = [] {
     auto all = image_kinds();
     for (auto& kind : wan_kinds()) all.push_back(std::move(kind));
+    for (auto& kind : florence2_kinds()) all.push_back(std::move(kind));
+    for (auto& kind : hunyuan_kinds()) all.push_back(std::move(kind));
     return all;
   }();
   return list;

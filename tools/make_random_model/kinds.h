@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,10 @@ struct Kind {
   std::function<std::vector<Shape>(Size)> shapes;
   /// The SentencePiece model that the file brings along as `spiece_model`; null: none.
   std::string (*tokenizer)() = nullptr;
+  /// The tokens of a byte-pair vocabulary, by rank, that a .gguf file lists; null: none.
+  std::vector<std::string> (*byte_pairs)() = nullptr;
+  /// Text files that belong beside the model's, by name; null: none.
+  std::function<std::map<std::string, std::string>(Size)> beside = nullptr;
 };
 
 const std::vector<Kind>& kinds();

@@ -18,6 +18,8 @@ struct Rule {
 
 // The first that fits counts.
 constexpr Rule kRules[] = {
+    {"Florence2", "large", "florence2-large"},
+    {"Florence2", "", "florence2"},
     {"Checkpoint", "xl", "sdxl"},
     {"Checkpoint", "", "sd15"},
     {"UNET", "schnell", "flux-schnell"},
@@ -36,10 +38,26 @@ constexpr Rule kRules[] = {
     {"UNET", "wan2.1_i2v", "wan-i2v-14b"},
     {"UNET", "t2v_1.3b", "wan-t2v-1.3b"},
     {"UNET", "wan2", "wan-t2v-14b"},
+    {"UNET", "hunyuan_video_image_to_video", "hunyuan-video-i2v"},
+    {"UNET", "skyreels-hunyuan-i2v", "skyreels-i2v"},
+    {"UNET", "hunyuan", "hunyuan-video"},
+    {"WanVideoModelLoader", "i2v-a14b", "wan2.2-i2v-14b"},
+    {"WanVideoModelLoader", "i2v_14b", "wan-i2v-14b"},
+    {"WanVideoModelLoader", "i2v-14b", "wan-i2v-14b"},
+    {"WanVideoModelLoader", "1.3b", "wan-t2v-1.3b"},
+    {"WanVideoModelLoader", "1_3b", "wan-t2v-1.3b"},
+    {"WanVideoModelLoader", "", "wan-t2v-14b"},
+    {"WanVideoLora", "", "wan-lora-14b"},
+    {"WanVideoVAE", "wan2.2_vae", "wan2.2-vae"},
+    {"WanVideoVAE", "", "qwen-vae"},
+    {"T5TextEncoder", "umt5", "umt5-xxl"},
+    {"TextEncodeCached", "umt5", "umt5-xxl"},
     {"Lora", "wan2", "wan-lora-14b"},
     {"CLIPVision", "vision_h", "clip-vision-h"},
+    {"CLIPVision", "llava", "llava-vision"},
     {"AudioEncoder", "wav2vec2", "wav2vec2-large"},
     {"CLIP", "umt5", "umt5-xxl"},
+    {"CLIP", "llava", "llama3-8b"},
     {"CLIP", "t5xxl", "t5xxl"},
     {"CLIP", "t5-v1_1-xxl", "t5xxl"},
     {"CLIP", "clip_l", "clip-l"},
@@ -47,6 +65,7 @@ constexpr Rule kRules[] = {
     {"CLIP", "qwen_2.5_vl", "qwen2.5-vl-7b"},
     {"CLIP", "qwen_3_4b", "qwen3-4b"},
     {"CLIP", "qwen_3_8b", "qwen3-8b"},
+    {"VAE", "hunyuan_video_vae", "hunyuan-vae"},
     {"VAE", "qwen_image_vae", "qwen-vae"},
     {"VAE", "wan2.2_vae", "wan2.2-vae"},
     {"VAE", "wan_2.1_vae", "qwen-vae"},
@@ -59,6 +78,12 @@ bool is_model_file(const std::string& text) {
   return text.ends_with(".safetensors") || text.ends_with(".sft") || text.ends_with(".gguf");
 }
 
+/// Models of Florence-2 are named by whose they are, and lie in folders.
+bool is_florence(const std::string& loader, const std::string& text) {
+  return loader.find("Florence2Model") != std::string::npos &&
+         lower(text).find("florence") != std::string::npos;
+}
+
 NamedFile named_file(const std::string& loader, const std::string& file) {
   const auto name = lower(file);
   for (const auto& rule : kRules) {
@@ -67,6 +92,9 @@ NamedFile named_file(const std::string& loader, const std::string& file) {
       continue;
     NamedFile named{"", &find_kind(rule.kind), {}};
     named.path = std::string(named.kind->folder) + "/" + file;
+    if (is_florence(loader, file))
+      named.path = std::string(named.kind->folder) + "/" + file.substr(file.rfind('/') + 1) +
+                   "/model.safetensors";
     for (const char* type : {"Q8_0", "Q4_0", "Q4_K"})
       if (name.ends_with(".gguf") && file.find(type) != std::string::npos)
         named.options.dtype = type;
@@ -83,7 +111,8 @@ NamedFile named_file(const std::string& loader, const std::string& file) {
 /// Every text among the values of a node's inputs or widgets.
 void collect(const std::string& loader, const Json& values,
              std::vector<std::pair<std::string, std::string>>& found) {
-  if (values.is_string() && is_model_file(values.get<std::string>()))
+  if (values.is_string() &&
+      (is_model_file(values.get<std::string>()) || is_florence(loader, values.get<std::string>())))
     found.emplace_back(loader, values.get<std::string>());
   if (values.is_structured())
     for (const auto& value : values) collect(loader, value, found);
@@ -93,7 +122,9 @@ void collect_nodes(const Json& nodes, std::vector<std::pair<std::string, std::st
   for (const auto& node : nodes) {
     if (!node.is_object()) continue;
     const auto type = node.value("class_type", node.value("type", std::string()));
-    if (type.find("Loader") == std::string::npos) continue;
+    // What reads files is called a loader, or says that it loads, selects or keeps what it read.
+    auto says = [&](const char* word) { return type.find(word) != std::string::npos; };
+    if (!says("Load") && !says("LoraSelect") && !says("TextEncodeCached")) continue;
     if (node.contains("inputs") && node.contains("class_type"))
       collect(type, node["inputs"], found);
     if (node.contains("widgets_values")) collect(type, node["widgets_values"], found);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <span>
 
+#include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
 #include "distorch/base/hash.h"
 #include "distorch/base/run_token.h"
@@ -134,6 +135,9 @@ void write_model(const std::filesystem::path& path, const Kind& kind, const Writ
          .shape = {2},
          .bytes = {static_cast<const std::byte*>(marker.const_data_ptr()), marker.nbytes()}});
   formats::write_safetensors(path, std::move(list));
+  if (!kind.beside) return;
+  for (const auto& [name, text] : kind.beside(options.size))
+    write_file(path.parent_path() / name, text);
 }
 
 }  // namespace distorch::random_model

@@ -25,10 +25,14 @@ const Spelling& spelling_of(const Kind& kind) {
       {"t5xxl", "t5encoder", kT5},
       {"qwen2.5-vl", "qwen2vl", kQwen},
       {"qwen3", "qwen3", kQwen},
+      {"llama3", "llama", kQwen},
+      {"hunyuan-video", "hyvid", {}},
+      {"skyreels", "hyvid", {}},
       {"qwen-image", "qwen_image", {}},
       {"flux", "flux", {}},
       {"sd3", "sd3", {{"model.diffusion_model.", ""}}},
       {"z-image", "lumina2", {}},
+      {"wan", "wan", {}},
       {"sdxl", "sdxl", {{"model.diffusion_model.", ""}}},
       {"sd15", "sd1", {{"model.diffusion_model.", ""}}},
   };
@@ -81,9 +85,13 @@ void write_gguf_model(const std::filesystem::path& path, const Kind& kind,
       };
     list.push_back(std::move(tensor));
   }
-  formats::write_gguf(path, list,
-                      {{"general.architecture", std::string(spelling.architecture)},
-                       {"general.quantization_version", std::uint32_t{2}}});
+  formats::GgufSettings settings = {{"general.architecture", std::string(spelling.architecture)},
+                                    {"general.quantization_version", std::uint32_t{2}}};
+  if (kind.byte_pairs) {
+    settings.emplace_back("tokenizer.ggml.model", std::string("gpt2"));
+    settings.emplace_back("tokenizer.ggml.tokens", kind.byte_pairs());
+  }
+  formats::write_gguf(path, list, settings);
 }
 
 }  // namespace distorch::random_model

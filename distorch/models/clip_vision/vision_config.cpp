@@ -69,6 +69,9 @@ Checkpoint vision_part(const Checkpoint& file) {
   auto part = file.part("vision_model.", "vision_model.");
   if (const auto* projection = file.find("visual_projection.weight"))
     part.add("visual_projection.weight", *projection);
+  const std::string projector = "multi_modal_projector.";
+  auto shown = file.part(projector, projector);
+  for (const auto& [name, stored] : shown.tensors()) part.add(name, stored);
   return part;
 }
 
@@ -103,6 +106,8 @@ VisionConfig vision_config(const Checkpoint& part) {
   c.projection = straight     ? size_of(part, "visual_projection.weight", 0)
                  : transposed ? size_of(part, "visual_projection", 1)
                               : 0;
+  if (part.has_prefix("multi_modal_projector."))
+    c.shown_width = size_of(part, "multi_modal_projector.linear_1.weight", 0);
   return c;
 }
 

@@ -124,6 +124,27 @@ class VisionModel::Final {
   weights::Weight projection_;
 };
 
+/// Two layers with GELU between them, of all tokens but the first. Source: ComfyUI
+/// comfy/clip_model.py, LlavaProjector.
+class VisionModel::Projector {
+ public:
+  Projector(const Scope& s, const VisionConfig& c)
+      : block_(s),
+        first_(s / "multi_modal_projector" / "linear_1", c.width, c.shown_width),
+        second_(s / "multi_modal_projector" / "linear_2", c.shown_width, c.shown_width) {}
+
+  Tensor forward(const Tensor& states) const {
+    return block_.run1({states}, [this](const Tensors& in) {
+      auto tokens = in[0].narrow(1, 1, in[0].size(1) - 1).to(first_.dtype());
+      return second_(nn::gelu(first_(tokens))).to(at::kFloat);
+    });
+  }
+
+ private:
+  weights::Block block_;
+  nn::Linear first_, second_;
+};
+
 VisionModel::VisionModel(const VisionConfig& config) : config_(config) {
   Scope root(manifest_);
   embeddings_ = std::make_shared<const Embeddings>(root.block("vision_model.embeddings"), config_);
@@ -131,6 +152,8 @@ VisionModel::VisionModel(const VisionConfig& config) : config_(config) {
   for (std::int64_t i = 0; i < config_.layers; ++i)
     layers_.push_back(std::make_shared<const Layer>((layers / i).block(), config_));
   final_ = std::make_shared<const Final>(root.block("vision_model.final"), config_);
+  if (config_.shown_width > 0)
+    projector_ = std::make_shared<const Projector>(root.block("multi_modal_projector"), config_);
 }
 
 VisionStates VisionModel::forward(const Tensor& pixels) const {
@@ -140,7 +163,9 @@ VisionStates VisionModel::forward(const Tensor& pixels) const {
     penultimate = x;
     x = layer->forward(x);
   }
-  return final_->forward(x, penultimate);
+  auto states = final_->forward(x, penultimate);
+  if (projector_) states.shown = projector_->forward(penultimate);
+  return states;
 }
 
 Tensor prepared(const Tensor& image, const VisionConfig& config, bool crop) {

@@ -27,6 +27,7 @@ struct VisionConfig {
   std::int64_t image_size = 224;       // pixels of the square that it looks at
   std::int64_t projection = 768;       // 0: the file has none
   bool projection_transposed = false;  // stored as [width, projection], used as x · P
+  std::int64_t shown_width = 0;  // LLaVA: of a token as the language model is shown it; 0: none
 };
 
 /// What an encoder says about pictures. All float32 on the compute device.
@@ -34,9 +35,12 @@ struct VisionStates {
   at::Tensor last;         // [B, tokens, width]: of the last layer; SigLIP: normed
   at::Tensor penultimate;  // [B, tokens, width]: of the layer before it
   at::Tensor embeds;  // [B, projection]: of the class token; SigLIP: [B, tokens, width], as `last`
+  /// [B, tokens - 1, shown_width], for a language model; undefined where the file has no such part.
+  at::Tensor shown = {};
 };
 
-/// CLIP's vision transformer. Blocks: embeddings, every layer, the final norm with the projection.
+/// CLIP's vision transformer. Blocks: embeddings, every layer, the final norm with the projection,
+/// LLaVA's projector ("multi_modal_projector.linear_1...").
 /// Names: those of transformers ("vision_model.encoder.layers.0...."). Source: Radford et al. 2021,
 /// Zhai et al. 2023; ComfyUI comfy/clip_model.py, CLIPVisionModelProjection (norms with 1e-5).
 class VisionModel {
@@ -53,12 +57,14 @@ class VisionModel {
   class Layer;
   class Embeddings;
   class Final;
+  class Projector;
 
   VisionConfig config_;
   weights::Manifest manifest_;
   std::shared_ptr<const Embeddings> embeddings_;
   std::vector<std::shared_ptr<const Layer>> layers_;
   std::shared_ptr<const Final> final_;
+  std::shared_ptr<const Projector> projector_;  // null: none
 };
 
 /// A picture encoder's tensors of a file under this model's names: takes transformers names and

@@ -52,34 +52,6 @@ void add_swapped(Checkpoint& to, const std::string& name, const weights::Stored&
   to.add_joined(name, {*halves.find("second"), *halves.find("first")});
 }
 
-Checkpoint with_original_names(const Checkpoint& below) {
-  auto places = diffusers_places(diffusers_config(below));
-  auto result = below.part("no tensor begins like this");
-  std::map<std::string, Pieces> fused;
-  for (const auto& [name, stored] : below.tensors()) {
-    auto dot = name.rfind('.');
-    auto place = dot == std::string::npos ? places.end() : places.find(name.substr(0, dot));
-    if (place == places.end()) {
-      result.add(name, stored);
-      continue;
-    }
-    const auto& to = place->second;
-    auto full = to.name.ends_with(".scale") ? to.name : to.name + name.substr(dot);
-    if (to.swapped)
-      add_swapped(result, full, stored);
-    else if (to.rows == 0)
-      result.add(full, stored);
-    else
-      fused[full].by_row[to.first_row] = stored;
-  }
-  for (const auto& [name, pieces] : fused) {
-    std::vector<weights::Stored> list;
-    for (const auto& [row, stored] : pieces.by_row) list.push_back(stored);
-    result.add_joined(name, list);
-  }
-  return result;
-}
-
 bool is_original(const Checkpoint& tensors) {
   return tensors.has("img_in.weight") && tensors.has("txt_in.weight") &&
          tensors.has("double_blocks.0.img_attn.norm.key_norm.scale") &&
@@ -158,11 +130,39 @@ std::map<std::string, OriginalPlace> diffusers_places(const Config& config) {
   return places;
 }
 
+Checkpoint with_original_names(const Checkpoint& below,
+                               const std::map<std::string, OriginalPlace>& places) {
+  auto result = below.part("no tensor begins like this");
+  std::map<std::string, Pieces> fused;
+  for (const auto& [name, stored] : below.tensors()) {
+    auto dot = name.rfind('.');
+    auto place = dot == std::string::npos ? places.end() : places.find(name.substr(0, dot));
+    if (place == places.end()) {
+      result.add(name, stored);
+      continue;
+    }
+    const auto& to = place->second;
+    auto full = to.name.ends_with(".scale") ? to.name : to.name + name.substr(dot);
+    if (to.swapped)
+      add_swapped(result, full, stored);
+    else if (to.rows == 0)
+      result.add(full, stored);
+    else
+      fused[full].by_row[to.first_row] = stored;
+  }
+  for (const auto& [name, pieces] : fused) {
+    std::vector<weights::Stored> list;
+    for (const auto& [row, stored] : pieces.by_row) list.push_back(stored);
+    result.add_joined(name, list);
+  }
+  return result;
+}
+
 Checkpoint flux_tensors(const Checkpoint& below) {
   if (below.has("x_embedder.weight") && below.has("context_embedder.weight") &&
       below.has("transformer_blocks.0.attn.add_q_proj.weight") &&
       below.has_prefix("single_transformer_blocks.0."))
-    return with_original_names(below);
+    return with_original_names(below, diffusers_places(diffusers_config(below)));
   if (!below.has("img_in.weight") || !below.has_prefix("double_blocks.0.img_attn.")) return {};
   auto tensors = below;
   name_norms(tensors);

@@ -67,4 +67,9 @@ struct OriginalPlace {
 /// Flux2Transformer2DModel.
 std::map<std::string, OriginalPlace> diffusers_places(const Config& config);
 
+/// The tensors under original names, by the places of what they are called; what has no place keeps
+/// its name.
+weights::Checkpoint with_original_names(const weights::Checkpoint& below,
+                                        const std::map<std::string, OriginalPlace>& places);
+
 }  // namespace distorch::models::flux

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "distorch/base/error.h"
+#include "distorch/models/gguf_names.h"
 #include "distorch/models/tensor_size.h"
 
 namespace distorch::models::qwen {
@@ -14,6 +15,7 @@ namespace {
 const std::string kLayer = "model.layers.0.";
 
 Checkpoint renamed(const Checkpoint& file) {
+  if (file.has_prefix("language_model.model.layers.0.")) return file.part("language_model.");
   if (!file.has_prefix("model.language_model.layers.0.")) return file;
   auto part = file.part("model.language_model.", "model.");
   auto vision = file.part("model.visual.", "visual.");
@@ -33,7 +35,12 @@ std::optional<TextKind> kind_of(const Checkpoint& part) {
     if (bias->shape.size() != 1 || bias->shape[0] == kKeysOf3B) return {};
     return TextKind::Qwen25Vl7B;
   }
-  if (!part.has(kLayer + "self_attn.q_norm.weight")) return {};
+  if (!part.has(kLayer + "self_attn.q_norm.weight")) {
+    // Gemma 2B has this width.
+    constexpr std::int64_t kGemma = 2304;
+    if (width == kGemma || !part.has(kLayer + "self_attn.k_proj.weight")) return {};
+    return TextKind::Llama3_8B;
+  }
   if (width == 4096) return TextKind::Qwen3_8B;
   // Widths of 0.6B, 1.7B and 32B.
   if (width == 1024 || width == 2048 || width == 5120) return {};
@@ -56,6 +63,11 @@ TextConfig text_config(const Checkpoint& part) {
   c.mlp_width = size_of(part, kLayer + "mlp.gate_proj.weight", 0);
   c.head_norms = part.has(attention + "q_norm.weight");
   c.qkv_biases = part.has(attention + "q_proj.bias");
+  if (!c.head_norms && !c.qkv_biases) {
+    c.norm_epsilon = 1e-5;
+    c.theta = 500000;
+    c.neighbours = gguf_architecture(part) == "llama";
+  }
   if (c.head_norms) c.head_width = size_of(part, attention + "q_norm.weight", 0);
   auto queries = size_of(part, attention + "q_proj.weight", 0);
   auto keys = size_of(part, attention + "k_proj.weight", 0);
@@ -64,7 +76,7 @@ TextConfig text_config(const Checkpoint& part) {
   if (c.head_width % 8 != 0 || c.key_heads == 0 || queries % c.head_width != 0 ||
       keys % c.head_width != 0 || c.heads % c.key_heads != 0)
     throw Error(ErrorKind::Shape, part.path(),
-                "holds a Qwen text encoder whose heads do not divide its width");
+                "holds a text encoder whose heads do not divide its width");
   return c;
 }
 

@@ -5,7 +5,7 @@
 
 namespace distorch::models::qwen {
 
-/// Qwen's language models as text encoders. Sizes of Qwen3-4B are the defaults.
+/// Language models of Qwen and Llama as text encoders. Sizes of Qwen3-4B are the defaults.
 struct TextConfig {
   std::int64_t width = 2560;
   std::int64_t heads = 32;
@@ -16,6 +16,11 @@ struct TextConfig {
   std::int64_t vocabulary = 151936;
   bool head_norms = true;   // RMS norms of queries and keys (Qwen3)
   bool qkv_biases = false;  // Qwen2.5
+  double norm_epsilon = 1e-6;
+  double theta = 1e6;  // of the rotary positions
+  /// The numbers of a head that turn together are neighbours, as llama.cpp rearranges Llama's
+  /// queries and keys; else they are half a head apart.
+  bool neighbours = false;
 };
 
 /// The vision tower of Qwen2.5-VL. Sizes of the 7B model are the defaults.
@@ -31,10 +36,11 @@ struct VisionConfig {
 };
 
 /// Kinds of encoders that share this architecture.
-enum class TextKind { Qwen25Vl7B, Qwen3_4B, Qwen3_8B };
+enum class TextKind { Qwen25Vl7B, Qwen3_4B, Qwen3_8B, Llama3_8B };
 
 /// The tensors of an encoder of that kind under this model's names ("model.layers.0....",
-/// "visual.blocks.0...."); takes "model.language_model." and "model.visual." too. Empty where the
+/// "visual.blocks.0...."); takes "model.language_model." and "model.visual." too, and LLaVA's
+/// "language_model.model.". Empty where the
 /// file holds another one or none. Source of the rule: ComfyUI comfy/sd.py, detect_te_model.
 weights::Checkpoint text_part(const weights::Checkpoint& file, TextKind kind);
 

@@ -15,8 +15,6 @@ using weights::Tensors;
 
 namespace {
 
-constexpr double kNormEpsilon = 1e-6, kTheta = 1e6;
-
 /// What is added to scores: nothing where a token is seen, a large negative number where it comes
 /// later or is padding. [B, 1, L, L] float32.
 Tensor score_mask(const Tensor& mask) {
@@ -29,10 +27,12 @@ Tensor score_mask(const Tensor& mask) {
 
 }  // namespace
 
-nn::RopeTable rotation(const Tensor& positions, std::int64_t head_width) {
+nn::RopeTable rotation(const Tensor& positions, const TextConfig& config) {
+  const auto head_width = config.head_width;
   const std::int64_t frames = head_width / 8, others = head_width * 3 / 16;
   auto of_axis = [&](std::int64_t axis) {
-    return nn::rope_table(positions[axis].view({1, -1, 1}), {head_width}, kTheta, true);
+    return nn::rope_table(positions[axis].view({1, -1, 1}), {head_width}, config.theta,
+                          !config.neighbours);
   };
   auto frame = of_axis(0), row = of_axis(1), column = of_axis(2);
   auto joined = [&](const Tensor& a, const Tensor& b, const Tensor& c) {
@@ -40,7 +40,8 @@ nn::RopeTable rotation(const Tensor& positions, std::int64_t head_width) {
                     c.narrow(-1, frames + others, head_width / 2 - frames - others)},
                    -1);
   };
-  return {joined(frame.cos, row.cos, column.cos), joined(frame.sin, row.sin, column.sin), true};
+  return {joined(frame.cos, row.cos, column.cos), joined(frame.sin, row.sin, column.sin),
+          !config.neighbours};
 }
 
 /// One layer: x [B, L, width] float32 -> the same.
@@ -49,8 +50,8 @@ class TextModel::Layer {
   Layer(const Scope& s, const TextConfig& c)
       : block_(s),
         c_(c),
-        norm1_(s / "input_layernorm", c.width, kNormEpsilon),
-        norm2_(s / "post_attention_layernorm", c.width, kNormEpsilon),
+        norm1_(s / "input_layernorm", c.width, c.norm_epsilon),
+        norm2_(s / "post_attention_layernorm", c.width, c.norm_epsilon),
         q_(s / "self_attn" / "q_proj", c.width, c.heads * c.head_width, c.qkv_biases),
         k_(s / "self_attn" / "k_proj", c.width, c.key_heads * c.head_width, c.qkv_biases),
         v_(s / "self_attn" / "v_proj", c.width, c.key_heads * c.head_width, c.qkv_biases),
@@ -59,13 +60,13 @@ class TextModel::Layer {
         up_(s / "mlp" / "up_proj", c.width, c.mlp_width, false),
         down_(s / "mlp" / "down_proj", c.mlp_width, c.width, false) {
     if (!c.head_norms) return;
-    q_norm_.emplace(s / "self_attn" / "q_norm", c.head_width, kNormEpsilon);
-    k_norm_.emplace(s / "self_attn" / "k_norm", c.head_width, kNormEpsilon);
+    q_norm_.emplace(s / "self_attn" / "q_norm", c.head_width, c.norm_epsilon);
+    k_norm_.emplace(s / "self_attn" / "k_norm", c.head_width, c.norm_epsilon);
   }
 
   Tensor forward(const Tensor& x, const nn::RopeTable& rope, const Tensor& mask) const {
     return block_.run1({x, rope.cos, rope.sin, mask}, [this](const Tensors& in) {
-      return apply(in[0], {in[1], in[2], true}, in[3]);
+      return apply(in[0], {in[1], in[2], !c_.neighbours}, in[3]);
     });
   }
 
@@ -95,7 +96,7 @@ class TextModel::Layer {
 };
 
 TextModel::Final::Final(const Scope& s, const TextConfig& c)
-    : block(s), norm(s, c.width, kNormEpsilon) {}
+    : block(s), norm(s, c.width, c.norm_epsilon) {}
 
 TextModel::TextModel(weights::Manifest& manifest, const TextConfig& config)
     : config_(config),
@@ -112,7 +113,7 @@ TextModel::TextModel(weights::Manifest& manifest, const TextConfig& config)
 Tensor TextModel::forward(const TextInput& input, const std::vector<Tap>& taps) const {
   auto x = table_.rows(input.ids, input.replacements);
   auto device = input.ids.device();
-  auto rope = rotation(input.positions, config_.head_width);
+  auto rope = rotation(input.positions, config_);
   rope.cos = rope.cos.to(device);
   rope.sin = rope.sin.to(device);
   auto mask = input.mask.defined() ? score_mask(input.mask).to(device) : Tensor();

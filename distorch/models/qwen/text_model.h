@@ -57,6 +57,6 @@ class TextModel {
 
 /// The rotation of tokens at `positions` [3, L]: of each half of a head a quarter of the pairs turns
 /// by frame, three eighths by row, three eighths by column.
-nn::RopeTable rotation(const at::Tensor& positions, std::int64_t head_width);
+nn::RopeTable rotation(const at::Tensor& positions, const TextConfig& config);
 
 }  // namespace distorch::models::qwen

@@ -1,5 +1,9 @@
 #include "distorch/models/t5/config.h"
 
+#include <array>
+#include <string_view>
+#include <utility>
+
 #include "distorch/base/error.h"
 #include "distorch/models/tensor_size.h"
 
@@ -11,6 +15,38 @@ namespace {
 
 constexpr const char* kSecondBias =
     "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight";
+
+/// What the published UMT5 files of Wan call the parts of a layer. Source: Wan (Wan Team 2025),
+/// wan/modules/t5.py.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 7> kWanNames = {{
+    {"norm1.", "layer.0.layer_norm."},
+    {"attn.", "layer.0.SelfAttention."},
+    {"pos_embedding.embedding.", "layer.0.SelfAttention.relative_attention_bias."},
+    {"norm2.", "layer.1.layer_norm."},
+    {"ffn.gate.0.", "layer.1.DenseReluDense.wi_0."},
+    {"ffn.fc1.", "layer.1.DenseReluDense.wi_1."},
+    {"ffn.fc2.", "layer.1.DenseReluDense.wo."},
+}};
+
+/// A file under Wan's names under this model's; any other as it is.
+Checkpoint without_wan_names(const Checkpoint& file) {
+  constexpr std::string_view blocks = "blocks.";
+  if (!file.has("token_embedding.weight") || !file.has("blocks.0.pos_embedding.embedding.weight"))
+    return file;
+  auto part = file;
+  part.rename("token_embedding.weight", "shared.weight");
+  part.rename("norm.weight", "encoder.final_layer_norm.weight");
+  for (const auto& [name, stored] : file.tensors()) {
+    auto dot = name.find('.', blocks.size());
+    if (!name.starts_with(blocks) || dot == std::string::npos) continue;
+    const auto inside = std::string_view(name).substr(dot + 1);
+    for (const auto& [theirs, ours] : kWanNames)
+      if (inside.starts_with(theirs))
+        part.rename(name, "encoder.block." + name.substr(blocks.size(), dot + 1 - blocks.size()) +
+                              std::string(ours) + std::string(inside.substr(theirs.size())));
+  }
+  return part;
+}
 
 Checkpoint any_text_part(const Checkpoint& file) {
   if (!file.has("encoder.block.0.layer.0.SelfAttention.k.weight") ||
@@ -27,7 +63,8 @@ Checkpoint text_part(const Checkpoint& file) {
   return file.has(kSecondBias) ? Checkpoint{} : any_text_part(file);
 }
 
-Checkpoint umt5_text_part(const Checkpoint& file) {
+Checkpoint umt5_text_part(const Checkpoint& given) {
+  auto file = without_wan_names(given);
   return file.has(kSecondBias) ? any_text_part(file) : Checkpoint{};
 }
 

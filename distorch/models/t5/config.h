@@ -21,7 +21,7 @@ struct TextConfig {
 /// The tensors of a T5 encoder whose layers share one bias of positions, under this model's names ("encoder.block.0....", "shared.weight").
 /// Empty where the file holds none.
 weights::Checkpoint text_part(const weights::Checkpoint& file);
-/// The same of one whose layers have a bias each (UMT5).
+/// The same of one whose layers have a bias each (UMT5), also from the names of Wan's own files.
 weights::Checkpoint umt5_text_part(const weights::Checkpoint& file);
 
 /// Reads the sizes off the shapes. Error(MissingWeight), Error(Shape).

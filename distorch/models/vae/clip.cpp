@@ -36,15 +36,19 @@ const VideoVae& of_video(const VaeNetwork& vae) { return dynamic_cast<const Vide
 
 }  // namespace
 
-std::int64_t decode_groups(std::int64_t latent_frames) { return latent_frames; }
+std::int64_t decode_groups(const VaeShape& shape, std::int64_t latent_frames) {
+  return shape.whole_clips ? 1 : latent_frames;
+}
 std::int64_t encode_groups(const VaeShape& shape, std::int64_t frames) {
-  return 1 + (frames - 1) / shape.time_downscale;
+  return shape.whole_clips ? 1 : 1 + (frames - 1) / shape.time_downscale;
 }
 
 void each_decoded(const VaeNetwork& vae, const Tensor& latent, at::Device device,
                   const std::function<void(const Tensor& pixels)>& take) {
+  auto shape = vae.shape();
+  if (shape.whole_clips) return take(vae.decode_pixels(latent.to(device, at::kFloat)));
   auto coding = of_video(vae).decode_clip();
-  for (std::int64_t i = 0, groups = decode_groups(latent.size(2)); i < groups; ++i) {
+  for (std::int64_t i = 0, groups = decode_groups(shape, latent.size(2)); i < groups; ++i) {
     throw_if_interrupted();
     take(coding->next(latent.narrow(2, i, 1).to(device, at::kFloat), i + 1 < groups));
   }
@@ -53,6 +57,7 @@ void each_decoded(const VaeNetwork& vae, const Tensor& latent, at::Device device
 void each_encoded(const VaeNetwork& vae, const Tensor& frames, at::Device device,
                   const std::function<void(const Tensor& latent)>& take) {
   auto shape = vae.shape();
+  if (shape.whole_clips) return take(vae.encode_mean(frames.to(device, at::kFloat).contiguous()));
   auto coding = of_video(vae).encode_clip();
   auto each = shape.time_downscale, groups = encode_groups(shape, frames.size(2));
   for (std::int64_t i = 0; i < groups; ++i) {
@@ -70,7 +75,7 @@ Tensor decode_clips(const VaeNetwork& vae, const Tensor& latent, at::Device devi
 }
 
 Tensor encode_clips(const VaeNetwork& vae, const Tensor& frames, at::Device device) {
-  Filled all(frames.size(0), encode_groups(vae.shape(), frames.size(2)));
+  Filled all(frames.size(0), 1 + (frames.size(2) - 1) / vae.shape().time_downscale);
   for (const auto& clip : frames.split(1))
     each_encoded(vae, clip, device, [&](const Tensor& latent) { all.add(latent); });
   return all.result();

@@ -6,11 +6,12 @@
 #include "distorch/models/video_vae.h"
 
 /// Whole clips through a video autoencoder, a group of frames at a time: on the device there is
-/// never more than one group with what the layers remember, however long the clip.
+/// never more than one group with what the layers remember, however long the clip. Where every frame
+/// counts for all others (VaeShape::whole_clips) a clip is one group.
 namespace distorch::models::vae {
 
 /// Groups of a clip of so many latent frames or frames; what makes no whole group does not count.
-std::int64_t decode_groups(std::int64_t latent_frames);
+std::int64_t decode_groups(const VaeShape& shape, std::int64_t latent_frames);
 std::int64_t encode_groups(const VaeShape& shape, std::int64_t frames);
 
 /// From this many groups on memory grows no more: the first two differ, the third is the first that

@@ -87,11 +87,15 @@ std::vector<std::int64_t> channels_of(const Checkpoint& vae, const std::string& 
 
 }  // namespace
 
-Checkpoint vae_part(const Checkpoint& file) {
+Checkpoint original_names(const Checkpoint& file) {
   auto part = file;
   for (std::string prefix : {"first_stage_model.", "vae."})
     if (file.has_prefix(prefix)) part = file.part(prefix);
-  if (part.has("decoder.up_blocks.0.resnets.0.norm1.weight")) part = from_diffusers(part);
+  return part.has("decoder.up_blocks.0.resnets.0.norm1.weight") ? from_diffusers(part) : part;
+}
+
+Checkpoint vae_part(const Checkpoint& file) {
+  auto part = original_names(file);
   const auto* first = part.find("decoder.conv_in.weight");
   if (!first || first->shape.size() != 4) return {};
   for (const char* end : {"weight", "bias"}) {

@@ -33,6 +33,9 @@ struct VaeConfig {
 /// matrices count as 1x1 convolutions. Empty where the file has none.
 /// Source of the names: ComfyUI comfy/diffusers_convert.py.
 weights::Checkpoint vae_part(const weights::Checkpoint& file);
+/// The same names for whatever autoencoder of this plan a file holds, one of video too; the shapes
+/// are as they are.
+weights::Checkpoint original_names(const weights::Checkpoint& file);
 
 /// Reads the sizes off the shapes. Errors: Error(MissingWeight), Error(Shape).
 VaeConfig vae_config(const weights::Checkpoint& vae);

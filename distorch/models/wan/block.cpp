@@ -1,5 +1,7 @@
 #include "distorch/models/wan/block.h"
 
+#include <cmath>
+
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/modulation.h"
@@ -13,6 +15,20 @@ using weights::Tensors;
 namespace {
 
 constexpr double kEpsilon = 1e-6;
+
+/// By how much the result of self-attention is multiplied, [B, 1, 1], at least 1: the attention
+/// that frames pay to others than themselves, times their number and a weight. Tokens are grouped
+/// as they lie, `frames` neighbours at a time, as the wrapper does. q, k [B, L, H, D]. Source:
+/// Enhance-A-Video (arXiv:2502.07508) as in ComfyUI-WanVideoWrapper, enhance_a_video/enhance.py.
+Tensor enhancement(const Tensor& q, const Tensor& k, const BlockContext& context) {
+  const auto frames = context.frames;
+  auto grouped = [&](const Tensor& x) { return x.unflatten(1, {-1, frames}).transpose(2, 3); };
+  auto scaled = grouped(q) * (1.0 / std::sqrt(static_cast<double>(q.size(-1))));
+  auto shares = at::matmul(scaled, grouped(k).transpose(-2, -1)).to(at::kFloat).softmax(-1);
+  auto others = shares.sum({-2, -1}) - shares.diagonal(0, -2, -1).sum(-1);
+  auto mean = others.mean({1, 2}) / static_cast<double>(frames * frames - frames);
+  return (mean * (static_cast<double>(frames) + context.enhance)).clamp_min(1.0).view({-1, 1, 1});
+}
 
 }  // namespace
 
@@ -30,7 +46,8 @@ Tensors BlockContext::with(Tensors inputs) const {
 }
 
 BlockContext BlockContext::from(const Tensors& inputs, std::size_t first) const {
-  BlockContext here{inputs[first], positions, inputs[first + 3], inputs[first + 4]};
+  BlockContext here{inputs[first], positions, inputs[first + 3], inputs[first + 4], enhance,
+                    prompts,       frames};
   here.positions.cos = inputs[first + 1];
   here.positions.sin = inputs[first + 2];
   return here;
@@ -61,22 +78,42 @@ VideoBlock::VideoBlock(const weights::Scope& s, const Config& c)
   if (c.vision_width > 0) pictures_.emplace(s / "cross_attn", c.width);
 }
 
-Tensor VideoBlock::self_attended(const Tensor& x, const nn::RopeTable& positions) const {
+Tensor VideoBlock::self_attended(const Tensor& x, const BlockContext& context) const {
   auto split = [this](const Tensor& t) { return t.unflatten(-1, {heads_, -1}); };
-  auto q = nn::apply_rope(split(self_.norm_q(self_.q(x))), positions);
-  auto k = nn::apply_rope(split(self_.norm_k(self_.k(x))), positions);
-  return self_.o(nn::attend(q, k, split(self_.v(x))));
+  auto q = nn::apply_rope(split(self_.norm_q(self_.q(x))), context.positions);
+  auto k = nn::apply_rope(split(self_.norm_k(self_.k(x))), context.positions);
+  auto attended = self_.o(nn::attend(q, k, split(self_.v(x))));
+  if (context.enhance == 0 || context.frames < 2 || x.size(1) % context.frames != 0)
+    return attended;
+  return attended * enhancement(q, k, context).to(attended.scalar_type());
 }
 
-Tensor VideoBlock::cross_attended(const Tensor& x, const Tensor& text, const Tensor& vision) const {
-  auto q = cross_.norm_q(cross_.q(x));
+Tensor VideoBlock::text_attended(const Tensor& q, const BlockContext& context) const {
   const nn::AttentionOptions options{.heads = heads_};
-  auto attended = nn::attention(q, cross_.norm_k(cross_.k(text)), cross_.v(text), options);
+  auto k = cross_.norm_k(cross_.k(context.text)), v = cross_.v(context.text);
+  const auto prompts = context.prompts;
+  if (prompts < 2 || context.frames < prompts || q.size(1) % context.frames != 0)
+    return nn::attention(q, k, v, options);
+  const auto share = context.frames / prompts * (q.size(1) / context.frames);
+  const auto rows = k.size(1) / prompts;
+  std::vector<Tensor> parts;
+  for (std::int64_t i = 0; i < prompts; ++i) {
+    const auto first = i * share;
+    const auto count = i + 1 == prompts ? q.size(1) - first : share;
+    parts.push_back(nn::attention(q.narrow(1, first, count), k.narrow(1, i * rows, rows),
+                                  v.narrow(1, i * rows, rows), options));
+  }
+  return at::cat(parts, 1);
+}
+
+Tensor VideoBlock::cross_attended(const Tensor& x, const BlockContext& context) const {
+  auto q = cross_.norm_q(cross_.q(x));
+  auto attended = text_attended(q, context);
   if (pictures_) {
     // Without a picture the text stands in its place.
-    const auto& seen = vision.defined() ? vision : text;
-    attended.add_(
-        nn::attention(q, pictures_->norm_k(pictures_->k(seen)), pictures_->v(seen), options));
+    const auto& seen = context.vision.defined() ? context.vision : context.text;
+    attended.add_(nn::attention(q, pictures_->norm_k(pictures_->k(seen)), pictures_->v(seen),
+                                {.heads = heads_, .causal = false, .mask = {}}));
   }
   return cross_.o(attended);
 }
@@ -86,9 +123,9 @@ Tensor VideoBlock::run(const Tensor& x, const BlockContext& context) const {
   auto all = context.time.to(dtype).unflatten(-1, {6, -1}) + nn::patched(modulation_).to(dtype);
   std::vector<Tensor> part;
   for (const auto& one : all.unbind(2)) part.push_back(by_token(one, x.size(1)));
-  auto y = nn::gated_add(x, part[2],
-                         self_attended(nn::modulated_norm(x, part[0], part[1]), context.positions));
-  y = y + cross_attended(norm3_(y), context.text, context.vision);
+  auto y =
+      nn::gated_add(x, part[2], self_attended(nn::modulated_norm(x, part[0], part[1]), context));
+  y = y + cross_attended(norm3_(y), context);
   auto wide = nn::gelu_tanh_over(mlp_in_(nn::modulated_norm(y, part[3], part[4])));
   return nn::gated_add(y, part[5], mlp_out_(wide));
 }

@@ -20,6 +20,13 @@ struct BlockContext {
   nn::RopeTable positions;
   at::Tensor text;    // [B, L, width]
   at::Tensor vision;  // states of a picture encoder [B, n, width]; undefined: none
+  /// How much frames are to look at each other beyond what was trained (Enhance-A-Video); 0: as
+  /// trained.
+  double enhance = 0;
+  /// Several prompts one behind the other in `text`, of equal lengths: each is seen by its share of
+  /// the frames, the last by those that are left.
+  std::int64_t prompts = 1;
+  std::int64_t frames = 0;  // of the video; 0: neither of both is asked for
 
   /// A block's inputs with these tensors behind its own, and back from where they begin.
   weights::Tensors with(weights::Tensors inputs) const;
@@ -51,9 +58,9 @@ class VideoBlock {
     nn::Linear k, v;
     nn::RmsNorm norm_k;
   };
-  at::Tensor self_attended(const at::Tensor& x, const nn::RopeTable& positions) const;
-  at::Tensor cross_attended(const at::Tensor& x, const at::Tensor& text,
-                            const at::Tensor& vision) const;
+  at::Tensor self_attended(const at::Tensor& x, const BlockContext& context) const;
+  at::Tensor cross_attended(const at::Tensor& x, const BlockContext& context) const;
+  at::Tensor text_attended(const at::Tensor& q, const BlockContext& context) const;
 
   std::int64_t heads_;
   weights::Block block_;

@@ -62,9 +62,10 @@ class Wan final : public Family {
   }
   const LatentFormat& latent() const override { return latent_; }
   /// Plain names with and without prefix, kohya's with underscores. Source: ComfyUI comfy/lora.py,
-  /// model_lora_keys_unet.
+  /// model_lora_keys_unet; ComfyUI-WanVideoWrapper, standardize_lora_key_format.
   LoraNames lora_names(const weights::Manifest& network) const override {
-    return prefixed_lora_names(network, {"", "diffusion_model.", "transformer.", "lora_unet_"});
+    return prefixed_lora_names(network, {"", "diffusion_model.", "transformer.", "pipe.dit.",
+                                         "lora_unet_", "lora_unet__", "lycoris_"});
   }
   TextRecipe text(const Checkpoint& file) const override { return checkpoint_recipe(file, "wan"); }
   VaePart vae(const Checkpoint& file) const override { return find_vae(file); }

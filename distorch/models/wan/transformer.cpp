@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <numbers>
+
+#include "distorch/models/reference_cache.h"
 #include "distorch/models/wan/block.h"
+#include "distorch/models/wan/call_options.h"
 #include "distorch/models/wan/camera.h"
 #include "distorch/models/wan/face.h"
 #include "distorch/models/wan/sound.h"
@@ -97,6 +101,11 @@ InputSpecs specs_of(const Config& c) {
                    .meaning = "noise mask",
                    .shape = {batch, any, any, any, any},
                    .optional = true});
+  specs.push_back({.name = kChange,
+                   .meaning = "change by all layers",
+                   .shape = {batch, any, Extent::number(c.width)},
+                   .optional = true,
+                   .source = Source::Sampler});
   return specs;
 }
 
@@ -200,6 +209,19 @@ struct Exit {
   nn::Linear out;
 };
 
+/// Where tokens are, with the call's frequency of time in place of the trained one.
+nn::RopeTable turned(const Tensor& places, const Inputs& inputs, std::int64_t frames) {
+  auto table = nn::rope_table(places, Config::axes(), 10000.0);
+  const auto index = static_cast<std::int64_t>(inputs.number(kRiflex, 0));
+  if (index < 1 || index > Config::axes().front() / 2) return table;
+  constexpr double part_of_circle = 0.9;
+  auto angle = places.select(-1, 0).to(at::kDouble) *
+               (part_of_circle * 2 * std::numbers::pi / static_cast<double>(frames));
+  table.cos.select(-1, index - 1).copy_(angle.cos());
+  table.sin.select(-1, index - 1).copy_(angle.sin());
+  return table;
+}
+
 /// A noise level for each frame: the timestep [B] times how much of the frame is made anew.
 Tensor timesteps_of(const Inputs& inputs) {
   const auto& timestep = inputs["timestep"];
@@ -238,17 +260,37 @@ class Transformer::Call {
 
   Tensor run(const Patches& patches) {
     begin();
+    if (const double what = inputs_.number(kEntrance, 0); what != 0) return entrance(what);
+    // Only who asks for the change pays for the memory of where it begins.
+    const bool keeps_change = inputs_.number(kKeepChange, 0) != 0;
+    const auto before = keeps_change ? tokens_ : Tensor();
+    if (const auto& change = inputs_[kChange]; change.defined())
+      tokens_ = tokens_ + change.to(tokens_.scalar_type());
+    else
+      run_layers(patches);
+    auto result = parts_.out->forward(tokens_, time_);
+    auto prediction = to_latent(result.narrow(1, before_, count_), video_.sizes())
+                          .narrow(2, 0, inputs_["x"].size(2));
+    if (!keeps_change) return prediction;
+    KeptReferences kept(1, tokens_.sizes(), tokens_.options(), prediction.sizes());
+    kept.keep(0, tokens_ - before);
+    return kept.packed(prediction);
+  }
+
+ private:
+  void run_layers(const Patches& patches) {
     for (std::size_t i = 0; i < parts_.blocks.size(); ++i) {
       if (patches.skipped.count(fmt::format("double_blocks.{}", i)) == 0)
         tokens_ = parts_.blocks[i].forward(tokens_, context_);
       after(static_cast<std::int64_t>(i));
     }
-    auto result = parts_.out->forward(tokens_, time_);
-    return to_latent(result.narrow(1, before_, count_), video_.sizes())
-        .narrow(2, 0, inputs_["x"].size(2));
   }
 
- private:
+  Tensor entrance(double what) const {
+    if (what == kTokens) return tokens_.to(at::kFloat).flatten();
+    return at::cat({time_.to(at::kFloat).flatten(), context_.time.to(at::kFloat).flatten()});
+  }
+
   static Tensor video_of(const Inputs& inputs) {
     const auto& x = inputs["x"];
     auto video = inputs["concat"].defined() ? at::cat({x, inputs["concat"].to(at::kFloat)}, 1) : x;
@@ -271,8 +313,10 @@ class Transformer::Call {
     tokens_ = made.tokens;
     time_ = made.time;
     if (parts_.sound) add_sound(places);
-    context_ = {made.parts, nn::rope_table(places, Config::axes(), 10000.0), made.text,
-                made.vision};
+    context_ = {made.parts, turned(places, inputs_, video_.size(2)), made.text, made.vision};
+    context_.enhance = inputs_.number(kEnhance, 0);
+    context_.prompts = static_cast<std::int64_t>(inputs_.number(kPrompts, 1));
+    if (context_.enhance != 0 || context_.prompts > 1) context_.frames = video_.size(2);
     begin_others();
   }
 
