@@ -121,7 +121,8 @@ TEST_CASE("byte-level BPE: BART's numbers of texts, from either kind of files") 
 
 TEST_CASE("byte-level BPE: texts of numbers, broken bytes too") {
   auto bpe = ByteBpe::load(tiny(), added());
-  for (const auto& one : cases()["texts"]) {
+  const auto all = cases();
+  for (const auto& one : all["texts"]) {
     CAPTURE(one.dump());
     CHECK(bpe->decode(one[0].get<Ids>()) == one[1].get<std::string>());
   }
