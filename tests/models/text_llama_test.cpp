@@ -18,7 +18,8 @@ using weights::Checkpoint;
 
 namespace {
 
-/// A folder "llama3" with the vocabulary that the parity script knows.
+/// CLIP's vocabulary with a folder "llama3" beside it of the one that the parity script knows: the
+/// set-up's own would be found first beside its CLIP's.
 std::shared_ptr<Vocabularies> with_llama() {
   static auto shared = [] {
     auto folder =
@@ -29,8 +30,11 @@ std::shared_ptr<Vocabularies> with_llama() {
     int id = 0;
     for (const auto& token : random_model::llama_vocabulary()) vocabulary[token] = id++;
     std::ofstream(folder / "llama3" / "tokenizer.json") << file.dump();
-    auto places = std::make_shared<Vocabularies>(source_dir() / ".deps" / "tokenizers" / "clip",
-                                                 std::vector{folder});
+    std::filesystem::remove(folder / "clip");
+    std::filesystem::create_directory_symlink(source_dir() / ".deps" / "tokenizers" / "clip",
+                                              folder / "clip");
+    auto places = std::make_shared<Vocabularies>(folder / "clip");
+    places->clip();
     places->llama({}, "");
     std::filesystem::remove_all(folder);
     return places;
