@@ -13,6 +13,7 @@
 #include "distorch/nodes/florence2_answers.h"
 #include "distorch/nodes/loaders.h"
 #include "distorch/nodes/model_cache.h"
+#include "distorch/tokenizers/florence2_tokens.h"
 #include "distorch/weights/lora.h"
 
 namespace distorch::nodes {
@@ -198,7 +199,7 @@ void load(Call& call, Loaders& open, const fs::path& folder) {
   auto& models = call.context<ModelCache>();
   Florence2 florence;
   florence.loaded = open_weights(models, open, folder, call.text("precision"), placement_of(call));
-  florence.tokenizer = tokenizers::ByteBpe::load(folder, florence2::added_tokens());
+  florence.tokenizer = tokenizers::ByteBpe::load(folder, tokenizers::florence2_tokens());
   const auto config = folder / "config.json";
   florence.writing = models::florence2::read_generation_config(read_file(config), config.string());
   read_picture_size(folder, florence);

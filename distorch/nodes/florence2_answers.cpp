@@ -249,31 +249,4 @@ std::string caption_of(const std::string& answer, Form form) {
   return utf8_of(breaks.replace(token.replace(text, U"\n", 0), U"\n", 0));
 }
 
-std::vector<std::string> added_tokens() {
-  std::vector<std::string> tokens = {"<od>", "</od>", "<ocr>", "</ocr>"};
-  for (int i = 0; i < 1000; ++i) tokens.push_back(fmt::format("<loc_{}>", i));
-  for (const char* token : {"<cap>",
-                            "</cap>",
-                            "<ncap>",
-                            "</ncap>",
-                            "<dcap>",
-                            "</dcap>",
-                            "<grounding>",
-                            "</grounding>",
-                            "<seg>",
-                            "</seg>",
-                            "<sep>",
-                            "<region_cap>",
-                            "</region_cap>",
-                            "<region_to_desciption>",
-                            "</region_to_desciption>",
-                            "<proposal>",
-                            "</proposal>",
-                            "<poly>",
-                            "</poly>",
-                            "<and>"})
-    tokens.emplace_back(token);
-  return tokens;
-}
-
 }  // namespace distorch::nodes::florence2

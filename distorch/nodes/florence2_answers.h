@@ -53,7 +53,4 @@ std::vector<Region> regions_of(const std::string& answer, Form form, std::int64_
 /// token, a line each.
 std::string caption_of(const std::string& answer, Form form);
 
-/// Tokens that the model adds to BART's.
-std::vector<std::string> added_tokens();
-
 }  // namespace distorch::nodes::florence2

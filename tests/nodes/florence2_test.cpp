@@ -4,6 +4,7 @@
 #include "distorch/graph/ui_to_api.h"
 #include "distorch/nodes/drawing.h"
 #include "distorch/nodes/florence2_answers.h"
+#include "distorch/tokenizers/florence2_tokens.h"
 #include "tests/nodes/simulated.h"
 #include "tests/nodes/tiny_seeded.h"
 
@@ -102,7 +103,7 @@ TEST_CASE("Florence-2: questions and random numbers as the model's own code make
     const auto& task = by_token(token);
     CHECK(question(task, task.takes_text ? "x" : "") == words.get<std::string>());
   }
-  CHECK(added_tokens().size() == 1024);
+  CHECK(tokenizers::florence2_tokens().size() == 1024);
   std::uint64_t seed = 1;
   for (const auto& one : dump_json("florence2_answers.json")["whole"])
     CHECK(nodes::florence2_seed(seed++) == one["random"].get<std::uint64_t>());

@@ -9,6 +9,7 @@
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
+#include "distorch/tokenizers/florence2_tokens.h"
 #include "tests/support/source_dir.h"
 
 using namespace distorch;
@@ -19,34 +20,6 @@ using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
-
-/// What Florence-2 adds.
-std::vector<std::string> added() {
-  std::vector<std::string> tokens = {"<od>", "</od>", "<ocr>", "</ocr>"};
-  for (int i = 0; i < 1000; ++i) tokens.push_back("<loc_" + std::to_string(i) + ">");
-  for (const char* token : {"<cap>",
-                            "</cap>",
-                            "<ncap>",
-                            "</ncap>",
-                            "<dcap>",
-                            "</dcap>",
-                            "<grounding>",
-                            "</grounding>",
-                            "<seg>",
-                            "</seg>",
-                            "<sep>",
-                            "<region_cap>",
-                            "</region_cap>",
-                            "<region_to_desciption>",
-                            "</region_to_desciption>",
-                            "<proposal>",
-                            "</proposal>",
-                            "<poly>",
-                            "</poly>",
-                            "<and>"})
-    tokens.emplace_back(token);
-  return tokens;
-}
 
 fs::path tiny() { return parity_dir() / "florence2"; }
 
@@ -105,7 +78,7 @@ TEST_CASE("byte-level BPE: BART's numbers of texts, from either kind of files") 
   const auto json = cases();
   Folder one(Files{{"tokenizer.json", as_tokenizer_json(false).dump()}});
   for (const auto& path : {tiny(), one.path()}) {
-    auto bpe = ByteBpe::load(path, added());
+    auto bpe = ByteBpe::load(path, tokenizers::florence2_tokens());
     for (const auto& one_case : json["tokens"]) {
       CAPTURE(one_case.dump());
       CHECK(bpe->encode(one_case[0].get<std::string>()) == one_case[1].get<Ids>());
@@ -115,12 +88,12 @@ TEST_CASE("byte-level BPE: BART's numbers of texts, from either kind of files") 
     CHECK(bpe->special("</s>") == 2);
   }
   Folder pairs(Files{{"tokenizer.json", as_tokenizer_json(true).dump()}});
-  CHECK(ByteBpe::load(pairs.path(), added())->encode("the image") ==
-        ByteBpe::load(tiny(), added())->encode("the image"));
+  CHECK(ByteBpe::load(pairs.path(), tokenizers::florence2_tokens())->encode("the image") ==
+        ByteBpe::load(tiny(), tokenizers::florence2_tokens())->encode("the image"));
 }
 
 TEST_CASE("byte-level BPE: texts of numbers, broken bytes too") {
-  auto bpe = ByteBpe::load(tiny(), added());
+  auto bpe = ByteBpe::load(tiny(), tokenizers::florence2_tokens());
   const auto all = cases();
   for (const auto& one : all["texts"]) {
     CAPTURE(one.dump());
