@@ -12,8 +12,29 @@ HWY_BEFORE_NAMESPACE();
 namespace distorch::quant::HWY_NAMESPACE {
 namespace {
 
-#include "distorch/quant/cpu_numbers.inc"
 #include "distorch/quant/gguf_blocks.inc"
+
+// The loops below are plain C++ that the compiler puts into vectors.
+
+/// a where the condition holds, else b: without a branch, which would keep a loop out of vectors.
+inline std::uint32_t pick(bool condition, std::uint32_t a, std::uint32_t b) {
+  const auto mask = std::uint32_t{0} - static_cast<std::uint32_t>(condition);
+  return (a & mask) | (b & ~mask);
+}
+
+/// Rounded to even; the small ones by adding a half, which has their last place.
+inline std::uint16_t half_from(float value) {
+  constexpr std::uint32_t infinite = 0x7f800000, smallest_normal = 0x38800000;
+  constexpr std::uint32_t exponents_apart = 0x38000000, half_infinite = 0x7c00, half_nan = 0x7e00;
+  const auto bits = std::bit_cast<std::uint32_t>(value), size = bits & 0x7fffffff;
+  const auto small = std::bit_cast<std::uint32_t>(std::bit_cast<float>(size) + 0.5f) -
+                     std::bit_cast<std::uint32_t>(0.5f);
+  const auto normal = (size + 0xfff + (size >> 13 & 1) - exponents_apart) >> 13;
+  const auto finite = pick(size < smallest_normal, small, normal);
+  const auto capped = pick(finite < half_infinite, finite, half_infinite);
+  const auto result = pick(size > infinite, half_nan, capped);
+  return static_cast<std::uint16_t>(result | (bits >> 16 & 0x8000));
+}
 
 inline float in_half(float value) { return half_of(half_from(value)); }
 
