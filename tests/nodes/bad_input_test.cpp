@@ -8,10 +8,6 @@ using graph::Json;
 /// Files of other models, and models of which not all files are there.
 namespace {
 
-Json node(const char* type, Json inputs) {
-  return {{"class_type", type}, {"inputs", std::move(inputs)}};
-}
-
 Json cat_from(const char* loader) {
   return node("CLIPTextEncode", {{"text", "a cat"}, {"clip", {loader, 1}}});
 }

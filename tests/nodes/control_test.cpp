@@ -14,10 +14,6 @@ using nodes::ControlUse;
 
 namespace {
 
-Json node(const std::string& type, Json inputs) {
-  return {{"class_type", type}, {"inputs", std::move(inputs)}};
-}
-
 /// A tiny checkpoint, two prompts that one ControlNet (node 5) steers, three steps; the result in
 /// node 8.
 Json steered_prompt(const std::string& checkpoint = "tiny_sd1.safetensors",

@@ -14,10 +14,6 @@ using graph::Value;
 
 namespace {
 
-Json node(const std::string& type, const Json& inputs) {
-  return {{"class_type", type}, {"inputs", inputs}};
-}
-
 fs::path model_folder(const std::string& type) {
   auto folder = tiny_models() / type;
   fs::create_directories(folder);

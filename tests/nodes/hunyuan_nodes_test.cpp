@@ -25,10 +25,6 @@ class HunyuanApp : public SeededApp {
     write("text_encoders", "clip_l", clip);
     add_inputs();
   }
-  std::string error(Json prompt, const Json& link) {
-    prompt["keep"] = {{"class_type", "Keep"}, {"inputs", {{"value", link}}}};
-    return run(prompt).error;
-  }
 
  private:
   void add_inputs() {
@@ -68,47 +64,17 @@ Json& node_of(Json& workflow, const std::string& type) {
   return workflow;
 }
 
-Json node(const char* type, Json inputs = Json::object()) {
-  return {{"class_type", type}, {"inputs", std::move(inputs)}};
-}
-
 }  // namespace
 
 TEST_CASE("any device: HunyuanVideo's nodes give ComfyUI's latents") {
   streaming::EngineOptions options;
   options.default_device = test_device_or("cpu");
   HunyuanApp tiny(options);
-  Dump dump("nodes_hunyuan");
-  double worst = 0;
-  for (const auto& one : workflow_cases("nodes_hunyuan")) {
-    auto title = one["name"].get<std::string>();
-    INFO(title);
-    auto error = difference(tiny.latent(one), dump[title]);
-    CHECK(error < 1e-4);
-    worst = std::max(worst, error);
-  }
-  MESSAGE("HunyuanVideo: largest difference " << worst);
+  check_latents(tiny, "nodes_hunyuan");
 }
 
 TEST_CASE("HunyuanVideo: split over devices, the same bits") {
-  auto rig = small_rig();
-  sim::install(rig, sim::Mode::Exec);
-  streaming::EngineOptions options;
-  options.rig = rig;
-  for (std::string name : {"text", "replace", "hunyuan_video_i2v"}) {
-    auto one = workflow_case("nodes_hunyuan", name);
-    at::Tensor whole;
-    for (const char* allocation : {"sim:0,100%", "cpu,*", "sim:0,1mb;sim:1,1mb;cpu,*"}) {
-      INFO(name << " " << allocation);
-      HunyuanApp tiny(options);
-      auto split = one;
-      split["workflow"] = with_split_model(one["workflow"], allocation);
-      auto latent = tiny.latent(split);
-      if (!whole.defined()) whole = latent;
-      CHECK(at::equal(latent, whole));
-    }
-    CHECK(difference(whole, Dump("nodes_hunyuan")[name]) < 1e-4);
-  }
+  check_split<HunyuanApp>("nodes_hunyuan", {"text", "replace", "hunyuan_video_i2v"});
 }
 
 TEST_CASE("HunyuanVideo nodes: blank latents of pictures and of refined videos") {

@@ -7,10 +7,6 @@ using graph::Json;
 
 namespace {
 
-Json node(const char* type, Json inputs) {
-  return {{"class_type", type}, {"inputs", std::move(inputs)}};
-}
-
 /// What validation says about a node, one line a problem.
 std::string problems_of(TinyApp& tiny, Json prompt, const Json& link) {
   prompt["keep"] = node("Keep", {{"value", link}});

@@ -12,10 +12,6 @@ using graph::Json;
 
 namespace {
 
-Json node(const std::string& type, Json inputs) {
-  return {{"class_type", type}, {"inputs", std::move(inputs)}};
-}
-
 /// Slow enough that two devices pay for a tiny model.
 Rig slow_rig(int accelerators = 2) {
   auto rig = small_rig(accelerators);

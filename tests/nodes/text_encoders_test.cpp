@@ -10,10 +10,6 @@ using graph::Json;
 
 namespace {
 
-Json node(const std::string& type, const Json& inputs) {
-  return {{"class_type", type}, {"inputs", inputs}};
-}
-
 /// Writes the encoders of a dump's whole checkpoint as files of their own.
 void write_encoders(const std::string& dump, const std::vector<std::string>& names) {
   auto folder = tiny_models() / "text_encoders";

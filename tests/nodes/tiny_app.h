@@ -14,6 +14,11 @@ namespace distorch::test {
 
 namespace fs = std::filesystem;
 
+/// A node of a workflow in the API's form; its links are ["id", slot].
+inline graph::Json node(const std::string& type, graph::Json inputs = graph::Json::object()) {
+  return {{"class_type", type}, {"inputs", std::move(inputs)}};
+}
+
 /// A folder that goes away with the process.
 class TemporaryFolder {
  public:

@@ -1,7 +1,9 @@
 #pragma once
 #include <fstream>
 
+#include "distorch/device/sim/sim.h"
 #include "tests/nodes/tiny_app.h"
+#include "tests/support/devices.h"
 
 /// What workflows on the tiny transformers share: model files of their own and nodes that make
 /// seeded inputs, as the scripts make_nodes_*.py of tests/parity have them.
@@ -46,6 +48,11 @@ class SeededApp : public TinyApp {
  public:
   using TinyApp::TinyApp;
 
+  /// What a prompt says that cannot give what `link` names.
+  std::string error(graph::Json prompt, const graph::Json& link) {
+    prompt["keep"] = node("Keep", {{"value", link}});
+    return run(prompt).error;
+  }
   /// The LATENT that a case names.
   at::Tensor latent(const graph::Json& one) {
     return value_of(one["workflow"], one["latent"]).as<sampling::Latent>().samples;
@@ -104,5 +111,43 @@ class SeededApp : public TinyApp {
                  }});
   }
 };
+
+/// All workflows of a dump give the latents that ComfyUI gave.
+inline void check_latents(SeededApp& app, const std::string& dump) {
+  Dump wanted(dump);
+  double worst = 0;
+  const auto all = workflow_cases(dump);
+  for (const auto& one : all) {
+    const auto title = one["name"].get<std::string>();
+    INFO(title);
+    const auto error = difference(app.latent(one), wanted[title]);
+    CHECK(error < 1e-4);
+    worst = std::max(worst, error);
+  }
+  MESSAGE(dump << ": " << all.size() << " workflows, largest difference " << worst);
+}
+
+/// Those workflows give ComfyUI's latents wherever their model rests, the same bits everywhere.
+template <class App>
+void check_split(const std::string& dump, const std::vector<std::string>& names) {
+  const auto rig = small_rig();
+  sim::install(rig, sim::Mode::Exec);
+  streaming::EngineOptions options;
+  options.rig = rig;
+  for (const auto& name : names) {
+    const auto one = workflow_case(dump, name);
+    at::Tensor whole;
+    for (const char* allocation : {"sim:0,100%", "cpu,*", "sim:0,1mb;sim:1,1mb;cpu,*"}) {
+      INFO(name << " " << allocation);
+      App tiny(options);
+      auto split = one;
+      split["workflow"] = with_split_model(one["workflow"], allocation);
+      const auto latent = tiny.latent(split);
+      if (!whole.defined()) whole = latent;
+      CHECK(at::equal(latent, whole));
+    }
+    CHECK(difference(whole, Dump(dump)[name]) < 1e-4);
+  }
+}
 
 }  // namespace distorch::test

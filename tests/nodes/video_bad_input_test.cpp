@@ -12,10 +12,6 @@ using graph::Json;
 
 namespace {
 
-Json node(const char* type, Json inputs) {
-  return {{"class_type", type}, {"inputs", std::move(inputs)}};
-}
-
 /// Nine frames; how often they have been made.
 class ClipApp : public TinyApp {
  public:

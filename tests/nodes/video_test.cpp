@@ -19,10 +19,6 @@ using graph::Json;
 
 namespace {
 
-Json node(const char* type, Json inputs) {
-  return {{"class_type", type}, {"inputs", std::move(inputs)}};
-}
-
 /// Sixteen frames that become brighter, with a second of sound.
 class VideoApp : public TinyApp {
  public:

@@ -8,10 +8,6 @@ using graph::Json;
 
 namespace {
 
-Json node(const char* type, Json inputs) {
-  return {{"class_type", type}, {"inputs", std::move(inputs)}};
-}
-
 /// Writes a file of the tiny models' folder.
 void write_model(const char* folder, const char* name,
                  const std::map<std::string, at::Tensor>& tensors) {

@@ -39,11 +39,6 @@ class WanApp : public SeededApp {
   void write_lora(const std::string& name, const std::map<std::string, at::Tensor>& tensors) {
     write("loras", name, tensors);
   }
-  std::string error(Json prompt, const Json& link) {
-    prompt["keep"] = {{"class_type", "Keep"}, {"inputs", {{"value", link}}}};
-    auto result = run(prompt);
-    return result.error;
-  }
 
  private:
   void add_inputs() {
@@ -94,8 +89,6 @@ class WanApp : public SeededApp {
   }
 };
 
-Json cases() { return workflow_cases("nodes_wan"); }
-
 /// What is logged while this object lives.
 class Told {
  public:
@@ -129,37 +122,11 @@ TEST_CASE("any device: Wan's nodes give ComfyUI's latents") {
   streaming::EngineOptions options;
   options.default_device = test_device_or("cpu");
   WanApp tiny(options);
-  Dump dump("nodes_wan");
-  double worst = 0;
-  for (const auto& one : cases()) {
-    auto title = one["name"].get<std::string>();
-    INFO(title);
-    auto error = difference(tiny.latent(one), dump[title]);
-    CHECK(error < 1e-4);
-    worst = std::max(worst, error);
-  }
-  MESSAGE("Wan: " << cases().size() << " workflows, largest difference " << worst);
+  check_latents(tiny, "nodes_wan");
 }
 
 TEST_CASE("Wan: split over devices, each of its kinds, the same bits") {
-  auto rig = small_rig();
-  sim::install(rig, sim::Mode::Exec);
-  streaming::EngineOptions options;
-  options.rig = rig;
-  for (std::string name : {"vace", "wan_camera", "first_last", "sound", "experts"}) {
-    auto one = workflow_case("nodes_wan", name);
-    at::Tensor whole;
-    for (const char* allocation : {"sim:0,100%", "cpu,*", "sim:0,1mb;sim:1,1mb;cpu,*"}) {
-      INFO(name << " " << allocation);
-      WanApp tiny(options);
-      auto split = one;
-      split["workflow"] = with_split_model(one["workflow"], allocation);
-      auto latent = tiny.latent(split);
-      if (!whole.defined()) whole = latent;
-      CHECK(at::equal(latent, whole));
-    }
-    CHECK(difference(whole, Dump("nodes_wan")[name]) < 1e-4);
-  }
+  check_split<WanApp>("nodes_wan", {"vace", "wan_camera", "first_last", "sound", "experts"});
 }
 
 TEST_CASE("Wan: two experts within memory for one of them, planned freely") {

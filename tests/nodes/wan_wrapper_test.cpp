@@ -24,10 +24,6 @@ namespace {
 
 constexpr std::int64_t kTextWidth = 48, kWidth = 48, kHeight = 32, kFrames = 9;
 
-Json node(const char* type, Json inputs) {
-  return {{"class_type", type}, {"inputs", std::move(inputs)}};
-}
-
 class WrapperApp : public SeededApp {
  public:
   explicit WrapperApp(streaming::EngineOptions engine = {})
