@@ -169,6 +169,9 @@ class Engine {
     placement::Model described;
   };
   using Entries = std::vector<std::shared_ptr<Entry>>;
+  /// Of what this process may reach on a device, kept for whoever starts beside it, for an
+  /// allocator's holes and for what a plan does not know of.
+  static constexpr double kKeptFree = 0.006;
   struct Next;  // what follows a model that runs: engine_next.cpp
 
   std::shared_ptr<Entry> find(const StreamedModel& model) const;

@@ -14,7 +14,6 @@ namespace distorch::streaming {
 namespace {
 
 // Shares of what this process may reach on the device.
-constexpr double kept_free = 0.006;   // for whoever starts beside us, and for an allocator's holes
 constexpr double too_little = 0.003;  // of that is left: weights make way
 constexpr double worth_it = 0.004;    // more is free: weights come back
 constexpr int patience = 2;           // steps for which it has to be
@@ -91,7 +90,7 @@ void Engine::follow(StreamedModel& model) {
   if (!entry || !entry->planned || !free_plan(*entry) || !model.loaded()) return;
   const auto use = device::memory_use(device);
   const auto all = use.free + std::max(use.reserved, use.in_use);
-  const auto wanted = part(kept_free, all), least = part(too_little, all);
+  const auto wanted = part(kKeptFree, all), least = part(too_little, all);
   // An allocator that has to give its cache back to find room waits for the device each time.
   const auto before = std::exchange(entry->retries, retries_of(device));
   const bool struggles = entry->steps_alike > 0 && entry->retries > before;

@@ -173,7 +173,8 @@ std::vector<Stretch> Engine::place_next(const Next& next) {
   return later;
 }
 
-/// Whether there is room for what its plan lets it hold, beside what all others may hold.
+/// Whether there is room for what its plan lets it hold, beside what all others may hold and a
+/// little more: what runs must not meet an end of memory on account of what only comes next.
 bool Engine::fits_beside_all(const Draft& draft) const {
   const auto system = machine_.system(draft.model->options().compute);
   const auto others = others_in_place({draft});
@@ -181,7 +182,8 @@ bool Engine::fits_beside_all(const Draft& draft) const {
     if (placement::kind_of(device.name) == DeviceKind::Disk) return true;
     auto needed = draft.entry->planned_bytes(device.name, false);
     for (const auto& other : others) needed += held_bytes(*other, device.name);
-    return needed <= device.budget_bytes;
+    const auto budget = static_cast<double>(device.budget_bytes);
+    return static_cast<double>(needed) <= (1 - kKeptFree) * budget;
   });
 }
 
