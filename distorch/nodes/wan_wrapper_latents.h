@@ -9,7 +9,6 @@ namespace distorch::nodes::wan_wrapper {
 struct LatentNotes {
   at::Tensor generator;        // state of the CPU's generator behind the run; undefined: none
   bool has_reference = false;  // the first latent frame is a picture before the video
-  bool drop_last = false;      // the last one is none of the video's
   bool end_image = false;      // the last one is coded on its own
   bool looped = false;         // the end meets the start
 };

@@ -1,6 +1,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/catalog.h"
 #include "distorch/models/hunyuan_video/transformer.h"
+#include "distorch/models/whole_patches.h"
 #include "tests/models/tiny.h"
 
 using namespace distorch;
@@ -170,7 +171,11 @@ TEST_CASE("hunyuan video: sides that no patch divides") {
   TwiceSource source(network->manifest(), family->diffusion(), at::kFloat);
   auto inputs = inputs_of(Dump("hunyuan_video"), "given");
   inputs.set("x", at::randn({1, 16, 2, 3, 5}));
-  CHECK(network->apply(inputs).sizes() == at::IntArrayRef({1, 16, 2, 3, 5}));
+  const auto got = network->apply(inputs);
+  REQUIRE(got.sizes() == at::IntArrayRef({1, 16, 2, 3, 5}));
+  // What a patch lacks is repeated from the other side, and is not there again.
+  inputs.set("x", whole_patches(inputs["x"], 2));
+  CHECK(difference(got, network->apply(inputs).narrow(3, 0, 3).narrow(4, 0, 5)) < 1e-6);
 }
 
 TEST_CASE("hunyuan video: full sizes are read off shapes, and relatives are left alone") {

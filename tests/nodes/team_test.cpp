@@ -53,6 +53,12 @@ std::shared_ptr<nodes::LoadedDiffusion> replica_on(TinyApp& tiny, const Json& pr
   return std::static_pointer_cast<nodes::LoadedDiffusion>(found->second);
 }
 
+void check_computes_too(TinyApp& tiny, const Json& prompt, const std::string& device) {
+  auto replica = replica_on(tiny, prompt, device);
+  REQUIRE(replica);
+  CHECK(replica->weights->device_bytes(device) > 0);
+}
+
 at::Tensor on_one_device(const Json& prompt) {
   TinyApp tiny(simulated(slow_rig()), "one");
   return latent_of(tiny, prompt);
@@ -101,6 +107,7 @@ TEST_CASE("CFG split: by the settings alone, without a node") {
   TinyApp tiny(simulated(slow_rig()), "split");
   tiny.app.settings.compute_devices = {"sim:0", "sim:1"};
   CHECK(at::equal(latent_of(tiny, prompt), on_one_device(prompt)));
+  check_computes_too(tiny, prompt, "sim:1");
 }
 
 TEST_CASE("CFG split: nearly half the time where a step is computing, as the choice says") {
@@ -208,6 +215,7 @@ TEST_CASE("CFG split: ControlNets run beside each, or where they were put for bo
                       {{"control_net_name", "control_sd1.safetensors"}, {"device", "sim:2"}});
   TinyApp tiny(simulated(slow_rig(3)), "controls apart");
   CHECK(at::equal(latent_of(tiny, apart), wanted));
+  check_computes_too(tiny, apart, "sim:1");
   CHECK(!tiny.value_of(apart, {"net", 0}).as<nodes::ControlNet>().loaded->replicas);
 }
 
@@ -280,8 +288,8 @@ TEST_CASE(
   }
   options.budgets["sim:1"] = whole / 2 + (std::int64_t{12} << 20);
   TinyApp tiny(options, "tight");
-  tiny.app.engine.unload_all();
   sim::reset_peak(1);
   CHECK(at::equal(latent_of(tiny, prompt), wanted));
+  check_computes_too(tiny, prompt, "sim:1");
   CHECK(sim::memory(1).peak <= options.budgets["sim:1"]);
 }

@@ -1,16 +1,14 @@
 // Wan's own nodes on the tiny models: workflows of tests/parity/make_nodes_wan.py, and what is not
 // possible.
-#include <spdlog/sinks/ostream_sink.h>
-
 #include <algorithm>
 #include <functional>
-#include <sstream>
 
 #include "distorch/device/sim/sim.h"
 #include "distorch/nodes/audio_states.h"
 #include "distorch/nodes/clip_vision.h"
 #include "tests/nodes/tiny_seeded.h"
 #include "tests/support/devices.h"
+#include "tests/support/told.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -87,25 +85,6 @@ class WanApp : public SeededApp {
                    call.out(0, Value::of("CLIP_VISION_OUTPUT", seen));
                  }});
   }
-};
-
-/// What is logged while this object lives.
-class Told {
- public:
-  Told() : sink_(std::make_shared<spdlog::sinks::ostream_sink_mt>(text_)) {
-    spdlog::set_level(spdlog::level::info);
-    spdlog::default_logger()->sinks().push_back(sink_);
-  }
-  ~Told() {
-    spdlog::default_logger()->sinks().pop_back();
-    spdlog::set_level(level_);
-  }
-  std::string text() const { return text_.str(); }
-
- private:
-  std::ostringstream text_;
-  spdlog::sink_ptr sink_;
-  spdlog::level::level_enum level_ = spdlog::get_level();
 };
 
 /// The node of a class, for changing its inputs.

@@ -1,18 +1,19 @@
 // The WanVideoWrapper's nodes on the tiny models: runs of tests/parity/make_nodes_wan_wrapper.py,
 // which are the pack's own, and what is not possible.
-#include <spdlog/sinks/ostream_sink.h>
-
-#include <sstream>
+#include <cmath>
 
 #include "distorch/device/sim/sim.h"
 #include "distorch/graph/older_widgets.h"
 #include "distorch/models/t5/config.h"
+#include "distorch/nodes/vae_coding.h"
 #include "distorch/nodes/wan_wrapper.h"
+#include "distorch/nodes/wan_wrapper_guidance.h"
 #include "distorch/nodes/wan_wrapper_prompts.h"
 #include "distorch/nodes/wan_wrapper_windows.h"
 #include "tests/nodes/simulated.h"
 #include "tests/nodes/tiny_seeded.h"
 #include "tests/support/devices.h"
+#include "tests/support/told.h"
 
 using namespace distorch;
 using namespace distorch::test;
@@ -150,26 +151,6 @@ Json prompt_of(const Json& one) {
 
 Json case_of(const std::string& name) { return workflow_case("nodes_wan_wrapper", name); }
 
-/// What is logged while this object lives.
-class Told {
- public:
-  Told() : sink_(std::make_shared<spdlog::sinks::ostream_sink_mt>(text_)) {
-    spdlog::set_level(spdlog::level::info);
-    spdlog::default_logger()->sinks().push_back(sink_);
-  }
-  ~Told() {
-    spdlog::default_logger()->sinks().pop_back();
-    spdlog::set_level(level_);
-  }
-  bool has(const std::string& text) const { return text_.str().find(text) != std::string::npos; }
-  std::string text() const { return text_.str(); }
-
- private:
-  std::ostringstream text_;
-  spdlog::sink_ptr sink_;
-  spdlog::level::level_enum level_ = spdlog::get_level();
-};
-
 bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
@@ -251,10 +232,20 @@ TEST_CASE("VRAM management moves its part of the weights, and the bits are the s
     auto prompt = prompt_of(one);
     prompt["offload"] = node("WanVideoVRAMManagement", {{"offload_percent", part}});
     prompt["model"]["inputs"]["vram_management_args"] = {"offload", 0};
+    Told told;
     auto samples = tiny.samples(prompt, {"run", 0});
+    CHECK(told.has("rest on cpu and stream to sim:0") == (part > 0));
     if (!whole.defined()) whole = samples;
     CHECK(at::equal(samples, whole));
   }
+}
+
+TEST_CASE("the wrapper's guidance gives way where both passes differ much") {
+  const auto negative = at::ones({1, 2, 1, 2, 2});
+  // They differ by as much as the negative one is: the ratio is 1.
+  const auto got = guided(negative * 2, negative, 3.0, {.raag = 0.7});
+  const double scale = 1 + 2 * std::exp(-0.7);
+  CHECK((got - (1 + scale)).abs().max().item<double>() < 1e-5);
 }
 
 TEST_CASE("the wrapper's LoRAs: over the loader and behind it the same, by step another strength") {
@@ -450,6 +441,15 @@ TEST_CASE("the wrapper: frames are what VAEDecode makes, whole and in tiles") {
   auto tiled = tiny.value_of(prompt, {"ours", 0}).as<at::Tensor>();
   CHECK(tiled.sizes() == frames.sizes());
   CHECK((tiled - frames).abs().mean().item<double>() < 0.1);
+  // Two tiles, cells 0 to 4 and 4 and 5, which share eight pixels.
+  nodes::VaeCoding coding(tiny.value_of(prompt, {"native", 0}).as<nodes::Vae>(), tiny.app.engine);
+  const auto latent = tiny.samples(prompt, {"scaled", 0});
+  const auto left = coding.decode(latent.narrow(4, 0, 5).contiguous()),
+             right = coding.decode(latent.narrow(4, 4, 2).contiguous());
+  const auto rising = at::arange(1, 9, at::kFloat).view({1, 1, 8, 1});
+  const auto seam = (left.narrow(2, 32, 8) * rising.flip(2) + right.narrow(2, 0, 8) * rising) / 9;
+  const auto wanted = at::cat({left.narrow(2, 0, 32), seam, right.narrow(2, 8, 8)}, 2).clamp(0, 1);
+  CHECK(difference(tiled, wanted) < 1e-5);
 }
 
 TEST_CASE("the wrapper reads prompts") {

@@ -101,10 +101,12 @@ TEST_CASE("byte-level BPE: texts of numbers, broken bytes too") {
   }
   CHECK(bpe->decode({-1, 1000000}).empty());
   // Bytes that are no text come back as they went in as far as they are UTF-8.
-  for (const char* text : {"a\xff", "\xe2\x82", "\xf0\x9f\x99\x82 x", "\xed\xa0\x80"}) {
-    auto back = bpe->decode(bpe->encode(text));
-    CHECK((back == text || back.find("\xef\xbf\xbd") != std::string::npos));
-  }
+  const std::pair<const char*, const char*> broken[] = {
+      {"a\xff", "a\xef\xbf\xbd"},
+      {"\xe2\x82", "\xef\xbf\xbd"},
+      {"\xf0\x9f\x99\x82 x", "\xf0\x9f\x99\x82 x"},
+      {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}};
+  for (const auto& [text, wanted] : broken) CHECK(bpe->decode(bpe->encode(text)) == wanted);
 }
 
 TEST_CASE("byte-level BPE: files that are none say so") {
