@@ -148,13 +148,11 @@ Json boxes_of(const std::vector<Region>& regions) {
 /// A shape in its colour over the picture and white in the mask.
 void draw_shape(const Request& request, const std::vector<double>& points, const Color& color,
                 Drawing& drawing, Tensor& mask) {
-  if (request.fill) {
-    auto inside = at::zeros_like(mask);
-    fill_polygon(inside, points);
-    drawing.blend(inside, color, 180.0 / 255.0);
-  }
+  auto inside = at::zeros_like(mask);
+  fill_polygon(inside, points);
+  if (request.fill) drawing.blend(inside, color, 180.0 / 255.0);
   drawing.outline(points, color, 3);
-  fill_polygon(mask, points);
+  mask = at::maximum(mask, inside);
 }
 
 void draw_polygons(const Request& request, const std::vector<Region>& regions, Result& result) {

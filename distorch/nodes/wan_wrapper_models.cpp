@@ -7,6 +7,7 @@
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/base/text.h"
+#include "distorch/base/units.h"
 #include "distorch/models/wan/transformer.h"
 #include "distorch/nodes/changed_model.h"
 #include "distorch/nodes/lora_files.h"
@@ -15,8 +16,6 @@
 namespace distorch::nodes::wan_wrapper {
 
 namespace {
-
-constexpr double kGigabyte = 1e9;
 
 const models::wan::Config& config_of(const WanModel& model) {
   const auto* network =
@@ -55,7 +54,7 @@ std::string allocation_of(const streaming::StreamedModel& weights, const Offload
       static_cast<std::int64_t>(offload.part * static_cast<double>(weights.total_file_bytes()));
   if (bytes == 0 || placement::kind_of(compute) == placement::DeviceKind::Host) return "";
   log::info("{}: {:.2f} GB rest on cpu and stream to {} in every step", weights.options().name,
-            static_cast<double>(bytes) / kGigabyte, compute);
+            static_cast<double>(bytes) / GB, compute);
   return expert_string(compute, "cpu", bytes);
 }
 
@@ -112,7 +111,7 @@ std::string allocation_of(const streaming::StreamedModel& weights, const BlockSw
   if (device == compute) device = "cpu";
   log::info("{}: {} of {} layers ({:.2f} GB) rest on {} and stream to {} in every step",
             weights.options().name, count, layers.size() + vace_layers.size(),
-            static_cast<double>(bytes) / kGigabyte, device, compute);
+            static_cast<double>(bytes) / GB, device, compute);
   return expert_string(compute, device, bytes);
 }
 

@@ -118,7 +118,7 @@ void run_decode(Call& call) {
   auto latent = format_of(samples.size(1)).out_of_network(samples);
   // Neither a picture before the video nor what closes it is part of the video.
   const std::int64_t before = notes.has_reference ? 1 : 0;
-  const std::int64_t behind = (notes.drop_last ? 1 : 0) + (notes.end_image ? 1 : 0);
+  const std::int64_t behind = notes.end_image ? 1 : 0;
   latent = latent.narrow(2, before, latent.size(2) - before - behind);
   const bool tiled = call.boolean("enable_vae_tiling") && !notes.end_image;
   auto images = tiled ? decode_in_tiles(call, coding, latent) : coding.decode(latent);

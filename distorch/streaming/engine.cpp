@@ -469,7 +469,7 @@ void Engine::log_placement(const Entry& entry) const {
   const auto level = whole ? spdlog::level::debug : spdlog::level::info;
   if (spdlog::should_log(level))
     spdlog::log(level, "\n{}", placement::tables(entry.system, entry.plan_model, entry.placement));
-  if (!whole && free_plan(entry))
+  if (!whole && free_plan(entry) && spdlog::should_log(spdlog::level::info))
     if (auto why = placement::reason(entry.system, entry.plan_model, entry.placement); !why.empty())
       log::info("{}: {}", entry.plan_model.name, why);
 }

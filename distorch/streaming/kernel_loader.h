@@ -31,7 +31,6 @@ const char* name_of(KernelFamily kind);
 struct KernelUse {
   KernelFamily kind = KernelFamily::Elementwise;
   at::ScalarType dtype = at::kFloat;
-  auto key() const { return std::tuple(kind, dtype); }
   bool operator==(const KernelUse&) const = default;
 };
 

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <optional>
 
 #include "distorch/base/error.h"
@@ -18,7 +17,7 @@ namespace distorch::streaming {
 
 namespace {
 
-constexpr double kNever = std::numeric_limits<double>::infinity();
+constexpr double kNever = LinkClock::kNever;
 
 /// A side as it would be planned.
 struct Planned {

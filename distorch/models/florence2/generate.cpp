@@ -211,9 +211,9 @@ bool could_improve(const Beams& running, const Beams& finished) {
 
 Ids Writer::beams() {
   const auto count = options_.beams;
-  Beams running(static_cast<std::size_t>(count), config_.start), finished = running;
+  const auto places = static_cast<std::size_t>(count);
+  Beams running(places, config_.start), finished(places, config_.start);
   // The first beam alone counts at first, or all would write the same.
-  running.scores = running.scores.clone();
   running.scores.select(1, 0).zero_();
   bool improvable = true;
   for (;;) {
@@ -237,12 +237,12 @@ Ids Writer::beams() {
     }
     const auto from = go_on(running, candidates);
     finish(finished, candidates, finished.all_ended() && config_.early_stopping, improvable);
-    state_ = state_.rows(at::tensor(from, at::kLong));
     improvable = improvable && could_improve(running, finished);
     const bool none_goes_on =
         std::find(candidates.ends.begin(), candidates.ends.end(), 0.0f) == candidates.ends.end();
     if (!improvable || (finished.all_ended() && config_.early_stopping) || none_goes_on)
       return finished.texts[0];
+    state_ = state_.rows(at::tensor(from, at::kLong));
   }
 }
 

@@ -182,7 +182,7 @@ class Language::DecoderLayer {
   Mlp mlp_;
 };
 
-Language::Language(weights::Manifest& manifest, const TextConfig& config) : config_(config) {
+Language::Language(weights::Manifest& manifest, const TextConfig& config) {
   const auto root = Scope(manifest) / "language_model";
   const auto encoder = root / "model" / "encoder", decoder = root / "model" / "decoder";
   table_ = std::make_unique<const Table>(root.block("table"), config);

@@ -45,7 +45,6 @@ class Language {
   class EncoderLayer;
   class DecoderLayer;
 
-  TextConfig config_;
   std::unique_ptr<const Table> table_;
   std::unique_ptr<const Start> encoder_start_, decoder_start_;
   std::vector<std::unique_ptr<const EncoderLayer>> encoder_;
