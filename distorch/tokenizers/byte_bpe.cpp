@@ -8,7 +8,9 @@
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
 #include "distorch/tokenizers/bpe_merge.h"
+#include "distorch/tokenizers/byte_spelling.h"
 #include "distorch/tokenizers/unicode.h"
+#include "distorch/tokenizers/word_parts.h"
 
 namespace distorch::tokenizers {
 
@@ -19,57 +21,10 @@ using Ids = std::vector<std::int64_t>;
 
 constexpr std::int64_t kMostTokens = 1 << 22;
 
-/// The character that stands for each byte in vocabulary files: itself where it can be seen, else
-/// one from U+0100 on, in order.
-std::array<std::string, 256> byte_characters() {
-  std::array<std::string, 256> characters;
-  std::int32_t next = 256;
-  for (std::int32_t byte = 0; byte < 256; ++byte) {
-    const bool seen = (byte >= 33 && byte <= 126) || (byte >= 161 && byte != 173);
-    append_character(characters[static_cast<std::size_t>(byte)], seen ? byte : next++);
-  }
-  return characters;
-}
-
 /// What a token of a vocabulary file stands for; a token with other characters stands for itself.
-std::string bytes_of(const std::string& token,
-                     const std::unordered_map<std::int32_t, char>& byte_of) {
-  std::string bytes;
-  for (std::string_view rest = token; !rest.empty();) {
-    const auto known = byte_of.find(take_character(rest));
-    if (known == byte_of.end()) return token;
-    bytes += known->second;
-  }
-  return bytes;
-}
-
-/// What regular expressions call white space.
-bool is_blank(std::int32_t c) { return is_space(c) && !(c >= 28 && c <= 31); }
-bool is_other(std::int32_t c) { return !is_blank(c) && !is_letter(c) && !is_number(c); }
-
-/// Bytes at the start of `text` of characters for which `wanted` holds.
-template <class Wanted>
-std::size_t run_length(std::string_view text, Wanted wanted) {
-  auto rest = text;
-  while (!rest.empty()) {
-    auto after = rest;
-    if (!wanted(take_character(after))) break;
-    rest = after;
-  }
-  return text.size() - rest.size();
-}
-
-/// Bytes of the white space at the start of `text` that are one word: all of it at the end of the
-/// text, else all but the last one, which belongs to what follows.
-std::size_t blanks_length(std::string_view text) {
-  const auto all = run_length(text, is_blank);
-  if (all == text.size()) return all;
-  std::size_t last = 0;
-  for (auto rest = text; text.size() - rest.size() < all;) {
-    last = text.size() - rest.size();
-    take_character(rest);
-  }
-  return last == 0 ? all : last;
+std::string bytes_of(const std::string& token) {
+  auto bytes = bytes_of_spelling(token);
+  return bytes.empty() ? token : bytes;
 }
 
 /// Bytes from the start of `text` (not empty) that are one word: an ending like 's; letters, numbers
@@ -125,12 +80,7 @@ std::string as_utf8(std::string_view bytes) {
 /// Fills a ByteBpe from files.
 class ByteBpe::Reader {
  public:
-  explicit Reader(ByteBpe& bpe) : bpe_(bpe), characters_(byte_characters()) {
-    for (std::size_t byte = 0; byte < 256; ++byte) {
-      std::string_view text = characters_[byte];
-      byte_of_[take_character(text)] = static_cast<char>(byte);
-    }
-  }
+  explicit Reader(ByteBpe& bpe) : bpe_(bpe) {}
 
   void read_folder(const std::filesystem::path& folder) {
     const auto one = folder / "tokenizer.json";
@@ -208,7 +158,8 @@ class ByteBpe::Reader {
   void read_vocabulary(const Json& vocabulary) {
     if (!vocabulary.is_object()) refuse("holds no vocabulary");
     for (const auto& [token, id] : vocabulary.items()) add_token(token, id);
-    for (const auto& character : characters_) {
+    for (int byte = 0; byte < 256; ++byte) {
+      const auto character = spelling_of_bytes(std::string(1, static_cast<char>(byte)));
       const auto found = ids_.find(character);
       if (found == ids_.end())
         refuse(fmt::format("lacks the token '{}', which stands for a byte", character));
@@ -254,7 +205,7 @@ class ByteBpe::Reader {
     ids_[name] = id;
     if (static_cast<std::int64_t>(bpe_.texts_.size()) <= id)
       bpe_.texts_.resize(static_cast<std::size_t>(id) + 1);
-    bpe_.texts_[static_cast<std::size_t>(id)] = bytes_of(name, byte_of_);
+    bpe_.texts_[static_cast<std::size_t>(id)] = bytes_of(name);
   }
 
   void add_special(const std::string& name, bool takes_blanks) {
@@ -264,8 +215,6 @@ class ByteBpe::Reader {
 
   ByteBpe& bpe_;
   std::string where_;
-  std::array<std::string, 256> characters_;
-  std::unordered_map<std::int32_t, char> byte_of_;
   std::unordered_map<std::string, std::int64_t> ids_;
   std::unordered_map<std::string, int> inner_of_;
   std::size_t merge_count_ = 0;

@@ -4,9 +4,11 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "distorch/base/error.h"
 #include "distorch/tokenizers/bpe_merge.h"
+#include "distorch/tokenizers/byte_spelling.h"
 #include "distorch/tokenizers/clip_text.h"
 #include "distorch/tokenizers/unicode.h"
 
@@ -37,24 +39,13 @@ std::string unpack(const std::filesystem::path& path) {
   return text;
 }
 
-/// The vocabulary spells bytes as printable characters: those that are printable in Latin-1 stand
-/// for themselves, the others follow from U+0100 on. Tokens are numbered in that order too.
+/// Bytes in the order of their tokens: that of the characters that spell them.
 std::vector<int> byte_order() {
-  std::vector<int> order;
-  auto printable = [](int b) {
-    return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
-  };
-  for (int b = 0; b < byte_tokens; ++b)
-    if (printable(b)) order.push_back(b);
-  for (int b = 0; b < byte_tokens; ++b)
-    if (!printable(b)) order.push_back(b);
+  std::vector<int> order(byte_tokens);
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::sort(order, {},
+                    [](int byte) { return character_of_byte(static_cast<unsigned char>(byte)); });
   return order;
-}
-
-std::string spelling(int byte, int position) {
-  std::string text;
-  append_character(text, position < 188 ? byte : 256 + position - 188);  // 188 bytes are printable
-  return text;
 }
 
 /// Length of the contraction at the start of lower-case `text`, 0 if there is none.
@@ -103,8 +94,9 @@ std::shared_ptr<const ClipBpe> ClipBpe::load(const std::filesystem::path& vocabu
   for (int i = 0; i < byte_tokens; ++i) {
     auto byte = order[static_cast<std::size_t>(i)];
     bpe->byte_token_[static_cast<std::size_t>(byte)] = i;
-    by_spelling[spelling(byte, i)] = i;
-    by_spelling[spelling(byte, i) + "</w>"] = i + byte_tokens;
+    const auto spelling = spelling_of_bytes(std::string(1, static_cast<char>(byte)));
+    by_spelling[spelling] = i;
+    by_spelling[spelling + "</w>"] = i + byte_tokens;
     bpe->text_[static_cast<std::size_t>(i)] = static_cast<char>(byte);
     bpe->text_[static_cast<std::size_t>(i + byte_tokens)] = {static_cast<char>(byte), ' '};
   }

@@ -6,6 +6,7 @@
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
+#include "distorch/tokenizers/byte_spelling.h"
 
 namespace distorch::tokenizers {
 

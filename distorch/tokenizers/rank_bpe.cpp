@@ -12,22 +12,13 @@
 #include "distorch/tokenizers/base64.h"
 #include "distorch/tokenizers/bpe_merge.h"
 #include "distorch/tokenizers/unicode.h"
+#include "distorch/tokenizers/word_parts.h"
 
 namespace distorch::tokenizers {
 
 namespace {
 
 constexpr std::size_t kLongestToken = 1024;  // bytes
-
-/// Bytes that are no UTF-8 become U+FFFD.
-std::string valid_text(std::string_view text) {
-  std::string valid;
-  while (!text.empty()) {
-    auto c = take_character(text);
-    append_character(valid, c < 0 ? 0xfffd : c);
-  }
-  return valid;
-}
 
 std::string composed(const std::string& valid) {
   utf8proc_uint8_t* output = nullptr;
@@ -53,63 +44,39 @@ std::size_t contraction(std::string_view text) {
   return 0;
 }
 
-bool is_blank(std::int32_t c) { return is_space(c) && !(c >= 28 && c <= 31); }
 bool is_line_end(std::int32_t c) { return c == '\r' || c == '\n'; }
-bool is_other(std::int32_t c) { return !is_blank(c) && !is_letter(c) && !is_number(c); }
 
-/// Takes characters off `text` while `wanted` says so; whether there were any.
-template <class Wanted>
-bool take_while(std::string_view& text, Wanted wanted) {
-  bool any = false;
-  while (!text.empty()) {
-    auto after = text;
-    if (!wanted(take_character(after))) break;
-    text = after;
-    any = true;
-  }
-  return any;
-}
-
-/// Bytes of the white space at the start of `text` (not empty) that are one word: up to the last
-/// line end among it; else all of it at the end of the text; else all but the last one, which
-/// belongs to what follows.
-std::size_t blanks_length(std::string_view text) {
-  auto rest = text;
-  std::size_t line_end = 0, last = 0;
-  while (!rest.empty()) {
-    auto after = rest;
-    auto c = take_character(after);
-    if (!is_blank(c)) break;
-    last = text.size() - rest.size();
-    rest = after;
-    if (is_line_end(c)) line_end = text.size() - rest.size();
-  }
-  if (line_end > 0) return line_end;
-  return rest.empty() || last == 0 ? text.size() - rest.size() : last;
+/// Bytes of the white space at the start of `text` up to the last line end among it; 0 without one.
+std::size_t line_ends_length(std::string_view text) {
+  const auto blanks = text.substr(0, run_length(text, is_blank));
+  const auto last = blanks.find_last_of("\r\n");
+  return last == std::string_view::npos ? 0 : last + 1;
 }
 
 /// Bytes from the start of `text` (not empty) that are one word: letters with one other character
 /// before them, a number of so many digits at most, other characters with a space before and line
-/// ends behind, white space.
+/// ends behind, white space up to its last line end.
 std::size_t word_length(std::string_view text, int most_digits) {
   if (auto length = contraction(text)) return length;
   auto rest = text;
   auto first = take_character(rest);
   if (is_number(first)) {
     int more = most_digits - 1;
-    take_while(rest, [&](std::int32_t c) { return is_number(c) && more-- > 0; });
+    rest.remove_prefix(
+        run_length(rest, [&](std::int32_t c) { return is_number(c) && more-- > 0; }));
     return text.size() - rest.size();
   }
   if (is_letter(first) || !is_line_end(first)) {
-    auto after = rest;
-    if (take_while(after, is_letter) || is_letter(first)) return text.size() - after.size();
+    const auto letters = run_length(rest, is_letter);
+    if (letters > 0 || is_letter(first)) return text.size() - rest.size() + letters;
   }
   auto others = first == ' ' ? rest : text;
-  if (take_while(others, is_other)) {
-    take_while(others, is_line_end);
-    return text.size() - others.size();
+  if (const auto length = run_length(others, is_other)) {
+    others.remove_prefix(length);
+    return text.size() - others.size() + run_length(others, is_line_end);
   }
-  return blanks_length(text);
+  const auto lines = line_ends_length(text);
+  return lines > 0 ? lines : blanks_length(text);
 }
 
 }  // namespace
@@ -200,7 +167,7 @@ void RankBpe::encode_plain(std::string_view text, std::vector<int>& ids) const {
 
 std::vector<int> RankBpe::encode(std::string_view utf8) const {
   std::vector<int> ids;
-  auto text = valid_text(utf8);
+  auto text = valid_utf8(utf8);
   if (rules_.composed) text = composed(text);
   std::string_view rest = text;
   for (std::size_t at = rest.find('<'); at != std::string_view::npos;) {
@@ -222,47 +189,6 @@ std::vector<int> RankBpe::encode(std::string_view utf8) const {
 std::string RankBpe::text_of(int token) const {
   if (token < 0 || static_cast<std::size_t>(token) >= text_.size()) return {};
   return text_[static_cast<std::size_t>(token)];
-}
-
-namespace {
-
-/// The character of each byte: bytes that print in Latin-1 stand for themselves, the others count on
-/// from U+0100 in order.
-std::array<std::int32_t, 256> characters_of_bytes() {
-  auto prints = [](std::int32_t byte) {
-    return (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-  };
-  std::array<std::int32_t, 256> characters{};
-  std::int32_t next = 256;
-  for (std::int32_t byte = 0; byte < 256; ++byte)
-    characters[static_cast<std::size_t>(byte)] = prints(byte) ? byte : next++;
-  return characters;
-}
-
-}  // namespace
-
-std::string spelling_of_bytes(std::string_view bytes) {
-  static const auto kCharacters = characters_of_bytes();
-  std::string token;
-  for (char byte : bytes) append_character(token, kCharacters[static_cast<unsigned char>(byte)]);
-  return token;
-}
-
-std::string bytes_of_spelling(std::string_view token) {
-  static const auto kBytes = [] {
-    std::unordered_map<std::int32_t, char> bytes;
-    auto characters = characters_of_bytes();
-    for (std::size_t byte = 0; byte < characters.size(); ++byte)
-      bytes[characters[byte]] = static_cast<char>(byte);
-    return bytes;
-  }();
-  std::string bytes;
-  while (!token.empty()) {
-    auto at = kBytes.find(take_character(token));
-    if (at == kBytes.end()) return {};
-    bytes.push_back(at->second);
-  }
-  return bytes;
 }
 
 }  // namespace distorch::tokenizers

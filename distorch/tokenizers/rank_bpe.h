@@ -53,10 +53,4 @@ class RankBpe {
   std::vector<std::string> text_;               // by token, raw bytes
 };
 
-/// The bytes of a token as GGUF files and tokenizer.json spell it: each as one printable character.
-/// "" where it is spelled otherwise.
-std::string bytes_of_spelling(std::string_view token);
-/// The other way round.
-std::string spelling_of_bytes(std::string_view bytes);
-
 }  // namespace distorch::tokenizers

@@ -21,6 +21,15 @@ void append_character(std::string& text, std::int32_t character) {
   text.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(length));
 }
 
+std::string valid_utf8(std::string_view text) {
+  std::string valid;
+  while (!text.empty()) {
+    const auto c = take_character(text);
+    append_character(valid, c < 0 ? 0xfffd : c);
+  }
+  return valid;
+}
+
 bool is_space(std::int32_t c) {
   return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
          (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||

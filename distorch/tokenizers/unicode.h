@@ -11,6 +11,8 @@ namespace distorch::tokenizers {
 /// then).
 std::int32_t take_character(std::string_view& text);
 void append_character(std::string& text, std::int32_t character);
+/// The text with U+FFFD for each byte that is no UTF-8.
+std::string valid_utf8(std::string_view text);
 
 /// What Python's str.split() parts words at.
 bool is_space(std::int32_t character);

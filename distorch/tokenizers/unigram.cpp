@@ -8,6 +8,7 @@
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
 #include "distorch/tokenizers/unicode.h"
+#include "distorch/tokenizers/word_parts.h"
 
 namespace distorch::tokenizers {
 
@@ -15,9 +16,6 @@ namespace {
 
 constexpr std::string_view space_mark = "\xe2\x96\x81";  // U+2581, stands for a space in pieces
 constexpr double unknown_penalty = 10.0;
-
-/// Python's and Rust's idea of a blank that is no separator of the old teletypes.
-bool is_blank(std::int32_t c) { return is_space(c) && !(c >= 28 && c <= 31); }
 
 std::string_view without_blank_end(std::string_view text) {
   std::string_view rest = text;
@@ -30,16 +28,6 @@ std::string_view without_blank_end(std::string_view text) {
     blank = is;
   }
   return blank ? text.substr(0, end) : text;
-}
-
-/// Bytes that are no UTF-8 become U+FFFD.
-std::string valid_utf8(std::string_view text) {
-  std::string result;
-  while (!text.empty()) {
-    auto c = take_character(text);
-    append_character(result, c < 0 ? 0xfffd : c);
-  }
-  return result;
 }
 
 /// Runs of two spaces or more, and single ones, as the mark.

@@ -10,6 +10,7 @@
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
+#include "distorch/tokenizers/byte_spelling.h"
 #include "tests/support/source_dir.h"
 #include "tools/make_random_model/llama_vocabulary.h"
 

@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "distorch/tokenizers/byte_spelling.h"
 #include "distorch/tokenizers/llama_bpe.h"
 
 namespace distorch::random_model {
