@@ -1,13 +1,11 @@
 #include "distorch/models/hunyuan_vae/autoencoder.h"
 
 #include <ATen/ATen.h>
-#include <fmt/format.h>
 
 #include <optional>
 #include <utility>
 #include <vector>
 
-#include "distorch/base/error.h"
 #include "distorch/base/run_token.h"
 #include "distorch/models/hunyuan_vae/layers.h"
 #include "distorch/models/latent_check.h"
@@ -195,12 +193,7 @@ VaeShape Autoencoder::shape() const {
 }
 
 Tensor Autoencoder::encode_mean(const Tensor& pixels) const {
-  auto f = config_.downscale();
-  if (pixels.dim() != 5 || pixels.size(1) != config_.image_channels || pixels.size(3) % f != 0 ||
-      pixels.size(4) % f != 0)
-    throw Error(ErrorKind::Shape, "VAE",
-                fmt::format("encodes frames of {} channels whose sides are multiples of {}, got {}",
-                            config_.image_channels, f, c10::str(pixels.sizes())));
+  check_clip_pixels(pixels, config_.image_channels, config_.downscale());
   return clip_by_clip(pixels, [&](const Tensor& frames) {
     return encoder_->forward(frames).narrow(1, 0, config_.latent_channels);
   });

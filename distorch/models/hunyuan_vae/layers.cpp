@@ -97,8 +97,8 @@ std::int64_t CausalConv::frame_at(std::int64_t position) const {
 
 /// What `count` frames of the result from `first` on see: all places in order, doubled where the
 /// convolution doubles, with an edge around.
-Tensor CausalConv::padded(const Tensor& x, std::int64_t first, std::int64_t count,
-                          const Affine* before) const {
+Tensor CausalConv::padded(const Tensor& x, const Tensor& past, std::int64_t first,
+                          std::int64_t count, const Affine* before) const {
   auto height = x.size(2), width = x.size(3), factor = std::int64_t{doubles() ? 2 : 1};
   auto begin = first * time_stride() - (kTaps - 1);
   auto places = (count - 1) * time_stride() + kTaps;
@@ -110,7 +110,9 @@ Tensor CausalConv::padded(const Tensor& x, std::int64_t first, std::int64_t coun
   std::int64_t made = -1;
   for (std::int64_t i = 0; i < places; ++i) {
     auto index = frame_at(begin + i);
-    if (index != made) {
+    if (past.defined() && begin + i < 0) {
+      frame = past.narrow(0, past.size(0) + begin + i, 1);
+    } else if (index != made) {
       frame = x.narrow(0, index, 1);
       if (before) frame = before->of(frame);
       made = index;
@@ -122,7 +124,7 @@ Tensor CausalConv::padded(const Tensor& x, std::int64_t first, std::int64_t coun
   return all;
 }
 
-Tensor CausalConv::operator()(const Tensor& x, const Affine* before) const {
+Tensor CausalConv::operator()(const Tensor& x, const Affine* before, const Tensor& past) const {
   auto kernel = nn::patched(weight_);
   auto bias = nn::patched(bias_);
   std::array<Tensor, kTaps> taps;
@@ -143,7 +145,7 @@ Tensor CausalConv::operator()(const Tensor& x, const Affine* before) const {
   auto out = clip_like(x, {frames, kernel.size(0), side(x.size(2)), side(x.size(3))});
   auto numbers = std::max(numbers_of(out), x.size(1) * out.size(2) * out.size(3));
   in_pieces(frames, frames_at_once(numbers), [&](std::int64_t first, std::int64_t count) {
-    auto seen = padded(x, first, count, before);
+    auto seen = padded(x, past, first, count, before);
     auto part = out.narrow(0, first, count);
     for (std::int64_t tap = 0; tap < kTaps; ++tap) {
       auto end = tap + (count - 1) * time_stride() + 1;
@@ -189,28 +191,32 @@ Tensor ResBlock::forward(const Tensor& x) const {
   });
 }
 
-ClipAttention::ClipAttention(const Scope& s, std::int64_t channels)
-    : block_(s),
-      norm_(s / "norm", channels),
-      q_(s / "q", channels, channels),
+PixelAttention::PixelAttention(const Scope& s, std::int64_t channels)
+    : q_(s / "q", channels, channels),
       k_(s / "k", channels, channels),
       v_(s / "v", channels, channels),
       out_(s / "proj_out", channels, channels) {}
 
+Tensor PixelAttention::operator()(const Tensor& x) const {
+  auto pixels = x.permute({0, 2, 3, 1});
+  auto tokens = pixels.reshape({1, -1, pixels.size(3)});
+  auto q = q_.tokens(tokens), k = k_.tokens(tokens), v = v_.tokens(tokens);
+  auto attended = at::empty_like(q);
+  // Heads are wider than what fast kernels take: a few rows of scores at a time.
+  auto at_once = frames_at_once(k.size(1));
+  in_pieces(q.size(1), at_once, [&](std::int64_t first, std::int64_t count) {
+    attended.narrow(1, first, count)
+        .copy_(nn::attention(q.narrow(1, first, count), k, v, {.heads = 1}));
+  });
+  return out_.tokens(attended).view(pixels.sizes()).permute({0, 3, 1, 2});
+}
+
+ClipAttention::ClipAttention(const Scope& s, std::int64_t channels)
+    : block_(s), norm_(s / "norm", channels), attention_(s, channels) {}
+
 Tensor ClipAttention::forward(const Tensor& x) const {
   return block_.run1({x}, [this](const Tensors& in) {
-    auto pixels = norm_.of(in[0], /*silu=*/false).of(in[0]).permute({0, 2, 3, 1});
-    auto tokens = pixels.reshape({1, -1, pixels.size(3)});
-    auto q = q_.tokens(tokens), k = k_.tokens(tokens), v = v_.tokens(tokens);
-    auto attended = at::empty_like(q);
-    // Heads are wider than what fast kernels take: a few rows of scores at a time.
-    auto at_once = frames_at_once(k.size(1));
-    in_pieces(q.size(1), at_once, [&](std::int64_t first, std::int64_t count) {
-      attended.narrow(1, first, count)
-          .copy_(nn::attention(q.narrow(1, first, count), k, v, {.heads = 1}));
-    });
-    auto y = out_.tokens(attended).view(pixels.sizes()).permute({0, 3, 1, 2});
-    return y.add_(in[0]);
+    return attention_(norm_.of(in[0], /*silu=*/false).of(in[0])).add_(in[0]);
   });
 }
 

@@ -46,8 +46,11 @@ class CausalConv {
   };
   CausalConv(const weights::Scope& scope, std::int64_t in, std::int64_t out,
              Resize resize = Resize::None);
-  /// `before`: what each frame is put through first; null: nothing.
-  at::Tensor operator()(const at::Tensor& x, const Affine* before = nullptr) const;
+  /// `before`: what each frame is put through first; null: nothing. `past` [2, C, h, w]: the frames
+  /// that stand before those of x, of a convolution that changes no size; undefined: x begins the
+  /// clip.
+  at::Tensor operator()(const at::Tensor& x, const Affine* before = nullptr,
+                        const at::Tensor& past = {}) const;
   at::ScalarType dtype() const { return weight_.dtype(); }
 
  private:
@@ -55,8 +58,8 @@ class CausalConv {
   bool doubles() const { return resize_ == Resize::Double || resize_ == Resize::DoubleTime; }
   std::int64_t time_stride() const { return resize_ == Resize::HalveTime ? 2 : 1; }
   std::int64_t frame_at(std::int64_t position) const;
-  at::Tensor padded(const at::Tensor& x, std::int64_t first, std::int64_t count,
-                    const Affine* before) const;
+  at::Tensor padded(const at::Tensor& x, const at::Tensor& past, std::int64_t first,
+                    std::int64_t count, const Affine* before) const;
 
   Resize resize_;
   weights::Weight weight_, bias_;
@@ -91,7 +94,18 @@ class ResBlock {
   std::optional<PointConv> shortcut_;
 };
 
-/// Self-attention of one head over all pixels of all frames, residual. One weights::Block.
+/// Self-attention of one head over all pixels of all frames.
+class PixelAttention {
+ public:
+  PixelAttention(const weights::Scope& scope, std::int64_t channels);
+  /// x [T, C, h, w], normed -> the same, of new memory.
+  at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  PointConv q_, k_, v_, out_;
+};
+
+/// The same behind a norm, residual. One weights::Block.
 class ClipAttention {
  public:
   ClipAttention(const weights::Scope& scope, std::int64_t channels);
@@ -100,7 +114,7 @@ class ClipAttention {
  private:
   weights::Block block_;
   ClipNorm norm_;
-  PointConv q_, k_, v_, out_;
+  PixelAttention attention_;
 };
 
 /// A convolution that changes the size. One weights::Block.

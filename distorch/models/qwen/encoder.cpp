@@ -103,9 +103,10 @@ std::string QwenEncoder::whole_text(const Prompt& prompt) const {
   if (use_.own_frames &&
       (prompt.text.starts_with("<|im_start|>") || prompt.text.starts_with("<|start_header_id|>")))
     return prompt.text;
-  if (prompt.frame) return framed(*prompt.frame, prompt.text);
+  const auto words = use_.never_empty && prompt.text.empty() ? std::string(" ") : prompt.text;
+  if (prompt.frame) return framed(*prompt.frame, words);
   bool sees = !prompt.pictures.empty() && !use_.frame_with_pictures.empty();
-  return framed(sees ? use_.frame_with_pictures : use_.frame, prompt.text);
+  return framed(sees ? use_.frame_with_pictures : use_.frame, words);
 }
 
 /// Puts the places of pictures where the text has "<|image_pad|>"; pictures without such a place are

@@ -16,6 +16,7 @@ struct EncoderUse {
   std::string frame_with_pictures;
   /// A text that begins with "<|im_start|>" brings its own frame.
   bool own_frames = false;
+  bool never_empty = false;  // an empty text is a blank
   /// The states up to the user's own words are left out: those of the frame before them.
   bool drop_instructions = false;
   bool embeddings = true;  // textual inversions

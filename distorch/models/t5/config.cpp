@@ -48,10 +48,17 @@ Checkpoint without_wan_names(const Checkpoint& file) {
   return part;
 }
 
+constexpr const char* kFirstKeys = "encoder.block.0.layer.0.SelfAttention.k.weight";
+
+/// ByT5 is told by the width of its keys.
+bool is_byt5(const Checkpoint& file) {
+  constexpr std::int64_t kWidth = 384;
+  const auto* keys = file.find(kFirstKeys);
+  return keys && !keys->shape.empty() && keys->shape[0] == kWidth && !file.has(kSecondBias);
+}
+
 Checkpoint any_text_part(const Checkpoint& file) {
-  if (!file.has("encoder.block.0.layer.0.SelfAttention.k.weight") ||
-      !file.has("encoder.final_layer_norm.weight"))
-    return {};
+  if (!file.has(kFirstKeys) || !file.has("encoder.final_layer_norm.weight")) return {};
   auto part = file;
   if (!part.has("shared.weight")) part.rename("encoder.embed_tokens.weight", "shared.weight");
   return part;
@@ -60,7 +67,11 @@ Checkpoint any_text_part(const Checkpoint& file) {
 }  // namespace
 
 Checkpoint text_part(const Checkpoint& file) {
-  return file.has(kSecondBias) ? Checkpoint{} : any_text_part(file);
+  return file.has(kSecondBias) || is_byt5(file) ? Checkpoint{} : any_text_part(file);
+}
+
+Checkpoint byt5_text_part(const Checkpoint& file) {
+  return is_byt5(file) ? any_text_part(file) : Checkpoint{};
 }
 
 Checkpoint umt5_text_part(const Checkpoint& given) {

@@ -19,8 +19,11 @@ struct TextConfig {
 };
 
 /// The tensors of a T5 encoder whose layers share one bias of positions, under this model's names ("encoder.block.0....", "shared.weight").
-/// Empty where the file holds none.
+/// Empty where the file holds none, or ByT5.
 weights::Checkpoint text_part(const weights::Checkpoint& file);
+/// The same of ByT5 small, which is of that kind. Source of the rule: ComfyUI comfy/sd.py,
+/// detect_te_model.
+weights::Checkpoint byt5_text_part(const weights::Checkpoint& file);
 /// The same of one whose layers have a bias each (UMT5), also from the names of Wan's own files.
 weights::Checkpoint umt5_text_part(const weights::Checkpoint& file);
 

@@ -1,8 +1,10 @@
 #include "distorch/models/t5/encoder.h"
 
 #include "distorch/models/gguf_tokenizer.h"
+#include "distorch/models/t5/glyphs.h"
 #include "distorch/models/t5/text_model.h"
 #include "distorch/models/text_tokens.h"
+#include "distorch/tokenizers/byte_tokens.h"
 
 namespace distorch::models::t5 {
 
@@ -13,10 +15,21 @@ namespace {
 
 constexpr int kPadding = 0;
 
+/// What reads the text.
+enum class Reading {
+  Unigram,        // ours; all tokens count
+  SentencePiece,  // the library; tokens behind the end do not count (UMT5)
+  Glyphs,         // bytes of what is quoted; tokens behind the end do not count (ByT5)
+};
+
+static_assert(Unigram::end_token == tokenizers::ByteTokens::end_token &&
+              kPadding == tokenizers::ByteTokens::padding_token);
+
 /// What one encoder of this kind does otherwise than another.
 struct EncoderUse {
-  int shortest = 1;     // tokens that prompts are filled up to
-  bool umt5 = false;    // SentencePiece itself; tokens behind the end do not count
+  int shortest = 1;  // tokens that prompts are filled up to
+  Reading reading = Reading::Unigram;
+  bool masked = false;  // tokens behind the end do not count, and who gets the states is told so
   Tensor vocabulary{};  // the file's own; undefined: it has none
   std::string path{};   // of the file
 };
@@ -35,9 +48,10 @@ class T5Encoder : public TextEncoder {
     tokenizers::PromptTokenizer tokenizer(
         encoding(), {.min_length = use_.shortest, .end = Unigram::end_token, .padding = kPadding});
     RowFilling filling{width(), kPadding, {Unigram::end_token}};
-    auto batch =
-        prompt.silent ? nothing(filling) : token_batch(tokenizer, prompt.text, embeddings, filling);
-    if (use_.umt5) batch.mask = up_to_end(batch.ids);
+    auto words = use_.reading == Reading::Glyphs ? quoted_words(prompt.text) : prompt.text;
+    auto silent = prompt.silent || (use_.reading == Reading::Glyphs && words.empty());
+    auto batch = silent ? nothing(filling) : token_batch(tokenizer, words, embeddings, filling);
+    if (use_.reading != Reading::Unigram || use_.masked) batch.mask = up_to_end(batch.ids);
     return batch;
   }
 
@@ -45,13 +59,15 @@ class T5Encoder : public TextEncoder {
                     at::Device device) const override {
     auto mask = batch.mask.defined() ? batch.mask.to(device) : Tensor();
     auto states = model_.forward(batch.ids.to(device), batch.replacements, layer, mask);
-    if (mask.defined()) states = states * mask.unsqueeze(-1);
-    return {weighted(states.to(at::kCPU), batch), {}, {}, batch.silent};
+    if (use_.reading != Reading::Unigram && mask.defined()) states = states * mask.unsqueeze(-1);
+    auto told = use_.masked ? batch.mask.narrow(0, 0, 1) : Tensor();
+    return {weighted(states.to(at::kCPU), batch), {}, told, batch.silent};
   }
 
  private:
   std::function<std::vector<int>(std::string_view)> encoding() const {
-    if (use_.umt5)
+    if (use_.reading == Reading::Glyphs) return tokenizers::byte_tokens;
+    if (use_.reading == Reading::SentencePiece)
       return [model = vocabularies_->sentence_piece(use_.vocabulary, use_.path)](
                  std::string_view text) { return model->encode(text); };
     return [vocabulary = vocabularies_->t5(use_.vocabulary, use_.path)](std::string_view text) {
@@ -81,7 +97,8 @@ TextPart part_of(std::string name, const weights::Checkpoint& part, EncoderUse u
           [config, use,
            file](std::shared_ptr<Vocabularies> vocabularies) -> std::unique_ptr<TextEncoder> {
             auto own = use;
-            if (own.umt5 && !own.vocabulary.defined()) own.vocabulary = gguf_sentence_piece(file);
+            if (own.reading == Reading::SentencePiece && !own.vocabulary.defined())
+              own.vocabulary = gguf_sentence_piece(file);
             return std::make_unique<T5Encoder>(config, own, std::move(vocabularies));
           },
           [prefixes = std::move(lora_prefixes)](const weights::Manifest& manifest) {
@@ -96,10 +113,21 @@ TextPart text_part_of(std::string name, const weights::Checkpoint& part, int sho
   return part_of(std::move(name), part, {.shortest = shortest}, std::move(lora_prefixes));
 }
 
+TextPart masked_text_part_of(std::string name, const weights::Checkpoint& part, int shortest,
+                             std::vector<std::string> lora_prefixes) {
+  return part_of(std::move(name), part, {.shortest = shortest, .masked = true},
+                 std::move(lora_prefixes));
+}
+
 TextPart umt5_part_of(std::string name, const weights::Checkpoint& part, int shortest,
                       std::vector<std::string> lora_prefixes) {
-  return part_of(std::move(name), part, {.shortest = shortest, .umt5 = true},
+  return part_of(std::move(name), part, {.shortest = shortest, .reading = Reading::SentencePiece},
                  std::move(lora_prefixes));
+}
+
+TextPart byt5_part_of(std::string name, const weights::Checkpoint& part,
+                      std::vector<std::string> lora_prefixes) {
+  return part_of(std::move(name), part, {.reading = Reading::Glyphs}, std::move(lora_prefixes));
 }
 
 }  // namespace distorch::models::t5
