@@ -8,8 +8,8 @@
 #include "distorch/models/flow_recipes.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/clip_vision.h"
+#include "distorch/nodes/hunyuan_common.h"
 #include "distorch/nodes/text_encode.h"
-#include "distorch/nodes/vae_coding.h"
 #include "distorch/nodes/values.h"
 #include "distorch/nodes/wan_common.h"
 
@@ -34,19 +34,6 @@ constexpr const char *kConcat = "v1 (concat)", *kReplace = "v2 (replace)", *kCus
 void encode(Call& call, const Prompts& prompts) {
   call.out(0, Value::of("CONDITIONING", encode_prompts(text_encoders_of(call, "clip"), prompts,
                                                        call.context<ModelCache>())));
-}
-
-/// Error(Shape) that names the file where it is no autoencoder of HunyuanVideo's shape.
-VaeCoding video_vae_of(Call& call) {
-  auto coding = vae_coding_of(call);
-  auto shape = coding.shape();
-  if (shape.dimensions != 3 || shape.latent_channels != wan::kChannels)
-    throw Error(ErrorKind::Shape, coding.file(),
-                fmt::format("gives {} of {} channels, and {} makes video latents of {}: load the "
-                            "VAE of HunyuanVideo (hunyuan_video_vae)",
-                            shape.dimensions == 3 ? "video latents" : "latents of pictures",
-                            shape.latent_channels, call.place(), wan::kChannels));
-  return coding;
 }
 
 /// The second text is for an encoder of its own.
@@ -79,7 +66,8 @@ void run_image_to_video(Call& call) {
   auto conditioning = call.get<Conditioning>("positive");
   Latent latent{wish.blank(), {}, {}};
   if (auto start = wish.first_of(call, "start_image"); start.defined()) {
-    auto coding = video_vae_of(call);
+    auto coding =
+        hunyuan::video_vae_of(call, wan::kChannels, "the VAE of HunyuanVideo (hunyuan_video_vae)");
     auto begun = coding.encode(start);
     auto mask = at::ones({1, 1, latent.samples.size(2), begun.size(-2), begun.size(-1)});
     auto given = std::min(begun.size(2), latent.samples.size(2));
@@ -167,8 +155,20 @@ void add_text_nodes(graph::Catalog& catalog) {
 
 }  // namespace
 
+VaeCoding hunyuan::video_vae_of(Call& call, std::int64_t channels, const char* wanted) {
+  auto coding = vae_coding_of(call);
+  auto shape = coding.shape();
+  if (shape.dimensions != 3 || shape.latent_channels != channels)
+    throw Error(ErrorKind::Shape, coding.file(),
+                fmt::format("gives {} of {} channels, and {} makes video latents of {}: load {}",
+                            shape.dimensions == 3 ? "video latents" : "latents of pictures",
+                            shape.latent_channels, call.place(), channels, wanted));
+  return coding;
+}
+
 void add_hunyuan_video_nodes(graph::Catalog& catalog) {
   add_text_nodes(catalog);
+  hunyuan::add_video15_nodes(catalog);
   std::vector<graph::Input> inputs = {link("positive", "CONDITIONING"), link("vae", "VAE")};
   for (auto& input : wan::sizes(848, 480, 53)) inputs.push_back(std::move(input));
   inputs.push_back(choice("guidance_type", {kConcat, kReplace, kCustom}));

@@ -62,24 +62,27 @@ void run_model(Call& call) {
   out_device(call);
 }
 
-void run_vae(Call& call) {
-  auto path = call.context<ModelFolders>().get("vae", call.text("model_name"));
+/// Of both loaders: Wan's own autoencoders, and the small ones of vae_approx.
+void load_vae(Call& call, const char* folder) {
+  auto path = call.context<ModelFolders>().get(folder, call.text("model_name"));
   auto loaded = call.context<ModelCache>().vae(path, {.compute = named_device(call)});
   if (!loaded)
-    throw Error(
-        ErrorKind::Format, path.string(),
-        "holds no autoencoder that distorch knows; WanVideoVAELoader wants Wan 2.1's or 2.2's");
+    throw Error(ErrorKind::Format, path.string(),
+                "holds no autoencoder that distorch knows; " + call.node_type().name +
+                    " wants Wan 2.1's or 2.2's");
   if (loaded->network->shape().dimensions != 3)
-    throw Error(
-        ErrorKind::Format, path.string(),
-        "holds an autoencoder of pictures; WanVideoVAELoader wants Wan 2.1's or 2.2's, which "
-        "code video");
+    throw Error(ErrorKind::Format, path.string(),
+                "holds an autoencoder of pictures; " + call.node_type().name +
+                    " wants Wan 2.1's or 2.2's, which code video");
   Vae vae{loaded};
   if (call.text("precision") == "fp32")
     vae = in_float32(vae, {.compute = named_device(call)}, call.context<streaming::Engine>());
   call.out(0, Value::of("WANVAE", std::move(vae)));
   out_device(call);
 }
+
+void run_vae(Call& call) { load_vae(call, "vae"); }
+void run_small_vae(Call& call) { load_vae(call, "vae_approx"); }
 
 void run_text_encoder(Call& call) {
   WanText text{.file = call.context<ModelFolders>().get("text_encoders", call.text("model_name")),
@@ -256,6 +259,30 @@ void add_vae_loaders(graph::Catalog& catalog, App& app) {
   placed.checks.push_back(any_device({"load_device", "device"}));
   catalog.add(std::move(loader));
   catalog.add(std::move(placed));
+
+  graph::NodeType small{
+      .name = "WanVideoTinyVAELoader",
+      .display_name = "WanVideo Tiny VAE Loader",
+      .category = kCategory,
+      .description = "Opens a small autoencoder of Wan's video (TAEHV): faster and coarser.",
+      .python_module = kModule,
+      .inputs = {choice("model_name", model_choices(app, "vae_approx"),
+                        {.extra = graph::Json::object()}),
+                 optional(choice("precision", {"fp16", "fp32", "bf16"}, {.def = "fp16"})),
+                 optional(boolean("parallel",
+                                  {.def = false,
+                                   .tooltip = "Makes no difference here: frames are decoded as "
+                                              "many at a time as there is room for."}))},
+      .outputs = {{"WANVAE", "vae"}},
+      .run = run_small_vae,
+      .change_key = when_replaced(app, {{"vae_approx", "model_name"}}),
+  };
+  auto small_placed = multigpu_variant(small);
+  small_placed.inputs.insert(small_placed.inputs.begin() + 1, optional(device("load_device")));
+  small_placed.outputs.emplace_back("MULTIGPUDEVICE", "load_device");
+  small_placed.checks.push_back(any_device({"load_device"}));
+  catalog.add(std::move(small));
+  catalog.add(std::move(small_placed));
 }
 
 void add_encoder_loaders(graph::Catalog& catalog, App& app) {

@@ -9,6 +9,7 @@
 #include "distorch/base/text.h"
 #include "distorch/base/units.h"
 #include "distorch/models/wan/transformer.h"
+#include "distorch/nodes/block_swap.h"
 #include "distorch/nodes/changed_model.h"
 #include "distorch/nodes/lora_files.h"
 #include "distorch/placement/placement.h"
@@ -41,12 +42,6 @@ std::string variant_of(const std::filesystem::path& file, const models::wan::Con
   return "14B";
 }
 
-/// Where a model's weights stay on `compute` but for so many bytes.
-std::string expert_string(const std::string& compute, const std::string& device,
-                          std::int64_t bytes) {
-  return fmt::format("{},*;{},{}b", compute, device, bytes);
-}
-
 /// The expert string that moves a part of the weights to RAM.
 std::string allocation_of(const streaming::StreamedModel& weights, const Offload& offload) {
   const auto& compute = weights.options().compute;
@@ -57,6 +52,8 @@ std::string allocation_of(const streaming::StreamedModel& weights, const Offload
             static_cast<double>(bytes) / GB, compute);
   return expert_string(compute, "cpu", bytes);
 }
+
+}  // namespace
 
 std::shared_ptr<LoadedDiffusion> in_precision(const std::shared_ptr<LoadedDiffusion>& loaded,
                                               const std::string& precision, ModelCache& models) {
@@ -69,8 +66,6 @@ std::shared_ptr<LoadedDiffusion> in_precision(const std::shared_ptr<LoadedDiffus
   return changed_model(*loaded, {.key = "computed in " + precision, .family = {}, .dtype = dtype},
                        models.engine());
 }
-
-}  // namespace
 
 std::string weight_dtype_of(const std::filesystem::path& file, const std::string& quantization) {
   if (quantization == "disabled") return "default";
@@ -86,33 +81,21 @@ std::string weight_dtype_of(const std::filesystem::path& file, const std::string
 
 std::string allocation_of(const streaming::StreamedModel& weights, const BlockSwap& swap,
                           const streaming::Engine& engine) {
-  const auto& compute = weights.options().compute;
-  if (placement::kind_of(compute) == placement::DeviceKind::Host) {
-    log::info("{}: computes on {}, where its layers rest anyway; none is swapped",
-              weights.options().name, compute);
-    return "";
-  }
   std::vector<int> layers, vace_layers;
   const auto& names = weights.contents().manifest().blocks();
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (names[i].starts_with("blocks.")) layers.push_back(static_cast<int>(i));
     if (names[i].starts_with("vace_blocks.")) vace_layers.push_back(static_cast<int>(i));
   }
-  std::int64_t bytes = 0, count = 0;
+  SwappedLayers swapped{
+      .blocks = {}, .of = layers.size() + vace_layers.size(), .device = swap.device};
   auto take = [&](const std::vector<int>& of, std::int64_t wanted) {
     const auto most = static_cast<std::int64_t>(of.size());
-    for (std::int64_t i = most - std::min(wanted, most); i < most; ++i, ++count)
-      bytes += weights.file_bytes(of[static_cast<std::size_t>(i)]);
+    swapped.blocks.insert(swapped.blocks.end(), of.end() - std::min(wanted, most), of.end());
   };
   take(layers, swap.blocks);
   take(vace_layers, swap.vace_blocks);
-  if (count == 0) return "";
-  auto device = engine.machine().device_for(swap.device);
-  if (device == compute) device = "cpu";
-  log::info("{}: {} of {} layers ({:.2f} GB) rest on {} and stream to {} in every step",
-            weights.options().name, count, layers.size() + vace_layers.size(),
-            static_cast<double>(bytes) / GB, device, compute);
-  return expert_string(compute, device, bytes);
+  return nodes::allocation_of(weights, swapped, engine);
 }
 
 void open(WanModel& model, ModelCache& models) {

@@ -9,6 +9,10 @@ namespace distorch::nodes::wan_wrapper {
 /// as they are, with a warning where the choice says otherwise.
 std::string weight_dtype_of(const std::filesystem::path& file, const std::string& quantization);
 
+/// The model computing in a type by the wrapper's name, "fp32", "bf16" or another for float16.
+std::shared_ptr<LoadedDiffusion> in_precision(const std::shared_ptr<LoadedDiffusion>& loaded,
+                                              const std::string& precision, ModelCache& models);
+
 /// Opens the model that file, weight_dtype, precision, compute, swap and offload describe, and says
 /// where its weights are to rest. LoRAs that are there stay. Error(Format) naming the file where it
 /// holds no Wan model; Error(Usage) where both a swap and an offload are there.

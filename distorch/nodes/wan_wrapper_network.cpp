@@ -1,16 +1,9 @@
 #include "distorch/nodes/wan_wrapper_network.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
-#include <array>
-#include <utility>
-
-#include "distorch/device/device.h"
-#include "distorch/models/reference_cache.h"
 #include "distorch/models/wan/call_options.h"
 #include "distorch/models/wan/transformer.h"
-#include "distorch/streaming/profile.h"
 
 namespace distorch::nodes::wan_wrapper {
 
@@ -23,7 +16,7 @@ namespace {
 constexpr std::int64_t kTextRows = 512;
 
 /// The network's inputs that a pass fills.
-constexpr std::array<std::pair<const char*, Tensor Pass::*>, 7> kParts = {{
+constexpr PassParts<Pass, 7> kParts = {{
     {"context", &Pass::text},
     {"vision", &Pass::vision},
     {"concat", &Pass::beside},
@@ -35,14 +28,6 @@ constexpr std::array<std::pair<const char*, Tensor Pass::*>, 7> kParts = {{
 
 const wan::Config& config_of(const LoadedDiffusion& loaded) {
   return dynamic_cast<const wan::Transformer&>(*loaded.network).config();
-}
-
-/// What the passes have under one name, one behind the other.
-Tensor joined(const std::vector<Pass>& passes, Tensor Pass::*part, at::Device device) {
-  std::vector<Tensor> parts;
-  for (const auto& pass : passes)
-    if (const auto& one = pass.*part; one.defined()) parts.push_back(one.to(device, at::kFloat));
-  return parts.empty() ? Tensor() : at::cat(parts);
 }
 
 models::Patches patches_of(const CallOptions& options) {
@@ -67,107 +52,60 @@ Tensor padded_text(const Tensor& states) {
 }
 
 WanNetwork::WanNetwork(const WanModel& model, streaming::Engine& engine)
-    : model_(model),
-      engine_(engine),
-      loaded_(*model.model.loaded),
-      device_(device::to_torch(loaded_.weights->options().compute)) {}
+    : model_(model), network_(model.model, engine) {}
 
-std::int64_t WanNetwork::channels() const { return config_of(loaded_).out_channels; }
+std::int64_t WanNetwork::channels() const { return config_of(network_.loaded()).out_channels; }
 std::int64_t WanNetwork::beside() const {
-  return config_of(loaded_).in_channels - config_of(loaded_).out_channels;
+  return config_of(network_.loaded()).in_channels - config_of(network_.loaded()).out_channels;
 }
-std::int64_t WanNetwork::vision_width() const { return config_of(loaded_).vision_width; }
-std::int64_t WanNetwork::text_width() const { return config_of(loaded_).text_width; }
-std::int64_t WanNetwork::width() const { return config_of(loaded_).width; }
-std::int64_t WanNetwork::vace_channels() const { return config_of(loaded_).vace_channels; }
-bool WanNetwork::takes_reference() const { return config_of(loaded_).reference_channels > 0; }
+std::int64_t WanNetwork::vision_width() const { return config_of(network_.loaded()).vision_width; }
+std::int64_t WanNetwork::text_width() const { return config_of(network_.loaded()).text_width; }
+std::int64_t WanNetwork::width() const { return config_of(network_.loaded()).width; }
+std::int64_t WanNetwork::vace_channels() const {
+  return config_of(network_.loaded()).vace_channels;
+}
+bool WanNetwork::takes_reference() const {
+  return config_of(network_.loaded()).reference_channels > 0;
+}
 
 void WanNetwork::prepare(const Sizes& sizes) {
-  models::CallSizes call{static_cast<std::int64_t>(sizes.passes.size()),
-                         {sizes.latent.begin() + 2, sizes.latent.end()},
-                         sizes.passes.front().text.size(1)};
-  // Shapes are enough for a dry run.
-  std::vector<Pass> shapes = sizes.passes;
-  for (auto& pass : shapes)
-    for (const auto& [name, part] : kParts)
-      if ((pass.*part).defined()) pass.*part = (pass.*part).to(at::kMeta);
   auto latent = at::empty(sizes.latent, at::TensorOptions().device(at::kMeta).dtype(at::kFloat));
-  auto known = inputs(latent, 0, shapes, sizes.options);
-  if (sizes.keeps_change) known.set_number(wan::kKeepChange, 1);
-  models::KnownInputs given;
-  for (const auto& [name, tensor] : known.tensors()) given.shapes[name] = tensor.sizes().vec();
-  streaming::RunNeeds needs;
-  needs.key = fmt::format("wrapper {}x{} {}", call.batch, fmt::join(call.cells, "x"),
-                          models::inputs_key(known));
-  for (const auto& [name, shape] : given.shapes)
-    needs.key += fmt::format(" {} {}", name, fmt::join(shape, "x"));
-  needs.steps = sizes.steps;
-  needs.loras = model_.model.loras;
-  needs.profile = [&](const RigDevice& compute) {
-    auto fresh = loaded_.make();
-    return streaming::profile_model(
-        *loaded_.weights, fresh->manifest(), compute, [&](at::Device device) {
-          auto blank = models::blank_inputs(fresh->inputs(), call, device, {}, given);
-          for (const auto& [name, number] : known.numbers()) blank.set_number(name, number);
-          fresh->apply(blank);
-        });
-  };
-  use_ = engine_.prepare(loaded_.weights, needs);
+  auto call = inputs(latent, 0, shapes_of(sizes.passes, kParts), sizes.options);
+  if (sizes.keeps_change) call.set_number(wan::kKeepChange, 1);
+  network_.prepare(call, sizes.steps);
 }
 
 Inputs WanNetwork::inputs(const Tensor& x, float timestep, const std::vector<Pass>& passes,
                           const CallOptions& options) const {
-  const auto batch = static_cast<std::int64_t>(passes.size());
-  const auto device = x.device();
-  auto sizes = x.sizes().vec();
-  sizes[0] = batch;
-  Inputs inputs;
-  inputs.set("x", x.expand(sizes).contiguous());
-  inputs.set("timestep", at::full({batch}, timestep, x.options()));
-  for (const auto& [name, part] : kParts)
-    if (auto value = joined(passes, part, device); value.defined()) inputs.set(name, value);
+  auto inputs = latent_inputs(x, timestep, static_cast<std::int64_t>(passes.size()));
+  set_parts(inputs, passes, kParts, x.device());
   set_numbers(inputs, options, passes.front().prompts);
   return inputs;
 }
 
-Tensor WanNetwork::run(const Inputs& inputs, const CallOptions& options) {
-  const auto& specs = loaded_.network->inputs();
-  const auto patches = patches_of(options);
-  return loaded_.weights->step(
-      models::in_order(specs, inputs),
-      [&](const std::vector<Tensor>& tensors) {
-        return loaded_.network->apply(models::from_order(specs, tensors, inputs), patches);
-      },
-      models::inputs_key(inputs) + patches.key());
-}
-
 Tensor WanNetwork::velocities(const Tensor& x, float timestep, const std::vector<Pass>& passes,
                               const CallOptions& options) {
-  return run(inputs(x, timestep, passes, options), options);
+  return network_.run(inputs(x, timestep, passes, options), patches_of(options));
 }
 
 KeptCall WanNetwork::kept_velocities(const Tensor& x, float timestep,
                                      const std::vector<Pass>& passes, const CallOptions& options) {
-  auto call = inputs(x, timestep, passes, options);
-  call.set_number(wan::kKeepChange, 1);
-  const auto kept = models::split_kept(run(call, options), call["x"].sizes());
-  const auto batch = static_cast<std::int64_t>(passes.size());
-  return {kept.prediction,
-          kept.cache.view(loaded_.weights->options().dtype).view({batch, -1, width()})};
+  return network_.run_kept(inputs(x, timestep, passes, options), patches_of(options),
+                           wan::kKeepChange, width());
 }
 
 Tensor WanNetwork::changed_velocities(const Tensor& x, float timestep,
                                       const std::vector<Pass>& passes, const CallOptions& options,
                                       const Tensor& change) {
   auto call = inputs(x, timestep, passes, options);
-  call.set(wan::kChange, change.to(device_));
-  return run(call, options);
+  call.set(wan::kChange, change.to(device()));
+  return network_.run(call, patches_of(options));
 }
 
 WanNetwork::Entrance WanNetwork::times(const Tensor& x, float timestep, const Pass& pass) {
   auto call = inputs(x, timestep, {pass}, {});
   call.set_number(wan::kEntrance, wan::kTimes);
-  auto both = run(call, {});
+  auto both = network_.run(call, {});
   // Six parts for each number of the embedding.
   constexpr std::int64_t all = 7;
   const auto size = both.size(0) / all;
@@ -177,7 +115,7 @@ WanNetwork::Entrance WanNetwork::times(const Tensor& x, float timestep, const Pa
 Tensor WanNetwork::tokens(const Tensor& x, float timestep, const Pass& pass) {
   auto call = inputs(x, timestep, {pass}, {});
   call.set_number(wan::kEntrance, wan::kTokens);
-  return run(call, {});
+  return network_.run(call, {});
 }
 
 void WanNetwork::set_step(std::size_t step) {
@@ -188,7 +126,7 @@ void WanNetwork::set_step(std::size_t step) {
     loras[i].strength = list[std::min(step, list.size() - 1)];
     other = other || list.size() > 1;
   }
-  if (other) loaded_.weights->set_loras(loras);
+  if (other) network_.loaded().weights->set_loras(loras);
 }
 
 }  // namespace distorch::nodes::wan_wrapper

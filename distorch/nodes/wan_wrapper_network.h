@@ -5,9 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "distorch/models/network.h"
+#include "distorch/nodes/pack_network.h"
 #include "distorch/nodes/wan_wrapper.h"
-#include "distorch/streaming/engine.h"
 
 namespace distorch::nodes::wan_wrapper {
 
@@ -29,12 +28,6 @@ struct CallOptions {
   std::set<std::int64_t> skipped;  // layers
   double enhance = 0;
   std::int64_t riflex = 0;
-};
-
-/// What a call gives that keeps what its layers add.
-struct KeptCall {
-  at::Tensor velocity;  // [B, C, T, h, w]
-  at::Tensor change;    // [B, L, width]
 };
 
 /// A model of a run, its weights in place for as long as this object lives. Passes share a call
@@ -73,7 +66,7 @@ class WanNetwork {
   /// The strengths of this step.
   void set_step(std::size_t step);
 
-  at::Device device() const { return device_; }
+  at::Device device() const { return network_.device(); }
   std::int64_t channels() const;
   /// Channels beside the latent.
   std::int64_t beside() const;
@@ -88,13 +81,9 @@ class WanNetwork {
  private:
   models::Inputs inputs(const at::Tensor& x, float timestep, const std::vector<Pass>& passes,
                         const CallOptions& options) const;
-  at::Tensor run(const models::Inputs& inputs, const CallOptions& options);
 
   const WanModel& model_;
-  streaming::Engine& engine_;
-  LoadedDiffusion& loaded_;
-  at::Device device_;
-  streaming::Engine::Use use_;
+  PackNetwork network_;
 };
 
 /// States [n, width] with rows of zeros behind them up to 512, [1, 512, width].

@@ -112,4 +112,5 @@ def main():
     by_diffusers()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -90,7 +90,7 @@ flux::Config Config::blocks() const {
   c.depth = depth;
   c.single_depth = single_depth;
   c.out_channels = out_channels;
-  c.patch = kPatch;
+  c.patch = patch;
   auto first = head / 8 / 2 * 2;
   c.axes = {first, (head - first) / 2, (head - first) / 2};
   c.theta = kTheta;
@@ -127,10 +127,11 @@ Checkpoint with_our_names(const Checkpoint& below) {
       if (auto ours = our_name(name); ours != name) part.rename(name, ours);
   }
   const auto* first = part.find("img_in.proj.weight");
-  const std::vector<std::int64_t> patch = {1, kPatch, kPatch};
-  if (!first || first->shape.size() != 5 ||
-      std::vector<std::int64_t>(first->shape.begin() + 2, first->shape.end()) != patch ||
-      !part.has(kRefiner + "0.norm1.weight") || part.has_prefix("byt5_in.") ||
+  if (!first || first->shape.size() != 5 || !part.has(kRefiner + "0.norm1.weight")) return {};
+  const std::vector<std::int64_t> patch(first->shape.begin() + 2, first->shape.end());
+  if (part.has("vision_in.proj.0.weight"))
+    return patch == std::vector<std::int64_t>{1, 1, 1} ? part : Checkpoint{};
+  if (patch != std::vector<std::int64_t>{1, kPatch, kPatch} || part.has_prefix("byt5_in.") ||
       part.has_prefix("time_r_in."))
     return {};
   return part;
@@ -141,7 +142,8 @@ Config config_of(const Checkpoint& part) {
   auto size = [&](const char* name, std::size_t dim) { return size_of(part, name, dim); };
   c.hidden = size("img_in.proj.weight", 0);
   c.in_channels = size("img_in.proj.weight", 1);
-  c.out_channels = size("final_layer.linear.weight", 0) / (kPatch * kPatch);
+  c.patch = size("img_in.proj.weight", 4);
+  c.out_channels = size("final_layer.linear.weight", 0) / (c.patch * c.patch);
   c.text_width = size("txt_in.input_embedder.weight", 1);
   c.vector_width = part.has_prefix("vector_in.") ? size("vector_in.in_layer.weight", 1) : 0;
   c.guidance = part.has_prefix("guidance_in.");
@@ -153,9 +155,25 @@ Config config_of(const Checkpoint& part) {
   auto fails = [&](const std::string& why) {
     throw Error(ErrorKind::Shape, part.path(), "holds a HunyuanVideo transformer " + why);
   };
+  if (part.has("vision_in.proj.0.weight")) c.vision_width = size("vision_in.proj.0.weight", 0);
+  if (part.has("byt5_in.fc1.weight")) {
+    c.glyph_width = size("byt5_in.fc1.weight", 1);
+    c.glyph_hidden = size("byt5_in.fc1.weight", 0);
+    c.glyph_out = size("byt5_in.fc2.weight", 0);
+  }
+  c.marked_kinds = part.has("cond_type_embedding.weight");
+  if (part.has_prefix("time_r_in."))
+    fails(
+        "that was distilled to be told the next noise level too ('time_r_in.*'), which is not "
+        "supported: take the model that was not distilled, or one distilled for guidance alone");
   constexpr std::int64_t smallest_head = 8;
   if (c.head % smallest_head != 0 || c.hidden % c.head != 0)
     fails(fmt::format("of width {}, which heads of {} do not divide", c.hidden, c.head));
+  if (c.is_15() && c.beside() != c.out_channels + 1)
+    fails(
+        fmt::format("1.5 that takes {} channels and gives {}: known are those that take one more "
+                    "than twice as many",
+                    c.in_channels, c.out_channels));
   if (c.beside() != 0 && c.beside() != c.out_channels && c.beside() != c.out_channels + 1)
     fails(
         fmt::format("that takes {} channels and gives {}: known are those that take as many, "

@@ -24,7 +24,7 @@ Tensor Embedder::operator()(const Tensor& x) const { return out_layer(nn::silu_o
 Entrance::Entrance(const Scope& s, const Config& c)
     : block_(s),
       patch_(
-          (s / "img_in" / "proj").weight("weight", {c.hidden, c.in_channels, 1, kPatch, kPatch})),
+          (s / "img_in" / "proj").weight("weight", {c.hidden, c.in_channels, 1, c.patch, c.patch})),
       patch_bias_((s / "img_in" / "proj").weight("bias", {c.hidden})),
       text_(s / "txt_in" / "input_embedder", c.text_width, c.hidden),
       time_(s / "time_in", kLevelWidth, c.hidden),
@@ -48,15 +48,21 @@ Entrance::Result Entrance::made_of(const EntranceInputs& in) const {
   if (in.given.defined()) r.vec = at::cat({r.vec, time_(waves(in.given)).unsqueeze(1)}, 1);
   if (vector_ && in.vector.defined()) r.vec = r.vec + (*vector_)(in.vector.to(dtype)).unsqueeze(1);
   if (guidance_ && in.guidance.defined())
-    r.vec = r.vec + (*guidance_)(waves(in.guidance * kGuidanceSteps)).unsqueeze(1);
+    r.vec = guided(r.vec, (*guidance_)(waves(in.guidance * kGuidanceSteps)), in.guides_given);
   return r;
+}
+
+/// vec [B, V, D] with the guidance [B, D]; of two levels the second one is that of given frames.
+Tensor Entrance::guided(const Tensor& vec, const Tensor& guidance, bool given) {
+  if (given || vec.size(1) == 1) return vec + guidance.unsqueeze(1);
+  return at::cat({vec.narrow(1, 0, 1) + guidance.unsqueeze(1), vec.narrow(1, 1, 1)}, 1);
 }
 
 Entrance::Result Entrance::forward(const EntranceInputs& inputs) const {
   const auto& i = inputs;
   auto out = block_.run({i.tokens, i.timestep, i.given, i.text, i.vector, i.guidance},
-                        [this](const Tensors& t) -> Tensors {
-                          auto r = made_of({t[0], t[1], t[2], t[3], t[4], t[5]});
+                        [this, guides = i.guides_given](const Tensors& t) -> Tensors {
+                          auto r = made_of({t[0], t[1], t[2], t[3], t[4], t[5], guides});
                           return {r.img, r.txt, r.vec, r.refining};
                         });
   return {out[0], out[1], out[2], out[3]};

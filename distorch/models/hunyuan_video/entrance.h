@@ -24,12 +24,13 @@ struct Embedder {
 
 /// What the first layers take; undefined tensors are absent.
 struct EntranceInputs {
-  at::Tensor tokens;    // [B, Li, patch · channels]
-  at::Tensor timestep;  // [B], 0 .. 1000
-  at::Tensor given;     // [B], the same of frames that are given
-  at::Tensor text;      // [B, Lt, text width]
-  at::Tensor vector;    // [B, vector width], the pooled text
-  at::Tensor guidance;  // [B]
+  at::Tensor tokens;         // [B, Li, patch · channels]
+  at::Tensor timestep;       // [B], 0 .. 1000
+  at::Tensor given;          // [B], the same of frames that are given
+  at::Tensor text;           // [B, Lt, text width]
+  at::Tensor vector;         // [B, vector width], the pooled text
+  at::Tensor guidance;       // [B]
+  bool guides_given = true;  // frames that are given are told the guidance too
 };
 
 /// The first layers. One weights::Block.
@@ -46,6 +47,7 @@ class Entrance {
 
  private:
   Result made_of(const EntranceInputs& inputs) const;
+  static at::Tensor guided(const at::Tensor& vec, const at::Tensor& guidance, bool given);
 
   weights::Block block_;
   weights::Weight patch_, patch_bias_;

@@ -93,11 +93,34 @@ LoraNames lora_names_of(const Config& config, const weights::Manifest& network) 
   return names;
 }
 
+/// The same of HunyuanVideo 1.5: without frames there are none, and the mask is not rounded. Source:
+/// ComfyUI comfy/model_base.py, HunyuanVideo15.concat_cond.
+Tensor concat15_of(const ConditioningItem& item, const EncodeContext& context,
+                   const LatentFormat& format) {
+  const auto& noise = context.noise;
+  auto given = tensor_of(item, "concat_latent_image", noise);
+  if (given.defined() && (given.dim() != 5 || given.size(1) != format.channels))
+    throw Error(ErrorKind::Shape, "concat_latent_image",
+                fmt::format("must be a latent of {} channels with frames, got {}: make the "
+                            "conditioning with the VAE of HunyuanVideo 1.5",
+                            format.channels, c10::str(given.sizes())));
+  auto image =
+      given.defined() ? fitted(format.into_network(given), noise, 0) : at::zeros_like(noise);
+  auto mask = tensor_of(item, "concat_mask", noise);
+  if (!mask.defined()) mask = context.denoise_mask;
+  if (!mask.defined()) return at::cat({image, at::zeros_like(noise.narrow(1, 0, 1))}, 1);
+  if (mask.dim() == noise.dim()) mask = mask.narrow(1, 0, 1);
+  while (mask.dim() < noise.dim()) mask = mask.unsqueeze(0);
+  return at::cat({image, fitted(1.0 - mask.to(noise.device(), at::kFloat), noise, 0)}, 1);
+}
+
 class HunyuanVideo final : public Family {
  public:
   explicit HunyuanVideo(Checkpoint part) : part_(std::move(part)), config_(config_of(part_)) {}
 
-  std::string name() const override { return "HunyuanVideo"; }
+  std::string name() const override {
+    return config_.is_15() ? "HunyuanVideo 1.5" : "HunyuanVideo";
+  }
   const Checkpoint& diffusion() const override { return part_; }
   std::unique_ptr<Network> make_network() const override {
     return std::make_unique<Transformer>(config_);
@@ -110,7 +133,7 @@ class HunyuanVideo final : public Family {
     return lora_names_of(config_, network);
   }
   TextRecipe text(const Checkpoint& file) const override {
-    return checkpoint_recipe(file, "hunyuan_video");
+    return checkpoint_recipe(file, config_.is_15() ? "hunyuan_video_15" : "hunyuan_video");
   }
   VaePart vae(const Checkpoint& file) const override { return find_vae(file); }
   bool keeps_given_part_clean() const override { return true; }
@@ -120,7 +143,7 @@ class HunyuanVideo final : public Family {
  private:
   Checkpoint part_;
   Config config_;
-  LatentFormat latent_ = hunyuan_video_latent();
+  LatentFormat latent_ = config_.is_15() ? hunyuan_video15_latent() : hunyuan_video_latent();
 };
 
 ModelInput HunyuanVideo::encode(const InputSpec& spec, const ConditioningItem& item,
@@ -147,7 +170,12 @@ ModelInput HunyuanVideo::encode(const InputSpec& spec, const ConditioningItem& i
     return told.defined() ? told : ModelInput{spec.kind, at::full({1}, kGuidance), {}};
   }
   if (spec.name == "concat")
-    return {spec.kind, concat_of(item, context, latent_, config_.beside()), {}};
+    return {spec.kind,
+            config_.is_15() ? concat15_of(item, context, latent_)
+                            : concat_of(item, context, latent_, config_.beside()),
+            {}};
+  if (spec.name == "glyphs") return in_batch(tensor_of(item, "conditioning_byt5small", noise));
+  if (spec.name == "vision") return in_batch(tensor_of(item, "clip_vision_last", noise));
   if (spec.name == "given_frame") return number("guiding_frame_index");
   if (spec.name == "reference") {
     auto picture = tensor_of(item, "ref_latent", noise);

@@ -5,7 +5,7 @@
 
 namespace distorch::models::hunyuan_video {
 
-/// HunyuanVideo and SkyReels, from texts or pictures. Null where the tensors are no such model's.
+/// HunyuanVideo, HunyuanVideo 1.5 and SkyReels, from texts or pictures. Null where the tensors are no such model's.
 std::unique_ptr<const Family> detect(const weights::Checkpoint& below,
                                      const weights::Checkpoint& file);
 

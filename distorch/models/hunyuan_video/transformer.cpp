@@ -2,13 +2,19 @@
 
 #include <fmt/format.h>
 
+#include <numbers>
 #include <optional>
 #include <utility>
 
 #include "distorch/base/error.h"
 #include "distorch/models/flux/block.h"
+#include "distorch/models/hunyuan_video/call_options.h"
 #include "distorch/models/hunyuan_video/entrance.h"
+#include "distorch/models/hunyuan_video/further_tokens.h"
+#include "distorch/models/hunyuan_video/video_attention.h"
+#include "distorch/models/reference_cache.h"
 #include "distorch/models/whole_patches.h"
+#include "distorch/nn/attention.h"
 
 namespace distorch::models::hunyuan_video {
 
@@ -45,6 +51,16 @@ InputSpecs specs_of(const Config& c) {
   if (c.guidance)
     specs.push_back(
         {.name = "guidance", .meaning = "guidance", .shape = {batch}, .optional = true});
+  if (c.glyph_width > 0)
+    specs.push_back({.name = "glyphs",
+                     .meaning = "states of words that the video shows",
+                     .shape = {batch, any, Extent::number(c.glyph_width)},
+                     .optional = true});
+  if (c.vision_width > 0)
+    specs.push_back({.name = "vision",
+                     .meaning = "what a picture encoder saw",
+                     .shape = {batch, any, Extent::number(c.vision_width)},
+                     .optional = true});
   if (c.beside() > 0)
     specs.push_back({.name = "concat",
                      .meaning = "what is given beside the latent",
@@ -59,16 +75,23 @@ InputSpecs specs_of(const Config& c) {
                      .meaning = "reference picture",
                      .shape = {batch, latent, any, any, any},
                      .optional = true});
+  specs.push_back({.name = kChange,
+                   .meaning = "change by all blocks",
+                   .shape = {batch, any, Extent::number(c.hidden)},
+                   .optional = true,
+                   .source = Source::Sampler});
   return specs;
 }
 
-std::int64_t in_tokens(std::int64_t cells) { return (cells + kPatch - 1) / kPatch; }
+std::int64_t in_tokens(std::int64_t cells, std::int64_t patch) {
+  return (cells + patch - 1) / patch;
+}
 
 /// [T · rows · columns, 3]: frame, row and column of the tokens of a latent [B, C, T, h, w].
-Tensor positions_of(const Tensor& latent) {
+Tensor positions_of(const Tensor& latent, std::int64_t patch) {
   auto options = at::TensorOptions().dtype(at::kFloat).device(latent.device());
-  std::vector<std::int64_t> shape = {latent.size(2), in_tokens(latent.size(3)),
-                                     in_tokens(latent.size(4))};
+  std::vector<std::int64_t> shape = {latent.size(2), in_tokens(latent.size(3), patch),
+                                     in_tokens(latent.size(4), patch)};
   auto along = [&](std::size_t axis) {
     std::vector<std::int64_t> view(3, 1);
     view[axis] = shape[axis];
@@ -77,13 +100,13 @@ Tensor positions_of(const Tensor& latent) {
   return at::stack({along(0), along(1), along(2)}, -1).flatten(0, 2);
 }
 
-/// tokens [B, T · rows · columns, C · 4], the cells of a channel side by side -> a latent of the
+/// tokens [B, T · rows · columns, C · patch²], the cells of a channel side by side -> a latent of the
 /// sizes of `like`.
-Tensor to_latent(const Tensor& tokens, at::IntArrayRef like) {
-  auto frames = like[2], rows = in_tokens(like[3]), columns = in_tokens(like[4]);
-  auto cells = tokens.reshape({tokens.size(0), frames, rows, columns, -1, kPatch, kPatch});
+Tensor to_latent(const Tensor& tokens, at::IntArrayRef like, std::int64_t patch) {
+  auto frames = like[2], rows = in_tokens(like[3], patch), columns = in_tokens(like[4], patch);
+  auto cells = tokens.reshape({tokens.size(0), frames, rows, columns, -1, patch, patch});
   return cells.permute({0, 4, 1, 2, 5, 3, 6})
-      .reshape({tokens.size(0), -1, frames, rows * kPatch, columns * kPatch})
+      .reshape({tokens.size(0), -1, frames, rows * patch, columns * patch})
       .narrow(3, 0, like[3])
       .narrow(4, 0, like[4])
       .contiguous();
@@ -92,28 +115,28 @@ Tensor to_latent(const Tensor& tokens, at::IntArrayRef like) {
 /// What the video's tokens are made of, and where they lie. Frames that are given stand behind all
 /// others, as FLUX's blocks take tokens with a modulation of their own.
 struct Video {
-  Tensor tokens, positions;    // [B, Li, channels · 4], [Li, 3]
+  Tensor tokens, positions;    // [B, Li, channels · patch²], [Li, 3]
   std::int64_t reference = 0;  // tokens at the start
   std::int64_t made = 0, given = 0;
 };
 
-Video video_of(const Inputs& inputs) {
+Video video_of(const Inputs& inputs, std::int64_t patch) {
   const auto& x = inputs["x"];
   const auto& beside = inputs["concat"];
   auto all =
-      patches_as_tokens(beside.defined() ? at::cat({x, beside.to(x.scalar_type())}, 1) : x, kPatch);
-  auto places = positions_of(x);
+      patches_as_tokens(beside.defined() ? at::cat({x, beside.to(x.scalar_type())}, 1) : x, patch);
+  auto places = positions_of(x, patch);
   Video video;
   video.given = inputs["given_frame"].defined() ? all.size(1) / x.size(2) : 0;
   video.made = all.size(1) - video.given;
   Tensors tokens = {all.narrow(1, video.given, video.made), all.narrow(1, 0, video.given)};
   Tensors positions = {places.narrow(0, video.given, video.made), places.narrow(0, 0, video.given)};
   if (const auto& picture = inputs["reference"]; picture.defined()) {
-    tokens.insert(tokens.begin(), patches_as_tokens(picture.to(x.scalar_type()), kPatch));
+    tokens.insert(tokens.begin(), patches_as_tokens(picture.to(x.scalar_type()), patch));
     video.reference = tokens.front().size(1);
-    auto beside_it = positions_of(picture);
+    auto beside_it = positions_of(picture, patch);
     beside_it.select(1, 0).fill_(-1);
-    beside_it.select(1, 2).add_(static_cast<double>(in_tokens(x.size(4))));
+    beside_it.select(1, 2).add_(static_cast<double>(in_tokens(x.size(4), patch)));
     positions.insert(positions.begin(), beside_it);
   }
   video.tokens = at::cat(tokens, 1);
@@ -121,13 +144,29 @@ Video video_of(const Inputs& inputs) {
   return video;
 }
 
-/// [B, 1, 1, L + behind] to be added to scores, of a mask [B, L] (1 = counts).
-Tensor score_mask(const Tensor& mask, std::int64_t behind, at::ScalarType dtype) {
+/// [B, 1, 1, before + L + behind] to be added to scores, of a mask [B, L] (1 = counts); what stands
+/// around it counts.
+Tensor score_mask(const Tensor& mask, std::int64_t behind, at::ScalarType dtype,
+                  std::int64_t before = 0) {
   if (!mask.defined()) return {};
   // Far below every score, and a number in every type.
   constexpr double never = -60000;
   auto scores = ((1.0 - mask.to(at::kFloat)) * never).to(dtype);
-  return at::constant_pad_nd(scores, {0, behind}).view({mask.size(0), 1, 1, -1});
+  return at::constant_pad_nd(scores, {before, behind}).view({mask.size(0), 1, 1, -1});
+}
+
+/// Where tokens are, with the call's frequency of time in place of the trained one.
+nn::RopeTable turned(const Tensor& places, const flux::Config& blocks, const Inputs& inputs) {
+  auto table = nn::rope_table(places, blocks.axes, inputs.number(kBase, kTheta));
+  const auto index = static_cast<std::int64_t>(inputs.number(kRiflex, 0));
+  if (index < 1 || index > blocks.axes.front() / 2) return table;
+  constexpr double part_of_circle = 0.9;
+  const auto frames = static_cast<double>(inputs["x"].size(2));
+  auto angle =
+      places.select(-1, 0).to(at::kDouble) * (part_of_circle * 2 * std::numbers::pi / frames);
+  table.cos.select(-1, index - 1).copy_(angle.cos());
+  table.sin.select(-1, index - 1).copy_(angle.sin());
+  return table;
 }
 
 template <class Layers>
@@ -146,6 +185,7 @@ struct Transformer::Parts {
     auto refiner = root / "txt_in" / "individual_token_refiner" / "blocks";
     for (std::int64_t i = 0; i < c.refiner_depth; ++i)
       refiners.emplace_back((refiner / i).block(), c);
+    if (c.is_15()) further.emplace(root.block("further_tokens"), c);
     auto blocks = c.blocks();
     for (std::int64_t i = 0; i < c.depth; ++i)
       doubles.emplace_back((root / "double_blocks" / i).block(), blocks);
@@ -156,6 +196,7 @@ struct Transformer::Parts {
 
   Entrance in;
   std::vector<RefinerBlock> refiners;
+  std::optional<FurtherTokens> further;
   std::vector<Part<flux::DoubleBlock>> doubles;
   std::vector<Part<flux::SingleBlock>> singles;
   std::optional<Part<flux::LastLayer>> last;
@@ -169,47 +210,120 @@ class Transformer::Call {
 
   Tensor run(const Patches& patches) {
     begin();
-    for (const auto& part : parts_.doubles)
-      if (patches.skipped.count(part.name) == 0) through(part);
-    for (const auto& part : parts_.singles)
-      if (patches.skipped.count(part.name) == 0) through(part);
-    return finish();
+    if (inputs_.number(kEntrance, 0) != 0) return entrance();
+    // Only who asks for the change pays for the memory of where it begins.
+    const bool keeps_change = inputs_.number(kKeepChange, 0) != 0;
+    const auto before = keeps_change ? img_ : Tensor();
+    if (const auto& change = inputs_[kChange]; change.defined())
+      img_ = img_ + change.to(img_.scalar_type());
+    else
+      run_blocks(patches);
+    auto prediction = finish();
+    if (!keeps_change) return prediction;
+    auto after = all_.defined() ? all_.narrow(1, text_, before.size(1)) : img_;
+    KeptReferences kept(1, before.sizes(), before.options(), prediction.sizes());
+    kept.keep(0, after - before);
+    return kept.packed(prediction);
   }
 
  private:
+  /// Tokens that stand in front of the text's own (further_tokens.h).
+  std::int64_t further() const {
+    std::int64_t count = 0;
+    for (const char* name : {"glyphs", "vision"})
+      if (const auto& states = inputs_[name]; states.defined()) count += states.size(1);
+    return count;
+  }
+
+  void run_blocks(const Patches& patches) {
+    const auto& mask = inputs_["attention_mask"];
+    auto among_text = score_mask(mask, 0, txt_.scalar_type());
+    for (const auto& block : parts_.refiners) txt_ = block.forward(txt_, refining_, among_text);
+    if (parts_.further) txt_ = parts_.further->before(txt_, inputs_["glyphs"], inputs_["vision"]);
+    mask_ = score_mask(mask, img_.size(1), img_.scalar_type(), further());
+    for (const auto& part : parts_.doubles)
+      if (patches.skipped.count(part.name) == 0) through(part);
+    const auto weak = static_cast<std::size_t>(inputs_.number(kWeakBlock, 0));
+    for (std::size_t i = 0; i < parts_.singles.size(); ++i)
+      if (const auto& part = parts_.singles[i]; patches.skipped.count(part.name) == 0)
+        through(part, i + 1 == weak ? inputs_.number(kWeakWay, 0) : 0);
+  }
+
+  Tensor entrance() const {
+    const auto& part = parts_.doubles.front();
+    auto first = part.block.run1(
+        {img_, vec_}, [&](const Tensors& t) { return part.layers.entrance(t[0], t[1]); });
+    return first.to(at::kFloat).flatten();
+  }
+
+  VideoPlaces places() const { return {text_, inputs_["x"].size(2), given_}; }
+
+  /// What multiplies the results of attention in such blocks (1: double, 2: single).
+  std::function<Tensor(const nn::Qkv&)> attention_of(int kind, const Tensor& mask) const {
+    const double weight = inputs_.number(kEnhance, 0);
+    const auto chosen = static_cast<int>(inputs_.number(kEnhancedBlocks, 0));
+    if (weight == 0 || (chosen & kind) == 0) return nullptr;
+    return [=, where = places()](const nn::Qkv& heads) {
+      auto seen = nn::attend(heads.q, heads.k, heads.v, mask);
+      const auto score = enhancement(heads, where, weight);
+      const auto first = kind == 1 ? where.text : 0;
+      seen.narrow(1, first, seen.size(1) - first).mul_(score);
+      return seen;
+    };
+  }
+
+  /// The last item of the batch attends apart, all others as ever.
+  std::function<Tensor(const nn::Qkv&)> weak_attention() const {
+    return [where = places()](const nn::Qkv& heads) {
+      const auto others = heads.q.size(0) - 1;
+      auto items = [&](std::int64_t first, std::int64_t count) {
+        return nn::Qkv{heads.q.narrow(0, first, count), heads.k.narrow(0, first, count),
+                       heads.v.narrow(0, first, count)};
+      };
+      auto weak = attend_apart(items(others, 1), where);
+      if (others == 0) return weak;
+      auto rest = items(0, others);
+      return at::cat({nn::attend(rest.q, rest.k, rest.v), weak});
+    };
+  }
+
   void begin() {
-    auto video = video_of(inputs_);
+    auto video = video_of(inputs_, config_.patch);
     reference_ = video.reference;
     made_ = video.made;
     given_ = video.given;
     auto first = parts_.in.forward({video.tokens, inputs_["timestep"], inputs_["given_frame"],
-                                    inputs_["context"], inputs_["vector"], inputs_["guidance"]});
+                                    inputs_["context"], inputs_["vector"], inputs_["guidance"],
+                                    inputs_.number(kGivenUnguided, 0) == 0});
     img_ = std::move(first.img);
     txt_ = std::move(first.txt);
     vec_ = std::move(first.vec);
-    const auto& mask = inputs_["attention_mask"];
-    auto among_text = score_mask(mask, 0, txt_.scalar_type());
-    for (const auto& block : parts_.refiners)
-      txt_ = block.forward(txt_, first.refining, among_text);
-    text_ = txt_.size(1);
-    mask_ = score_mask(mask, img_.size(1), img_.scalar_type());
+    refining_ = std::move(first.refining);
+    text_ = txt_.size(1) + further();
     auto places = at::cat({at::zeros({text_, 3}, video.positions.options()), video.positions});
-    rope_ = nn::rope_table(places.unsqueeze(0), config_.blocks().axes, kTheta);
+    rope_ = turned(places.unsqueeze(0), config_.blocks(), inputs_);
   }
 
   void through(const Part<flux::DoubleBlock>& part) {
-    auto out = part.block.run(
-        {img_, txt_, vec_, rope_.cos, rope_.sin, mask_}, [&](const Tensors& t) -> Tensors {
-          auto y = part.layers.forward({t[0], t[1]},
-                                       {t[2], t[2].narrow(1, 0, 1), {t[3], t[4]}, given_, t[5]});
-          return {y.img, y.txt};
-        });
+    auto out = part.block.run({img_, txt_, vec_, rope_.cos, rope_.sin, mask_},
+                              [&](const Tensors& t) -> Tensors {
+                                auto y = part.layers.forward({t[0], t[1]}, {t[2],
+                                                                            t[2].narrow(1, 0, 1),
+                                                                            {t[3], t[4]},
+                                                                            given_,
+                                                                            t[5],
+                                                                            {},
+                                                                            {},
+                                                                            attention_of(1, t[5])});
+                                return {y.img, y.txt};
+                              });
     img_ = std::move(out[0]);
     txt_ = std::move(out[1]);
   }
 
-  /// The first single block takes both streams and puts them together.
-  void through(const Part<flux::SingleBlock>& part) {
+  /// The first single block takes both streams and puts them together. `weak`: how the last item is
+  /// weakened, 0: it is not.
+  void through(const Part<flux::SingleBlock>& part, double weak) {
     auto taken = all_.defined() ? Tensors{all_, {}} : Tensors{txt_, img_};
     img_.reset();
     txt_.reset();
@@ -217,7 +331,14 @@ class Transformer::Call {
     taken.insert(taken.end(), {vec_, rope_.cos, rope_.sin, mask_});
     all_ = part.block.run1(taken, [&](const Tensors& t) {
       auto tokens = t[1].defined() ? at::cat({t[0], t[1]}, 1) : t[0];
-      return part.layers.forward(tokens, {t[2], {}, {t[3], t[4]}, given_, t[5]});
+      auto attend = weak == kApart ? weak_attention()
+                    : weak != 0    ? std::function<Tensor(const nn::Qkv&)>()
+                                   : attention_of(2, t[5]);
+      auto made = part.layers.forward(
+          tokens, {t[2], {}, {t[3], t[4]}, given_, t[5], {}, {}, std::move(attend)});
+      if (weak != kResidual) return made;
+      const auto others = tokens.size(0) - 1;
+      return at::cat({tokens.narrow(0, 0, others), made.narrow(0, others, 1)});
     });
   }
 
@@ -232,7 +353,7 @@ class Transformer::Call {
       };
       auto made = last(0, 0, made_);
       auto tokens = given_ > 0 ? at::cat({last(1, made_, given_), made}, 1) : made;
-      return to_latent(tokens, inputs_["x"].sizes());
+      return to_latent(tokens, inputs_["x"].sizes(), config_.patch);
     });
   }
 
@@ -240,7 +361,7 @@ class Transformer::Call {
   const Config& config_;
   const Inputs& inputs_;
   std::int64_t text_ = 0, reference_ = 0, made_ = 0, given_ = 0;  // tokens
-  Tensor img_, txt_, all_, vec_, mask_;
+  Tensor img_, txt_, all_, vec_, refining_, mask_;
   nn::RopeTable rope_;
 };
 

@@ -17,8 +17,13 @@ namespace distorch::models::hunyuan_video {
 ///   guidance        [B]; without it the model is not told any
 ///   concat          [B, further channels, T, h, w], where the model has them
 ///   given_frame     [B]: the first frame is given, and this is its noise level (token replacement)
+///   change          [B, Li, D]: what all blocks added before stands in their place
 ///   reference       [B, C, t, h', w'], a picture that the video shows; it lies beside the video
-/// Blocks: "in", the text's own, every double and single block, "final_layer". Skipped parts:
+/// HunyuanVideo 1.5, which has tokens of one cell and no single blocks, takes two more:
+///   glyphs          [B, Lg, glyph width], states of words that the video shows; without it none
+///   vision          [B, Lv, vision width], what a picture encoder saw; without it nothing
+/// Numbers: call_options.h.
+/// Blocks: "in", the text's own, "further_tokens", every double and single block, "final_layer". Skipped parts:
 /// "double_blocks.3", "single_blocks.7". Source: ComfyUI comfy/ldm/hunyuan_video/model.py.
 class Transformer final : public Network {
  public:

@@ -117,6 +117,8 @@ void LlamaEncoder::place(TokenBatch& batch, const Prompt& prompt) const {
 
 qwen::Tap LlamaEncoder::tap(int layer) const {
   auto count = model_.config().layers;
+  if (use_.layers_left_out)
+    return {count - *use_.layers_left_out, *use_.layers_left_out == 0 || use_.normed};
   if (std::abs(layer) > count || layer == count) return {count, true};
   return {(layer < 0 ? count + layer : layer) + 1, false};
 }

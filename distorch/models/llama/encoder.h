@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,10 @@ struct EncoderUse {
   /// As in CLIPSetLastLayer, which overrules it: the output of the layer of that number from the
   /// end, not normed.
   int layer = -3;
+  /// In place of both: the output of so many layers before the last, normed where it is the last or
+  /// `normed` says so.
+  std::optional<std::int64_t> layers_left_out;
+  bool normed = false;
 };
 
 /// Llama 3 8B, or the language model of LLaVA, as a part of a recipe, called `name`. Its part is one
