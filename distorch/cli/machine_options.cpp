@@ -7,6 +7,7 @@
 #include "distorch/base/error.h"
 #include "distorch/base/rig.h"
 #include "distorch/base/units.h"
+#include "distorch/cli/hub_downloads.h"
 #include "distorch/device/device.h"
 #include "distorch/device/sim/sim.h"
 #include "distorch/media/workflow_texts.h"
@@ -147,6 +148,31 @@ void declare(CLI::App& command, MachineOptions& o) {
                   "Simulate the accelerators of this machine description (rigs/*.yaml)")
       ->group(devices);
   declare_precision(command, o);
+}
+
+void declare_downloads(CLI::App& command, MachineOptions& o) {
+  const char* group = "Downloads";
+  command
+      .add_flag("--allow-downloads", o.allow_downloads,
+                "Nodes that download a published model may: into the models folder, where it is "
+                "not there yet")
+      ->group(group);
+  command
+      .add_option("--download-mirror", o.download_mirror,
+                  "Where from: the address of the hub or of a mirror of it")
+      ->envname("DISTORCH_DOWNLOAD_MIRROR")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--download-token", o.download_token,
+                  "What the mirror is shown, for models whose terms have to be accepted")
+      ->envname("DISTORCH_DOWNLOAD_TOKEN")
+      ->group(group);
+}
+
+std::unique_ptr<nodes::Downloads> allowed_downloads(const MachineOptions& o) {
+  if (!o.allow_downloads) return nullptr;
+  return std::make_unique<HubDownloads>(server::Hub(o.download_mirror, o.download_token));
 }
 
 std::optional<Rig> install_rig(const MachineOptions& options) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "distorch/nodes/app.h"
+#include "distorch/nodes/published_model.h"
 
 namespace distorch::cli {
 
@@ -16,6 +17,8 @@ struct MachineOptions {
   std::string output = "output", input = "input", temp = "temp";
   std::vector<std::string> device_map, memory, sets, compute_devices;
   std::string device, placement = "auto", rig, tokenizers, preview_method = "none";
+  std::string download_mirror = "https://huggingface.co", download_token;
+  bool allow_downloads = false;
   bool strict_devices = false, disable_metadata = false;
   bool force_fp32 = false, force_fp16 = false, cpu_vae = false;
   bool unet_fp32 = false, unet_bf16 = false, unet_fp16 = false;
@@ -24,6 +27,12 @@ struct MachineOptions {
 };
 
 void declare(CLI::App& command, MachineOptions& options);
+
+/// What published models are downloaded from, for the commands that may.
+void declare_downloads(CLI::App& command, MachineOptions& options);
+
+/// What these options allow; null for nothing. Error(Usage) where the mirror is no address.
+std::unique_ptr<nodes::Downloads> allowed_downloads(const MachineOptions& options);
 
 /// Installs the simulated accelerators of --rig, if one is given, and returns it. Error(Usage),
 /// Error(MissingFile).

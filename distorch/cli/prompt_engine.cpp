@@ -120,8 +120,10 @@ PromptEngine::PromptEngine(nodes::App& app, MachineOptions options, EngineChoice
       options_(std::move(options)),
       choices_(std::move(choices)),
       previews_(app.settings.previews),
+      downloads_(allowed_downloads(options_)),
       context_(app.context()),
       executor_(catalog_, choices_.cache, choices_.cache_size) {
+  if (downloads_) context_.set(*downloads_);
   nodes::add_all(catalog_, app);
   if (choices_.more_nodes) choices_.more_nodes(catalog_);
   replacements_ = server::node_replacements(catalog_);

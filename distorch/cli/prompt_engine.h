@@ -51,7 +51,8 @@ class PromptEngine final : public server::PromptRunner, public server::MachineVi
   EngineChoices choices_;
   nodes::PreviewMethod previews_;  // where a prompt asks for none
   graph::Catalog catalog_;
-  graph::Json replacements_;  // of old node types
+  graph::Json replacements_;                     // of old node types
+  std::unique_ptr<nodes::Downloads> downloads_;  // null: nothing may be downloaded
   graph::Context context_;
   graph::Executor executor_;
   PlacementReports* reports_ = nullptr;

@@ -83,7 +83,9 @@ int run(const Options& options) {
   if (!options.server.empty()) return run_on_server(options, text);
   auto rig = install_rig(options.machine);
   auto app = make_app(options.machine, std::move(rig), false);
+  const auto downloads = allowed_downloads(options.machine);
   Workflow workflow(*app, text, options.workflow, options.machine.sets);
+  if (downloads) workflow.allow(*downloads);
 
   auto reporter = make_reporter(reporting_of(options), workflow.prompt(), app->settings);
   if (!options.waterfall.empty()) return run_twice(options, workflow, *app, *reporter, started_s);
@@ -109,6 +111,7 @@ void add_run_command(CLI::App& app, Action& chosen) {
   command->add_option("--set", options->machine.sets,
                       "Change an input: NODE.INPUT=VALUE, NODE by id, title or class (3.seed=42)");
   declare(*command, options->machine);
+  declare_downloads(*command, options->machine);
   command->add_flag("--disable-metadata", options->machine.disable_metadata,
                     "Do not put the workflow into pictures");
   command

@@ -269,6 +269,7 @@ void add_serve_command(CLI::App& app, Action& chosen, MoreNodes more) {
       "serve", "Serve ComfyUI's web page and API: the queue and the history outlive a crash");
   command->fallthrough();
   declare(*command, options->machine);
+  declare_downloads(*command, options->machine);
   options->machine.preview_method = "auto";
   auto* method =
       command

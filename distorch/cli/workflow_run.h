@@ -5,6 +5,7 @@
 
 #include "distorch/graph/executor.h"
 #include "distorch/nodes/app.h"
+#include "distorch/nodes/published_model.h"
 
 namespace distorch::cli {
 
@@ -15,6 +16,9 @@ class Workflow {
   /// file.
   Workflow(nodes::App& app, const std::string& text, const std::string& where,
            const std::vector<std::string>& sets);
+
+  /// Its nodes may download with these, which must outlive it.
+  void allow(nodes::Downloads& downloads) { context_.set(downloads); }
 
   const graph::Json& prompt() const { return prompt_; }
   const graph::Catalog& catalog() const { return catalog_; }

@@ -4,12 +4,11 @@
 #include <fmt/ranges.h>
 
 #include "distorch/base/error.h"
-#include "distorch/device/device.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/loaders.h"
+#include "distorch/nodes/one_call.h"
 #include "distorch/nodes/pictures.h"
 #include "distorch/nodes/vision_states.h"
-#include "distorch/streaming/profile.h"
 
 namespace distorch::nodes {
 
@@ -22,25 +21,6 @@ using graph::Value;
 using sampling::Conditioning;
 
 namespace {
-
-/// One call of a network of one tensor: planned, then computed on its device.
-template <class Loaded, class Forward>
-auto run_network(Call& call, Loaded& loaded, const Tensor& input, Forward forward) {
-  auto& engine = call.context<streaming::Engine>();
-  streaming::RunNeeds needs;
-  needs.key = fmt::format("forward {}", fmt::join(input.sizes(), "x"));
-  needs.profile = [&](const RigDevice& compute) {
-    auto fresh = loaded.make();
-    return streaming::profile_model(
-        *loaded.weights, fresh->manifest(), compute, [&](at::Device device) {
-          forward(*fresh,
-                  at::empty(input.sizes(), at::TensorOptions().device(device).dtype(at::kFloat)));
-        });
-  };
-  auto use = engine.prepare(loaded.weights, needs);
-  auto device = device::to_torch(loaded.weights->options().compute);
-  return forward(*loaded.network, input.to(device));
-}
 
 Tensor on_host(const Tensor& tensor) {
   return tensor.defined() ? tensor.to(at::kCPU, at::kFloat) : tensor;
@@ -57,7 +37,7 @@ VisionOutput blank_states(const models::clip_vision::VisionConfig& c, std::int64
 
 void run_load_vision(Call& call) {
   auto path = call.context<ModelFolders>().get("clip_vision", call.text("clip_name"));
-  auto loaded = call.context<ModelCache>().vision(path, {});
+  auto loaded = call.context<ModelCache>().vision(path, placement_of(call));
   if (!loaded)
     throw Error(ErrorKind::Format, path.string(),
                 "holds no picture encoder (CLIP ViT-L, ViT-H, ViT-bigG or SigLIP would fit)");
@@ -173,15 +153,17 @@ void run_unclip_checkpoint(Call& call) {
 
 void add_loaders(graph::Catalog& catalog, App& app) {
   auto files = [&app](const char* type) { return model_choices(app, type); };
-  catalog.add({
-      .name = "CLIPVisionLoader",
-      .display_name = "Load CLIP Vision",
-      .category = "loaders",
-      .inputs = {choice("clip_name", files("clip_vision"))},
-      .outputs = {"CLIP_VISION"},
-      .run = run_load_vision,
-      .change_key = when_replaced(app, {{"clip_vision", "clip_name"}}),
-  });
+  add_placed_loader(catalog,
+                    {
+                        .name = "CLIPVisionLoader",
+                        .display_name = "Load CLIP Vision",
+                        .category = "loaders",
+                        .inputs = {choice("clip_name", files("clip_vision"))},
+                        .outputs = {"CLIP_VISION"},
+                        .run = run_load_vision,
+                        .change_key = when_replaced(app, {{"clip_vision", "clip_name"}}),
+                    },
+                    /*text_encoder=*/true);
   catalog.add({
       .name = "StyleModelLoader",
       .display_name = "Load Style Model",
@@ -207,8 +189,12 @@ VisionOutput look_at(Call& call, const ClipVision& vision, const Tensor& image, 
   if (!vision.loaded)
     throw Error(ErrorKind::Usage, call.place(),
                 "the checkpoint that CLIP_VISION comes from has no picture encoder");
+  return look_at_pixels(
+      call, vision, models::clip_vision::prepared(image, vision.loaded->network->config(), crop));
+}
+
+VisionOutput look_at_pixels(Call& call, const ClipVision& vision, const Tensor& pixels) {
   const auto& config = vision.loaded->network->config();
-  auto pixels = models::clip_vision::prepared(image, config, crop);
   auto states = run_network(call, *vision.loaded, pixels, [](const auto& network, const Tensor& x) {
     return network.forward(x);
   });

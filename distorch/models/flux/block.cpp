@@ -43,7 +43,17 @@ Tensor attended_to(nn::Qkv heads, const Common& common, KeptHeads* kept) {
     k = at::cat({k, common.known.k}, 1);
     v = at::cat({v, common.known.v}, 1);
   }
-  return nn::attend(q, k, v, common.mask);
+  return common.attend ? common.attend(heads) : nn::attend(q, k, v, common.mask);
+}
+
+/// What a picture beside the text tells: the sum over its groups of tokens.
+Tensor told_by(const KeptHeads& prompt, const Tensor& queries) {
+  Tensor sum;
+  for (std::int64_t group = 0; group < prompt.k.size(1); ++group) {
+    auto told = nn::attend(queries, prompt.k.select(1, group), prompt.v.select(1, group));
+    sum = sum.defined() ? sum.add_(told) : told;
+  }
+  return sum;
 }
 
 }  // namespace
@@ -80,9 +90,10 @@ Stream::Stream(const Scope& s, const std::string& kind, const Config& c)
 Tensor Stream::modulation(const Tensor& vec) const { return mod_ ? (*mod_)(vec) : vec; }
 
 void Stream::prepare(const nn::Qkv& to, const Tensor& x, const Tensor& modulation,
-                     const nn::RopeTable& rope) const {
+                     const nn::RopeTable& rope, Tensor* unturned) const {
   auto m = modulation.chunk(6, -1);
   auto parts = split_heads(qkv_(nn::modulated_norm(x, m[0], m[1], kNormEps)), heads_);
+  if (unturned) *unturned = norm_.query(parts[0]);
   norm_.query.heads_into(to.q, parts[0], rope);
   norm_.key.heads_into(to.k, parts[1], rope);
   nn::copy_heads(to.v, parts[2]);
@@ -98,16 +109,23 @@ Tokens DoubleBlock::forward(const Tokens& x, const Common& common, KeptHeads* ke
   auto text = x.txt.size(1), picture = x.img.size(1);
   auto img_mod = spread(img_.modulation(common.img), picture, common.references);
   auto txt_mod = txt_.modulation(common.txt);
-  Tensor attended;
+  Tensor attended, asking;
   {
     auto all = nn::room_for_heads(x.img, text + picture, heads_);
     txt_.prepare(part_of(all, 0, text), x.txt, txt_mod, part_of(common.rope, 0, text));
-    img_.prepare(part_of(all, text, picture), x.img, img_mod, part_of(common.rope, text, picture));
+    img_.prepare(part_of(all, text, picture), x.img, img_mod, part_of(common.rope, text, picture),
+                 common.prompts.empty() ? nullptr : &asking);
     attended = attended_to(all, common, kept);
   }
   auto img = img_.finish(x.img, attended.narrow(1, text, picture), img_mod);
+  for (const auto& prompt : common.prompts) img.add_(told_by(prompt, asking));
   auto txt = txt_.finish(x.txt, attended.narrow(1, 0, text), txt_mod);
   return {img, within_range(txt)};
+}
+
+Tensor DoubleBlock::entrance(const Tensor& img, const Tensor& vec) const {
+  auto m = img_.modulation(vec.narrow(1, 0, 1)).chunk(6, -1);
+  return nn::modulated_norm(img, m[0], m[1], kNormEps);
 }
 
 SingleBlock::SingleBlock(const Scope& s, const Config& c)

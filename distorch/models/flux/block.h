@@ -1,7 +1,9 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <optional>
+#include <vector>
 
 #include "distorch/models/flux/config.h"
 #include "distorch/nn/activated_linear.h"
@@ -68,15 +70,21 @@ struct Common {
   std::int64_t references = 0;  // tokens at the end; counts where V is 2
   at::Tensor mask = {};  // [B, 1, tokens, tokens and known], added to scores; undefined: none
   KeptHeads known = {};  // of references of an earlier step, which are no tokens of this one
+  /// What pictures say that are looked at beside the text (image_prompt.h): the tokens of groups
+  /// [B, groups, tokens, H, Dh], each of which the picture attends to on its own, without positions.
+  std::vector<KeptHeads> prompts = {};
+  /// Stands in place of the attention of all tokens, turned heads -> [B, tokens, D]; null: plain.
+  std::function<at::Tensor(const nn::Qkv& heads)> attend = nullptr;
 };
 
 /// One kind of tokens in a double block. Weights: {kind}_mod.lin, {kind}_attn.*, {kind}_mlp.*.
 class Stream {
  public:
   Stream(const weights::Scope& scope, const std::string& kind, const Config& config);
-  /// What x [B, L, D] attends with, into `to` [B, L, H, Dh]; modulation [B, 1 or L, 6·D].
+  /// What x [B, L, D] attends with, into `to` [B, L, H, Dh]; modulation [B, 1 or L, 6·D]. `unturned`:
+  /// gets the queries without their positions, where it is not null.
   void prepare(const nn::Qkv& to, const at::Tensor& x, const at::Tensor& modulation,
-               const nn::RopeTable& rope) const;
+               const nn::RopeTable& rope, at::Tensor* unturned = nullptr) const;
   /// `attended` [B, L, D]: what attention gave for these tokens.
   at::Tensor finish(const at::Tensor& x, const at::Tensor& attended,
                     const at::Tensor& modulation) const;
@@ -98,6 +106,9 @@ class DoubleBlock {
       : heads_(config.heads()), img_(scope, "img", config), txt_(scope, "txt", config) {}
   /// `kept`: gets those of the references, where it is not null.
   Tokens forward(const Tokens& x, const Common& common, KeptHeads* kept = nullptr) const;
+  /// What the picture's tokens attend with before queries and keys are made of it: normed and
+  /// modulated by the first row of vec, [B, Li, D].
+  at::Tensor entrance(const at::Tensor& img, const at::Tensor& vec) const;
 
  private:
   std::int64_t heads_;

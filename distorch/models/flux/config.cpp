@@ -176,7 +176,10 @@ Config config_of(const Checkpoint& tensors) {
   c.patch = second ? 1 : 2;
   c.hidden = size("img_in.weight", 0);
   c.in_channels = size("img_in.weight", 1) / (c.patch * c.patch);
-  c.out_channels = size("final_layer.linear.weight", 0) / (c.patch * c.patch);
+  // ControlNets end with matrices of their blocks' tokens in place of a last layer.
+  c.out_channels = tensors.has_prefix("controlnet_blocks.")
+                       ? c.in_channels
+                       : size("final_layer.linear.weight", 0) / (c.patch * c.patch);
   c.context_width = size("txt_in.weight", 1);
   c.vector_width = tensors.has_prefix("vector_in.") ? size("vector_in.in_layer.weight", 1) : 0;
   c.guidance = tensors.has_prefix("guidance_in.");

@@ -100,6 +100,14 @@ class FluxFamily : public Family, public Widened {
     config_.keeps_references = true;
     config_.reference = ReferenceMethod::IndexTimestepZero;
   }
+  void look_at(ImagePrompt prompt) {
+    if (static_cast<std::int64_t>(prompts_.size()) >= kMostImagePrompts)
+      throw Error(
+          ErrorKind::Usage, tensors_.path(),
+          fmt::format("looks at pictures of {} adapters already, which is as many as it can",
+                      prompts_.size()));
+    prompts_.push_back(std::move(prompt));
+  }
 
  protected:
   sampling::ModelInput reference(const InputSpec& spec, const ConditioningItem& item) const;
@@ -107,12 +115,19 @@ class FluxFamily : public Family, public Widened {
   Checkpoint tensors_;
   Config config_;
   LatentFormat latent_;
+  std::vector<ImagePrompt> prompts_;
 };
 
 sampling::ModelInput FluxFamily::encode(const InputSpec& spec, const ConditioningItem& item,
                                         const EncodeContext& context) const {
   if (spec.name == "context") return {spec.kind, item.cross_attn, {}};
   if (spec.name == "vector") return {spec.kind, item.pooled_output, {}};
+  if (spec.name.starts_with("image_prompt.")) {
+    for (std::size_t i = 0; i < prompts_.size(); ++i)
+      if (spec.name == image_prompt_name(static_cast<std::int64_t>(i)))
+        return {spec.kind, context.positive ? prompts_[i].positive : prompts_[i].negative, {}};
+    return {spec.kind, {}, {}};
+  }
   if (spec.name == "guidance") {
     if (item.numbers.count("no_guidance")) return {spec.kind, {}, {}};
     auto at = item.numbers.find("guidance");
@@ -174,19 +189,30 @@ bool is_second(const Checkpoint& tensors) {
   return tensors.has("double_stream_modulation_img.lin.weight");
 }
 
-template <class Kind>
-std::shared_ptr<const Family> keeping(const Kind& family) {
+template <class Kind, class Change>
+std::shared_ptr<const Family> changed(const Kind& family, const Change& change) {
   auto copy = std::make_shared<Kind>(family);
-  copy->keep_references();
+  change(*copy);
   return copy;
+}
+
+/// The family otherwise; null where it is no FLUX.
+template <class Change>
+std::shared_ptr<const Family> changed_flux(const Family& family, const Change& change) {
+  if (const auto* second = dynamic_cast<const SecondFamily*>(&family))
+    return changed(*second, change);
+  if (const auto* first = dynamic_cast<const FluxFamily*>(&family)) return changed(*first, change);
+  return nullptr;
 }
 
 }  // namespace
 
 std::shared_ptr<const Family> keeping_references(const Family& family) {
-  if (const auto* second = dynamic_cast<const SecondFamily*>(&family)) return keeping(*second);
-  if (const auto* first = dynamic_cast<const FluxFamily*>(&family)) return keeping(*first);
-  return nullptr;
+  return changed_flux(family, [](FluxFamily& copy) { copy.keep_references(); });
+}
+
+std::shared_ptr<const Family> looking_at(const Family& family, ImagePrompt prompt) {
+  return changed_flux(family, [&](FluxFamily& copy) { copy.look_at(std::move(prompt)); });
 }
 
 std::unique_ptr<const Family> detect(const Checkpoint& below, const Checkpoint&) {

@@ -5,8 +5,10 @@
 #include <optional>
 
 #include "distorch/base/error.h"
+#include "distorch/models/control/control.h"
 #include "distorch/models/flux/block.h"
 #include "distorch/models/flux/entry.h"
+#include "distorch/models/flux/image_prompt.h"
 #include "distorch/models/reference_cache.h"
 
 namespace distorch::models::flux {
@@ -16,6 +18,10 @@ using weights::Scope;
 using weights::Tensors;
 
 namespace {
+
+std::string residual_name(std::int64_t block) {
+  return control::name_of({control::Place::At::Block, static_cast<int>(block)});
+}
 
 InputSpecs flux_inputs(const Config& c) {
   using Source = InputSpec::Source;
@@ -49,6 +55,17 @@ InputSpecs flux_inputs(const Config& c) {
                    .meaning = "attention mask",
                    .shape = {batch, any, any},
                    .optional = true});
+  for (std::int64_t i = 0; i < c.depth; ++i)
+    specs.push_back({.name = residual_name(i),
+                     .meaning = "residual of a ControlNet",
+                     .shape = {batch, any, number(c.hidden)},
+                     .optional = true,
+                     .source = Source::Control});
+  for (std::int64_t i = 0; i < kMostImagePrompts; ++i)
+    specs.push_back({.name = image_prompt_name(i),
+                     .meaning = "picture beside the text",
+                     .shape = {batch, number(2 * c.depth), any, any, number(c.hidden)},
+                     .optional = true});
   if (wide) return specs;
   if (c.keeps_references) {
     specs.push_back({.name = kKeepReferences,
@@ -120,6 +137,43 @@ class Cache {
   std::int64_t heads_;
   Tensor known_;
   std::optional<KeptReferences> kept_;
+};
+
+/// What ControlNets and pictures beside the text say in a call.
+class Beside {
+ public:
+  Beside(const Config& c, const Inputs& inputs) : heads_(c.heads()) {
+    for (std::int64_t i = 0; inputs[residual_name(i)].defined(); ++i)
+      residuals_.push_back(inputs[residual_name(i)]);
+    for (std::int64_t i = 0; i < kMostImagePrompts; ++i)
+      if (const auto& prompt = inputs[image_prompt_name(i)]; prompt.defined())
+        prompts_.push_back(prompt);
+  }
+  /// Behind a double block.
+  void add_residual(const Tensor& img, std::int64_t block) const {
+    if (residuals_.empty()) return;
+    const auto& residual = residuals_[static_cast<std::size_t>(block) % residuals_.size()];
+    img.narrow(1, 0, residual.size(1)).add_(residual);
+  }
+  /// What a double block takes, at the end of its other inputs: keys and values by turns.
+  void add_prompts(Tensors& taken, std::int64_t block) const {
+    for (const auto& prompt : prompts_)
+      taken.insert(taken.end(), {prompt.select(1, 2 * block), prompt.select(1, 2 * block + 1)});
+  }
+  /// The same as it sees them.
+  std::vector<KeptHeads> prompts(const Tensors& taken, std::size_t first) const {
+    std::vector<KeptHeads> result;
+    auto heads = [&](const Tensor& x) {
+      return x.to(taken[0].scalar_type()).unflatten(-1, {heads_, -1});
+    };
+    for (auto i = first; i + 1 < taken.size(); i += 2)
+      result.push_back({heads(taken[i]), heads(taken[i + 1])});
+    return result;
+  }
+
+ private:
+  std::int64_t heads_;
+  std::vector<Tensor> residuals_, prompts_;
 };
 
 template <class Layers>
@@ -215,23 +269,30 @@ Tensor Flux::apply(const Inputs& inputs, const Patches& patches) const {
   Cache cache(config_, cached, references > 0 && inputs.number(kKeepReferences, 0) != 0, references,
               img, x.sizes());
 
+  const Beside beside(config_, inputs);
   std::int64_t index = -1;
   for (const auto& part : parts.doubles) {
     ++index;
-    if (patches.skipped.count(part.name)) continue;
+    if (patches.skipped.count(part.name)) {
+      beside.add_residual(img, index);
+      continue;
+    }
     Tensors taken{img, txt, img_mod, txt_mod, cos, sin, mask};
     for (auto& known : cache.of(index)) taken.push_back(known);
+    const auto own = taken.size();
+    beside.add_prompts(taken, index);
     auto out = part.block.run(taken, [&](const Tensors& t) -> Tensors {
       KeptHeads kept;
-      auto y = part.layers.forward(
-          {t[0], t[1]}, {t[2], t[3], {t[4], t[5]}, references, t[6], cache.heads(t[7], t[8])},
-          cache.keeps() ? &kept : nullptr);
+      Common common{t[2], t[3], {t[4], t[5]}, references, t[6], cache.heads(t[7], t[8])};
+      common.prompts = beside.prompts(t, own);
+      auto y = part.layers.forward({t[0], t[1]}, common, cache.keeps() ? &kept : nullptr);
       if (!cache.keeps()) return {y.img, y.txt};
       return {y.img, y.txt, kept.k, kept.v};
     });
     img = std::move(out[0]);
     txt = std::move(out[1]);
     if (cache.keeps()) cache.keep(index, out[2], out[3]);
+    beside.add_residual(img, index);
   }
   // The first single block takes both streams and puts them together.
   Tensor all;

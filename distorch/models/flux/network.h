@@ -21,6 +21,9 @@ std::string reference_name(std::int64_t index);
 ///                        them to it
 ///   attention_mask       [B, N, N] added to the scores of pairs of tokens, text first, then the
 ///                        picture; references behind them get 0
+///   control_block.i      [B, n, hidden] added to the first n tokens of the picture behind every double
+///                        block k with k mod (how many of these there are) = i
+///   image_prompt.i       [B, 2 · double blocks, groups, tokens, hidden] of image_prompt.h
 ///   reference_latents.i  [B, C, any, any]
 ///   reference_method     a ReferenceMethod as number; without it the model's own
 /// and where the configuration says so those of reference_cache.h.

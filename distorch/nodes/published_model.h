@@ -1,0 +1,45 @@
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "distorch/graph/call.h"
+
+/// Models that are published as folders of files under a name such as "microsoft/Florence-2-base".
+namespace distorch::nodes {
+
+/// What brings files of such models here. It is in a run's context where the user allows it; the
+/// command line implements it: nodes know no network.
+class Downloads {
+ public:
+  virtual ~Downloads() = default;
+  /// Of all files of a model those that are wanted.
+  using Wanted = std::function<std::vector<std::string>(const std::vector<std::string>&)>;
+  /// Bytes that are there, and bytes in all.
+  using Progress = std::function<void(double, double)>;
+  /// Makes `folder` of the wanted files; it is not there before, and after an error neither.
+  virtual void fetch(const std::string& model, const Wanted& wanted,
+                     const std::filesystem::path& folder, const Progress& progress) = 0;
+};
+
+/// A published model as a node asks for it.
+struct PublishedModel {
+  std::string name;          // "microsoft/Florence-2-base"
+  std::string files;         // what of it is needed, in words: "config.json and model.safetensors"
+  std::string type = "LLM";  // of the model folder that it belongs below
+  std::string folder;        // its name there; "": the last part of the model's name
+  Downloads::Wanted wanted;  // empty: transformers_files()
+};
+
+/// The folder of a published model: where it lies below one of the places of its type; else it is
+/// brought into the first of them where that is allowed. Error(MissingFile) that says what belongs
+/// where, and how to have it downloaded; the errors of Downloads::fetch.
+std::filesystem::path published_folder(graph::Call& call, const PublishedModel& model);
+
+/// Of the files of a model as the library transformers keeps it: weights as safetensors, or where
+/// there are none as pytorch_model*.bin, and every small file of settings, templates and tokenizers.
+/// Folders below it are left out.
+std::vector<std::string> transformers_files(const std::vector<std::string>& all);
+
+}  // namespace distorch::nodes
