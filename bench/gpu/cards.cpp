@@ -22,7 +22,6 @@
 #include "distorch/nodes/team.h"
 #include "distorch/placement/alternatives.h"
 #include "distorch/placement/auto_plan.h"
-#include "distorch/placement/baselines.h"
 #include "distorch/placement/timeline.h"
 #include "distorch/streaming/described_model.h"
 
@@ -153,49 +152,34 @@ class Bench {
 
   // --- one model over two cards
 
-  struct Way {
-    std::string name;
-    placement::System system;
-    placement::Model model;
-    std::optional<placement::Placement> placement;
-  };
-  std::vector<Way> ways() {
+  /// What the plan chooses, and what it could have done instead. Only those that fit.
+  std::vector<placement::Alternative> ways(const placement::System& system) {
     nodes::SampledModel own(model_);
     const auto needs = own.wanted(app_.engine, shape(1.0)).front().needs;
     const auto profile = needs.profile(app_.engine.speeds(devices_.front()));
-    const auto& weights = *model_.loaded->weights;
-    const auto system = app_.engine.system(devices_.front());
-    const auto described =
-        streaming::describe(weights, system, streaming::host_bound(profile), app_.engine.machine());
-    Way plan{"as planned", system, described, {}}, alone = plan, streamed = plan, layers = plan;
-    alone.name = "without the second card";
-    streamed.name = "streaming from the second card";
-    layers.name = "a layer split";
-    const int other = system.at(devices_[1]);
-    alone.system.devices[other].budget_bytes = 0;
-    for (auto& block : streamed.model.blocks) block.seconds[other] = -1;
-    for (auto* way : {&plan, &alone, &streamed}) try {
-        way->placement = placement::auto_plan(way->system, way->model);
-      } catch (const Error& error) {
-        fmt::print("{}: {}\n", way->name, error.what());
-      }
-    for (const auto& named : placement::baselines(system, described))
-      if (std::any_of(named.placement.blocks.begin(), named.placement.blocks.end(),
-                      [](const auto& home) { return home.how == placement::How::OnDonor; }))
-        layers.placement = named.placement;
-    if (plan.placement)
-      fmt::print("{}: {}\n", label_, placement::reason(system, described, *plan.placement));
-    return {plan, alone, streamed, layers};
+    const auto described = streaming::describe(
+        *model_.loaded->weights, system, streaming::host_bound(profile), app_.engine.machine());
+    const auto plan = placement::auto_plan(system, described);
+    fmt::print("{}: {}\n", label_, placement::reason(system, described, plan));
+    std::vector<placement::Alternative> ways{
+        {"as planned", placement::Timeline(system, described).step_s(plan), plan}};
+    for (auto& other : placement::alternatives(system, described)) {
+      if (other.placement)
+        ways.push_back(std::move(other));
+      else
+        fmt::print("{}: {}: no room\n", label_, other.name);
+    }
+    return ways;
   }
 
-  Timed time_way(const Way& way) {
+  Timed time_way(const placement::System& system, const placement::Alternative& way) {
     auto& weights = *model_.loaded->weights;
     std::vector<streaming::BlockHome> homes;
     for (const auto& home : way.placement->blocks)
-      homes.push_back({home.how, way.system.devices[home.device].name, home.rests});
+      homes.push_back({home.how, system.devices[home.device].name, home.rests});
     std::map<std::string, int> slots;
     for (const auto& ring : way.placement->rings)
-      slots[way.system.devices[ring.device].name] = ring.slots;
+      slots[system.devices[ring.device].name] = ring.slots;
     weights.load(homes, slots);
     nodes::SampledModel own(model_);
     return time_step(own, false);
@@ -205,16 +189,15 @@ class Bench {
     double best = 0;
     std::string bits;
     model_.loaded->weights->before_step = nullptr;
-    for (const auto& way : ways()) {
-      if (!way.placement) continue;
+    const auto system = app_.engine.system(devices_.front());
+    for (const auto& way : ways(system)) {
       try {
-        const auto timed = time_way(way);
+        const auto timed = time_way(system, way);
         if (best == 0) best = timed.step_s, bits = timed.bits;
         results_.add(fmt::format("step of {}, as planned / {}", label_, way.name), best,
                      timed.step_s, "s");
         results_.add(fmt::format("predicted / measured step of {}, {}", label_, way.name),
-                     placement::Timeline(way.system, way.model).step_s(*way.placement),
-                     timed.step_s, "s", {{"same_bits", timed.bits == bits}});
+                     way.step_s, timed.step_s, "s", {{"same_bits", timed.bits == bits}});
       } catch (const std::exception& error) {
         fmt::print("FAILED: {} {}: {}\n", label_, way.name, error.what());
       }

@@ -144,6 +144,28 @@ if wants sd15; then
   say "SD 1.5"
   network sd15 70 150
 fi
+# hold BYTES DEVICE: another process keeps all but so much of a card until `free_held` ends it and has seen it go.
+HELD=()
+hold() {
+  local said=$WORK/held_${2/:/_} wait FD
+  : >"$said"
+  exec {FD}> >(exec $PYTHON $HERE/hold.py "$1" "$2" >"$said" 2>>"$LOG")
+  HELD+=("$FD:$!")
+  for wait in {1..120}; do [ -s "$said" ] && break; sleep 0.5; done
+  echo "$2: $(cat "$said")" >>"$LOG"
+}
+free_held() {
+  local one fd wait
+  # All are told before one is waited for: a later one keeps an earlier one's end open.
+  for one in "${HELD[@]}"; do
+    fd=${one%:*}
+    exec {fd}>&-
+  done
+  for one in "${HELD[@]}"; do
+    for wait in {1..120}; do kill -0 "${one#*:}" 2>/dev/null || break; sleep 0.5; done
+  done
+  HELD=()
+}
 # filled MODEL: through the engine, with another process holding all but so much of the card.
 filled() {
   local folder=$NETWORKS/$1 sizes=512,1024,2048 free
@@ -151,31 +173,17 @@ filled() {
   ours 120 bench_gpu_filled --folder "$folder" --label "$1" --device $DEVICE --out "$WORK" --sizes $sizes --resident 1 "${OURS[@]}" || return
   for free in ${FREE:-23 20 14 8 4}; do
     say "$1 with $free GB free"
-    if [ -z "${TINY:-}" ]; then
-      coproc HOLD { exec $PYTHON $HERE/hold.py ${free}e9 $DEVICE 2>>"$LOG"; }
-      read -r -t 60 -u "${HOLD[0]}" line && echo "$line" >>"$LOG"
-    fi
+    [ -z "${TINY:-}" ] && hold "${free}e9" "$DEVICE"
     ours 100 bench_gpu_filled --folder "$folder" --label "$1" --device $DEVICE --out "$WORK" --sizes $sizes "${OURS[@]}"
-    if [ -z "${TINY:-}" ]; then
-      exec {HOLD[1]}>&-
-      wait "$HOLD_PID"
-    fi
+    free_held
     collect
   done
-}
-# hold BYTES DEVICE: another process keeps all but so much of a card until FD is closed.
-hold() {
-  local said=$WORK/held_${2/:/_} wait
-  : >"$said"
-  exec {FD}> >(exec $PYTHON $HERE/hold.py "$1" "$2" >"$said" 2>>"$LOG")
-  for wait in {1..120}; do [ -s "$said" ] && break; sleep 0.5; done
-  echo "$2: $(cat "$said")" >>"$LOG"
 }
 # cards MODEL: on two cards.
 CARDS=${CARDS:-cuda:0,cuda:1}
 [ -n "${TINY:-}" ] && CARDS=sim:0,sim:1
 cards() {
-  local options=(--folder "$NETWORKS/$1" --label "$1" --devices "$CARDS" --out "$WORK") theirs=() held=() card
+  local options=(--folder "$NETWORKS/$1" --label "$1" --devices "$CARDS" --out "$WORK") theirs=() card
   case "$1" in sdxl) options+=(--pooled 1280) ;; flux) options+=(--pooled 768 --tokens 512) ;; *) options+=(--tokens 512) ;; esac
   # Of the simulated machines one with two cards.
   [ -n "${TINY:-}" ] && theirs=(--rig rigs/8gpu.yaml --side 256)
@@ -185,10 +193,10 @@ cards() {
   else
     say "$1 over two cards with ${CARD_FREE:-14} GB free each"
     if [ -z "${TINY:-}" ]; then
-      for card in ${CARDS//,/ }; do hold "${CARD_FREE:-14}e9" "$card" && held+=("$FD"); done
+      for card in ${CARDS//,/ }; do hold "${CARD_FREE:-14}e9" "$card"; done
     fi
     ours 200 bench_gpu_cards --mode spread "${options[@]}" "${theirs[@]}"
-    for card in "${held[@]}"; do exec {card}>&-; done
+    free_held
   fi
   grep -aE "predicted not to pay|a step; without" "$LOG" | tail -2
   collect
@@ -203,7 +211,7 @@ product() {
     [ -z "${TINY:-}" ] && [ "$free" != all ] && hold "${free}e9" "$DEVICE"
     try 200 env LD_LIBRARY_PATH="$TORCH/lib:$PWD/.gpu/lib" $PYTHON $HERE/product.py "$NETWORKS/$1/weights.safetensors" "$NETWORKS/product" \
       --distorch "$BIN/distorch" --out "$WORK" --label "$1_$free" "${options[@]}"
-    [ -z "${TINY:-}" ] && [ "$free" != all ] && exec {FD}>&-
+    free_held
     collect
   done
   rm -rf "${NETWORKS:?}/product"

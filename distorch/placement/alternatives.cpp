@@ -24,16 +24,28 @@ bool is_other(const System& system, int device) {
          system.devices[device].budget_bytes > 0;
 }
 
-double best_step(const System& system, const Model& model) try {
-  return Timeline(system, model).step_s(auto_plan(system, model));
-} catch (const Error& error) {
-  if (error.kind() != ErrorKind::OutOfMemory) throw;
-  return kNever;
-}
-
 bool runs_elsewhere(const Placement& placement) {
   return std::any_of(placement.blocks.begin(), placement.blocks.end(),
                      [](const Home& home) { return home.how == How::OnDonor; });
+}
+
+Alternative planned(const std::string& name, const System& system, const Model& model) try {
+  const Placement placement = auto_plan(system, model);
+  return {name, Timeline(system, model).step_s(placement), placement};
+} catch (const Error& error) {
+  if (error.kind() != ErrorKind::OutOfMemory) throw;
+  return {name, kNever, {}};
+}
+
+Alternative best_split(const System& system, const Model& model) {
+  Timeline clock(system, model);
+  Alternative best{"a layer split", kNever, {}};
+  for (const Named& named : baselines(system, model)) {
+    if (!runs_elsewhere(named.placement)) continue;
+    const double step = clock.step_s(named.placement);
+    if (step < best.step_s) best = {best.name, step, named.placement};
+  }
+  return best;
 }
 
 std::string seconds(double value) {
@@ -56,13 +68,8 @@ std::vector<Alternative> alternatives(const System& asked_system, const Model& a
       if (d < static_cast<int>(block.seconds.size())) block.seconds[d] = -1;
   }
   if (!any) return {};
-  double split = kNever;
-  Timeline clock(system, model);
-  for (const Named& named : baselines(system, model))
-    if (runs_elsewhere(named.placement)) split = std::min(split, clock.step_s(named.placement));
-  return {{"without", best_step(alone, model)},
-          {"streaming from there alone", best_step(system, streamed)},
-          {"a layer split", split}};
+  return {planned("without", alone, model), planned("streaming from there alone", system, streamed),
+          best_split(system, model)};
 }
 
 std::string reason(const System& system, const Model& model, const Placement& placement) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -8,8 +9,9 @@ namespace distorch::placement {
 
 /// A way in which other accelerators help a model, and the best step of that way.
 struct Alternative {
-  std::string name;   // "streaming from them"
-  double step_s = 0;  // infinity where it does not fit
+  std::string name;                    // "streaming from them"
+  double step_s = 0;                   // infinity where it does not fit
+  std::optional<Placement> placement;  // none where it does not fit
 };
 
 /// What else could be done with other accelerators of the system: nothing, weights streamed from

@@ -71,7 +71,14 @@ TEST_CASE("a model over two cards: blocks run where they rest where streaming wo
   for (const auto& other : others) {
     CAPTURE(other.name);
     CHECK(step_s <= other.step_s * (1 + 1e-9));
+    REQUIRE(other.placement);
+    CHECK(clock.step_s(*other.placement) == doctest::Approx(other.step_s));
   }
+  CHECK(count(*others[0].placement, How::OnDonor, 1) == 0);
+  CHECK(count(*others[0].placement, How::Streamed, 1) == 0);
+  CHECK(count(*others[1].placement, How::OnDonor, 1) == 0);
+  CHECK(count(*others[1].placement, How::Streamed, 1) > 0);
+  CHECK(count(*others[2].placement, How::OnDonor, 1) > 0);
   CHECK(others[0].step_s > 0.4);
   CHECK(others[1].step_s > 2 * step_s);
   const auto text = reason(system, model, placement);
