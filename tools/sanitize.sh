@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests under sanitizers, built without optimising much: each kind in a folder of its own.
-#   tools/sanitize.sh                          what CI runs: both kinds, each over the folders below
+#   tools/sanitize.sh                          both kinds, each over the folders below (CI runs a part: .ci/run)
 #   tools/sanitize.sh address [folder...]      AddressSanitizer and UndefinedBehaviorSanitizer
 #   tools/sanitize.sh thread [folder...]       ThreadSanitizer
 # Memory is looked at where files of strangers are read and where bytes are moved, threads where there are some; other folders on request.

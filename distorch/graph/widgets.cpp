@@ -361,6 +361,8 @@ bool types_fit(const std::string& from, const std::string& to) {
     return type.empty() || type == "*" || type == kMatchType;
   };
   if (from == to || any(from) || any(to)) return true;
+  // DeviceSelectorMultiGPU once gave the list of devices itself, which goes into every list.
+  if (from == "MULTIGPUDEVICE" && to == "COMBO") return true;
   auto members = [](const std::string& list) {
     std::set<std::string> names;
     for (std::size_t at = 0; at <= list.size();) {

@@ -7,7 +7,10 @@
 #include "distorch/models/causal_vae/autoencoder.h"
 #include "distorch/models/flux/family.h"
 #include "distorch/models/hunyuan_vae/autoencoder.h"
+#include "distorch/models/hunyuan_vae15/autoencoder.h"
 #include "distorch/models/hunyuan_video/family.h"
+#include "distorch/models/ltxv/family.h"
+#include "distorch/models/ltxv_vae/autoencoder.h"
 #include "distorch/models/qwen_image/family.h"
 #include "distorch/models/sd1/family.h"
 #include "distorch/models/sd2/family.h"
@@ -37,6 +40,7 @@ const std::vector<FamilyKind>& families() {
       {"Qwen-Image", qwen_image::detect},
       {"Wan", wan::detect},
       {"HunyuanVideo", hunyuan_video::detect},
+      {"LTX-Video", ltxv::detect},
       {"FLUX.1", flux::detect},
       {"FLUX.2", flux::detect_second},
   };
@@ -73,6 +77,14 @@ VaePart find_vae(const Checkpoint& file) {
   if (auto part = hunyuan_vae::part_of(file); !part.empty())
     return {part, [config = hunyuan_vae::config_of(part)]() -> std::unique_ptr<VaeNetwork> {
               return std::make_unique<hunyuan_vae::Autoencoder>(config);
+            }};
+  if (auto part = ltxv_vae::part_of(file); !part.empty())
+    return {part, [config = ltxv_vae::config_of(part)]() -> std::unique_ptr<VaeNetwork> {
+              return std::make_unique<ltxv_vae::Autoencoder>(config);
+            }};
+  if (auto part = hunyuan_vae15::part_of(file); !part.empty())
+    return {part, [config = hunyuan_vae15::config_of(part)]() -> std::unique_ptr<VaeNetwork> {
+              return std::make_unique<hunyuan_vae15::Autoencoder>(config);
             }};
   if (auto part = taehv::part_of(file); !part.empty())
     return {part, [config = taehv::config_of(part)]() -> std::unique_ptr<VaeNetwork> {

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::int64_t kClipWidth = 768, kBigClipWidth = 1280, kT5Width = 4096, kClipTokens = 77;
 constexpr int kSd3Shortest = 77, kFluxShortest = 256, kWanShortest = 512;  // tokens of T5
+constexpr int kLtxvShortest = 128;
 
 using Prefixes = std::vector<std::string>;
 
@@ -162,6 +163,32 @@ TextRecipe hunyuan_video_recipe(const FoundEncoders& found) {
           [](const std::vector<TextStates>& each) {
             return TextStates{each.at(1).states, each.at(0).pooled, each.at(1).mask};
           }};
+}
+
+TextRecipe ltxv_recipe(const FoundEncoders& found) {
+  return {{t5::masked_text_part_of(
+      "t5xxl", found.at("t5xxl"), kLtxvShortest,
+      {"text_encoder.", "text_encoders.t5xxl.transformer.", "lora_te_", "lora_te1_"})}};
+}
+
+TextRecipe hunyuan_video15_recipe(const FoundEncoders& found) {
+  qwen::EncoderUse use;
+  use.frame =
+      "<|im_start|>system\nYou are a helpful assistant. Describe the video by detailing the "
+      "following aspects:\n1. The main content and theme of the video.\n2. The color, shape, size, "
+      "texture, quantity, text, and spatial relationships of the objects.\n3. Actions, events, "
+      "behaviors temporal relationships, physical movement changes of the objects.\n4. background "
+      "environment, light, style and atmosphere.\n5. camera angles, movements, and transitions "
+      "used "
+      "in the video.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n";
+  use.own_frames = true;
+  use.never_empty = true;
+  use.drop_instructions = true;
+  use.embeddings = false;
+  use.layer = -3;
+  return {{qwen::text_part_of("qwen25_7b", found.at("qwen25_7b"), use),
+           t5::byt5_part_of("byt5_small", found.at("byt5_small"),
+                            {"text_encoders.byt5_small.transformer."})}};
 }
 
 TextRecipe wan_recipe(const FoundEncoders& found) {

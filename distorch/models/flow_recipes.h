@@ -32,6 +32,15 @@ TextRecipe wan_recipe(const FoundEncoders& found);
 /// comfy/text_encoders/hunyuan_video.py.
 TextRecipe hunyuan_video_recipe(const FoundEncoders& found);
 
+/// T5 for LTX-Video: 128 tokens at least, of which those behind the end do not count. Source: ComfyUI
+/// comfy/text_encoders/lt.py.
+TextRecipe ltxv_recipe(const FoundEncoders& found);
+
+/// States of Qwen2.5-VL, the third layer from the end, behind the instructions. ByT5's, of words that
+/// the video shows, are nobody's text: the node that encodes puts them beside it. Source: ComfyUI
+/// comfy/text_encoders/hunyuan_video.py, HunyuanVideo15Tokenizer, and hunyuan_image.py.
+TextRecipe hunyuan_video15_recipe(const FoundEncoders& found);
+
 /// The frame that TextEncodeHunyuanVideo_ImageToVideo puts around a text and its picture.
 extern const char* const kHunyuanPictureFrame;
 

@@ -22,4 +22,13 @@ void check_clip_latent(const at::Tensor& latent, std::int64_t channels) {
                           channels, c10::str(latent.sizes())));
 }
 
+void check_clip_pixels(const at::Tensor& pixels, std::int64_t channels, std::int64_t cell) {
+  if (pixels.dim() == 5 && pixels.size(1) == channels && pixels.size(3) % cell == 0 &&
+      pixels.size(4) % cell == 0)
+    return;
+  throw Error(ErrorKind::Shape, "VAE",
+              fmt::format("encodes frames of {} channels whose sides are multiples of {}, got {}",
+                          channels, cell, c10::str(pixels.sizes())));
+}
+
 }  // namespace distorch::models

@@ -25,5 +25,10 @@ LatentFormat wan22_latent();
 
 /// HunyuanVideo: 16 channels with frames.
 LatentFormat hunyuan_video_latent();
+/// HunyuanVideo 1.5: 32 channels with frames, 16 pixels a cell.
+LatentFormat hunyuan_video15_latent();
+
+/// LTX-Video: 128 channels with frames, 32 pixels a cell.
+LatentFormat ltxv_latent();
 
 }  // namespace distorch::models

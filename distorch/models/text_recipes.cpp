@@ -26,6 +26,7 @@ const std::vector<EncoderKind>& encoder_kinds() {
       {"clip_h", "OpenCLIP-H",
        [](const Checkpoint& f) { return clip::find(f, clip::TextKind::ClipH); }},
       {"t5xxl", "T5", t5::text_part},
+      {"byt5_small", "ByT5 small", t5::byt5_text_part},
       {"umt5xxl", "UMT5", t5::umt5_text_part},
       {"qwen25_7b", "Qwen2.5-VL 7B",
        [](const Checkpoint& f) { return qwen::text_part(f, qwen::TextKind::Qwen25Vl7B); }},
@@ -70,6 +71,8 @@ const std::vector<RecipeKind>& text_recipes() {
       {"lumina2", {"qwen3_4b"}, true, z_image_recipe},
       {"wan", {"umt5xxl"}, true, wan_recipe},
       {"hunyuan_video", {"clip_l", "llama"}, true, hunyuan_video_recipe},
+      {"ltxv", {"t5xxl"}, true, ltxv_recipe},
+      {"hunyuan_video_15", {"qwen25_7b", "byt5_small"}, true, hunyuan_video15_recipe},
       // What ComfyUI makes of one file whatever the type, if that says little.
       {"", {"clip_l"}, true, clip_l_alone},
       {"", {"clip_h"}, true, clip_h_alone},
@@ -94,7 +97,8 @@ bool is_foreign(const std::string& type, const FoundEncoders& found) {
 }
 
 /// Types with which nobody means another model.
-const std::set<std::string> kStrict = {"sd3", "flux", "flux2", "sdxl", "hunyuan_video"};
+const std::set<std::string> kStrict = {"sd3",  "flux",          "flux2",
+                                       "sdxl", "hunyuan_video", "hunyuan_video_15"};
 
 bool fits(const RecipeKind& recipe, const FoundEncoders& found, const std::string& type) {
   bool any_type = *recipe.type == '\0';

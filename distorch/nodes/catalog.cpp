@@ -1,10 +1,14 @@
 #include "distorch/nodes/catalog.h"
 
 #include "distorch/nodes/audio_encoder.h"
+#include "distorch/nodes/diffusers_loader.h"
 #include "distorch/nodes/florence2.h"
 #include "distorch/nodes/helpers.h"
+#include "distorch/nodes/hyvideo_wrapper.h"
 #include "distorch/nodes/kj_nodes.h"
+#include "distorch/nodes/ltxv.h"
 #include "distorch/nodes/wan_wrapper.h"
+#include "distorch/nodes/xlabs.h"
 
 namespace distorch::nodes {
 
@@ -44,6 +48,10 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_animation_nodes(catalog);
   add_wan_video_nodes(catalog);
   add_hunyuan_video_nodes(catalog);
+  add_ltxv_nodes(catalog);
+  add_ltxv_pack_nodes(catalog, app);
+  add_latent_upscale_nodes(catalog, app);
+  add_hyvideo_wrapper_nodes(catalog, app);
   add_any_switch_node(catalog);
   add_wan_wrapper_nodes(catalog, app);
   add_kj_nodes(catalog);
@@ -54,6 +62,7 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_audio_nodes(catalog, app);
   add_audio_encoder_nodes(catalog, app);
   add_clip_vision_nodes(catalog, app);
+  add_diffusers_loader_nodes(catalog, app);
   add_upscale_nodes(catalog, app);
   add_compositing_nodes(catalog);
   add_mask_nodes(catalog);
@@ -66,6 +75,9 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_helper_nodes(catalog);
   add_florence2_loader_nodes(catalog, app);
   add_florence2_run_node(catalog);
+  add_xlabs_loader_nodes(catalog, app);
+  add_xlabs_sampler_node(catalog);
+  add_xlabs_prompt_nodes(catalog, app);
 }
 
 }  // namespace distorch::nodes

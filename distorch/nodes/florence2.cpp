@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
@@ -13,6 +12,8 @@
 #include "distorch/nodes/florence2_answers.h"
 #include "distorch/nodes/loaders.h"
 #include "distorch/nodes/model_cache.h"
+#include "distorch/nodes/model_directories.h"
+#include "distorch/nodes/published_model.h"
 #include "distorch/tokenizers/florence2_tokens.h"
 #include "distorch/weights/lora.h"
 
@@ -55,38 +56,7 @@ struct PeftLora {
 
 using Loaders = WeakCache<LoadedFlorence2>;
 
-/// A folder of that name in one of the LLM folders; its name may not lead out of them.
-std::optional<fs::path> find_folder(const ModelFolders& folders, const std::string& name) {
-  const auto relative = (fs::path("/") / name).lexically_normal().relative_path();
-  std::error_code ignored;
-  for (const auto& place : folders.folders(kFolders))
-    if (!relative.empty() && fs::is_directory(place / relative, ignored)) return place / relative;
-  return {};
-}
-
-std::vector<std::string> folder_names(const ModelFolders& folders) {
-  std::set<std::string> names;
-  std::error_code error;
-  for (const auto& place : folders.folders(kFolders))
-    for (fs::directory_iterator entry(place, error), end; !error && entry != end;
-         entry.increment(error))
-      if (std::error_code ignored; entry->is_directory(ignored))
-        names.insert(entry->path().filename().string());
-  return {names.begin(), names.end()};
-}
-
 std::string last_part(const std::string& name) { return name.substr(name.rfind('/') + 1); }
-
-/// The folder of a published model or adapter, which is to be put there by hand.
-fs::path published_folder(const Call& call, const std::string& name, const char* files) {
-  const auto& folders = call.context<ModelFolders>();
-  if (auto found = find_folder(folders, last_part(name))) return *found;
-  throw Error(
-      ErrorKind::MissingFile, fmt::format("models/{}/{}", kFolders, last_part(name)),
-      fmt::format("is not there, and distorch downloads nothing: put {} of {} into a folder "
-                  "of that name ({})",
-                  files, name, folders.searched(kFolders)));
-}
 
 fs::path weights_file(const fs::path& folder) {
   for (const char* name :
@@ -215,14 +185,21 @@ void load(Call& call, Loaders& open, const fs::path& folder) {
 }
 
 void load_lora(Call& call) {
-  call.out(0, Value::of("PEFTLORA", PeftLora{published_folder(
-                                        call, call.text("model"),
-                                        "adapter_config.json and adapter_model.safetensors")}));
+  PublishedModel lora{.name = call.text("model"),
+                      .files = "adapter_config.json and adapter_model.safetensors"};
+  lora.wanted = [](const std::vector<std::string>& all) {
+    std::vector<std::string> wanted;
+    for (const auto& name : all)
+      if (name == "adapter_config.json" || name == "adapter_model.safetensors")
+        wanted.push_back(name);
+    return wanted;
+  };
+  call.out(0, Value::of("PEFTLORA", PeftLora{published_folder(call, lora)}));
 }
 
 /// Changes when a file of the folder is replaced.
 std::optional<std::string> folder_key(const ModelFolders& folders, const std::string& name) {
-  const auto folder = find_folder(folders, last_part(name));
+  const auto folder = find_directory(folders, kFolders, last_part(name));
   if (!folder) return "none";
   std::string key;
   for (const char* file :
@@ -260,15 +237,15 @@ void add_both(graph::Catalog& catalog, graph::NodeType plain, graph::NodeType on
 
 void add_florence2_loader_nodes(graph::Catalog& catalog, App& app) {
   auto open = std::make_shared<Loaders>();
-  const auto folders = Choices([&app] { return folder_names(app.folders); }).with_origin([&app] {
-    return app.folders.searched(kFolders);
-  });
+  const auto folders = Choices([&app] {
+                         return directories_in(app.folders, kFolders);
+                       }).with_origin([&app] { return app.folders.searched(kFolders); });
   auto local = loader("Florence2ModelLoader",
                       choice("model", folders, {.extra = graph::Json::object()}), false);
   local.run = [open](Call& call) {
-    const auto name = call.text("model");
     load(call, *open,
-         published_folder(call, name, "config.json, the weights and the tokenizer's files"));
+         published_folder(call, {.name = call.text("model"),
+                                 .files = "config.json, the weights and the tokenizer's files"}));
   };
   local.change_key = [&app](const Call& call) {
     return folder_key(app.folders, call.text("model"));
@@ -282,9 +259,10 @@ void add_florence2_loader_nodes(graph::Catalog& catalog, App& app) {
                        choice("model", Choices(names), {.def = names.front()}), true);
     type.run = [open](Call& call) {
       load(call, *open,
-           published_folder(call, call.text("model"),
-                            "config.json, model.safetensors or pytorch_model.bin, and "
-                            "tokenizer.json, or vocab.json and merges.txt,"));
+           published_folder(call,
+                            {.name = call.text("model"),
+                             .files = "config.json, model.safetensors or pytorch_model.bin, and "
+                                      "tokenizer.json, or vocab.json and merges.txt,"}));
     };
     type.change_key = local.change_key;
     return type;

@@ -245,11 +245,9 @@ bool act(const std::vector<weights::NamedAdapter>& adapters, double strength) {
                   model.family->name(), misfits.front()));
 }
 
-/// Adds a LoRA to a model and, where `clip` is given, to its text encoder.
-void apply_lora(ModelCache& models, const std::filesystem::path& path, Model& model,
+/// Adds a LoRA to a model and, where `clip` is given, to its text encoder. `key` tells what it is.
+void apply_lora(const weights::Checkpoint& file, const std::string& key, Model& model,
                 double strength_model, Clip* clip, double strength_clip) {
-  auto key = ModelCache::identity(path);
-  auto file = models.checkpoint(path);
   std::set<std::string> unknown;
   for (const auto& [name, stored] : file.tensors())
     if (clip || !is_text_name(name)) unknown.insert(name);
@@ -271,7 +269,8 @@ void apply_lora(ModelCache& models, const std::filesystem::path& path, Model& mo
       unknown.begin(), std::next(unknown.begin(), std::min<std::ptrdiff_t>(3, unknown.size())));
   log::warn_once(fmt::format(
       "{}: {} of {} tensors belong to no weight of the model and are left out, such as {}",
-      path.filename().string(), unknown.size(), file.tensors().size(), fmt::join(examples, ", ")));
+      std::filesystem::path(file.path()).filename().string(), unknown.size(), file.tensors().size(),
+      fmt::join(examples, ", ")));
 }
 
 std::filesystem::path lora_path(const Call& call) {
@@ -282,9 +281,11 @@ void run_lora(Call& call) {
   auto model = call.get<Model>("model");
   auto clip = call.get<Clip>("clip");
   auto strength_model = call.number("strength_model"), strength_clip = call.number("strength_clip");
-  if (strength_model != 0 || strength_clip != 0)
-    apply_lora(call.context<ModelCache>(), lora_path(call), model, strength_model, &clip,
-               strength_clip);
+  if (strength_model != 0 || strength_clip != 0) {
+    const auto path = lora_path(call);
+    apply_lora(call.context<ModelCache>().checkpoint(path), ModelCache::identity(path), model,
+               strength_model, &clip, strength_clip);
+  }
   call.out(0, Value::of("MODEL", std::move(model)));
   call.out(1, Value::of("CLIP", std::move(clip)));
 }
@@ -362,7 +363,12 @@ void add_four_bit_loaders(graph::Catalog& catalog, App& app) {
 
 void add_lora(ModelCache& models, const std::filesystem::path& file, Model& model,
               double strength) {
-  apply_lora(models, file, model, strength, nullptr, 0);
+  add_lora(models.checkpoint(file), ModelCache::identity(file), model, strength);
+}
+
+void add_lora(const weights::Checkpoint& tensors, const std::string& key, Model& model,
+              double strength) {
+  apply_lora(tensors, key, model, strength, nullptr, 0);
 }
 
 void add_loader_nodes(graph::Catalog& catalog, App& app) {

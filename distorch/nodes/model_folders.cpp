@@ -63,6 +63,10 @@ const std::vector<Usual>& usual_places() {
       {"geometry_estimation", {"geometry_estimation"}},
       {"optical_flow", {"optical_flow"}},
       {"detection", {"detection"}},
+      // Those of XLabs' nodes for FLUX.
+      {"xlabs_loras", {"xlabs/loras"}},
+      {"xlabs_controlnets", {"xlabs/controlnets"}},
+      {"xlabs_ipadapters", {"xlabs/ipadapters"}},
       // The GGUF files among those of diffusion_models and text_encoders (see add()).
       {"unet_gguf", {}},
       {"clip_gguf", {}},

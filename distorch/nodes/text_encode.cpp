@@ -125,7 +125,19 @@ TextStates encode(LoadedEncoder& encoder, const TokenBatch& batch,
                                  device::to_torch(encoder.weights->options().compute));
 }
 
+/// Encoders whose states are no part of the text, and under what name a network finds them in a
+/// conditioning.
+const std::map<std::string, std::string>& encoders_beside() {
+  static const std::map<std::string, std::string> list = {{"byt5_small", "conditioning_byt5small"}};
+  return list;
+}
+
 }  // namespace
+
+TextStates encode_tokens(LoadedEncoder& encoder, const TokenBatch& batch,
+                         streaming::Engine& engine) {
+  return encode(encoder, batch, {}, {}, engine);
+}
 
 Tensor load_embedding(const std::string& name, const std::string& key, ModelCache& models) {
   auto path = find_embedding(name, models.folders());
@@ -179,12 +191,21 @@ sampling::Conditioning encode_prompts(const Clip& clip, const Prompts& prompts,
   const auto& text = *clip.loaded;
   auto batches = tokenize(text, prompts, models);
   std::vector<TextStates> states;
-  for (std::size_t i = 0; i < text.encoders.size(); ++i)
-    states.push_back(encode(*text.encoders[i], batches[i],
-                            i < clip.loras.size() ? clip.loras[i] : std::vector<LoraUse>{},
-                            clip.layer, models.engine()));
-  auto joined = models::joined(text.join, states);
   sampling::ConditioningItem item;
+  for (std::size_t i = 0; i < text.encoders.size(); ++i) {
+    auto& encoder = *text.encoders[i];
+    auto beside = encoders_beside().find(encoder.name);
+    // Nobody asks such an encoder where it has nothing to say.
+    if (beside != encoders_beside().end() && batches[i].silent) continue;
+    auto made =
+        encode(encoder, batches[i], i < clip.loras.size() ? clip.loras[i] : std::vector<LoraUse>{},
+               clip.layer, models.engine());
+    if (beside == encoders_beside().end())
+      states.push_back(std::move(made));
+    else
+      item.tensors[beside->second] = made.states;
+  }
+  auto joined = models::joined(text.join, states);
   item.cross_attn = joined.states;
   item.pooled_output = joined.pooled;
   if (joined.mask.defined()) item.tensors["attention_mask"] = joined.mask;

@@ -25,6 +25,11 @@ const Clip& text_encoders_of(const graph::Call& call, const std::string& input);
 /// and comfy_extras/nodes_clip_sdxl.py.
 sampling::Conditioning encode_prompts(const Clip& clip, const Prompts& prompts, ModelCache& models);
 
+/// The states of tokens that are made already, float32 on the CPU; where only plans are wanted zeros
+/// of their sizes.
+models::TextStates encode_tokens(LoadedEncoder& encoder, const models::TokenBatch& batch,
+                                 streaming::Engine& engine);
+
 /// The vectors [rows, width] of a textual inversion file; undefined where there is no such file or
 /// it cannot be used. `key` is preferred among its tensors.
 at::Tensor load_embedding(const std::string& name, const std::string& key, ModelCache& models);

@@ -118,7 +118,7 @@ void add_text_loader_nodes(graph::Catalog& catalog, App& app) {
       loader(app, 1, "", "CLIPLoader",
              "Opens a text encoder from a file of its own. The type says which models it "
              "speaks to: qwen_image takes Qwen2.5-VL, lumina2 (Z-Image) and flux2 (klein) "
-             "take Qwen3, sd3 any one of its three.");
+             "take Qwen3, ltxv (LTX-Video) T5, sd3 any one of its three.");
   single.display_name = "Load CLIP";
   add_typed(single, text_types());
   add_placed_loader(catalog, std::move(single), true);

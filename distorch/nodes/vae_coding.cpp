@@ -163,6 +163,19 @@ Tensor VaeCoding::decode(const Tensor& given) {
       });
 }
 
+Tensor VaeCoding::decode_raw(const Tensor& given) {
+  auto latent = fitting_latent(given);
+  auto use = prepare(true, one_of(latent));
+  if (engine_.plan_only())
+    return at::zeros({1, 3, models::vae::frames_of(shape(), latent.size(2)),
+                      latent.size(3) * factor(), latent.size(4) * factor()});
+  std::vector<Tensor> parts;
+  models::vae::each_decoded(*loaded_.network, latent, device(), [&](const Tensor& pixels) {
+    parts.push_back(pixels.to(at::kCPU, at::kFloat));
+  });
+  return at::cat(parts, 2);
+}
+
 Tensor VaeCoding::decode_tiled(const Tensor& given, const TileSize& tile, const Frames& frames,
                                const TileProgress& progress) {
   auto latent = fitting_latent(given);

@@ -25,6 +25,10 @@ class VaeCoding {
 
   /// Error(Shape) that names the VAE's file where the latent belongs to another model.
   at::Tensor decode(const at::Tensor& latent);
+  /// One clip of a video autoencoder as the network gives it, for tiles that are blended before they
+  /// are cut to what a picture can have: latents [1, C, T, h, w] -> [1, 3, T', H, W], -1..1 and a
+  /// little beyond.
+  at::Tensor decode_raw(const at::Tensor& latent);
   at::Tensor decode_tiled(const at::Tensor& latent, const models::vae::TileSize& tile,
                           const Frames& frames,
                           const models::vae::TileProgress& progress = nullptr);

@@ -8,6 +8,7 @@
 #include "distorch/models/catalog.h"
 #include "distorch/models/clip_vision/vision_model.h"
 #include "distorch/models/control/control.h"
+#include "distorch/models/flux/image_prompt.h"
 #include "distorch/models/text_recipes.h"
 #include "distorch/models/upscale/upscale.h"
 #include "tests/models/tiny.h"
@@ -53,6 +54,12 @@ void open_vision(const Checkpoint& file) {
   if (part.empty()) throw Error(ErrorKind::Format, file.path(), "holds no picture encoder");
   clip_vision::VisionModel model(clip_vision::vision_config(part));
   weights::check_complete(model.manifest(), part, "picture encoder");
+}
+
+void open_image_prompt(const Checkpoint& file) {
+  auto part = flux::image_prompt_part(file);
+  flux::ImagePromptAdapter model(flux::image_prompt_config(part));
+  weights::check_complete(model.manifest(), part, "IP-Adapter");
 }
 
 void open_upscale(const Checkpoint& file) {
@@ -150,7 +157,7 @@ TEST_CASE("broken files: UNets of Stable Diffusion") {
 TEST_CASE("broken files: transformers") {
   for (const char* name : {"sd3_medium", "sd3_large", "sd3_dual", "flux_dev", "flux_schnell",
                            "flux2_dev", "flux2_klein", "z_image", "lumina2", "qwen_image",
-                           "hunyuan_video", "hunyuan_video_diffusers"})
+                           "hunyuan_video", "hunyuan_video_diffusers", "hunyuan_video15", "ltxv"})
     check({name}, open_diffusion);
 }
 
@@ -159,13 +166,16 @@ TEST_CASE("broken files: text encoders") {
 }
 
 TEST_CASE("broken files: autoencoders") {
-  for (const char* name : {"vae", "vae_flux", "vae_flux2", "causal_vae", "hunyuan_vae", "taesd"})
+  for (const char* name :
+       {"vae", "vae_flux", "vae_flux2", "causal_vae", "hunyuan_vae", "hunyuan_vae15", "taesd"})
     check({name}, open_vae);
 }
 
 TEST_CASE("broken files: ControlNets and adapters") {
-  for (const char* name : {"control_sd1", "control_sdxl", "control_union", "adapter_sd1"})
+  for (const char* name :
+       {"control_sd1", "control_sdxl", "control_union", "adapter_sd1", "xlabs_control"})
     check({name}, open_control);
+  check({"xlabs_adapter"}, open_image_prompt);
 }
 
 TEST_CASE("broken files: picture encoders") {

@@ -57,8 +57,9 @@ TEST_CASE("every node has exactly the signature that ComfyUI shows") {
   TinyApp tiny;
   auto reference = graph::Json::parse(
       std::ifstream(test::source_dir() / "tests" / "nodes" / "object_info_reference.json"));
-  reference.update(graph::Json::parse(
-      std::ifstream(test::source_dir() / "tests" / "nodes" / "object_info_wrapper.json")));
+  for (const char* pack : {"object_info_wrapper.json", "object_info_hyvideo.json"})
+    reference.update(
+        graph::Json::parse(std::ifstream(test::source_dir() / "tests" / "nodes" / pack)));
   std::set<std::string> compared;
   for (const auto& type : tiny.catalog.all()) {
     if (type->name == "Keep") continue;

@@ -4,6 +4,7 @@
 #include "distorch/graph/ui_to_api.h"
 #include "distorch/nodes/drawing.h"
 #include "distorch/nodes/florence2_answers.h"
+#include "distorch/nodes/published_model.h"
 #include "distorch/tokenizers/florence2_tokens.h"
 #include "tests/nodes/simulated.h"
 #include "tests/nodes/tiny_seeded.h"
@@ -37,12 +38,13 @@ class FlorenceApp : public SeededApp {
     app.folders.add("LLM", folder() / "LLM");
   }
   fs::path place(const std::string& name) const { return folder() / "LLM" / name; }
-  void make(const std::string& name) {
-    fs::create_directories(place(name));
-    write_tensors(place(name) / "model.safetensors", tiny_tensors({"florence2"}));
+  void make(const std::string& name) { make_in(place(name)); }
+  static void make_in(const fs::path& folder) {
+    fs::create_directories(folder);
+    write_tensors(folder / "model.safetensors", tiny_tensors({"florence2"}));
     for (const char* file : {"config.json", "vocab.json", "merges.txt"})
-      fs::copy_file(parity_dir() / "florence2" / file, place(name) / file);
-    std::ofstream(place(name) / "preprocessor_config.json")
+      fs::copy_file(parity_dir() / "florence2" / file, folder / file);
+    std::ofstream(folder / "preprocessor_config.json")
         << R"({"size": {"height": 64, "width": 64}})";
   }
 
@@ -248,13 +250,76 @@ TEST_CASE("Florence2Run: batches, seeds, and the same answer on every device") {
   CHECK(both.data.size() == 2);
 }
 
+TEST_CASE("Florence-2 nodes: a published model is brought where that is allowed") {
+  FlorenceApp tiny;
+  struct Fake final : nodes::Downloads {
+    void fetch(const std::string& model, const Wanted& wanted, const fs::path& folder,
+               const Progress& progress) override {
+      models.push_back(model);
+      chosen = wanted({"README.md", "config.json", "merges.txt", "model.safetensors",
+                       "modeling_florence2.py", "onnx/model.safetensors", "pytorch_model.bin",
+                       "vocab.json"});
+      if (!error.empty()) throw Error(ErrorKind::Format, model, error);
+      CHECK(folder.filename() == "Florence-2-large");
+      FlorenceApp::make_in(folder);
+      this->folder = folder;
+      progress(1, 2);
+    }
+    fs::path folder;
+    std::vector<std::string> models, chosen;
+    std::string error;
+  } fake;
+  auto context = tiny.app.context();
+  context.set<nodes::Downloads>(fake);
+  /// The caption, or what went wrong.
+  auto said = [&](const std::string& type, const std::string& model) -> std::string {
+    struct Silent : graph::EventSink {
+      void send(const graph::Event&) override {}
+    } silent;
+    graph::RunRequest request;
+    request.prompt = FlorenceApp::prompt("caption");
+    request.prompt["1"] = FlorenceApp::loader(type, model);
+    request.prompt["keep"] = node("Keep", {{"value", {"3", 2}}});
+    request.outputs = {"keep"};
+    request.context = &context;
+    auto result = graph::Executor(tiny.catalog).run(request, silent);
+    if (!result.exception) return tiny.kept.at("keep").as<Json>().get<std::string>();
+    try {
+      std::rethrow_exception(result.exception);
+    } catch (const std::exception& problem) {
+      return problem.what();
+    }
+  };
+  const auto wanted = said("Florence2ModelLoader", "tiny");
+  const std::string type = "DownloadAndLoadFlorence2Model", model = "microsoft/Florence-2-large";
+  fake.error = "does not answer";
+  CHECK(said(type, model) == "microsoft/Florence-2-large: does not answer");
+  fake.error = "";
+  CHECK(said(type, model) == wanted);
+  CHECK(fake.models == std::vector<std::string>(2, model));
+  CHECK(fake.chosen ==
+        std::vector<std::string>{"config.json", "merges.txt", "vocab.json", "model.safetensors"});
+  // It is there now.
+  CHECK(said(type, model) == wanted);
+  CHECK(fake.models.size() == 2);
+  const auto brought = fake.folder;
+  REQUIRE(!brought.empty());
+  fs::remove_all(brought);  // other tests look into the same folder
+  // Nobody downloads what is no published model.
+  CHECK(said("Florence2ModelLoader", "none").find("is not there") != std::string::npos);
+  CHECK(fake.models.size() == 2);
+  CHECK(nodes::transformers_files({"config.json", "pytorch_model-1.bin", "pytorch_model-2.bin"}) ==
+        std::vector<std::string>{"config.json", "pytorch_model-1.bin", "pytorch_model-2.bin"});
+  CHECK(nodes::transformers_files({"config.json"}).empty());
+}
+
 TEST_CASE("Florence-2 nodes: what is missing or asked wrongly is told") {
   FlorenceApp tiny;
   auto missing = FlorenceApp::prompt("caption");
   missing["1"] = FlorenceApp::loader("DownloadAndLoadFlorence2Model", "microsoft/Florence-2-large");
   auto sentence = tiny.refusal(missing);
   CHECK(sentence.find("models/LLM/Florence-2-large") != std::string::npos);
-  CHECK(sentence.find("downloads nothing") != std::string::npos);
+  CHECK(sentence.find("--allow-downloads") != std::string::npos);
   CHECK(sentence.find("tokenizer.json") != std::string::npos);
   CHECK(tiny.refusal(FlorenceApp::prompt("caption", "a cat")).find("takes no 'text_input'") !=
         std::string::npos);

@@ -4,7 +4,7 @@
 
 OBJECT_INFO.json is the answer of GET /object_info of ComfyUI 0.3.64 with the MultiGPU add-on, on a machine without models and
 accelerators, NEWER_OBJECT_INFO.json that of 0.33 for nodes that came later; what only its page asks for is left out; PACKS_OBJECT_INFO.json
-those of add-ons (VideoHelperSuite, rgthree, Florence2 and helper nodes). A node that is
+those of add-ons (VideoHelperSuite, rgthree, Florence2, LTX-Video's and helper nodes). A node that is
 new here is added to NODES or NEWER. Descriptions and tooltips are left out: ours are our own words.
 """
 import json
@@ -41,13 +41,15 @@ NODES = [*VARIANTS, *(n + "MultiGPU" for n in VARIANTS), *(n + "DisTorch2MultiGP
          "LatentInterpolate", "LatentConcat", "LatentCut", "LatentBatch", "LatentBatchSeedBehavior", "LatentFlip",
          "LatentRotate", "LatentCrop", "LatentBlend", "StringConcatenate", "StringSubstring", "StringLength",
          "CaseConverter", "StringTrim", "StringReplace", "StringContains", "StringCompare", "RegexMatch",
-         "RegexExtract", "RegexReplace", "PreviewAny", "UpscaleModelLoader", "ImageUpscaleWithModel", "CLIPVisionLoader",
+         "RegexExtract", "RegexReplace", "PreviewAny", "UpscaleModelLoader", "ImageUpscaleWithModel",
+         *(n + s for n in ("CLIPVisionLoader", "DiffusersLoader") for s in ("", "MultiGPU", "DisTorch2MultiGPU")),
          "CLIPVisionEncode", "StyleModelLoader", "StyleModelApply", "unCLIPConditioning", "unCLIPCheckpointLoader", "SolidMask", "InvertMask", "ImageToMask", "MaskToImage",
          "ModelSamplingDiscrete", "ModelSamplingContinuousEDM", "ModelSamplingContinuousV", "ModelSamplingSD3",
          "ModelSamplingAuraFlow", "ModelSamplingFlux", "ModelSamplingStableCascade", "EmptySD3LatentImage", "RescaleCFG", "FreeU", "FreeU_V2",
          "ModelPatchLoader", "QwenImageDiffsynthControlnet",
          "EmptyHunyuanLatentVideo", "CLIPTextEncodeHunyuanDiT", "TextEncodeHunyuanVideo_ImageToVideo", "HunyuanImageToVideo",
-         "EmptyHunyuanImageLatent", "HunyuanRefinerLatent", "WanImageToVideo", "WanFirstLastFrameToVideo", "WanFunInpaintToVideo", "WanFunControlToVideo",
+         "EmptyHunyuanImageLatent", "HunyuanRefinerLatent", "EmptyLTXVLatentVideo", "LTXVImgToVideo", "ModelSamplingLTXV", "LTXVConditioning",
+         "LTXVAddGuide", "LTXVPreprocess", "LTXVCropGuides", "WanImageToVideo", "WanFirstLastFrameToVideo", "WanFunInpaintToVideo", "WanFunControlToVideo",
          "Wan22ImageToVideoLatent", "TrimVideoLatent", "WanVaceToVideo", "Wan22FunControlToVideo", "WanCameraEmbedding",
          "WanCameraImageToVideo", "WanPhantomSubjectToVideo", "WanAnimateToVideo", "WanSoundImageToVideo", "WanSoundImageToVideoExtend", "AudioEncoderLoader", "AudioEncoderEncode",
          "ModelMergeSimple", "ModelMergeAdd", "ModelMergeSubtract",
@@ -84,6 +86,9 @@ PASSING = ["SaveLatent", "SaveImage", "PreviewImage", "MaskPreview", "SaveAnimat
 PACKS = ["VHS_VideoCombine", "VHS_LoadVideo", "VHS_VideoInfo", "VHS_LoadAudioUpload",
          "DownloadAndLoadFlorence2Lora", "DownloadAndLoadFlorence2Model", "Florence2ModelLoader", "Florence2Run",
          "Florence2ModelLoaderMultiGPU", "DownloadAndLoadFlorence2ModelMultiGPU",
+         "LTXVLoader", "LTXVLoaderMultiGPU", "ModifyLTXModel", "LTXAttnOverride", "LTXPerturbedAttention",
+         "LoadFluxControlNet", "LoadFluxControlNetMultiGPU", "ApplyFluxControlNet", "ApplyAdvancedFluxControlNet", "XlabsSampler",
+         "FluxLoraLoader", "LoadFluxIPAdapter", "ApplyFluxIPAdapter", "ApplyAdvancedFluxIPAdapter",
          "DF_Text_Box", "ShowText|pysssss", "Int2String", "easy mathInt", "Text Concatenate", "Int", "Any Switch (rgthree)"]
 # One whose pack is not known.
 UNKNOWN = {"Int": {"input": {"required": {"value": ["INT", {"default": 0}]}}, "input_order": {"required": ["value"]}, "output": ["INT"],
@@ -102,7 +107,7 @@ NEWER = ["ZImageFunControlnet", "FluxKontextMultiReferenceLatentMethod", "EmptyF
          "ImageCropV2", "PrimitiveBoundingBox", "BatchImagesNode", "BatchMasksNode", "BatchLatentsNode", "ImageCompare",
          "LatentCutToBatch", "JsonExtractString", "SaveImageAdvanced", "FluxKVCache", "DualModelGuider", "ColorTransfer", "ImageCropToMask",
          "LoadVideo", "SaveVideo", "SaveWEBM", "CreateVideo", "GetVideoComponents", "Video Slice",
-         "ModelAttentionBackend", "EmptyQwenImageLayeredLatentImage", "MultiGPU_WorkUnits"]
+         "EmptyHunyuanVideo15Latent", "HunyuanVideo15ImageToVideo", "ModelAttentionBackend", "EmptyQwenImageLayeredLatentImage", "MultiGPU_WorkUnits", "LatentUpscaleModelLoader", "LTXVLatentUpsampler"]
 PAGE_ONLY = ("is_input_list", "dev_only", "price_badge", "search_aliases", "essentials_category", "has_intermediate_output")
 
 PROSE = {"description", "tooltip", "output_tooltips"}
@@ -168,12 +173,12 @@ for name in PASSING:
 for path in sys.argv[3:]:
     with open(path, encoding="utf-8") as f:
         everything.update({name: value for name, value in json.load(f).items() if name in PACKS})
+everything.update(UNKNOWN)
 # An empty list of optional inputs says nothing.
 for name in PACKS:
     for key in ("input", "input_order"):
         if not everything[name][key].get("optional", True):
             del everything[name][key]["optional"]
-everything.update(UNKNOWN)
 for name in NEWER:
     everything[name] = {key: value for key, value in newer[name].items()
                         if key not in PAGE_ONLY and (key != "output_matchtypes" or value)}

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-WRAPPER = ["WanVideoModelLoader", "WanVideoVAELoader", "LoadWanVideoT5TextEncoder", "LoadWanVideoClipTextEncoder", "WanVideoBlockSwap",
+WRAPPER = ["WanVideoModelLoader", "WanVideoVAELoader", "WanVideoTinyVAELoader", "LoadWanVideoT5TextEncoder", "LoadWanVideoClipTextEncoder", "WanVideoBlockSwap",
            "WanVideoTextEncode", "WanVideoTextEncodeSingle", "WanVideoTextEncodeCached", "WanVideoImageToVideoEncode", "WanVideoClipVisionEncode",
            "WanVideoDecode", "WanVideoEncode", "WanVideoVACEEncode", "WanVideoSampler"]
 NODES = [*WRAPPER, *(n + "MultiGPU" for n in WRAPPER), "WanVideoSetBlockSwap", "WanVideoVRAMManagement", "WanVideoTorchCompileSettings",

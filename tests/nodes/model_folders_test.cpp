@@ -142,6 +142,9 @@ TEST_CASE("model folders: the types that a server of today lists, then those of 
                        "geometry_estimation",
                        "optical_flow",
                        "detection",
+                       "xlabs_loras",
+                       "xlabs_controlnets",
+                       "xlabs_ipadapters",
                        "unet_gguf",
                        "clip_gguf",
                        "LLM"});

@@ -203,7 +203,7 @@ TEST_CASE("text encoders: wrong files name what they hold and what would fit") {
            {{"clip_name1", file("clip_g")}, {"clip_name2", file("clip_l")}, {"type", "flux"}}));
   CHECK(two.find("type 'flux' takes CLIP-L and T5") != std::string::npos);
   CHECK(two.find("clip_g.safetensors") != std::string::npos);
-  CHECK(refusal(node("CLIPLoader", {{"clip_name", file("t5xxl")}, {"type", "ltxv"}}))
+  CHECK(refusal(node("CLIPLoader", {{"clip_name", file("t5xxl")}, {"type", "mochi"}}))
             .find("not supported yet; this file holds T5") != std::string::npos);
   CHECK(refusal(node("CLIPLoader", {{"clip_name", file("t5xxl")}, {"type", "wan"}}))
             .find("type 'wan' takes UMT5; this file holds T5") != std::string::npos);

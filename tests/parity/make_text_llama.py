@@ -105,4 +105,5 @@ def main():
     save("text_llama", out, {**tiny.manifest(shapes), "cases": CASES})
 
 
-main()
+if __name__ == "__main__":
+    main()

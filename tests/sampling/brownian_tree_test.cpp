@@ -30,7 +30,10 @@ TEST_CASE("brownian tree: torchsde bit for bit, increments and noise") {
       CAPTURE(a);
       CAPTURE(b);
       if (a != b) {  // no step, no noise: 0 / 0 there
-        CHECK(at::equal((*noise)(a, b), dump.at(key + "/noise")[i]));
+        // The root that it is divided by differs in its last bit from processor to processor.
+        const at::Tensor wanted = dump.at(key + "/noise")[i];
+        CHECK(((*noise)(a, b) - wanted).abs().max().item<float>() <=
+              3e-7f * wanted.abs().max().item<float>());
       }
     }
   }

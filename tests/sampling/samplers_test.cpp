@@ -44,7 +44,9 @@ void compare_all(const std::string& name, const std::shared_ptr<const ModelSampl
             result,
             dump.at(sampler)[static_cast<std::int64_t>(s)][static_cast<std::int64_t>(k)].unsqueeze(
                 0));
-        CHECK(error <= 1e-4);
+        // The coefficients of lms are integrals of polynomials that nearly cancel: what a processor
+        // makes of the last bits counts.
+        CHECK(error <= (sampler == "lms" ? 5e-4 : 1e-4));
         worst = std::max(worst, error);
         if (k + 1 == seeds.size()) {
           CHECK(model.batches.size() ==

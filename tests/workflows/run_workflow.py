@@ -52,7 +52,9 @@ def write_pictures(workflow, folder):
     for node in nodes:
         if node["type"] != "LoadImage":
             continue
-        with open(os.path.join(folder, node["widgets_values"][0]), "wb") as file:
+        path = os.path.join(folder, node["widgets_values"][0])
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
             file.write(b"\x89PNG\r\n\x1a\n")
             header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
             for name, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):

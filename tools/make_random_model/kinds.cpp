@@ -16,25 +16,12 @@
 #include "distorch/models/z_image/next_dit.h"
 #include "tools/make_random_model/kinds_florence2.h"
 #include "tools/make_random_model/kinds_hunyuan.h"
+#include "tools/make_random_model/kinds_ltxv.h"
 #include "tools/make_random_model/kinds_wan.h"
+#include "tools/make_random_model/shapes.h"
 
 namespace distorch::random_model {
 namespace {
-
-using Shapes = std::vector<Shape>;
-
-/// What a model declares, below a prefix.
-Shapes declared(const weights::Manifest& manifest, const std::string& prefix = "") {
-  Shapes shapes;
-  for (const auto& weight : manifest.weights())
-    shapes.push_back({prefix + weight.name, weight.shape});
-  return shapes;
-}
-
-Shapes operator+(Shapes first, const Shapes& second) {
-  first.insert(first.end(), second.begin(), second.end());
-  return first;
-}
 
 template <typename Model, typename Config>
 Shapes of_model(const Config& config, const std::string& prefix = "") {
@@ -331,6 +318,7 @@ const std::vector<Kind>& kinds() {
     for (auto& kind : wan_kinds()) all.push_back(std::move(kind));
     for (auto& kind : florence2_kinds()) all.push_back(std::move(kind));
     for (auto& kind : hunyuan_kinds()) all.push_back(std::move(kind));
+    for (auto& kind : ltxv_kinds()) all.push_back(std::move(kind));
     return all;
   }();
   return list;

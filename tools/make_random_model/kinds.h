@@ -32,6 +32,8 @@ struct Kind {
   std::vector<std::string> (*byte_pairs)() = nullptr;
   /// Text files that belong beside the model's, by name; null: none.
   std::function<std::map<std::string, std::string>(Size)> beside = nullptr;
+  /// Texts in the file's own header, by names; null: none.
+  std::function<std::map<std::string, std::string>(Size)> metadata = nullptr;
 };
 
 const std::vector<Kind>& kinds();

@@ -7,20 +7,13 @@
 #include "distorch/models/clip_vision/vision_model.h"
 #include "distorch/models/t5/text_model.h"
 #include "distorch/models/wan/transformer.h"
+#include "tools/make_random_model/shapes.h"
 
 namespace distorch::random_model {
 namespace {
 
 using models::causal_vae::Layer;
 using models::wan::Config;
-using Shapes = std::vector<Shape>;
-
-Shapes declared(const weights::Manifest& manifest) {
-  Shapes shapes;
-  for (const auto& weight : manifest.weights()) shapes.push_back({weight.name, weight.shape});
-  return shapes;
-}
-
 /// What differs from text to video.
 struct Form {
   std::int64_t in_channels = 16;

@@ -20,6 +20,10 @@ struct Rule {
 constexpr Rule kRules[] = {
     {"Florence2", "large", "florence2-large"},
     {"Florence2", "", "florence2"},
+    {"LTXVLoader", "13b", "ltxv-13b"},
+    {"LTXVLoader", "", "ltxv-2b"},
+    {"Checkpoint", "ltxv-13b", "ltxv-13b"},
+    {"Checkpoint", "ltx", "ltxv-2b"},
     {"Checkpoint", "xl", "sdxl"},
     {"Checkpoint", "", "sd15"},
     {"UNET", "schnell", "flux-schnell"},
@@ -40,7 +44,14 @@ constexpr Rule kRules[] = {
     {"UNET", "wan2", "wan-t2v-14b"},
     {"UNET", "hunyuan_video_image_to_video", "hunyuan-video-i2v"},
     {"UNET", "skyreels-hunyuan-i2v", "skyreels-i2v"},
+    {"UNET", "hunyuanvideo1.5", "hunyuan-video-1.5"},
     {"UNET", "hunyuan", "hunyuan-video"},
+    {"UNET", "ltx", "ltxv-2b-transformer"},
+    {"HyVideoModelLoader", "i2v", "hunyuan-video-i2v"},
+    {"HyVideoModelLoader", "", "hunyuan-video"},
+    {"HyVideoTextEncoder", "text-encoder-tokenizer", "llava-words"},
+    {"HyVideoTextEncoder", "llava", "llava"},
+    {"HyVideoTextEncoder", "clip-vit-large", "clip-l"},
     {"WanVideoModelLoader", "i2v-a14b", "wan2.2-i2v-14b"},
     {"WanVideoModelLoader", "i2v_14b", "wan-i2v-14b"},
     {"WanVideoModelLoader", "i2v-14b", "wan-i2v-14b"},
@@ -55,9 +66,11 @@ constexpr Rule kRules[] = {
     {"Lora", "wan2", "wan-lora-14b"},
     {"CLIPVision", "vision_h", "clip-vision-h"},
     {"CLIPVision", "llava", "llava-vision"},
+    {"CLIPVision", "sigclip", "siglip-vision"},
     {"AudioEncoder", "wav2vec2", "wav2vec2-large"},
     {"CLIP", "umt5", "umt5-xxl"},
     {"CLIP", "llava", "llama3-8b"},
+    {"CLIP", "byt5_small", "byt5-small"},
     {"CLIP", "t5xxl", "t5xxl"},
     {"CLIP", "t5-v1_1-xxl", "t5xxl"},
     {"CLIP", "clip_l", "clip-l"},
@@ -66,6 +79,7 @@ constexpr Rule kRules[] = {
     {"CLIP", "qwen_3_4b", "qwen3-4b"},
     {"CLIP", "qwen_3_8b", "qwen3-8b"},
     {"VAE", "hunyuan_video_vae", "hunyuan-vae"},
+    {"VAE", "hunyuanvideo15_vae", "hunyuan-vae-1.5"},
     {"VAE", "qwen_image_vae", "qwen-vae"},
     {"VAE", "wan2.2_vae", "wan2.2-vae"},
     {"VAE", "wan_2.1_vae", "qwen-vae"},
@@ -78,8 +92,11 @@ bool is_model_file(const std::string& text) {
   return text.ends_with(".safetensors") || text.ends_with(".sft") || text.ends_with(".gguf");
 }
 
-/// Models of Florence-2 are named by whose they are, and lie in folders.
-bool is_florence(const std::string& loader, const std::string& text) {
+/// Models of Florence-2 and the text encoders of HunyuanVideoWrapper are named by whose they are, and
+/// lie in folders.
+bool is_folder(const std::string& loader, const std::string& text) {
+  if (loader.find("HyVideoTextEncoder") != std::string::npos)
+    return text.find('/') != std::string::npos;
   return loader.find("Florence2Model") != std::string::npos &&
          lower(text).find("florence") != std::string::npos;
 }
@@ -92,7 +109,7 @@ NamedFile named_file(const std::string& loader, const std::string& file) {
       continue;
     NamedFile named{"", &find_kind(rule.kind), {}};
     named.path = std::string(named.kind->folder) + "/" + file;
-    if (is_florence(loader, file))
+    if (is_folder(loader, file))
       named.path = std::string(named.kind->folder) + "/" + file.substr(file.rfind('/') + 1) +
                    "/model.safetensors";
     for (const char* type : {"Q8_0", "Q4_0", "Q4_K"})
@@ -112,7 +129,7 @@ NamedFile named_file(const std::string& loader, const std::string& file) {
 void collect(const std::string& loader, const Json& values,
              std::vector<std::pair<std::string, std::string>>& found) {
   if (values.is_string() &&
-      (is_model_file(values.get<std::string>()) || is_florence(loader, values.get<std::string>())))
+      (is_model_file(values.get<std::string>()) || is_folder(loader, values.get<std::string>())))
     found.emplace_back(loader, values.get<std::string>());
   if (values.is_structured())
     for (const auto& value : values) collect(loader, value, found);
@@ -121,6 +138,9 @@ void collect(const std::string& loader, const Json& values,
 void collect_nodes(const Json& nodes, std::vector<std::pair<std::string, std::string>>& found) {
   for (const auto& node : nodes) {
     if (!node.is_object()) continue;
+    // Nodes that are muted or bypassed read nothing.
+    constexpr int kMuted = 2, kBypassed = 4;
+    if (const auto mode = node.value("mode", 0); mode == kMuted || mode == kBypassed) continue;
     const auto type = node.value("class_type", node.value("type", std::string()));
     // What reads files is called a loader, or says that it loads, selects or keeps what it read.
     auto says = [&](const char* word) { return type.find(word) != std::string::npos; };

@@ -73,7 +73,9 @@ at::Tensor normals(std::int64_t count, std::uint64_t start) {
 at::Tensor values_of(const Shape& shape, DType dtype, double scale, std::uint64_t seed) {
   std::int64_t count = 1;
   for (auto dim : shape.dims) count *= dim;
-  if (shape.dims.size() <= 1 && (shape.name.ends_with("weight") || shape.name.ends_with("scale")))
+  // Norms, scales and what is divided by.
+  auto is = [&](const char* ending) { return shape.name.ends_with(ending); };
+  if (shape.dims.size() <= 1 && (is("weight") || is("scale") || is("std-of-means")))
     return at::ones(shape.dims, torch_type(dtype));
   auto spread = 0.02;
   if (shape.dims.size() > 1) spread = 1.0 / std::sqrt(static_cast<double>(count / shape.dims[0]));
@@ -134,7 +136,9 @@ void write_model(const std::filesystem::path& path, const Kind& kind, const Writ
          .dtype = wanted,
          .shape = {2},
          .bytes = {static_cast<const std::byte*>(marker.const_data_ptr()), marker.nbytes()}});
-  formats::write_safetensors(path, std::move(list));
+  formats::write_safetensors(
+      path, std::move(list),
+      kind.metadata ? kind.metadata(options.size) : formats::TensorFile::Metadata{});
   if (!kind.beside) return;
   for (const auto& [name, text] : kind.beside(options.size))
     write_file(path.parent_path() / name, text);

@@ -28,6 +28,7 @@ const Spelling& spelling_of(const Kind& kind) {
       {"llama3", "llama", kQwen},
       {"hunyuan-video", "hyvid", {}},
       {"skyreels", "hyvid", {}},
+      {"ltxv-2b-transformer", "ltxv", {}},
       {"qwen-image", "qwen_image", {}},
       {"flux", "flux", {}},
       {"sd3", "sd3", {{"model.diffusion_model.", ""}}},

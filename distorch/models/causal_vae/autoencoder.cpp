@@ -1,11 +1,8 @@
 #include "distorch/models/causal_vae/autoencoder.h"
 
-#include <fmt/format.h>
-
 #include <optional>
 #include <utility>
 
-#include "distorch/base/error.h"
 #include "distorch/models/causal_vae/layers.h"
 #include "distorch/models/causal_vae/shortcuts.h"
 #include "distorch/models/latent_check.h"
@@ -232,13 +229,7 @@ class CausalAutoencoder::Encoding final : public ClipCoding {
 
   Tensor next(const Tensor& group, bool more) override {
     const auto& c = vae_.config_;
-    auto f = c.downscale();
-    if (group.dim() != 5 || group.size(1) != c.image_channels || group.size(3) % f != 0 ||
-        group.size(4) % f != 0)
-      throw Error(
-          ErrorKind::Shape, "VAE",
-          fmt::format("encodes frames of {} channels whose sides are multiples of {}, got {}",
-                      c.image_channels, f, c10::str(group.sizes())));
+    check_clip_pixels(group, c.image_channels, c.downscale());
     auto moments = vae_.encoder_->forward(to_patches(frames_of(group), c.patch),
                                           {memory_, std::exchange(first_, false), more});
     return video_of(moments.narrow(1, 0, c.latent_channels));

@@ -6,6 +6,7 @@
 #include "distorch/models/control/adapter.h"
 #include "distorch/models/control/borrowing.h"
 #include "distorch/models/control/control_net.h"
+#include "distorch/models/flux/control_net.h"
 #include "distorch/models/qwen_image/control_net.h"
 #include "distorch/models/qwen_image/fun_control_net.h"
 #include "distorch/models/sd3/control_net.h"
@@ -53,6 +54,7 @@ Checkpoint control_part(const Checkpoint& file) {
     if (is_control_net(part)) return with_plain_projections(std::move(part));
   }
   if (qwen_image::is_control_net(file)) return file;
+  if (auto net = flux::control_tensors(file); !net.empty()) return net;
   if (auto net = sd3::with_original_control_names(file); !net.empty()) return net;
   auto adapter = with_original_adapter_names(file);
   return is_adapter(adapter) ? adapter : Checkpoint();
@@ -98,6 +100,7 @@ std::unique_ptr<ControlNetwork> make_control(const Checkpoint& part) {
   if (is_control_net(part)) return std::make_unique<ControlNet>(control_net_config(part));
   if (is_adapter(part)) return std::make_unique<Adapter>(adapter_config(part));
   if (qwen_image::is_control_net(part)) return qwen_image::make_control_net(part);
+  if (!flux::control_tensors(part).empty()) return flux::make_control_net(part);
   if (qwen_image::is_fun_control_net(part)) return qwen_image::make_fun_control_net(part);
   if (sd3::is_control_net(part)) return sd3::make_control_net(part);
   if (sd3::is_large_control_net(part)) return sd3::make_large_control_net(part);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "distorch/base/error.h"
+#include "distorch/models/control/hint_encoder.h"
 #include "distorch/models/sd/encoder.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
@@ -16,33 +17,6 @@ using at::Tensor;
 using sd::EmbeddingMlp;
 using weights::Scope;
 using weights::Tensors;
-
-/// The hint at the latent's size: eight 3x3 convolutions with SiLU in between, three of them of
-/// stride 2. One weights::Block.
-class HintEncoder {
- public:
-  HintEncoder(const Scope& s, const std::vector<std::int64_t>& widths) : block_(s) {
-    for (std::size_t i = 0; i + 1 < widths.size(); ++i) {
-      bool halves = i == 2 || i == 4 || i == 6;
-      // Activations sit at the odd places of the original's list.
-      convs_.emplace_back(s / static_cast<std::int64_t>(2 * i), widths[i], widths[i + 1],
-                          nn::ConvOptions{.stride = halves ? 2 : 1});
-    }
-  }
-
-  /// [B, channels, H, W] -> [B, model_channels, H/8, W/8].
-  Tensor forward(const Tensor& hint) const {
-    return block_.run1({hint}, [this](const Tensors& in) {
-      auto h = nn::to_layout(in[0], convs_.front().dtype());
-      for (std::size_t i = 0; i < convs_.size(); ++i) h = convs_[i](i == 0 ? h : nn::silu_over(h));
-      return h;
-    });
-  }
-
- private:
-  weights::Block block_;
-  std::vector<nn::Conv2d> convs_;
-};
 
 /// Attention and feed-forward over the features of several hints, each behind a norm and added to
 /// its input: [B, hints, width] -> the same.

@@ -206,13 +206,8 @@ class Autoencoder::Encoding final : public ClipCoding {
 
   Tensor next(const Tensor& group, bool more) override {
     const auto& c = vae_.config_;
-    auto factor = vae_.shape().downscale, time = c.time_downscale();
-    if (group.dim() != 5 || group.size(1) != 3 || group.size(3) % factor != 0 ||
-        group.size(4) % factor != 0)
-      throw Error(
-          ErrorKind::Shape, "VAE",
-          fmt::format("encodes frames of 3 channels whose sides are multiples of {}, got {}",
-                      factor, c10::str(group.sizes())));
+    const auto factor = vae_.shape().downscale, time = c.time_downscale();
+    check_clip_pixels(group, 3, factor);
     auto frames = (group[0].movedim(1, 0) + 1.0) / 2.0;
     if (c.patch > 1) frames = at::pixel_unshuffle(frames, c.patch);
     waiting_ = waiting_.defined() ? at::cat({waiting_, frames}) : frames;

@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "distorch/models/reference_cache.h"
+#include "distorch/models/vision_tokens.h"
 #include "distorch/models/wan/block.h"
 #include "distorch/models/wan/call_options.h"
 #include "distorch/models/wan/camera.h"
@@ -111,27 +112,21 @@ InputSpecs specs_of(const Config& c) {
 
 /// What a picture encoder saw, in the blocks' width.
 struct Vision {
-  Vision(const Scope& s, const Config& c)
-      : norm_in(s / "proj" / 0, c.vision_width),
-        first(s / "proj" / 1, c.vision_width, c.vision_width),
-        second(s / "proj" / 3, c.vision_width, c.width),
-        norm_out(s / "proj" / 4, c.width) {
+  Vision(const Scope& s, const Config& c) : tokens(s / "proj", c.vision_width, c.width) {
     if (c.vision_places > 0) places = s.weight("emb_pos", {1, c.vision_places, c.vision_width});
   }
 
   Tensor operator()(Tensor states) const {
-    states = states.to(first.dtype());
+    states = states.to(tokens.dtype());
     if (places.declared()) {
       auto all = nn::patched(places).to(states.scalar_type());
       auto count = std::min(states.size(1), all.size(1));
       states = states.narrow(1, 0, count) + all.narrow(1, 0, count);
     }
-    return norm_out(second(nn::gelu(first(norm_in(states)))));
+    return tokens(states);
   }
 
-  nn::LayerNorm norm_in;
-  nn::Linear first, second;
-  nn::LayerNorm norm_out;
+  VisionTokens tokens;
   weights::Weight places;
 };
 
