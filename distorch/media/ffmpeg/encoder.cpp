@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
 #include <optional>
 
 namespace distorch::media::ffmpeg {
@@ -66,7 +65,6 @@ class FileEncoder : public Encoder {
   void open_pictures(const VideoOptions::Pictures& wanted);
   AVPixelFormat pixel_format(const VideoOptions::Pictures& wanted) const;
   void scale(const FrameView& frame);
-  void take(const FrameView& picture);
 
   VideoOptions options_;
   std::string where_;
@@ -74,7 +72,7 @@ class FileEncoder : public Encoder {
   std::optional<StreamEncoder> pictures_;
   std::optional<SoundEncoder> sounds_;
   Held<SwsContext> scaler_;
-  Held<AVFrame> source_, frame_;
+  Held<AVFrame> frame_;
   std::int64_t frames_ = 0;
 };
 
@@ -129,27 +127,6 @@ void FileEncoder::open_pictures(const VideoOptions::Pictures& wanted) {
   if (!frame_) throw std::bad_alloc();
 }
 
-/// Into source_, whose rows lie as FFmpeg likes them: swscale takes other ways for rows that begin
-/// elsewhere, and their colours are rounded differently.
-void FileEncoder::take(const FrameView& picture) {
-  const int format = source_format(picture), width = static_cast<int>(picture.width),
-            height = static_cast<int>(picture.height);
-  if (!source_ || source_->format != format || source_->width != width ||
-      source_->height != height) {
-    source_.reset(av_frame_alloc());
-    if (!source_) throw std::bad_alloc();
-    source_->format = format;
-    source_->width = width;
-    source_->height = height;
-    output_.check(av_frame_get_buffer(source_.get(), 0), "needs more memory than there is");
-  }
-  const auto bytes = static_cast<std::size_t>(picture.row_bytes());
-  const auto* from = static_cast<const std::uint8_t*>(picture.pixels);
-  for (int row = 0; row < height; ++row)
-    std::memcpy(source_->data[0] + static_cast<std::ptrdiff_t>(row) * source_->linesize[0],
-                from + static_cast<std::size_t>(row) * bytes, bytes);
-}
-
 /// Into frame_, in the encoder's pixel format.
 void FileEncoder::scale(const FrameView& picture) {
   auto* codec = pictures_->codec();
@@ -175,9 +152,9 @@ void FileEncoder::scale(const FrameView& picture) {
   constexpr int one = 1 << 16;
   const int* matrix = sws_getCoefficients(marks_of(options_.pictures->colours).matrix);
   sws_setColorspaceDetails(scaler, sws_getCoefficients(SWS_CS_DEFAULT), 1, matrix, 0, 0, one, one);
-  take(picture);
-  output_.check(sws_scale(scaler, source_->data, source_->linesize, 0, picture.height, frame_->data,
-                          frame_->linesize),
+  const std::uint8_t* rows[] = {static_cast<const std::uint8_t*>(picture.pixels)};
+  const int steps[] = {static_cast<int>(picture.row_bytes())};
+  output_.check(sws_scale(scaler, rows, steps, 0, picture.height, frame_->data, frame_->linesize),
                 "cannot be converted");
 }
 
