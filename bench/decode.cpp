@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "bench/bench.h"
+#include "distorch/device/parallel.h"
 #include "distorch/formats/gguf_types.h"
 #include "distorch/quant/gguf_cpu.h"
 #include "distorch/quant/gguf_grids.h"
@@ -26,11 +27,11 @@ double copy_seconds(const at::Tensor& from, const at::Tensor& to) {
   const auto* source = static_cast<const char*>(from.const_data_ptr());
   auto* target = static_cast<char*>(to.mutable_data_ptr());
   const auto start = bench::now_s();
-  at::parallel_for(0, static_cast<std::int64_t>(from.nbytes()), 1 << 20,
-                   [&](std::int64_t begin, std::int64_t end) {
-                     std::memcpy(target + begin, source + begin,
-                                 static_cast<std::size_t>(end - begin));
-                   });
+  device::parallel_for(0, static_cast<std::int64_t>(from.nbytes()), 1 << 20,
+                       [&](std::int64_t begin, std::int64_t end) {
+                         std::memcpy(target + begin, source + begin,
+                                     static_cast<std::size_t>(end - begin));
+                       });
   return bench::now_s() - start;
 }
 
@@ -47,14 +48,14 @@ double decode_seconds(const formats::BlockType& type, const at::Tensor& blocks,
   auto* to = static_cast<char*>(numbers.mutable_data_ptr());
   const auto bytes = type.elements * static_cast<std::int64_t>(numbers.element_size());
   const auto start = bench::now_s();
-  at::parallel_for(0, blocks.numel() / type.bytes, (1 << 15) / type.bytes,
-                   [&](std::int64_t begin, std::int64_t end) {
-                     auto job = whole;
-                     job.blocks = from + begin * type.bytes;
-                     job.numbers = to + begin * bytes;
-                     job.count = end - begin;
-                     quant::decode_on_cpu(job);
-                   });
+  device::parallel_for(0, blocks.numel() / type.bytes, (1 << 15) / type.bytes,
+                       [&](std::int64_t begin, std::int64_t end) {
+                         auto job = whole;
+                         job.blocks = from + begin * type.bytes;
+                         job.numbers = to + begin * bytes;
+                         job.count = end - begin;
+                         quant::decode_on_cpu(job);
+                       });
   return bench::now_s() - start;
 }
 
@@ -78,7 +79,7 @@ double decode_seconds(const Small& small, const at::Tensor& codes, const at::Ten
   const auto* by = factors.const_data_ptr<float>();
   auto* to = static_cast<char*>(numbers.mutable_data_ptr());
   const auto start = bench::now_s();
-  at::parallel_for(0, numbers.numel() / piece, 1, [&](std::int64_t begin, std::int64_t end) {
+  device::parallel_for(0, numbers.numel() / piece, 1, [&](std::int64_t begin, std::int64_t end) {
     const auto first = begin * piece, count = (end - begin) * piece;
     quant::decode_small_floats({.type = small.type,
                                 .kind = numbers.scalar_type() == at::kFloat

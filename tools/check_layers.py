@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Fails where a folder of distorch/ includes one that docs/layers.txt does not put in a row above it, and where files of a
-folder that promises one direction (NO_CIRCLES) include each other in a circle. x.h and x.cpp count as one file."""
+folder that promises one direction (NO_CIRCLES) include each other in a circle. x.h and x.cpp count as one file. Fails too
+where at::parallel_for is called outside device/parallel.cpp: compiled without OpenMP it uses one thread."""
 import pathlib
 import re
 import sys
@@ -22,6 +23,8 @@ for file in sorted((root / "distorch").rglob("*")):
         faults.append(f"{file.relative_to(root)}: folder '{folder}' is not in docs/layers.txt")
         continue
     for number, line in enumerate(file.read_text().splitlines(), 1):
+        if "at::parallel_for(" in line and name != "device/parallel":
+            faults.append(f"{file.relative_to(root)}:{number}: at::parallel_for has one thread here; take device::parallel_for")
         included = re.match(r'\s*#\s*include\s*"distorch/(([^/"]+)/[^"]+)\.h"', line)
         if not included:
             continue

@@ -1,11 +1,11 @@
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <array>
 #include <atomic>
 
 #include "distorch/convert/blocks.h"
 #include "distorch/convert/encoders.h"
+#include "distorch/device/parallel.h"
 
 namespace distorch::convert {
 namespace {
@@ -28,7 +28,7 @@ class Blocks final : public Encoder {
     auto* to = bytes.mutable_data_ptr<std::uint8_t>();
     constexpr std::int64_t blocks_at_least = 64;
     std::atomic<bool> good{true};
-    at::parallel_for(0, blocks, blocks_at_least, [&](std::int64_t begin, std::int64_t end) {
+    device::parallel_for(0, blocks, blocks_at_least, [&](std::int64_t begin, std::int64_t end) {
       if (!pack(numbers, begin, end - begin, to + begin * type_.bytes)) good = false;
     });
     check_finite(source_, good, type_.name);

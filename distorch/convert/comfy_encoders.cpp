@@ -1,10 +1,10 @@
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <cmath>
 
 #include "distorch/base/align.h"
 #include "distorch/convert/encoders.h"
+#include "distorch/device/parallel.h"
 #include "distorch/quant/block_scaled.h"
 #include "distorch/quant/int8.h"
 #include "distorch/quant/quantize.h"
@@ -83,7 +83,7 @@ class BlockFloat4 final : public Encoder {
   void place(const Tensor& scales, std::int64_t first) {
     const auto* from = scales.const_data_ptr<std::uint8_t>();
     auto* to = scales_.mutable_data_ptr<std::uint8_t>();
-    at::parallel_for(0, scales.size(0), 64, [&](std::int64_t begin, std::int64_t end) {
+    device::parallel_for(0, scales.size(0), 64, [&](std::int64_t begin, std::int64_t end) {
       for (auto r = begin; r < end; ++r)
         for (std::int64_t b = 0; b < blocks_; ++b)
           to[quant::blocked_index(first + r, b, blocks_)] = from[r * blocks_ + b];

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 
 #include <cmath>
 #include <vector>
@@ -10,6 +9,7 @@
 #include "distorch/device/cuda/token_kernels.h"
 #include "distorch/device/device.h"
 #include "distorch/device/operators.h"
+#include "distorch/device/parallel.h"
 
 namespace distorch::device {
 namespace {
@@ -154,7 +154,7 @@ void heads_on_cpu(Tensor y, const Tensor& given, Maybe weight, Maybe cos, Maybe 
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "heads", [&] {
     const auto* from = x.const_data_ptr<scalar_t>();
     auto* to = y.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, x.size(0) * length, 16, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(0, x.size(0) * length, 16, [&](std::int64_t begin, std::int64_t end) {
       std::vector<float> row(static_cast<std::size_t>(width));
       for (auto token = begin; token < end; ++token) {
         const auto b = token / length, l = token % length;

@@ -1,13 +1,13 @@
 #include "distorch/quant/bf16_planes.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include "distorch/base/align.h"
 #include "distorch/base/error.h"
 #include "distorch/device/operators.h"
+#include "distorch/device/parallel.h"
 #include "distorch/quant/bf16_planes_kernel.h"
 #include "distorch/quant/bf16_planes_rows.h"
 
@@ -91,16 +91,16 @@ Tensor on_cpu(const Tensor& values, const Tensor& codes, const Tensor& exponents
   const auto* exponents_at = e.const_data_ptr<std::uint8_t>();
   auto* to = static_cast<std::uint8_t*>(out.mutable_data_ptr());
   constexpr std::int64_t numbers_at_least = 1 << 16;
-  at::parallel_for(0, v.size(0), std::max<std::int64_t>(1, numbers_at_least / n),
-                   [&](std::int64_t first, std::int64_t last) {
-                     for (auto row = first; row < last; ++row)
-                       planes::unpack_row({.planes = planes_at + row * n,
-                                           .codes = codes_at + row * code_bytes,
-                                           .exponents = exponents_at + row * table_bytes,
-                                           .exponent_bytes = table_bytes,
-                                           .numbers = n},
-                                          to + row * out_bytes, wide);
-                   });
+  device::parallel_for(0, v.size(0), std::max<std::int64_t>(1, numbers_at_least / n),
+                       [&](std::int64_t first, std::int64_t last) {
+                         for (auto row = first; row < last; ++row)
+                           planes::unpack_row({.planes = planes_at + row * n,
+                                               .codes = codes_at + row * code_bytes,
+                                               .exponents = exponents_at + row * table_bytes,
+                                               .exponent_bytes = table_bytes,
+                                               .numbers = n},
+                                              to + row * out_bytes, wide);
+                       });
   return out;
 }
 
@@ -163,11 +163,11 @@ void for_rows(const Tensor& whole, const Work& work) {
   const auto n = numbers_of_a_row(whole.sizes());
   const auto* from = static_cast<const std::uint16_t*>(whole.const_data_ptr());
   constexpr std::int64_t numbers_at_least = 1 << 16;
-  at::parallel_for(0, whole.size(0), std::max<std::int64_t>(1, numbers_at_least / n),
-                   [&](std::int64_t first, std::int64_t last) {
-                     for (auto row = first; row < last; ++row)
-                       work(row, {from + row * n, static_cast<std::size_t>(n)});
-                   });
+  device::parallel_for(0, whole.size(0), std::max<std::int64_t>(1, numbers_at_least / n),
+                       [&](std::int64_t first, std::int64_t last) {
+                         for (auto row = first; row < last; ++row)
+                           work(row, {from + row * n, static_cast<std::size_t>(n)});
+                       });
 }
 
 }  // namespace

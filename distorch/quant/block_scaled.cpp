@@ -1,7 +1,6 @@
 #include "distorch/quant/block_scaled.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -11,6 +10,7 @@
 
 #include "distorch/base/align.h"
 #include "distorch/device/operators.h"
+#include "distorch/device/parallel.h"
 #include "distorch/quant/block_scaled_cuda.h"
 #include "distorch/quant/faults.h"
 #include "distorch/quant/nibbles.h"
@@ -74,7 +74,7 @@ template <typename Number>
 void decode_all(const Rows& rows, const std::optional<Tensor>& whole, const Tensor& y) {
   const auto all = whole ? Number(whole->item<float>()) : Number(1.0f);
   auto* to = y.mutable_data_ptr<Number>();
-  at::parallel_for(0, y.size(0), 4, [&](std::int64_t begin, std::int64_t end) {
+  device::parallel_for(0, y.size(0), 4, [&](std::int64_t begin, std::int64_t end) {
     decode_rows(rows, whole.has_value(), all, to, begin, end);
   });
 }

@@ -1,5 +1,4 @@
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <array>
 
@@ -7,6 +6,7 @@
 #include "distorch/device/cuda/numbers.h"
 #include "distorch/device/cuda/nvrtc.h"
 #include "distorch/device/operators.h"
+#include "distorch/device/parallel.h"
 #include "distorch/device/streams.h"
 #include "distorch/quant/four_bit.h"
 
@@ -38,19 +38,19 @@ void unpack(const Tensor& codes, const Tensor& map, const Tensor& absmax, std::i
   const auto* magnitude = absmax.const_data_ptr<float>();
   const auto bytes = codes.numel(), half = block / 2;
   constexpr std::int64_t blocks_at_least = 256;
-  at::parallel_for(0, (bytes + half - 1) / half, blocks_at_least,
-                   [&](std::int64_t first, std::int64_t last) {
-                     for (auto b = first; b < last; ++b) {
-                       std::array<Number, 16> numbers;
-                       for (int code = 0; code < 16; ++code)
-                         numbers[code] = static_cast<Number>(table[code] * magnitude[b]);
-                       const auto end = std::min(bytes, (b + 1) * half);
-                       for (auto i = b * half; i < end; ++i) {
-                         to[2 * i] = numbers[from[i] >> 4];
-                         to[2 * i + 1] = numbers[from[i] & 15];
-                       }
-                     }
-                   });
+  device::parallel_for(0, (bytes + half - 1) / half, blocks_at_least,
+                       [&](std::int64_t first, std::int64_t last) {
+                         for (auto b = first; b < last; ++b) {
+                           std::array<Number, 16> numbers;
+                           for (int code = 0; code < 16; ++code)
+                             numbers[code] = static_cast<Number>(table[code] * magnitude[b]);
+                           const auto end = std::min(bytes, (b + 1) * half);
+                           for (auto i = b * half; i < end; ++i) {
+                             to[2 * i] = numbers[from[i] >> 4];
+                             to[2 * i + 1] = numbers[from[i] & 15];
+                           }
+                         }
+                       });
 }
 
 Tensor on_cpu(const Tensor& codes, const Tensor& map, const Tensor& absmax, std::int64_t block,

@@ -1,11 +1,11 @@
 #include "distorch/quant/fp8_operators.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 
 #include "distorch/device/operators.h"
+#include "distorch/device/parallel.h"
 #include "distorch/quant/fp8_cuda.h"
 #include "distorch/quant/small_floats.h"
 
@@ -54,18 +54,18 @@ Tensor decode_on_cpu(const Tensor& given, Maybe scale, bool wide, at::ScalarType
   const auto* by = factors.const_data_ptr<float>();
   auto* to = static_cast<char*>(y.mutable_data_ptr());
   const auto size = static_cast<std::int64_t>(y.element_size());
-  at::parallel_for(0, pieces,
-                   std::max<std::int64_t>(1, kLeastNumbers / std::max<std::int64_t>(1, piece)),
-                   [&](std::int64_t begin, std::int64_t end) {
-                     const auto first = begin * piece;
-                     decode_small_floats({.type = wide ? SmallFloat::E5M2 : SmallFloat::E4M3,
-                                          .kind = kind_of(dtype),
-                                          .from = from + first,
-                                          .to = to + first * size,
-                                          .count = (end - begin) * piece,
-                                          .factors = by + (each_row ? begin : 0),
-                                          .run = width});
-                   });
+  device::parallel_for(0, pieces,
+                       std::max<std::int64_t>(1, kLeastNumbers / std::max<std::int64_t>(1, piece)),
+                       [&](std::int64_t begin, std::int64_t end) {
+                         const auto first = begin * piece;
+                         decode_small_floats({.type = wide ? SmallFloat::E5M2 : SmallFloat::E4M3,
+                                              .kind = kind_of(dtype),
+                                              .from = from + first,
+                                              .to = to + first * size,
+                                              .count = (end - begin) * piece,
+                                              .factors = by + (each_row ? begin : 0),
+                                              .run = width});
+                       });
   return y;
 }
 

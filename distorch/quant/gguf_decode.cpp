@@ -1,7 +1,6 @@
 #include "distorch/quant/gguf_decode.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <map>
@@ -9,6 +8,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/device/operators.h"
+#include "distorch/device/parallel.h"
 #include "distorch/formats/gguf_types.h"
 #include "distorch/quant/gguf_cpu.h"
 #include "distorch/quant/gguf_cuda.h"
@@ -61,14 +61,15 @@ Tensor on_cpu(const Tensor& given, std::int64_t id, at::ScalarType dtype) {
   const auto* from = blocks.const_data_ptr<std::uint8_t>();
   auto* to = static_cast<std::uint8_t*>(numbers.mutable_data_ptr());
   const auto number_bytes = static_cast<std::int64_t>(numbers.element_size()) * type.elements;
-  at::parallel_for(0, blocks.numel() / type.bytes, kLeastBytes / type.bytes,
-                   [&](std::int64_t begin, std::int64_t end) {
-                     auto job = whole;
-                     job.blocks = from + begin * type.bytes;
-                     job.numbers = to + begin * number_bytes;
-                     job.count = end - begin;
-                     if (!decode_on_cpu(job)) fail(fmt::format("has no kernel for {}", type.name));
-                   });
+  device::parallel_for(0, blocks.numel() / type.bytes, kLeastBytes / type.bytes,
+                       [&](std::int64_t begin, std::int64_t end) {
+                         auto job = whole;
+                         job.blocks = from + begin * type.bytes;
+                         job.numbers = to + begin * number_bytes;
+                         job.count = end - begin;
+                         if (!decode_on_cpu(job))
+                           fail(fmt::format("has no kernel for {}", type.name));
+                       });
   return numbers;
 }
 

@@ -1,13 +1,13 @@
 #include "distorch/quant/gguf_in_half.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 
 #include "distorch/base/error.h"
 #include "distorch/device/operators.h"
+#include "distorch/device/parallel.h"
 #include "distorch/formats/gguf_types.h"
 #include "distorch/quant/gguf_cuda.h"
 #include "distorch/quant/gguf_decode.h"
@@ -44,13 +44,13 @@ Tensor on_cpu(const Tensor& given, std::int64_t id) {
   auto numbers = shape_of(blocks, id);
   const auto* from = blocks.const_data_ptr<std::uint8_t>();
   auto* to = numbers.mutable_data_ptr<float>();
-  at::parallel_for(0, blocks.numel() / type.bytes, least_bytes / type.bytes,
-                   [&](std::int64_t begin, std::int64_t end) {
-                     decode_in_half_on_cpu({.type = static_cast<int>(id),
-                                            .blocks = from + begin * type.bytes,
-                                            .numbers = to + begin * type.elements,
-                                            .count = end - begin});
-                   });
+  device::parallel_for(0, blocks.numel() / type.bytes, least_bytes / type.bytes,
+                       [&](std::int64_t begin, std::int64_t end) {
+                         decode_in_half_on_cpu({.type = static_cast<int>(id),
+                                                .blocks = from + begin * type.bytes,
+                                                .numbers = to + begin * type.elements,
+                                                .count = end - begin});
+                       });
   return numbers;
 }
 

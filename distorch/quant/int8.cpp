@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -11,6 +10,7 @@
 
 #include "distorch/base/align.h"
 #include "distorch/device/operators.h"
+#include "distorch/device/parallel.h"
 #include "distorch/quant/faults.h"
 #include "distorch/quant/int8_cuda.h"
 #include "distorch/quant/int8_product.h"
@@ -115,7 +115,7 @@ void scale_into(const Tensor& y, std::int64_t first, const Tensor& sums, const T
   const auto* by = scale.const_data_ptr<float>() + (one ? 0 : first);
   const auto* added = bias.defined() ? bias.const_data_ptr<float>() + first : nullptr;
   auto* to = y.mutable_data_ptr<Number>() + first;
-  at::parallel_for(0, y.size(0), 16, [&](std::int64_t begin, std::int64_t end) {
+  device::parallel_for(0, y.size(0), 16, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> room(std::is_same_v<Number, float> ? 0 : count);
     for (auto r = begin; r < end; ++r) {
       if constexpr (std::is_same_v<Number, float>) {
@@ -229,7 +229,7 @@ std::pair<Tensor, Tensor> whole_rows(const Tensor& x, int rotated, const Levels&
     const auto* from = numbers.const_data_ptr<scalar_t>();
     auto* to = whole.mutable_data_ptr<std::int8_t>();
     auto* scale = scales.mutable_data_ptr<float>();
-    at::parallel_for(0, rows, 4, [&](std::int64_t begin, std::int64_t end) {
+    device::parallel_for(0, rows, 4, [&](std::int64_t begin, std::int64_t end) {
       whole_rows_of(from, to, scale, begin, end, width, rotated, levels);
     });
   });

@@ -1,13 +1,13 @@
 #include "distorch/quant/nibbles.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 
 #include "distorch/device/operators.h"
+#include "distorch/device/parallel.h"
 #include "distorch/quant/int8_cuda.h"
 
 namespace distorch::quant {
@@ -39,7 +39,7 @@ Tensor by_table_on_cpu(const Tensor& bytes, const Tensor& scales, const Tensor& 
   auto y = room_for(bytes);
   const auto width = bytes.size(1), groups = scales.size(1);
   const auto* level = of.const_data_ptr<float>();
-  at::parallel_for(0, bytes.size(0), 4, [&](std::int64_t begin, std::int64_t end) {
+  device::parallel_for(0, bytes.size(0), 4, [&](std::int64_t begin, std::int64_t end) {
     Table table;
     for (auto r = begin; r < end; ++r)
       for (std::int64_t g = 0; g < groups; ++g) {
@@ -82,7 +82,7 @@ Tensor signed_on_cpu(const Tensor& bytes) {
   for (int i = 0; i < 16; ++i) table[i] = static_cast<std::int8_t>(i < 8 ? i : i - 16);
   auto from = bytes.contiguous();
   auto y = room_for(bytes);
-  at::parallel_for(0, bytes.numel(), 1 << 14, [&](std::int64_t begin, std::int64_t end) {
+  device::parallel_for(0, bytes.numel(), 1 << 14, [&](std::int64_t begin, std::int64_t end) {
     look_up(table, from.const_data_ptr<std::uint8_t>() + begin, end - begin,
             y.mutable_data_ptr<std::int8_t>() + 2 * begin);
   });

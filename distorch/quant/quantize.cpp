@@ -1,12 +1,12 @@
 #include "distorch/quant/quantize.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 
+#include "distorch/device/parallel.h"
 #include "distorch/quant/block_scaled.h"
 #include "distorch/quant/fp8.h"
 #include "distorch/quant/int8.h"
@@ -32,18 +32,19 @@ void in_floats(const Tensor& given, const Work& work) {
   const auto numbers = (is_bf16 ? given : given.to(at::kFloat)).contiguous();
   const auto all = numbers.numel();
   const void* from = numbers.const_data_ptr();
-  at::parallel_for(0, (all + stretch - 1) / stretch, 4, [&](std::int64_t begin, std::int64_t end) {
-    std::array<float, stretch> room;
-    for (auto i = begin; i < end; ++i) {
-      const auto first = i * stretch, count = std::min(stretch, all - first);
-      const auto* floats = static_cast<const float*>(from) + first;
-      if (is_bf16) {
-        std::copy_n(static_cast<const at::BFloat16*>(from) + first, count, room.begin());
-        floats = room.data();
-      }
-      work(floats, first, count);
-    }
-  });
+  device::parallel_for(
+      0, (all + stretch - 1) / stretch, 4, [&](std::int64_t begin, std::int64_t end) {
+        std::array<float, stretch> room;
+        for (auto i = begin; i < end; ++i) {
+          const auto first = i * stretch, count = std::min(stretch, all - first);
+          const auto* floats = static_cast<const float*>(from) + first;
+          if (is_bf16) {
+            std::copy_n(static_cast<const at::BFloat16*>(from) + first, count, room.begin());
+            floats = room.data();
+          }
+          work(floats, first, count);
+        }
+      });
 }
 
 }  // namespace

@@ -1,11 +1,11 @@
 #include "distorch/quant/rotation.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <cmath>
 
 #include "distorch/device/operators.h"
+#include "distorch/device/parallel.h"
 #include "distorch/quant/int8_cuda.h"
 #include "distorch/quant/row_kernels.h"
 
@@ -19,10 +19,10 @@ Tensor on_cpu(const Tensor& x, std::int64_t group) {
   const auto width = y.size(-1), rows = width ? y.numel() / width : 0;
   auto* numbers = y.mutable_data_ptr<float>();
   constexpr std::int64_t grain = 1 << 14;  // numbers that are worth a thread
-  at::parallel_for(0, rows, std::max<std::int64_t>(1, grain / std::max<std::int64_t>(1, width)),
-                   [&](std::int64_t begin, std::int64_t end) {
-                     kernels::rotate(numbers + begin * width, (end - begin) * width, group);
-                   });
+  device::parallel_for(0, rows, std::max<std::int64_t>(1, grain / std::max<std::int64_t>(1, width)),
+                       [&](std::int64_t begin, std::int64_t end) {
+                         kernels::rotate(numbers + begin * width, (end - begin) * width, group);
+                       });
   return y;
 }
 
