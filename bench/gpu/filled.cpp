@@ -50,7 +50,7 @@ class Bench {
   placement::Placement placed(const placement::System& system,
                               const placement::Model& described) const;
   std::string called(const Step& step) const {
-    return fmt::format("{} {} px, {:.1f} GB free", title_, step.name,
+    return fmt::format("{} {}, {:.1f} GB free", title_, step.size(),
                        static_cast<double>(free_bytes_) / 1e9);
   }
 
@@ -123,7 +123,7 @@ void Bench::resident(Step& step) {
   facts_["bits"][step.name] = result_bits(step.name, step_of(*model_, *network_, step.input));
   model_->record_steps(false);
   step.resident_s = facts_["resident_s"][step.name].get<double>();
-  fmt::print("{} {} px, resident: {:.4f} s\n", title_, step.name, step.resident_s);
+  fmt::print("{} {}, resident: {:.4f} s\n", title_, step.size(), step.resident_s);
 }
 
 /// The rig that predicts, fitted to the resident steps.

@@ -50,6 +50,17 @@ double median(std::vector<double> values) {
   return values.at(values.size() / 2);
 }
 
+Rounds Rounds::within(double most_s, double call_s) const {
+  const auto fit = static_cast<int>(std::min(1e6, most_s / call_s));
+  const int total = warm_ups + calls * rounds;
+  if (total <= fit) return *this;
+  Rounds fewer;
+  fewer.warm_ups = std::max(1, warm_ups * fit / total);
+  fewer.calls = std::max(1, (fit - fewer.warm_ups) / rounds);
+  fewer.rounds = std::max(2, std::min(rounds, (fit - fewer.warm_ups) / fewer.calls));
+  return fewer;
+}
+
 namespace {
 
 template <class Awaited>

@@ -34,6 +34,9 @@ double median(std::vector<double> values);
 /// `rounds` such rounds after `warm_ups` calls.
 struct Rounds {
   int warm_ups = 2, calls = 4, rounds = 5;
+  /// As many of each as take about `most_s` where a call takes `call_s`; at least a warm-up and two
+  /// rounds of one call. peer_network.py counts the same way.
+  Rounds within(double most_s, double call_s) const;
 };
 double time_calls(c10::Device device, const Rounds& rounds, const std::function<void()>& call);
 /// The same where only this stream is waited for, whatever others do.

@@ -1,10 +1,45 @@
 #include "bench/gpu/network_step.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include "distorch/base/error.h"
 #include "distorch/formats/tensor_file.h"
 
 namespace distorch::bench {
+
+namespace {
+
+/// A latent's sizes, of a video's too, for a size in pixels as read_step() takes it.
+std::vector<std::int64_t> sizes_of(const std::string& name, std::vector<std::int64_t> latent) {
+  constexpr std::int64_t kPixels = 8, kFrames = 4;  // that make one of a latent
+  std::vector<std::int64_t> numbers;
+  std::istringstream parts(name);
+  for (std::string part; std::getline(parts, part, 'x');)
+    numbers.push_back(std::all_of(part.begin(), part.end(), ::isdigit) && part.size() < 7
+                          ? std::atoll(part.c_str())
+                          : 0);
+  const bool video = latent.size() == 5;
+  if (numbers.empty() || numbers.size() > (video ? 3 : 2) ||
+      *std::min_element(numbers.begin(), numbers.end()) < 1)
+    throw Error(ErrorKind::Usage, name,
+                fmt::format("is no size: give pixels of a side, WIDTHxHEIGHT{}",
+                            video ? " or WIDTHxHEIGHTxFRAMES" : ""));
+  if (numbers.size() == 1) numbers.push_back(numbers[0]);
+  const auto last = latent.size() - 1;
+  latent[last] = numbers[0] / kPixels;
+  latent[last - 1] = numbers[1] / kPixels;
+  if (numbers.size() == 3) latent[last - 2] = (numbers[2] - 1) / kFrames + 1;
+  return latent;
+}
+
+}  // namespace
+
+std::string Step::size() const { return name.find('x') == std::string::npos ? name + " px" : name; }
 
 weights::Checkpoint open(const std::filesystem::path& path) {
   return weights::Checkpoint(
@@ -14,7 +49,11 @@ weights::Checkpoint open(const std::filesystem::path& path) {
 Step read_step(const std::filesystem::path& folder, const std::string& name, c10::Device device) {
   auto path = folder / ("case_" + name + ".safetensors");
   const bool other = !std::filesystem::exists(path);
-  if (other) path = folder / "case_1024.safetensors";
+  if (other) {
+    Json peer;
+    std::ifstream(folder / "peer.json") >> peer;
+    path = folder / ("case_" + peer.at("sizes").back().get<std::string>() + ".safetensors");
+  }
   auto file = open(path);
   auto get = [&](const char* key) { return weights::mapped_tensor(*file.find(key)).to(device); };
   Step step;
@@ -26,10 +65,7 @@ Step read_step(const std::filesystem::path& folder, const std::string& name, c10
     else
       step.input.set(key, get(key.c_str()));
     if (key != "x" || !other) continue;
-    auto sizes = stored.shape;
-    const auto side = std::stoll(name) / 8;
-    sizes[sizes.size() - 2] = sizes[sizes.size() - 1] = side;
-    step.input.set(key, seeded(sizes, 17, get("x").scalar_type(), device));
+    step.input.set(key, seeded(sizes_of(name, stored.shape), 17, get("x").scalar_type(), device));
   }
   if (!other) step.wanted = get("out").cpu().to(at::kFloat);
   return step;
@@ -51,9 +87,9 @@ at::Tensor step_of(streaming::StreamedModel& model, models::Network& network,
                     });
 }
 
-double issue_seconds(c10::Device device, const std::function<void()>& forward) {
+double issue_seconds(c10::Device device, const std::function<void()>& forward, int rounds) {
   std::vector<double> seconds;
-  for (int round = 0; round < 5; ++round) seconds.push_back(time_issue(device, 1, forward));
+  for (int round = 0; round < rounds; ++round) seconds.push_back(time_issue(device, 1, forward));
   return median(seconds);
 }
 
@@ -68,9 +104,9 @@ std::vector<streaming::StepTarget> measure_targets(streaming::StreamedModel& mod
     auto fresh = family.make_network();
     auto operations = streaming::operations_of(
         model, fresh->manifest(), [&](at::Device on) { fresh->apply(shapes_of(step.input, on)); });
-    targets.push_back(streaming::make_target(label + " " + step.name, step.resident_s, operations,
-                                             time_blocks(model, device, 9, forward),
-                                             model.manifest().blocks()));
+    targets.push_back(streaming::make_target(
+        label + " " + step.name, step.resident_s, operations,
+        time_blocks(model, device, step.is_long() ? 1 : 9, forward), model.manifest().blocks()));
   }
   return targets;
 }

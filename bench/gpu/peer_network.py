@@ -17,20 +17,21 @@ from safetensors.torch import load_file, save_file
 
 
 class UNet:
-    """A network of this file: `config` of diffusers' class, what it is called with (`given`), and the same under our names (`ours`)."""
+    """A network of this file: `config` of diffusers' class, what it is called with (`given`), and the same under our names (`ours`).
+    `sizes`: what a size is called (pixels: "1024", or width x height x frames) and the latent's cells, those of its channels."""
     title, dtype, batch = "SD 1.5", torch.float16, 2
     config = dict(sample_size=64, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=(320, 640, 1280, 1280),
                   down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
                   up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3, cross_attention_dim=768, attention_head_dim=8)
     tiny = dict(config, block_out_channels=(32, 64, 64, 64))
-    sizes = {"512": 64, "1024": 128}
+    sizes = {"512": (64, 64), "1024": (128, 128)}
 
     def make(self, config):
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
         return UNet2DConditionModel(**config)
 
-    def ours(self, side, config):
-        return {"x": torch.randn(self.batch, 4, side, side), "timestep": torch.full((self.batch,), 601.0),
+    def ours(self, cells, config):
+        return {"x": torch.randn(self.batch, 4, *cells), "timestep": torch.full((self.batch,), 601.0),
                 "context": torch.randn(self.batch, 77, config["cross_attention_dim"])}
 
     def given(self, ours):
@@ -52,14 +53,15 @@ class SDXL(UNet):
                   attention_head_dim=(5, 10, 20), transformer_layers_per_block=(1, 2, 10), use_linear_projection=True,
                   addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816)
     tiny = dict(config, block_out_channels=(64, 128, 256), attention_head_dim=(1, 2, 4))
-    sizes = {"1024": 128}
+    sizes = {"1024": (128, 128)}
 
-    def ours(self, side, config):
+    def ours(self, cells, config):
         from diffusers.models.embeddings import get_timestep_embedding
         self.pooled = torch.randn(self.batch, 1280)
-        self.numbers = torch.tensor([[side * 8.0, side * 8.0, 0, 0, side * 8.0, side * 8.0]]).repeat(self.batch, 1)
+        height, width = (8.0 * count for count in cells)
+        self.numbers = torch.tensor([[height, width, 0, 0, height, width]]).repeat(self.batch, 1)
         embedded = get_timestep_embedding(self.numbers.flatten(), 256, flip_sin_to_cos=True, downscale_freq_shift=0)
-        return dict(super().ours(side, config), vector=torch.cat([self.pooled, embedded.reshape(self.batch, -1)], 1))
+        return dict(super().ours(cells, config), vector=torch.cat([self.pooled, embedded.reshape(self.batch, -1)], 1))
 
     def given(self, ours):
         vector = ours["vector"]
@@ -69,7 +71,7 @@ class SDXL(UNet):
 
 class Transformer(UNet):
     """Latents of 16 channels in 2 x 2 patches, one picture."""
-    dtype, batch, sizes, tokens = torch.bfloat16, 1, {"1024": 128}, 512
+    dtype, batch, sizes, tokens = torch.bfloat16, 1, {"1024": (128, 128)}, 512
 
     def packed(self, x):
         b, c, h, w = x.shape
@@ -85,15 +87,15 @@ class Flux(Transformer):
     config = dict(patch_size=1, in_channels=64, num_layers=19, num_single_layers=38, attention_head_dim=128, num_attention_heads=24,
                   joint_attention_dim=4096, pooled_projection_dim=768, guidance_embeds=True)
     tiny = dict(config, num_layers=2, num_single_layers=2, num_attention_heads=2)
-    sizes = {"512": 64, "1024": 128}
+    sizes = {"512": (64, 64), "1024": (128, 128)}
 
     def make(self, config):
         from diffusers import FluxTransformer2DModel
         return FluxTransformer2DModel(**config)
 
-    def ours(self, side, config):
+    def ours(self, cells, config):
         # Diffusers rounds the level to bfloat16 and multiplies by 1000 in that type: 0.6 becomes 600 there too.
-        return {"x": torch.randn(1, 16, side, side), "timestep": torch.tensor([0.6]), "context": torch.randn(1, self.tokens, 4096),
+        return {"x": torch.randn(1, 16, *cells), "timestep": torch.tensor([0.6]), "context": torch.randn(1, self.tokens, 4096),
                 "vector": torch.randn(1, 768), "guidance": torch.tensor([3.5])}
 
     def given(self, ours):
@@ -109,31 +111,38 @@ class Flux(Transformer):
     def out(self, result, ours):
         return self.unpacked(result, ours["x"])
 
+    # Diffusers' names and the original ones: beside the blocks, in them, and what is one tensor there.
+    outside = {"x_embedder.": "img_in.", "context_embedder.": "txt_in.", "time_text_embed.timestep_embedder.linear_1.": "time_in.in_layer.",
+               "time_text_embed.timestep_embedder.linear_2.": "time_in.out_layer.", "proj_out.": "final_layer.linear.",
+               "time_text_embed.guidance_embedder.linear_1.": "guidance_in.in_layer.",
+               "time_text_embed.guidance_embedder.linear_2.": "guidance_in.out_layer.",
+               "time_text_embed.text_embedder.linear_1.": "vector_in.in_layer.", "time_text_embed.text_embedder.linear_2.": "vector_in.out_layer."}
+    double = {"norm1.linear.": "img_mod.lin.", "norm1_context.linear.": "txt_mod.lin.", "attn.norm_q.weight": "img_attn.norm.query_norm.scale",
+              "attn.norm_k.weight": "img_attn.norm.key_norm.scale", "attn.norm_added_q.weight": "txt_attn.norm.query_norm.scale",
+              "attn.norm_added_k.weight": "txt_attn.norm.key_norm.scale", "attn.to_out.0.": "img_attn.proj.", "attn.to_add_out.": "txt_attn.proj.",
+              "ff.net.0.proj.": "img_mlp.0.", "ff.net.2.": "img_mlp.2.", "ff_context.net.0.proj.": "txt_mlp.0.", "ff_context.net.2.": "txt_mlp.2."}
+    single = {"norm.linear.": "modulation.lin.", "attn.norm_q.weight": "norm.query_norm.scale", "attn.norm_k.weight": "norm.key_norm.scale",
+              "proj_out.": "linear2."}
+    double_fused = {"img_attn.qkv.": ("attn.to_q.", "attn.to_k.", "attn.to_v."),
+                    "txt_attn.qkv.": ("attn.add_q_proj.", "attn.add_k_proj.", "attn.add_v_proj.")}
+    single_fused = {"linear1.": ("attn.to_q.", "attn.to_k.", "attn.to_v.", "proj_mlp.")}
+
+    def blocks(self):
+        """(original name of a list of blocks, diffusers', names in a block, what is one tensor)"""
+        return [("double_blocks", "transformer_blocks", self.double, self.double_fused),
+                ("single_blocks", "single_transformer_blocks", self.single, self.single_fused)]
 
     def saved(self, state):
-        names = {"x_embedder.": "img_in.", "context_embedder.": "txt_in.", "time_text_embed.timestep_embedder.linear_1.": "time_in.in_layer.",
-                 "time_text_embed.timestep_embedder.linear_2.": "time_in.out_layer.", "proj_out.": "final_layer.linear.",
-                 "time_text_embed.guidance_embedder.linear_1.": "guidance_in.in_layer.",
-                 "time_text_embed.guidance_embedder.linear_2.": "guidance_in.out_layer.",
-                 "time_text_embed.text_embedder.linear_1.": "vector_in.in_layer.", "time_text_embed.text_embedder.linear_2.": "vector_in.out_layer."}
-        double = {"norm1.linear.": "img_mod.lin.", "norm1_context.linear.": "txt_mod.lin.", "attn.norm_q.weight": "img_attn.norm.query_norm.scale",
-                  "attn.norm_k.weight": "img_attn.norm.key_norm.scale", "attn.norm_added_q.weight": "txt_attn.norm.query_norm.scale",
-                  "attn.norm_added_k.weight": "txt_attn.norm.key_norm.scale", "attn.to_out.0.": "img_attn.proj.", "attn.to_add_out.": "txt_attn.proj.",
-                  "ff.net.0.proj.": "img_mlp.0.", "ff.net.2.": "img_mlp.2.", "ff_context.net.0.proj.": "txt_mlp.0.", "ff_context.net.2.": "txt_mlp.2."}
-        single = {"norm.linear.": "modulation.lin.", "attn.norm_q.weight": "norm.query_norm.scale", "attn.norm_k.weight": "norm.key_norm.scale",
-                  "proj_out.": "linear2."}
-        fused = {"img_attn.qkv.": ("attn.to_q.", "attn.to_k.", "attn.to_v."), "txt_attn.qkv.": ("attn.add_q_proj.", "attn.add_k_proj.", "attn.add_v_proj."),
-                 "linear1.": ("attn.to_q.", "attn.to_k.", "attn.to_v.", "proj_mlp.")}
-        out = {new + end: state[old + end] for old, new in names.items() for end in ("weight", "bias")}
-        for ours, theirs, parts, joined in (("double_blocks", "transformer_blocks", double, ("img_attn.qkv.", "txt_attn.qkv.")),
-                                            ("single_blocks", "single_transformer_blocks", single, ("linear1.",))):
-            for i in range(len({name.split(".")[1] for name in state if name.startswith(theirs + ".")})):
+        out = {new + end: state[old + end] for old, new in self.outside.items() for end in ("weight", "bias")}
+        for ours, theirs, parts, fused in self.blocks():
+            count = 1 + max(int(name[len(theirs) + 1:].split(".")[0]) for name in state if name.startswith(theirs + "."))
+            for i in range(count):
                 for old, new in parts.items():
                     for end in ("weight", "bias") if old.endswith(".") else ("",):
                         out[f"{ours}.{i}.{new}{end}"] = state[f"{theirs}.{i}.{old}{end}"]
-                for new in joined:
+                for new, olds in fused.items():
                     for end in ("weight", "bias"):
-                        out[f"{ours}.{i}.{new}{end}"] = torch.cat([state[f"{theirs}.{i}.{old}{end}"] for old in fused[new]])
+                        out[f"{ours}.{i}.{new}{end}"] = torch.cat([state[f"{theirs}.{i}.{old}{end}"] for old in olds])
         for end in ("weight", "bias"):
             scale, shift = state["norm_out.linear." + end].chunk(2)
             out["final_layer.adaLN_modulation.1." + end] = torch.cat([shift, scale])
@@ -150,8 +159,8 @@ class QwenImage(Transformer):
         from diffusers import QwenImageTransformer2DModel
         return QwenImageTransformer2DModel(**config)
 
-    def ours(self, side, config):
-        return {"x": torch.randn(self.batch, 16, 1, side, side), "timestep": torch.full((self.batch,), 0.625),
+    def ours(self, cells, config):
+        return {"x": torch.randn(self.batch, 16, 1, *cells), "timestep": torch.full((self.batch,), 0.625),
                 "context": torch.randn(self.batch, self.tokens, 3584)}
 
     def given(self, ours):
@@ -176,8 +185,8 @@ class SD35(Transformer):
         from diffusers import SD3Transformer2DModel
         return SD3Transformer2DModel(**config)
 
-    def ours(self, side, config):
-        return {"x": torch.randn(self.batch, 16, side, side), "timestep": torch.full((self.batch,), 600.0),
+    def ours(self, cells, config):
+        return {"x": torch.randn(self.batch, 16, *cells), "timestep": torch.full((self.batch,), 600.0),
                 "context": torch.randn(self.batch, self.tokens, 4096), "vector": torch.randn(self.batch, 2048)}
 
     def given(self, ours):
@@ -185,12 +194,120 @@ class SD35(Transformer):
                     timestep=ours["timestep"].to(ours["x"]))
 
 
-MODELS = {"sd15": UNet, "sdxl": SDXL, "flux": Flux, "qwen_image": QwenImage, "sd35": SD35}
+class Wan(Transformer):
+    """Wan 2.2's 14B for text to video: one of its two, which are alike."""
+    title, sizes = "Wan 2.2 14B", {"832x480x81": (21, 60, 104)}
+    config = dict(patch_size=(1, 2, 2), num_attention_heads=40, attention_head_dim=128, in_channels=16, out_channels=16, text_dim=4096,
+                  freq_dim=256, ffn_dim=13824, num_layers=40, cross_attn_norm=True, qk_norm="rms_norm_across_heads", eps=1e-6)
+    tiny = dict(config, num_layers=2, num_attention_heads=2, ffn_dim=384)
+
+    def make(self, config):
+        from diffusers import WanTransformer3DModel
+        return WanTransformer3DModel(**config)
+
+    def ours(self, cells, config):
+        return {"x": torch.randn(1, 16, *cells), "timestep": torch.tensor([601.0]), "context": torch.randn(1, self.tokens, 4096)}
+
+    def given(self, ours):
+        return dict(hidden_states=ours["x"], encoder_hidden_states=ours["context"], timestep=ours["timestep"])
+
+    outside = {"scale_shift_table": "head.modulation", "proj_out.": "head.head.", "condition_embedder.time_embedder.linear_1.": "time_embedding.0.",
+               "condition_embedder.time_embedder.linear_2.": "time_embedding.2.", "condition_embedder.time_proj.": "time_projection.1.",
+               "condition_embedder.text_embedder.linear_1.": "text_embedding.0.",
+               "condition_embedder.text_embedder.linear_2.": "text_embedding.2."}
+    # In this order: norm1 and what was norm2 there have no weights.
+    inside = {"attn1.": "self_attn.", "attn2.": "cross_attn.", "attn.to_out.0.": "attn.o.", "attn.to_": "attn.", "norm2.": "norm3.",
+              "ffn.net.0.proj.": "ffn.0.", "ffn.net.2.": "ffn.2.", "scale_shift_table": "modulation"}
+
+    def saved(self, state):
+        def original(name):
+            for old, new in (self.inside if name.startswith("blocks.") else self.outside).items():
+                name = name.replace(old, new)
+            return name
+        return {original(name): value for name, value in state.items()}
+
+
+class HunyuanVideo(Flux):
+    """Its blocks are FLUX's, their names the same in diffusers and nearly so in Tencent's files."""
+    title, tokens, sizes = "HunyuanVideo", 256, {"960x544x61": (16, 68, 120)}
+    config = dict(in_channels=16, out_channels=16, num_attention_heads=24, attention_head_dim=128, num_layers=20, num_single_layers=40,
+                  num_refiner_layers=2, patch_size=2, patch_size_t=1, guidance_embeds=True, text_embed_dim=4096, pooled_projection_dim=768)
+    tiny = dict(config, num_layers=2, num_single_layers=2, num_attention_heads=2)
+
+    def make(self, config):
+        from diffusers import HunyuanVideoTransformer3DModel
+        return HunyuanVideoTransformer3DModel(**config)
+
+    def ours(self, cells, config):
+        # No mask: one that lets every token count is left out, by ComfyUI too. 4000 is a number of bfloat16, 6000 is not.
+        return {"x": torch.randn(1, 16, *cells), "timestep": torch.tensor([601.0]), "context": torch.randn(1, self.tokens, 4096),
+                "vector": torch.randn(1, 768), "guidance": torch.tensor([4.0])}
+
+    def given(self, ours):
+        x = ours["x"]
+        return dict(hidden_states=x, encoder_hidden_states=ours["context"], pooled_projections=ours["vector"], timestep=ours["timestep"],
+                    encoder_attention_mask=torch.ones(1, self.tokens, dtype=x.dtype, device=x.device), guidance=ours["guidance"] * 1000)
+
+    def out(self, result, ours):
+        return result
+
+    text_embed = "context_embedder.time_text_embed."
+    outside = {name: new for name, new in Flux.outside.items() if not name.endswith("_embedder.")} | {
+        "x_embedder.proj.": "img_in.proj.", "context_embedder.proj_in.": "txt_in.input_embedder.",
+        text_embed + "timestep_embedder.linear_1.": "txt_in.t_embedder.mlp.0.", text_embed + "timestep_embedder.linear_2.": "txt_in.t_embedder.mlp.2.",
+        text_embed + "text_embedder.linear_1.": "txt_in.c_embedder.linear_1.",
+        text_embed + "text_embedder.linear_2.": "txt_in.c_embedder.linear_2."}
+    refiner = {"norm1.": "norm1.", "norm2.": "norm2.", "attn.to_out.0.": "self_attn.proj.", "ff.net.0.proj.": "mlp.0.", "ff.net.2.": "mlp.2.",
+               "norm_out.linear.": "adaLN_modulation.1."}
+    refiner_fused = {"self_attn.qkv.": ("attn.to_q.", "attn.to_k.", "attn.to_v.")}
+    # FLUX's parts of names and Tencent's, in the order of replacing.
+    tencent = {"time_in.in_layer.": "time_in.mlp.0.", "time_in.out_layer.": "time_in.mlp.2.", "guidance_in.in_layer.": "guidance_in.mlp.0.",
+               "guidance_in.out_layer.": "guidance_in.mlp.2.", "_mod.lin.": "_mod.linear.", "modulation.lin.": "modulation.linear.",
+               "attn.norm.query_norm.scale": "attn_q_norm.weight", "attn.norm.key_norm.scale": "attn_k_norm.weight",
+               "norm.query_norm.scale": "q_norm.weight", "norm.key_norm.scale": "k_norm.weight", "_attn.": "_attn_"}
+
+    def blocks(self):
+        return super().blocks() + [("txt_in.individual_token_refiner.blocks", "context_embedder.token_refiner.refiner_blocks", self.refiner,
+                                    self.refiner_fused)]
+
+    def saved(self, state):
+        def tencents(name):
+            if "_blocks." in name or "refiner.blocks." in name:
+                name = name.replace("mlp.0.", "mlp.fc1.").replace("mlp.2.", "mlp.fc2.")
+            for old, new in self.tencent.items():
+                name = name.replace(old, new)
+            return name
+        return {tencents(name): value for name, value in super().saved(state).items()}
+
+
+MODELS = {"sd15": UNet, "sdxl": SDXL, "flux": Flux, "qwen_image": QwenImage, "sd35": SD35, "wan": Wan, "hunyuan_video": HunyuanVideo}
+
+
+def shrunk(cells):
+    """A toy latent of about an eighth of the cells each way, rows and columns in whole patches."""
+    *frames, rows, columns = cells
+    return [max(1, count // 8) for count in frames] + [rows // 16 * 2, columns // 16 * 2]
+
+
+def fewer(warm_ups, rounds, calls, step_s, most_s=25):
+    """As many of each as take about `most_s`, at least a warm-up and two calls: bench/gpu/harness.h's Rounds::within."""
+    total, fit = warm_ups + rounds * calls, int(most_s / step_s)
+    if total <= fit:
+        return warm_ups, rounds, calls
+    warm_ups = max(1, warm_ups * fit // total)
+    calls = max(1, (fit - warm_ups) // rounds)
+    return warm_ups, max(2, min(rounds, (fit - warm_ups) // calls)), calls
 
 
 def time_step(step, device, warm_ups=3, rounds=5, calls=6):
+    """The step has been run before. Of long ones fewer are timed."""
     synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    for _ in range(warm_ups):
+    synchronize()
+    start = time.time()
+    step()
+    synchronize()
+    warm_ups, rounds, calls = fewer(warm_ups, rounds, calls, time.time() - start)
+    for _ in range(warm_ups - 1):
         step()
     synchronize()
     seconds = []
@@ -248,8 +365,8 @@ def time_eager(model, args, device):
     save_file({k: v.contiguous().cpu() for k, v in model.saved(network.state_dict()).items()}, weights)
     facts = {"title": model.title, "dtype": str(model.dtype).split(".")[1], "batch": model.batch, "sizes": list(model.sizes),
              "eager": {}, "tiny": args.tiny}
-    for name, side in model.sizes.items():
-        ours = on_device(model, model.ours(side // 8 if args.tiny else side, config), device)
+    for name, cells in model.sizes.items():
+        ours = on_device(model, model.ours(shrunk(cells) if args.tiny else cells, config), device)
         given = model.given(ours)
         step = lambda: network(**given, return_dict=False)[0]
         out = model.out(step(), ours)
@@ -265,8 +382,8 @@ def time_eager(model, args, device):
 def time_compiled(model, args, device):
     """One size, in this process: seconds of a step and of everything before it on standard output, as JSON."""
     network = make_network(model, args, device)
-    side = model.sizes[args.compile_size]
-    model.ours(side // 8 if args.tiny else side, model.tiny if args.tiny else model.config)
+    cells = model.sizes[args.compile_size]
+    model.ours(shrunk(cells) if args.tiny else cells, model.tiny if args.tiny else model.config)
     case = load_file(os.path.join(args.folder, f"case_{args.compile_size}.safetensors"), device=str(device))
     out = case.pop("out")
     given = model.given(case)

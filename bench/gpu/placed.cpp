@@ -253,8 +253,11 @@ double measure(const Case& subject, streaming::StreamedModel& model,
   // Not where the memory's limit has no room for it.
   const bool has_room =
       described.bytes() + described.activation_bytes <= system.devices[system.compute].budget_bytes;
-  bool compare = has_room && (subject.always_compare ||
-                              subject.resident_s > 0.8 * streamed / system.links[0].bytes_per_s);
+  const bool resident_is_bound = subject.resident_s > 0.8 * streamed / system.links[0].bytes_per_s;
+  using Compares = Case::Compares;
+  const bool compare =
+      has_room && (subject.compares == Compares::Always ||
+                   (subject.compares == Compares::WhereItIsTheBound && resident_is_bound));
   auto resident = [&] {
     model.load(std::vector<streaming::BlockHome>(
         model.block_count(), {placement::How::Resident, system.devices[system.compute].name}));

@@ -37,15 +37,16 @@ struct Case {
   std::string bits;   // fingerprint of its result
   Rounds rounds;
   std::function<at::Tensor()> step;
-  /// Times the resident step beside copies even where the link is the bound.
-  bool always_compare = false;
+  /// When the resident step is timed again before and after, and beside copies.
+  enum class Compares { Never, WhereItIsTheBound, Always };
+  Compares compares = Compares::WhereItIsTheBound;
 };
 
 /// Loads, checks the result's bits, times the step, and adds to the results: step over its bound,
 /// predicted over measured step, predicted over measured peak memory. The link is measured by turns
-/// with the step, on the bytes that stream; where the bound is the resident step, that is timed
-/// again before and after, and once more while the link is busy with other copies: what sharing the
-/// device's memory and power costs, whoever does it. Returns seconds of a step.
+/// with the step, on the bytes that stream; where the bound is the resident step (Case::compares),
+/// that is timed again before and after, and once more while the link is busy with other copies:
+/// what sharing the device's memory and power costs, whoever does it. Returns seconds of a step.
 double measure(const Case& subject, streaming::StreamedModel& model,
                const placement::System& system, const placement::Model& described,
                const placement::Placement& placement, Results& results);

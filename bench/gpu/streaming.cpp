@@ -218,7 +218,7 @@ void Bench::from_donor(const std::string& donor) {
   for (const auto& size : sizes_) {
     if (late()) return;
     auto subject = make_case(size, "100 % offloaded to " + donor);
-    subject.always_compare = true;  // the link is only guessed yet
+    subject.compares = Case::Compares::Always;  // the link is only guessed yet
     try {
       auto model = described(size);
       measure(subject, *model_, system, model, offload(system, model, 1), results_);

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 
-NETWORKS = ["sd15", "sdxl", "flux", "qwen_image", "sd35", "z_image"]
+NETWORKS = ["sd15", "sdxl", "flux", "qwen_image", "sd35", "z_image", "wan", "hunyuan_video"]
 LISTS = ["placements_demo.json", "placements_sd15.json", "streaming.json", "peer_streaming.json", "ways.json", "opening.json", "peer_opening.json"] + [name + ".json" for name in NETWORKS]
 
 
@@ -31,7 +31,7 @@ def main(folder, out):
         ours_by_name = {entry["name"]: entry["ours"] for entry in entries if entry["part"] == network}
         peer = read(os.path.join(folder, network, "peer.json")) or {}
         for size, seconds in peer.get("compiled", {}).items():
-            name = f"{peer['title']} step, {size} px, batch {peer['batch']} / "
+            name = f"{peer['title']} step, {size if 'x' in size else size + ' px'}, batch {peer['batch']} / "
             ours = ours_by_name.get(name + "diffusers eager")
             entries.append({"part": network, "name": name + "torch.compile", "ours": ours, "peer": seconds,
                             "unit": "s", "ratio": ours / seconds if ours else None, "compile_s": peer["compile_s"][size]})
