@@ -7,6 +7,7 @@
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
 #include "distorch/convert/output.h"
+#include "distorch/formats/gguf_types.h"
 #include "distorch/formats/safetensors.h"
 
 namespace distorch::convert {
@@ -77,9 +78,11 @@ class Safetensors final : public Output {
 }  // namespace
 
 std::int64_t NewTensor::size_bytes() const {
-  std::int64_t bits = formats::bits_of(dtype);
-  for (auto n : shape) bits *= n;
-  return bits / 8;
+  std::int64_t numbers = 1;
+  for (auto n : shape) numbers *= n;
+  if (const auto* type = formats::block_type_named(packing))
+    return numbers / type->elements * type->bytes;
+  return numbers * formats::bits_of(dtype) / 8;
 }
 
 std::unique_ptr<Output> safetensors_output(const std::filesystem::path& path,
