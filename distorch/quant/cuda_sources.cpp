@@ -161,49 +161,106 @@ const std::string& before_blocks() {
   return text;
 }
 
-// A block of threads a row, a lane half of a block of numbers: four bytes become eight.
+// A block of threads a row, a thread a block of numbers: eight bytes become sixteen numbers. Numbers of 16 bits are looked up in a table
+// of the eight sizes that a code may mean, multiplied by the block's factor: a byte of each in two pairs of registers, from which one
+// instruction takes four by the codes' own bits.
 constexpr const char* kDecodeFour = R"(
+__device__ __forceinline__ float size_of(unsigned int code) {
+  const unsigned int size = code & 7;
+  // 0, 0.5, 1, 1.5, 2, 3, 4, 6
+  return size < 2 ? 0.5f * size : __uint_as_float(((size / 2 + 126) << 23) | ((size & 1) << 22));
+}
+__device__ __forceinline__ void put_codes(Number* to, unsigned int packed, float factor) {
+  float v[8];
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    const unsigned int code = (packed >> (8 * (j / 2) + (j % 2 ? 0 : 4))) & 15;
+    v[j] = __fmul_rn(code & 8 ? -size_of(code) : size_of(code), factor);
+  }
+  put_eight(to, v);
+}
+#if KIND != 0
+struct Table {
+  unsigned int low[2], high[2];
+  __device__ __forceinline__ explicit Table(float factor) {
+    unsigned int sizes[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      sizes[i] = two(__fmul_rn(size_of(2 * i), factor), __fmul_rn(size_of(2 * i + 1), factor));
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      low[i] = __byte_perm(sizes[2 * i], sizes[2 * i + 1], 0x6420);
+      high[i] = __byte_perm(sizes[2 * i], sizes[2 * i + 1], 0x7531);
+    }
+  }
+  // Of two bytes of codes four numbers; the first of a byte is its upper half.
+  __device__ __forceinline__ uint2 four(unsigned int codes) const {
+    const unsigned int by = codes & 0x7777;
+    const unsigned int lows = __byte_perm(low[0], low[1], by), highs = __byte_perm(high[0], high[1], by);
+    return make_uint2(__byte_perm(lows, highs, 0x4051) ^ (codes << 8 & 0x8000u) ^ (codes << 28 & 0x80000000u),
+                      __byte_perm(lows, highs, 0x6273) ^ (codes & 0x8000u) ^ (codes << 20 & 0x80000000u));
+  }
+};
+#endif
 extern "C" __global__ void decode_four(const unsigned char* values, const unsigned char* scales,
                                        const float* whole, Number* y, int bytes, int start) {
   const int row = blockIdx.x, blocks = bytes / 8;
-  const unsigned int* from = (const unsigned int*)(values + (long long)row * bytes);
-  Eight* to = (Eight*)(y + (long long)row * bytes * 2);
+  const uint2* from = (const uint2*)(values + (long long)row * bytes);
+  Number* to = y + (long long)row * bytes * 2;
   const float all = up(down(*whole));
-  for (int i = threadIdx.x; i < bytes / 4; i += blockDim.x) {
-    const float own = up(down(small_float(scale_at(scales, start + row, i / 2, blocks))));
+  for (int i = threadIdx.x; i < blocks; i += blockDim.x) {
+    const float own = up(down(small_float(scale_at(scales, start + row, i, blocks))));
     const float factor = up(down(__fmul_rn(all, own)));
-    const unsigned int packed = from[i];
-    Eight out;
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      const unsigned int code = (packed >> (8 * (j / 2) + (j % 2 ? 0 : 4))) & 15;
-      const unsigned int size = code & 7;
-      // 0, 0.5, 1, 1.5, 2, 3, 4, 6
-      const float value = size < 2 ? 0.5f * size
-                                   : __uint_as_float(((size / 2 + 126) << 23) | ((size & 1) << 22));
-      out.v[j] = down(__fmul_rn(code & 8 ? -value : value, factor));
+    const uint2 packed = from[i];
+#if KIND != 0
+    // Zero times infinity is no number, and neither has a sign.
+    if (fabsf(factor) < __uint_as_float(0x7f800000u)) {
+      const Table table(factor);
+      uint4* out = (uint4*)(to + 16 * i);
+      const uint2 a = table.four(packed.x & 0xffff), b = table.four(packed.x >> 16);
+      const uint2 c = table.four(packed.y & 0xffff), d = table.four(packed.y >> 16);
+      out[0] = make_uint4(a.x, a.y, b.x, b.y);
+      out[1] = make_uint4(c.x, c.y, d.x, d.y);
+      continue;
     }
-    to[i] = out;
+#endif
+    put_codes(to + 16 * i, packed.x, factor);
+    put_codes(to + 16 * i + 8, packed.y, factor);
   }
 }
 )";
 
+// A block of threads a row, a thread eight bytes at a time. From Ada on the device itself reads float8_e4m3fn.
 constexpr const char* kDecodeEight = R"(
+__device__ __forceinline__ void put_bytes(float* v, unsigned int packed, float factor) {
+#if __CUDA_ARCH__ >= 890
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    unsigned int both;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(both) : "h"((unsigned short)(packed >> 16 * i)));
+    asm("{ .reg .f16 a, b;\n mov.b32 {a, b}, %2;\n cvt.f32.f16 %0, a;\n cvt.f32.f16 %1, b; }"
+        : "=f"(v[2 * i]), "=f"(v[2 * i + 1]) : "r"(both));
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j) v[j] = __fmul_rn(v[j], factor);
+#else
+#pragma unroll
+  for (int j = 0; j < 4; ++j) v[j] = __fmul_rn(small_float((packed >> (8 * j)) & 255), factor);
+#endif
+}
 extern "C" __global__ void decode_eight(const unsigned char* values, const unsigned char* scales,
                                         const float* whole, Number* y, int bytes, int start) {
   const int row = blockIdx.x, blocks = bytes / 32;
   const uint2* from = (const uint2*)(values + (long long)row * bytes);
-  Eight* to = (Eight*)(y + (long long)row * bytes);
+  Number* to = y + (long long)row * bytes;
   for (int i = threadIdx.x; i < bytes / 8; i += blockDim.x) {
     const unsigned int exponent = scale_at(scales, start + row, i / 4, blocks);
     const float factor = __uint_as_float(exponent << 23);
     const uint2 packed = from[i];
-    Eight out;
-#pragma unroll
-    for (int j = 0; j < 8; ++j)
-      out.v[j] = down(__fmul_rn(small_float(((j < 4 ? packed.x : packed.y) >> (8 * (j % 4))) & 255),
-                                factor));
-    to[i] = out;
+    float v[8];
+    put_bytes(v, packed.x, factor);
+    put_bytes(v + 4, packed.y, factor);
+    put_eight(to + 8 * i, v);
   }
 }
 )";

@@ -33,12 +33,13 @@ extern "C" __global__ void decode_blocks(const unsigned char* blocks, Number* nu
   float minus = 0;
   const float scale = step(TYPE::part<8>(blocks + at / each * TYPE::bytes, (int)(at % each) * 8, grid, q, minus));
   const float less = step(minus);
-  Eight result;
+  float result[8];
+#pragma unroll
   for (int i = 0; i < 8; ++i) {
     const float product = step(__fmul_rn(scale, (float)q[i]));
-    result.v[i] = down(TYPE::has_minus ? step(__fsub_rn(product, less)) : product);
+    result[i] = TYPE::has_minus ? step(__fsub_rn(product, less)) : product;
   }
-  ((Eight*)numbers)[at] = result;
+  put_eight(numbers + 8 * at, result);
 }
 )";
 

@@ -15,6 +15,7 @@ inline const char* define_of(c10::ScalarType dtype) {
 }
 
 /// Number, up() to float and down() from it, rounded to even; Pair, Quad and Eight are read at once.
+/// two() has two numbers of 16 bits in one word, the first in its lower half; put_eight() writes eight.
 /// to_e4m3() rounds to float8_e4m3fn in whole numbers: to even, not above 448, NaN stays.
 /// row_sum() adds a number over the threads of a row, which lie side by side (x); `partial` has room
 /// for one number a warp.
@@ -39,6 +40,33 @@ __device__ unsigned short down(float f) {
 struct alignas(2 * sizeof(Number)) Pair { Number x, y; };
 struct alignas(4 * sizeof(Number)) Quad { Number v[4]; };
 struct alignas(16) Eight { Number v[8]; };
+#if KIND != 0
+__device__ __forceinline__ unsigned two(float x, float y) {
+#if __CUDA_ARCH__ >= 800
+  unsigned both;
+#if KIND == 1
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
+#else
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
+  // The NaN of down().
+  if (x != x) both = (both & 0xffff0000u) | 0x7fc0u;
+  if (y != y) both = (both & 0xffffu) | 0x7fc00000u;
+#endif
+  return both;
+#else
+  return down(x) | (unsigned)down(y) << 16;
+#endif
+}
+#endif
+__device__ __forceinline__ void put_eight(Number* to, const float* v) {
+#if KIND == 0
+  Eight out;
+  for (int i = 0; i < 8; ++i) out.v[i] = v[i];
+  *(Eight*)to = out;
+#else
+  *(uint4*)to = make_uint4(two(v[0], v[1]), two(v[2], v[3]), two(v[4], v[5]), two(v[6], v[7]));
+#endif
+}
 __device__ float2 get(const Pair& p) { return make_float2(up(p.x), up(p.y)); }
 __device__ Pair put(float x, float y) { return {down(x), down(y)}; }
 
