@@ -186,7 +186,7 @@ void ControlRun::add_residuals(Inputs& call, const Tensor& x, float timestep, co
       said = {};  // before others are made: they are large
       auto residuals = compute();
       if (strength != 1.0) residuals.mul_(strength);
-      said = {x, timestep, residuals.to(network.device())};
+      said = {x, timestep, residuals.to(network.device(), network.dtype())};
     }
     call.set(name, said.residuals);
   };

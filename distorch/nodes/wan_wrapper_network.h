@@ -77,6 +77,8 @@ class WanNetwork {
   void set_step(std::size_t step);
 
   at::Device device() const { return network_.device(); }
+  /// What it computes in.
+  at::ScalarType dtype() const { return network_.loaded().weights->options().dtype; }
   std::int64_t channels() const;
   /// Channels beside the latent.
   std::int64_t beside() const;

@@ -8,6 +8,7 @@
 #include "distorch/models/wan/entrance.h"
 #include "distorch/models/wan/tokens.h"
 #include "distorch/nn/activation.h"
+#include "distorch/nn/norm.h"
 #include "distorch/nn/patch.h"
 
 namespace distorch::models::wan {
@@ -19,7 +20,7 @@ using weights::Tensors;
 
 namespace {
 
-constexpr std::int64_t kConvolutions = 3;
+constexpr std::size_t kConvolutions = 3;
 constexpr const char* kPlace = "ControlNet";
 
 InputSpecs specs_of(const ControlNetConfig& c) {
@@ -46,36 +47,32 @@ InputSpecs specs_of(const ControlNetConfig& c) {
 /// One convolution of the encoder with GELU and a norm of two groups behind it: the first makes cells
 /// of pixels, the others halve the frames.
 struct EncoderStage {
-  EncoderStage(const Scope& s, const ControlNetConfig& c, std::int64_t index)
-      : first(index == 0),
-        pixels(c.pixels),
-        weight((s / 0).weight("weight", {c.encoder_widths.at(index + 1), c.encoder_widths.at(index),
-                                         3, first ? pixels + 1 : 3, first ? pixels + 1 : 3})),
-        bias((s / 0).weight("bias", {c.encoder_widths.at(index + 1)})),
-        scale((s / 2).weight("weight", {c.encoder_widths.at(index + 1)})),
-        shift((s / 2).weight("bias", {c.encoder_widths.at(index + 1)})) {}
+  EncoderStage(const Scope& s, std::int64_t from, std::int64_t to, std::int64_t cell)
+      : pixels(cell),
+        weight((s / 0).weight("weight",
+                              {to, from, 3, cell > 0 ? cell + 1 : 3, cell > 0 ? cell + 1 : 3})),
+        bias((s / 0).weight("bias", {to})),
+        norm(s / 2, to, 1e-5, /*groups=*/2) {}
 
   Tensor operator()(const Tensor& x) const {
-    const std::vector<std::int64_t> stride =
-        first ? std::vector<std::int64_t>{1, pixels, pixels} : std::vector<std::int64_t>{2, 1, 1};
-    const auto edge = first ? pixels / 2 : 1;
-    auto y = at::conv3d(x, nn::patched(weight), nn::patched(bias), stride,
-                        std::vector<std::int64_t>{1, edge, edge});
-    y = nn::gelu_tanh_over(std::move(y));
-    constexpr std::int64_t groups = 2;
-    constexpr double epsilon = 1e-5;
-    return at::group_norm(y, groups, nn::patched(scale).to(y.scalar_type()),
-                          nn::patched(shift).to(y.scalar_type()), epsilon);
+    const auto stride = pixels > 0 ? std::vector<std::int64_t>{1, pixels, pixels}
+                                   : std::vector<std::int64_t>{2, 1, 1};
+    const auto edge = pixels > 0 ? pixels / 2 : 1;
+    auto y = nn::gelu_tanh_over(at::conv3d(x, nn::patched(weight), nn::patched(bias), stride,
+                                           std::vector<std::int64_t>{1, edge, edge}));
+    return norm(y.flatten(2, 3)).reshape(y.sizes());
   }
 
-  bool first;
-  std::int64_t pixels;
-  weights::Weight weight, bias, scale, shift;
+  std::int64_t pixels;  // of a cell's side; 0: it halves the frames
+  weights::Weight weight, bias;
+  nn::GroupNorm norm;
 };
 
 struct Encoder {
   Encoder(const Scope& s, const ControlNetConfig& c) : block(s) {
-    for (std::int64_t i = 0; i < kConvolutions; ++i) stages.emplace_back(s / i, c, i);
+    for (std::size_t i = 0; i < kConvolutions; ++i)
+      stages.emplace_back(s / static_cast<std::int64_t>(i), c.encoder_widths.at(i),
+                          c.encoder_widths.at(i + 1), i == 0 ? c.pixels : 0);
   }
   Tensor forward(const Tensor& video) const {
     return block.run1({video}, [this](const Tensors& in) {
@@ -123,7 +120,7 @@ ControlNetConfig control_net_config(const Checkpoint& part) {
   layers.layers = part.count("blocks.");
   layers.norm_before_text = part.has("blocks.0.norm3.weight");
   c.encoder_widths = {size_of(part, "control_encoder.0.0.weight", 1)};
-  for (std::int64_t i = 0; i < kConvolutions; ++i)
+  for (std::size_t i = 0; i < kConvolutions; ++i)
     c.encoder_widths.push_back(size_of(part, fmt::format("control_encoder.{}.0.weight", i), 0));
   c.pixels = size_of(part, "control_encoder.0.0.weight", 3) - 1;
   c.model_width = size_of(part, "controlnet_blocks.0.weight", 0);

@@ -111,6 +111,8 @@ InputSpecs specs_of(const Config& c) {
     specs.push_back({.name = name,
                      .meaning = "residuals of a control network",
                      .shape = {any, any, any, Extent::number(c.width)},
+                     // What models compute in where memory is scarce: plans count it.
+                     .dtype = at::kBFloat16,
                      .optional = true,
                      .source = Source::Control});
   return specs;
