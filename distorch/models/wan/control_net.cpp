@@ -99,14 +99,15 @@ struct Layer {
 }  // namespace
 
 Checkpoint control_net_part(const Checkpoint& file) {
+  auto part = renamed_layers(file);
   for (const char* name : {"control_encoder.0.0.weight", "controlnet_blocks.0.weight",
-                           "patch_embedding.weight", "blocks.0.attn1.to_q.weight"})
-    if (!file.has(name))
+                           "patch_embedding.weight", "blocks.0.self_attn.q.weight"})
+    if (!part.has(name))
       throw Error(
           ErrorKind::Format, file.path(),
           fmt::format("holds no ControlNet of Wan that distorch knows: it has no tensor '{}'",
                       name));
-  return renamed_layers(file);
+  return part;
 }
 
 ControlNetConfig control_net_config(const Checkpoint& part) {

@@ -20,7 +20,7 @@ struct ControlNetConfig {
   std::int64_t model_width = 5120;  // of the model that it steers
 };
 
-/// Its tensors under the names that the layers have in original files, from a file of diffusers'
+/// Its tensors under the names that the layers have in original files, from those or diffusers'
 /// names. Error(Format) naming the file and what it lacks where it holds no such network.
 weights::Checkpoint control_net_part(const weights::Checkpoint& file);
 /// Reads the sizes off the shapes. Errors: Error(MissingWeight), Error(Shape) naming the tensor.
