@@ -3,6 +3,7 @@
 #include <ATen/ops/cat.h>
 
 #include <array>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -20,14 +21,27 @@ struct KeptCall {
   at::Tensor change;    // [B, L, width]
 };
 
+/// What the engine has to know of a network for calls with such inputs. Shapes are enough: tensors may
+/// be on the device "meta". `also`: what else the network does before its first call, without values.
+streaming::Engine::Wanted wanted_for(
+    Loaded<models::Network>& loaded, const models::Inputs& call, int steps,
+    std::vector<streaming::LoraUse> loras = {},
+    std::function<void(const models::Network&, at::Device)> also = {});
+
+/// One step of a network that is in place; float32 or, of control networks, what they compute in.
+at::Tensor run_step(Loaded<models::Network>& loaded, const models::Inputs& call,
+                    const models::Patches& patches = {});
+
 /// The model of a run, its weights in place for as long as this object lives.
 class PackNetwork {
  public:
   PackNetwork(const Model& model, streaming::Engine& engine);
 
   /// Plans for a call with such inputs, among them "x" [B, C, T, h, w] and "context" [B, n, width],
-  /// and brings the weights. Shapes are enough: tensors may be on the device "meta".
-  void prepare(const models::Inputs& call, int steps);
+  /// and brings the weights. Shapes are enough: tensors may be on the device "meta". `more`: networks
+  /// that run within the steps of this one.
+  void prepare(const models::Inputs& call, int steps,
+               std::vector<streaming::Engine::Wanted> more = {});
 
   /// The network's result, float32.
   at::Tensor run(const models::Inputs& call, const models::Patches& patches);
@@ -44,7 +58,7 @@ class PackNetwork {
   streaming::Engine& engine_;
   LoadedDiffusion& loaded_;
   at::Device device_;
-  streaming::Engine::Use use_;
+  std::vector<streaming::Engine::Use> uses_;
 };
 
 /// Inputs "x" and "timestep" of a call of so many passes over one latent x [1, C, T, h, w].

@@ -36,6 +36,7 @@ void add_wan_wrapper_nodes(graph::Catalog& catalog, App& app) {
   wan_wrapper::add_image_nodes(catalog);
   wan_wrapper::add_vae_nodes(catalog);
   wan_wrapper::add_vace_nodes(catalog);
+  wan_wrapper::add_control_nodes(catalog, app);
   wan_wrapper::add_setting_nodes(catalog);
   wan_wrapper::add_sampler_nodes(catalog);
 }

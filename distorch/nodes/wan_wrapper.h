@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -38,6 +39,8 @@ struct LoraChoice {
 };
 using LoraChoices = std::vector<LoraChoice>;
 
+struct FollowedVideo;  // wan_wrapper_control.h
+
 /// WANVIDEOMODEL
 struct WanModel {
   /// Open, its weights planned for as `swap` or `offload` say; LoRAs with their first strengths.
@@ -54,6 +57,8 @@ struct WanModel {
   /// What published coefficients of step caches are for, told by the file's name and sizes: "1_3B",
   /// "14B", "i2v_480", "i2v_720", "14B_2.2", "i2v_14B_2.2".
   std::string variant;
+  /// What a ControlNet steers it by; null: nothing.
+  std::shared_ptr<const FollowedVideo> followed;
 };
 
 /// WANTEXTENCODER
@@ -183,6 +188,7 @@ void add_text_nodes(graph::Catalog& catalog, App& app);
 void add_image_nodes(graph::Catalog& catalog);
 void add_vae_nodes(graph::Catalog& catalog);
 void add_vace_nodes(graph::Catalog& catalog);
+void add_control_nodes(graph::Catalog& catalog, App& app);
 void add_setting_nodes(graph::Catalog& catalog);
 void add_sampler_nodes(graph::Catalog& catalog);
 

@@ -4,6 +4,7 @@
 
 #include "distorch/models/wan/call_options.h"
 #include "distorch/models/wan/transformer.h"
+#include "distorch/nodes/wan_wrapper_control.h"
 
 namespace distorch::nodes::wan_wrapper {
 
@@ -72,7 +73,12 @@ void WanNetwork::prepare(const Sizes& sizes) {
   auto latent = at::empty(sizes.latent, at::TensorOptions().device(at::kMeta).dtype(at::kFloat));
   auto call = inputs(latent, 0, shapes_of(sizes.passes, kParts), sizes.options);
   if (sizes.keeps_change) call.set_number(wan::kKeepChange, 1);
-  network_.prepare(call, sizes.steps);
+  std::vector<streaming::Engine::Wanted> more;
+  if (controls_) {
+    controls_->add_shapes(call, sizes.latent);
+    more = controls_->wanted(sizes.latent, sizes.passes.front(), sizes.steps);
+  }
+  network_.prepare(call, sizes.steps, std::move(more));
 }
 
 Inputs WanNetwork::inputs(const Tensor& x, float timestep, const std::vector<Pass>& passes,
@@ -83,14 +89,21 @@ Inputs WanNetwork::inputs(const Tensor& x, float timestep, const std::vector<Pas
   return inputs;
 }
 
+Inputs WanNetwork::steered_inputs(const Tensor& x, float timestep, const std::vector<Pass>& passes,
+                                  const CallOptions& options) {
+  auto call = inputs(x, timestep, passes, options);
+  if (controls_) controls_->add_residuals(call, x, timestep, passes.front(), *this);
+  return call;
+}
+
 Tensor WanNetwork::velocities(const Tensor& x, float timestep, const std::vector<Pass>& passes,
                               const CallOptions& options) {
-  return network_.run(inputs(x, timestep, passes, options), patches_of(options));
+  return network_.run(steered_inputs(x, timestep, passes, options), patches_of(options));
 }
 
 KeptCall WanNetwork::kept_velocities(const Tensor& x, float timestep,
                                      const std::vector<Pass>& passes, const CallOptions& options) {
-  return network_.run_kept(inputs(x, timestep, passes, options), patches_of(options),
+  return network_.run_kept(steered_inputs(x, timestep, passes, options), patches_of(options),
                            wan::kKeepChange, width());
 }
 

@@ -21,7 +21,14 @@ struct Pass {
   at::Tensor vace;           // [1, N, channels, T, h, w]
   at::Tensor vace_strength;  // [1, N]
   std::int64_t prompts = 1;
+  // For control networks (wan_wrapper_control.h): which of them count, the frames that the latent is
+  // of (none: all), and the positive prompt's states as they are, [1, n, width].
+  bool followed = false, rendered = false;
+  std::vector<std::int64_t> frames;
+  at::Tensor prompt;
 };
+
+class ControlRun;
 
 /// What else a call does.
 struct CallOptions {
@@ -63,10 +70,15 @@ class WanNetwork {
   Entrance times(const at::Tensor& x, float timestep, const Pass& pass);
   at::Tensor tokens(const at::Tensor& x, float timestep, const Pass& pass);
 
+  /// Networks that steer this one from prepare() on; they must outlive it.
+  void steer_by(ControlRun& controls) { controls_ = &controls; }
+
   /// The strengths of this step.
   void set_step(std::size_t step);
 
   at::Device device() const { return network_.device(); }
+  /// What it computes in.
+  at::ScalarType dtype() const { return network_.loaded().weights->options().dtype; }
   std::int64_t channels() const;
   /// Channels beside the latent.
   std::int64_t beside() const;
@@ -82,8 +94,12 @@ class WanNetwork {
   models::Inputs inputs(const at::Tensor& x, float timestep, const std::vector<Pass>& passes,
                         const CallOptions& options) const;
 
+  models::Inputs steered_inputs(const at::Tensor& x, float timestep,
+                                const std::vector<Pass>& passes, const CallOptions& options);
+
   const WanModel& model_;
   PackNetwork network_;
+  ControlRun* controls_ = nullptr;
 };
 
 /// States [n, width] with rows of zeros behind them up to 512, [1, 512, width].

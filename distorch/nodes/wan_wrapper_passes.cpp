@@ -20,12 +20,6 @@ constexpr std::int64_t kFramesOfCell = 4, kSecondVae = 48, kMaskChannels = 4;
 
 std::int64_t channels_of(const Tensor& latent) { return latent.defined() ? latent.size(0) : 0; }
 
-/// Whether control is shown in this part of the run: its first step always is.
-bool is_shown(const ControlLatents& control, double part) {
-  return (part >= control.start && part <= control.end) ||
-         (control.end > 0 && part == 0 && part >= control.start);
-}
-
 /// Only the first latent frame, zeros behind it.
 Tensor first_frame_only(const Tensor& latent) {
   auto first = at::zeros_like(latent);
@@ -55,7 +49,8 @@ Tensor beside_of(const SamplerJob& job, const WanNetwork& network,
       misfit(job, fmt::format("follows a control video of {} x {} x {} latent frames, rows and "
                               "columns here, and got one of {}",
                               one[1], one[2], one[3], c10::str(control.sizes())));
-    parts.push_back(is_shown(*image.control, part) ? control : at::zeros_like(control));
+    const bool shown = is_shown(image.control->start, image.control->end, part);
+    parts.push_back(shown ? control : at::zeros_like(control));
     left -= channels;
   }
   auto latent = image.latent.defined() ? image.latent : at::zeros(one);
@@ -188,8 +183,13 @@ StepPasses passes_at(const SamplerJob& job, const WanNetwork& network,
   return both;
 }
 
+bool is_shown(double start, double end, double part) {
+  return (part >= start && part <= end) || (end > 0 && part == 0 && part >= start);
+}
+
 Pass in_window(const Pass& pass, const std::vector<std::int64_t>& window) {
   Pass part = pass;
+  part.frames = window;
   auto take = [&](const Tensor& whole, std::int64_t dim) {
     auto frames = at::tensor(window, at::TensorOptions(at::kLong)).to(whole.device());
     return whole.index_select(dim, frames);

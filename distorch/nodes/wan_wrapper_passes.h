@@ -29,6 +29,10 @@ std::vector<std::int64_t> given_frames(const SamplerJob& job, std::int64_t frame
 /// Where an extra latent stands.
 std::int64_t place_of(const ExtraLatent& extra, std::int64_t frames);
 
+/// Whether what counts from `start` to `end` does in this part of the run: its first step always does
+/// where the range is not over.
+bool is_shown(double start, double end, double part);
+
 /// The parts of a pass that have frames, only those of a window; the first stays the video's.
 Pass in_window(const Pass& pass, const std::vector<std::int64_t>& window);
 

@@ -36,7 +36,9 @@ class Run {
         prompts_(padded_prompts(job, network_, call.place())),
         given_(network_.channels() == kSecondVae ? given_frames(job, shape_[2])
                                                  : std::vector<std::int64_t>{}),
-        generator_(at::detail::createCPUGenerator(job.seed)) {
+        generator_(at::detail::createCPUGenerator(job.seed)),
+        controls_(job, network_, shape_) {
+    if (!controls_.empty()) network_.steer_by(controls_);
     if (job.text.negative.defined()) negative_ = padded_text(job.text.negative);
     if (!negative_.defined() && guided_anywhere())
       throw Error(ErrorKind::Usage, call.place(),
@@ -181,7 +183,9 @@ class Run {
   std::vector<Pass> passes_of(std::int64_t step, std::int64_t first_prompt) {
     if (!given_passes_ || job_.image.control || !job_.image.vace.empty())
       given_passes_ = passes_at(job_, network_, shape_, part(step));
-    const auto& both = *given_passes_;
+    auto both = *given_passes_;
+    for (auto* pass : {&both.positive, &both.negative})
+      controls_.tell(*pass, part(step), job_.text.prompts[static_cast<std::size_t>(first_prompt)]);
     const auto count = static_cast<std::int64_t>(prompts_.size());
     std::vector<Pass> passes;
     const bool several = !windowed() && count > 1 && shape_[2] >= count;
@@ -299,6 +303,7 @@ class Run {
   Tensor negative_;
   std::vector<std::int64_t> given_;
   at::Generator generator_;
+  ControlRun controls_;
   Tensor x_, noise_, original_, mask_;
   std::optional<StepPasses> given_passes_;
   std::map<Window, StepCacheRun> caches_;

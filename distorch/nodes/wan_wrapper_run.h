@@ -6,6 +6,7 @@
 
 #include "distorch/graph/call.h"
 #include "distorch/nodes/wan_wrapper.h"
+#include "distorch/nodes/wan_wrapper_control.h"
 #include "distorch/nodes/wan_wrapper_latents.h"
 
 namespace distorch::nodes::wan_wrapper {
@@ -29,6 +30,7 @@ struct SamplerJob {
   std::optional<SkippedLayers> skipped;
   std::optional<Loop> loop;
   Experimental experimental;
+  std::optional<RenderedVideo> rendered;
 };
 
 struct SamplerResult {

@@ -28,9 +28,9 @@ using sampling::Latent;
 namespace {
 
 /// Inputs that belong to models and ways of sampling which are not here.
-constexpr std::array<const char*, 6> kOthers = {"flowedit_args",         "unianimate_poses",
-                                                "fantasytalking_embeds", "uni3c_embeds",
-                                                "multitalk_embeds",      "freeinit_args"};
+constexpr std::array<const char*, 5> kOthers = {"flowedit_args", "unianimate_poses",
+                                                "fantasytalking_embeds", "multitalk_embeds",
+                                                "freeinit_args"};
 
 std::vector<double> scales_of(const Call& call) {
   const auto& value = call.in("cfg").as<Json>();
@@ -100,6 +100,7 @@ SamplerJob job_of(Call& call) {
   if (!job.cache) job.cache = optional_input<CacheChoice>(call, "teacache_args");
   job.skipped = optional_input<SkippedLayers>(call, "slg_args");
   job.loop = optional_input<Loop>(call, "loop_args");
+  job.rendered = optional_input<RenderedVideo>(call, "uni3c_embeds");
   if (auto how = optional_input<Experimental>(call, "experimental_args")) job.experimental = *how;
   if (job.experimental.both_ways)
     throw Error(ErrorKind::Usage, call.place(),

@@ -11,6 +11,8 @@
 #include "distorch/models/flux/image_prompt.h"
 #include "distorch/models/text_recipes.h"
 #include "distorch/models/upscale/upscale.h"
+#include "distorch/models/wan/control_net.h"
+#include "distorch/models/wan/uni3c.h"
 #include "tests/models/tiny.h"
 
 using namespace distorch;
@@ -60,6 +62,17 @@ void open_image_prompt(const Checkpoint& file) {
   auto part = flux::image_prompt_part(file);
   flux::ImagePromptAdapter model(flux::image_prompt_config(part));
   weights::check_complete(model.manifest(), part, "IP-Adapter");
+}
+
+void open_wan_control(const Checkpoint& file) {
+  auto part = wan::control_net_part(file);
+  wan::ControlNet model(wan::control_net_config(part));
+  weights::check_complete(model.manifest(), part, "ControlNet");
+}
+
+void open_uni3c(const Checkpoint& file) {
+  wan::Uni3C model(wan::uni3c_config(file));
+  weights::check_complete(model.manifest(), file, "Uni3C");
 }
 
 void open_upscale(const Checkpoint& file) {
@@ -176,6 +189,8 @@ TEST_CASE("broken files: ControlNets and adapters") {
        {"control_sd1", "control_sdxl", "control_union", "adapter_sd1", "xlabs_control"})
     check({name}, open_control);
   check({"xlabs_adapter"}, open_image_prompt);
+  check({"wan_control_net"}, open_wan_control);
+  check({"wan_uni3c"}, open_uni3c);
 }
 
 TEST_CASE("broken files: picture encoders") {

@@ -1,7 +1,12 @@
-// Wan's transformers with further parts: control frames (VACE), a camera, a face, sound.
+// Wan's transformers with further parts: control frames (VACE), a camera, a face, sound; and the
+// networks that steer them.
 #include "distorch/base/error.h"
 #include "distorch/models/catalog.h"
+#include "distorch/models/reference_cache.h"
+#include "distorch/models/wan/call_options.h"
+#include "distorch/models/wan/control_net.h"
 #include "distorch/models/wan/transformer.h"
+#include "distorch/models/wan/uni3c.h"
 #include "tests/models/tiny_wan.h"
 
 using namespace distorch;
@@ -152,4 +157,91 @@ TEST_CASE("Wan VACE: what a conditioning gives the network") {
     CHECK(at::equal(frames[1][1].narrow(0, 32, 64), item.tensors["vace_mask"][0][1]));
     CHECK(encoded("vace_strength")[1][1].item<float>() == 2.0f);
   }
+}
+
+namespace {
+
+/// A quarter of each residual's numbers, as the dump has them.
+Tensor quarter(const Tensor& residuals) { return residuals.slice(-1, 0, {}, 4); }
+
+Tensor one_video(const char* name) { return tiny_weight(name, {1, 16, 2, 4, 4}) * 8; }
+
+}  // namespace
+
+TEST_CASE("Wan's ControlNet: one noise level and one a frame, as the wrapper's own code") {
+  Dump dump("nodes_wan_control");
+  TemporaryCheckpoint file(tiny_tensors({"wan_control_net"}));
+  const auto part = control_net_part(*file);
+  ControlNet net(control_net_config(part));
+  CHECK(net.config().latent_channels == 16);
+  CHECK(net.config().model_width == 256);
+  CHECK_FALSE(net.config().layers.norm_before_text);
+  weights::check_complete(net.manifest(), part, "ControlNet");
+  TwiceSource source(net.manifest(), part, at::kFloat);
+  const auto images = (tiny_weight("control images", {5, 32, 32, 3}) * 60).sigmoid();
+  auto inputs = Inputs{{"x", one_video("video")},
+                       {"timesteps", at::full({1, 1}, 700.0)},
+                       {"context", tiny_weight("text", {1, 7, 48})},
+                       {"guide", net.encode(images.permute({3, 0, 1, 2}).unsqueeze(0) * 2 - 1)}};
+  CHECK(difference(quarter(net.apply(inputs)), dump["net/control"]) < 1e-4);
+  inputs.set("timesteps", at::tensor({700.0, 200.5}, at::kFloat).unsqueeze(0));
+  CHECK(difference(quarter(net.apply(inputs)), dump["net/control by frame"]) < 1e-4);
+  inputs.set("guide", inputs["guide"].narrow(2, 0, 1));
+  CHECK_THROWS_WITH_AS(net.apply(inputs), doctest::Contains("has a control video of [1, 4, 4]"),
+                       Error);
+  CHECK_THROWS_WITH_AS(net.encode(at::zeros({1, 4, 5, 32, 32})),
+                       doctest::Contains("takes a video of 3 channels"), Error);
+}
+
+TEST_CASE("Uni3C: residuals of a rendered video, as the wrapper's own code") {
+  TemporaryCheckpoint file(tiny_tensors({"wan_uni3c"}));
+  Uni3C net(uni3c_config(*file));
+  CHECK(net.config().render_channels == 16);
+  CHECK(net.config().layers == 2);
+  TwiceSource source(net.manifest(), *file, at::kFloat);
+  const auto x = one_video("video");
+  auto inputs = Inputs{{"x", at::cat({x, at::zeros_like(x.narrow(1, 0, 4))}, 1)},
+                       {"render", one_video("render")},
+                       {"time", tiny_weight("time", {1, 256}) * 8}};
+  CHECK(difference(quarter(net.apply(inputs)), Dump("nodes_wan_control")["net/uni3c"]) < 1e-4);
+  inputs.set("render", inputs["render"].narrow(2, 0, 1));
+  CHECK_THROWS_WITH_AS(net.apply(inputs), doctest::Contains("has a rendered video of [1, 4, 4]"),
+                       Error);
+}
+
+TEST_CASE("Wan: residuals are added behind their layers, and not to a reference before the video") {
+  auto inputs = inputs_of();
+  Loaded l("wan_t2v");
+  const auto plain = l.net.apply(inputs);
+  const auto residuals = tiny_weight("residuals", {2, 1, 18, 256}) * 100;
+  inputs.set(kResiduals, residuals);
+  const auto each = l.net.apply(inputs);
+  CHECK(difference(each, plain) > 1e-2);
+  // The same ones behind every layer; of every second one only the first is left.
+  Inputs spread = inputs_of();
+  spread.set(kSpreadResiduals, residuals);
+  CHECK(at::equal(l.net.apply(spread), each));
+  spread.set_number(kSpreadEvery, 2);
+  Inputs first = inputs_of();
+  first.set(kResiduals, residuals.narrow(0, 0, 1));
+  CHECK(at::equal(l.net.apply(spread), l.net.apply(first)));
+  // Both of half the size are one.
+  Inputs both = inputs_of();
+  both.set(kResiduals, residuals / 2);
+  both.set(kSpreadResiduals, residuals / 2);
+  CHECK(difference(l.net.apply(both), each) < 1e-5);
+  // What is added behind the last layer is seen as it is in the change by all layers.
+  Loaded referring("wan_reference");
+  auto wide = inputs_of(36);
+  wide.set("reference", tiny_weight("a reference", {2, 16, 4, 6}));
+  wide.set_number(kKeepChange, 1);
+  auto change = [&] {
+    const auto kept = split_kept(referring.net.apply(wide), wide["x"].sizes());
+    return kept.cache.view(at::kFloat).view({2, 6 + 18, 256});
+  };
+  const auto before = change();
+  wide.set(kResiduals, at::cat({at::zeros({1, 1, 18, 256}), residuals.narrow(0, 1, 1)}));
+  const auto added = change() - before;
+  CHECK(added.narrow(1, 0, 6).abs().max().item<double>() == 0);
+  CHECK(difference(added.narrow(1, 6, 18), residuals[1].expand({2, 18, 256})) < 1e-4);
 }

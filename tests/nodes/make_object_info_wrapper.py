@@ -12,10 +12,11 @@ import sys
 
 WRAPPER = ["WanVideoModelLoader", "WanVideoVAELoader", "WanVideoTinyVAELoader", "LoadWanVideoT5TextEncoder", "LoadWanVideoClipTextEncoder", "WanVideoBlockSwap",
            "WanVideoTextEncode", "WanVideoTextEncodeSingle", "WanVideoTextEncodeCached", "WanVideoImageToVideoEncode", "WanVideoClipVisionEncode",
-           "WanVideoDecode", "WanVideoEncode", "WanVideoVACEEncode", "WanVideoSampler"]
+           "WanVideoDecode", "WanVideoEncode", "WanVideoVACEEncode", "WanVideoSampler", "WanVideoControlnetLoader",
+           "WanVideoUni3C_ControlnetLoader"]
 NODES = [*WRAPPER, *(n + "MultiGPU" for n in WRAPPER), "WanVideoSetBlockSwap", "WanVideoVRAMManagement", "WanVideoTorchCompileSettings",
          "WanVideoLoraSelect", "WanVideoLoraSelectMulti", "WanVideoSetLoRAs", "WanVideoTextEmbedBridge", "WanVideoEmptyEmbeds",
-         "WanVideoAddExtraLatent", "WanVideoControlEmbeds", "WanVideoLatentReScale", "WanVideoTeaCache", "WanVideoMagCache", "WanVideoEasyCache",
+         "WanVideoAddExtraLatent", "WanVideoControlEmbeds", "WanVideoControlnet", "WanVideoUni3C_embeds", "WanVideoLatentReScale", "WanVideoTeaCache", "WanVideoMagCache", "WanVideoEasyCache",
          "WanVideoSLG", "WanVideoEnhanceAVideo", "WanVideoContextOptions", "WanVideoLoopArgs", "WanVideoExperimentalArgs", "WanVideoScheduler",
          "CreateCFGScheduleFloatList"]
 HELPERS = ["GetImageSizeAndCount", "INTConstant", "ImageResizeKJ", "ImageResizeKJv2"]

@@ -6,7 +6,9 @@
 #include "distorch/models/causal_vae/autoencoder.h"
 #include "distorch/models/clip_vision/vision_model.h"
 #include "distorch/models/t5/text_model.h"
+#include "distorch/models/wan/control_net.h"
 #include "distorch/models/wan/transformer.h"
+#include "distorch/models/wan/uni3c.h"
 #include "tools/make_random_model/shapes.h"
 
 namespace distorch::random_model {
@@ -61,6 +63,31 @@ Shapes second_5b(Size size) {
   if (size == Size::Full) c.layers = 30;
   c.in_channels = c.out_channels = 48;
   models::wan::Transformer model(c);
+  return declared(model.manifest());
+}
+
+Shapes control_net(Size size) {
+  const auto model_width = small_14b(size).width;
+  models::wan::ControlNetConfig c;
+  c.layers = sized_1_3b(size);
+  c.layers.layers = size == Size::Full ? 8 : 2;
+  c.layers.norm_before_text = false;
+  c.encoder_widths = {3, 192, 96, 48};
+  c.layers.in_channels = c.latent_channels + c.encoder_widths.back();
+  c.model_width = model_width;
+  models::wan::ControlNet model(c);
+  return declared(model.manifest());
+}
+
+Shapes uni3c(Size size) {
+  models::wan::Uni3CConfig c;
+  c.patch_width = c.time_width = c.model_width = small_14b(size).width;
+  if (size != Size::Full) c.layers = 2;
+  if (size == Size::Tiny) {
+    c.width = 128;
+    c.mlp_width = 256;
+  }
+  models::wan::Uni3C model(c);
   return declared(model.manifest());
 }
 
@@ -197,6 +224,9 @@ std::vector<Kind> wan_kinds() {
        [](Size size) { return transformer(sized_1_3b(size), {.vace_layers = 15}); }},
       {"wan-vace-14b", "Wan 2.1 VACE 14B, the diffusion model", folder, "F16",
        [](Size size) { return transformer(small_14b(size), {.vace_layers = 8}); }},
+      {"wan-control-14b", "a ControlNet of Wan 2.1 14B for the wrapper's nodes", "controlnet",
+       "F16", control_net},
+      {"wan-uni3c-14b", "Uni3C, a control network of Wan 2.1 14B", "controlnet", "F16", uni3c},
       {"umt5-xxl", "UMT5-XXL, a text encoder with its tokenizer (letters)", "text_encoders", "F16",
        umt5, letters},
       {"wan-lora-14b", "a LoRA of Wan 14B, text or picture to video", "loras", "BF16", lora_14b},

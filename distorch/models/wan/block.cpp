@@ -72,7 +72,9 @@ VideoBlock::VideoBlock(const weights::Scope& s, const Config& c)
       modulation_(s.weight("modulation", {1, 6, c.width})),
       self_(s / "self_attn", c.width),
       cross_(s / "cross_attn", c.width),
-      norm3_(s / "norm3", c.width, kEpsilon),
+      norm3_(c.norm_before_text
+                 ? std::optional<nn::LayerNorm>(std::in_place, s / "norm3", c.width, kEpsilon)
+                 : std::nullopt),
       mlp_in_(s / "ffn" / 0, c.width, c.mlp_width),
       mlp_out_(s / "ffn" / 2, c.mlp_width, c.width) {
   if (c.vision_width > 0) pictures_.emplace(s / "cross_attn", c.width);
@@ -125,7 +127,7 @@ Tensor VideoBlock::run(const Tensor& x, const BlockContext& context) const {
   for (const auto& one : all.unbind(2)) part.push_back(by_token(one, x.size(1)));
   auto y =
       nn::gated_add(x, part[2], self_attended(nn::modulated_norm(x, part[0], part[1]), context));
-  y = y + cross_attended(norm3_(y), context);
+  y = y + cross_attended(norm3_ ? (*norm3_)(y) : y, context);
   auto wide = nn::gelu_tanh_over(mlp_in_(nn::modulated_norm(y, part[3], part[4])));
   return nn::gated_add(y, part[5], mlp_out_(wide));
 }

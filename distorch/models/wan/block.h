@@ -67,7 +67,7 @@ class VideoBlock {
   weights::Weight modulation_;
   Attention self_, cross_;
   std::optional<Pictures> pictures_;
-  nn::LayerNorm norm3_;
+  std::optional<nn::LayerNorm> norm3_;  // before the text
   nn::Linear mlp_in_, mlp_out_;
 };
 

@@ -1,7 +1,7 @@
 #pragma once
 
 /// What a call of the video transformer may ask for beside a prediction, as names of its inputs
-/// (models/network.h). All are numbers but kChange.
+/// (models/network.h). All are numbers but kChange and the residuals.
 namespace distorch::models::wan {
 
 /// The frequency of time, counted from 1, that turns by nine tenths of a circle over the whole
@@ -20,5 +20,11 @@ inline constexpr double kTimes = 1, kTokens = 2;
 inline constexpr const char* kKeepChange = "keep_change";
 /// What stands in place of all layers: what they added in an earlier call, [B, L, width].
 inline constexpr const char* kChange = "change";
+/// What control networks add to the video's tokens, [n, 1 or B, L, width]: behind each of the first
+/// n layers; and behind the first layer and every so many after it (kSpreadEvery, 1 where it is not
+/// said). Behind a layer that is skipped there is none.
+inline constexpr const char* kResiduals = "residuals";
+inline constexpr const char* kSpreadResiduals = "spread_residuals";
+inline constexpr const char* kSpreadEvery = "spread_every";
 
 }  // namespace distorch::models::wan

@@ -93,11 +93,17 @@ constexpr const char* kForeign = "audio_proj.audio_proj_glob_1.layer.bias";
 
 }  // namespace
 
+Checkpoint renamed_layers(const Checkpoint& theirs) {
+  auto part = theirs;
+  for (const auto& [name, stored] : theirs.tensors())
+    if (auto original = original_name(name); original != name) part.rename(name, original);
+  return part;
+}
+
 Checkpoint with_original_names(const Checkpoint& below) {
-  auto part = below;
-  if (below.has("condition_embedder.time_proj.weight") && below.has("scale_shift_table"))
-    for (const auto& [name, stored] : below.tensors())
-      if (auto original = original_name(name); original != name) part.rename(name, original);
+  const bool theirs =
+      below.has("condition_embedder.time_proj.weight") && below.has("scale_shift_table");
+  auto part = theirs ? renamed_layers(below) : below;
   if (!part.has("head.modulation") || !part.has("head.head.weight") ||
       !part.has("patch_embedding.weight") || !part.has("blocks.0.ffn.0.weight"))
     return {};

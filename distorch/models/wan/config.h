@@ -35,6 +35,9 @@ struct Config {
   std::int64_t audio_layers = 0;
   std::int64_t audio_width = 0;
 
+  /// Whether the video's tokens are normalised before they attend to the text.
+  bool norm_before_text = true;
+
   std::int64_t heads() const { return width / kHeadWidth; }
   /// Whether the model begins with a picture whose mask it sees; models that follow a control video
   /// or a camera take what is beside the latent as it is given.
@@ -55,6 +58,10 @@ inline constexpr std::int64_t kRayPixels = 8;
 /// diffusers names (WanTransformer3DModel, WanVACETransformer3DModel). Empty where there is none, or
 /// one with parts that are not known here (HuMo).
 weights::Checkpoint with_original_names(const weights::Checkpoint& below);
+
+/// Names of diffusers as original ones; other names stay. For networks that have such layers among
+/// others.
+weights::Checkpoint renamed_layers(const weights::Checkpoint& theirs);
 
 /// Reads the sizes off the shapes. Errors: Error(MissingWeight), Error(Shape).
 Config config_of(const weights::Checkpoint& part);

@@ -5,10 +5,10 @@
 #include <numbers>
 
 #include "distorch/models/reference_cache.h"
-#include "distorch/models/vision_tokens.h"
 #include "distorch/models/wan/block.h"
 #include "distorch/models/wan/call_options.h"
 #include "distorch/models/wan/camera.h"
+#include "distorch/models/wan/entrance.h"
 #include "distorch/models/wan/face.h"
 #include "distorch/models/wan/sound.h"
 #include "distorch/models/wan/tokens.h"
@@ -107,79 +107,16 @@ InputSpecs specs_of(const Config& c) {
                    .shape = {batch, any, Extent::number(c.width)},
                    .optional = true,
                    .source = Source::Sampler});
+  for (const char* name : {kResiduals, kSpreadResiduals})
+    specs.push_back({.name = name,
+                     .meaning = "residuals of a control network",
+                     .shape = {any, any, any, Extent::number(c.width)},
+                     // What models compute in where memory is scarce: plans count it.
+                     .dtype = at::kBFloat16,
+                     .optional = true,
+                     .source = Source::Control});
   return specs;
 }
-
-/// What a picture encoder saw, in the blocks' width.
-struct Vision {
-  Vision(const Scope& s, const Config& c) : tokens(s / "proj", c.vision_width, c.width) {
-    if (c.vision_places > 0) places = s.weight("emb_pos", {1, c.vision_places, c.vision_width});
-  }
-
-  Tensor operator()(Tensor states) const {
-    states = states.to(tokens.dtype());
-    if (places.declared()) {
-      auto all = nn::patched(places).to(states.scalar_type());
-      auto count = std::min(states.size(1), all.size(1));
-      states = states.narrow(1, 0, count) + all.narrow(1, 0, count);
-    }
-    return tokens(states);
-  }
-
-  VisionTokens tokens;
-  weights::Weight places;
-};
-
-/// Everything before the blocks. One weights::Block.
-struct Entrance {
-  struct Result {
-    Tensor tokens, time, parts, text, vision;
-  };
-
-  Entrance(const Scope& s, const Config& c)
-      : block(s),
-        patch(
-            (s / "patch_embedding").weight("weight", {c.width, c.in_channels, 1, kPatch, kPatch})),
-        patch_bias((s / "patch_embedding").weight("bias", {c.width})),
-        text1(s / "text_embedding" / 0, c.text_width, c.width),
-        text2(s / "text_embedding" / 2, c.width, c.width),
-        time1(s / "time_embedding" / 0, c.sinusoids, c.width),
-        time2(s / "time_embedding" / 2, c.width, c.width),
-        projection(s / "time_projection" / 1, c.width, 6 * c.width),
-        sinusoids(c.sinusoids) {
-    if (c.vision_width > 0) vision.emplace(s / "img_emb", c);
-    if (c.reference_channels > 0) {
-      auto place = s / "ref_conv";
-      reference = place.weight("weight", {c.width, c.reference_channels, kPatch, kPatch});
-      reference_bias = place.weight("bias", {c.width});
-    }
-  }
-
-  /// timesteps [B, 1 or T]; `seen` and `before` may be undefined.
-  Result forward(const Tensor& tokens, const Tensor& timesteps, const Tensor& context,
-                 const Tensor& seen, const Tensor& before) const {
-    auto out = block.run({tokens, timesteps, context, seen, before}, [this](const Tensors& in) {
-      auto dtype = time1.dtype();
-      auto x = nn::linear(in[0].to(dtype), patch, patch_bias);
-      if (in[4].defined())
-        x = at::cat({nn::linear(in[4].to(dtype), reference, reference_bias), x}, 1);
-      auto waves = nn::timestep_embedding(in[1].to(at::kFloat).flatten(), sinusoids).to(dtype);
-      auto time = time2(nn::silu_over(time1(waves))).unflatten(0, in[1].sizes());
-      auto text = text2(nn::gelu_tanh_over(text1(in[2].to(dtype))));
-      Tensors made = {x, time, projection(nn::silu(time)), text};
-      if (in[3].defined()) made.push_back((*vision)(in[3]));
-      return made;
-    });
-    return {out[0], out[1], out[2], out[3], seen.defined() ? out[4] : Tensor()};
-  }
-
-  weights::Block block;
-  weights::Weight patch, patch_bias;
-  nn::Linear text1, text2, time1, time2, projection;
-  std::int64_t sinusoids;
-  std::optional<Vision> vision;
-  weights::Weight reference, reference_bias;
-};
 
 /// Everything behind the blocks. One weights::Block.
 struct Exit {
@@ -275,10 +212,27 @@ class Transformer::Call {
  private:
   void run_layers(const Patches& patches) {
     for (std::size_t i = 0; i < parts_.blocks.size(); ++i) {
-      if (patches.skipped.count(fmt::format("double_blocks.{}", i)) == 0)
-        tokens_ = parts_.blocks[i].forward(tokens_, context_);
-      after(static_cast<std::int64_t>(i));
+      const bool skipped = patches.skipped.count(fmt::format("double_blocks.{}", i)) != 0;
+      const auto layer = static_cast<std::int64_t>(i);
+      if (!skipped) tokens_ = parts_.blocks[i].forward(tokens_, context_);
+      after(layer);
+      if (skipped) continue;
+      add_residual(inputs_[kResiduals], layer, 1);
+      add_residual(inputs_[kSpreadResiduals], layer,
+                   static_cast<std::int64_t>(inputs_.number(kSpreadEvery, 1)));
     }
+  }
+
+  /// What a control network adds behind this layer, of residuals behind every `every`-th one.
+  void add_residual(const Tensor& residuals, std::int64_t layer, std::int64_t every) {
+    if (!residuals.defined() || layer % every != 0 || layer / every >= residuals.size(0)) return;
+    const auto own = residuals.select(0, layer / every).to(tokens_.scalar_type());
+    if (tokens_.size(1) == count_) {
+      tokens_ = tokens_ + own;
+      return;
+    }
+    tokens_ = tokens_.clone();  // a reference's tokens stay as they are
+    tokens_.narrow(1, before_, count_).add_(own);
   }
 
   Tensor entrance(double what) const {
