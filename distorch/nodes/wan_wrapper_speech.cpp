@@ -59,19 +59,19 @@ std::string key_of(const std::string& files, const streaming::StreamedOptions& o
 
 /// A small network with its weights, which the engine then knows.
 template <class Network>
-std::shared_ptr<Loaded<Network>> placed(std::function<std::unique_ptr<Network>()> make,
+std::shared_ptr<Loaded<Network>> placed(const Call& call,
+                                        std::function<std::unique_ptr<Network>()> make,
                                         const weights::Checkpoint& part, const std::string& key,
-                                        const streaming::StreamedOptions& options,
-                                        streaming::Engine& engine) {
+                                        const streaming::StreamedOptions& options) {
   auto loaded = std::make_shared<Loaded<Network>>();
   loaded->identity = key;
-  loaded->placement.compute = options.compute;
+  loaded->placement.compute = named_device(call);
   loaded->make = std::move(make);
   loaded->network = loaded->make();
   loaded->weights =
       std::make_shared<streaming::StreamedModel>(loaded->network->manifest(), part, options);
   constexpr bool many_steps = false;
-  engine.add(loaded->weights, loaded->placement, many_steps);
+  call.context<streaming::Engine>().add(loaded->weights, loaded->placement, many_steps);
   return loaded;
 }
 
@@ -107,8 +107,8 @@ std::shared_ptr<LoadedAudioEncoder> encoder(Call& call, Open& open, const fs::pa
                    ? models::audio::wav2vec2_config(part)
                    : models::audio::wav2vec2_config(part, read_file(config), config.string());
   shape.levels = false;
-  auto loaded = placed<Wav2Vec2>([shape] { return std::make_unique<Wav2Vec2>(shape); }, part, key,
-                                 options, models.engine());
+  auto loaded = placed<Wav2Vec2>(
+      call, [shape] { return std::make_unique<Wav2Vec2>(shape); }, part, key, options);
   open.encoders.keep(key, loaded);
   return loaded;
 }
@@ -147,10 +147,11 @@ void run_speech(Call& call, Open& open) {
     speech->tensors = models.checkpoint(file);
     models::wan::check_speech_file(speech->tensors);
     speech->projection = placed<SpeechProjection>(
+        call,
         [shape = models::wan::speech_config(speech->tensors)] {
           return std::make_unique<SpeechProjection>(shape);
         },
-        speech->tensors, key, options, models.engine());
+        speech->tensors, key, options);
     open.speeches.keep(key, speech);
   }
   call.out(0, Value::of("FANTASYTALKINGMODEL", std::move(speech)));
