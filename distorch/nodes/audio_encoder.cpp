@@ -8,7 +8,6 @@
 
 #include "distorch/base/error.h"
 #include "distorch/device/device.h"
-#include "distorch/nodes/audio_states.h"
 #include "distorch/nodes/loaders.h"
 #include "distorch/nodes/model_cache.h"
 #include "distorch/nodes/video.h"
@@ -38,29 +37,6 @@ Tensor sinc_filters(std::int64_t from, std::int64_t to, std::int64_t width) {
   return sinc * window * (base / static_cast<double>(from));
 }
 
-std::vector<Tensor> layers_of(Call& call, LoadedAudioEncoder& loaded, const Tensor& samples) {
-  auto& engine = call.context<streaming::Engine>();
-  streaming::RunNeeds needs;
-  needs.key = fmt::format("hear {}", samples.size(2));
-  needs.profile = [&](const RigDevice& compute) {
-    auto fresh = loaded.make();
-    return streaming::profile_model(
-        *loaded.weights, fresh->manifest(), compute, [&](at::Device device) {
-          fresh->hear(
-              at::empty(samples.sizes(), at::TensorOptions().device(device).dtype(at::kFloat)));
-        });
-  };
-  auto use = engine.prepare(loaded.weights, needs);
-  const auto& config = loaded.network->config();
-  if (engine.plan_only())
-    return std::vector<Tensor>(static_cast<std::size_t>(config.layers) + 1,
-                               at::zeros({1, Wav2Vec2::states(samples.size(2)), config.width}));
-  auto layers =
-      loaded.network->hear(samples.to(device::to_torch(loaded.weights->options().compute)));
-  for (auto& layer : layers) layer = layer.to(at::kCPU);
-  return layers;
-}
-
 void run_load(Call& call) {
   auto& models = call.context<ModelCache>();
   auto path = call.context<ModelFolders>().get("audio_encoders", call.text("audio_encoder_name"));
@@ -84,6 +60,29 @@ void run_encode(Call& call) {
 }
 
 }  // namespace
+
+std::vector<Tensor> layers_of(Call& call, LoadedAudioEncoder& loaded, const Tensor& samples) {
+  auto& engine = call.context<streaming::Engine>();
+  streaming::RunNeeds needs;
+  needs.key = fmt::format("hear {}", samples.size(2));
+  needs.profile = [&](const RigDevice& compute) {
+    auto fresh = loaded.make();
+    return streaming::profile_model(
+        *loaded.weights, fresh->manifest(), compute, [&](at::Device device) {
+          fresh->hear(
+              at::empty(samples.sizes(), at::TensorOptions().device(device).dtype(at::kFloat)));
+        });
+  };
+  auto use = engine.prepare(loaded.weights, needs);
+  const auto& config = loaded.network->config();
+  if (engine.plan_only())
+    return std::vector<Tensor>(static_cast<std::size_t>(config.layers) + 1,
+                               at::zeros({1, Wav2Vec2::states(samples.size(2)), config.width}));
+  auto layers =
+      loaded.network->hear(samples.to(device::to_torch(loaded.weights->options().compute)));
+  for (auto& layer : layers) layer = layer.to(at::kCPU);
+  return layers;
+}
 
 Tensor resampled(const Tensor& waveform, std::int64_t from, std::int64_t to) {
   if (from < 1 || to < 1)

@@ -19,7 +19,7 @@ std::shared_ptr<LoadedDiffusion> changed_model(const LoadedDiffusion& model,
   auto streamed = model.weights->options();
   streamed.dtype = change.dtype.value_or(streamed.dtype);
   loaded->weights = std::make_shared<streaming::StreamedModel>(
-      loaded->network->manifest(), model.weights->checkpoint(), streamed);
+      loaded->network->manifest(), change.tensors.value_or(model.weights->checkpoint()), streamed);
   constexpr bool many_steps = true;
   engine.add(loaded->weights, loaded->placement, many_steps);
   return loaded;

@@ -58,21 +58,6 @@ using Loaders = WeakCache<LoadedFlorence2>;
 
 std::string last_part(const std::string& name) { return name.substr(name.rfind('/') + 1); }
 
-fs::path weights_file(const fs::path& folder) {
-  for (const char* name :
-       {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"})
-    if (fs::is_regular_file(folder / name)) return folder / name;
-  throw Error(ErrorKind::MissingFile, folder.string(),
-              "holds neither model.safetensors nor pytorch_model.bin: put the weights of a "
-              "Florence-2 model into this folder");
-}
-
-fs::path needed_file(const fs::path& folder, const char* name) {
-  if (fs::is_regular_file(folder / name)) return folder / name;
-  throw Error(ErrorKind::MissingFile, (folder / name).string(),
-              "is not there: put it beside the weights, from where they came");
-}
-
 /// The size of pictures, where the folder says one.
 void read_picture_size(const fs::path& folder, Florence2& florence) {
   const auto path = folder / "preprocessor_config.json";
@@ -90,21 +75,10 @@ void read_picture_size(const fs::path& folder, Florence2& florence) {
   florence.height = side("height");
 }
 
-/// What the weights compute in: what the node asks for, as far as the device can.
-at::ScalarType dtype_of(const std::string& precision, const Settings& settings,
-                        const device::DeviceInfo& device) {
-  auto asked = settings;
-  asked.text_dtype = settings.force_fp32   ? at::kFloat
-                     : precision == "fp16" ? at::kHalf
-                     : precision == "bf16" ? at::kBFloat16
-                                           : at::kFloat;
-  return text_dtype(asked, device);
-}
-
 streaming::LoraUse lora_of(const PeftLora& lora, ModelCache& models, LoadedFlorence2& loaded) {
   auto file = lora.folder / "adapter_model.safetensors";
-  if (!fs::is_regular_file(file)) file = needed_file(lora.folder, "adapter_model.bin");
-  const auto config = needed_file(lora.folder, "adapter_config.json");
+  if (!fs::is_regular_file(file)) file = file_in(lora.folder, "adapter_model.bin");
+  const auto config = file_in(lora.folder, "adapter_config.json");
   const auto json = nlohmann::json::parse(read_file(config), nullptr, false);
   auto number = [&](const char* name) {
     const auto value = json.is_object() ? json.value(name, nlohmann::json()) : nlohmann::json();
@@ -133,12 +107,13 @@ streaming::LoraUse lora_of(const PeftLora& lora, ModelCache& models, LoadedFlore
 std::shared_ptr<LoadedFlorence2> open_weights(ModelCache& models, Loaders& open,
                                               const fs::path& folder, const std::string& precision,
                                               const streaming::PlacementRequest& placement) {
-  const auto file = weights_file(folder), config = needed_file(folder, "config.json");
+  const auto file = weights_in(folder, "a Florence-2 model"),
+             config = file_in(folder, "config.json");
   auto& engine = models.engine();
   streaming::StreamedOptions options;
   options.name = folder.filename().string();
   options.compute = engine.device_for(placement.compute);
-  options.dtype = dtype_of(precision, models.settings(), engine.describe(options.compute));
+  options.dtype = chosen_dtype(precision, models.settings(), engine.describe(options.compute));
   const auto key = fmt::format("{}|{}|{}|{}|{}|{}", ModelCache::identity(file),
                                ModelCache::identity(config), options.compute,
                                c10::toString(options.dtype), placement.allocation, placement.eject);
@@ -200,13 +175,7 @@ void load_lora(Call& call) {
 /// Changes when a file of the folder is replaced.
 std::optional<std::string> folder_key(const ModelFolders& folders, const std::string& name) {
   const auto folder = find_directory(folders, kFolders, last_part(name));
-  if (!folder) return "none";
-  std::string key;
-  for (const char* file :
-       {"model.safetensors", "pytorch_model.bin", "config.json", "tokenizer.json", "vocab.json",
-        "merges.txt", "added_tokens.json", "preprocessor_config.json"})
-    if (fs::is_regular_file(*folder / file)) key += ModelCache::identity(*folder / file) + "|";
-  return key;
+  return folder ? folder_identity(*folder) : "none";
 }
 
 graph::NodeType loader(const char* name, graph::Input model, bool precision_has_default) {
@@ -277,6 +246,8 @@ void add_florence2_loader_nodes(graph::Catalog& catalog, App& app) {
       .inputs = {choice("model", {"NikshepShetty/Florence-2-pixelprose"})},
       .outputs = {{"PEFTLORA", "lora"}},
       .run = load_lora,
+      .change_key =
+          [&app](const Call& call) { return folder_key(app.folders, call.text("model")); },
   });
 }
 

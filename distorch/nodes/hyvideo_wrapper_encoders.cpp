@@ -12,6 +12,8 @@
 #include "distorch/models/qwen/config.h"
 #include "distorch/nodes/hyvideo_wrapper.h"
 #include "distorch/nodes/loaders.h"
+#include "distorch/nodes/model_directories.h"
+#include "distorch/nodes/published_model.h"
 
 namespace distorch::nodes::hyvideo {
 
@@ -40,23 +42,9 @@ struct OpenEncoders {
 
 std::string last_part(const std::string& name) { return name.substr(name.rfind('/') + 1); }
 
-/// The folder "NAME" in one of the folders of a type.
-std::optional<fs::path> find_folder(const ModelFolders& folders, const char* type,
-                                    const std::string& name) {
-  std::error_code ignored;
-  for (const auto& place : folders.folders(type))
-    if (fs::is_directory(place / last_part(name), ignored)) return place / last_part(name);
-  return {};
-}
-
-/// `shown`: the folder of the type below the models, as the wrapper has it.
-fs::path needed_folder(const ModelFolders& folders, const char* type, const char* shown,
-                       const std::string& name) {
-  if (auto found = find_folder(folders, type, name)) return *found;
-  throw Error(ErrorKind::MissingFile, fmt::format("models/{}/{}", shown, last_part(name)),
-              fmt::format("is not there, and this node downloads nothing: put the files of {} into "
-                          "a folder of that name ({})",
-                          name, folders.searched(type)));
+/// The folder of a published model below a type's places: there, or brought where that is allowed.
+fs::path needed_folder(Call& call, const char* type, const std::string& name, const char* files) {
+  return published_folder(call, {.name = name, .files = files, .type = type});
 }
 
 fs::path weights_file(const fs::path& folder, const char* what) {
@@ -67,17 +55,6 @@ fs::path weights_file(const fs::path& folder, const char* what) {
       fmt::format("is not there, nor is model.safetensors.index.json: put the weights of {} "
                   "into this folder",
                   what));
-}
-
-/// What weights compute in: what the node asks for, as far as the device can.
-at::ScalarType dtype_of(const std::string& precision, const Settings& settings,
-                        const device::DeviceInfo& device) {
-  auto asked = settings;
-  asked.text_dtype = settings.force_fp32   ? at::kFloat
-                     : precision == "fp16" ? at::kHalf
-                     : precision == "bf16" ? at::kBFloat16
-                                           : at::kFloat;
-  return text_dtype(asked, device);
 }
 
 /// The tensors of the language model under our names: those of a Llama alone have no prefix, those
@@ -118,7 +95,10 @@ class Loader {
     const auto name = call_.text("llm_model");
     HyText text;
     text.sees = name == kSeeing;
-    text.folder = needed_folder(models_.folders(), "LLM", "LLM", name);
+    text.folder = needed_folder(
+        call_, "LLM", name,
+        "model.safetensors (or all of its parts with model.safetensors.index.json) and "
+        "tokenizer.json");
     const auto file = weights_file(text.folder, name.c_str());
     const auto checkpoint = models_.checkpoint(file);
     text.vocabulary = vocabulary_of(text.folder);
@@ -170,7 +150,7 @@ class Loader {
     streaming::StreamedOptions options;
     options.name = file.parent_path().filename().string() + " " + part;
     options.compute = engine.device_for(placement_.compute);
-    options.dtype = dtype_of(precision_, models_.settings(), engine.describe(options.compute));
+    options.dtype = chosen_dtype(precision_, models_.settings(), engine.describe(options.compute));
     return options;
   }
 
@@ -219,7 +199,7 @@ class Loader {
   }
 
   std::shared_ptr<LoadedEncoder> clip_of(const std::string& name) {
-    const auto folder = needed_folder(models_.folders(), "text_encoders", "clip", name);
+    const auto folder = needed_folder(call_, "text_encoders", name, "model.safetensors");
     const auto file = weights_file(folder, name.c_str());
     const auto kind = models::clip::TextKind::ClipL;
     const auto part = models::clip::find(models_.checkpoint(file), kind);
@@ -243,11 +223,8 @@ class Loader {
 std::optional<std::string> folders_key(const ModelFolders& folders, const Call& call) {
   std::string key;
   auto add = [&](const char* type, const std::string& name) {
-    const auto folder = find_folder(folders, type, name);
-    if (!folder) return;
-    for (const char* file :
-         {"model.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer.model"})
-      if (fs::is_regular_file(*folder / file)) key += ModelCache::identity(*folder / file) + "|";
+    const auto folder = find_directory(folders, type, last_part(name));
+    key += (folder ? folder_identity(*folder) : "none") + "|";
   };
   add("LLM", call.text("llm_model"));
   add("text_encoders", call.text("clip_model"));

@@ -204,6 +204,9 @@ void ModelFolders::add_root(const Path& root) {
     for (const char* folder : usual.folders) add(usual.type, root / folder);
   // Of an add-on: folders of models that write texts.
   add("LLM", root / "LLM");
+  // Of another: audio encoders as published folders, and as files.
+  add("transformers", root / "transformers");
+  add("wav2vec2", root / "wav2vec2");
 }
 
 void ModelFolders::add_output_folder(const Path& output) {

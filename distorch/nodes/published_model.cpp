@@ -1,10 +1,13 @@
 #include "distorch/nodes/published_model.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "distorch/base/error.h"
+#include "distorch/nodes/model_cache.h"
 #include "distorch/nodes/model_directories.h"
 #include "distorch/streaming/engine.h"
 
@@ -43,6 +46,42 @@ fs::path published_folder(graph::Call& call, const PublishedModel& model) {
                           published ? ", or have them downloaded: distorch run or serve with "
                                       "--allow-downloads"
                                     : ""));
+}
+
+fs::path file_in(const fs::path& folder, const char* name) {
+  if (fs::is_regular_file(folder / name)) return folder / name;
+  throw Error(ErrorKind::MissingFile, (folder / name).string(),
+              "is not there: put it beside the weights, from where they came");
+}
+
+fs::path weights_in(const fs::path& folder, const std::string& what) {
+  for (const char* name :
+       {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"})
+    if (fs::is_regular_file(folder / name)) return folder / name;
+  throw Error(ErrorKind::MissingFile, folder.string(),
+              fmt::format("holds neither model.safetensors nor pytorch_model.bin: put the weights "
+                          "of {} into this folder",
+                          what));
+}
+
+std::string folder_identity(const fs::path& folder) {
+  std::set<std::string> files;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error))
+    if (std::error_code ignored; entry->is_regular_file(ignored))
+      files.insert(ModelCache::identity(entry->path()));
+  return fmt::format("{}", fmt::join(files, "|"));
+}
+
+at::ScalarType chosen_dtype(const std::string& precision, const Settings& settings,
+                            const device::DeviceInfo& device) {
+  auto asked = settings;
+  asked.text_dtype = settings.force_fp32   ? at::kFloat
+                     : precision == "fp16" ? at::kHalf
+                     : precision == "bf16" ? at::kBFloat16
+                                           : at::kFloat;
+  return text_dtype(asked, device);
 }
 
 std::vector<std::string> transformers_files(const std::vector<std::string>& all) {

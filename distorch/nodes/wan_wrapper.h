@@ -19,7 +19,37 @@
 /// as everywhere, but in the model's own scale; what only these nodes know of one beside its
 /// numbers is in wan_wrapper_latents.h. Source: ComfyUI-WanVideoWrapper (October 2025) and
 /// ComfyUI-MultiGPU's variants of its nodes.
+namespace distorch::models::audio {
+class Wav2Vec2;
+}
+namespace distorch::models::wan {
+class SpeechProjection;
+}
+
 namespace distorch::nodes::wan_wrapper {
+
+/// WAV2VECMODEL
+struct Wav2Vec {
+  std::shared_ptr<Loaded<models::audio::Wav2Vec2>> loaded;
+  bool levels = true;  // its sound is brought to the mean 0 and the spread 1
+};
+
+/// FANTASYTALKINGMODEL is a pointer to one of these.
+struct Speech {
+  std::filesystem::path file;
+  weights::Checkpoint tensors;
+  std::shared_ptr<Loaded<models::wan::SpeechProjection>> projection;
+  /// Video models that are open with its layers, by the identity of the model without.
+  WeakCache<LoadedDiffusion> models;
+};
+
+/// FANTASYTALKING_EMBEDS
+struct SpeechEmbeds {
+  at::Tensor tokens;   // [1, T, n, width] float32 on the CPU, of each latent frame
+  double scale = 1.0;  // how much they count
+  /// How much more than without them, by step, the last one for all that follow; 1: no more.
+  std::vector<double> cfg = {1.0};
+};
 
 /// BLOCKSWAPARGS: so many layers, counted from the last, do not stay on the compute device.
 struct BlockSwap {
@@ -52,6 +82,7 @@ struct WanModel {
   std::string compute;    // "": the engine's choice
   std::optional<BlockSwap> swap;
   std::optional<Offload> offload;
+  std::shared_ptr<Speech> speech;  // whose layers it has beside its own; null: none
   /// Of each of model.loras, by step.
   std::vector<std::vector<double>> strengths;
   /// What published coefficients of step caches are for, told by the file's name and sizes: "1_3B",
@@ -177,6 +208,10 @@ std::optional<T> optional_input(const graph::Call& call, const char* name) {
   return call.get<T>(name);
 }
 
+/// The numbers at an input that takes one, or over a link a list of one for each step. Error(Usage)
+/// for an empty list.
+std::vector<double> numbers_of_steps(const graph::Call& call, const char* input);
+
 /// WANVAE is a Vae. Error(Usage) where the input holds none, Error(Shape) naming its file where it
 /// codes no video.
 const Vae& video_vae(const graph::Call& call);
@@ -191,6 +226,7 @@ void add_vace_nodes(graph::Catalog& catalog);
 void add_control_nodes(graph::Catalog& catalog, App& app);
 void add_setting_nodes(graph::Catalog& catalog);
 void add_sampler_nodes(graph::Catalog& catalog);
+void add_speech_nodes(graph::Catalog& catalog, App& app);
 
 inline constexpr const char* kModule = "custom_nodes.ComfyUI-WanVideoWrapper";
 inline constexpr const char* kCategory = "WanVideoWrapper";
@@ -199,6 +235,14 @@ inline constexpr const char* kMultiGpuCategory = "multigpu/WanVideoWrapper";
 
 /// The variant of a node that chooses a device: its name, category and pack.
 graph::NodeType multigpu_variant(graph::NodeType node);
+/// The list of devices of such variants, the first accelerator by default.
+graph::Input device_input(const char* name, const char* usual = nullptr);
+/// "main_device" or "offload_device", which make no difference here.
+graph::Input load_device_input(const char* usual = "offload_device");
+/// Devices of another machine are taken: the engine replaces them and says so.
+void take_devices(graph::NodeType& node);
+/// The device that a MultiGPU node names; "" elsewhere. Older workflows name it "device" everywhere.
+std::string named_device(const graph::Call& call);
 
 }  // namespace distorch::nodes::wan_wrapper
 

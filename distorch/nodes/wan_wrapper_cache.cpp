@@ -18,7 +18,8 @@ double polynomial(const std::array<double, 5>& coefficients, double x) {
 }
 
 bool alike(const CallOptions& a, const CallOptions& b) {
-  return a.skipped == b.skipped && a.enhance == b.enhance && a.riflex == b.riflex;
+  return a.skipped == b.skipped && a.enhance == b.enhance && a.riflex == b.riflex &&
+         a.speech_scale == b.speech_scale;
 }
 
 bool all_alike(const std::vector<CallOptions>& options) {

@@ -24,18 +24,6 @@ using graph::Value;
 
 namespace {
 
-/// The device that a MultiGPU node names; "" elsewhere. Older workflows name it "device"
-/// everywhere.
-std::string named_device(const Call& call) {
-  for (const char* name : {"compute_device", "load_device", "device"})
-    if (call.node_type().find_input(name) && call.has(name)) {
-      auto device = call.text(name);
-      if (device != "main_device" && device != "offload_device" && device != "default")
-        return device;
-    }
-  return "";
-}
-
 void out_device(Call& call) {
   if (call.node_type().outputs.size() > 1)
     call.out(1, Value::of("MULTIGPUDEVICE", graph::Json(named_device(call))));
@@ -52,10 +40,12 @@ void run_model(Call& call) {
   model.weight_dtype = weight_dtype_of(model.file, call.text("quantization"));
   model.swap = optional_input<BlockSwap>(call, "block_swap_args");
   model.offload = optional_input<Offload>(call, "vram_management_args");
-  for (const char* more : {"fantasytalking_model", "multitalk_model", "fantasyportrait_model"})
+  for (const char* more : {"multitalk_model", "fantasyportrait_model"})
     if (call.node_type().find_input(more) && call.has(more))
       throw Error(ErrorKind::Usage, call.place(),
                   fmt::format("input '{}' brings a model that distorch does not run yet", more));
+  if (call.has("fantasytalking_model"))
+    model.speech = call.get<std::shared_ptr<Speech>>("fantasytalking_model");
   open(model, call.context<ModelCache>());
   if (call.has("lora")) add_loras(model, call.get<LoraChoices>("lora"), call.context<ModelCache>());
   call.out(0, Value::of("WANVIDEOMODEL", std::move(model)));
@@ -151,28 +141,6 @@ Choices vision_files(App& app) {
       .with_origin([&app] { return app.folders.searched("clip_vision"); });
 }
 
-/// The list of devices of MultiGPU's nodes, the first accelerator by default.
-graph::Input device(const char* name, const char* usual = nullptr) {
-  auto devices = device_choices();
-  graph::Json first = usual ? graph::Json(usual) : graph::Json("cpu");
-  for (const auto& one : devices.read())
-    if (!usual && one != "cpu") {
-      first = one;
-      break;
-    }
-  return choice(name, devices, {.def = first});
-}
-
-graph::Input load_device() {
-  return choice("load_device", {"main_device", "offload_device"}, {.def = "offload_device"});
-}
-
-/// Devices of another machine are taken: the engine replaces them and says so.
-void take_devices(graph::NodeType& node) {
-  for (const char* name : {"device", "compute_device", "swap_device"})
-    if (node.find_input(name)) node.checks.push_back(any_device({name}));
-}
-
 std::vector<graph::Input> model_inputs(App& app, bool with_devices) {
   std::vector<graph::Input> inputs = {
       choice("model", model_files(app)),
@@ -185,9 +153,9 @@ std::vector<graph::Input> model_inputs(App& app, bool with_devices) {
               "fp8_e5m2_scaled_fast"},
              {.def = "disabled",
               .tooltip = "What weights rest in. Files that are packed already stay as they are."}),
-      with_devices ? optional(load_device()) : load_device(),
+      with_devices ? optional(load_device_input()) : load_device_input(),
   };
-  if (with_devices) inputs.push_back(optional(device("compute_device")));
+  if (with_devices) inputs.push_back(optional(device_input("compute_device")));
   auto add = [&](graph::Input input) { inputs.push_back(optional(std::move(input))); };
   add(choice(
       "attention_mode",
@@ -206,7 +174,7 @@ std::vector<graph::Input> model_inputs(App& app, bool with_devices) {
   add(link("fantasyportrait_model", "FANTASYPORTRAITMODEL", {.extra = none}));
   add(choice("rms_norm_function", {"default", "pytorch"}, {.def = "default"}));
   // The choice of older workflows, which had one device for both.
-  if (with_devices) add(device("device"));
+  if (with_devices) add(device_input("device"));
   return inputs;
 }
 
@@ -253,9 +221,9 @@ void add_vae_loaders(graph::Catalog& catalog, App& app) {
       .change_key = when_replaced(app, {{"vae", "model_name"}}),
   };
   auto placed = multigpu_variant(loader);
-  placed.inputs.insert(placed.inputs.begin() + 1, optional(device("load_device")));
+  placed.inputs.insert(placed.inputs.begin() + 1, optional(device_input("load_device")));
   placed.outputs.emplace_back("MULTIGPUDEVICE", "load_device");
-  placed.inputs.push_back(optional(device("device")));
+  placed.inputs.push_back(optional(device_input("device")));
   placed.checks.push_back(any_device({"load_device", "device"}));
   catalog.add(std::move(loader));
   catalog.add(std::move(placed));
@@ -278,7 +246,8 @@ void add_vae_loaders(graph::Catalog& catalog, App& app) {
       .change_key = when_replaced(app, {{"vae_approx", "model_name"}}),
   };
   auto small_placed = multigpu_variant(small);
-  small_placed.inputs.insert(small_placed.inputs.begin() + 1, optional(device("load_device")));
+  small_placed.inputs.insert(small_placed.inputs.begin() + 1,
+                             optional(device_input("load_device")));
   small_placed.outputs.emplace_back("MULTIGPUDEVICE", "load_device");
   small_placed.checks.push_back(any_device({"load_device"}));
   catalog.add(std::move(small));
@@ -293,7 +262,8 @@ void add_encoder_loaders(graph::Catalog& catalog, App& app) {
       .description = "Opens UMT5-XXL under its own names or ComfyUI's.",
       .python_module = kModule,
       .inputs = {choice("model_name", model_choices(app, "text_encoders")),
-                 choice("precision", {"fp32", "bf16"}, {.def = "bf16"}), optional(load_device()),
+                 choice("precision", {"fp32", "bf16"}, {.def = "bf16"}),
+                 optional(load_device_input()),
                  optional(choice("quantization", {"disabled", "fp8_e4m3fn"}, {.def = "disabled"}))},
       .outputs = {{"WANTEXTENCODER", "wan_t5_model"}},
       .run = run_text_encoder,
@@ -307,14 +277,14 @@ void add_encoder_loaders(graph::Catalog& catalog, App& app) {
       .python_module = kModule,
       .inputs = {choice("model_name", vision_files(app)),
                  choice("precision", {"fp16", "fp32", "bf16"}, {.def = "fp16"}),
-                 optional(load_device())},
+                 optional(load_device_input())},
       .outputs = {{"CLIP_VISION", "wan_clip_vision"}},
       .run = run_vision,
       .change_key = when_replaced(app, {{"clip_vision", "model_name"}}),
   };
   for (auto* loader : {&text, &vision}) {
     auto placed = multigpu_variant(*loader);
-    placed.inputs[2] = optional(device("device"));
+    placed.inputs[2] = optional(device_input("device"));
     placed.outputs.emplace_back("MULTIGPUDEVICE", "load_device");
     take_devices(placed);
     catalog.add(std::move(*loader));
@@ -343,7 +313,7 @@ void add_block_swap(graph::Catalog& catalog) {
       .run = run_block_swap,
   };
   auto placed = multigpu_variant(swap);
-  placed.inputs.push_back(optional(device("swap_device", "cpu")));
+  placed.inputs.push_back(optional(device_input("swap_device", "cpu")));
   take_devices(placed);
   catalog.add(std::move(swap));
   catalog.add(std::move(placed));

@@ -8,6 +8,7 @@
 #include "distorch/base/log.h"
 #include "distorch/base/text.h"
 #include "distorch/base/units.h"
+#include "distorch/models/wan/family.h"
 #include "distorch/models/wan/transformer.h"
 #include "distorch/nodes/block_swap.h"
 #include "distorch/nodes/changed_model.h"
@@ -67,6 +68,27 @@ std::shared_ptr<LoadedDiffusion> in_precision(const std::shared_ptr<LoadedDiffus
                        models.engine());
 }
 
+namespace {
+
+/// The model with the layers of FantasyTalking beside its own; one for each model.
+std::shared_ptr<LoadedDiffusion> with_speech(const std::shared_ptr<LoadedDiffusion>& loaded,
+                                             Speech& speech, streaming::Engine& engine) {
+  if (auto open = speech.models.find(loaded->identity)) return open;
+  auto diffusion = loaded->family->diffusion(), tensors = loaded->weights->checkpoint();
+  models::wan::add_speech(diffusion, speech.tensors);
+  models::wan::add_speech(tensors, speech.tensors);
+  auto made = changed_model(*loaded,
+                            {.key = "with " + speech.file.string(),
+                             .family = models::wan::detect(diffusion, diffusion),
+                             .dtype = {},
+                             .tensors = std::move(tensors)},
+                            engine);
+  speech.models.keep(loaded->identity, made);
+  return made;
+}
+
+}  // namespace
+
 std::string weight_dtype_of(const std::filesystem::path& file, const std::string& quantization) {
   if (quantization == "disabled") return "default";
   if (lower(file.extension().string()) == ".gguf") {
@@ -104,14 +126,19 @@ void open(WanModel& model, ModelCache& models) {
                 "gets block_swap_args and vram_management_args: both say where its weights rest, "
                 "link one of them");
   streaming::PlacementRequest placement{.compute = model.compute};
-  auto loaded = models.diffusion(model.file, placement, model.weight_dtype);
+  auto opened = [&] {
+    auto plain = models.diffusion(model.file, placement, model.weight_dtype);
+    model.model.loaded = plain;
+    config_of(model);  // refuses what is no model of Wan
+    return model.speech ? with_speech(plain, *model.speech, models.engine()) : plain;
+  };
+  auto loaded = opened();
   model.model.loaded = loaded;
   model.variant = variant_of(model.file, config_of(model));
   if (model.swap)
     placement.allocation = allocation_of(*loaded->weights, *model.swap, models.engine());
   if (model.offload) placement.allocation = allocation_of(*loaded->weights, *model.offload);
-  if (!placement.allocation.empty())
-    loaded = models.diffusion(model.file, placement, model.weight_dtype);
+  if (!placement.allocation.empty()) loaded = opened();
   model.model.loaded = in_precision(loaded, model.precision, models);
 }
 

@@ -17,7 +17,7 @@ namespace {
 constexpr std::int64_t kTextRows = 512;
 
 /// The network's inputs that a pass fills.
-constexpr PassParts<Pass, 7> kParts = {{
+constexpr PassParts<Pass, 8> kParts = {{
     {"context", &Pass::text},
     {"vision", &Pass::vision},
     {"concat", &Pass::beside},
@@ -25,6 +25,7 @@ constexpr PassParts<Pass, 7> kParts = {{
     {"denoise_mask", &Pass::made_anew},
     {"vace", &Pass::vace},
     {"vace_strength", &Pass::vace_strength},
+    {"speech", &Pass::speech},
 }};
 
 const wan::Config& config_of(const LoadedDiffusion& loaded) {
@@ -40,6 +41,7 @@ models::Patches patches_of(const CallOptions& options) {
 void set_numbers(Inputs& inputs, const CallOptions& options, std::int64_t prompts) {
   if (options.enhance != 0) inputs.set_number(wan::kEnhance, options.enhance);
   if (options.riflex > 0) inputs.set_number(wan::kRiflex, static_cast<double>(options.riflex));
+  if (options.speech_scale != 1) inputs.set_number(wan::kSpeechScale, options.speech_scale);
   if (prompts > 1) inputs.set_number(wan::kPrompts, static_cast<double>(prompts));
 }
 
@@ -61,6 +63,7 @@ std::int64_t WanNetwork::beside() const {
 }
 std::int64_t WanNetwork::vision_width() const { return config_of(network_.loaded()).vision_width; }
 std::int64_t WanNetwork::text_width() const { return config_of(network_.loaded()).text_width; }
+std::int64_t WanNetwork::speech_width() const { return config_of(network_.loaded()).speech_width; }
 std::int64_t WanNetwork::width() const { return config_of(network_.loaded()).width; }
 std::int64_t WanNetwork::vace_channels() const {
   return config_of(network_.loaded()).vace_channels;

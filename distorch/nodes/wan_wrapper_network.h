@@ -20,6 +20,7 @@ struct Pass {
   at::Tensor made_anew;      // [1, 1, T, 1, 1], 0 for frames that are given as they are
   at::Tensor vace;           // [1, N, channels, T, h, w]
   at::Tensor vace_strength;  // [1, N]
+  at::Tensor speech;         // [1, T, n, width]
   std::int64_t prompts = 1;
   // For control networks (wan_wrapper_control.h): which of them count, the frames that the latent is
   // of (none: all), and the positive prompt's states as they are, [1, n, width].
@@ -35,6 +36,7 @@ struct CallOptions {
   std::set<std::int64_t> skipped;  // layers
   double enhance = 0;
   std::int64_t riflex = 0;
+  double speech_scale = 1;
 };
 
 /// A model of a run, its weights in place for as long as this object lives. Passes share a call
@@ -84,6 +86,8 @@ class WanNetwork {
   std::int64_t beside() const;
   std::int64_t vision_width() const;
   std::int64_t text_width() const;
+  /// Of the speech's tokens; 0: the model hears none.
+  std::int64_t speech_width() const;
   std::int64_t width() const;
   /// Channels of the control frames of VACE; 0: the model has none.
   std::int64_t vace_channels() const;

@@ -108,6 +108,26 @@ void add_vace(const SamplerJob& job, const WanNetwork& network,
   pass.vace_strength = at::tensor(strengths, options).unsqueeze(0);
 }
 
+/// Speech of each frame.
+void add_speech(const SamplerJob& job, const WanNetwork& network, std::int64_t frames, Pass& pass) {
+  if (!job.speech) return;
+  const auto& tokens = job.speech->tokens;
+  if (network.speech_width() == 0)
+    misfit(job,
+           "has no layers that hear speech, and WanVideoSampler got 'fantasytalking_embeds': link "
+           "FantasyTalkingModelLoader to 'fantasytalking_model' of its loader");
+  if (tokens.size(3) != network.speech_width())
+    misfit(job, fmt::format("hears speech of width {}, and 'fantasytalking_embeds' has {}: link "
+                            "one FantasyTalkingModelLoader to both",
+                            network.speech_width(), tokens.size(3)));
+  if (tokens.size(1) != frames)
+    misfit(job,
+           fmt::format("makes a video of {} latent frames here, and 'fantasytalking_embeds' is the "
+                       "speech of {}: set num_frames of FantasyTalkingWav2VecEmbeds to {}",
+                       frames, tokens.size(1), (frames - 1) * kFramesOfCell + 1));
+  pass.speech = tokens.to(network.device());
+}
+
 }  // namespace
 
 std::vector<std::int64_t> latent_shape(const SamplerJob& job, const WanNetwork& network) {
@@ -174,6 +194,7 @@ StepPasses passes_at(const SamplerJob& job, const WanNetwork& network,
   if (network.takes_reference() && job.image.control && job.image.control->reference.defined())
     pass.reference = job.image.control->reference.select(2, 0).to(device, at::kFloat);
   add_vace(job, network, shape, part, pass);
+  add_speech(job, network, shape[2], pass);
   StepPasses both{pass, pass};
   if (network.vision_width() > 0 && job.image.clip.positive.defined()) {
     both.positive.vision = job.image.clip.positive.to(device);
@@ -203,6 +224,7 @@ Pass in_window(const Pass& pass, const std::vector<std::int64_t>& window) {
     part.made_anew.select(2, 0).zero_();
   }
   if (pass.vace.defined()) part.vace = take(pass.vace, 3);
+  if (pass.speech.defined()) part.speech = take(pass.speech, 1);
   return part;
 }
 

@@ -89,6 +89,17 @@ class Run {
       if (!is_one(cfg(i))) return true;
     return false;
   }
+  double speech_scale() const { return job_.speech ? job_.speech->scale : 1; }
+  double speech_cfg(std::int64_t step) const {
+    if (!job_.speech) return 1;
+    const auto& cfg = job_.speech->cfg;
+    return cfg[std::min(static_cast<std::size_t>(step), cfg.size() - 1)];
+  }
+  bool compares_speech_anywhere() const {
+    for (std::int64_t i = 0; i < steps_; ++i)
+      if (!is_one(speech_cfg(i))) return true;
+    return false;
+  }
   bool windowed() const { return job_.context.has_value(); }
   std::int64_t window_frames() const {
     return windowed() ? std::min(WindowSizes(*job_.context).frames, shape_[2]) : shape_[2];
@@ -152,6 +163,8 @@ class Run {
   void prepare() {
     auto passes = passes_of(0, 0);
     if (guided_anywhere() && passes.size() < 2) passes.push_back(with_text(passes[0], negative_));
+    if (guided_anywhere() && compares_speech_anywhere() && passes.size() < 3)
+      passes.push_back(passes[0]);
     auto shape = shape_;
     shape[2] = window_frames();
     if (shape[2] < shape_[2])
@@ -162,7 +175,7 @@ class Run {
       }
     network_.prepare({.latent = shape,
                       .passes = passes,
-                      .options = {{}, enhancement(0, true), job_.riflex},
+                      .options = {{}, enhancement(0, true), job_.riflex, speech_scale()},
                       .keeps_change = job_.cache.has_value(),
                       .steps = static_cast<int>(steps_)});
   }
@@ -179,7 +192,8 @@ class Run {
     return pass;
   }
 
-  /// Positive and, where there is guidance, negative. In a window the prompt of its stretch.
+  /// Positive and, where there is guidance, negative, and where speech guides as well, the positive
+  /// one without it. In a window the prompt of its stretch.
   std::vector<Pass> passes_of(std::int64_t step, std::int64_t first_prompt) {
     if (!given_passes_ || job_.image.control || !job_.image.vace.empty())
       given_passes_ = passes_at(job_, network_, shape_, part(step));
@@ -196,11 +210,16 @@ class Run {
     // Of several prompts the negative has as many as the positive.
     passes.push_back(several ? with_text(both.negative, negative_.repeat({1, count, 1}), count)
                              : with_text(both.negative, negative_));
+    if (!is_one(speech_cfg(step))) {
+      // Tokens of nothing add nothing. All else but the text is the negative's, as the pack has it.
+      passes.push_back(with_text(both.negative, passes[0].text, passes[0].prompts));
+      passes.back().speech = at::zeros_like(passes.back().speech);
+    }
     return passes;
   }
 
   std::vector<CallOptions> options_of(std::int64_t step, std::size_t passes) const {
-    CallOptions options{{}, enhancement(step), job_.riflex};
+    CallOptions options{{}, enhancement(step), job_.riflex, speech_scale()};
     std::vector<CallOptions> list(passes, options);
     if (passes > 1 && job_.skipped && part(step) >= job_.skipped->start &&
         part(step) <= job_.skipped->end)
@@ -226,7 +245,10 @@ class Run {
       both = plain_velocities(network_, x, t, passes, options);
     }
     if (passes.size() == 1) return how.frequencies ? filtered(both, how) : both;
-    return guided(both.narrow(0, 0, 1), both.narrow(0, 1, 1), cfg(step), how);
+    const auto positive = both.narrow(0, 0, 1), negative = both.narrow(0, 1, 1);
+    if (passes.size() == 2) return guided(positive, negative, cfg(step), how);
+    const auto silent = both.narrow(0, 2, 1);
+    return negative + (silent - negative) * cfg(step) + (positive - silent) * speech_cfg(step);
   }
 
   Tensor in_windows(const Tensor& x, std::int64_t step) {

@@ -29,6 +29,7 @@ struct SamplerJob {
   std::optional<CacheChoice> cache;
   std::optional<SkippedLayers> skipped;
   std::optional<Loop> loop;
+  std::optional<SpeechEmbeds> speech;
   Experimental experimental;
   std::optional<RenderedVideo> rendered;
 };

@@ -28,18 +28,8 @@ using sampling::Latent;
 namespace {
 
 /// Inputs that belong to models and ways of sampling which are not here.
-constexpr std::array<const char*, 5> kOthers = {"flowedit_args", "unianimate_poses",
-                                                "fantasytalking_embeds", "multitalk_embeds",
-                                                "freeinit_args"};
-
-std::vector<double> scales_of(const Call& call) {
-  const auto& value = call.in("cfg").as<Json>();
-  if (!value.is_array()) return {call.number("cfg")};
-  std::vector<double> scales;
-  for (const auto& one : value) scales.push_back(one.get<double>());
-  if (scales.empty()) throw Error(ErrorKind::Usage, call.place(), "input 'cfg' is an empty list");
-  return scales;
-}
+constexpr std::array<const char*, 4> kOthers = {"flowedit_args", "unianimate_poses",
+                                                "multitalk_embeds", "freeinit_args"};
 
 /// A number of a step, or a noise level in place of one.
 std::int64_t step_of(const Call& call, const char* input, const sampling::WanSchedule& schedule) {
@@ -87,7 +77,7 @@ SamplerJob job_of(Call& call) {
   SamplerJob job{.model = call.get<WanModel>("model"),
                  .image = call.get<ImageEmbeds>("image_embeds"),
                  .schedule = {},
-                 .cfg = scales_of(call),
+                 .cfg = numbers_of_steps(call, "cfg"),
                  .seed = call.seed("seed"),
                  .riflex = call.integer("riflex_freq_index"),
                  .add_noise = call.boolean("add_noise_to_samples")};
@@ -101,6 +91,13 @@ SamplerJob job_of(Call& call) {
   job.skipped = optional_input<SkippedLayers>(call, "slg_args");
   job.loop = optional_input<Loop>(call, "loop_args");
   job.rendered = optional_input<RenderedVideo>(call, "uni3c_embeds");
+  job.speech = optional_input<SpeechEmbeds>(call, "fantasytalking_embeds");
+  if (job.speech && job.text.prompts.size() > 1 && !job.context) {
+    // As the pack has it.
+    log::warn("{}: speech is not heard where several prompts share a video: leave one of them",
+              call.place());
+    job.speech.reset();
+  }
   if (auto how = optional_input<Experimental>(call, "experimental_args")) job.experimental = *how;
   if (job.experimental.both_ways)
     throw Error(ErrorKind::Usage, call.place(),

@@ -124,6 +124,34 @@ TEST_CASE("Wan S2V: sound, a reference picture, earlier frames and a control vid
                        Error);
 }
 
+TEST_CASE("Wan with FantasyTalking's layers: tokens of nothing are no speech; what does not fit") {
+  Loaded l(tiny_tensors({"wan_reference", "nodes_wan_speech"}));
+  CHECK(l.net.config().speech_width == 32);
+  auto inputs = inputs_of(l.net.config().in_channels);
+  const auto silent = l.net.apply(inputs);
+  auto hear = [&](const Tensor& speech, double scale = 1) {
+    inputs.set("speech", speech);
+    inputs.set_number(kSpeechScale, scale);
+    return l.net.apply(inputs);
+  };
+  const auto speech = tiny_weight("speech", {2, 3, 7, 32}) * 5;
+  const auto heard = hear(speech);
+  CHECK(difference(heard, silent) > 1e-3);
+  CHECK(difference(hear(at::zeros_like(speech)), silent) < 1e-6);
+  CHECK(difference(hear(speech, 0), silent) < 1e-6);
+  // Each frame hears its own.
+  CHECK(difference(hear(speech.flip(1)), heard) > 1e-3);
+  CHECK_THROWS_WITH_AS(hear(speech.narrow(1, 0, 2)),
+                       doctest::Contains("is that of 2 latent frames, and the video has 3"), Error);
+  inputs.set("reference", tiny_weight("before", {2, 16, 4, 6}));
+  CHECK_THROWS_WITH_AS(hear(speech), doctest::Contains("where a reference picture stands"), Error);
+  // Layers of VACE have none of it.
+  Loaded vace(tiny_tensors({"wan_vace", "nodes_wan_speech"}));
+  for (const auto& weight : vace.net.manifest().weights())
+    CHECK_FALSE((weight.name.starts_with("vace_") && weight.name.ends_with("k_proj.weight")));
+  CHECK(vace.net.config().speech_width == 32);
+}
+
 TEST_CASE("Wan VACE: what a conditioning gives the network") {
   TemporaryCheckpoint file(tiny_tensors({"wan_vace"}));
   auto family = detect_family(*file);

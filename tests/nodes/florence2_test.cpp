@@ -299,6 +299,15 @@ TEST_CASE("Florence-2 nodes: a published model is brought where that is allowed"
   CHECK(fake.models == std::vector<std::string>(2, model));
   CHECK(fake.chosen ==
         std::vector<std::string>{"config.json", "merges.txt", "vocab.json", "model.safetensors"});
+  // A file more, and one replaced, are another folder.
+  std::set<std::string> seen = {nodes::folder_identity(fake.folder)};
+  for (const char* file :
+       {"generation_config.json", "model.safetensors.index.json", "config.json"}) {
+    std::ofstream(fake.folder / file, std::ios::app) << " ";
+    CHECK(seen.insert(nodes::folder_identity(fake.folder)).second);
+  }
+  fs::remove(fake.folder / "generation_config.json");
+  fs::remove(fake.folder / "model.safetensors.index.json");
   // It is there now.
   CHECK(said(type, model) == wanted);
   CHECK(fake.models.size() == 2);
@@ -358,8 +367,10 @@ TEST_CASE("Florence-2: an adapter of PEFT changes what is written") {
                  {"inputs", {{"model", "NikshepShetty/Florence-2-pixelprose"}}}};
   prompt["1"]["inputs"]["lora"] = {"5", 0};
   CHECK(tiny.answer(prompt).caption != plain);
+  // What was loaded before is not taken for what is there now.
+  const auto before = nodes::folder_identity(place);
   fs::remove(place / "adapter_config.json");
-  prompt["1"]["inputs"]["precision"] = "bf16";
+  CHECK(nodes::folder_identity(place) != before);
   CHECK(tiny.refusal(prompt).find("adapter_config.json") != std::string::npos);
 }
 

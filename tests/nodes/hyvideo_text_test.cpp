@@ -7,6 +7,7 @@
 #include "distorch/base/error.h"
 #include "distorch/nodes/hyvideo_wrapper.h"
 #include "distorch/nodes/hyvideo_wrapper_prompts.h"
+#include "distorch/nodes/published_model.h"
 #include "tests/nodes/tiny_seeded.h"
 #include "tools/make_random_model/llama_vocabulary.h"
 
@@ -213,14 +214,50 @@ TEST_CASE("text encoders of the HunyuanVideoWrapper: what a folder lacks is told
   CHECK(contains(told(loader(false, false, 9)), "'hidden_state_skip_layer' is 9, and"));
   const auto clip = tiny.place("text_encoders", kClip);
   fs::rename(clip, clip.string() + "_away");
-  CHECK(contains(told(loader(false, true)), "models/clip/clip-vit-large-patch14: is not there"));
+  CHECK(contains(told(loader(false, true)),
+                 "models/text_encoders/clip-vit-large-patch14: is not there"));
   fs::rename(clip.string() + "_away", clip);
   fs::remove_all(words);
   const auto missing = told(loader(false, false));
   CHECK(contains(missing, std::string("models/LLM/") + kWords + ": is not there"));
   CHECK(contains(missing, (tiny.folder() / "LLM").string()));
+  CHECK(contains(missing, "--allow-downloads"));
   tiny.write_folder("LLM", kSeeing, tiny_tensors({"clip_l"}));
   CHECK(contains(told(loader(true, false)), "holds no Llama 3 with tensors such as"));
+}
+
+TEST_CASE("text encoders of the HunyuanVideoWrapper: folders are brought where that is allowed") {
+  TextApp tiny;
+  struct Fake final : nodes::Downloads {
+    void fetch(const std::string& model, const Wanted&, const fs::path& folder,
+               const Progress&) override {
+      models.push_back(model);
+      fs::create_directories(folder.parent_path());
+      fs::rename(away.string() + folder.filename().string(), folder);
+      brought.push_back(folder);
+    }
+    fs::path away;
+    std::vector<std::string> models;
+    std::vector<fs::path> brought;
+  } fake;
+  fake.away = tiny.folder() / "away_";
+  fs::rename(tiny.place("LLM", kWords), fake.away.string() + kWords);
+  fs::rename(tiny.place("text_encoders", kClip), fake.away.string() + kClip);
+  auto context = tiny.app.context();
+  context.set<nodes::Downloads>(fake);
+  struct Silent : graph::EventSink {
+    void send(const graph::Event&) override {}
+  } silent;
+  graph::RunRequest request;
+  request.prompt = {{"load", loader(false, true)},
+                    {"keep", node("Keep", {{"value", {"load", 0}}})}};
+  request.outputs = {"keep"};
+  request.context = &context;
+  CHECK(graph::Executor(tiny.catalog).run(request, silent).status == graph::RunStatus::Success);
+  CHECK(fake.models ==
+        std::vector<std::string>{std::string("Kijai/") + kWords, std::string("openai/") + kClip});
+  // Other tests look into the same folders.
+  for (const auto& folder : fake.brought) fs::remove_all(folder);
 }
 
 TEST_CASE("prompts with pictures: what does not fit is told") {

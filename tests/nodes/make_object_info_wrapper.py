@@ -13,12 +13,12 @@ import sys
 WRAPPER = ["WanVideoModelLoader", "WanVideoVAELoader", "WanVideoTinyVAELoader", "LoadWanVideoT5TextEncoder", "LoadWanVideoClipTextEncoder", "WanVideoBlockSwap",
            "WanVideoTextEncode", "WanVideoTextEncodeSingle", "WanVideoTextEncodeCached", "WanVideoImageToVideoEncode", "WanVideoClipVisionEncode",
            "WanVideoDecode", "WanVideoEncode", "WanVideoVACEEncode", "WanVideoSampler", "WanVideoControlnetLoader",
-           "WanVideoUni3C_ControlnetLoader"]
+           "WanVideoUni3C_ControlnetLoader", "DownloadAndLoadWav2VecModel", "Wav2VecModelLoader", "FantasyTalkingModelLoader"]
 NODES = [*WRAPPER, *(n + "MultiGPU" for n in WRAPPER), "WanVideoSetBlockSwap", "WanVideoVRAMManagement", "WanVideoTorchCompileSettings",
          "WanVideoLoraSelect", "WanVideoLoraSelectMulti", "WanVideoSetLoRAs", "WanVideoTextEmbedBridge", "WanVideoEmptyEmbeds",
          "WanVideoAddExtraLatent", "WanVideoControlEmbeds", "WanVideoControlnet", "WanVideoUni3C_embeds", "WanVideoLatentReScale", "WanVideoTeaCache", "WanVideoMagCache", "WanVideoEasyCache",
          "WanVideoSLG", "WanVideoEnhanceAVideo", "WanVideoContextOptions", "WanVideoLoopArgs", "WanVideoExperimentalArgs", "WanVideoScheduler",
-         "CreateCFGScheduleFloatList"]
+         "CreateCFGScheduleFloatList", "FantasyTalkingWav2VecEmbeds"]
 HELPERS = ["GetImageSizeAndCount", "INTConstant", "ImageResizeKJ", "ImageResizeKJv2"]
 DEVICE = [["cpu"], {"default": "cpu"}]
 PROSE = {"description", "tooltip", "output_tooltips"}

@@ -147,7 +147,9 @@ TEST_CASE("model folders: the types that a server of today lists, then those of 
                        "xlabs_ipadapters",
                        "unet_gguf",
                        "clip_gguf",
-                       "LLM"});
+                       "LLM",
+                       "transformers",
+                       "wav2vec2"});
   CHECK(nodes::model_endings("datasets").empty());
   CHECK(ModelFolders("models").folders("detection") == std::vector<fs::path>{"models/detection"});
 }

@@ -1,5 +1,7 @@
 #include "tools/make_random_model/kinds_wan.h"
 
+#include <fmt/format.h>
+
 #include <string_view>
 
 #include "distorch/models/audio/wav2vec2.h"
@@ -7,6 +9,7 @@
 #include "distorch/models/clip_vision/vision_model.h"
 #include "distorch/models/t5/text_model.h"
 #include "distorch/models/wan/control_net.h"
+#include "distorch/models/wan/speech.h"
 #include "distorch/models/wan/transformer.h"
 #include "distorch/models/wan/uni3c.h"
 #include "tools/make_random_model/shapes.h"
@@ -203,6 +206,34 @@ Shapes wav2vec2(Size size) {
   return declared(model.manifest());
 }
 
+Shapes wav2vec2_base(Size size) {
+  models::audio::Wav2Vec2Config c;
+  c.large = c.conv_bias = false;
+  c.width = 768;
+  c.mlp_width = size == Size::Tiny ? 64 : 3072;
+  c.layers = size == Size::Full ? 12 : 2;
+  models::audio::Wav2Vec2 model(c);
+  return declared(model.manifest(), "wav2vec2.");
+}
+
+std::map<std::string, std::string> settings_of_base(Size) {
+  return {{"config.json", "{\"model_type\": \"wav2vec2\"}\n"},
+          {"preprocessor_config.json", "{\"do_normalize\": true}\n"}};
+}
+
+/// FantasyTalking's layers for small_14b().
+Shapes speech(Size size) {
+  const auto model = small_14b(size);
+  const models::wan::SpeechConfig c;
+  models::wan::SpeechProjection projection(c);
+  auto shapes = declared(projection.manifest());
+  for (std::int64_t i = 0; i < model.layers; ++i)
+    for (const char* part : {"k", "v"})
+      shapes.push_back(
+          {fmt::format("blocks.{}.cross_attn.{}_proj.weight", i, part), {model.width, c.width}});
+  return shapes;
+}
+
 }  // namespace
 
 std::vector<Kind> wan_kinds() {
@@ -234,6 +265,15 @@ std::vector<Kind> wan_kinds() {
        clip_vision_h},
       {"wav2vec2-large", "wav2vec 2.0 large, the audio encoder of Wan 2.2 S2V", "audio_encoders",
        "F16", wav2vec2},
+      {.name = "wav2vec2-base",
+       .description =
+           "wav2vec 2.0 base, the audio encoder of FantasyTalking, with its folder's files",
+       .folder = "transformers",
+       .dtype = "F32",
+       .shapes = wav2vec2_base,
+       .beside = settings_of_base},
+      {"wav2vec2-base-file", "the same as a file alone", "wav2vec2", "F16", wav2vec2_base},
+      {"fantasytalking", "FantasyTalking's layers for Wan 14B", folder, "F16", speech},
       {"wan2.2-vae", "the autoencoder of Wan 2.2 5B", "vae", "F16", second_vae},
   };
 }

@@ -1,6 +1,7 @@
 #include "tools/make_random_model/workflow_files.h"
 
 #include <set>
+#include <string_view>
 
 #include "distorch/base/error.h"
 #include "distorch/base/text.h"
@@ -58,6 +59,9 @@ constexpr Rule kRules[] = {
     {"WanVideoModelLoader", "1.3b", "wan-t2v-1.3b"},
     {"WanVideoModelLoader", "1_3b", "wan-t2v-1.3b"},
     {"WanVideoModelLoader", "", "wan-t2v-14b"},
+    {"FantasyTalkingModelLoader", "", "fantasytalking"},
+    {"DownloadAndLoadWav2Vec", "wav2vec2-base", "wav2vec2-base"},
+    {"Wav2VecModelLoader", "", "wav2vec2-base-file"},
     {"WanVideoLora", "", "wan-lora-14b"},
     {"WanVideoVAE", "wan2.2_vae", "wan2.2-vae"},
     {"WanVideoVAE", "", "qwen-vae"},
@@ -92,10 +96,11 @@ bool is_model_file(const std::string& text) {
   return text.ends_with(".safetensors") || text.ends_with(".sft") || text.ends_with(".gguf");
 }
 
-/// Models of Florence-2 and the text encoders of HunyuanVideoWrapper are named by whose they are, and
-/// lie in folders.
+/// Models of Florence-2, the text encoders of HunyuanVideoWrapper and audio encoders are named by
+/// whose they are, and lie in folders.
 bool is_folder(const std::string& loader, const std::string& text) {
-  if (loader.find("HyVideoTextEncoder") != std::string::npos)
+  if (loader.find("HyVideoTextEncoder") != std::string::npos ||
+      loader.find("DownloadAndLoadWav2Vec") != std::string::npos)
     return text.find('/') != std::string::npos;
   return loader.find("Florence2Model") != std::string::npos &&
          lower(text).find("florence") != std::string::npos;
@@ -109,9 +114,12 @@ NamedFile named_file(const std::string& loader, const std::string& file) {
       continue;
     NamedFile named{"", &find_kind(rule.kind), {}};
     named.path = std::string(named.kind->folder) + "/" + file;
-    if (is_folder(loader, file))
-      named.path = std::string(named.kind->folder) + "/" + file.substr(file.rfind('/') + 1) +
-                   "/model.safetensors";
+    if (is_folder(loader, file)) {
+      // Folders of transformers have the whole name, others its last part.
+      const bool whole = named.kind->folder == std::string_view("transformers");
+      named.path = std::string(named.kind->folder) + "/" +
+                   (whole ? file : file.substr(file.rfind('/') + 1)) + "/model.safetensors";
+    }
     for (const char* type : {"Q8_0", "Q4_0", "Q4_K"})
       if (name.ends_with(".gguf") && file.find(type) != std::string::npos)
         named.options.dtype = type;

@@ -41,7 +41,8 @@ Tensor by_token(const Tensor& x, std::int64_t tokens) {
 }
 
 Tensors BlockContext::with(Tensors inputs) const {
-  for (const auto& one : {time, positions.cos, positions.sin, text, vision}) inputs.push_back(one);
+  for (const auto& one : {time, positions.cos, positions.sin, text, vision, speech})
+    inputs.push_back(one);
   return inputs;
 }
 
@@ -50,6 +51,8 @@ BlockContext BlockContext::from(const Tensors& inputs, std::size_t first) const 
                     prompts,       frames};
   here.positions.cos = inputs[first + 1];
   here.positions.sin = inputs[first + 2];
+  here.speech = inputs[first + 5];
+  here.speech_scale = speech_scale;
   return here;
 }
 
@@ -66,6 +69,10 @@ VideoBlock::Pictures::Pictures(const weights::Scope& s, std::int64_t width)
       v(s / "v_img", width, width),
       norm_k(s / "norm_k_img", width, kEpsilon) {}
 
+VideoBlock::Speech::Speech(const weights::Scope& s, const Config& c)
+    : k(s / "k_proj", c.speech_width, c.width, false),
+      v(s / "v_proj", c.speech_width, c.width, false) {}
+
 VideoBlock::VideoBlock(const weights::Scope& s, const Config& c)
     : heads_(c.heads()),
       block_(s),
@@ -78,6 +85,7 @@ VideoBlock::VideoBlock(const weights::Scope& s, const Config& c)
       mlp_in_(s / "ffn" / 0, c.width, c.mlp_width),
       mlp_out_(s / "ffn" / 2, c.mlp_width, c.width) {
   if (c.vision_width > 0) pictures_.emplace(s / "cross_attn", c.width);
+  if (c.speech_width > 0) speech_.emplace(s / "cross_attn", c);
 }
 
 Tensor VideoBlock::self_attended(const Tensor& x, const BlockContext& context) const {
@@ -108,6 +116,14 @@ Tensor VideoBlock::text_attended(const Tensor& q, const BlockContext& context) c
   return at::cat(parts, 1);
 }
 
+Tensor VideoBlock::heard(const Tensor& q, const BlockContext& context) const {
+  const auto frames = context.speech.size(0) * context.speech.size(1);
+  auto speech = context.speech.flatten(0, 1).to(q.scalar_type());
+  return nn::attention(q.reshape({frames, -1, q.size(2)}), speech_->k(speech), speech_->v(speech),
+                       {.heads = heads_})
+      .reshape(q.sizes());
+}
+
 Tensor VideoBlock::cross_attended(const Tensor& x, const BlockContext& context) const {
   auto q = cross_.norm_q(cross_.q(x));
   auto attended = text_attended(q, context);
@@ -117,6 +133,7 @@ Tensor VideoBlock::cross_attended(const Tensor& x, const BlockContext& context) 
     attended.add_(nn::attention(q, pictures_->norm_k(pictures_->k(seen)), pictures_->v(seen),
                                 {.heads = heads_, .causal = false, .mask = {}}));
   }
+  if (speech_ && context.speech.defined()) attended.add_(heard(q, context), context.speech_scale);
   return cross_.o(attended);
 }
 

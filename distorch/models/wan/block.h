@@ -27,6 +27,9 @@ struct BlockContext {
   /// the frames, the last by those that are left.
   std::int64_t prompts = 1;
   std::int64_t frames = 0;  // of the video; 0: neither of both is asked for
+  /// Speech of each latent frame [B, T, n, width of speech], and how much it counts; undefined: none.
+  at::Tensor speech;
+  double speech_scale = 1;
 
   /// A block's inputs with these tensors behind its own, and back from where they begin.
   weights::Tensors with(weights::Tensors inputs) const;
@@ -58,15 +61,22 @@ class VideoBlock {
     nn::Linear k, v;
     nn::RmsNorm norm_k;
   };
+  struct Speech {
+    Speech(const weights::Scope& scope, const Config& config);
+    nn::Linear k, v;
+  };
   at::Tensor self_attended(const at::Tensor& x, const BlockContext& context) const;
   at::Tensor cross_attended(const at::Tensor& x, const BlockContext& context) const;
   at::Tensor text_attended(const at::Tensor& q, const BlockContext& context) const;
+  /// What each frame's tokens hear of its speech.
+  at::Tensor heard(const at::Tensor& q, const BlockContext& context) const;
 
   std::int64_t heads_;
   weights::Block block_;
   weights::Weight modulation_;
   Attention self_, cross_;
   std::optional<Pictures> pictures_;
+  std::optional<Speech> speech_;
   std::optional<nn::LayerNorm> norm3_;  // before the text
   nn::Linear mlp_in_, mlp_out_;
 };

@@ -11,6 +11,8 @@ inline constexpr const char* kRiflex = "riflex";
 inline constexpr const char* kEnhance = "enhance";
 /// So many prompts, of equal lengths, lie one behind the other in the text (block.h).
 inline constexpr const char* kPrompts = "prompts";
+/// How much the speech's tokens count; 1 where nothing is said (speech.h).
+inline constexpr const char* kSpeechScale = "speech_scale";
 /// In place of a prediction what the layers begin with, float32 and flat. 1: the noise level's
 /// embedding [B, frames, width], then its six parts [B, frames, 6 · width]; 2: the video's tokens
 /// [B, L, width].

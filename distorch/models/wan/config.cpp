@@ -88,6 +88,9 @@ std::string original_name(const std::string& name) {
   return renamed(name, kOutside);
 }
 
+/// Of the layers that with_speech() adds (speech.h).
+constexpr const char* kSpeechKeys = "blocks.0.cross_attn.k_proj.weight";
+
 /// A part of a relative that needs more than this network has.
 constexpr const char* kForeign = "audio_proj.audio_proj_glob_1.layer.bias";
 
@@ -122,6 +125,7 @@ Config config_of(const Checkpoint& part) {
   c.layers = part.count("blocks.");
   if (part.has("img_emb.proj.1.weight")) c.vision_width = size_of(part, "img_emb.proj.1.weight", 1);
   if (part.has("img_emb.emb_pos")) c.vision_places = size_of(part, "img_emb.emb_pos", 1);
+  if (part.has(kSpeechKeys)) c.speech_width = size_of(part, kSpeechKeys, 1);
   if (part.has("ref_conv.weight")) c.reference_channels = size_of(part, "ref_conv.weight", 1);
   if (part.has("vace_patch_embedding.weight")) {
     c.vace_channels = size_of(part, "vace_patch_embedding.weight", 1);

@@ -34,6 +34,8 @@ struct Config {
   /// Layers and width of the audio encoder whose states the model hears (S2V); 0: none.
   std::int64_t audio_layers = 0;
   std::int64_t audio_width = 0;
+  /// Width of the speech's tokens that every layer hears beside the text (speech.h); 0: none.
+  std::int64_t speech_width = 0;
 
   /// Whether the video's tokens are normalised before they attend to the text.
   bool norm_before_text = true;

@@ -1,8 +1,12 @@
 #include "distorch/models/wan/family.h"
 
+#include <fmt/format.h>
+
+#include "distorch/base/error.h"
 #include "distorch/models/catalog.h"
 #include "distorch/models/concat_latent.h"
 #include "distorch/models/latent_formats.h"
+#include "distorch/models/tensor_size.h"
 #include "distorch/models/text_recipes.h"
 #include "distorch/models/wan/concat.h"
 #include "distorch/models/wan/transformer.h"
@@ -127,6 +131,23 @@ ModelInput Wan::encode(const InputSpec& spec, const ConditioningItem& item,
 }
 
 }  // namespace
+
+void add_speech(Checkpoint& model, const Checkpoint& speech) {
+  const auto config = config_of(model);
+  const auto width = size_of(speech, "blocks.0.cross_attn.k_proj.weight", 1);
+  const std::vector<std::int64_t> wanted = {config.width, width};
+  for (std::int64_t i = 0; i < config.layers; ++i)
+    for (const char* part : {"k_proj", "v_proj"}) {
+      const auto name = fmt::format("blocks.{}.cross_attn.{}.weight", i, part);
+      const auto* stored = speech.find(name);
+      if (!stored || stored->shape != wanted)
+        throw Error(ErrorKind::Shape, speech.path(),
+                    fmt::format("does not fit {}, which has {} layers of width {}: '{}' is {}",
+                                model.path(), config.layers, config.width, name,
+                                stored ? c10::str(at::IntArrayRef(stored->shape)) : "missing"));
+      model.add(name, *stored);
+    }
+}
 
 std::unique_ptr<const Family> detect(const Checkpoint& below, const Checkpoint&) {
   auto part = with_original_names(below);

@@ -4,6 +4,7 @@
 
 #include <numbers>
 
+#include "distorch/base/error.h"
 #include "distorch/models/reference_cache.h"
 #include "distorch/models/wan/block.h"
 #include "distorch/models/wan/call_options.h"
@@ -64,6 +65,11 @@ void add_special_specs(const Config& c, InputSpecs& specs) {
     specs.push_back(frames_spec("pose", "pose video", c.out_channels));
     specs.push_back(frames_spec("face", "face video", 3));
   }
+  if (c.speech_width > 0)
+    specs.push_back({.name = "speech",
+                     .meaning = "speech of each latent frame",
+                     .shape = {batch, any, any, Extent::number(c.speech_width)},
+                     .optional = true});
   if (c.audio_layers > 0) {
     specs.push_back(
         {.name = "audio",
@@ -264,9 +270,24 @@ class Transformer::Call {
     if (parts_.sound) add_sound(places);
     context_ = {made.parts, turned(places, inputs_, video_.size(2)), made.text, made.vision};
     context_.enhance = inputs_.number(kEnhance, 0);
+    context_.speech = inputs_["speech"];
+    context_.speech_scale = inputs_.number(kSpeechScale, 1);
+    check_speech();
     context_.prompts = static_cast<std::int64_t>(inputs_.number(kPrompts, 1));
     if (context_.enhance != 0 || context_.prompts > 1) context_.frames = video_.size(2);
     begin_others();
+  }
+
+  void check_speech() const {
+    if (!context_.speech.defined()) return;
+    if (before_ > 0)
+      throw Error(ErrorKind::Shape, "speech",
+                  "is not heard where a reference picture stands before the first frame: leave one "
+                  "of both out");
+    if (context_.speech.size(1) != video_.size(2))
+      throw Error(ErrorKind::Shape, "speech",
+                  fmt::format("is that of {} latent frames, and the video has {}",
+                              context_.speech.size(1), video_.size(2)));
   }
 
   void begin_others() {

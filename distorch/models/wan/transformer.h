@@ -13,7 +13,7 @@ namespace distorch::models::wan {
 /// states of a picture encoder and a reference latent before the first frame; frames of subjects
 /// behind the last one; a mask (1 = made anew) by which each frame has a noise level of its own;
 /// control frames with their strengths (vace.h); a camera's rays (camera.h); a pose and a face
-/// (face.h); sound with a reference picture, earlier frames and a control video (sound.h). What else
+/// (face.h); sound with a reference picture, earlier frames and a control video (sound.h); speech (speech.h). What else
 /// a call may ask for: call_options.h.
 /// Skipped parts: "double_blocks.7". Blocks: "in" (embeddings), "camera", every
 /// layer, "vace in" and the layers of VACE, "out".

@@ -39,9 +39,10 @@ VaceBlock::State VaceBlock::forward(const State& state, const Tensor& start,
 
 namespace {
 
-/// The video's own layers do not see pictures here.
-Config without_pictures(Config c) {
+/// The video's own layers neither see pictures nor hear speech here.
+Config with_text_alone(Config c) {
   c.vision_width = 0;
+  c.speech_width = 0;
   return c;
 }
 
@@ -55,7 +56,7 @@ Vace::Vace(const Scope& root, const Config& c)
                .weight("weight", {c.width, c.vace_channels, 1, kPatch, kPatch});
   patch_bias_ = (place / "vace_patch_embedding").weight("bias", {c.width});
   for (std::int64_t i = 0; i < c.vace_layers; ++i)
-    layers_.emplace_back((root / "vace_blocks" / i).block(), without_pictures(c), i == 0);
+    layers_.emplace_back((root / "vace_blocks" / i).block(), with_text_alone(c), i == 0);
 }
 
 Vace::Run Vace::begin(const Tensor& x, const Tensor& controls, const Tensor& strengths,
