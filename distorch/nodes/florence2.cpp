@@ -13,6 +13,7 @@
 #include "distorch/nodes/loaders.h"
 #include "distorch/nodes/model_cache.h"
 #include "distorch/nodes/model_directories.h"
+#include "distorch/nodes/precision.h"
 #include "distorch/nodes/published_model.h"
 #include "distorch/tokenizers/florence2_tokens.h"
 #include "distorch/weights/lora.h"
@@ -90,17 +91,6 @@ void read_picture_size(const fs::path& folder, Florence2& florence) {
   florence.height = side("height");
 }
 
-/// What the weights compute in: what the node asks for, as far as the device can.
-at::ScalarType dtype_of(const std::string& precision, const Settings& settings,
-                        const device::DeviceInfo& device) {
-  auto asked = settings;
-  asked.text_dtype = settings.force_fp32   ? at::kFloat
-                     : precision == "fp16" ? at::kHalf
-                     : precision == "bf16" ? at::kBFloat16
-                                           : at::kFloat;
-  return text_dtype(asked, device);
-}
-
 streaming::LoraUse lora_of(const PeftLora& lora, ModelCache& models, LoadedFlorence2& loaded) {
   auto file = lora.folder / "adapter_model.safetensors";
   if (!fs::is_regular_file(file)) file = needed_file(lora.folder, "adapter_model.bin");
@@ -138,7 +128,7 @@ std::shared_ptr<LoadedFlorence2> open_weights(ModelCache& models, Loaders& open,
   streaming::StreamedOptions options;
   options.name = folder.filename().string();
   options.compute = engine.device_for(placement.compute);
-  options.dtype = dtype_of(precision, models.settings(), engine.describe(options.compute));
+  options.dtype = precision_named(precision, models.settings(), engine.describe(options.compute));
   const auto key = fmt::format("{}|{}|{}|{}|{}|{}", ModelCache::identity(file),
                                ModelCache::identity(config), options.compute,
                                c10::toString(options.dtype), placement.allocation, placement.eject);
