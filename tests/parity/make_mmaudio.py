@@ -52,7 +52,8 @@ def filled(module, files, name):
     shapes = {n: list(v.shape) for n, v in own.items()}
     left = module.load_state_dict(tiny.weights(shapes), strict=False)
     assert not left.unexpected_keys and all(n.endswith("filter") for n in left.missing_keys)
-    files[name] = {n: s for n, s in shapes.items() if not n.startswith("encoder.")}  # nobody encodes sound
+    unused = ("encoder.", "vfeat_extractor.patch_embed.")  # nobody encodes sound, or looks at single pictures
+    files[name] = {n: s for n, s in shapes.items() if not n.startswith(unused)}
     return module.eval()
 
 
