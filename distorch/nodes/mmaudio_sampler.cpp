@@ -65,9 +65,15 @@ Tensor of_length_one(const Tensor& x) {
 /// them.)
 Tensor as_bytes(const Tensor& x) { return (x * 255.0).clamp(0, 255).floor() / 255.0; }
 
+/// A few frames at a time: those of a whole video may be large.
 Tensor resized(const Tensor& frames, std::int64_t height, std::int64_t width) {
   if (frames.size(2) == height && frames.size(3) == width) return frames;
-  return at::_upsample_bicubic2d_aa(frames.contiguous(), {height, width}, false);
+  std::vector<Tensor> made;
+  for (const auto& some : frames.split(kPictures)) {
+    throw_if_interrupted();
+    made.push_back(at::_upsample_bicubic2d_aa(some.contiguous(), {height, width}, false));
+  }
+  return at::cat(made);
 }
 
 /// Frames [n, 3, H, W] as CLIP looks at them, their sides stretched: [n, 3, 384, 384].
