@@ -108,8 +108,18 @@ TEST_CASE("MMAudio: both versions flow as the pack's network") {
   }
 }
 
-TEST_CASE("MMAudio: the published large network has as many numbers as the pack's") {
+TEST_CASE("MMAudio: the published networks have as many numbers as the pack's") {
   CHECK(parameters(Network(Config{}).manifest()) == 1030496760);
+  CHECK(parameters(Synchformer(SynchformerConfig{}).manifest()) == 121850112);
+  MelConfig mel;
+  mel.levels = {{512, 3, false}, {1024, 3, true}, {2048, 3, false}};
+  CHECK(parameters(MelDecoder(mel).manifest()) == 176341249);
+  VocoderConfig vocoder;
+  vocoder.steps = {{8, 16}, {4, 8}, {2, 4}, {2, 4}, {2, 4}, {2, 4}};
+  vocoder.kernels = {{3}, {7}, {11}};
+  vocoder.bias_at_end = false;
+  CHECK(parameters(Vocoder(vocoder).manifest()) == 122184529);
+  CHECK(vocoder.hop() == 512);
 }
 
 TEST_CASE("MMAudio: seconds as the pack counts them") {
