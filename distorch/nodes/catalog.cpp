@@ -7,6 +7,7 @@
 #include "distorch/nodes/hyvideo_wrapper.h"
 #include "distorch/nodes/kj_nodes.h"
 #include "distorch/nodes/ltxv.h"
+#include "distorch/nodes/mmaudio.h"
 #include "distorch/nodes/wan_wrapper.h"
 #include "distorch/nodes/xlabs.h"
 
@@ -78,6 +79,8 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_xlabs_loader_nodes(catalog, app);
   add_xlabs_sampler_node(catalog);
   add_xlabs_prompt_nodes(catalog, app);
+  add_mmaudio_loader_nodes(catalog, app);
+  add_mmaudio_sampler_node(catalog);
 }
 
 }  // namespace distorch::nodes

@@ -67,6 +67,7 @@ const std::vector<Usual>& usual_places() {
       {"xlabs_loras", {"xlabs/loras"}},
       {"xlabs_controlnets", {"xlabs/controlnets"}},
       {"xlabs_ipadapters", {"xlabs/ipadapters"}},
+      {"mmaudio", {"mmaudio"}},
       // The GGUF files among those of diffusion_models and text_encoders (see add()).
       {"unet_gguf", {}},
       {"clip_gguf", {}},

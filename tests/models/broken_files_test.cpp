@@ -9,6 +9,9 @@
 #include "distorch/models/clip_vision/vision_model.h"
 #include "distorch/models/control/control.h"
 #include "distorch/models/flux/image_prompt.h"
+#include "distorch/models/mmaudio/network.h"
+#include "distorch/models/mmaudio/sound.h"
+#include "distorch/models/mmaudio/synchformer.h"
 #include "distorch/models/text_recipes.h"
 #include "distorch/models/upscale/upscale.h"
 #include "distorch/models/wan/control_net.h"
@@ -78,6 +81,17 @@ void open_uni3c(const Checkpoint& file) {
 void open_upscale(const Checkpoint& file) {
   auto found = upscale::find_upscale(file);
   weights::check_complete(found.make()->manifest(), found.part, "upscaler");
+}
+
+/// A network of MMAudio from its part and its shape.
+template <class Network, class Part, class Shape>
+Open open_mmaudio(Part part_of, Shape shape_of) {
+  return [part_of, shape_of](const Checkpoint& file) {
+    auto part = part_of(file);
+    if (part.empty()) throw Error(ErrorKind::Format, file.path(), "holds nothing of MMAudio");
+    Network network(shape_of(part));
+    weights::check_complete(network.manifest(), part, "part of MMAudio");
+  };
 }
 
 Checkpoint without(const Checkpoint& file, const std::string& name) {
@@ -201,4 +215,18 @@ TEST_CASE("broken files: upscalers") {
   for (const char* name :
        {"upscale_esrgan", "upscale_esrgan_plus", "upscale_realesrgan", "upscale_compact"})
     check({name}, open_upscale);
+}
+
+TEST_CASE("broken files: MMAudio") {
+  namespace mmaudio = models::mmaudio;
+  for (const char* name : {"mmaudio_network", "mmaudio_network_16k"})
+    check({name}, open_mmaudio<mmaudio::Network>(mmaudio::network_part, mmaudio::network_config));
+  check({"mmaudio_synchformer"},
+        open_mmaudio<mmaudio::Synchformer>(mmaudio::synchformer_part, mmaudio::synchformer_config));
+  check({"mmaudio_vae_44k"},
+        open_mmaudio<mmaudio::MelDecoder>(mmaudio::mel_part, mmaudio::mel_config));
+  check({"mmaudio_vocoder_44k"},
+        open_mmaudio<mmaudio::Vocoder>(mmaudio::vocoder_part, [](const Checkpoint& part) {
+          return mmaudio::vocoder_config(part, "", "");
+        }));
 }

@@ -145,6 +145,7 @@ TEST_CASE("model folders: the types that a server of today lists, then those of 
                        "xlabs_loras",
                        "xlabs_controlnets",
                        "xlabs_ipadapters",
+                       "mmaudio",
                        "unet_gguf",
                        "clip_gguf",
                        "LLM",
