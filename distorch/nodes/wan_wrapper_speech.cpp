@@ -1,10 +1,9 @@
 // Speech for WanVideoSampler: what hears it, and the layers of FantasyTalking.
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
+#include "distorch/models/audio/published.h"
 #include "distorch/models/wan/speech.h"
 #include "distorch/nodes/audio_encoder.h"
 #include "distorch/nodes/loaders.h"
@@ -75,16 +74,12 @@ std::shared_ptr<Loaded<Network>> placed(const Call& call,
   return loaded;
 }
 
-/// Whether the folder of an encoder says that it hears levelled sound, as those of transformers do.
-bool levels_in(const fs::path& folder) {
+/// Whether an encoder of a folder hears levelled sound, as those of transformers do where nothing
+/// else is said.
+bool levels_in(const fs::path& folder, const LoadedAudioEncoder& encoder) {
   const auto path = folder / "preprocessor_config.json";
-  if (!fs::is_regular_file(path)) return true;
-  const auto config = nlohmann::json::parse(read_file(path), nullptr, false);
-  if (!config.is_object()) throw Error(ErrorKind::Format, path.string(), "is no JSON object");
-  const auto levels = config.value("do_normalize", nlohmann::json(true));
-  if (!levels.is_boolean())
-    throw Error(ErrorKind::Format, path.string(), "'do_normalize' is neither true nor false");
-  return levels.get<bool>();
+  return !fs::is_regular_file(path) ||
+         models::audio::levels_sound(encoder.network->config(), {read_file(path), path.string()});
 }
 
 /// The encoder in a file: of a published folder as its config.json says, of a file alone (no
@@ -103,10 +98,8 @@ std::shared_ptr<LoadedAudioEncoder> encoder(Call& call, Open& open, const fs::pa
     throw Error(ErrorKind::Format, file.string(),
                 "holds no wav2vec 2.0 encoder, with tensors such as "
                 "'wav2vec2.feature_projection.projection.weight'");
-  auto shape = config.empty()
-                   ? models::audio::wav2vec2_config(part)
-                   : models::audio::wav2vec2_config(part, read_file(config), config.string());
-  shape.levels = false;
+  const auto shape = models::audio::wav2vec2_config(part);
+  if (!config.empty()) models::audio::check_published(shape, {read_file(config), config.string()});
   auto loaded = placed<Wav2Vec2>(
       call, [shape] { return std::make_unique<Wav2Vec2>(shape); }, part, key, options);
   open.encoders.keep(key, loaded);
@@ -125,8 +118,8 @@ PublishedModel published(const std::string& name) {
 void run_published(Call& call, Open& open) {
   const auto name = call.text("model");
   const auto folder = published_folder(call, published(name));
-  Wav2Vec model{encoder(call, open, weights_in(folder, name), file_in(folder, "config.json")),
-                levels_in(folder)};
+  Wav2Vec model{encoder(call, open, weights_in(folder, name), file_in(folder, "config.json"))};
+  model.levels = levels_in(folder, *model.loaded);
   call.out(0, Value::of("WAV2VECMODEL", std::move(model)));
 }
 

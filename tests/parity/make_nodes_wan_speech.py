@@ -1,6 +1,5 @@
 """nodes_wan_speech.*: FantasyTalking of the WanVideoWrapper on the tiny models, by the pack's own code (October 2025) on the CPU in float32:
-what its nodes make of a sound (transformers' Wav2Vec2Model in the base form, and in the form with stable layer norms, whose heads are narrower
-and whose sound is not levelled), and runs of its sampler that hear it.
+what its nodes make of a sound (transformers' Wav2Vec2Model in the base form, and in the form with stable layer norms), and runs of its sampler that hear it.
 
     COMFYUI_DIR=... WANVIDEOWRAPPER_DIR=... python tests/parity/make_nodes_wan_speech.py
 
@@ -29,10 +28,10 @@ NAME = "facebook/wav2vec2-base-960h"
 SPEECH_SHAPES = {"proj_model.proj.weight": [SPEECH, HEARD], "proj_model.norm.weight": [SPEECH], "proj_model.norm.bias": [SPEECH],
                  **{f"blocks.{i}.cross_attn.{p}_proj.weight": [WIDTH, SPEECH] for i in range(LAYERS) for p in "kv"}}
 ENCODERS = {"wav2vec2_base": dict(num_attention_heads=2, do_stable_layer_norm=False, feat_extract_norm="group", conv_bias=False),
-            "wav2vec2": dict(num_attention_heads=4, do_stable_layer_norm=True, feat_extract_norm="layer", conv_bias=True)}
+            "wav2vec2": dict(num_attention_heads=2, do_stable_layer_norm=True, feat_extract_norm="layer", conv_bias=True)}
 
 
-def write_encoder(folder, dump, levels):
+def write_encoder(folder, dump):
     """A published folder of an encoder; returns its config.json."""
     os.makedirs(folder)
     model = Wav2Vec2Model(Wav2Vec2Config(hidden_size=HEARD, num_hidden_layers=LAYERS, intermediate_size=4 * HEARD, conv_dim=(512,) * 7, **ENCODERS[dump]))
@@ -40,7 +39,7 @@ def write_encoder(folder, dump, levels):
     model.save_pretrained(folder)
     with open(os.path.join(folder, "vocab.json"), "w", encoding="utf-8") as f:
         json.dump({"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "A": 5}, f)
-    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(do_normalize=levels), Wav2Vec2CTCTokenizer(os.path.join(folder, "vocab.json"))).save_pretrained(folder)
+    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(do_normalize=True), Wav2Vec2CTCTokenizer(os.path.join(folder, "vocab.json"))).save_pretrained(folder)
     with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
         return json.load(f)
 
@@ -65,13 +64,12 @@ def main():
         return {"waveform": tiny.weight("sound", [1, 2, samples]) * 30, "sample_rate": rate}
 
     out, encoders = {}, {}
-    for dump, levels, audio in (("wav2vec2", False, sound(5000, 16000)), ("wav2vec2_base", True, sound(9000, 22050))):
+    for dump, audio in (("wav2vec2", sound(5000, 16000)), ("wav2vec2_base", sound(9000, 22050))):
         folder_paths.models_dir = tempfile.mkdtemp()
-        config = write_encoder(os.path.join(folder_paths.models_dir, "transformers", NAME), dump, levels)
+        config = write_encoder(os.path.join(folder_paths.models_dir, "transformers", NAME), dump)
         hearing = talking.DownloadAndLoadWav2VecModel().loadmodel(NAME, "fp32", "main_device")[0]
         kept = ("model_type", "hidden_size", "conv_kernel", "conv_stride", "hidden_act", "feat_extract_activation", "layer_norm_eps", "add_adapter")
-        encoders[dump] = {"config": {k: config[k] for k in (*kept, *ENCODERS[dump])}, "levels": levels,
-                          "samples": audio["waveform"].shape[2], "rate": audio["sample_rate"]}
+        encoders[dump] = {"config": {k: config[k] for k in (*kept, *ENCODERS[dump])}, "samples": audio["waveform"].shape[2], "rate": audio["sample_rate"]}
 
         def heard(frames=FRAMES, scale=1.0, cfg=1.0, hearing=hearing, audio=audio):
             with torch.inference_mode():

@@ -217,7 +217,7 @@ Shapes wav2vec2_base(Size size) {
 }
 
 std::map<std::string, std::string> settings_of_base(Size) {
-  return {{"config.json", "{\"model_type\": \"wav2vec2\"}\n"},
+  return {{"config.json", "{\"model_type\": \"wav2vec2\", \"num_attention_heads\": 12}\n"},
           {"preprocessor_config.json", "{\"do_normalize\": true}\n"}};
 }
 

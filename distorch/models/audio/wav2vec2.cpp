@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "distorch/base/error.h"
@@ -69,7 +68,7 @@ struct Features {
         projection(s / "feature_projection" / "projection", c.conv_width, c.width),
         kernel(c.position_kernel),
         groups(c.position_groups),
-        levels(c.levels) {
+        large(c.large) {
     for (std::size_t i = 0; i < kSteps.size(); ++i)
       convolutions.emplace_back(
           s / "feature_extractor" / "conv_layers" / static_cast<std::int64_t>(i), c, i);
@@ -78,7 +77,7 @@ struct Features {
     direction = (place / "parametrizations" / "weight")
                     .weight("original1", {c.width, c.width / groups, kernel});
     position_bias = place.weight("bias", {c.width});
-    if (!c.large) first_norm.emplace(s / "encoder" / "layer_norm", c.width);
+    if (!large) first_norm.emplace(s / "encoder" / "layer_norm", c.width);
   }
 
   /// What the states next to each other say of its place: x [1, T, width] -> the same.
@@ -95,7 +94,7 @@ struct Features {
   Tensor forward(const Tensor& sound) const {
     return block.run1({sound}, [this](const Tensors& in) {
       auto x = in[0];
-      if (levels) x = (x - x.mean()) / (x.var() + 1e-7).sqrt();
+      if (large) x = (x - x.mean()) / (x.var() + 1e-7).sqrt();
       x = x.unsqueeze(1).to(projection.dtype());
       for (const auto& one : convolutions) x = one(x);
       x = projection(norm(x.transpose(1, 2).contiguous()));
@@ -109,7 +108,7 @@ struct Features {
   nn::LayerNorm norm;
   nn::Linear projection;
   std::int64_t kernel, groups;
-  bool levels;
+  bool large;
   weights::Weight length, direction, position_bias;
   std::optional<nn::LayerNorm> first_norm;
 };
@@ -169,10 +168,7 @@ Checkpoint wav2vec2_part(const Checkpoint& file) {
   return part;
 }
 
-namespace {
-
-/// Everything but the width of the heads.
-Wav2Vec2Config sizes_of(const Checkpoint& part) {
+Wav2Vec2Config wav2vec2_config(const Checkpoint& part) {
   const std::string direction = "encoder.pos_conv_embed.conv.parametrizations.weight.original1";
   Wav2Vec2Config c;
   c.width = size_of(part, "feature_projection.projection.weight", 0);
@@ -182,66 +178,12 @@ Wav2Vec2Config sizes_of(const Checkpoint& part) {
   c.position_kernel = size_of(part, direction, 2);
   c.position_groups = c.width / size_of(part, direction, 1);
   c.large = part.has("feature_extractor.conv_layers.1.layer_norm.weight");
-  c.levels = c.large;
   c.conv_bias = part.has("feature_extractor.conv_layers.1.conv.bias");
-  if (c.position_groups < 1)
-    throw Error(ErrorKind::Shape, part.path(),
-                fmt::format("holds a wav2vec 2.0 encoder whose tensor '{}' is wider than its {} "
-                            "channels",
-                            direction, c.width));
-  return c;
-}
-
-/// Error(Format) naming the entry unless it is what this network does.
-void check_entry(const nlohmann::json& config, const std::string& where, const char* name,
-                 const nlohmann::json& wanted, const nlohmann::json& usual) {
-  const auto value = config.value(name, usual);
-  if (value != wanted)
-    throw Error(
-        ErrorKind::Format, where,
-        fmt::format("'{}' is {}, and only {} is known here", name, value.dump(), wanted.dump()));
-}
-
-}  // namespace
-
-Wav2Vec2Config wav2vec2_config(const Checkpoint& part) {
-  auto c = sizes_of(part);
-  if (c.width % c.head_width != 0)
+  if (c.width % 64 != 0 || c.position_groups < 1)
     throw Error(ErrorKind::Shape, part.path(),
                 fmt::format("holds a wav2vec 2.0 encoder of width {}, which is no multiple of its "
-                            "heads' {}",
-                            c.width, c.head_width));
-  return c;
-}
-
-Wav2Vec2Config wav2vec2_config(const Checkpoint& part, const std::string& text,
-                               const std::string& where) {
-  auto c = sizes_of(part);
-  const auto config = nlohmann::json::parse(text, nullptr, false);
-  if (!config.is_object()) throw Error(ErrorKind::Format, where, "is no JSON object");
-  auto kernels = nlohmann::json::array(), strides = kernels;
-  for (const auto& step : kSteps) {
-    kernels.push_back(step.kernel);
-    strides.push_back(step.stride);
-  }
-  check_entry(config, where, "model_type", "wav2vec2", "wav2vec2");
-  check_entry(config, where, "conv_kernel", kernels, kernels);
-  check_entry(config, where, "conv_stride", strides, strides);
-  check_entry(config, where, "feat_extract_norm", c.large ? "layer" : "group", "group");
-  check_entry(config, where, "do_stable_layer_norm", c.large, false);
-  check_entry(config, where, "feat_extract_activation", "gelu", "gelu");
-  check_entry(config, where, "hidden_act", "gelu", "gelu");
-  check_entry(config, where, "layer_norm_eps", 1e-5, 1e-5);
-  check_entry(config, where, "add_adapter", false, false);
-  constexpr std::int64_t usual_heads = 12;
-  const auto heads = config.value("num_attention_heads", nlohmann::json(usual_heads));
-  if (!heads.is_number_integer() || heads.get<std::int64_t>() < 1 ||
-      c.width % heads.get<std::int64_t>() != 0)
-    throw Error(ErrorKind::Format, where,
-                fmt::format("'num_attention_heads' is {}, which does not divide the width {} of {}",
-                            heads.dump(), c.width, part.path()));
-  c.head_width = c.width / heads.get<std::int64_t>();
-  c.levels = false;
+                            "heads' 64",
+                            c.width));
   return c;
 }
 

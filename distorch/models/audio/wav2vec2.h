@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "distorch/weights/checkpoint.h"
@@ -19,29 +18,18 @@ struct Wav2Vec2Config {
   std::int64_t conv_width = 512;
   std::int64_t position_kernel = 128;  // states that the positions' convolution sees
   std::int64_t position_groups = 16;
-  /// The large form: norms in every convolution and before attention. The base form has one norm
-  /// behind the first convolution and norms behind attention.
+  /// The large form: norms in every convolution and before attention, sound of spread 1. The base
+  /// form has one norm behind the first convolution and norms behind attention.
   bool large = true;
   bool conv_bias = true;
-  /// Whether a sound is brought to the mean 0 and the spread 1 first.
-  bool levels = true;
-  std::int64_t head_width = 64;
-  std::int64_t heads() const { return width / head_width; }
+  std::int64_t heads() const { return width / 64; }
 };
 
 /// The encoder's tensors of a file under the names of transformers ("encoder.layers.0..."), with or
 /// without "wav2vec2." before them. Empty where there is none.
 weights::Checkpoint wav2vec2_part(const weights::Checkpoint& file);
-/// Reads the sizes off the shapes; the large form levels its sound, as ComfyUI has it. Errors:
-/// Error(MissingWeight), Error(Shape).
+/// Reads the sizes off the shapes. Errors: Error(MissingWeight), Error(Shape).
 Wav2Vec2Config wav2vec2_config(const weights::Checkpoint& part);
-/// The same with what the folder of a published model says beside its weights, in the text of
-/// config.json from the file `where`: the number of heads. Sounds are not levelled: that is done
-/// before, where preprocessor_config.json says so. Error(Format) naming `where` and the entry that
-/// is wrong, or asks for a kind of encoder that is not known here. Source: transformers,
-/// Wav2Vec2Config.
-Wav2Vec2Config wav2vec2_config(const weights::Checkpoint& part, const std::string& text,
-                               const std::string& where);
 
 /// Hears speech: 50 states a second. Blocks: "features", every layer, "end". Source: Baevski et al.
 /// 2020; ComfyUI comfy/audio_encoders/wav2vec2.py.
