@@ -146,7 +146,11 @@ TEST_CASE("Wan with FantasyTalking's layers: tokens of nothing are no speech; wh
   inputs.set("reference", tiny_weight("before", {2, 16, 4, 6}));
   CHECK_THROWS_WITH_AS(hear(speech), doctest::Contains("where a reference picture stands"), Error);
   // Layers of VACE have none of it.
-  Loaded vace(tiny_tensors({"wan_vace", "nodes_wan_speech"}));
+  auto tensors = tiny_tensors({"wan_vace", "nodes_wan_speech"});
+  for (std::string layer : {"blocks.2.cross_attn.", "blocks.3.cross_attn."})
+    for (const char* part : {"k_proj.weight", "v_proj.weight"})
+      tensors[layer + part] = tiny_weight(layer + part, {256, 32});
+  Loaded vace(tensors);
   for (const auto& weight : vace.net.manifest().weights())
     CHECK_FALSE((weight.name.starts_with("vace_") && weight.name.ends_with("k_proj.weight")));
   CHECK(vace.net.config().speech_width == 32);
