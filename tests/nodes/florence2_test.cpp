@@ -301,13 +301,12 @@ TEST_CASE("Florence-2 nodes: a published model is brought where that is allowed"
         std::vector<std::string>{"config.json", "merges.txt", "vocab.json", "model.safetensors"});
   // A file more, and one replaced, are another folder.
   std::set<std::string> seen = {nodes::folder_identity(fake.folder)};
-  for (const char* file :
-       {"generation_config.json", "model.safetensors.index.json", "config.json"}) {
+  for (const char* file : {"generation_config.json", "added_tokens.json", "config.json"}) {
     std::ofstream(fake.folder / file, std::ios::app) << " ";
     CHECK(seen.insert(nodes::folder_identity(fake.folder)).second);
   }
   fs::remove(fake.folder / "generation_config.json");
-  fs::remove(fake.folder / "model.safetensors.index.json");
+  fs::remove(fake.folder / "added_tokens.json");
   // It is there now.
   CHECK(said(type, model) == wanted);
   CHECK(fake.models.size() == 2);

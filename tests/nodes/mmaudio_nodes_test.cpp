@@ -252,10 +252,10 @@ TEST_CASE("MMAudio nodes: what does not go together is told with its file and te
   // The vocoder's folder.
   fs::remove(tiny.vocoder() / "config.json");
   tiny.forget_results();
-  CHECK(says(tiny.refusal("video", "4", {}), "config.json: is not there"));
+  CHECK(says(tiny.refusal("video", "4", Json::object()), "config.json: is not there"));
   fs::remove_all(tiny.vocoder());
   tiny.forget_results();
-  const auto told = tiny.refusal("video", "4", {});
+  const auto told = tiny.refusal("video", "4", Json::object());
   CHECK(says(told, std::string("models/mmaudio/") + kVocoder));
   CHECK(says(told, "--allow-downloads"));
 }

@@ -147,12 +147,12 @@ Json hearing(const std::string& name = kBase, std::int64_t frames = 9) {
 Json prompt_of(const Json& one) {
   auto prompt = hearing(kBase, one["frames"].get<std::int64_t>());
   prompt["embeds"]["inputs"]["audio_scale"] = one["audio_scale"];
-  auto& cfg = prompt["embeds"]["inputs"]["audio_cfg_scale"];
-  cfg = one["audio_cfg_scale"];
+  Json cfg = one["audio_cfg_scale"];
   if (cfg.is_array()) {
     prompt["list"] = node("TinyList", {{"numbers", cfg.dump()}});
     cfg = {"list", 0};
   }
+  prompt["embeds"]["inputs"]["audio_cfg_scale"] = cfg;
   prompt["model"] =
       node("WanVideoModelLoader", {{"model", one["model"].get<std::string>() + ".safetensors"},
                                    {"base_precision", "fp32"},

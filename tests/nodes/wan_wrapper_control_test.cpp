@@ -98,7 +98,13 @@ TEST_CASE("the wrapper's control networks: the sampler gives what the pack's own
   for (const auto& one : workflow_cases(kDump)) {
     const auto title = one["name"].get<std::string>();
     INFO(title);
-    const auto error = difference(tiny.samples(with_networks(one), {"run", 0}), dump[title]);
+    auto prompt = with_networks(one);
+    if (title == "render in windows") {
+      // The pack of October 2025 forgets Uni3C in windows; its later releases do not.
+      CHECK(difference(tiny.samples(prompt, {"run", 0}), dump[title]) > 1e-3);
+      prompt["run"]["inputs"].erase("uni3c_embeds");
+    }
+    const auto error = difference(tiny.samples(prompt, {"run", 0}), dump[title]);
     CHECK(error < 1e-4);
     worst = std::max(worst, error);
   }
@@ -136,23 +142,26 @@ TEST_CASE("the wrapper's control networks count by their strength and in their p
   }
 }
 
-TEST_CASE("the wrapper's ControlNet goes with windows: one over the whole video is none") {
+TEST_CASE("the wrapper's control networks go with windows: one over the whole video is none") {
   ControlApp tiny;
-  auto prompt = steered("follow");
-  const auto whole = tiny.samples(prompt, {"run", 0});
-  auto windows = [&](int frames, int overlap) {
-    auto cut = prompt;
-    cut["windows"] = node("WanVideoContextOptions", {{"context_schedule", "static_standard"},
-                                                     {"context_frames", frames},
-                                                     {"context_stride", 4},
-                                                     {"context_overlap", overlap},
-                                                     {"freenoise", false},
-                                                     {"verbose", false}});
-    cut["run"]["inputs"]["context_options"] = {"windows", 0};
-    return tiny.samples(cut, {"run", 0});
-  };
-  CHECK(difference(windows(9, 4), whole) < 1e-5);
-  CHECK(difference(windows(5, 4), whole) > 1e-4);
+  for (const char* name : {"follow", "render"}) {
+    INFO(name);
+    auto prompt = steered(name);
+    const auto whole = tiny.samples(prompt, {"run", 0});
+    auto windows = [&](int frames, int overlap) {
+      auto cut = prompt;
+      cut["windows"] = node("WanVideoContextOptions", {{"context_schedule", "static_standard"},
+                                                       {"context_frames", frames},
+                                                       {"context_stride", 4},
+                                                       {"context_overlap", overlap},
+                                                       {"freenoise", false},
+                                                       {"verbose", false}});
+      cut["run"]["inputs"]["context_options"] = {"windows", 0};
+      return tiny.samples(cut, {"run", 0});
+    };
+    CHECK(difference(windows(9, 4), whole) < 1e-5);
+    CHECK(difference(windows(5, 4), whole) > 1e-4);
+  }
 }
 
 TEST_CASE("the wrapper's control networks are opened once and rest where a node says") {
