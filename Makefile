@@ -31,7 +31,7 @@ test: setup
 	@tools/setup_clients.sh
 	@$(MAKE) --no-print-directory configure
 	@$(NINJA)
-	@ctest --test-dir $(BUILD) --output-on-failure
+	@OMP_WAIT_POLICY=passive ctest --test-dir $(BUILD) -j2 --output-on-failure
 
 bench: configure
 	@$(NINJA)
