@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "distorch/nodes/stream_weights.h"
+
 namespace distorch::nodes {
 
 std::shared_ptr<LoadedDiffusion> changed_model(const LoadedDiffusion& model,
@@ -18,10 +20,9 @@ std::shared_ptr<LoadedDiffusion> changed_model(const LoadedDiffusion& model,
   loaded->network = loaded->make();
   auto streamed = model.weights->options();
   streamed.dtype = change.dtype.value_or(streamed.dtype);
-  loaded->weights = std::make_shared<streaming::StreamedModel>(
-      loaded->network->manifest(), change.tensors.value_or(model.weights->checkpoint()), streamed);
   constexpr bool many_steps = true;
-  engine.add(loaded->weights, loaded->placement, many_steps);
+  stream_weights(engine, *loaded, change.tensors.value_or(model.weights->checkpoint()), streamed,
+                 loaded->placement, many_steps);
   return loaded;
 }
 

@@ -14,6 +14,7 @@
 #include "distorch/nodes/model_cache.h"
 #include "distorch/nodes/model_directories.h"
 #include "distorch/nodes/published_model.h"
+#include "distorch/nodes/stream_weights.h"
 #include "distorch/tokenizers/florence2_tokens.h"
 #include "distorch/weights/lora.h"
 
@@ -133,9 +134,7 @@ std::shared_ptr<LoadedFlorence2> open_weights(ModelCache& models, Loaders& open,
   loaded->network = loaded->make();
   loaded->lora_names =
       models::prefixed_lora_names(loaded->network->manifest(), {"base_model.model."});
-  loaded->weights =
-      std::make_shared<streaming::StreamedModel>(loaded->network->manifest(), part, options);
-  engine.add(loaded->weights, placement, false);
+  stream_weights(engine, *loaded, part, options, placement, false);
   open.keep(key, loaded);
   return loaded;
 }

@@ -14,6 +14,7 @@
 #include "distorch/nodes/loaders.h"
 #include "distorch/nodes/model_directories.h"
 #include "distorch/nodes/published_model.h"
+#include "distorch/nodes/stream_weights.h"
 
 namespace distorch::nodes::hyvideo {
 
@@ -169,10 +170,8 @@ class Loader {
     loaded->placement = placement_;
     make(*loaded);
     loaded->network = loaded->make();
-    loaded->weights = std::make_shared<streaming::StreamedModel>(loaded->network->manifest(), part,
-                                                                 std::move(streamed));
     constexpr bool many_steps = false;
-    models_.engine().add(loaded->weights, placement_, many_steps);
+    stream_weights(models_.engine(), *loaded, part, streamed, placement_, many_steps);
     cache.keep(key, loaded);
     return loaded;
   }

@@ -10,6 +10,7 @@
 #include "distorch/nodes/ltxv.h"
 #include "distorch/nodes/model_cache.h"
 #include "distorch/nodes/settings.h"
+#include "distorch/nodes/stream_weights.h"
 #include "distorch/nodes/values.h"
 #include "distorch/streaming/profile.h"
 
@@ -55,9 +56,7 @@ std::shared_ptr<LoadedUpsampler> open_upsampler(ModelCache& models, OpenUpsample
     return std::make_unique<Upsampler>(config);
   };
   loaded->network = loaded->make();
-  loaded->weights =
-      std::make_shared<streaming::StreamedModel>(loaded->network->manifest(), part, options);
-  engine.add(loaded->weights, {}, false);
+  stream_weights(engine, *loaded, part, options, {}, false);
   open.keep(key, loaded);
   return loaded;
 }

@@ -10,6 +10,7 @@
 #include "distorch/nodes/loaders.h"
 #include "distorch/nodes/model_directories.h"
 #include "distorch/nodes/published_model.h"
+#include "distorch/nodes/stream_weights.h"
 
 namespace distorch::nodes {
 
@@ -65,10 +66,8 @@ class Opener {
     loaded->placement = placement_;
     loaded->make = std::move(make);
     loaded->network = loaded->make();
-    loaded->weights =
-        std::make_shared<streaming::StreamedModel>(loaded->network->manifest(), part, options);
     constexpr bool many_steps = std::is_same_v<Network, mmaudio::Network>;
-    engine.add(loaded->weights, placement_, many_steps);
+    stream_weights(engine, *loaded, part, options, placement_, many_steps);
     open_.keep(key, loaded);
     return loaded;
   }
@@ -217,12 +216,8 @@ void find_published_vocoder(Call& call, Files& files) {
     return wanted;
   };
   const auto folder = published_folder(call, published);
-  files.vocoder = folder / kGenerator;
-  files.vocoder_config = folder / "config.json";
-  for (const auto& file : {files.vocoder, files.vocoder_config})
-    if (!fs::is_regular_file(file))
-      throw Error(ErrorKind::MissingFile, file.string(),
-                  fmt::format("is not there: put it into this folder, from {}", kPublishedVocoder));
+  files.vocoder = file_in(folder, kGenerator);
+  files.vocoder_config = file_in(folder, "config.json");
 }
 
 void load_features(Call& call, const std::shared_ptr<Opened>& open) {
@@ -259,9 +254,7 @@ std::function<std::optional<std::string>(const Call&)> features_key(App& app) {
   return [named, &app](const Call& call) {
     auto key = named(call);
     const auto folder = find_directory(app.folders, kFolder, kPublishedVocoder);
-    if (!folder || !key) return key;
-    for (const char* name : {"config.json", kGenerator})
-      if (fs::is_regular_file(*folder / name)) *key += "|" + ModelCache::identity(*folder / name);
+    if (folder && key) *key += "|" + folder_identity(*folder);
     return key;
   };
 }

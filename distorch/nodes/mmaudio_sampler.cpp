@@ -1,6 +1,5 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 #include "distorch/device/device.h"
 #include "distorch/nodes/loaders.h"
 #include "distorch/nodes/mmaudio.h"
+#include "distorch/nodes/one_call.h"
 #include "distorch/nodes/pictures.h"
 #include "distorch/nodes/video.h"
 #include "distorch/streaming/profile.h"
@@ -39,20 +39,10 @@ constexpr std::int64_t kPictures = 16;  // that CLIP looks at together: a bound 
 /// only plans are wanted.
 template <class Part, class Forward>
 Tensor passed(Call& call, Part& part, const Tensor& input, Forward forward) {
-  auto& engine = call.context<streaming::Engine>();
-  streaming::RunNeeds needs;
-  needs.key = fmt::format("pass {}", fmt::join(input.sizes(), "x"));
-  needs.profile = [&](const RigDevice& compute) {
-    auto fresh = part.make();
-    return streaming::profile_model(
-        *part.weights, fresh->manifest(), compute, [&](at::Device device) {
-          forward(*fresh, at::empty(input.sizes(), input.options().device(device)));
-        });
-  };
-  auto use = engine.prepare(part.weights, needs);
-  if (engine.plan_only()) return {};
-  return forward(*part.network, input.to(device::to_torch(part.weights->options().compute)))
-      .to(at::kCPU, at::kFloat);
+  if (!call.context<streaming::Engine>().plan_only())
+    return run_network(call, part, input, forward).to(at::kCPU, at::kFloat);
+  plan_call(call, part, input, forward);
+  return {};
 }
 
 /// [..., n] of length 1.

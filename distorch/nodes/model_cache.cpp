@@ -13,6 +13,7 @@
 #include "distorch/models/gguf_vision.h"
 #include "distorch/models/taesd/autoencoder.h"
 #include "distorch/nodes/loaders.h"
+#include "distorch/nodes/stream_weights.h"
 #include "distorch/quant/encoding.h"
 #include "distorch/weights/shards.h"
 
@@ -126,9 +127,7 @@ template <class Loaded>
 void ModelCache::stream(Loaded& loaded, const Checkpoint& part,
                         const streaming::StreamedOptions& streamed, const Placement& placement,
                         bool many_steps) {
-  loaded.weights =
-      std::make_shared<streaming::StreamedModel>(loaded.network->manifest(), part, streamed);
-  engine_.add(loaded.weights, placement, many_steps);
+  stream_weights(engine_, loaded, part, streamed, placement, many_steps);
 }
 
 std::shared_ptr<LoadedDiffusion> ModelCache::diffusion(const Path& path, const Placement& placement,

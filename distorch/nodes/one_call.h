@@ -9,10 +9,13 @@
 
 namespace distorch::nodes {
 
-/// One call of a network of one tensor: planned, then computed on its device.
+/// Plans one call of a network of one tensor (ids, or numbers in float32), whose weights are in place
+/// for as long as the result lives.
 template <class Loaded, class Forward>
-auto run_network(graph::Call& call, Loaded& loaded, const at::Tensor& input, Forward forward) {
-  auto& engine = call.context<streaming::Engine>();
+streaming::Engine::Use plan_call(graph::Call& call, Loaded& loaded, const at::Tensor& input,
+                                 const Forward& forward) {
+  const auto dtype =
+      at::isIntegralType(input.scalar_type(), false) ? input.scalar_type() : at::kFloat;
   streaming::RunNeeds needs;
   needs.key = fmt::format("forward {}", fmt::join(input.sizes(), "x"));
   needs.profile = [&](const RigDevice& compute) {
@@ -20,10 +23,16 @@ auto run_network(graph::Call& call, Loaded& loaded, const at::Tensor& input, For
     return streaming::profile_model(
         *loaded.weights, fresh->manifest(), compute, [&](at::Device device) {
           forward(*fresh,
-                  at::empty(input.sizes(), at::TensorOptions().device(device).dtype(at::kFloat)));
+                  at::empty(input.sizes(), at::TensorOptions().device(device).dtype(dtype)));
         });
   };
-  auto use = engine.prepare(loaded.weights, needs);
+  return call.context<streaming::Engine>().prepare(loaded.weights, needs);
+}
+
+/// One call of a network of one tensor: planned, then computed on its device.
+template <class Loaded, class Forward>
+auto run_network(graph::Call& call, Loaded& loaded, const at::Tensor& input, Forward forward) {
+  auto use = plan_call(call, loaded, input, forward);
   auto device = device::to_torch(loaded.weights->options().compute);
   return forward(*loaded.network, input.to(device));
 }

@@ -14,11 +14,6 @@
 #include "distorch/sampling/wan_schedule.h"
 #include "distorch/sampling/wan_solver.h"
 
-/// What travels between the nodes of the WanVideoWrapper, which run on the same networks, weights
-/// and streaming as the native ones. LATENT is sampling::Latent [1, C, T, h, w] float32 on the CPU,
-/// as everywhere, but in the model's own scale; what only these nodes know of one beside its
-/// numbers is in wan_wrapper_latents.h. Source: ComfyUI-WanVideoWrapper (October 2025) and
-/// ComfyUI-MultiGPU's variants of its nodes.
 namespace distorch::models::audio {
 class Wav2Vec2;
 }
@@ -26,6 +21,11 @@ namespace distorch::models::wan {
 class SpeechProjection;
 }
 
+/// What travels between the nodes of the WanVideoWrapper, which run on the same networks, weights
+/// and streaming as the native ones. LATENT is sampling::Latent [1, C, T, h, w] float32 on the CPU,
+/// as everywhere, but in the model's own scale; what only these nodes know of one beside its
+/// numbers is in wan_wrapper_latents.h. Source: ComfyUI-WanVideoWrapper (October 2025) and
+/// ComfyUI-MultiGPU's variants of its nodes.
 namespace distorch::nodes::wan_wrapper {
 
 /// WAV2VECMODEL

@@ -7,6 +7,7 @@
 #include "distorch/models/wan/uni3c.h"
 #include "distorch/nodes/loaders.h"
 #include "distorch/nodes/pictures.h"
+#include "distorch/nodes/stream_weights.h"
 #include "distorch/nodes/wan_wrapper_control.h"
 #include "distorch/nodes/wan_wrapper_models.h"
 
@@ -63,7 +64,7 @@ void load(Call& call, OpenNetworks& open, Found (*find)(const weights::Checkpoin
   auto& models = call.context<ModelCache>();
   const auto path = call.context<ModelFolders>().get("controlnet", call.text("model"));
   streaming::PlacementRequest placement;
-  if (call.node_type().find_input("device")) placement.compute = call.text("device");
+  placement.compute = named_device(call);
   streaming::StreamedOptions options;
   options.name = path.stem().string() + " (ControlNet)";
   options.compute = models.engine().device_for(placement.compute);
@@ -79,10 +80,8 @@ void load(Call& call, OpenNetworks& open, Found (*find)(const weights::Checkpoin
     loaded->network = loaded->make();
     loaded->identity = key;
     loaded->placement = placement;
-    loaded->weights = std::make_shared<streaming::StreamedModel>(loaded->network->manifest(),
-                                                                 found.part, options);
     constexpr bool many_steps = true;
-    models.engine().add(loaded->weights, placement, many_steps);
+    stream_weights(models.engine(), *loaded, found.part, options, placement, many_steps);
     open.keep(key, loaded);
   }
   call.out(0, Value::of("WANVIDEOCONTROLNET", WanControl{std::move(loaded), path}));
@@ -135,21 +134,17 @@ graph::Input part_of_run(const char* name, double usual) {
                  .tooltip = "Where it begins or ceases to count: 0 the first step, 1 the last."});
 }
 
-graph::Input load_device() {
-  return choice(
-      "load_device", {"main_device", "offload_device"},
-      {.def = "main_device", .tooltip = "Weights rest wherever there is room, either way."});
+graph::Input told(graph::Input input, const char* tooltip) {
+  input.options["tooltip"] = tooltip;
+  return input;
 }
 
-/// "device" of the MultiGPU variants, the first accelerator by default.
+graph::Input load_device() {
+  return told(load_device_input("main_device"), "Weights rest wherever there is room, either way.");
+}
+
 graph::Input device() {
-  auto devices = device_choices();
-  Json usual = "cpu";
-  for (const auto& one : devices.read())
-    if (usual == "cpu" && one != "cpu") usual = one;
-  return choice(
-      "device", devices,
-      {.def = usual, .tooltip = "What computes the network; its weights rest there too."});
+  return told(device_input("device"), "What computes the network; its weights rest there too.");
 }
 
 /// A loader and its variant with "device" behind "load_device".
@@ -157,7 +152,7 @@ void add_loader(graph::Catalog& catalog, graph::NodeType loader) {
   auto placed = multigpu_variant(loader);
   constexpr int behind_load_device = 4;
   placed.inputs.insert(placed.inputs.begin() + behind_load_device, device());
-  placed.checks.push_back(any_device({"device"}));
+  take_devices(placed);
   catalog.add(std::move(loader));
   catalog.add(std::move(placed));
 }

@@ -13,6 +13,7 @@
 #include "distorch/nodes/block_swap.h"
 #include "distorch/nodes/changed_model.h"
 #include "distorch/nodes/lora_files.h"
+#include "distorch/nodes/stream_weights.h"
 #include "distorch/placement/placement.h"
 
 namespace distorch::nodes::wan_wrapper {
@@ -163,10 +164,9 @@ Vae in_float32(const Vae& vae, const streaming::PlacementRequest& placement,
   auto loaded = std::make_shared<LoadedVae>();
   loaded->make = vae.loaded->make;
   loaded->network = loaded->make();
-  loaded->weights = std::make_shared<streaming::StreamedModel>(
-      loaded->network->manifest(), vae.loaded->weights->checkpoint(), options);
   constexpr bool many_steps = false;
-  engine.add(loaded->weights, placement, many_steps);
+  stream_weights(engine, *loaded, vae.loaded->weights->checkpoint(), options, placement,
+                 many_steps);
   return {loaded};
 }
 

@@ -10,6 +10,7 @@
 #include "distorch/nodes/model_directories.h"
 #include "distorch/nodes/one_call.h"
 #include "distorch/nodes/published_model.h"
+#include "distorch/nodes/stream_weights.h"
 #include "distorch/nodes/video.h"
 #include "distorch/nodes/wan_wrapper.h"
 #include "distorch/nodes/wan_wrapper_models.h"
@@ -67,10 +68,9 @@ std::shared_ptr<Loaded<Network>> placed(const Call& call,
   loaded->placement.compute = named_device(call);
   loaded->make = std::move(make);
   loaded->network = loaded->make();
-  loaded->weights =
-      std::make_shared<streaming::StreamedModel>(loaded->network->manifest(), part, options);
   constexpr bool many_steps = false;
-  call.context<streaming::Engine>().add(loaded->weights, loaded->placement, many_steps);
+  stream_weights(call.context<streaming::Engine>(), *loaded, part, options, loaded->placement,
+                 many_steps);
   return loaded;
 }
 

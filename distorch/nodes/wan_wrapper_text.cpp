@@ -255,11 +255,7 @@ void add_cached(graph::Catalog& catalog, App& app) {
       .change_key = when_replaced(app, {{"text_encoders", "model_name"}}),
   };
   auto placed = multigpu_variant(node);
-  auto devices = device_choices();
-  graph::Json usual = "cpu";
-  for (const auto& one : devices.read())
-    if (one != "cpu" && usual == "cpu") usual = one;
-  placed.inputs[placed.inputs.size() - 2] = choice("load_device", devices, {.def = usual});
+  placed.inputs[placed.inputs.size() - 2] = device_input("load_device");
   placed.checks.push_back(any_device({"load_device"}));
   catalog.add(std::move(node));
   catalog.add(std::move(placed));

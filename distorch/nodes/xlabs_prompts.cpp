@@ -10,6 +10,7 @@
 #include "distorch/nodes/one_call.h"
 #include "distorch/nodes/pictures.h"
 #include "distorch/nodes/resize_bytes.h"
+#include "distorch/nodes/stream_weights.h"
 #include "distorch/nodes/vision_states.h"
 #include "distorch/nodes/xlabs.h"
 
@@ -53,9 +54,7 @@ std::shared_ptr<LoadedAdapter> open_adapter(ModelCache& models, OpenAdapters& op
     return std::make_unique<ImagePromptAdapter>(config);
   };
   loaded->network = loaded->make();
-  loaded->weights =
-      std::make_shared<streaming::StreamedModel>(loaded->network->manifest(), part, options);
-  engine.add(loaded->weights, placement, false);
+  stream_weights(engine, *loaded, part, options, placement, false);
   open.keep(key, loaded);
   return loaded;
 }
