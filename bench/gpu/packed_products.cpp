@@ -1,5 +1,6 @@
 // Linear layers of FLUX's shapes in every form of weights: right, and how long beside bfloat16's.
 //   bench_gpu_packed_products [--form fp8] [--device cuda:0] [--out FOLDER] [--kernels 1] [--tiny 1]
+// Form "decodes" is every type of GGUF blocks, decoded alone.
 // One form, or all one after the other: a form that fails is told and does not stop the others; one
 // that spoils the device does, so that run_all.sh starts a process a form. Exit code 1: something
 // failed.
@@ -14,9 +15,12 @@
 #include "bench/gpu/kernels.h"
 #include "distorch/base/error.h"
 #include "distorch/device/device.h"
+#include "distorch/formats/gguf_types.h"
 #include "distorch/quant/bf16_planes.h"
 #include "distorch/quant/fp8.h"
 #include "distorch/quant/fp8_operators.h"
+#include "distorch/quant/gguf.h"
+#include "distorch/quant/gguf_decode.h"
 #include "distorch/quant/quantize.h"
 #include "distorch/quant/scaled_inputs.h"
 
@@ -324,6 +328,37 @@ class Measured {
   double ours_ = 0, theirs_ = 0;  // seconds of a step
 };
 
+/// How fast each type of GGUF blocks is decoded into bfloat16 (as plain numbers and as ComfyUI-GGUF computes them), beside a
+/// copy of as many bytes within the device.
+void measure_decodes(c10::Device device, const Args& args, Failures& failures) {
+  const bool tiny = args.number("--tiny", 0) > 0;
+  const std::int64_t count = tiny ? 256 * 32 : 21504 * 3072;
+  Results results(std::filesystem::path(args.get("--out", ".")) / "products_decodes.json");
+  const auto source = at::empty({2 * count}, at::TensorOptions().device(device).dtype(at::kByte));
+  auto target = at::empty_like(source);
+  const Rounds often{.warm_ups = 3, .calls = tiny ? 1 : 10, .rounds = tiny ? 1 : 5};
+  const auto copy = 4.0 * count / time_calls(device, often, [&] { target.copy_(source); });
+  for (const auto* encoding : quant::gguf_encodings()) {
+    const auto* type = formats::block_type_named(encoding->name());
+    const auto total = count / type->elements * type->bytes;
+    auto values = at::randint(0, 256, {total}, source.options());
+    const auto some = values.narrow(0, 16 * type->bytes, 64 * type->bytes);
+    const auto id = static_cast<int>(type->id);
+    for (bool half : {false, true}) {
+      const auto* form = half ? quant::gguf_in_half(encoding) : encoding;
+      if (!form) continue;
+      const Packed packed{form, values, {}, {count}};
+      const auto what = fmt::format("{}{}", type->name, half ? " in half" : "");
+      if (!half)
+        failures.check_same(what, quant::decode_blocks(some, id, at::kBFloat16),
+                            quant::decode_blocks(some.cpu(), id, at::kBFloat16));
+      const auto seconds = time_calls(device, often, [&] { quant::decode(packed, at::kBFloat16); });
+      results.add(what + " decode, GB/s beside a copy's",
+                  1e-9 * (static_cast<double>(total) + 2.0 * count) / seconds, 1e-9 * copy, "GB/s");
+    }
+  }
+}
+
 int run(const Args& args) {
   const auto device = device::to_torch(args.get("--device", "cuda:0"));
   device::list_devices();  // loads torch's CUDA half
@@ -332,7 +367,8 @@ int run(const Args& args) {
   const auto only = args.get("--form");
   if (only.empty() || only == "fp8") check_eight_bits(device, failures);
   if (only.empty() || only == "nvfp4") check_blocks(device, failures);
-  bool known = false;
+  bool known = only == "decodes";
+  if (known) measure_decodes(device, args, failures);
   for (const auto& form : forms()) {
     if (!only.empty() && form.name != only) continue;
     known = true;

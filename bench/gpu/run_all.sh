@@ -224,7 +224,7 @@ for MODEL in sdxl flux qwen_image sd35 z_image wan hunyuan_video; do
   fi
 done
 if wants products; then
-  for FORM in ${PRODUCT_FORMS:-fp8 fp8_input_scale fp8_fast fp8_decoded fp8_by_row e5m2 Q8_0 Q4_K packed nvfp4 mxfp8 int8 int8_convrot}; do
+  for FORM in ${PRODUCT_FORMS:-fp8 fp8_input_scale fp8_fast fp8_decoded fp8_by_row e5m2 Q8_0 Q4_K packed nvfp4 mxfp8 int8 int8_convrot decodes}; do
     say "linear layers as $FORM"
     ours 60 bench_gpu_packed_products --form "$FORM" --device $DEVICE --out "$WORK" ${KERNELS:+--kernels 1} "${OURS[@]}"
   done

@@ -46,13 +46,10 @@ class GgufBlocks final : public Encoding {
   }
 
   at::Tensor decode(const Packed& weight, at::ScalarType dtype) const override {
-    if (in_half_) {
-      auto numbers = decode_in_half(weight.values.reshape({-1}), static_cast<int>(type_.id));
-      return numbers.to(through_.value_or(dtype)).to(dtype).view(weight.shape);
-    }
     const bool direct = dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16;
-    auto numbers = decode_blocks(weight.values.reshape({-1}), static_cast<int>(type_.id),
-                                 through_.value_or(direct ? dtype : at::kFloat));
+    const auto first = through_.value_or(direct ? dtype : at::kFloat);
+    const auto numbers = (in_half_ ? decode_in_half : decode_blocks)(
+        weight.values.reshape({-1}), static_cast<int>(type_.id), first);
     return numbers.to(dtype).view(weight.shape);
   }
 

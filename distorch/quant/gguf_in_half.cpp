@@ -20,7 +20,7 @@ namespace {
 
 using at::Tensor;
 
-const formats::BlockType& checked(const Tensor& blocks, std::int64_t id) {
+const formats::BlockType& checked(const Tensor& blocks, std::int64_t id, at::ScalarType dtype) {
   const auto* type = formats::block_type(static_cast<std::uint32_t>(id));
   if (!type || !has_half_steps(type->name))
     throw Error(ErrorKind::Internal, "decode_in_half", fmt::format("knows no type {}", id));
@@ -28,20 +28,22 @@ const formats::BlockType& checked(const Tensor& blocks, std::int64_t id) {
     throw Error(ErrorKind::Internal, "decode_in_half",
                 fmt::format("needs whole {} blocks of {} bytes in a row, got {} {}", type->name,
                             type->bytes, blocks.numel(), c10::toString(blocks.scalar_type())));
+  if (dtype != at::kFloat && dtype != at::kHalf && dtype != at::kBFloat16)
+    throw Error(ErrorKind::Internal, "decode_in_half",
+                fmt::format("does not make numbers of type {}", c10::toString(dtype)));
   return *type;
 }
 
-Tensor shape_of(const Tensor& blocks, std::int64_t id) {
-  const auto& type = checked(blocks, id);
-  return at::empty({blocks.numel() / type.bytes * type.elements},
-                   blocks.options().dtype(at::kFloat));
+Tensor shape_of(const Tensor& blocks, std::int64_t id, at::ScalarType dtype) {
+  const auto& type = checked(blocks, id, dtype);
+  return at::empty({blocks.numel() / type.bytes * type.elements}, blocks.options().dtype(dtype));
 }
 
-Tensor on_cpu(const Tensor& given, std::int64_t id) {
+Tensor on_cpu(const Tensor& given, std::int64_t id, at::ScalarType dtype) {
   constexpr std::int64_t least_bytes = std::int64_t{1} << 15;  // that are worth a thread
-  const auto& type = checked(given, id);
+  const auto& type = checked(given, id, dtype);
   const auto blocks = given.contiguous();
-  auto numbers = shape_of(blocks, id);
+  auto numbers = shape_of(blocks, id, at::kFloat);
   const auto* from = blocks.const_data_ptr<std::uint8_t>();
   auto* to = numbers.mutable_data_ptr<float>();
   device::parallel_for(0, blocks.numel() / type.bytes, least_bytes / type.bytes,
@@ -51,24 +53,25 @@ Tensor on_cpu(const Tensor& given, std::int64_t id) {
                                                 .numbers = to + begin * type.elements,
                                                 .count = end - begin});
                        });
-  return numbers;
+  return numbers.to(dtype);
 }
 
-Tensor on_cuda(const Tensor& given, std::int64_t id) {
-  const auto& type = checked(given, id);
+Tensor on_cuda(const Tensor& given, std::int64_t id, at::ScalarType dtype) {
+  const auto& type = checked(given, id, dtype);
   const auto blocks = given.contiguous();
   // None of these types has a grid.
-  auto numbers = decode_on_cuda(blocks, type, at::kFloat, {}, /*in_half=*/true);
-  return numbers.defined() ? numbers : on_cpu(blocks.cpu(), id).to(blocks.device());
+  auto numbers = decode_on_cuda(blocks, type, dtype, {}, /*in_half=*/true);
+  return numbers.defined() ? numbers : on_cpu(blocks.cpu(), id, dtype).to(blocks.device());
 }
 
 const auto& half_operator() {
   static const auto op =
-      device::define({.schema = "decode_in_half(Tensor blocks, int type) -> Tensor",
-                      .cpu = torch::CppFunction(&on_cpu),
-                      .cuda = torch::CppFunction(&on_cuda),
-                      .meta = torch::CppFunction(&shape_of)})
-          .typed<Tensor(const Tensor&, std::int64_t)>();
+      device::define(
+          {.schema = "decode_in_half(Tensor blocks, int type, ScalarType dtype) -> Tensor",
+           .cpu = torch::CppFunction(&on_cpu),
+           .cuda = torch::CppFunction(&on_cuda),
+           .meta = torch::CppFunction(&shape_of)})
+          .typed<Tensor(const Tensor&, std::int64_t, at::ScalarType)>();
   return op;
 }
 
@@ -81,6 +84,8 @@ bool has_half_steps(std::string_view type) {
   return std::ranges::find(list, type) != list.end();
 }
 
-Tensor decode_in_half(const Tensor& blocks, int type) { return half_operator().call(blocks, type); }
+Tensor decode_in_half(const Tensor& blocks, int type, at::ScalarType dtype) {
+  return half_operator().call(blocks, type, dtype);
+}
 
 }  // namespace distorch::quant

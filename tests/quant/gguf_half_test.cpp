@@ -88,6 +88,7 @@ TEST_CASE("gguf in half: other types and broken blocks are refused, meta tensors
   CHECK_THROWS_AS(quant::decode_in_half(at::zeros({144}, at::kByte), 0), Error);
   const auto iq2_s = static_cast<int>(formats::block_type_named("IQ2_S")->id);
   CHECK_THROWS_AS(quant::decode_in_half(at::zeros({82}, at::kByte), iq2_s), Error);
+  CHECK_THROWS_AS(quant::decode_in_half(at::zeros({144}, at::kByte), 12, at::kInt), Error);
 }
 
 TEST_CASE("gguf in half: the CUDA kernel compiles") {
@@ -104,7 +105,8 @@ TEST_CASE("any device: gguf blocks in half give the numbers of the host") {
     CAPTURE(type->name);
     const auto given = blocks_of(dump, *type).flatten();
     const auto id = static_cast<int>(type->id);
-    CHECK(same_numbers(quant::decode_in_half(given.to(device), id).cpu(),
-                       quant::decode_in_half(given, id)));
+    for (auto dtype : {at::kFloat, at::kHalf, at::kBFloat16})
+      CHECK(same_numbers(quant::decode_in_half(given.to(device), id, dtype).cpu().to(at::kFloat),
+                         quant::decode_in_half(given, id).to(dtype).to(at::kFloat)));
   }
 }

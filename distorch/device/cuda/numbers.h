@@ -16,6 +16,7 @@ inline const char* define_of(c10::ScalarType dtype) {
 
 /// Number, up() to float and down() from it, rounded to even; Pair, Quad and Eight are read at once.
 /// two() has two numbers of 16 bits in one word, the first in its lower half; put_eight() writes eight.
+/// (Which NaN a NaN becomes is not the same in down() and two().)
 /// to_e4m3() rounds to float8_e4m3fn in whole numbers: to even, not above 448, NaN stays.
 /// row_sum() adds a number over the threads of a row, which lie side by side (x); `partial` has room
 /// for one number a warp.
@@ -48,9 +49,6 @@ __device__ __forceinline__ unsigned two(float x, float y) {
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
 #else
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
-  // The NaN of down().
-  if (x != x) both = (both & 0xffff0000u) | 0x7fc0u;
-  if (y != y) both = (both & 0xffffu) | 0x7fc00000u;
 #endif
   return both;
 #else
