@@ -8,6 +8,7 @@
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/base/error.h"
+#include "distorch/media/png_rows.h"
 
 namespace distorch::media {
 
@@ -96,10 +97,11 @@ bool read_pixels(Session& s) {
   return true;
 }
 
-bool write_all(Session& s, int compression, int colour, int depth) {
+/// `pixels`: of deflate_rows().
+bool write_chunks(Session& s, int compression, int colour, int depth, const std::string& pixels) {
+  constexpr std::size_t most_in_chunk = 1 << 20;  // readers may want to hold a whole one
   if (setjmp(png_jmpbuf(s.png)) != 0) return false;
   png_set_write_fn(s.png, &s, take_bytes, nothing_to_flush);
-  png_set_compression_level(s.png, compression);
   png_set_IHDR(s.png, s.info, static_cast<png_uint_32>(s.image.width),
                static_cast<png_uint_32>(s.image.height), depth, colour, PNG_INTERLACE_NONE,
                PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
@@ -107,8 +109,11 @@ bool write_all(Session& s, int compression, int colour, int depth) {
   if (!s.texts.empty())
     png_set_text(s.png, s.info, s.texts.data(), static_cast<int>(s.texts.size()));
   png_write_info(s.png, s.info);
-  png_write_image(s.png, s.rows.data());
-  png_write_end(s.png, nullptr);
+  const png_byte data[] = "IDAT", end[] = "IEND";
+  for (std::size_t at = 0; at < pixels.size(); at += most_in_chunk)
+    png_write_chunk(s.png, data, reinterpret_cast<png_const_bytep>(pixels.data() + at),
+                    std::min(most_in_chunk, pixels.size() - at));
+  png_write_chunk(s.png, end, nullptr, 0);
   return true;
 }
 
@@ -178,7 +183,8 @@ std::string encode(Image image, int depth, const PngOptions& options) {
   s.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &s, on_error, on_warning);
   s.info = s.png != nullptr ? png_create_info_struct(s.png) : nullptr;
   if (s.info == nullptr) throw Error(ErrorKind::OutOfMemory, "PNG", "no memory for writing");
-  auto row = image.row_bytes() * static_cast<std::size_t>(depth / 8);
+  const auto pixel = static_cast<std::size_t>(image.channels * depth / 8);
+  const auto row = image.row_bytes() * static_cast<std::size_t>(depth / 8);
   if (image.width < 1 || image.height < 1 ||
       image.pixels.size() != row * static_cast<std::size_t>(image.height))
     throw Error(ErrorKind::Internal, "PNG",
@@ -186,13 +192,13 @@ std::string encode(Image image, int depth, const PngOptions& options) {
                             image.channels, image.pixels.size()));
   auto texts = options.texts;
   for (auto& text : texts) s.texts.push_back(libpng_text(text));
+  const int compression = std::clamp(options.compression, 0, 9);
+  const auto pixels = deflate_rows(image.pixels, row, pixel, compression);
   s.image = std::move(image);
-  for (std::size_t y = 0; y < static_cast<std::size_t>(s.image.height); ++y)
-    s.rows.push_back(s.image.pixels.data() + y * row);
   int colour = s.image.channels == 1   ? PNG_COLOR_TYPE_GRAY
                : s.image.channels == 3 ? PNG_COLOR_TYPE_RGB
                                        : PNG_COLOR_TYPE_RGB_ALPHA;
-  if (!write_all(s, std::clamp(options.compression, 0, 9), colour, depth))
+  if (!write_chunks(s, compression, colour, depth, pixels))
     throw Error(ErrorKind::Internal, "PNG", s.message);
   return std::move(s.output);
 }
