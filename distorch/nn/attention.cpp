@@ -61,6 +61,7 @@ bool prefers_flash(const Tensor& q, const Tensor& k, const Tensor& v, const Tens
                    bool causal) {
   constexpr double most_operations = 2e9;
   if (!q.is_cuda() || mask.defined()) return false;
+  if (causal && q.size(2) != k.size(2)) return false;  // flash attention counts from the other end
   const auto operations = 4.0 * static_cast<double>(q.numel()) * static_cast<double>(k.size(2));
   if (operations > most_operations || q.size(3) % 8 != 0 || q.size(3) > 256) return false;
   return at::_fused_sdp_choice(q, k, v, std::nullopt, 0.0, causal) ==
