@@ -10,8 +10,10 @@
 #include "distorch/cli/hub_downloads.h"
 #include "distorch/device/device.h"
 #include "distorch/device/sim/sim.h"
+#include "distorch/device/wake.h"
 #include "distorch/media/workflow_texts.h"
 #include "distorch/placement/allocation_string.h"
+#include "distorch/streaming/kernel_loader.h"
 
 namespace distorch::cli {
 
@@ -182,6 +184,12 @@ std::optional<Rig> install_rig(const MachineOptions& options) {
   return rig;
 }
 
+void wake_device(const MachineOptions& options) {
+  if (!options.rig.empty()) return;
+  const auto name = options.device.empty() ? "cuda:0" : placement::normal_device(options.device);
+  if (name.starts_with("cuda:")) device::wake(name);  // of others make_app() says what is wrong
+}
+
 std::unique_ptr<nodes::App> make_app(const MachineOptions& o, std::optional<Rig> rig,
                                      bool plan_only) {
   nodes::Settings settings;
@@ -228,7 +236,12 @@ std::unique_ptr<nodes::App> make_app(const MachineOptions& o, std::optional<Rig>
     placement::parse_full_allocation(o.placement);  // complains now, not in the middle of a run
     engine.override_allocation = o.placement;
   }
-  return std::make_unique<nodes::App>(std::move(settings), std::move(folders), std::move(engine));
+  auto app =
+      std::make_unique<nodes::App>(std::move(settings), std::move(folders), std::move(engine));
+  if (!plan_only)
+    streaming::kernel_loader().start(device::to_torch(app->engine.machine().device_for("")),
+                                     streaming::first_kernels());
+  return app;
 }
 
 }  // namespace distorch::cli

@@ -38,6 +38,9 @@ std::unique_ptr<nodes::Downloads> allowed_downloads(const MachineOptions& option
 /// Error(MissingFile).
 std::optional<Rig> install_rig(const MachineOptions& options);
 
+/// Has the device that these options compute on get ready meanwhile (device::wake()).
+void wake_device(const MachineOptions& options);
+
 /// The application these options describe; with `plan_only` for the rig, which need not be
 /// installed. Error(Usage) naming the option that makes no sense.
 std::unique_ptr<nodes::App> make_app(const MachineOptions& options, std::optional<Rig> rig,

@@ -81,6 +81,7 @@ int run(const Options& options) {
   if (options.quiet) log::set_up("error");
   auto text = workflow_text(options.workflow);
   if (!options.server.empty()) return run_on_server(options, text);
+  wake_device(options.machine);
   auto rig = install_rig(options.machine);
   auto app = make_app(options.machine, std::move(rig), false);
   const auto downloads = allowed_downloads(options.machine);

@@ -142,6 +142,7 @@ void wait_for_signal() {
 int serve(const Options& options, const MoreNodes& more) {
   if (options.log_format == "json") log_as_json();
   auto listener_settings = listener_options(options);
+  wake_device(options.machine);
   auto rig = install_rig(options.machine);
   auto app = make_app(options.machine, std::move(rig), false);
   listener_settings.body_folder = app->settings.temp_folder;

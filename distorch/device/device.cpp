@@ -6,7 +6,9 @@
 
 #include "distorch/base/error.h"
 #include "distorch/device/kind.h"
+#include "distorch/device/large_blocks.h"
 #include "distorch/device/names.h"
+#include "distorch/device/wake.h"
 
 namespace distorch::device {
 namespace {
@@ -79,6 +81,15 @@ std::vector<DeviceInfo> list_devices() {
   for (auto* kind : kinds())
     for (auto& device : kind->list()) all.push_back(std::move(device));
   return all;
+}
+
+void wake(const std::string& name) {
+  const auto device = to_torch(name);
+  kind_of(device.type()).wake(device.has_index() ? device.index() : 0);
+}
+
+bool keep_large_blocks_whole(c10::Device device) {
+  return kind_of(device.type()).keep_large_blocks_whole();
 }
 
 std::vector<std::string> accelerator_names() {

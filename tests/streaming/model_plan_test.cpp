@@ -168,3 +168,20 @@ TEST_CASE("nobody goes for the work that another model of many steps may do late
   auto plan = plan_models(request);
   CHECK(plan.gone.empty());
 }
+
+TEST_CASE("a plan is tight where what passes through a device takes more than a third of it") {
+  struct Case {
+    std::int64_t blocks, activations, budget;
+    bool tight;
+  };
+  // The second has room for many slots beside its weights; in the last nothing streams.
+  for (const auto& [blocks, activations, budget, tight] :
+       {Case{8, 10, 35, true}, {40, 5, 300, false}, {2, 400, 1000, false}}) {
+    CAPTURE(budget);
+    PlanRequest request;
+    request.system = machine(budget);
+    request.wanted = {{model(blocks, 10, activations), 10}};
+    const auto plan = plan_models(request);
+    CHECK(is_tight(plan.placements[0], plan.system) == tight);
+  }
+}

@@ -1,8 +1,13 @@
 #include <ATen/Context.h>
+#include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/DeviceGuard.h>
 #include <dlfcn.h>
 #include <fmt/format.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <thread>
 
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
@@ -79,6 +84,27 @@ c10::Device cuda_device(int index) {
 class CudaKind final : public Kind {
  public:
   c10::DeviceType type() const override { return c10::DeviceType::CUDA; }
+
+  bool keep_large_blocks_whole() override {
+    static std::atomic<bool> asked{false};
+    if (asked.exchange(true)) return false;
+    if (std::getenv("PYTORCH_CUDA_ALLOC_CONF") || std::getenv("PYTORCH_ALLOC_CONF")) return false;
+    allocator();  // must be there, or it would read its settings anew
+    c10::CachingAllocator::setAllocatorSettings("max_split_size_mb:64");
+    return true;
+  }
+
+  // The context lives as long as the process, as torch's own hold on it does.
+  void wake(int index) override {
+    static std::jthread waking;  // joined when the process ends
+    waking = std::jthread([index] {
+      int handle = 0;
+      void* context = nullptr;
+      const auto& d = driver();
+      if (index < d.devices() && d.retain_context && d.get(&handle, index) == 0)
+        d.retain_context(&context, handle);
+    });
+  }
 
   std::vector<DeviceInfo> list() override {
     std::vector<DeviceInfo> all;

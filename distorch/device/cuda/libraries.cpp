@@ -15,6 +15,7 @@ Driver::Driver() {
   total = find<decltype(total)>(library, "cuDeviceTotalMem_v2");
   bus_id = find<decltype(bus_id)>(library, "cuDeviceGetPCIBusId");
   attribute = find<decltype(attribute)>(library, "cuDeviceGetAttribute");
+  retain_context = find<decltype(retain_context)>(library, "cuDevicePrimaryCtxRetain");
   load_module = find<decltype(load_module)>(library, "cuModuleLoadData");
   function = find<decltype(function)>(library, "cuModuleGetFunction");
   set_function = find<decltype(set_function)>(library, "cuFuncSetAttribute");

@@ -23,8 +23,8 @@ struct CopyAttributes {
   unsigned flags = 0;
 };
 
-/// What of the driver (libcuda) is used. Available before torch's CUDA half is loaded, creates no
-/// context. A function that the driver lacks is null.
+/// What of the driver (libcuda) is used. Available before torch's CUDA half is loaded; only
+/// retain_context() creates a context. A function that the driver lacks is null.
 struct Driver {
   int (*init)(unsigned) = nullptr;
   int (*count)(int*) = nullptr;
@@ -33,6 +33,7 @@ struct Driver {
   int (*total)(std::size_t*, int) = nullptr;
   int (*bus_id)(char*, int, int) = nullptr;
   int (*attribute)(int*, int, int) = nullptr;
+  int (*retain_context)(void**, int) = nullptr;  // the one that torch uses too
   int (*load_module)(void**, const void*) = nullptr;
   int (*function)(void**, void*, const char*) = nullptr;
   int (*set_function)(void*, int, int) = nullptr;
