@@ -4,7 +4,7 @@
 #   bench/gpu/run_all.sh            the real thing, cuda:0
 #   TINY=1 bench/gpu/run_all.sh     the same steps at toy sizes on the simulated accelerator, to test this script
 # With a second accelerator: allocations and streaming from its memory too; DONORS_ONLY=1 streams from there alone.
-# PARTS picks some: "correct streaming opening sd15 peers compile", and further networks at full size: "sdxl flux qwen_image sd35 z_image";
+# PARTS picks some: "correct streaming opening sd15 peers compile", and further networks at full size: "sdxl flux qwen_image sd35";
 # "wan hunyuan_video": networks of videos, whose steps take seconds: about 200 s each, most of it steps (fewer are timed).
 # filled_flux (filled_MODEL): through the engine while another process holds all but FREE (23 20 14 8 4) GB.
 # cards_sdxl, cards_qwen_image: positive and negative on two cards at once, against one; cards_flux: one model over two cards of CARD_FREE
@@ -217,7 +217,7 @@ product() {
   done
   rm -rf "${NETWORKS:?}/product"
 }
-for MODEL in sdxl flux qwen_image sd35 z_image wan hunyuan_video; do
+for MODEL in sdxl flux qwen_image sd35 wan hunyuan_video; do
   if wants $MODEL || wants filled_$MODEL || wants cards_$MODEL || wants product_$MODEL; then
     say "$MODEL"
     network $MODEL 150 240

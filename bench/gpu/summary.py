@@ -4,7 +4,7 @@ import json
 import os
 import sys
 
-NETWORKS = ["sd15", "sdxl", "flux", "qwen_image", "sd35", "z_image", "wan", "hunyuan_video"]
+NETWORKS = ["sd15", "sdxl", "flux", "qwen_image", "sd35", "wan", "hunyuan_video"]
 LISTS = ["placements_demo.json", "placements_sd15.json", "streaming.json", "peer_streaming.json", "ways.json", "opening.json", "peer_opening.json"] + [name + ".json" for name in NETWORKS]
 
 

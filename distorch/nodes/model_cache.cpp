@@ -256,8 +256,10 @@ std::shared_ptr<LoadedText> ModelCache::open_text(const models::TextRecipe& reci
   auto text = std::make_shared<LoadedText>();
   text->join = recipe.join;
   for (const auto& part : recipe.encoders) {
+    // Several encoders may lie in files of their own: each is told by its own.
+    const Path own = part.part.path().empty() ? path : Path(part.part.path());
     auto streamed =
-        options(path, recipe.encoders.size() == 1 ? "text encoder" : "text encoder " + part.name,
+        options(own, recipe.encoders.size() == 1 ? "text encoder" : "text encoder " + part.name,
                 placement.compute);
     streamed.dtype = text_dtype(settings_, engine_.describe(streamed.compute));
     auto key = key_of(identity, fmt::format("text {} of {}", part.name, recipe.encoders.size()),

@@ -35,9 +35,17 @@ fs::path published_folder(graph::Call& call, const PublishedModel& model) {
   if (call.has_context<Downloads>() && published && !places.empty() &&
       !call.context<streaming::Engine>().plan_only()) {
     const auto folder = places.front() / name;
-    call.context<Downloads>().fetch(model.name, model.wanted ? model.wanted : transformers_files,
-                                    folder,
-                                    [&call](double done, double all) { call.progress(done, all); });
+    try {
+      call.context<Downloads>().fetch(
+          model.name, model.wanted ? model.wanted : transformers_files, folder,
+          [&call](double done, double all) { call.progress(done, all); });
+    } catch (const Error& problem) {
+      if (problem.kind() == ErrorKind::Interrupted) throw;
+      // The folder that they may be put into by hand is nothing that a download knows the use of.
+      throw Error(problem.kind(), problem.where(),
+                  fmt::format("{} ({} of {} belong into {})", problem.sentence(), model.files,
+                              model.name, folder.string()));
+    }
     return folder;
   }
   throw Error(ErrorKind::MissingFile, fmt::format("models/{}/{}", model.type, name),

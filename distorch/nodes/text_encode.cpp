@@ -72,6 +72,17 @@ class EmbeddingFinder {
   std::vector<std::string> missing_;
 };
 
+/// What an encoder refuses to read is told with its file, which it does not know itself.
+TokenBatch tokens_of(const LoadedEncoder& encoder, const models::Prompt& prompt,
+                     EmbeddingFinder& finder, std::int64_t chunks) {
+  try {
+    return encoder.network->tokenize(prompt, std::ref(finder), chunks);
+  } catch (const Error& problem) {
+    if (problem.where() != "text encoder") throw;
+    throw Error(problem.kind(), encoder.weights->checkpoint().path(), problem.sentence());
+  }
+}
+
 /// The prompts as token batches, one an encoder, of as many chunks each.
 std::vector<TokenBatch> tokenize(const LoadedText& text, const Prompts& prompts,
                                  ModelCache& models) {
@@ -83,8 +94,7 @@ std::vector<TokenBatch> tokenize(const LoadedText& text, const Prompts& prompts,
     batches.clear();
     for (const auto& encoder : text.encoders) {
       EmbeddingFinder finder(*encoder, models);
-      batches.push_back(
-          encoder->network->tokenize(prompts.of(encoder->name), std::ref(finder), chunks));
+      batches.push_back(tokens_of(*encoder, prompts.of(encoder->name), finder, chunks));
       missing.insert(finder.missing().begin(), finder.missing().end());
       if (batches.back().chunks > chunks) {
         chunks = batches.back().chunks;

@@ -1,4 +1,5 @@
 #include "distorch/base/error.h"
+#include "distorch/base/log.h"
 #include "distorch/models/vae/tiled_video.h"
 #include "distorch/nodes/catalog.h"
 #include "distorch/nodes/vae_coding.h"
@@ -44,13 +45,25 @@ void run_decode_tiled(Call& call) {
                                                      {frames, frame_overlap}, progress_of(call))));
 }
 
+/// Frames that make no whole latent frame are left out, as in ComfyUI; here that is said.
+void tell_frames(const Call& call, const models::VaeShape& shape, const Tensor& pixels) {
+  const auto frames = pixels.size(0), each = shape.time_downscale;
+  if (shape.dimensions != 3 || shape.whole_clips || (frames - 1) % each == 0) return;
+  log::warn("{}: of {} frames the last {} are left out, as lengths are {}n + 1", call.place(),
+            frames, (frames - 1) % each, each);
+}
+
 void run_encode(Call& call) {
-  out_latent(call, 0, {vae_coding_of(call).encode(call.get<Tensor>("pixels")), {}, {}});
+  auto coding = vae_coding_of(call);
+  const auto& pixels = call.get<Tensor>("pixels");
+  tell_frames(call, coding.shape(), pixels);
+  out_latent(call, 0, {coding.encode(pixels), {}, {}});
 }
 
 void run_encode_tiled(Call& call) {
   auto coding = vae_coding_of(call);
   auto shape = coding.shape();
+  tell_frames(call, shape, call.get<Tensor>("pixels"));
   using models::vae::frames_of, models::vae::latent_frames_of;
   auto latent_frames =
       std::max<std::int64_t>(2, latent_frames_of(shape, call.integer("temporal_size")));

@@ -143,8 +143,19 @@ std::string expert_string(const System& system, const Model& model, const Placem
 }
 
 std::string summary(const System& system, const Model& model, const Placement& placement) {
-  return fmt::format("{} in {} blocks on {}", human_bytes(static_cast<double>(model.bytes())),
-                     model.blocks.size(), system.devices[placement.compute].name);
+  const auto& compute = system.devices[placement.compute].name;
+  auto text = fmt::format("{} in {} blocks", human_bytes(static_cast<double>(model.bytes())),
+                          model.blocks.size());
+  if (placement.all_resident()) return fmt::format("{} on {}", text, compute);
+  text += fmt::format(", computed on {}", compute);
+  const char* before = ", at rest ";
+  for (int d : rows(system)) {
+    if (placement.bytes[d] == 0) continue;
+    text += fmt::format("{}{} on {}", before, human_bytes(static_cast<double>(placement.bytes[d])),
+                        system.devices[d].name);
+    before = ", ";
+  }
+  return text;
 }
 
 std::string tables(const System& system, const Model& model, const Placement& placement) {

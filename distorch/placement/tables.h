@@ -12,7 +12,8 @@ namespace distorch::placement {
 std::string expert_string(const System& system, const Model& model, const Placement& placement);
 
 /// "1.60 GiB in 26 blocks on cuda:0": what a run logs of a model whose blocks are all on its compute
-/// device.
+/// device; of another one "1.60 GiB in 26 blocks, computed on cuda:0, at rest 0.40 GiB on cuda:0,
+/// 1.20 GiB on cpu".
 std::string summary(const System& system, const Model& model, const Placement& placement);
 
 /// What a run logs of a split model: device | role | original | total | virtual, then device | VRAM | share |

@@ -460,12 +460,12 @@ void Engine::bring_partner(const Draft& draft, const std::vector<Draft>& keep) {
   }
 }
 
-/// One line for a model that rests whole on its compute device, the tables for one that is split.
+/// One line for a model that rests whole on its compute device; behind it the tables for one that is
+/// split.
 void Engine::log_placement(const Entry& entry) const {
   const bool whole = entry.placement.all_resident();
-  if (whole)
-    log::info("{}: {}", entry.plan_model.name,
-              placement::summary(entry.system, entry.plan_model, entry.placement));
+  log::info("{}: {}", entry.plan_model.name,
+            placement::summary(entry.system, entry.plan_model, entry.placement));
   const auto level = whole ? spdlog::level::debug : spdlog::level::info;
   if (spdlog::should_log(level))
     spdlog::log(level, "\n{}", placement::tables(entry.system, entry.plan_model, entry.placement));

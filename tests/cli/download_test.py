@@ -50,12 +50,15 @@ class Hub(http.server.BaseHTTPRequestHandler):
     files = contents()
     stalls = threading.Event()   # the weights stop in the middle while it is set
     asked = []                   # paths and ranges
+    closed = 0                   # what everything is answered with, where it is not 0
 
     def log_message(self, *_):
         pass
 
     def do_GET(self):
         Hub.asked.append((self.path, self.headers.get("Range")))
+        if Hub.closed:
+            return self.give(Hub.closed, b"")
         if self.path.startswith(f"/api/models/{MODEL}/tree/main"):
             entries = []
             for name, data in Hub.files.items():
@@ -116,6 +119,13 @@ def main():
         assert not Hub.asked, "asked without being allowed to"
 
         allowed = ("--allow-downloads", "--download-mirror", mirror)
+        for Hub.closed in (401, 403):
+            status, _, error = ended(start(folder, *allowed))
+            for part_of_it in (f"{mirror}/{MODEL}", str(Hub.closed), "--download-token", "config.json", "models/LLM/Florence-2-base)"):
+                assert status != 0 and part_of_it in error, (part_of_it, error)
+            assert not os.path.exists(os.path.join(folder, "models", "LLM")) or not os.listdir(os.path.join(folder, "models", "LLM"))
+        Hub.closed = 0
+        Hub.asked.clear()
         Hub.stalls.set()
         process = start(folder, *allowed)
         for _ in range(600):

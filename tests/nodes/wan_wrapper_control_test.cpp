@@ -198,15 +198,26 @@ TEST_CASE("the wrapper's control networks are opened once and rest where a node 
 TEST_CASE("the wrapper's control networks: lower precisions and 8-bit weights are near") {
   ControlApp tiny;
   const auto exact = Dump(kDump)["both"];
-  for (const char* choice : {"bf16", "fp8_e4m3fn", "fp8_e5m2"}) {
+  // The tests compute in float32 whatever is chosen. A weight of eight bits is off by up to 1/16 with
+  // three of them behind the point and by 1/8 with two; over the sums of the network and four steps
+  // that was 0.042 and 0.076 of the largest number, and the rounding is the same everywhere.
+  struct Lower {
+    std::string choice;
+    double bound;
+  };
+  for (const auto& lower :
+       {Lower{"bf16", 1e-4}, Lower{"fp8_e4m3fn", 0.05}, Lower{"fp8_e5m2", 0.09}}) {
+    const auto& choice = lower.choice;
+    const auto bound = lower.bound;
     INFO(choice);
-    const bool packed = std::string(choice) != "bf16";
+    const bool packed = choice != "bf16";
     auto prompt = steered("both");
     for (const char* id : {"net", "uni3c"})
       prompt[id]["inputs"][packed ? "quantization" : "base_precision"] = choice;
     const auto error = difference(tiny.samples(prompt, {"run", 0}), exact);
-    CHECK(error < 0.1);
-    if (packed) CHECK(error > 1e-5);  // a CPU may take float32 in place of bf16
+    MESSAGE(choice << ": " << error);
+    CHECK(error < bound);
+    if (packed) CHECK(error > bound / 3);
   }
 }
 

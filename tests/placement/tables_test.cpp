@@ -51,11 +51,14 @@ v2 Expert String cuda:0,0.0833;cpu,0.0312
 )");
 }
 
-TEST_CASE("summary: one line for a model that is not split") {
+TEST_CASE("summary: one line that names every device with weights") {
   auto system = two_cards();
   auto model = even_model(4, gib(1), 0.1);
   auto placement = plan(system, model, parse_full_allocation("cuda:0,4gb"), Order::Tail);
   CHECK(summary(system, model, placement) == "4.00 GiB in 4 blocks on cuda:0");
+  placement = plan(system, model, parse_full_allocation("cuda:0,3gb;cpu,*"), Order::Tail);
+  CHECK(summary(system, model, placement) ==
+        "4.00 GiB in 4 blocks, computed on cuda:0, at rest 3.00 GiB on cuda:0, 1.00 GiB on cpu");
 }
 
 TEST_CASE("tables: the expert string gives the same placement again, within one block") {

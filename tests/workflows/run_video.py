@@ -66,6 +66,13 @@ def of_webp(data):
 READERS = {".mp4": of_mp4, ".webp": of_webp}
 
 
+def samples_of_flac(data):
+    """Samples of each channel, and how many bytes there are for one of them: silence takes next to none."""
+    header = data.index(b"fLaC") + 8
+    samples = int.from_bytes(data[header + 13:header + 18], "big") & (1 << 36) - 1
+    return samples, len(data) / max(samples, 1)
+
+
 def without_chance(name, data):
     """What does not depend on the time and on numbers that a writer draws: of PNG the pixels, of MP4 the packets, of Matroska all but
     the numbers of the file and its tracks."""
@@ -96,6 +103,11 @@ def differences(written):
 
 
 def check(name, data, size, frames, rate):
+    if name.endswith(".flac"):
+        samples, bytes_each = samples_of_flac(data)
+        if samples == 0 or bytes_each < 0.5:
+            sys.exit(f"{name}: {samples} samples, {bytes_each:.3f} bytes for each: that is no sound")
+        print(f"{name}: {samples} samples")
     reader = READERS.get(os.path.splitext(name)[1])
     if not reader:
         return
@@ -111,6 +123,13 @@ def with_pictures(workflow, path):
     """The workflow, written to `path`, with a SaveImage beside each of its nodes that take the frames of a video; how many those are."""
     with open(workflow, encoding="utf-8") as file:
         graph = json.load(file)
+    if "nodes" not in graph:
+        taken = [node["inputs"]["images"] for node in graph.values() if node["class_type"] in WRITERS]
+        for number, frames in enumerate(taken):
+            graph[f"frames {number}"] = {"class_type": "SaveImage", "inputs": {"images": frames, "filename_prefix": "frames"}}
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(graph, file)
+        return len(taken)
     taken = {i["link"] for node in graph["nodes"] if node["type"] in WRITERS for i in node["inputs"] if i["type"] == "IMAGE"} - {None}
     number = max(node["id"] for node in graph["nodes"])
     link = max(one[0] for one in graph["links"])

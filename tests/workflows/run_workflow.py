@@ -42,23 +42,28 @@ def picture(folder):
     return pixels(found[-1])
 
 
+def pictures_of(graph):
+    """The names that the LoadImage nodes of a workflow, of the page or of the API, load."""
+    if "nodes" in graph:
+        return [node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "LoadImage"]
+    return [node["inputs"]["image"] for node in graph.values() if node["class_type"] == "LoadImage"]
+
+
 def write_pictures(workflow, folder):
     """A small picture under every name that the workflow loads."""
     os.makedirs(folder, exist_ok=True)
     with open(workflow, encoding="utf-8") as file:
-        nodes = json.load(file).get("nodes", [])
+        names = pictures_of(json.load(file))
     width, height = 128, 96
     rows = b"".join(b"\0" + bytes((x * 2 + c * 40 + y) % 256 for x in range(width) for c in range(3)) for y in range(height))
-    for node in nodes:
-        if node["type"] != "LoadImage":
-            continue
-        path = os.path.join(folder, node["widgets_values"][0])
+    for name in names:
+        path = os.path.join(folder, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(b"\x89PNG\r\n\x1a\n")
             header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
-            for name, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
-                file.write(len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big"))
+            for kind, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+                file.write(len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big"))
 
 
 def placements(workflow):

@@ -17,6 +17,7 @@
 #include "tools/make_random_model/kinds_florence2.h"
 #include "tools/make_random_model/kinds_hunyuan.h"
 #include "tools/make_random_model/kinds_ltxv.h"
+#include "tools/make_random_model/kinds_mmaudio.h"
 #include "tools/make_random_model/kinds_wan.h"
 #include "tools/make_random_model/shapes.h"
 
@@ -319,6 +320,7 @@ const std::vector<Kind>& kinds() {
     for (auto& kind : florence2_kinds()) all.push_back(std::move(kind));
     for (auto& kind : hunyuan_kinds()) all.push_back(std::move(kind));
     for (auto& kind : ltxv_kinds()) all.push_back(std::move(kind));
+    for (auto& kind : mmaudio_kinds()) all.push_back(std::move(kind));
     return all;
   }();
   return list;

@@ -59,6 +59,11 @@ constexpr Rule kRules[] = {
     {"WanVideoModelLoader", "1.3b", "wan-t2v-1.3b"},
     {"WanVideoModelLoader", "1_3b", "wan-t2v-1.3b"},
     {"WanVideoModelLoader", "", "wan-t2v-14b"},
+    {"MMAudioModelLoader", "", "mmaudio-large-44k"},
+    {"MMAudioFeatureUtils", "bigvgan", "bigvgan-44k"},
+    {"MMAudioFeatureUtils", "synchformer", "mmaudio-synchformer"},
+    {"MMAudioFeatureUtils", "clip", "mmaudio-clip"},
+    {"MMAudioFeatureUtils", "vae_44k", "mmaudio-vae-44k"},
     {"FantasyTalkingModelLoader", "", "fantasytalking"},
     {"DownloadAndLoadWav2Vec", "wav2vec2-base", "wav2vec2-base"},
     {"Wav2VecModelLoader", "", "wav2vec2-base-file"},
@@ -92,6 +97,9 @@ constexpr Rule kRules[] = {
     {"VAE", "", "sd-vae"},
 };
 
+/// What MMAudio's loader looks for where its mode is "44k", and no input names.
+constexpr const char* kVocoder = "nvidia/bigvgan_v2_44khz_128band_512x";
+
 bool is_model_file(const std::string& text) {
   return text.ends_with(".safetensors") || text.ends_with(".sft") || text.ends_with(".gguf");
 }
@@ -114,7 +122,9 @@ NamedFile named_file(const std::string& loader, const std::string& file) {
       continue;
     NamedFile named{"", &find_kind(rule.kind), {}};
     named.path = std::string(named.kind->folder) + "/" + file;
-    if (is_folder(loader, file)) {
+    if (file == kVocoder) {
+      named.path += "/bigvgan_generator.pt";
+    } else if (is_folder(loader, file)) {
       // Folders of transformers have the whole name, others its last part.
       const bool whole = named.kind->folder == std::string_view("transformers");
       named.path = std::string(named.kind->folder) + "/" +
@@ -139,6 +149,8 @@ void collect(const std::string& loader, const Json& values,
   if (values.is_string() &&
       (is_model_file(values.get<std::string>()) || is_folder(loader, values.get<std::string>())))
     found.emplace_back(loader, values.get<std::string>());
+  if (values == "44k" && loader.find("MMAudioFeatureUtils") != std::string::npos)
+    found.emplace_back(loader, kVocoder);
   if (values.is_structured())
     for (const auto& value : values) collect(loader, value, found);
 }

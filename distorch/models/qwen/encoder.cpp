@@ -115,7 +115,7 @@ void QwenEncoder::place_pictures(TokenBatch& batch, const std::vector<Tensor>& p
   if (!vision_)
     throw Error(
         ErrorKind::Usage, "text encoder",
-        "this file has no vision tower, so it cannot see the picture; take one of "
+        "has no vision tower, so it cannot see the picture; take one of "
         "Qwen2.5-VL with its weights 'visual.*', or put the 'mmproj' file beside a GGUF one");
   std::vector<std::int64_t> ids;
   std::size_t seen = 0;
