@@ -146,11 +146,14 @@ TEST_CASE("model folders: the types that a server of today lists, then those of 
                        "xlabs_controlnets",
                        "xlabs_ipadapters",
                        "mmaudio",
+                       "pulid",
                        "unet_gguf",
                        "clip_gguf",
                        "LLM",
                        "transformers",
-                       "wav2vec2"});
+                       "wav2vec2",
+                       "insightface",
+                       "facexlib"});
   CHECK(nodes::model_endings("datasets").empty());
   CHECK(ModelFolders("models").folders("detection") == std::vector<fs::path>{"models/detection"});
 }
