@@ -150,10 +150,10 @@ TEST_CASE("model folders: the types that a server of today lists, then those of 
                        "unet_gguf",
                        "clip_gguf",
                        "LLM",
-                       "transformers",
-                       "wav2vec2",
+                       "facexlib",
                        "insightface",
-                       "facexlib"});
+                       "transformers",
+                       "wav2vec2"});
   CHECK(nodes::model_endings("datasets").empty());
   CHECK(ModelFolders("models").folders("detection") == std::vector<fs::path>{"models/detection"});
 }
