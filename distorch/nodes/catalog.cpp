@@ -8,6 +8,7 @@
 #include "distorch/nodes/kj_nodes.h"
 #include "distorch/nodes/ltxv.h"
 #include "distorch/nodes/mmaudio.h"
+#include "distorch/nodes/pulid.h"
 #include "distorch/nodes/wan_wrapper.h"
 #include "distorch/nodes/xlabs.h"
 
@@ -81,6 +82,8 @@ void add_all(graph::Catalog& catalog, App& app) {
   add_xlabs_prompt_nodes(catalog, app);
   add_mmaudio_loader_nodes(catalog, app);
   add_mmaudio_sampler_node(catalog);
+  add_pulid_loader_nodes(catalog, app);
+  add_pulid_nodes(catalog);
 }
 
 }  // namespace distorch::nodes

@@ -68,6 +68,7 @@ const std::vector<Usual>& usual_places() {
       {"xlabs_controlnets", {"xlabs/controlnets"}},
       {"xlabs_ipadapters", {"xlabs/ipadapters"}},
       {"mmaudio", {"mmaudio"}},
+      {"pulid", {"pulid"}},
       // The GGUF files among those of diffusion_models and text_encoders (see add()).
       {"unet_gguf", {}},
       {"clip_gguf", {}},
@@ -208,6 +209,9 @@ void ModelFolders::add_root(const Path& root) {
   // Of another: audio encoders as published folders, and as files.
   add("transformers", root / "transformers");
   add("wav2vec2", root / "wav2vec2");
+  // Of PuLID: networks for faces.
+  add("insightface", root / "insightface");
+  add("facexlib", root / "facexlib");
 }
 
 void ModelFolders::add_output_folder(const Path& output) {

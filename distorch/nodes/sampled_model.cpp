@@ -8,6 +8,7 @@
 #include "distorch/base/error.h"
 #include "distorch/device/device.h"
 #include "distorch/models/reference_cache.h"
+#include "distorch/models/timed_inputs.h"
 #include "distorch/models/widened.h"
 #include "distorch/streaming/profile.h"
 
@@ -120,8 +121,11 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
   auto& loaded = *model_.loaded;
   const auto& specs = loaded.network->inputs();
   models::Inputs call;
+  const auto* timed = dynamic_cast<const models::TimedInputs*>(loaded.family.get());
   for (const auto& [name, input] : inputs)
-    if (input.number)
+    if (timed && !timed->counts(name, facts.sigma))
+      continue;
+    else if (input.number)
       call.set_number(name, *input.number);
     else
       call.set(name, input.value);

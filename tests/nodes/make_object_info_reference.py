@@ -4,7 +4,7 @@
 
 OBJECT_INFO.json is the answer of GET /object_info of ComfyUI 0.3.64 with the MultiGPU add-on, on a machine without models and
 accelerators, NEWER_OBJECT_INFO.json that of 0.33 for nodes that came later; what only its page asks for is left out; PACKS_OBJECT_INFO.json
-those of add-ons (VideoHelperSuite, rgthree, Florence2, LTX-Video's, MMAudio's and helper nodes). A node that is
+those of add-ons (VideoHelperSuite, rgthree, Florence2, LTX-Video's, MMAudio's, PuLID's and helper nodes). A node that is
 new here is added to NODES or NEWER. Descriptions and tooltips are left out: ours are our own words.
 """
 import json
@@ -91,6 +91,8 @@ PACKS = ["VHS_VideoCombine", "VHS_LoadVideo", "VHS_VideoInfo", "VHS_LoadAudioUpl
          "FluxLoraLoader", "LoadFluxIPAdapter", "ApplyFluxIPAdapter", "ApplyAdvancedFluxIPAdapter",
          "MMAudioModelLoader", "MMAudioFeatureUtilsLoader", "MMAudioSampler", "MMAudioModelLoaderMultiGPU", "MMAudioFeatureUtilsLoaderMultiGPU",
          "MMAudioSamplerMultiGPU", "MMAudioVoCoderLoader",
+         "PulidModelLoader", "PulidInsightFaceLoader", "PulidEvaClipLoader", "PulidModelLoaderMultiGPU", "PulidInsightFaceLoaderMultiGPU",
+         "PulidEvaClipLoaderMultiGPU", "ApplyPulid", "ApplyPulidAdvanced",
          "DF_Text_Box", "ShowText|pysssss", "Int2String", "easy mathInt", "Text Concatenate", "Int", "Any Switch (rgthree)"]
 # One whose pack is not known.
 UNKNOWN = {"Int": {"input": {"required": {"value": ["INT", {"default": 0}]}}, "input_order": {"required": ["value"]}, "output": ["INT"],

@@ -146,9 +146,12 @@ TEST_CASE("model folders: the types that a server of today lists, then those of 
                        "xlabs_controlnets",
                        "xlabs_ipadapters",
                        "mmaudio",
+                       "pulid",
                        "unet_gguf",
                        "clip_gguf",
                        "LLM",
+                       "facexlib",
+                       "insightface",
                        "transformers",
                        "wav2vec2"});
   CHECK(nodes::model_endings("datasets").empty());

@@ -88,10 +88,12 @@ Tensor Stage::received_attention(const Tensor& x, const Tensor& emb) const {
 }
 
 Tensor Stage::forward(Tensor x, Tensor skip, const Tensor& emb, const Tensor& context,
-                      Attend attend, const ResBlock::Edit& edit) const {
+                      Attend attend, const ResBlock::Edit& edit, const Prompts* pictures) const {
   if (res) x = res->forward(x, skip, emb, edit);
   skip.reset();
-  if (transformer && attend != Attend::Skip) x = transformer->forward(x, context, attend);
+  SpatialTransformer::Pictures beside;
+  if (pictures) beside = [&](std::int64_t depth) { return pictures->at(name, depth); };
+  if (transformer && attend != Attend::Skip) x = transformer->forward(x, context, attend, beside);
   if (second_res) x = second_res->forward(x, {}, emb);
   if (down) x = down->forward(x);
   return x;

@@ -66,11 +66,11 @@ struct Stage {
   std::optional<Upsample> up;
 
   /// All parts but `up`, in the order above; `skip` is stacked below x (undefined: none), edited
-  /// with it before. Moved arguments are freed as soon
+  /// with it before; `pictures` lie beside the text, null: none. Moved arguments are freed as soon
   /// as they are used.
   at::Tensor forward(at::Tensor x, at::Tensor skip, const at::Tensor& emb,
                      const at::Tensor& context, Attend attend = Attend::Usual,
-                     const ResBlock::Edit& edit = {}) const;
+                     const ResBlock::Edit& edit = {}, const Prompts* pictures = nullptr) const;
   /// What the tokens of its transformer attend to (SpatialTransformer::received_attention); without
   /// a transformer an undefined tensor.
   at::Tensor received_attention(const at::Tensor& x, const at::Tensor& emb) const;

@@ -30,8 +30,12 @@ Attention::Attention(const Scope& s, std::int64_t channels, std::int64_t context
       v_(s / "to_v", context, channels, /*bias=*/false),
       out_(s / "to_out" / 0, channels, channels) {}
 
-Tensor Attention::operator()(const Tensor& x, const Tensor& context) const {
-  return out_(nn::attention(q_(x), k_(context), v_(context), {.heads = heads_}));
+Tensor Attention::operator()(const Tensor& x, const Tensor& context,
+                             const std::vector<BesideText>& pictures) const {
+  auto q = q_(x);
+  auto told = nn::attention(q, k_(context), v_(context), {.heads = heads_});
+  for (const auto& picture : pictures) told = with_picture(told, q, heads_, picture);
+  return out_(told);
 }
 
 Tensor Attention::identity(const Tensor& x) const { return out_(v_(x)); }
@@ -61,10 +65,11 @@ TransformerBlock::TransformerBlock(const Scope& s, const TransformerWidths& w)
       ff_in_(s / "ff" / "net" / 0 / "proj", w.channels, 8 * w.channels),
       ff_out_(s / "ff" / "net" / 2, 4 * w.channels, w.channels) {}
 
-Tensor TransformerBlock::operator()(const Tensor& x, const Tensor& context, Attend attend) const {
+Tensor TransformerBlock::operator()(const Tensor& x, const Tensor& context, Attend attend,
+                                    const std::vector<BesideText>& pictures) const {
   auto h = norm1_(x);
   auto y = (attend == Attend::Identity ? self_.identity(h) : self_(h, h)).add_(x);
-  y = text_(norm2_(y), context).add_(y);
+  y = text_(norm2_(y), context, pictures).add_(y);
   // Rows are independent, and 8 times as wide in between: a CPU, which gains nothing from more at
   // once, keeps only some of them that wide.
   auto rows = y.view({-1, y.size(-1)});
@@ -98,14 +103,23 @@ SpatialTransformer::SpatialTransformer(const std::vector<Scope>& blocks, const T
       }()),
       out_(blocks.back() / "proj_out", w.channels, w.linear_projection) {}
 
-Tensor SpatialTransformer::forward(const Tensor& x, const Tensor& context, Attend attend) const {
+Tensor SpatialTransformer::forward(const Tensor& x, const Tensor& context, Attend attend,
+                                   const Pictures& pictures) const {
   auto tokens = x;  // an image before the first part, [B, h·w, C] after it
   for (std::size_t d = 0; d < parts_.size(); ++d) {
     bool is_first = d == 0, is_last = d + 1 == parts_.size();
     Tensors inputs = {tokens, context, is_last && !is_first ? x : Tensor()};
+    constexpr std::size_t own = 3;
+    auto beside = pictures ? pictures(static_cast<std::int64_t>(d)) : std::vector<BesideText>();
+    for (const auto& picture : beside) inputs.insert(inputs.end(), {picture.heads, picture.mask});
     tokens = parts_[d].block.run1(inputs, [&](const Tensors& in) {
       auto h = is_first ? in_(nn::to_tokens(norm_(in[0]))) : in[0];
-      h = parts_[d].layer(h, in[1], attend);
+      auto here = beside;  // where the block runs
+      for (std::size_t i = 0; i < here.size(); ++i) {
+        here[i].heads = in[own + 2 * i];
+        here[i].mask = in[own + 2 * i + 1];
+      }
+      h = parts_[d].layer(h, in[1], attend, here);
       if (!is_last) return h;
       const auto& image = is_first ? in[0] : in[2];
       return nn::to_image(out_(h), image.size(2), image.size(3)).add_(image);

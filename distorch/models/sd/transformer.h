@@ -1,8 +1,10 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <vector>
 
+#include "distorch/models/sd/image_prompt.h"
 #include "distorch/nn/conv.h"
 #include "distorch/nn/linear.h"
 #include "distorch/nn/norm.h"
@@ -25,12 +27,14 @@ enum class Attend {
   Identity,  // every token gets its own value
 };
 
-/// Attention of q from x [B, L, C] to k, v from context [B, Lc, D]; back to [B, L, C].
+/// Attention of q from x [B, L, C] to k, v from context [B, Lc, D], and to pictures beside it; back
+/// to [B, L, C].
 class Attention {
  public:
   Attention(const weights::Scope& scope, std::int64_t channels, std::int64_t context,
             std::int64_t heads);
-  at::Tensor operator()(const at::Tensor& x, const at::Tensor& context) const;
+  at::Tensor operator()(const at::Tensor& x, const at::Tensor& context,
+                        const std::vector<BesideText>& pictures = {}) const;
   /// Where every token attends to itself alone: [B, L, C].
   at::Tensor identity(const at::Tensor& x) const;
   /// How much of everybody's attention each token gets, mean over the heads: [B, L] float32.
@@ -46,7 +50,8 @@ class Attention {
 class TransformerBlock {
  public:
   TransformerBlock(const weights::Scope& scope, const TransformerWidths& widths);
-  at::Tensor operator()(const at::Tensor& x, const at::Tensor& context, Attend attend) const;
+  at::Tensor operator()(const at::Tensor& x, const at::Tensor& context, Attend attend,
+                        const std::vector<BesideText>& pictures = {}) const;
   /// Of its self-attention: [B, L, C] -> [B, L].
   at::Tensor received_attention(const at::Tensor& x) const { return self_.received(norm1_(x)); }
 
@@ -61,7 +66,10 @@ class TransformerBlock {
 class SpatialTransformer {
  public:
   SpatialTransformer(const weights::Scope& scope, const TransformerWidths& widths);
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& context, Attend attend) const;
+  /// `pictures`: what a transformer block looks at beside the text; empty: nothing.
+  using Pictures = std::function<std::vector<BesideText>(std::int64_t depth)>;
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& context, Attend attend,
+                     const Pictures& pictures = {}) const;
   /// How much attention each place gets in the first transformer block: [B, C, h, w] -> [B, 1, h,
   /// w] float32.
   at::Tensor received_attention(const at::Tensor& x) const;

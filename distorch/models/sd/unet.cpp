@@ -5,6 +5,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/sd/encoder.h"
 #include "distorch/models/sd/free_u.h"
+#include "distorch/models/sd/image_prompt.h"
 #include "distorch/nn/conv.h"
 #include "distorch/nn/norm.h"
 
@@ -101,6 +102,7 @@ InputSpecs unet_inputs(const UNetConfig& c) {
     add(c.channels[level]);
   }
   control("control_middle", c.channels.back(), each);
+  for (auto& spec : prompt_inputs(c)) specs.push_back(std::move(spec));
   return specs;
 }
 
@@ -149,12 +151,13 @@ Tensor UNet::apply(const Inputs& inputs, const Patches& patches, const Probe& pr
     return patches.identity_attention.count(stage.name) ? Attend::Identity : Attend::Usual;
   };
 
+  const Prompts pictures(config_, inputs);
   auto h =
       with_control(encoder.entry.forward(inputs["x"], inputs["concat"]), inputs, "control_input.0");
   see("input_blocks.0", h);
   Tensors skips = {h};
   for (const auto& stage : encoder.down) {
-    h = stage.forward(std::move(h), {}, emb, context, attends(stage));
+    h = stage.forward(std::move(h), {}, emb, context, attends(stage), {}, &pictures);
     h = with_control(h, inputs, fmt::format("control_input.{}", skips.size()));
     skips.push_back(h);
     see(stage.name, h);
@@ -168,7 +171,7 @@ Tensor UNet::apply(const Inputs& inputs, const Patches& patches, const Probe& pr
                   "this model has no attention in its middle that could be looked at");
     return map;
   }
-  h = middle.forward(std::move(h), {}, emb, context, attends(middle));
+  h = middle.forward(std::move(h), {}, emb, context, attends(middle), {}, &pictures);
   h = with_control(h, inputs, "control_middle");
   see(middle.name, h);
 
@@ -177,7 +180,8 @@ Tensor UNet::apply(const Inputs& inputs, const Patches& patches, const Probe& pr
     auto skip =
         with_control(skips.back(), inputs, fmt::format("control_output.{}", skips.size() - 1));
     skips.pop_back();
-    h = stage.forward(std::move(h), std::move(skip), emb, context, attends(stage), free_u);
+    h = stage.forward(std::move(h), std::move(skip), emb, context, attends(stage), free_u,
+                      &pictures);
     // Halving rounds up, so doubling can be one pixel too large: take the size of the next skip
     // connection.
     if (stage.up) h = stage.up->forward(h, skips.back().size(2), skips.back().size(3));

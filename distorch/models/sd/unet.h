@@ -23,6 +23,8 @@ namespace distorch::models::sd {
 /// - "control_input.N", "control_middle", "control_output.N": what a ControlNet adds to the output
 ///   of input block N, to the middle's, and to the skip connection of input block N; all optional,
 ///   of the size of what they are added to. Source: ComfyUI, apply_control.
+/// - "image_prompt.N", "image_prompt_mask.N", "image_prompt_join.N": pictures beside the text, where
+///   the configuration has any (image_prompt.h)
 ///
 /// Blocks: time_embed, every residual block, transformer and resize in execution order, out.
 /// Activations stay channels-last in the compute dtype between the first and the last convolution.

@@ -26,6 +26,7 @@ struct UNetConfig {
   std::int64_t depth_middle = 1;        // -1: a residual block only, -2: no middle at all
   // SD 2.x: matrices around the transformer; SD 1.x: 1x1 convolutions
   bool linear_projection = false;
+  std::int64_t image_prompts = 0;  // pictures that it may look at beside the text (image_prompt.h)
 
   /// Heads of an attention of so many channels: 8 with convolutions (SD 1.x), channels / 64 with
   /// matrices (SD 2.x).

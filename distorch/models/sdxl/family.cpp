@@ -4,6 +4,7 @@
 #include "distorch/models/latent_formats.h"
 #include "distorch/models/sd/unet_family.h"
 #include "distorch/models/tensor_size.h"
+#include "distorch/models/timed_inputs.h"
 #include "distorch/nn/embedding.h"
 
 namespace distorch::models::sdxl {
@@ -63,7 +64,7 @@ at::Tensor with_numbers(const at::Tensor& pooled, const std::vector<double>& num
   return at::cat({pooled.to(at::kCPU, at::kFloat), embedded.repeat({pooled.size(0), 1})}, 1);
 }
 
-class Base : public sd::UNetFamily {
+class Base : public sd::UNetFamily, public TimedInputs {
  public:
   Base(Checkpoint unet, Training training)
       : UNetFamily(std::move(unet), training.latent), training_(std::move(training)) {}
@@ -77,10 +78,31 @@ class Base : public sd::UNetFamily {
   }
   sampling::ModelInput encode(const InputSpec& spec, const ConditioningItem& item,
                               const sampling::EncodeContext& context) const override;
+  bool counts(const std::string& input, float sigma) const override {
+    for (std::size_t i = 0; i < prompts_.size(); ++i) {
+      const auto index = static_cast<std::int64_t>(i);
+      if (input == sd::prompt_input(index) || input == sd::prompt_mask_input(index))
+        return sigma <= prompts_[i].sigma_start && sigma >= prompts_[i].sigma_end;
+    }
+    return true;
+  }
+  void look_at(sd::ImagePrompt prompt) {
+    prompts_.push_back(std::move(prompt));
+    ++config_.image_prompts;
+  }
 
  private:
   Training training_;
+  std::vector<sd::ImagePrompt> prompts_;
 };
+
+/// One mask for each picture of a batch: those that are missing are as the last one.
+at::Tensor mask_for(const at::Tensor& mask, std::int64_t batch) {
+  if (!mask.defined() || mask.size(0) >= batch)
+    return mask.defined() ? mask.narrow(0, 0, batch) : mask;
+  const auto last = mask.narrow(0, mask.size(0) - 1, 1);
+  return at::cat({mask, last.expand({batch - mask.size(0), -1, -1})});
+}
 
 sampling::ModelInput Base::encode(const InputSpec& spec, const ConditioningItem& item,
                                   const sampling::EncodeContext& context) const {
@@ -92,6 +114,16 @@ sampling::ModelInput Base::encode(const InputSpec& spec, const ConditioningItem&
                                               number_of(item, "target_height", size.height),
                                               number_of(item, "target_width", size.width)}),
             {}};
+  }
+  for (std::size_t i = 0; i < prompts_.size(); ++i) {
+    const auto index = static_cast<std::int64_t>(i);
+    const auto& prompt = prompts_[i];
+    if (spec.name == sd::prompt_input(index))
+      return {spec.kind, context.positive ? prompt.positive : prompt.negative, {}};
+    if (spec.name == sd::prompt_mask_input(index))
+      return {spec.kind, mask_for(prompt.mask, context.noise.size(0)), {}};
+    if (spec.name == sd::prompt_join_input(index))
+      return {spec.kind, {}, static_cast<double>(prompt.join)};
   }
   auto input = UNetFamily::encode(spec, item, context);
   // CosXL's editing model takes the picture in the network's scale.
@@ -139,6 +171,19 @@ std::unique_ptr<const Family> detect(const Checkpoint& below, const Checkpoint& 
   auto unet = unet_with(below, 6);
   if (unet.empty()) return nullptr;
   return std::make_unique<Base>(std::move(unet), Training(file));
+}
+
+std::shared_ptr<const Family> looking_at(const Family& family, sd::ImagePrompt prompt) {
+  const auto* base = dynamic_cast<const Base*>(&family);
+  if (!base) return nullptr;
+  auto copy = std::make_shared<Base>(*base);
+  copy->look_at(std::move(prompt));
+  return copy;
+}
+
+const sd::UNetConfig* config_of(const Family& family) {
+  const auto* base = dynamic_cast<const Base*>(&family);
+  return base ? &base->config() : nullptr;
 }
 
 std::unique_ptr<const Family> detect_refiner(const Checkpoint& below, const Checkpoint&) {

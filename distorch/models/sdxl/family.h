@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "distorch/models/family.h"
+#include "distorch/models/sd/image_prompt.h"
 
 namespace distorch::models::sdxl {
 
@@ -10,6 +11,11 @@ namespace distorch::models::sdxl {
 /// models::families().
 std::unique_ptr<const Family> detect(const weights::Checkpoint& below,
                                      const weights::Checkpoint& file);
+
+/// The family with one more picture that it looks at beside the text. Null where it is not SDXL.
+std::shared_ptr<const Family> looking_at(const Family& family, sd::ImagePrompt prompt);
+/// Shape of its UNet. Null where it is not SDXL (the refiner is not).
+const sd::UNetConfig* config_of(const Family& family);
 
 /// Its refiner: OpenCLIP-G alone, four sizes and an aesthetic score.
 std::unique_ptr<const Family> detect_refiner(const weights::Checkpoint& below,

@@ -11,6 +11,7 @@
 #include "distorch/models/upscale/framed_network.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
+#include "distorch/nn/batch_norm.h"
 #include "distorch/nn/linear.h"
 #include "distorch/nn/patch.h"
 
@@ -43,23 +44,6 @@ class ByChannel {
   weights::Weight weight_, bias_;
 };
 
-/// Normalises channels by what training saw of them.
-class BatchNorm {
- public:
-  BatchNorm(const Scope& s, std::int64_t channels)
-      : weight_(s.weight("weight", {channels})),
-        bias_(s.weight("bias", {channels})),
-        mean_(s.weight("running_mean", {channels})),
-        variance_(s.weight("running_var", {channels})) {}
-  Tensor operator()(const Tensor& x) const {
-    return at::batch_norm(x, nn::patched(weight_), nn::patched(bias_), nn::patched(mean_),
-                          nn::patched(variance_), false, 0.1, 1e-5, false);
-  }
-
- private:
-  weights::Weight weight_, bias_, mean_, variance_;
-};
-
 /// 1x1 convolutions around a norm.
 class Squeezed {
  public:
@@ -71,7 +55,7 @@ class Squeezed {
 
  private:
   nn::Conv2d in_;
-  BatchNorm norm_;
+  nn::BatchNorm norm_;
   nn::Conv2d out_;
 };
 
@@ -103,7 +87,7 @@ class Mixing {
  private:
   nn::Linear out_;
   ByChannel convolution_;
-  BatchNorm norm_;
+  nn::BatchNorm norm_;
   Squeezed channels_, places_;
 };
 
