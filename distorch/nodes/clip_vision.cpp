@@ -113,6 +113,7 @@ void run_apply_style(Call& call) {
   auto tokens =
       on_host(run_network(call, *call.get<StyleModel>("style_model").loaded, states,
                           [](const auto& network, const Tensor& x) { return network.forward(x); }));
+  if (call.context<streaming::Engine>().plan_only()) tokens = style.network->blank(states);
   // The tokens of several pictures follow each other.
   tokens = tokens.flatten(0, 1).unsqueeze(0);
   if (multiplies) tokens = tokens * strength;

@@ -39,10 +39,8 @@ constexpr std::int64_t kPictures = 16;  // that CLIP looks at together: a bound 
 /// only plans are wanted.
 template <class Part, class Forward>
 Tensor passed(Call& call, Part& part, const Tensor& input, Forward forward) {
-  if (!call.context<streaming::Engine>().plan_only())
-    return run_network(call, part, input, forward).to(at::kCPU, at::kFloat);
-  plan_call(call, part, input, forward);
-  return {};
+  const Tensor result = run_network(call, part, input, forward);
+  return result.defined() ? result.to(at::kCPU, at::kFloat) : result;
 }
 
 /// [..., n] of length 1.

@@ -29,10 +29,13 @@ streaming::Engine::Use plan_call(graph::Call& call, Loaded& loaded, const at::Te
   return call.context<streaming::Engine>().prepare(loaded.weights, needs);
 }
 
-/// One call of a network of one tensor: planned, then computed on its device.
+/// One call of a network of one tensor: planned, then computed on its device. What is empty where only
+/// plans are wanted.
 template <class Loaded, class Forward>
 auto run_network(graph::Call& call, Loaded& loaded, const at::Tensor& input, Forward forward) {
   auto use = plan_call(call, loaded, input, forward);
+  if (call.context<streaming::Engine>().plan_only())
+    return decltype(forward(*loaded.network, input)){};
   auto device = device::to_torch(loaded.weights->options().compute);
   return forward(*loaded.network, input.to(device));
 }

@@ -55,17 +55,9 @@ faces::FoundFace planned_face(const Tensor& picture) {
 
 bool plan_only(Call& call) { return call.context<streaming::Engine>().plan_only(); }
 
-/// One call of a network, planned, then computed: what it gives; nothing where only plans are made.
-template <class Network, class Forward>
-weights::Tensors computed(Call& call, Loaded<Network>& loaded, const Tensor& x, Forward forward) {
-  if (!plan_only(call)) return run_network(call, loaded, x, forward);
-  plan_call(call, loaded, x, forward);
-  return {};
-}
-
 template <class Network>
 weights::Tensors run_face(Call& call, Loaded<Network>& loaded, const Tensor& pixels) {
-  return computed(call, loaded, pixels, [](const auto& network, const Tensor& x) {
+  return run_network(call, loaded, pixels, [](const auto& network, const Tensor& x) {
     return weights::Tensors{network.forward(x)};
   });
 }
@@ -117,12 +109,12 @@ Tensor described_face(Call& call, const FaceAnalysis& analysis, const EvaClip& e
   if (!identity.defined()) return {};
   const auto face = cut_out(call, analysis, picture);
   if (!face.defined()) return {};
-  const auto said = computed(call, *eva.loaded, models::pulid::eva_pixels(face, config),
-                             [](const auto& network, const Tensor& x) {
-                               auto states = network.forward(x);
-                               states.hidden.push_back(states.embeds);
-                               return states.hidden;
-                             });
+  const auto said = run_network(call, *eva.loaded, models::pulid::eva_pixels(face, config),
+                                [](const auto& network, const Tensor& x) {
+                                  auto states = network.forward(x);
+                                  states.hidden.push_back(states.embeds);
+                                  return states.hidden;
+                                });
   if (plan_only(call)) {
     const auto tokens = config.grid * config.grid + 1;
     return at::zeros({1, width + models::pulid::kEvaLooks * tokens * config.width});
@@ -154,7 +146,7 @@ std::vector<Tensor> described_faces(Call& call, const Tensor& image, std::int64_
 Tensor heads_for(Call& call, Loaded<models::pulid::Adapter>& adapter, const Tensor& tokens,
                  const std::vector<sd::PromptedLayer>& layers, double weight) {
   const auto& config = adapter.network->config();
-  const auto said = computed(call, adapter, tokens, [](const auto& network, const Tensor& x) {
+  const auto said = run_network(call, adapter, tokens, [](const auto& network, const Tensor& x) {
     return weights::Tensors{network.heads_of(x)};
   });
   std::vector<Tensor> parts;
@@ -194,7 +186,7 @@ Tensor tokens_for(Call& call, Loaded<models::pulid::Adapter>& adapter,
     return wish.noise == 0 ? at::zeros(shape) : at::rand(shape, drawn) * wish.noise;
   };
   const auto seen = at::cat(described);
-  const auto said = computed(
+  const auto said = run_network(
       call, adapter, at::cat({seen, nothing(seen.sizes())}),
       [](const auto& network, const Tensor& x) { return weights::Tensors{network.tokens_of(x)}; });
   const std::vector<std::int64_t> shape = {2, count, config.tokens + config.looks, config.context};

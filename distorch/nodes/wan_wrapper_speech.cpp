@@ -181,11 +181,10 @@ Tensor projected(Call& call, const Speech& speech, const Tensor& states, const W
                             "{}: load facebook/wav2vec2-base-960h",
                             config.heard_width, heard_by.loaded->weights->checkpoint().path(),
                             states.size(2)));
-  if (call.context<streaming::Engine>().plan_only())
-    return at::zeros({1, states.size(1), config.width});
-  return run_network(call, projection, states,
-                     [](const SpeechProjection& network, const Tensor& x) { return network(x); })
-      .to(at::kCPU);
+  const Tensor tokens =
+      run_network(call, projection, states,
+                  [](const SpeechProjection& network, const Tensor& x) { return network(x); });
+  return tokens.defined() ? tokens.to(at::kCPU) : at::zeros({1, states.size(1), config.width});
 }
 
 void run_embeds(Call& call) {

@@ -148,6 +148,8 @@ TEST_CASE("PuLID: whole workflows give the latents of the pack's own code") {
 }
 
 TEST_CASE("PuLID: wherever the networks rest, the same") {
+  const std::vector<std::string> loaders = {"PulidModelLoader", "PulidInsightFaceLoader",
+                                            "PulidEvaClipLoader"};
   const auto options = simulated_devices();
   for (const char* device : {"cpu", "sim:0", "sim:1"}) {
     INFO(device);
@@ -155,7 +157,7 @@ TEST_CASE("PuLID: wherever the networks rest, the same") {
     auto& workflow = one["workflow"];
     for (auto& [id, node] : workflow.items()) {
       const auto type = node["class_type"].get<std::string>();
-      if (type.starts_with("Pulid")) {
+      if (std::ranges::find(loaders, type) != loaders.end()) {
         node["class_type"] = type + "MultiGPU";
         node["inputs"]["device"] = device;
       }

@@ -64,6 +64,13 @@ TEST_CASE("pictures reach a conditioning through CLIP vision and a style model")
   auto conditioning = tiny.value_of(prompt, {"14", 0}).as<sampling::Conditioning>();
   // 16 tokens for each of the two pictures behind the text's 77.
   CHECK(conditioning.at(0).cross_attn.sizes().vec() == std::vector<std::int64_t>{1, 77 + 32, 64});
+  // A plan has the same shapes, and runs of both networks; none of their weights is read.
+  streaming::EngineOptions plans;
+  plans.plan_only = true;
+  TinyApp planned(plans);
+  auto blank = planned.value_of(prompt, {"14", 0}).as<sampling::Conditioning>();
+  CHECK(blank.at(0).cross_attn.sizes() == conditioning.at(0).cross_attn.sizes());
+  CHECK(planned.app.engine.planned_runs().size() == 3);  // and the text encoder's
   auto error_with = [&](const char* style) {
     prompt["13"]["inputs"]["style_model_name"] = style;
     prompt["keep"] = node("Keep", {{"value", {"14", 0}}});

@@ -26,6 +26,7 @@ class Redux : public StyleNetwork {
   explicit Redux(const ReduxSizes& s)
       : scope_(Scope(manifest_).block("redux")),
         width_(s.width),
+        out_(s.out),
         block_(scope_),
         up_(scope_ / "redux_up", s.width, s.middle),
         down_(scope_ / "redux_down", s.middle, s.out) {}
@@ -38,11 +39,14 @@ class Redux : public StyleNetwork {
       return down_(nn::silu_over(up_(in[0].to(up_.dtype())))).to(at::kFloat);
     });
   }
+  Tensor blank(const Tensor& states) const override {
+    return at::zeros({states.size(0), states.size(1), out_});
+  }
 
  private:
   Manifest manifest_;
   Scope scope_;
-  std::int64_t width_;
+  std::int64_t width_, out_;
   weights::Block block_;
   nn::Linear up_, down_;
 };
@@ -102,6 +106,9 @@ class Adapter : public StyleNetwork {
       x = after_(x.narrow(1, x.size(1) - sizes_.tokens, sizes_.tokens));
       return at::matmul(x, nn::patched(projection_)).to(at::kFloat);
     });
+  }
+  Tensor blank(const Tensor& states) const override {
+    return at::zeros({states.size(0), sizes_.tokens, sizes_.out});
   }
 
  private:

@@ -18,6 +18,8 @@ class StyleNetwork {
   virtual std::int64_t width() const = 0;
   /// states [B, L, width] -> [B, tokens, width of the text's states], float32.
   virtual at::Tensor forward(const at::Tensor& states) const = 0;
+  /// The same of zeros on the CPU, for plans; weights are not needed.
+  virtual at::Tensor blank(const at::Tensor& states) const = 0;
 };
 
 /// FLUX.1 Redux: two layers over SigLIP's states (names redux_up, redux_down), a token for each.
