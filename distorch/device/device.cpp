@@ -88,8 +88,8 @@ void wake(const std::string& name) {
   kind_of(device.type()).wake(device.has_index() ? device.index() : 0);
 }
 
-bool keep_large_blocks_whole(c10::Device device) {
-  return kind_of(device.type()).keep_large_blocks_whole();
+void keep_large_blocks_whole(c10::Device device) {
+  kind_of(device.type()).keep_large_blocks_whole();
 }
 
 std::vector<std::string> accelerator_names() {

@@ -26,7 +26,7 @@ class Kind {
   virtual ~Kind() = default;
   virtual c10::DeviceType type() const = 0;
   /// device::keep_large_blocks_whole().
-  virtual bool keep_large_blocks_whole() { return false; }
+  virtual void keep_large_blocks_whole() {}
   /// device::wake().
   virtual void wake(int /*index*/) {}
   /// The devices of this kind that are present; none when the kind is absent. Never throws for

@@ -7,7 +7,7 @@ namespace distorch::device {
 /// and does not cut it into smaller pieces: what is freed can be given back whole, and no holes stay
 /// between pieces in use. That costs some waiting on a full card, where it may be the only way. Not
 /// where the user has set the allocator himself (PYTORCH_CUDA_ALLOC_CONF, PYTORCH_ALLOC_CONF), and
-/// nothing on devices without such an allocator. True where it changed anything. For any thread.
-bool keep_large_blocks_whole(c10::Device device);
+/// nothing on devices without such an allocator. For any thread.
+void keep_large_blocks_whole(c10::Device device);
 
 }  // namespace distorch::device

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <functional>
 #include <future>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -82,6 +83,7 @@ std::string deflate_piece(std::span<const std::uint8_t> piece, std::span<const s
   // As libpng has it for filtered rows.
   if (deflateInit2(&stream, compression, Z_DEFLATED, raw, memory, Z_FILTERED) != Z_OK)
     throw Error(ErrorKind::OutOfMemory, "PNG", "no memory for compressing");
+  const std::unique_ptr<z_stream, int (*)(z_stream*)> freed(&stream, deflateEnd);
   if (!before.empty())
     deflateSetDictionary(&stream, before.data(), static_cast<uInt>(before.size()));
   constexpr std::size_t flush_bytes = 16;  // of the empty block that makes whole bytes
@@ -93,7 +95,6 @@ std::string deflate_piece(std::span<const std::uint8_t> piece, std::span<const s
   const int code = deflate(&stream, last ? Z_FINISH : Z_SYNC_FLUSH);
   out.resize(out.size() - stream.avail_out);
   const bool whole = stream.avail_in == 0 && code == (last ? Z_STREAM_END : Z_OK);
-  deflateEnd(&stream);
   if (!whole) throw Error(ErrorKind::Internal, "PNG", "a piece of rows is not compressed whole");
   return out;
 }

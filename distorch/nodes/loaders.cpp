@@ -34,6 +34,12 @@ graph::Choices device_choices() {
   });
 }
 
+void add_with_device(graph::Catalog& catalog, graph::NodeType node) {
+  auto on_device = graph::multigpu_variants(node, {.devices = device_choices()}).front();
+  catalog.add(std::move(node));
+  catalog.add(std::move(on_device));
+}
+
 graph::Choices model_choices(App& app, const std::string& type) {
   return Choices([&app, type] { return app.folders.list(type); }).with_origin([&app, type] {
     return app.folders.searched(type);

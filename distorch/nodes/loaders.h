@@ -9,6 +9,9 @@ namespace distorch::nodes {
 /// "cpu" and every accelerator that is there, as device lists show them.
 graph::Choices device_choices();
 
+/// Adds a node and its variant that takes a device, without those of DisTorch2.
+void add_with_device(graph::Catalog& catalog, graph::NodeType node);
+
 /// The files of a model folder type, with the folders for messages.
 graph::Choices model_choices(App& app, const std::string& type);
 

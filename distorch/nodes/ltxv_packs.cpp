@@ -130,9 +130,7 @@ void add_loader(graph::Catalog& catalog, App& app) {
       .change_key = when_replaced(app, {{"checkpoints", "ckpt_name"}}),
   };
   // Of its variants the reference has the one that takes a device.
-  auto variants = graph::multigpu_variants(loader, {.devices = device_choices()});
-  catalog.add(std::move(loader));
-  catalog.add(std::move(variants.front()));
+  add_with_device(catalog, std::move(loader));
 }
 
 }  // namespace

@@ -9,8 +9,8 @@
 #include "distorch/models/text_encoder.h"
 #include "distorch/nodes/loaders.h"
 #include "distorch/nodes/model_directories.h"
+#include "distorch/nodes/open_networks.h"
 #include "distorch/nodes/published_model.h"
-#include "distorch/nodes/stream_weights.h"
 
 namespace distorch::nodes {
 
@@ -30,14 +30,11 @@ constexpr const char* kFolder = "mmaudio";
 constexpr const char* kPublishedVocoder = "nvidia/bigvgan_v2_44khz_128band_512x";
 constexpr const char* kGenerator = "bigvgan_generator.pt";
 
-/// The networks that are open, each of the type that its key is made for.
-using Opened = WeakCache<const void>;
-
 /// Opens parts of files with one placement and in one precision; what is open already is handed out
 /// again.
 class Opener {
  public:
-  Opener(ModelCache& models, Opened& open, std::string precision,
+  Opener(ModelCache& models, OpenNetworks& open, std::string precision,
          streaming::PlacementRequest placement)
       : models_(models),
         open_(open),
@@ -52,24 +49,11 @@ class Opener {
                                         std::function<std::unique_ptr<Network>()> make,
                                         const fs::path& settings) {
     auto& engine = models_.engine();
-    streaming::StreamedOptions options;
-    options.name = fmt::format("{} ({})", file.stem().string(), what);
-    options.compute = engine.device_for(placement_.compute);
-    options.dtype = chosen_dtype(precision_, models_.settings(), engine.describe(options.compute));
-    const auto key = fmt::format("{}|{}|{}|{}|{}|{}", ModelCache::identity(file),
-                                 settings.empty() ? "" : ModelCache::identity(settings), what,
-                                 options.compute, c10::toString(options.dtype), placement_.eject);
-    if (auto there = open_.find(key))
-      return std::static_pointer_cast<Loaded<Network>>(std::const_pointer_cast<void>(there));
-    auto loaded = std::make_shared<Loaded<Network>>();
-    loaded->identity = key;
-    loaded->placement = placement_;
-    loaded->make = std::move(make);
-    loaded->network = loaded->make();
+    const auto compute = engine.device_for(placement_.compute);
+    const auto dtype = chosen_dtype(precision_, models_.settings(), engine.describe(compute));
     constexpr bool many_steps = std::is_same_v<Network, mmaudio::Network>;
-    stream_weights(engine, *loaded, part, options, placement_, many_steps);
-    open_.keep(key, loaded);
-    return loaded;
+    return open_once(engine, open_, {file, what, settings, compute, dtype, placement_, many_steps},
+                     part, std::move(make));
   }
 
   /// The same, of a shape that the part tells.
@@ -86,7 +70,7 @@ class Opener {
 
  private:
   ModelCache& models_;
-  Opened& open_;
+  OpenNetworks& open_;
   std::string precision_;
   streaming::PlacementRequest placement_;
 };
@@ -185,7 +169,7 @@ MMAudioParts open_parts(Opener opener, const Files& files) {
 
 /// What a call opens, there and wherever else a sampler wants it.
 template <class Result>
-Value opened(Call& call, const std::shared_ptr<Opened>& open, const std::string& precision,
+Value opened(Call& call, const std::shared_ptr<OpenNetworks>& open, const std::string& precision,
              const char* type, std::function<Result(Opener)> open_all) {
   auto& models = call.context<ModelCache>();
   auto again = [&models, open, precision, open_all](const std::string& device) {
@@ -196,7 +180,7 @@ Value opened(Call& call, const std::shared_ptr<Opened>& open, const std::string&
       OnDevice<Result>(open_all(Opener(models, *open, precision, placement_of(call))), again));
 }
 
-void load_model(Call& call, const std::shared_ptr<Opened>& open) {
+void load_model(Call& call, const std::shared_ptr<OpenNetworks>& open) {
   const auto file = call.context<ModelFolders>().get(kFolder, call.text("mmaudio_model"));
   call.out(0, opened<std::shared_ptr<LoadedMMAudio>>(
                   call, open, call.text("base_precision"), "MMAUDIO_MODEL",
@@ -220,7 +204,7 @@ void find_published_vocoder(Call& call, Files& files) {
   files.vocoder_config = file_in(folder, "config.json");
 }
 
-void load_features(Call& call, const std::shared_ptr<Opened>& open) {
+void load_features(Call& call, const std::shared_ptr<OpenNetworks>& open) {
   const auto& folders = call.context<ModelFolders>();
   Files files{.vae = folders.get(kFolder, call.text("vae_model")),
               .synchformer = folders.get(kFolder, call.text("synchformer_model")),
@@ -259,16 +243,10 @@ std::function<std::optional<std::string>(const Call&)> features_key(App& app) {
   };
 }
 
-void add_both(graph::Catalog& catalog, graph::NodeType loader) {
-  auto on_device = graph::multigpu_variants(loader, {.devices = device_choices()}).front();
-  catalog.add(std::move(loader));
-  catalog.add(std::move(on_device));
-}
-
 }  // namespace
 
 void add_mmaudio_loader_nodes(graph::Catalog& catalog, App& app) {
-  auto open = std::make_shared<Opened>();
+  auto open = std::make_shared<OpenNetworks>();
   auto file = [&app](const char* name, const char* tooltip) {
     return choice(name, model_choices(app, kFolder), {.tooltip = tooltip});
   };
@@ -276,20 +254,21 @@ void add_mmaudio_loader_nodes(graph::Catalog& catalog, App& app) {
     return choice(name, {"fp16", "fp32", "bf16"},
                   {.def = "fp16", .tooltip = "What it computes in, where the device can."});
   };
-  add_both(catalog, {
-                        .name = "MMAudioModelLoader",
-                        .display_name = "MMAudio ModelLoader",
-                        .category = kMMAudioCategory,
-                        .description = "Opens a network that makes sound for videos; which one it "
-                                       "is its shapes say.",
-                        .python_module = kMMAudioModule,
-                        .inputs = {file("mmaudio_model", "A file of models/mmaudio."),
-                                   precision("base_precision")},
-                        .outputs = {{"MMAUDIO_MODEL", "mmaudio_model"}},
-                        .run = [open](Call& call) { load_model(call, open); },
-                        .change_key = when_replaced(app, {{kFolder, "mmaudio_model"}}),
-                    });
-  add_both(
+  add_with_device(catalog,
+                  {
+                      .name = "MMAudioModelLoader",
+                      .display_name = "MMAudio ModelLoader",
+                      .category = kMMAudioCategory,
+                      .description = "Opens a network that makes sound for videos; which one it "
+                                     "is its shapes say.",
+                      .python_module = kMMAudioModule,
+                      .inputs = {file("mmaudio_model", "A file of models/mmaudio."),
+                                 precision("base_precision")},
+                      .outputs = {{"MMAUDIO_MODEL", "mmaudio_model"}},
+                      .run = [open](Call& call) { load_model(call, open); },
+                      .change_key = when_replaced(app, {{kFolder, "mmaudio_model"}}),
+                  });
+  add_with_device(
       catalog,
       {
           .name = "MMAudioFeatureUtilsLoader",

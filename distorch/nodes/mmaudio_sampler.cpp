@@ -340,9 +340,7 @@ void add_mmaudio_sampler_node(graph::Catalog& catalog) {
       .outputs = {{"AUDIO", "audio"}},
       .run = run,
   };
-  auto on_device = graph::multigpu_variants(sampler, {.devices = device_choices()}).front();
-  catalog.add(std::move(sampler));
-  catalog.add(std::move(on_device));
+  add_with_device(catalog, std::move(sampler));
 }
 
 }  // namespace distorch::nodes

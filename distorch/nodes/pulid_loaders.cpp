@@ -8,9 +8,9 @@
 #include "distorch/models/pulid_faces/scrfd.h"
 #include "distorch/nodes/loaders.h"
 #include "distorch/nodes/model_directories.h"
+#include "distorch/nodes/open_networks.h"
 #include "distorch/nodes/published_model.h"
 #include "distorch/nodes/pulid.h"
-#include "distorch/nodes/stream_weights.h"
 
 namespace distorch::nodes {
 
@@ -30,13 +30,10 @@ constexpr const char* kEvaModel = "QuanSun/EVA-CLIP";
 constexpr const char* kEvaFolder = "clip_vision";
 constexpr const char* kAntelope = "models/antelopev2";
 
-/// The networks that are open, each of the type that its key is made for.
-using Opened = WeakCache<const void>;
-
 /// Opens networks with one placement; what is open already is handed out again.
 struct Opener {
   ModelCache& models;
-  Opened& open;
+  OpenNetworks& open;
   streaming::PlacementRequest placement;
 
   /// `exact`: computes in float32 whatever the user chose for others.
@@ -44,27 +41,14 @@ struct Opener {
   std::shared_ptr<Loaded<Network>> network(const fs::path& file, const char* what,
                                            const Checkpoint& part, bool exact, Make make) {
     auto& engine = models.engine();
-    streaming::StreamedOptions options;
-    options.name = fmt::format("{} ({})", file.stem().string(), what);
-    options.compute = engine.device_for(placement.compute);
-    options.dtype =
-        exact ? at::kFloat : text_dtype(models.settings(), engine.describe(options.compute));
-    const auto key = fmt::format("{}|{}|{}|{}", ModelCache::identity(file), what, options.compute,
-                                 c10::toString(options.dtype));
-    if (auto there = open.find(key))
-      return std::static_pointer_cast<Loaded<Network>>(std::const_pointer_cast<void>(there));
-    auto loaded = std::make_shared<Loaded<Network>>();
-    loaded->identity = key;
-    loaded->placement = placement;
-    loaded->make = [make] { return std::unique_ptr<Network>(make()); };
-    loaded->network = loaded->make();
-    stream_weights(engine, *loaded, part, options, placement, /*many_steps=*/false);
-    open.keep(key, loaded);
-    return loaded;
+    const auto compute = engine.device_for(placement.compute);
+    const auto dtype = exact ? at::kFloat : text_dtype(models.settings(), engine.describe(compute));
+    return open_once<Network>(engine, open, {file, what, {}, compute, dtype, placement}, part,
+                              [make] { return std::unique_ptr<Network>(make()); });
   }
 };
 
-void load_adapter(Call& call, Opened& open) {
+void load_adapter(Call& call, OpenNetworks& open) {
   const auto file = call.context<ModelFolders>().get("pulid", call.text("pulid_file"));
   auto& models = call.context<ModelCache>();
   const auto part = pulid::adapter_part(models.checkpoint(file));
@@ -89,7 +73,7 @@ fs::path eva_file(Call& call) {
   return file_in(published_folder(call, published), kEvaFile);
 }
 
-void load_eva(Call& call, Opened& open) {
+void load_eva(Call& call, OpenNetworks& open) {
   const auto file = eva_file(call);
   auto& models = call.context<ModelCache>();
   const auto part = pulid::eva_part(models.checkpoint(file));
@@ -158,7 +142,7 @@ void open_antelope(Opener& opener, FaceAnalysis& analysis) {
 }
 
 /// "provider" says CPU or an accelerator; which one, the device variant or the engine says.
-void load_faces(Call& call, Opened& open) {
+void load_faces(Call& call, OpenNetworks& open) {
   auto placement = placement_of(call);
   if (placement.compute.empty() && call.text("provider") == "CPU") placement.compute = "cpu";
   auto& models = call.context<ModelCache>();
@@ -198,50 +182,46 @@ std::function<std::optional<std::string>(const Call&)> files_key(App& app, bool 
   };
 }
 
-void add_both(graph::Catalog& catalog, graph::NodeType loader) {
-  auto on_device = graph::multigpu_variants(loader, {.devices = device_choices()}).front();
-  catalog.add(std::move(loader));
-  catalog.add(std::move(on_device));
-}
-
 }  // namespace
 
 void add_pulid_loader_nodes(graph::Catalog& catalog, App& app) {
-  auto open = std::make_shared<Opened>();
-  add_both(catalog, {
-                        .name = "PulidModelLoader",
-                        .display_name = "Load PuLID Model",
-                        .category = kPulidCategory,
-                        .description = "Opens a PuLID for SDXL, which turns a face into tokens.",
-                        .python_module = kPulidModule,
-                        .inputs = {choice("pulid_file", model_choices(app, "pulid"))},
-                        .outputs = {"PULID"},
-                        .run = [open](Call& call) { load_adapter(call, *open); },
-                        .change_key = when_replaced(app, {{"pulid", "pulid_file"}}),
-                    });
-  add_both(catalog, {
-                        .name = "PulidInsightFaceLoader",
-                        .display_name = "Load InsightFace (PuLID)",
-                        .category = kPulidCategory,
-                        .description = "Opens the networks that find a face, tell whose it is and "
-                                       "cut it out.",
-                        .python_module = kPulidModule,
-                        .inputs = {choice("provider", {"CPU", "CUDA", "ROCM", "CoreML"})},
-                        .outputs = {"FACEANALYSIS"},
-                        .run = [open](Call& call) { load_faces(call, *open); },
-                        .change_key = files_key(app, true),
-                    });
-  add_both(catalog, {
-                        .name = "PulidEvaClipLoader",
-                        .display_name = "Load Eva Clip (PuLID)",
-                        .category = kPulidCategory,
-                        .description = "Opens the picture encoder that PuLID goes with.",
-                        .python_module = kPulidModule,
-                        .inputs = {},
-                        .outputs = {"EVA_CLIP"},
-                        .run = [open](Call& call) { load_eva(call, *open); },
-                        .change_key = files_key(app, false),
-                    });
+  auto open = std::make_shared<OpenNetworks>();
+  add_with_device(catalog,
+                  {
+                      .name = "PulidModelLoader",
+                      .display_name = "Load PuLID Model",
+                      .category = kPulidCategory,
+                      .description = "Opens a PuLID for SDXL, which turns a face into tokens.",
+                      .python_module = kPulidModule,
+                      .inputs = {choice("pulid_file", model_choices(app, "pulid"))},
+                      .outputs = {"PULID"},
+                      .run = [open](Call& call) { load_adapter(call, *open); },
+                      .change_key = when_replaced(app, {{"pulid", "pulid_file"}}),
+                  });
+  add_with_device(catalog,
+                  {
+                      .name = "PulidInsightFaceLoader",
+                      .display_name = "Load InsightFace (PuLID)",
+                      .category = kPulidCategory,
+                      .description = "Opens the networks that find a face, tell whose it is and "
+                                     "cut it out.",
+                      .python_module = kPulidModule,
+                      .inputs = {choice("provider", {"CPU", "CUDA", "ROCM", "CoreML"})},
+                      .outputs = {"FACEANALYSIS"},
+                      .run = [open](Call& call) { load_faces(call, *open); },
+                      .change_key = files_key(app, true),
+                  });
+  add_with_device(catalog, {
+                               .name = "PulidEvaClipLoader",
+                               .display_name = "Load Eva Clip (PuLID)",
+                               .category = kPulidCategory,
+                               .description = "Opens the picture encoder that PuLID goes with.",
+                               .python_module = kPulidModule,
+                               .inputs = {},
+                               .outputs = {"EVA_CLIP"},
+                               .run = [open](Call& call) { load_eva(call, *open); },
+                               .change_key = files_key(app, false),
+                           });
 }
 
 }  // namespace distorch::nodes

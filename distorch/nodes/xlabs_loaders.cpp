@@ -109,9 +109,7 @@ void add_xlabs_loader_nodes(graph::Catalog& catalog, App& app) {
       .run = run_load_control,
       .change_key = when_replaced(app, {{"xlabs_controlnets", "controlnet_path"}}),
   };
-  auto on_device = graph::multigpu_variants(control, {.devices = device_choices()}).front();
-  catalog.add(std::move(control));
-  catalog.add(std::move(on_device));
+  add_with_device(catalog, std::move(control));
   catalog.add(apply_node("ApplyFluxControlNet", "Apply Flux ControlNet", false));
   catalog.add(apply_node("ApplyAdvancedFluxControlNet", "Apply Advanced Flux ControlNet", true));
   catalog.add({

@@ -5,8 +5,8 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
-#include <atomic>
 #include <cstdlib>
+#include <mutex>
 #include <thread>
 
 #include "distorch/base/error.h"
@@ -85,13 +85,13 @@ class CudaKind final : public Kind {
  public:
   c10::DeviceType type() const override { return c10::DeviceType::CUDA; }
 
-  bool keep_large_blocks_whole() override {
-    static std::atomic<bool> asked{false};
-    if (asked.exchange(true)) return false;
-    if (std::getenv("PYTORCH_CUDA_ALLOC_CONF") || std::getenv("PYTORCH_ALLOC_CONF")) return false;
-    allocator();  // must be there, or it would read its settings anew
-    c10::CachingAllocator::setAllocatorSettings("max_split_size_mb:64");
-    return true;
+  void keep_large_blocks_whole() override {
+    if (std::getenv("PYTORCH_CUDA_ALLOC_CONF") || std::getenv("PYTORCH_ALLOC_CONF")) return;
+    static std::once_flag once;
+    std::call_once(once, [] {
+      allocator();  // must be there, or it would read its settings anew
+      c10::CachingAllocator::setAllocatorSettings("max_split_size_mb:64");
+    });
   }
 
   // The context lives as long as the process, as torch's own hold on it does.
