@@ -6,14 +6,26 @@
 namespace distorch::device {
 namespace {
 
+/// What a dry run asks of an operator.
+struct Needs {
+  OperatorCost cost = nullptr;
+  OperatorScratch scratch = nullptr;
+};
+
 struct Known {
   std::mutex mutex;
-  std::map<std::string, OperatorCost> costs;
+  std::map<std::string, Needs> needs;
 };
 
 Known& known() {
   static auto* one = new Known;
   return *one;
+}
+
+Needs needs_of(const std::string& name) {
+  std::lock_guard lock(known().mutex);
+  const auto found = known().needs.find(name);
+  return found == known().needs.end() ? Needs{} : found->second;
 }
 
 }  // namespace
@@ -31,14 +43,12 @@ c10::OperatorHandle define(Operator op) {
   add(c10::DispatchKey::CUDA, op.cuda);
   add(c10::DispatchKey::Meta, op.meta);
   std::lock_guard lock(known().mutex);
-  known().costs[name] = op.cost;
+  known().needs[name] = {op.cost, op.scratch};
   return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), "");
 }
 
-OperatorCost operator_cost(const std::string& name) {
-  std::lock_guard lock(known().mutex);
-  const auto found = known().costs.find(name);
-  return found == known().costs.end() ? nullptr : found->second;
-}
+OperatorCost operator_cost(const std::string& name) { return needs_of(name).cost; }
+
+OperatorScratch operator_scratch(const std::string& name) { return needs_of(name).scratch; }
 
 }  // namespace distorch::device

@@ -15,6 +15,8 @@ namespace distorch::device {
 /// kind, flops and depth; `bytes` are those beside the tensors that go in and come out, which are
 /// counted anyway.
 using OperatorCost = KernelWork (*)(c10::ArrayRef<c10::IValue> arguments);
+/// Bytes of device memory that an operator holds beside those tensors while it runs.
+using OperatorScratch = std::int64_t (*)(c10::ArrayRef<c10::IValue> arguments);
 
 struct Operator {
   /// "group_norm_silu(Tensor x, ...) -> Tensor", as torch spells it. What is written to in place is
@@ -26,6 +28,8 @@ struct Operator {
   std::optional<torch::CppFunction> meta;
   /// Null: as an elementwise operation.
   OperatorCost cost = nullptr;
+  /// Null: none.
+  OperatorScratch scratch = nullptr;
 };
 
 /// Makes the operator known to torch for as long as the process lives. To be called once for each:
@@ -36,5 +40,6 @@ c10::OperatorHandle define(Operator op);
 
 /// Null for an operator that was not defined here. `name` with its "distorch::".
 OperatorCost operator_cost(const std::string& name);
+OperatorScratch operator_scratch(const std::string& name);
 
 }  // namespace distorch::device

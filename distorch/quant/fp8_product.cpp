@@ -62,6 +62,11 @@ KernelWork cost(c10::ArrayRef<c10::IValue> arguments) {
           .depth = in};
 }
 
+/// The inputs in 8 bits.
+std::int64_t scratch(c10::ArrayRef<c10::IValue> arguments) {
+  return arguments[0].toTensor().numel();
+}
+
 /// The device that simulated ones of this thread stand for.
 thread_local std::optional<at::Device> stands_for;
 
@@ -96,7 +101,8 @@ Tensor float8_linear(const Tensor& x, const Packed& weight, const Tensor& bias) 
                       .cpu = torch::CppFunction(&on_cpu),
                       .cuda = torch::CppFunction(&on_cuda),
                       .meta = torch::CppFunction(&shape_only),
-                      .cost = cost})
+                      .cost = cost,
+                      .scratch = scratch})
           .typed<Tensor(const Tensor&, const Tensor&, Maybe, Maybe, Maybe)>();
   const auto& values = weight.values;
   std::optional<Tensor> added;

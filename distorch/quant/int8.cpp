@@ -205,6 +205,12 @@ KernelWork cost(c10::ArrayRef<c10::IValue> arguments) {
           .depth = in};
 }
 
+/// The whole numbers, and a scale a row.
+std::int64_t scratch(c10::ArrayRef<c10::IValue> arguments) {
+  const auto& x = arguments[0].toTensor();
+  return x.numel() + 4 * x.size(0);
+}
+
 const auto& linear_operator() {
   static const auto op =
       device::define({.schema = "int8_linear(Tensor x, Tensor values, Tensor scale, Tensor? bias, "
@@ -212,7 +218,8 @@ const auto& linear_operator() {
                       .cpu = torch::CppFunction(&on_cpu),
                       .cuda = torch::CppFunction(&on_cuda),
                       .meta = torch::CppFunction(&shape_only),
-                      .cost = cost})
+                      .cost = cost,
+                      .scratch = scratch})
           .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, Maybe, std::int64_t,
                         std::int64_t)>();
   return op;

@@ -57,6 +57,12 @@ KernelWork cost(c10::ArrayRef<c10::IValue> arguments) {
           .depth = in};
 }
 
+/// The whole numbers, and a scale a row.
+std::int64_t scratch(c10::ArrayRef<c10::IValue> arguments) {
+  const auto &x = arguments[1].toTensor(), &values = arguments[3].toTensor();
+  return x.size(0) * x.size(1) * (values.size(1) + 4);
+}
+
 const auto& activated_operator() {
   static const auto op =
       device::define({.schema = "int8_linear_activated(Tensor? left, Tensor x, bool glu, "
@@ -65,7 +71,8 @@ const auto& activated_operator() {
                       .cpu = torch::CppFunction(&one_by_one),
                       .cuda = torch::CppFunction(&on_cuda),
                       .meta = torch::CppFunction(&shape_only),
-                      .cost = cost})
+                      .cost = cost,
+                      .scratch = scratch})
           .typed<Tensor(Maybe, const Tensor&, bool, const Tensor&, const Tensor&, Maybe,
                         std::int64_t, std::int64_t)>();
   return op;

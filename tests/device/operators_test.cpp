@@ -27,12 +27,18 @@ KernelWork weighted_cost(c10::ArrayRef<c10::IValue> arguments) {
           .depth = static_cast<double>(x.size(1))};
 }
 
+// Bytes.
+std::int64_t weighted_scratch(c10::ArrayRef<c10::IValue> arguments) {
+  return (std::int64_t{1} << 20) * arguments[0].toTensor().size(0);
+}
+
 const auto& weighted_op() {
   static const auto op =
       device::define({.schema = "test_weighted(Tensor x, Tensor[] parts, float scale) -> Tensor",
                       .cpu = torch::CppFunction(&weighted),
                       .meta = torch::CppFunction(&weighted_shape),
-                      .cost = weighted_cost})
+                      .cost = weighted_cost,
+                      .scratch = weighted_scratch})
           .typed<Tensor(const Tensor&, at::TensorList, double)>();
   return op;
 }
@@ -72,8 +78,25 @@ TEST_CASE("operators: one definition serves the CPU, the simulator, dry runs and
   CHECK(shape.device() == device);
 }
 
+TEST_CASE("operators: what one holds while it runs counts in the peak, and only there") {
+  c10::InferenceMode inference;
+  sim::DryScope dry;
+  const c10::Device device(c10::DeviceType::PrivateUse1, 0);
+  auto x = at::empty({5, 3}, at::TensorOptions().device(device)),
+       part = at::empty({3}, x.options());
+  sim::finish();
+  const auto before = sim::memory(0).in_use;
+  sim::reset_peak(0);
+  auto y = call(x, part);
+  sim::finish();
+  CHECK(sim::memory(0).peak - sim::memory(0).in_use == 5 << 20);
+  CHECK(sim::memory(0).in_use - before < 1 << 20);
+}
+
 TEST_CASE("operators: torch's own have no cost of ours") {
   weighted_op();
   CHECK((device::operator_cost("distorch::test_weighted") == weighted_cost));
   CHECK((device::operator_cost("aten::add") == nullptr));
+  CHECK((device::operator_scratch("distorch::test_weighted") == weighted_scratch));
+  CHECK((device::operator_scratch("aten::add") == nullptr));
 }

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "distorch/base/error.h"
+#include "distorch/device/operators.h"
 #include "distorch/device/sim/backend.h"
 #include "distorch/device/sim/dry_shapes.h"
 #include "distorch/device/streams.h"
@@ -109,7 +110,14 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) 
   operation.begin();
   std::vector<at::Tensor> inputs;
   for (const auto& held : operation.held()) inputs.push_back(held.sim);
-  auto work = work_of(schema.name(), c10::ArrayRef<c10::IValue>(*stack).slice(first), inputs);
+  const auto arguments = c10::ArrayRef<c10::IValue>(*stack).slice(first);
+  auto work = work_of(schema.name(), arguments, inputs);
+  // Held until the results have their memory, as by a kernel that makes both.
+  at::Tensor scratch;
+  if (const auto bytes_of = device::operator_scratch(schema.name()))
+    scratch = at::empty({bytes_of(arguments)},
+                        at::TensorOptions().dtype(at::kByte).device(
+                            c10::Device(kSim, static_cast<c10::DeviceIndex>(operation.device()))));
   run_kernel(op, stack, operation);
 
   bool value_returned = false;
