@@ -1,12 +1,13 @@
 // A diffusion network at full size through the engine, on a card whose memory another process holds
 // but for some: what a user with a smaller card, or with other programs on his, gets.
 //   bench_gpu_filled --folder DIR --label flux [--device cuda:0] [--out FOLDER] [--sizes 512,1024]
-//                    [--resident 1] [--rig FILE]
+//                    [--resident 1] [--rig FILE] [--each 20]
 // DIR holds what peer_network.py left. With --resident 1 the whole card is free: resident steps are
 // timed, and their bits noted (filled_LABEL.json). Without it hold.py runs beside: steps are compared
 // with the larger of the resident one and the link's time for what streams, the memory in use with
 // what was free before this process touched the card. FOLDER/rig.yaml predicts; where there is none,
-// the resident run fits one.
+// the resident run fits one. With --each so many more steps are timed one by one, with what rests on the card
+// after each, and one is traced: for those who look for a step that waits.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -25,6 +26,7 @@
 #include "distorch/device/sim/sim.h"
 #include "distorch/placement/timeline.h"
 #include "distorch/streaming/engine.h"
+#include "distorch/streaming/trace.h"
 
 namespace {
 
@@ -41,6 +43,7 @@ class Bench {
 
  private:
   void open_model();
+  void each(const Step& step);
   streaming::Profile profile(const Step& step, const RigDevice& speeds) const;
   void resident(Step& step);
   void calibrate(const std::vector<Step>& steps);
@@ -123,6 +126,7 @@ void Bench::resident(Step& step) {
   facts_["bits"][step.name] = result_bits(step.name, step_of(*model_, *network_, step.input));
   model_->record_steps(false);
   step.resident_s = facts_["resident_s"][step.name].get<double>();
+  each(step);
   fmt::print("{} {}, resident: {:.4f} s\n", title_, step.size(), step.resident_s);
 }
 
@@ -174,6 +178,27 @@ void Bench::compare(const Step& step, const Link& link, double step_s, std::int6
                static_cast<double>(used_bytes) / 1e9, "GB");
 }
 
+void Bench::each(const Step& step) {
+  const int count = std::stoi(args_.get("--each", "0"));
+  for (int i = 0; i < count; ++i) {
+    const auto seconds = time_calls(device_, {.warm_ups = 0, .calls = 1, .rounds = 1},
+                                    [&] { step_of(*model_, *network_, step.input); });
+    const auto memory = device::memory_use(device_);
+    fmt::print(
+        "step {}: {:.4f} s, of the model {:.3f} GB here, reserved {:.3f}, in use at most {:.3f}, "
+        "free {:.3f}\n",
+        i, seconds, static_cast<double>(model_->device_bytes(name_)) / 1e9,
+        static_cast<double>(memory.reserved) / 1e9, static_cast<double>(memory.peak) / 1e9,
+        static_cast<double>(memory.free) / 1e9);
+  }
+  if (count == 0) return;
+  streaming::Trace trace;
+  for (int i = 0; i < 2; ++i) step_of(*model_, *network_, step.input);
+  write_file(
+      out_ / fmt::format("trace_filled_{}_{}_{}.json", label_, step.name, gigabytes(free_bytes_)),
+      trace.to_json());
+}
+
 /// Each size has an engine of its own, as a program has that is started for it.
 void Bench::filled(const Step& step) {
   const auto link = measure_link(*model_, device_);
@@ -205,6 +230,7 @@ void Bench::filled(const Step& step) {
   const auto outside = free_bytes_ - memory.free - memory.reserved;
   compare(step, link, step_s, free_bytes_ - least_free, outside);
   results_.add("bits equal to resident, " + called(step), same ? 1 : 0, 1, "");
+  each(step);
   use = {};
   model_->unload();
   model_->make_room = nullptr;

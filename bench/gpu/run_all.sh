@@ -169,13 +169,13 @@ free_held() {
 }
 # filled MODEL: through the engine, with another process holding all but so much of the card.
 filled() {
-  local folder=$NETWORKS/$1 sizes=512,1024,2048 free
+  local folder=$NETWORKS/$1 sizes=${SIZES:-512,1024,2048} free
   [ -n "${TINY:-}" ] && sizes=512,1024
-  ours 120 bench_gpu_filled --folder "$folder" --label "$1" --device $DEVICE --out "$WORK" --sizes $sizes --resident 1 "${OURS[@]}" || return
+  ours 120 bench_gpu_filled --folder "$folder" --label "$1" --device $DEVICE --out "$WORK" --sizes $sizes --resident 1 ${EACH:+--each "$EACH"} "${OURS[@]}" || return
   for free in ${FREE:-23 20 14 8 4}; do
     say "$1 with $free GB free"
     [ -z "${TINY:-}" ] && hold "${free}e9" "$DEVICE"
-    ours 100 bench_gpu_filled --folder "$folder" --label "$1" --device $DEVICE --out "$WORK" --sizes $sizes "${OURS[@]}"
+    ours 100 bench_gpu_filled --folder "$folder" --label "$1" --device $DEVICE --out "$WORK" --sizes $sizes ${EACH:+--each "$EACH"} "${OURS[@]}"
     free_held
     collect
   done

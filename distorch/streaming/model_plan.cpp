@@ -200,8 +200,8 @@ ModelPlan plan_models(const PlanRequest& request) { return Search(request).run()
 
 bool is_tight(const placement::Placement& placement, const placement::System& system) {
   constexpr std::int64_t part = 3;
-  const auto passing = placement.ring_bytes() + placement.activation_bytes;
-  return !placement.all_resident() && part * passing > system.devices[system.compute].budget_bytes;
+  return !placement.all_resident() &&
+         part * placement.activation_bytes > system.devices[system.compute].budget_bytes;
 }
 
 }  // namespace distorch::streaming

@@ -48,8 +48,8 @@ struct ModelPlan {
 /// Error(OutOfMemory), Error(Usage) as the planners do: then nobody has to do anything.
 ModelPlan plan_models(const PlanRequest& request);
 
-/// Whether rings and activations take so much of the compute device that holes between them would
-/// leave no room: more than a third of what the model may use there, with weights that stream.
+/// Whether activations take so much of the compute device that holes between them would leave no
+/// room: more than a third of what the model may use there, with weights that stream.
 bool is_tight(const placement::Placement& placement, const placement::System& system);
 
 }  // namespace distorch::streaming
