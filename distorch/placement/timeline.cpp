@@ -80,10 +80,23 @@ double Timeline::run_alone() {
       const ChainRing& ring = chain_.rings()[stage.ring];
       Cursor& cursor = cursors[stage.ring];
       const auto around = ring.layout.after.size();
-      const auto after = static_cast<std::size_t>(ring.layout.after[cursor.next]);
-      const auto before = cursor.next >= after ? cursor.next - after : cursor.next + around - after;
-      cursor.link_free = std::max(cursor.link_free, release_[cursor.first + before]) +
-                         ring.copy_s[cursor.next % ring.blocks.size()];
+      const auto released = [&](const RingPiece& piece) {
+        const auto after = static_cast<std::size_t>(piece.after);
+        const auto before =
+            cursor.next >= after ? cursor.next - after : cursor.next + around - after;
+        return release_[cursor.first + before];
+      };
+      const auto* piece = ring.layout.pieces.data() + ring.layout.first_piece[cursor.next];
+      const auto* last = ring.layout.pieces.data() + ring.layout.first_piece[cursor.next + 1];
+      while (piece < last) {
+        const double start = std::max(cursor.link_free, released(*piece));
+        std::int64_t bytes = 0;
+        // What is free at this moment goes in one copy.
+        do bytes += piece++->bytes;
+        while (piece < last && released(*piece) <= start);
+        cursor.link_free = start + clock_.latency_s(ring.route) +
+                           static_cast<double>(bytes) / clock_.bytes_per_s(ring.route);
+      }
       now = std::max(now, cursor.link_free) + stage.seconds;
       release_[cursor.first + cursor.next] = now;
       cursor.next = cursor.next + 1 == around ? 0 : cursor.next + 1;

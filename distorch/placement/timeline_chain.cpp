@@ -124,7 +124,12 @@ bool Chain::prepare(const Placement& placement) {
     if (back.move_route < 0) return false;
     stages_.push_back(back);
   }
-  for (ChainRing& ring : rings_) pack_ring(ring.sizes, ring.capacity, ring.layout);
+  // A host that computes brings a block at once.
+  const bool in_pieces = system_.devices[placement.compute].name != "cpu";
+  for (ChainRing& ring : rings_) {
+    pack_ring(ring.sizes, ring.capacity, ring.layout);
+    if (!in_pieces) join_pieces(ring.sizes, ring.layout);
+  }
   return true;
 }
 
@@ -153,11 +158,22 @@ double Chain::bound_s() const {
 void Chain::start_copies(double now) {
   for (ChainRing& ring : rings_) {
     if (ring.transfer >= 0) continue;
-    const auto started = static_cast<std::size_t>(ring.started);
-    const auto after = ring.layout.after[started % ring.layout.after.size()];
-    if (ring.released <= ring.started - after) continue;
-    ring.transfer = clock_.start(ring.route, ring.sizes[started % ring.sizes.size()], now);
+    const auto entry = static_cast<std::size_t>(ring.started) % ring.layout.after.size();
+    const auto first = ring.layout.first_piece[entry];
+    const auto count = ring.layout.first_piece[entry + 1] - first;
+    std::int64_t bytes = 0;
+    const auto before = ring.piece;
+    // What is free at this moment goes in one copy.
+    for (; ring.piece < count; ++ring.piece) {
+      const auto& piece = ring.layout.pieces[first + ring.piece];
+      if (ring.released <= ring.started - piece.after) break;
+      bytes += piece.bytes;
+    }
+    if (ring.piece == before) continue;
+    ring.transfer = clock_.start(ring.route, bytes, now);
     ring.began_s = now;
+    if (ring.piece < count) continue;
+    ring.piece = 0;
     ++ring.started;
   }
 }
@@ -195,7 +211,7 @@ void Chain::end_transfer(ChainRun& run, int transfer) {
                ring.blocks[static_cast<std::size_t>(ring.copied % count)],
                static_cast<int>(ring.copied / count), ring.began_s, run.now);
     ring.transfer = -1;
-    ++ring.copied;
+    if (ring.started > ring.copied) ++ring.copied;  // else there is more of the block to come
   }
 }
 

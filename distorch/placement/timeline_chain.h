@@ -54,7 +54,8 @@ struct ChainRing {
   std::vector<std::int64_t> sizes;  // bytes
   RingLayout layout;                // where they go, and whose place they take
   std::int64_t started = 0, copied = 0, released = 0;
-  int transfer = -1;  // the one in flight
+  std::size_t piece = 0;  // of the block that is being copied: the next to start
+  int transfer = -1;      // the one in flight
   double began_s = 0;
 };
 

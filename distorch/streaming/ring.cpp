@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
 #include "distorch/streaming/link_traffic.h"
@@ -69,7 +71,8 @@ std::int64_t Ring::next_offset(int index) const {
 bool Ring::may_fill(int index, bool drop_fresh) {
   auto begin = next_offset(index), end = begin + blocks_[index].size_bytes;
   for (auto& state : blocks_) {
-    if ((!state.leased && !state.fresh) || !overlaps(state, begin, end)) continue;
+    const bool apart = state.offset >= end || state.offset + state.size_bytes <= begin;
+    if ((!state.leased && !state.fresh) || apart) continue;
     if (state.leased || !drop_fresh) return false;
     state.fresh = false;
     given_up_ = true;
@@ -86,20 +89,45 @@ Ring::Position Ring::position() const {
   return position;
 }
 
+/// Of a block that goes to `begin`. Fills come one after the other: what one of them has waited for is
+/// free for those that follow.
+std::vector<Ring::Piece> Ring::pieces_of(int index, std::int64_t begin) {
+  const auto size = blocks_[index].size_bytes;
+  struct Taken {
+    std::int64_t begin, end;
+    const Use* use;
+  };
+  std::vector<Taken> taken;
+  for (const auto& state : blocks_)
+    for (const auto* use : {&state.latest, &state.before}) {
+      const auto from = std::max<std::int64_t>(0, use->offset - begin);
+      const auto to = std::min(size, use->offset + state.size_bytes - begin);
+      if (use->when > waited_for_ && from < to) taken.push_back({from, to, use});
+    }
+  if (taken.empty()) return {{0, size, {}}};
+  const auto later = [](const Taken& a, const Taken& b) { return a.use->when < b.use->when; };
+  std::sort(taken.begin(), taken.end(), later);
+  const auto last = taken.back();
+  waited_for_ = last.use->when;
+  const bool just_before = last_pinned_ >= 0 && blocks_[last_pinned_].successor == index &&
+                           last.use == &blocks_[last_pinned_].latest;
+  if (!just_before) return {{0, size, last.use->release}};
+  std::vector<Piece> pieces;
+  std::optional<std::uint32_t> release;
+  if (taken.size() > 1) release = taken[taken.size() - 2].use->release;
+  if (last.begin > 0) pieces.push_back({0, last.begin, release});
+  if (last.end < size) pieces.push_back({last.end, size, release});
+  pieces.push_back({last.begin, last.end, last.use->release});
+  return pieces;
+}
+
 void Ring::start_fill(int index) {
   auto& state = blocks_[index];
-  Place place{index, next_offset(index), -1, std::exchange(given_up_, false)};
+  Place place{index, next_offset(index), {}, std::exchange(given_up_, false)};
+  place.pieces = pieces_of(index, place.offset);
   round_ = (round_ + (index <= last_filled_ ? 1 : 0)) % layout_.rounds;
   last_filled_ = index;
-  std::uint64_t latest = 0;
-  const auto begin = place.offset, end = place.offset + state.size_bytes;
-  for (int other = 0; other < static_cast<int>(blocks_.size()); ++other)
-    if (blocks_[other].released > latest &&
-        (overlaps(blocks_[other], begin, end) || overlapped(blocks_[other], begin, end))) {
-      latest = blocks_[other].released;
-      place.freed_last = other;
-    }
-  state.former_offset = std::exchange(state.offset, place.offset);
+  state.offset = place.offset;
   state.leased = false;
   state.fill = fill(place, state.block);
   state.fresh = true;
@@ -156,10 +184,12 @@ Lease Ring::pin(int block) {
 }
 
 void Ring::release(int index) noexcept {
-  blocks_[index].leased = false;
-  blocks_[index].released = ++releases_;
+  auto& state = blocks_[index];
+  state.leased = false;
   try {
-    mark_free(index);
+    const Use use{state.offset, ++releases_, mark_free(index)};
+    if (state.latest.offset != use.offset) state.before = state.latest;
+    state.latest = use;
   } catch (const std::exception& error) {
     // Nothing tells a later copy when the place is free, so the host waits for it now.
     recover(error);
@@ -198,7 +228,7 @@ void Ring::empty() noexcept {
   for (auto& state : blocks_) {
     state.fresh = false;
     state.fill = {};
-    state.released = 0;
+    state.latest = state.before = {};
   }
   last_pinned_ = last_filled_ = -1;
   round_ = 0;

@@ -5,6 +5,7 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "distorch/device/registered.h"
@@ -65,7 +66,8 @@ struct RingOptions {
 /// The memory through which the blocks of one link reach the compute device. Each has its fixed
 /// places in it (placement/ring_layout.h). They are fetched ahead, as far as there is room, in the
 /// order in which they were used last time, cyclic over steps: during the last blocks of a step the
-/// first ones of the next are on their way. One kind for devices with streams, one for the CPU
+/// first ones of the next are on their way. What of a block does not lie where the block before it
+/// lies comes while that one is still at work. One kind for devices with streams, one for the CPU
 /// (ring_stream.cpp, ring_thread.cpp).
 ///
 /// A block counts as filled only where its fill has not failed. Any failure empties the ring: the
@@ -102,11 +104,16 @@ class Ring {
   std::int64_t unforeseen_bytes() const { return unforeseen_bytes_; }
 
  protected:
-  /// Where a block goes this time, and what was there.
+  /// Bytes of a block, [begin, end), whose place came or comes free by one release.
+  struct Piece {
+    std::int64_t begin = 0, end = 0;
+    std::optional<std::uint32_t> release;  // what mark_free() said; nothing: it is free
+  };
+  /// Where a block goes this time.
   struct Place {
     int index = 0;  // of the block, as the constructor was given them
     std::int64_t offset = 0;
-    int freed_last = -1;  // index of the block whose release frees it last; -1: none has used it
+    std::vector<Piece> pieces;    // all of it, what comes free first in front
     bool after_given_up = false;  // a block that was filled before has not been used since
   };
   /// Starts copying. The future is ready when everything has been issued, and throws what went
@@ -114,8 +121,8 @@ class Ring {
   virtual std::shared_future<void> fill(const Place& place, const RingBlock& block) = 0;
   /// Compute may use the block after this, once fill()'s future is ready.
   virtual void let_use(int index) = 0;
-  /// What compute does from now on does not use the block.
-  virtual void mark_free(int index) = 0;
+  /// What compute does from now on does not use the block. Returns what fill() knows this by.
+  virtual std::uint32_t mark_free(int index) = 0;
   /// Waits until no fill is at work and the device is past everything that uses the ring's memory.
   virtual void come_to_rest() noexcept = 0;
   virtual const std::vector<const std::byte*>& places(int) const { return nowhere_; }
@@ -127,16 +134,20 @@ class Ring {
 
  private:
   friend class Lease;
+  /// A use of a block that has been released; the device may still be at it.
+  struct Use {
+    std::int64_t offset = 0;
+    std::uint64_t when = 0;  // counted in releases; 0: there was none
+    std::uint32_t release = 0;
+  };
   struct State {
     RingBlock block;
     std::int64_t size_bytes = 0, offset = 0;
-    // Where it lay in the round before, which the device may still read.
-    std::int64_t former_offset = 0;
     int successor = 0;
     bool leased = false;
     bool fresh = false;             // filled or being filled, not used yet
     std::shared_future<void> fill;  // of a fresh one, see fill()
-    std::uint64_t released = 0;     // when, counted in releases; 0: never
+    Use latest, before;             // `before`: the latest one at another place
   };
   void release(int index) noexcept;
   void prefetch() noexcept;
@@ -147,12 +158,7 @@ class Ring {
   bool may_fill(int index, bool drop_fresh);
   void start_fill(int index);
   std::int64_t next_offset(int index) const;
-  bool overlaps(const State& state, std::int64_t begin, std::int64_t end) const {
-    return state.offset < end && begin < state.offset + state.size_bytes;
-  }
-  bool overlapped(const State& state, std::int64_t begin, std::int64_t end) const {
-    return state.former_offset < end && begin < state.former_offset + state.size_bytes;
-  }
+  std::vector<Piece> pieces_of(int index, std::int64_t begin);
 
   std::vector<State> blocks_;
   std::map<int, int> index_;  // of a block's id
@@ -164,8 +170,8 @@ class Ring {
   std::exception_ptr failure_;
   int last_pinned_ = -1;
   int last_filled_ = -1, round_ = 0;
-  std::uint64_t releases_ = 0;
-  bool given_up_ = false;  // a filled block was dropped since the last fill
+  std::uint64_t releases_ = 0, waited_for_ = 0;  // the latest of them that a fill waits for
+  bool given_up_ = false;                        // a filled block was dropped since the last fill
   std::int64_t copied_bytes_ = 0, unforeseen_bytes_ = 0;
 };
 

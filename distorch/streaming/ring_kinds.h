@@ -16,22 +16,20 @@ class StreamRing final : public Ring {
  protected:
   std::shared_future<void> fill(const Place& place, const RingBlock& block) override;
   void let_use(int index) override;
-  void mark_free(int index) override;
+  std::uint32_t mark_free(int index) override;
   void come_to_rest() noexcept override;
 
  private:
-  void wait_for_place(const Place& place, std::uint32_t released);
   void filled(int index, const at::Tensor& place, const RingBlock& block);
-  void copy_mapped(const at::Tensor& to, const Layout& layout);
-  void copy_staged(const at::Tensor& to, const Layout& layout);
+  void copy(const Place& place, const at::Tensor& to, const RingBlock& block);
+  void copy_mapped(const at::Tensor& to, const Layout& layout, const Piece& piece);
+  void copy_staged(const at::Tensor& to, const Layout& layout, const Piece& piece);
 
   c10::Stream copy_stream_;
   c10::Stream layout_stream_;
   device::Event copied_, laid_out_;
   std::vector<device::Event> filled_;  // per block
   device::Counter released_;
-  std::vector<std::uint32_t> freed_;  // per block: the count of its latest release
-  std::uint32_t waited_ = 0;          // the latest count that the copy stream has waited for
   std::vector<const std::byte*> seams_;
   std::vector<device::HostBuffer> staging_;
   std::vector<device::Event> staged_;
@@ -52,7 +50,7 @@ class ThreadRing final : public Ring {
  protected:
   std::shared_future<void> fill(const Place& place, const RingBlock& block) override;
   void let_use(int index) override;
-  void mark_free(int index) override;
+  std::uint32_t mark_free(int index) override;
   void come_to_rest() noexcept override;
   const std::vector<const std::byte*>& places(int index) const override {
     return filled_[index].places;

@@ -28,7 +28,6 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
       copied_(options.compute),
       laid_out_(options.compute),
       released_(options.compute),
-      freed_(block_count(), 0),
       seams_(options.seams) {
   std::sort(seams_.begin(), seams_.end());
   allocate(at::TensorOptions().device(options.compute));
@@ -62,9 +61,25 @@ StreamRing::~StreamRing() {
   }
 }
 
+namespace {
+
+/// The part of a stretch that lands within [begin, end) of the slot.
+Stretch within(const Stretch& stretch, std::int64_t begin, std::int64_t end) {
+  auto part = stretch;
+  part.slot_offset = std::max(stretch.slot_offset, begin);
+  part.size_bytes = std::max<std::int64_t>(
+      0, std::min(stretch.slot_offset + stretch.size_bytes, end) - part.slot_offset);
+  part.file_offset += part.slot_offset - stretch.slot_offset;
+  return part;
+}
+
+}  // namespace
+
 /// A copy must not cross from one registered piece into the next.
-void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout) {
-  for (const auto& stretch : layout.stretches) {
+void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout, const Piece& piece) {
+  for (const auto& whole : layout.stretches) {
+    const auto stretch = within(whole, piece.begin, piece.end);
+    if (stretch.size_bytes == 0) continue;
     const auto* from = stretch.file->mapping()->bytes(stretch.range()).data();
     for (std::int64_t done = 0; done < stretch.size_bytes;) {
       auto seam = std::upper_bound(seams_.begin(), seams_.end(), from + done);
@@ -91,9 +106,10 @@ void StreamRing::filled(int index, const at::Tensor& place, const RingBlock& blo
   filled_[index].record(layout_stream_);
 }
 
-void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
+void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout, const Piece& piece) {
   auto staging_bytes = staging_[0].bytes();
-  for (const auto& stretch : layout.stretches) {
+  for (const auto& whole : layout.stretches) {
+    const auto stretch = within(whole, piece.begin, piece.end);
     for (std::int64_t done = 0; done < stretch.size_bytes; done += staging_bytes) {
       auto size = std::min(staging_bytes, stretch.size_bytes - done);
       auto buffer = next_staging_++ % staging_.size();
@@ -108,39 +124,39 @@ void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout) {
   }
 }
 
-/// `released`: the count of releases at which the last user of the place is done.
-void StreamRing::wait_for_place(const Place& place, std::uint32_t released) {
-  // Counts come round.
-  if (static_cast<std::int32_t>(released - waited_) > 0) {
-    released_.wait(released, copy_stream_);
-    waited_ = released;
+/// Everything of one block, each piece as soon as nobody uses its place any more.
+void StreamRing::copy(const Place& place, const at::Tensor& to, const RingBlock& block) {
+  if (place.after_given_up) {
+    // Nobody has waited for what was given up to be laid out.
+    laid_out_.record(layout_stream_);
+    laid_out_.block(copy_stream_);
   }
-  if (!place.after_given_up) return;
-  // Nobody has waited for what was given up to be laid out.
-  laid_out_.record(layout_stream_);
-  laid_out_.block(copy_stream_);
+  if (!block.donor.defined() && !worker_)
+    for (const auto& stretch : block.layout->stretches) stretch.file->mapping()->check();
+  for (const auto& piece : place.pieces) {
+    if (piece.release) released_.wait(*piece.release, copy_stream_);
+    Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
+    if (block.donor.defined()) {
+      const auto size = std::min(piece.end, block.donor.numel()) - piece.begin;
+      if (size > 0)
+        device::copy_async(to.narrow(0, piece.begin, size),
+                           block.donor.narrow(0, piece.begin, size), copy_stream_);
+    } else if (worker_) {
+      copy_staged(to, *block.layout, piece);
+    } else {
+      copy_mapped(to, *block.layout, piece);
+    }
+  }
+  filled(place.index, to, block);
 }
 
 std::shared_future<void> StreamRing::fill(const Place& place, const RingBlock& block) {
-  const auto released = place.freed_last < 0 ? 0 : freed_[place.freed_last];
   auto to = buffer().narrow(0, place.offset, block.layout->slot_bytes);
-  if (!block.donor.defined() && worker_)
-    return worker_->add([this, place, released, to, &block] {
-      wait_for_place(place, released);
-      Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
-      copy_staged(to, *block.layout);
-      filled(place.index, to, block);
-    });
-  wait_for_place(place, released);
-  Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
-  if (block.donor.defined()) {
-    device::copy_async(to.narrow(0, 0, block.donor.numel()), block.donor, copy_stream_);
-  } else {
-    for (const auto& stretch : block.layout->stretches) stretch.file->mapping()->check();
-    copy_mapped(to, *block.layout);
+  if (block.donor.defined() || !worker_) {
+    copy(place, to, block);
+    return {};
   }
-  filled(place.index, to, block);
-  return {};
+  return worker_->add([this, place, to, &block] { copy(place, to, block); });
 }
 
 void StreamRing::let_use(int index) {
@@ -156,8 +172,8 @@ void StreamRing::come_to_rest() noexcept {
   }
 }
 
-void StreamRing::mark_free(int index) {
-  freed_[index] = released_.raise(device::current_stream(options().compute));
+std::uint32_t StreamRing::mark_free(int) {
+  return released_.raise(device::current_stream(options().compute));
 }
 
 }  // namespace distorch::streaming

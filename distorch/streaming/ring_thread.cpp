@@ -183,12 +183,13 @@ void ThreadRing::let_use(int index) {
 }
 
 /// CPU operations are done when they return. Pages that were cached before we came stay.
-void ThreadRing::mark_free(int index) {
+std::uint32_t ThreadRing::mark_free(int index) {
   const auto* layout = filled_[index].layout;
-  if (!layout || !filled_[index].give_back) return;
-  worker_->add([layout] {
-    for (const auto& stretch : layout->stretches) stretch.file->mapping()->evict(stretch.range());
-  });
+  if (layout && filled_[index].give_back)
+    worker_->add([layout] {
+      for (const auto& stretch : layout->stretches) stretch.file->mapping()->evict(stretch.range());
+    });
+  return 0;
 }
 
 void ThreadRing::come_to_rest() noexcept {

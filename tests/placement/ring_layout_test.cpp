@@ -7,6 +7,7 @@
 
 using distorch::placement::pack_ring;
 using distorch::placement::RingLayout;
+using distorch::placement::RingPiece;
 using Sizes = std::vector<std::int64_t>;
 
 namespace {
@@ -76,5 +77,67 @@ TEST_CASE("ring layout: what overlaps is waited for, nobody waits for the block 
     CHECK(within);
     CHECK(apart);
     CHECK(lead);
+  }
+}
+
+TEST_CASE("ring layout: of a block, what the one just before does not have is copied first") {
+  // The second leaves most of the place alone that the first had: the third begins there.
+  const auto layout = packed({10, 2, 10, 10}, 10);
+  const auto pieces = [&](std::size_t k) {
+    return std::vector(
+        layout.pieces.begin() + static_cast<std::ptrdiff_t>(layout.first_piece[k]),
+        layout.pieces.begin() + static_cast<std::ptrdiff_t>(layout.first_piece[k + 1]));
+  };
+  CHECK((pieces(1) == std::vector<RingPiece>{{2, 1}}));
+  CHECK((pieces(2) == std::vector<RingPiece>{{8, 2}, {2, 1}}));
+  CHECK((pieces(3) == std::vector<RingPiece>{{10, 1}}));
+  // One and a half slots: a block waits for the one just before it with half of its bytes.
+  const auto half = packed({8, 8, 8, 8}, 12);
+  CHECK(half.offsets == Sizes{0, 4, 0, 4});
+  CHECK(half.after == std::vector<int>{1, 1, 1, 1});
+  CHECK((half.pieces[half.first_piece[2]] == RingPiece{4, 2}));
+  // With two slots nobody waits for it, and a block comes at once.
+  const auto two = packed({8, 8, 8, 8}, 16);
+  CHECK((two.pieces == std::vector<RingPiece>(4, {8, 2})));
+}
+
+TEST_CASE("ring layout: pieces are all of a block, each byte after the last one who used it") {
+  std::mt19937 random(6);
+  const auto pick = [&](int low, int high) {
+    return std::uniform_int_distribution<int>(low, high)(random);
+  };
+  for (int round = 0; round < 500; ++round) {
+    Sizes sizes(static_cast<std::size_t>(pick(1, 12)));
+    for (auto& size : sizes) size = pick(0, 20);
+    const auto capacity = *std::max_element(sizes.begin(), sizes.end()) * pick(4, 12) / 4;
+    auto layout = packed(sizes, capacity);
+    const auto n = sizes.size(), entries = layout.after.size();
+    const auto uses = [&](std::size_t k, std::int64_t byte) {
+      return layout.offsets[k] <= byte && byte < layout.offsets[k] + sizes[k % n];
+    };
+    for (std::size_t k = 0; k < entries; ++k) {
+      // Bytes by whether the block just before has them, and the nearest one that has any.
+      std::int64_t bytes[] = {0, 0};
+      auto nearest = static_cast<int>(entries);
+      for (auto byte = layout.offsets[k]; byte < layout.offsets[k] + sizes[k % n]; ++byte) {
+        std::size_t back = 1;
+        while (back < entries && !uses((k + entries - back) % entries, byte)) ++back;
+        const bool before = back == 1 && entries > 1;
+        ++bytes[before ? 1 : 0];
+        if (!before) nearest = std::min(nearest, static_cast<int>(back));
+      }
+      std::vector<RingPiece> wanted;
+      if (bytes[0] > 0 || bytes[1] == 0) wanted.push_back({bytes[0], nearest});
+      if (bytes[1] > 0) wanted.push_back({bytes[1], 1});
+      const std::vector<RingPiece> got(
+          layout.pieces.begin() + static_cast<std::ptrdiff_t>(layout.first_piece[k]),
+          layout.pieces.begin() + static_cast<std::ptrdiff_t>(layout.first_piece[k + 1]));
+      CHECK((got == wanted));
+      CHECK(layout.after[k] == wanted.back().after);
+    }
+    distorch::placement::join_pieces(sizes, layout);
+    CHECK(layout.pieces.size() == entries);
+    CHECK((layout.pieces.back() == RingPiece{sizes[(entries - 1) % n], layout.after.back()}));
+    CHECK(layout.first_piece.back() == entries);
   }
 }

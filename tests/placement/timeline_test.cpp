@@ -49,6 +49,20 @@ TEST_CASE("timeline: one slot cannot overlap") {
                 1) == doctest::Approx(4.0));
 }
 
+TEST_CASE("timeline: a block comes piece by piece, as its place is released") {
+  // Of the third, 0.9 s come while the second, which needs a tenth of the slot, computes; the last
+  // 0.1 s after it. The second's own 0.1 s and the first's 1 s follow the one before.
+  auto model = even_model(3, 1'000'000'000, 1);
+  model.blocks[1].bytes = 100'000'000;
+  const std::vector<Home> homes(3, kStreamed);
+  CHECK(step_of(one_donor(1e9), model, homes, 1) == doctest::Approx(3 + 0.1 + 0.1 + 1));
+  // A host that computes waits for all of the place.
+  System host;
+  host.devices = {{"cpu", gib(64), gib(64)}, {"disk", gib(64), gib(64)}};
+  host.links = {{"disk", "cpu", 1e9, 0}};
+  CHECK(step_of(host, model, homes, 1) == doctest::Approx(3 + 0.1 + 1 + 1));
+}
+
 TEST_CASE("timeline: worked example by hand") {
   // Blocks 0 and 1 stream (1 s each), 2 and 3 are resident, 1 s of compute each. Cyclic over steps
   // both copies hide.

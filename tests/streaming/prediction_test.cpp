@@ -137,6 +137,7 @@ const std::vector<Case>& cases() {
       {"rows there, others from RAM", mixed({on_card, on_card, from_ram, resident}), 2},
       {"in part from RAM", mixed({bias_rests, matrix_rests, resident, bias_rests}), 2},
       {"in part from RAM, one slot", mixed({matrix_rests, bias_rests}), 1},
+      {"a little between, one slot", mixed({from_ram, matrix_rests, from_ram, resident}), 1},
       {"the tail from RAM",
        [] {
          auto homes = all(resident);
