@@ -92,17 +92,20 @@ void Waterfall::pass(const std::string& name, Clock::time_point now) {
   mark_ = now;
 }
 
-/// The engine's own prediction for so many steps of the models that the node has used.
-void Waterfall::limit_steps(const std::string& name, double steps, bool first) {
+/// The engine's own prediction for steps of the models that the node has used: the next one, or all that
+/// they were planned for.
+void Waterfall::limit_steps(const std::string& name, Steps which) {
   // Replicas of a model have its name and compute at the same time.
   std::map<std::string, double> by_model;
   for (const auto& model : streaming::engine_watch().state().models)
-    if (models_.count(model.model))
-      by_model[model.model] =
-          std::max(by_model[model.model],
-                   first && model.first_step_s > 0 ? model.first_step_s : model.step_s);
+    if (models_.count(model.model)) {
+      auto step_s =
+          which != Steps::Next && model.first_step_s > 0 ? model.first_step_s : model.step_s;
+      if (which == Steps::All) step_s += (std::max(model.steps, 1.0) - 1) * model.step_s;
+      by_model[model.model] = std::max(by_model[model.model], step_s);
+    }
   double seconds = 0;
-  for (const auto& [model, each] : by_model) seconds += steps * each;
+  for (const auto& [model, each] : by_model) seconds += each;
   if (seconds <= 0) return;
   auto& one = part(name);
   one.limit_s = one.limit_s.value_or(0) + seconds;
@@ -118,14 +121,14 @@ void Waterfall::send(const graph::Event& event) {
       const auto kind = node_.empty() ? std::string("other nodes") : part_of(node_);
       // What follows a sampler's last step is not a step.
       pass(kind == "steps" && steps_ > 0 ? "after the steps" : kind, now);
-      if (kind == "text encoders" || kind == "VAE") limit_steps(kind, 1, true);
+      if (kind == "text encoders" || kind == "VAE") limit_steps(kind, Steps::All);
       node_ = executing->node.value_or("");
       models_.clear();
       steps_ = 0;
     } else if (std::get_if<graph::Progress>(&event) && part_of(node_) == "steps") {
       const bool first = steps_++ == 0;
       pass(first ? "first step" : "steps", now);
-      limit_steps(first ? "first step" : "steps", 1, first);
+      limit_steps(first ? "first step" : "steps", first ? Steps::First : Steps::Next);
     }
   }
   next_.send(event);

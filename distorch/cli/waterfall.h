@@ -51,7 +51,8 @@ class Waterfall final : public graph::EventSink, public streaming::EngineObserve
   std::string part_of(const std::string& node) const;
   void pass(const std::string& name, Clock::time_point now);
   WaterfallPart& part(const std::string& name);
-  void limit_steps(const std::string& name, double steps, bool first);
+  enum class Steps { First, Next, All };
+  void limit_steps(const std::string& name, Steps which);
 
   const streaming::Machine& machine_;
   const graph::Catalog& catalog_;
