@@ -20,8 +20,8 @@ struct RingPiece {
 struct RingLayout {
   int rounds = 1;
   std::vector<std::int64_t> offsets;  // bytes from the start of the buffer
-  /// How many blocks back, around the circle, stands the nearest one whose place it takes: its copy
-  /// may end only after that one is released.
+  /// How many blocks back, around the circle, stands the nearest one whose place it takes: the last of its
+  /// bytes are copied only after that one is released.
   std::vector<int> after;
   /// Of each entry, from first_piece[entry] to first_piece[entry + 1], in the order of their copies:
   /// one, or where the block just before has some of its place, all but that and then that.
@@ -36,7 +36,8 @@ struct RingLayout {
 /// must hold the largest. Fills `layout`, whose memory is used again.
 void pack_ring(const std::vector<std::int64_t>& sizes, std::int64_t capacity, RingLayout& layout);
 
-/// Makes one piece of each block: for who copies none of it before its whole place is free.
+/// Makes one piece of each block of a layout that pack_ring() has filled: for those who copy nothing
+/// until its whole place is free.
 void join_pieces(const std::vector<std::int64_t>& sizes, RingLayout& layout);
 
 }  // namespace distorch::placement

@@ -89,8 +89,7 @@ Ring::Position Ring::position() const {
   return position;
 }
 
-/// Of a block that goes to `begin`. Fills come one after the other: what one of them has waited for is
-/// free for those that follow.
+/// Of a block that goes to `begin`: what the block just before it does not have, and the rest.
 std::vector<Ring::Piece> Ring::pieces_of(int index, std::int64_t begin) {
   const auto size = blocks_[index].size_bytes;
   struct Taken {
@@ -102,13 +101,12 @@ std::vector<Ring::Piece> Ring::pieces_of(int index, std::int64_t begin) {
     for (const auto* use : {&state.latest, &state.before}) {
       const auto from = std::max<std::int64_t>(0, use->offset - begin);
       const auto to = std::min(size, use->offset + state.size_bytes - begin);
-      if (use->when > waited_for_ && from < to) taken.push_back({from, to, use});
+      if (use->when > 0 && from < to) taken.push_back({from, to, use});
     }
   if (taken.empty()) return {{0, size, {}}};
   const auto later = [](const Taken& a, const Taken& b) { return a.use->when < b.use->when; };
   std::sort(taken.begin(), taken.end(), later);
   const auto last = taken.back();
-  waited_for_ = last.use->when;
   const bool just_before = last_pinned_ >= 0 && blocks_[last_pinned_].successor == index &&
                            last.use == &blocks_[last_pinned_].latest;
   if (!just_before) return {{0, size, last.use->release}};

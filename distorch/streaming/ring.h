@@ -107,7 +107,7 @@ class Ring {
   /// Bytes of a block, [begin, end), whose place came or comes free by one release.
   struct Piece {
     std::int64_t begin = 0, end = 0;
-    std::optional<std::uint32_t> release;  // what mark_free() said; nothing: it is free
+    std::optional<std::uint32_t> release;  // what mark_free() said; nothing: nobody has used it
   };
   /// Where a block goes this time.
   struct Place {
@@ -170,8 +170,8 @@ class Ring {
   std::exception_ptr failure_;
   int last_pinned_ = -1;
   int last_filled_ = -1, round_ = 0;
-  std::uint64_t releases_ = 0, waited_for_ = 0;  // the latest of them that a fill waits for
-  bool given_up_ = false;                        // a filled block was dropped since the last fill
+  std::uint64_t releases_ = 0;
+  bool given_up_ = false;  // a filled block was dropped since the last fill
   std::int64_t copied_bytes_ = 0, unforeseen_bytes_ = 0;
 };
 

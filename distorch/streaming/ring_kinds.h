@@ -30,6 +30,7 @@ class StreamRing final : public Ring {
   device::Event copied_, laid_out_;
   std::vector<device::Event> filled_;  // per block
   device::Counter released_;
+  std::uint32_t waited_ = 0;  // the latest count that the copy stream has waited for
   std::vector<const std::byte*> seams_;
   std::vector<device::HostBuffer> staging_;
   std::vector<device::Event> staged_;

@@ -134,7 +134,11 @@ void StreamRing::copy(const Place& place, const at::Tensor& to, const RingBlock&
   if (!block.donor.defined() && !worker_)
     for (const auto& stretch : block.layout->stretches) stretch.file->mapping()->check();
   for (const auto& piece : place.pieces) {
-    if (piece.release) released_.wait(*piece.release, copy_stream_);
+    // Counts come round. A wait counts once it has been issued: a fill before this one may have failed.
+    if (piece.release && static_cast<std::int32_t>(*piece.release - waited_) > 0) {
+      released_.wait(*piece.release, copy_stream_);
+      waited_ = *piece.release;
+    }
     Traced traced(options().lane, "block " + std::to_string(block.id), copy_stream_);
     if (block.donor.defined()) {
       const auto size = std::min(piece.end, block.donor.numel()) - piece.begin;

@@ -73,14 +73,27 @@ TEST_CASE(
 
 namespace {
 
-/// A file of `count` equal blocks, and a ring for them.
+using Shape = std::vector<std::int64_t>;
+
+/// A file of blocks, and a ring for them.
 struct Subject {
   static constexpr std::int64_t rows = 16, width = 64;
 
-  Subject(int count, RingOptions options, std::vector<std::int64_t> shape = {rows, width},
-          bool channels_last = false) {
+  /// `count` equal blocks, two slots.
+  Subject(int count, RingOptions options, Shape shape = {rows, width}, bool channels_last = false)
+      : Subject(
+            std::vector<Shape>(static_cast<std::size_t>(count), shape),
+            [&] {
+              options.slots = 2;
+              return options;
+            }(),
+            channels_last) {}
+
+  Subject(const std::vector<Shape>& shapes, RingOptions options, bool channels_last = false) {
+    const auto count = static_cast<int>(shapes.size());
     weights::Scope root(manifest);
-    for (int i = 0; i < count; ++i) (root / "blocks" / i).block().weight("weight", shape);
+    for (int i = 0; i < count; ++i)
+      (root / "blocks" / i).block().weight("weight", shapes[static_cast<std::size_t>(i)]);
     model = std::make_unique<StreamedModel>(
         manifest, folder.write(manifest, 64, at::kFloat),
         StreamedOptions{.name = "toy", .compute = device::name_of(options.compute)});
@@ -89,7 +102,6 @@ struct Subject {
       if (channels_last) items.push_back(0);
       blocks.push_back({i, &model->layout(i), {}, items});
     }
-    options.slots = 2;
     options.lane = "lane";
     ring = make_ring(blocks, options);
   }
@@ -151,6 +163,36 @@ TEST_CASE("a fill that failed does not count: the block is fetched again, what i
     Subject subject(6, options_for(compute, false));
     test::fail_call(test::Call::Read, 1);
     CHECK_THROWS_AS(auto lease = subject.ring->pin(3), Error);
+  }
+}
+
+TEST_CASE("who comes after a fill that failed waits for what that one would have waited for") {
+  // Of the third the front is free once the first is released, what the second has after that one;
+  // the fourth goes to a place that the second has too.
+  const std::vector<Shape> shapes{{10, 64}, {6, 64}, {6, 64}, {4, 64}};
+  for (int nth = 1; nth < 40; ++nth) {
+    CAPTURE(nth);
+    sim::install(test::small_rig());
+    auto options = options_for("sim:0", false);
+    options.slots = 1;
+    Subject subject(shapes, options);
+    std::vector<std::pair<int, at::Tensor>> results;
+    test::fail_call(test::Call::Read, nth);
+    for (int step = 0; step < 4; ++step)
+      for (int i : {0, 1, step % 2 ? 3 : 2, 3}) {
+        try {
+          auto lease = subject.ring->pin(i);
+          // The host does not wait for the device here.
+          results.emplace_back(i,
+                               view_item(lease.bytes(), subject.model->layout(i).items[0]).mul(2));
+        } catch (const Error& error) {
+          CHECK(error.kind() == ErrorKind::Format);
+        }
+      }
+    test::fail_call(test::Call::Read, 0);
+    for (const auto& [i, result] : results)
+      CHECK(at::equal(result.cpu(),
+                      weights::mapped_tensor(subject.model->layout(i).items[0].stored).mul(2)));
   }
 }
 
