@@ -6,8 +6,8 @@
 // timed, and their bits noted (filled_LABEL.json). Without it hold.py runs beside: steps are compared
 // with the larger of the resident one and the link's time for what streams, the memory in use with
 // what was free before this process touched the card. FOLDER/rig.yaml predicts; where there is none,
-// the resident run fits one. With --each so many more steps are timed one by one, with what rests on the card
-// after each, and one is traced: for those who look for a step that waits.
+// the resident run fits one. With --each so many more steps are timed one by one, with what rests
+// on the card after each, and two are traced: for those who look for a step that waits.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 

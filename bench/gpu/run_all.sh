@@ -6,7 +6,8 @@
 # With a second accelerator: allocations and streaming from its memory too; DONORS_ONLY=1 streams from there alone.
 # PARTS picks some: "correct streaming opening sd15 peers compile", and further networks at full size: "sdxl flux qwen_image sd35";
 # "wan hunyuan_video": networks of videos, whose steps take seconds: about 200 s each, most of it steps (fewer are timed).
-# filled_flux (filled_MODEL): through the engine while another process holds all but FREE (23 20 14 8 4) GB.
+# filled_flux (filled_MODEL): through the engine while another process holds all but FREE (23 20 14 8 4) GB, at SIZES (512,1024,2048) px;
+# EACH=20 times so many more steps one by one and traces two (trace_filled_*.json in more.tgz).
 # cards_sdxl, cards_qwen_image: positive and negative on two cards at once, against one; cards_flux: one model over two cards of CARD_FREE
 # (14) GB each, which others hold the rest of. product_flux: `distorch run` on whole FLUX, cold and warm, FREE as for filled_flux.
 # KERNELS=1 tells which kernels the networks' steps consist of (kernels_*.json in more.tgz), and streams nothing.

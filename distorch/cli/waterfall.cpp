@@ -92,8 +92,8 @@ void Waterfall::pass(const std::string& name, Clock::time_point now) {
   mark_ = now;
 }
 
-/// The engine's own prediction for steps of the models that the node has used: the next one, or all that
-/// they were planned for.
+/// The engine's own prediction for steps of the models that the node has used: the first, another one,
+/// or all that they were planned for.
 void Waterfall::limit_steps(const std::string& name, Steps which) {
   // Replicas of a model have its name and compute at the same time.
   std::map<std::string, double> by_model;

@@ -134,7 +134,7 @@ void StreamRing::copy(const Place& place, const at::Tensor& to, const RingBlock&
   if (!block.donor.defined() && !worker_)
     for (const auto& stretch : block.layout->stretches) stretch.file->mapping()->check();
   for (const auto& piece : place.pieces) {
-    // Counts come round. A wait counts once it has been issued: a fill before this one may have failed.
+    // Counts come round. What has been waited for is what was issued: a fill may fail before it.
     if (piece.release && static_cast<std::int32_t>(*piece.release - waited_) > 0) {
       released_.wait(*piece.release, copy_stream_);
       waited_ = *piece.release;
