@@ -377,7 +377,7 @@ at::Tensor StreamedModel::step(const std::vector<at::Tensor>& inputs,
   at::Tensor result;
   with_room(-1, [&] {
     // A profile wants to see the blocks.
-    if (!record_steps_ || Trace::current() || !can_record()) {
+    if (!record_steps_ || Trace::is_on() || !can_record()) {
       result = forward(inputs);
       return;
     }

@@ -1,8 +1,14 @@
 #include "distorch/streaming/trace.h"
 
+#include <c10/core/Event.h>
+
 #include <atomic>
 #include <chrono>
+#include <deque>
+#include <map>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "distorch/device/streams.h"
 #include "distorch/device/work_log.h"
@@ -10,8 +16,6 @@
 namespace distorch::streaming {
 
 namespace {
-
-std::atomic<Trace*> active{nullptr};
 
 bool device_less(const c10::Device& a, const c10::Device& b) {
   return std::pair(a.type(), a.index()) < std::pair(b.type(), b.index());
@@ -25,32 +29,68 @@ c10::Event timed_event(const c10::Stream& stream) {
   return event;
 }
 
-}  // namespace
-
-Trace::Trace() : origins_(device_less) {
-  device::log_work(true);
-  active = this;
-}
-
-Trace::~Trace() {
-  active = nullptr;
-  device::log_work(false);
-}
-
-Trace* Trace::current() { return active; }
-
-double Trace::host_now() {
+double host_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-void Trace::host_span(const std::string& lane, const std::string& name, double start_s,
-                      double end_s) {
-  std::lock_guard lock(mutex_);
-  spans_.push_back({lane, name, start_s, end_s, {}, {}});
+}  // namespace
+
+/// What a trace has collected; spans that are open keep it.
+class TraceSpans {
+ public:
+  /// Returns the span's number.
+  std::size_t open(const std::string& lane, const std::string& name, const c10::Stream& stream);
+  void close(std::size_t span, const c10::Stream& stream);
+  std::string to_json();
+
+ private:
+  struct Span {
+    std::string lane, name;
+    double start_s = 0, end_s = 0;
+    std::optional<c10::Event> begin, end;
+  };
+  struct Origin {
+    c10::Event event;
+    double host_s;
+  };
+  std::mutex mutex_;
+  std::deque<Span> spans_;
+  std::map<c10::Device, Origin, bool (*)(const c10::Device&, const c10::Device&)> origins_{
+      device_less};
+};
+
+namespace {
+
+/// The spans of the trace that is on.
+class Active {
+ public:
+  std::shared_ptr<TraceSpans> get() {
+    if (!on_) return nullptr;
+    std::lock_guard lock(mutex_);
+    return spans_;
+  }
+  void set(std::shared_ptr<TraceSpans> spans) {
+    std::lock_guard lock(mutex_);
+    spans_ = std::move(spans);
+    on_ = spans_ != nullptr;
+  }
+  bool is_on() const { return on_; }
+
+ private:
+  std::mutex mutex_;
+  std::shared_ptr<TraceSpans> spans_;
+  std::atomic<bool> on_{false};
+};
+
+Active& active() {
+  static Active of_the_process;
+  return of_the_process;
 }
 
-std::size_t Trace::open(const std::string& lane, const std::string& name,
-                        const c10::Stream& stream) {
+}  // namespace
+
+std::size_t TraceSpans::open(const std::string& lane, const std::string& name,
+                             const c10::Stream& stream) {
   std::lock_guard lock(mutex_);
   spans_.push_back({lane, name, host_now(), 0, {}, {}});
   if (has_timers(stream)) {
@@ -63,7 +103,7 @@ std::size_t Trace::open(const std::string& lane, const std::string& name,
   return spans_.size() - 1;
 }
 
-void Trace::close(std::size_t span, const c10::Stream& stream) {
+void TraceSpans::close(std::size_t span, const c10::Stream& stream) {
   std::lock_guard lock(mutex_);
   if (has_timers(stream))
     spans_[span].end = timed_event(stream);
@@ -71,7 +111,7 @@ void Trace::close(std::size_t span, const c10::Stream& stream) {
     spans_[span].end_s = host_now();
 }
 
-std::string Trace::to_json() {
+std::string TraceSpans::to_json() {
   std::lock_guard lock(mutex_);
   std::map<std::string, int> lanes;
   nlohmann::ordered_json events = nlohmann::ordered_json::array();
@@ -106,13 +146,27 @@ std::string Trace::to_json() {
   return nlohmann::ordered_json{{"traceEvents", events}, {"displayTimeUnit", "ms"}}.dump() + "\n";
 }
 
+Trace::Trace() : spans_(std::make_shared<TraceSpans>()) {
+  device::log_work(true);
+  active().set(spans_);
+}
+
+Trace::~Trace() {
+  active().set(nullptr);
+  device::log_work(false);
+}
+
+bool Trace::is_on() { return active().is_on(); }
+
+std::string Trace::to_json() { return spans_->to_json(); }
+
 Traced::Traced(const std::string& lane, const std::string& name, const c10::Stream& stream)
-    : trace_(device::logs_its_work(stream.device()) ? nullptr : Trace::current()), stream_(stream) {
-  if (trace_) span_ = trace_->open(lane, name, stream);
+    : spans_(device::logs_its_work(stream.device()) ? nullptr : active().get()), stream_(stream) {
+  if (spans_) span_ = spans_->open(lane, name, stream);
 }
 
 Traced::~Traced() {
-  if (trace_) trace_->close(span_, stream_);
+  if (spans_) spans_->close(span_, stream_);
 }
 
 }  // namespace distorch::streaming

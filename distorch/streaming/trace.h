@@ -1,55 +1,35 @@
 #pragma once
-#include <c10/core/Event.h>
 #include <c10/core/Stream.h>
 
-#include <deque>
-#include <map>
-#include <mutex>
-#include <optional>
+#include <memory>
 #include <string>
-#include <vector>
 
 namespace distorch::streaming {
 
+class TraceSpans;
+
 /// Collects what ran when: compute, copies, waits, each on its lane. While one lives, it is the
-/// process's trace (Trace::current()); without one nothing is recorded and nothing is paid.
+/// process's trace; without one nothing is recorded and nothing is paid.
 class Trace {
  public:
   Trace();
   ~Trace();
   Trace(const Trace&) = delete;
   Trace& operator=(const Trace&) = delete;
-  static Trace* current();
-
-  /// Work of the host between two moments of host_now().
-  void host_span(const std::string& lane, const std::string& name, double start_s, double end_s);
-  static double host_now();
-
-  /// Work of a stream: from the point that open() marks to the one that close() marks. On the CPU
-  /// the host's time counts; devices that log their work themselves (device/work_log.h) are asked for it at the end.
-  std::size_t open(const std::string& lane, const std::string& name, const c10::Stream& stream);
-  void close(std::size_t span, const c10::Stream& stream);
+  static bool is_on();
 
   /// Chrome's trace format (open it in Perfetto or chrome://tracing). Waits for devices that still
-  /// work.
+  /// work; what has not ended yet is left out.
   std::string to_json();
 
  private:
-  struct Span {
-    std::string lane, name;
-    double start_s = 0, end_s = 0;
-    std::optional<c10::Event> begin, end;
-  };
-  struct Origin {
-    c10::Event event;
-    double host_s;
-  };
-  std::mutex mutex_;
-  std::deque<Span> spans_;
-  std::map<c10::Device, Origin, bool (*)(const c10::Device&, const c10::Device&)> origins_;
+  std::shared_ptr<TraceSpans> spans_;
 };
 
-/// A span for as long as it lives; nothing where no trace is on.
+/// A span for as long as it lives, on the trace that is on when it begins; nothing where none is.
+/// Of a stream: from the point where it stands then to where it stands at the end. On the CPU the
+/// host's time counts; devices that log their work themselves (device/work_log.h) are asked for it
+/// at the end. The trace may end before it does: a worker may still fetch ahead.
 class Traced {
  public:
   Traced(const std::string& lane, const std::string& name, const c10::Stream& stream);
@@ -58,7 +38,7 @@ class Traced {
   Traced& operator=(const Traced&) = delete;
 
  private:
-  Trace* trace_;
+  std::shared_ptr<TraceSpans> spans_;
   std::size_t span_ = 0;
   c10::Stream stream_;
 };
