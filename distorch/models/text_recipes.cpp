@@ -51,7 +51,7 @@ TextRecipe clip_g_alone(const FoundEncoders& f) {
 TextRecipe clip_h_alone(const FoundEncoders& f) {
   return clip::single_recipe(f.at("clip_h"), clip::TextKind::ClipH);
 }
-TextRecipe sdxl(const FoundEncoders& f) {
+TextRecipe clip_l_and_g(const FoundEncoders& f) {
   return clip::sdxl_recipe(f.at("clip_l"), f.at("clip_g"));
 }
 
@@ -62,7 +62,7 @@ const std::vector<RecipeKind>& text_recipes() {
       {"stable_diffusion", {"clip_l"}, true, clip_l_alone},
       {"stable_diffusion", {"clip_h"}, true, clip_h_alone},
       {"stable_diffusion", {"clip_g"}, true, clip_g_alone},
-      {"sdxl", {"clip_l", "clip_g"}, true, sdxl},
+      {"sdxl", {"clip_l", "clip_g"}, true, clip_l_and_g},
       {"sd3", {"clip_l", "clip_g", "t5xxl"}, false, sd3_recipe},
       {"flux", {"clip_l", "t5xxl"}, true, flux_recipe},
       {"flux2", {"qwen3_4b"}, true, klein_recipe},

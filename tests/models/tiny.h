@@ -1,9 +1,11 @@
 #pragma once
 #include <doctest/doctest.h>
+
 #include <unistd.h>
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -150,10 +152,13 @@ class TwiceSource : public PlainSource {
     for (std::size_t i = 0; i < second.size(); ++i) CHECK(at::equal(copies[i], second[i]));
     for (std::size_t i = 0; i < inputs.size(); ++i)
       if (inputs[i].defined()) CHECK(at::equal(before[i], inputs[i]));
-    ++runs[block];
+    if (++runs[block] == 1) order.push_back(block);
     return second;
   }
+  /// Whether blocks ran in the order in which they were declared, which is what plans count on.
+  bool in_order() const { return std::is_sorted(order.begin(), order.end()); }
   std::map<int, int> runs;
+  std::vector<int> order;
 };
 
 }  // namespace distorch::test

@@ -78,12 +78,12 @@ Mlp::Mlp(const Scope& s, const Config& c)
 
 Tensor Mlp::operator()(const Tensor& x) const { return out_({}, in_(x), gated_); }
 
-Stream::Stream(const Scope& s, const std::string& kind, const Config& c)
+Stream::Stream(const Scope& s, const Scope& mlp, const std::string& kind, const Config& c)
     : heads_(c.heads()),
       qkv_(s / (kind + "_attn") / "qkv", c.hidden, 3 * c.hidden, c.qkv_bias),
       proj_(s / (kind + "_attn") / "proj", c.hidden, c.hidden, c.bias),
       norm_(s / (kind + "_attn") / "norm", c),
-      mlp_(s / (kind + "_mlp"), c) {
+      mlp_(mlp / (kind + "_mlp"), c) {
   if (!c.shared_modulation) mod_.emplace(s / (kind + "_mod"), c, 6);
 }
 
@@ -99,16 +99,20 @@ void Stream::prepare(const nn::Qkv& to, const Tensor& x, const Tensor& modulatio
   nn::copy_heads(to.v, parts[2]);
 }
 
-Tensor Stream::finish(const Tensor& x, const Tensor& attended, const Tensor& modulation) const {
-  auto m = modulation.chunk(6, -1);
-  auto y = nn::gated_add(x, m[2], proj_(attended));
-  return nn::gated_add(y, m[5], mlp_(nn::modulated_norm(y, m[3], m[4], kNormEps)));
+Tensor Stream::add_attended(const Tensor& x, const Tensor& attended,
+                            const Tensor& modulation) const {
+  return nn::gated_add(x, modulation.chunk(6, -1)[2], proj_(attended));
 }
 
-Tokens DoubleBlock::forward(const Tokens& x, const Common& common, KeptHeads* kept) const {
+Tensor Stream::add_mlp(const Tensor& x, const Tensor& modulation) const {
+  auto m = modulation.chunk(3, -1);
+  return nn::gated_add(x, m[2], mlp_(nn::modulated_norm(x, m[0], m[1], kNormEps)));
+}
+
+Attended DoubleBlock::attend(const Tokens& x, const Common& common, KeptHeads* kept) const {
   auto text = x.txt.size(1), picture = x.img.size(1);
-  auto img_mod = spread(img_.modulation(common.img), picture, common.references);
-  auto txt_mod = txt_.modulation(common.txt);
+  const auto img_rows = img_.modulation(common.img), txt_mod = txt_.modulation(common.txt);
+  const auto img_mod = spread(img_rows, picture, common.references);
   Tensor attended, asking;
   {
     auto all = nn::room_for_heads(x.img, text + picture, heads_);
@@ -117,10 +121,20 @@ Tokens DoubleBlock::forward(const Tokens& x, const Common& common, KeptHeads* ke
                  common.prompts.empty() ? nullptr : &asking);
     attended = attended_to(all, common, kept);
   }
-  auto img = img_.finish(x.img, attended.narrow(1, text, picture), img_mod);
-  for (const auto& prompt : common.prompts) img.add_(told_by(prompt, asking));
-  auto txt = txt_.finish(x.txt, attended.narrow(1, 0, text), txt_mod);
-  return {img, within_range(txt)};
+  Attended result{{img_.add_attended(x.img, attended.narrow(1, text, picture), img_mod),
+                   txt_.add_attended(x.txt, attended.narrow(1, 0, text), txt_mod)},
+                  img_rows.chunk(2, -1)[1],
+                  txt_mod.chunk(2, -1)[1],
+                  {}};
+  for (const auto& prompt : common.prompts) result.told.push_back(told_by(prompt, asking));
+  return result;
+}
+
+Tokens DoubleBlock::finish(const Attended& attended, std::int64_t references) const {
+  const auto& [x, img_rows, txt_mod, told] = attended;
+  auto img = img_.add_mlp(x.img, spread(img_rows, x.img.size(1), references));
+  for (const auto& one : told) img.add_(one);
+  return {img, within_range(txt_.add_mlp(x.txt, txt_mod))};
 }
 
 Tensor DoubleBlock::entrance(const Tensor& img, const Tensor& vec) const {

@@ -77,17 +77,21 @@ struct Common {
   std::function<at::Tensor(const nn::Qkv& heads)> attend = nullptr;
 };
 
-/// One kind of tokens in a double block. Weights: {kind}_mod.lin, {kind}_attn.*, {kind}_mlp.*.
+/// One kind of tokens in a double block. Weights: {kind}_mod.lin, {kind}_attn.*, {kind}_mlp.*; the
+/// last of them belong to `mlp_scope`, a scope of the same prefix.
 class Stream {
  public:
-  Stream(const weights::Scope& scope, const std::string& kind, const Config& config);
+  Stream(const weights::Scope& scope, const weights::Scope& mlp_scope, const std::string& kind,
+         const Config& config);
   /// What x [B, L, D] attends with, into `to` [B, L, H, Dh]; modulation [B, 1 or L, 6·D]. `unturned`:
   /// gets the queries without their positions, where it is not null.
   void prepare(const nn::Qkv& to, const at::Tensor& x, const at::Tensor& modulation,
                const nn::RopeTable& rope, at::Tensor* unturned = nullptr) const;
   /// `attended` [B, L, D]: what attention gave for these tokens.
-  at::Tensor finish(const at::Tensor& x, const at::Tensor& attended,
-                    const at::Tensor& modulation) const;
+  at::Tensor add_attended(const at::Tensor& x, const at::Tensor& attended,
+                          const at::Tensor& modulation) const;
+  /// `modulation` [B, 1 or L, 3·D]: the second half of it. Uses what lies in `mlp_scope`.
+  at::Tensor add_mlp(const at::Tensor& x, const at::Tensor& modulation) const;
   /// Of vec, or what already is one.
   at::Tensor modulation(const at::Tensor& vec) const;
 
@@ -99,13 +103,32 @@ class Stream {
   Mlp mlp_;
 };
 
-/// Text and picture attend together, each with weights of its own. Weights: double_blocks.{i}.*
+/// What the first half of a double block gives the second.
+struct Attended {
+  Tokens x;
+  at::Tensor img_modulation, txt_modulation;  // [B, V, 3·D] and [B, 1, 3·D]
+  std::vector<at::Tensor> told;               // by pictures beside the text, [B, Li, D]
+};
+
+/// Text and picture attend together, each with weights of its own. Weights: double_blocks.{i}.*.
+/// Where the two scopes, of one prefix, are of two blocks, those of the MLP are in place for
+/// finish() alone and the others for attend(): either is about half of them.
 class DoubleBlock {
  public:
   DoubleBlock(const weights::Scope& scope, const Config& config)
-      : heads_(config.heads()), img_(scope, "img", config), txt_(scope, "txt", config) {}
+      : DoubleBlock(scope, scope, config) {}
+  DoubleBlock(const weights::Scope& scope, const weights::Scope& mlp_scope, const Config& config)
+      : heads_(config.heads()),
+        img_(scope, mlp_scope, "img", config),
+        txt_(scope, mlp_scope, "txt", config) {}
   /// `kept`: gets those of the references, where it is not null.
-  Tokens forward(const Tokens& x, const Common& common, KeptHeads* kept = nullptr) const;
+  Attended attend(const Tokens& x, const Common& common, KeptHeads* kept = nullptr) const;
+  /// `references`: as in Common.
+  Tokens finish(const Attended& attended, std::int64_t references) const;
+  /// Both.
+  Tokens forward(const Tokens& x, const Common& common, KeptHeads* kept = nullptr) const {
+    return finish(attend(x, common, kept), common.references);
+  }
   /// What the picture's tokens attend with before queries and keys are made of it: normed and
   /// modulated by the first row of vec, [B, Li, D].
   at::Tensor entrance(const at::Tensor& img, const at::Tensor& vec) const;

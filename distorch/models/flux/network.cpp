@@ -185,6 +185,23 @@ struct Part {
   Layers layers;
 };
 
+/// A double block: the weights of its MLPs are a block of their own, so that half of its 36 D^2
+/// numbers have to be there at a time and not twice as many as a single block has.
+struct DoublePart {
+  // In this order: blocks are declared as they run.
+  DoublePart(const Scope& place, const Config& config)
+      : name(place.prefix()),
+        scope(place.block()),
+        mlp_scope(place.block(name + ".mlp")),
+        block(scope),
+        mlp(mlp_scope),
+        layers(scope, mlp_scope, config) {}
+  std::string name;
+  Scope scope, mlp_scope;
+  weights::Block block, mlp;
+  DoubleBlock layers;
+};
+
 }  // namespace
 
 std::string reference_name(std::int64_t index) {
@@ -194,14 +211,14 @@ std::string reference_name(std::int64_t index) {
 struct Flux::Parts {
   Parts(weights::Manifest& manifest, const Config& c) : entry(Scope(manifest).block("img_in"), c) {
     for (std::int64_t i = 0; i < c.depth; ++i)
-      doubles.emplace_back((Scope(manifest) / "double_blocks" / i).block(), c);
+      doubles.emplace_back(Scope(manifest) / "double_blocks" / i, c);
     for (std::int64_t i = 0; i < c.single_depth; ++i)
       singles.emplace_back((Scope(manifest) / "single_blocks" / i).block(), c);
     last.emplace((Scope(manifest) / "final_layer").block(), c);
   }
 
   Part<Entry> entry;
-  std::vector<Part<DoubleBlock>> doubles;
+  std::vector<DoublePart> doubles;
   std::vector<Part<SingleBlock>> singles;
   std::optional<Part<LastLayer>> last;
 };
@@ -285,13 +302,25 @@ Tensor Flux::apply(const Inputs& inputs, const Patches& patches) const {
       KeptHeads kept;
       Common common{t[2], t[3], {t[4], t[5]}, references, t[6], cache.heads(t[7], t[8])};
       common.prompts = beside.prompts(t, own);
-      auto y = part.layers.forward({t[0], t[1]}, common, cache.keeps() ? &kept : nullptr);
-      if (!cache.keeps()) return {y.img, y.txt};
-      return {y.img, y.txt, kept.k, kept.v};
+      auto y = part.layers.attend({t[0], t[1]}, common, cache.keeps() ? &kept : nullptr);
+      Tensors all{y.x.img, y.x.txt, y.img_modulation, y.txt_modulation};
+      all.insert(all.end(), y.told.begin(), y.told.end());
+      if (cache.keeps()) all.insert(all.end(), {kept.k, kept.v});
+      return all;
+    });
+    taken.clear();
+    img.reset();
+    txt.reset();
+    if (cache.keeps()) {
+      cache.keep(index, *(out.end() - 2), out.back());
+      out.resize(out.size() - 2);
+    }
+    out = part.mlp.run(out, [&](const Tensors& t) -> Tensors {
+      auto y = part.layers.finish({{t[0], t[1]}, t[2], t[3], {t.begin() + 4, t.end()}}, references);
+      return {y.img, y.txt};
     });
     img = std::move(out[0]);
     txt = std::move(out[1]);
-    if (cache.keeps()) cache.keep(index, out[2], out[3]);
     beside.add_residual(img, index);
   }
   // The first single block takes both streams and puts them together.
