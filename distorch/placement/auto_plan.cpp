@@ -40,7 +40,7 @@ class Search {
         resident_limit_(resident_limit),
         clock_(system, model),
         links_(system.links, system.roots),
-        donors_(donors_of(system, links_)),
+        donors_(donors_of(system, links_, model.bytes())),
         pinned_(pinned_blocks(model)) {
     for (const Block& block : model.blocks) {
       double least = LinkClock::kNever;
@@ -373,7 +373,9 @@ std::optional<Shares> share_residency(const System& system, const std::vector<Mo
                                       int slots) {
   LinkClock clock(system.links, system.roots);
   double bytes_per_s = 0;
-  for (const Donor& donor : donors_of(system, clock)) bytes_per_s += donor.bytes_per_s;
+  Bytes all = 0;
+  for (const ModelUse& use : uses) all += use.model.bytes();
+  for (const Donor& donor : donors_of(system, clock, all)) bytes_per_s += donor.bytes_per_s;
   const Bytes budget = system.devices[system.compute].budget_bytes;
   Shares shares;
   std::vector<Bytes> weights, stay, hidden;
@@ -468,7 +470,7 @@ std::optional<AutoPlan> side_by_side(const System& system, const std::vector<Mod
 // comes.
 AutoPlan one_by_one(const System& system, const std::vector<ModelUse>& uses) {
   LinkClock clock(system.links, system.roots);
-  const auto donors = donors_of(system, clock);
+  const auto donors = donors_of(system, clock, 0);  // the fastest counts
   AutoPlan plan;
   plan.kept = false;
   for (const ModelUse& use : uses) {

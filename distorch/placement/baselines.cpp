@@ -26,10 +26,14 @@ bool fits(const System& system, const Model& model, const Placement& placement,
   return true;
 }
 
-std::vector<Donor> donors_of(const System& system, LinkClock& clock) {
+std::vector<Donor> donors_of(const System& system, LinkClock& clock, Bytes bytes) {
   std::vector<Donor> donors;
+  const int ram = system.find("cpu");
+  const bool ram_will_do =
+      ram >= 0 && ram != system.compute && system.devices[ram].budget_bytes >= bytes;
   for (int d = 0; d < static_cast<int>(system.devices.size()); ++d) {
     if (d == system.compute || system.devices[d].budget_bytes <= 0) continue;
+    if (ram_will_do && kind_of(system.devices[d].name) == DeviceKind::Disk) continue;
     int route = clock.route(system.devices[d].name, system.devices[system.compute].name);
     if (route >= 0) donors.push_back({d, route, clock.bytes_per_s(route)});
   }
@@ -134,7 +138,7 @@ std::vector<Named> baselines(const System& asked_system, const Model& asked_mode
   const System system = reachable(asked_system);
   const Model model = with_seconds(asked_model, system.compute);
   LinkClock clock(system.links, system.roots);
-  const auto donors = donors_of(system, clock);
+  const auto donors = donors_of(system, clock, model.bytes());
   const auto pinned = pinned_blocks(model);
   std::vector<std::size_t> movable;
   for (std::size_t i = 0; i < pinned.size(); ++i) {

@@ -31,7 +31,8 @@ struct Donor {
   int route = 0;   // of the LinkClock
   double bytes_per_s = 0;
 };
-/// Fastest link first.
-std::vector<Donor> donors_of(const System& system, LinkClock& clock);
+/// For a model of so many bytes, fastest link first; the disk only where it does not fit into RAM:
+/// what comes from there passes through it, and is staged by a thread.
+std::vector<Donor> donors_of(const System& system, LinkClock& clock, std::int64_t bytes);
 
 }  // namespace distorch::placement

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "distorch/base/link_clock.h"
 #include "distorch/base/units.h"
 
 using namespace distorch;
@@ -52,4 +53,22 @@ TEST_CASE("default budget of the CPU: pages of mapped files are counted once") {
   CHECK(default_budget(info, use) == gib(21));
   use.own = gib(14);
   CHECK(default_budget(info, use) == gib(31));
+}
+
+TEST_CASE("links: what comes from the disk takes of the way that RAM has to an accelerator") {
+  device::DeviceInfo host, card;
+  host.name = "cpu";
+  card.name = "cuda:0";
+  card.accelerator = true;
+  device::LinkTable measured;
+  measured.links = {{"cpu", "cuda:0", 20, 10, 1e-5}};
+  measured.disk_gbps = 5;
+  placement::System system;
+  add_links(system, {host, card}, &measured, nullptr);
+  LinkClock clock(system.links, system.roots);
+  const int from_disk = clock.route("disk", "cuda:0"), from_ram = clock.route("cpu", "cuda:0");
+  REQUIRE(from_disk >= 0);
+  CHECK(clock.bytes_per_s(from_disk) == doctest::Approx(5e9));
+  const auto both = clock.at_once({from_disk, from_ram});
+  CHECK(both[0] + both[1] == doctest::Approx(20e9));
 }
