@@ -146,7 +146,7 @@ placement::Placement Bench::placed(const placement::System& system,
   std::vector<placement::Home> homes;
   for (const auto& home : model_->homes())
     homes.push_back({home.how == placement::How::Resident ? 0 : 1, home.how, home.rests});
-  return placement::make_placement(system, described, std::move(homes));
+  return placement::make_placement(system, described, std::move(homes), model_->slots());
 }
 
 void Bench::compare(const Step& step, const Link& link, double step_s, std::int64_t used_bytes,

@@ -217,7 +217,10 @@ class Engine {
   std::int64_t growth(const Draft& draft) const;
   void follow(StreamedModel& model);
   std::int64_t spare_bytes(Entry& entry, c10::Device device) const;
+  std::optional<placement::Placement> placed_at(const Entry& entry, const StreamedModel& model,
+                                                const std::vector<BlockHome>& at) const;
   void resettle(Entry& entry, StreamedModel& model) const;
+  StepPrice step_price(const Entry& entry, const StreamedModel& model) const;
   std::int64_t shrink(StreamedModel& model, std::int64_t bytes);
   void load(Entry& entry, StreamedModel& model);
   void evict(Entry& entry, const std::string& device);

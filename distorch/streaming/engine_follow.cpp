@@ -1,10 +1,13 @@
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <algorithm>
+#include <limits>
+#include <memory>
 #include <utility>
 
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
+#include "distorch/placement/timeline.h"
 #include "distorch/streaming/engine.h"
 #include "distorch/streaming/engine_watch.h"
 
@@ -33,28 +36,41 @@ std::int64_t retries_of(c10::Device device) {
 
 }  // namespace
 
-/// Its placement as it is, after weights have moved. Where no block of the plan's system stands for
-/// a home the plan stays.
-void Engine::resettle(Entry& entry, StreamedModel& model) const {
+/// Its placement with these homes. Nothing where no block of the plan's system stands for one.
+std::optional<placement::Placement> Engine::placed_at(const Entry& entry,
+                                                      const StreamedModel& model,
+                                                      const std::vector<BlockHome>& at) const {
   std::vector<placement::Home> homes;
-  for (const auto& home : model.homes()) {
+  for (const auto& home : at) {
     const int device = entry.system.find(home.device);
-    if (device < 0) return;
+    if (device < 0) return std::nullopt;
     homes.push_back({device, home.how, home.rests});
   }
-  if (homes.size() != entry.plan_model.blocks.size()) return;
-  int slots = 1;
-  for (const auto& ring : entry.placement.rings) slots = std::max(slots, ring.slots);
-  if (entry.placement.rings.empty()) slots = model.options().slots;
-  entry.placement =
-      placement::make_placement(entry.system, entry.plan_model, std::move(homes), slots);
+  if (homes.size() != entry.plan_model.blocks.size()) return std::nullopt;
+  return placement::make_placement(entry.system, entry.plan_model, std::move(homes), model.slots());
+}
+
+/// Its placement as it is, after weights have moved; where nobody can tell, the plan stays.
+void Engine::resettle(Entry& entry, StreamedModel& model) const {
+  if (auto placed = placed_at(entry, model, model.homes())) entry.placement = std::move(*placed);
+}
+
+/// A step of a planned model by the clock, with weights elsewhere. Keeps references to all three.
+StepPrice Engine::step_price(const Entry& entry, const StreamedModel& model) const {
+  auto clock = std::make_shared<placement::Timeline>(entry.system, entry.plan_model);
+  return [this, &entry, &model, clock](const std::vector<BlockHome>& homes) {
+    const auto placed = placed_at(entry, model, homes);
+    return placed ? clock->step_s(*placed) : std::numeric_limits<double>::infinity();
+  };
 }
 
 /// An exception leaves the model unloaded.
 std::int64_t Engine::shrink(StreamedModel& model, std::int64_t bytes) {
   try {
-    const auto freed = model.shrink(bytes);
-    if (auto entry = find(model); entry && entry->planned) {
+    const auto entry = find(model);
+    const bool planned = entry && entry->planned;
+    const auto freed = model.shrink(bytes, planned ? step_price(*entry, model) : StepPrice());
+    if (planned) {
       entry->steps_alike = entry->more_for = 0;
       entry->grows_after = after_failure;
       resettle(*entry, model);
@@ -120,7 +136,7 @@ void Engine::follow(StreamedModel& model) {
   entry->more_for = more ? entry->more_for + 1 : 0;
   if (entry->more_for <= std::max(patience, entry->grows_after)) return;
   entry->steps_alike = entry->more_for = entry->grows_after = 0;
-  model.grow(left - wanted);
+  if (!model.grow(left - wanted, step_price(*entry, model))) entry->grows_after = after_failure;
   resettle(*entry, model);
 }
 

@@ -81,6 +81,13 @@ int ModelRings::slots_of(const std::string& donor) const {
   return slots == slots_.end() ? options_.slots : slots->second;
 }
 
+int ModelRings::most_slots() const {
+  int most = 0;
+  for (const auto& home : residence_.homes())
+    if (home.how == How::Streamed) most = std::max(most, slots_of(home.device));
+  return most > 0 ? most : slots_of("cpu");
+}
+
 bool ModelRings::limit_slots(int most) {
   bool fewer = false;
   for (const auto& home : residence_.homes()) {
@@ -91,7 +98,19 @@ bool ModelRings::limit_slots(int most) {
   return fewer;
 }
 
-void ModelRings::make() {
+void ModelRings::make() { make(true); }
+
+bool ModelRings::make_all() {
+  try {
+    make(false);
+    return true;
+  } catch (const std::exception& error) {
+    if (!device::is_out_of_memory(error)) throw;
+    return false;
+  }
+}
+
+void ModelRings::make(bool fewer_do) {
   drop();
   register_streamed();
   const auto& homes = residence_.homes();
@@ -111,7 +130,7 @@ void ModelRings::make() {
       for (const auto& piece : registered_)
         ring.seams.push_back(static_cast<const std::byte*>(piece->start()));
       ring.keep_cached = donor != "disk";
-      rings_[donor] = make_that_fits(std::move(blocks), ring);
+      rings_[donor] = make_that_fits(blocks, ring, fewer_do);
     }
   } catch (...) {
     drop();
@@ -120,7 +139,8 @@ void ModelRings::make() {
 }
 
 /// An allocator's memory has holes that no plan knows of: one slot is slower, not an error.
-std::unique_ptr<Ring> ModelRings::make_that_fits(std::vector<RingBlock> blocks, RingOptions ring) {
+std::unique_ptr<Ring> ModelRings::make_that_fits(const std::vector<RingBlock>& blocks,
+                                                 RingOptions ring, bool fewer_do) {
   for (;;) {
     try {
       return make_ring(blocks, ring);
@@ -131,7 +151,7 @@ std::unique_ptr<Ring> ModelRings::make_that_fits(std::vector<RingBlock> blocks, 
     try {
       return make_ring(blocks, ring);
     } catch (const std::exception& error) {
-      if (!device::is_out_of_memory(error)) throw;
+      if (!device::is_out_of_memory(error) || !fewer_do) throw;
     }
     log::info("{}: only one slot fits for {}", options_.name, ring.lane);
     ring.slots = 1;

@@ -28,12 +28,16 @@ class ModelRings {
   /// Makes a ring for every donor of the residence's homes; none is left after an exception. Where
   /// the wanted slots find no room, cached memory is given back first, then one slot has to do.
   void make();
+  /// The same with all the wanted slots; false, and none is left, where they find no room.
+  bool make_all();
   /// Frees them and their memory.
   void drop();
   /// Forgets also what is registered of files.
   void clear();
   /// Slots of the ring of a donor.
   int slots_of(const std::string& donor) const;
+  /// The most slots of any; of what may come where nothing streams.
+  int most_slots() const;
   /// At most so many slots each from the next make() on; false where no ring has more.
   bool limit_slots(int most);
 
@@ -49,9 +53,11 @@ class ModelRings {
   std::int64_t copied_bytes() const;
 
  private:
+  void make(bool fewer_do);
   void register_streamed();
   BlockValues values_in(int block, std::vector<at::Tensor> streamed) const;
-  std::unique_ptr<Ring> make_that_fits(std::vector<RingBlock> blocks, RingOptions ring);
+  std::unique_ptr<Ring> make_that_fits(const std::vector<RingBlock>& blocks, RingOptions ring,
+                                       bool fewer_do);
 
   const Contents& contents_;
   const Residence& residence_;

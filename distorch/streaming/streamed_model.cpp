@@ -150,8 +150,8 @@ void StreamedModel::unload() {
 
 /// Weights that rest on the compute device stream from now on, so that `bytes` come free with the
 /// ring that will be needed. False where none rests. No ring may be there.
-bool StreamedModel::offload(std::int64_t bytes) {
-  Shift shift(contents_, residence_, rings_);
+bool StreamedModel::offload(std::int64_t bytes, const StepPrice& price) {
+  Shift shift(contents_, residence_, rings_, price);
   if (!shift.free(bytes)) return false;
   move(shift.homes());
   return true;
@@ -174,10 +174,23 @@ void StreamedModel::move(std::vector<BlockHome> homes) {
   }
 }
 
-std::int64_t StreamedModel::grow(std::int64_t bytes) {
+/// Whether weights and whole rings find room in these homes. Where they do not some have moved.
+bool StreamedModel::settle(const std::vector<BlockHome>& homes) {
+  int block = 0;
+  try {
+    residence_.move(homes, residence_.converted(), block);
+    return rings_.make_all();
+  } catch (const std::exception& error) {
+    if (!device::is_out_of_memory(error)) throw;
+    return false;
+  }
+}
+
+std::optional<std::int64_t> StreamedModel::grow(std::int64_t bytes, const StepPrice& price) {
   if (!loaded()) return 0;
-  Shift shift(contents_, residence_, rings_);
+  Shift shift(contents_, residence_, rings_, price);
   if (compute_.is_cpu() || !shift.take(bytes)) return 0;
+  const auto homes_before = homes();
   std::int64_t before = 0;
   try {
     drop_recordings();
@@ -185,8 +198,15 @@ std::int64_t StreamedModel::grow(std::int64_t bytes) {
     drop_leases();
     residence_.finish();
     rings_.drop();
-    move(shift.homes());
-    make_rings_fit();
+    // In what an allocator keeps of the ring weights would leave holes that no ring fits into.
+    device::empty_cache(compute_);
+    if (!settle(shift.homes())) {
+      residence_.finish();
+      move(homes_before);
+      device::empty_cache(compute_);
+      make_rings_fit();
+      return std::nullopt;
+    }
   } catch (const std::exception& error) {
     const bool memory = device::is_out_of_memory(error);
     unload();
@@ -200,7 +220,7 @@ std::int64_t StreamedModel::grow(std::int64_t bytes) {
   return taken;
 }
 
-std::int64_t StreamedModel::shrink(std::int64_t bytes) {
+std::int64_t StreamedModel::shrink(std::int64_t bytes, const StepPrice& price) {
   if (!loaded()) return 0;
   constexpr int comfortable_slots = 2;
   auto before = device_bytes(options_.compute);
@@ -213,7 +233,7 @@ std::int64_t StreamedModel::shrink(std::int64_t bytes) {
     // What comes free is counted as planners count; where that was too little, once more.
     for (auto missing = bytes - freed(); missing > 0; missing = bytes - freed()) {
       rings_.drop();
-      const bool any = offload(missing);
+      const bool any = offload(missing, price);
       make_rings_fit();
       if (!any) break;
     }

@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "distorch/streaming/contents.h"
 #include "distorch/streaming/model_rings.h"
 #include "distorch/streaming/residence.h"
+#include "distorch/streaming/shift.h"
 #include "distorch/streaming/step_recorder.h"
 #include "distorch/weights/checkpoint.h"
 #include "distorch/weights/manifest.h"
@@ -82,17 +84,21 @@ class StreamedModel final : public weights::WeightSource {
            (rests_converted_ == residence_.converted() || !needs_conversion());
   }
   const std::vector<BlockHome>& homes() const { return residence_.homes(); }
+  /// Slots of the rings, the most that one has: of the plan, or what shrink() has left of them.
+  int slots() const { return rings_.most_slots(); }
   /// Frees everything it holds on any device. The next run() needs a load() before.
   void unload();
   /// Makes room on the compute device until `bytes` are freed or nothing is left: first ring slots
   /// beyond two, then weights that rest stream from now on, a little of every block, at last one
-  /// slot must do. Returns the bytes freed. An exception leaves the model unloaded.
-  std::int64_t shrink(std::int64_t bytes);
+  /// slot must do. With a price it is those weights that cost the least time. Returns the bytes
+  /// freed. An exception leaves the model unloaded.
+  std::int64_t shrink(std::int64_t bytes, const StepPrice& price = {});
 
   /// The opposite: weights that stream rest from now on, as many as `bytes` have room for with the
-  /// smaller ring, of the blocks that stream most. Returns the bytes taken; as before where the
-  /// device gives less. An exception leaves the model unloaded.
-  std::int64_t grow(std::int64_t bytes);
+  /// smaller ring, of the blocks that stream most, with a price those that gain the most time.
+  /// Returns the bytes taken; nothing where the device gives less than that, and all is as before.
+  /// An exception leaves the model unloaded.
+  std::optional<std::int64_t> grow(std::int64_t bytes, const StepPrice& price = {});
 
   /// Called before each step().
   std::function<void()> before_step;
@@ -124,8 +130,9 @@ class StreamedModel final : public weights::WeightSource {
   bool can_record() const;
   void drop_leases();
   void make_rings_fit();
-  bool offload(std::int64_t bytes);
+  bool offload(std::int64_t bytes, const StepPrice& price = {});
   void move(std::vector<BlockHome> homes);
+  bool settle(const std::vector<BlockHome>& homes);
   void wait_for_weights(const std::function<void()>& wait);
   void with_room(int block, const std::function<void()>& action);
   weights::Tensors run_resident(int block, const weights::Tensors& inputs,

@@ -191,6 +191,58 @@ TEST_CASE("parts: shrinking moves out what is asked for, a weight at a time, and
   CHECK(held < whole / 4);
 }
 
+TEST_CASE("parts: where steps have a price, weights go that cost little and come that gain much") {
+  toy::Folder folder;
+  Toy toy(folder);
+  toy.streamed->load(all(How::Resident, "sim:0"));
+  const auto wanted = toy.run();
+  constexpr std::int64_t matrix = width * width * 4;
+  constexpr std::size_t special = 7;
+  // Seconds of each block whose matrix streams.
+  const auto price = [&](double others, double one) {
+    return [others, one](const std::vector<BlockHome>& homes) {
+      double sum = 0;
+      for (std::size_t i = 0; i < homes.size(); ++i)
+        if (homes[i].how == How::Streamed && !(homes[i].rests & 1))
+          sum += i == special ? one : others;
+      return sum;
+    };
+  };
+  CHECK(toy.streamed->shrink(2 * matrix, price(1, 0.5)) >= 2 * matrix);
+  CHECK(toy.streamed->homes()[special].how == How::Streamed);
+  CHECK(at::equal(toy.run(), wanted));
+  CHECK(toy.streamed->grow(matrix, price(1, 2)).value_or(0) > 0);
+  CHECK(toy.streamed->homes()[special].how == How::Resident);
+  CHECK(at::equal(toy.run(), wanted));
+}
+
+TEST_CASE("parts: weights that were to come back and find no room leave all as it was") {
+  toy::Folder folder;
+  Toy toy(folder);
+  const auto before = all(How::Streamed, "cpu");
+  toy.streamed->load(before);
+  const auto wanted = toy.run();
+  constexpr std::int64_t room = 3 * width * width * 4;
+  int refused = 0;
+  for (int nth = 1;; ++nth) {
+    REQUIRE(nth < 50);
+    toy.streamed->load(before);
+    const auto held = toy.streamed->device_bytes("sim:0");
+    sim::fail_allocation(0, nth);
+    const auto taken = toy.streamed->grow(room);
+    if (sim::fault_pending(0)) break;
+    if (taken) {
+      CHECK(*taken > 0);
+    } else {
+      ++refused;
+      CHECK((toy.streamed->homes() == before));
+      CHECK(toy.streamed->device_bytes("sim:0") == held);
+    }
+    CHECK(at::equal(toy.run(), wanted));
+  }
+  CHECK(refused > 0);
+}
+
 TEST_CASE("parts: a weight that finds no room to stay streams, too") {
   toy::Folder folder;
   Toy toy(folder);
