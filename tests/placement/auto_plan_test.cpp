@@ -133,6 +133,21 @@ TEST_CASE("auto: one slot where two do not fit, smaller slots where large blocks
   check_budgets(system, model, placement);
 }
 
+TEST_CASE("auto: the disk is left out where RAM will do, and used where it will not") {
+  auto system = two_cards();
+  system.devices[1].budget_bytes = 0;
+  system.devices.push_back({"disk", gib(1000), gib(1000)});
+  system.links.push_back({"disk", "cuda:0", 3e9});  // a way of its own, which would help
+  const int disk = system.at("disk"), ram = system.at("cpu");
+  const auto model = even_model(40, gib(1), 0.01);
+  const auto from_disk = [&] {
+    return auto_plan(system, model).bytes[static_cast<std::size_t>(disk)];
+  };
+  CHECK(from_disk() == 0);
+  system.devices[static_cast<std::size_t>(ram)].budget_bytes = gib(10);
+  CHECK(from_disk() > 0);
+}
+
 TEST_CASE("auto: a slow donor card loses against faster RAM") {
   auto system = two_cards(25e9, 1e9);
   system.devices[0].budget_bytes = gib(8);
