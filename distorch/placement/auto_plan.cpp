@@ -372,10 +372,12 @@ struct Shares {
 std::optional<Shares> share_residency(const System& system, const std::vector<ModelUse>& uses,
                                       int slots) {
   LinkClock clock(system.links, system.roots);
-  double bytes_per_s = 0;
   Bytes all = 0;
   for (const ModelUse& use : uses) all += use.model.bytes();
-  for (const Donor& donor : donors_of(system, clock, all)) bytes_per_s += donor.bytes_per_s;
+  std::vector<int> routes;
+  for (const Donor& donor : donors_of(system, clock, all)) routes.push_back(donor.route);
+  double bytes_per_s = 0;
+  for (double speed : clock.at_once(routes)) bytes_per_s += speed;
   const Bytes budget = system.devices[system.compute].budget_bytes;
   Shares shares;
   std::vector<Bytes> weights, stay, hidden;

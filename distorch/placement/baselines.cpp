@@ -29,12 +29,14 @@ bool fits(const System& system, const Model& model, const Placement& placement,
 std::vector<Donor> donors_of(const System& system, LinkClock& clock, Bytes bytes) {
   std::vector<Donor> donors;
   const int ram = system.find("cpu");
-  const bool ram_will_do =
-      ram >= 0 && ram != system.compute && system.devices[ram].budget_bytes >= bytes;
+  const auto& compute = system.devices[system.compute].name;
+  const bool ram_will_do = ram >= 0 && ram != system.compute &&
+                           system.devices[ram].budget_bytes >= std::max<Bytes>(1, bytes) &&
+                           clock.route("cpu", compute) >= 0;
   for (int d = 0; d < static_cast<int>(system.devices.size()); ++d) {
     if (d == system.compute || system.devices[d].budget_bytes <= 0) continue;
     if (ram_will_do && kind_of(system.devices[d].name) == DeviceKind::Disk) continue;
-    int route = clock.route(system.devices[d].name, system.devices[system.compute].name);
+    int route = clock.route(system.devices[d].name, compute);
     if (route >= 0) donors.push_back({d, route, clock.bytes_per_s(route)});
   }
   std::stable_sort(donors.begin(), donors.end(),

@@ -7,6 +7,8 @@
 
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
+#include "distorch/device/retry.h"
+#include "distorch/placement/parts.h"
 #include "distorch/placement/timeline.h"
 #include "distorch/streaming/engine.h"
 #include "distorch/streaming/engine_watch.h"
@@ -55,8 +57,10 @@ void Engine::resettle(Entry& entry, StreamedModel& model) const {
   if (auto placed = placed_at(entry, model, model.homes())) entry.placement = std::move(*placed);
 }
 
-/// A step of a planned model by the clock, with weights elsewhere. Keeps references to all three.
+/// A step of a planned model by the clock, with weights elsewhere; none where the plan knows of no
+/// parts of blocks. Keeps references to all three.
 StepPrice Engine::step_price(const Entry& entry, const StreamedModel& model) const {
+  if (!placement::has_parts(entry.plan_model)) return {};
   auto clock = std::make_shared<placement::Timeline>(entry.system, entry.plan_model);
   return [this, &entry, &model, clock](const std::vector<BlockHome>& homes) {
     const auto placed = placed_at(entry, model, homes);
@@ -66,10 +70,11 @@ StepPrice Engine::step_price(const Entry& entry, const StreamedModel& model) con
 
 /// An exception leaves the model unloaded.
 std::int64_t Engine::shrink(StreamedModel& model, std::int64_t bytes) {
+  const auto entry = find(model);
+  const bool planned = entry && entry->planned;
+  const auto price = planned ? step_price(*entry, model) : StepPrice();
   try {
-    const auto entry = find(model);
-    const bool planned = entry && entry->planned;
-    const auto freed = model.shrink(bytes, planned ? step_price(*entry, model) : StepPrice());
+    const auto freed = model.shrink(bytes, price);
     if (planned) {
       entry->steps_alike = entry->more_for = 0;
       entry->grows_after = after_failure;
@@ -101,7 +106,8 @@ void Engine::follow(StreamedModel& model) {
   const auto device = device::to_torch(compute);
   if (plan_only() || device.is_cpu() || options().budgets.count(compute)) return;
   std::unique_lock lock(mutex_, std::try_to_lock);
-  if (!lock) return;  // somebody plans or loads: the next step will do
+  if (!lock) return;        // somebody plans or loads: the next step will do
+  device::RetryScope once;  // who fails in here cannot come back for more: the lock is ours
   auto entry = find(model);
   if (!entry || !entry->planned || !free_plan(*entry) || !model.loaded()) return;
   const auto use = device::memory_use(device);

@@ -125,11 +125,13 @@ void add_links(placement::System& system, const std::vector<device::DeviceInfo>&
       return (link.from == a && link.to == b) || (link.from == b && link.to == a);
     });
   };
+  const bool has_host = std::any_of(devices.begin(), devices.end(),
+                                    [](const auto& info) { return !info.accelerator; });
   constexpr double pcie_gbps = 20, peer_gbps = 10, disk_gbps = 1.5, latency_s = 15e-6;
   for (const auto& info : devices) {
     // What comes from the disk passes through RAM, and has no more than that of the way from there.
     const double disk = measured && measured->disk_gbps ? *measured->disk_gbps : disk_gbps;
-    if (!info.accelerator && !linked("disk", info.name))
+    if ((!info.accelerator || !has_host) && !linked("disk", info.name))
       system.links.push_back(make_link("disk", info.name, disk, 1e-4));
     for (const auto& other : devices) {
       if (&other == &info || linked(info.name, other.name) ||

@@ -145,7 +145,7 @@ std::unique_ptr<Ring> ModelRings::make_that_fits(const std::vector<RingBlock>& b
     try {
       return make_ring(blocks, ring);
     } catch (const std::exception& error) {
-      if (!device::is_out_of_memory(error) || ring.slots == 1) throw;
+      if (!device::is_out_of_memory(error) || (fewer_do && ring.slots == 1)) throw;
     }
     device::empty_cache(compute_);
     try {

@@ -72,15 +72,16 @@ std::int64_t Shift::held() const {
   return bytes;
 }
 
-/// The part of a block to stream next: the smallest, where a price is known of those that are as
-/// large as what is missing, else the largest; what is tiny only where nothing else rests.
-std::optional<Shift::Choice> Shift::that_streams(std::size_t block, std::int64_t missing) const {
+/// The part of a block to stream next: the smallest, by price of those that are as large as what is
+/// missing, else the largest; what is tiny only where nothing else rests.
+std::optional<Shift::Choice> Shift::that_streams(std::size_t block, std::int64_t missing,
+                                                 bool by_price) const {
   const auto& home = homes_[block];
   const auto& parts = contents_.parts(static_cast<int>(block));
   if (home.how == How::OnDonor) return std::nullopt;
   const auto rank = [&](std::size_t part) {
     const bool tiny = parts[part] * 64 < contents_.weights_of(static_cast<int>(block)).slot_bytes;
-    const bool enough = !price_ || parts[part] >= missing;
+    const bool enough = !by_price || parts[part] >= missing;
     return std::tuple(tiny, !enough, enough ? parts[part] : -parts[part]);
   };
   std::optional<std::size_t> best;
@@ -149,7 +150,7 @@ bool Shift::stream_one(std::int64_t missing) {
   using Rank = std::tuple<bool, double, std::int64_t>;
   std::optional<std::pair<Rank, Choice>> best;
   for (std::size_t i = 0; i < homes_.size(); ++i) {
-    const auto choice = that_streams(i, missing);
+    const auto choice = that_streams(i, missing, by_price);
     if (!choice) continue;
     double cost = 0;
     if (by_price) {

@@ -35,7 +35,7 @@ class Shift {
     std::int64_t streamed = 0;  // of its block afterwards
   };
   std::int64_t held() const;
-  std::optional<Choice> that_streams(std::size_t block, std::int64_t missing) const;
+  std::optional<Choice> that_streams(std::size_t block, std::int64_t missing, bool by_price) const;
   std::optional<Choice> that_rests(std::size_t block, std::int64_t room) const;
   void stream(const Choice& choice);
   void rest(const Choice& choice);

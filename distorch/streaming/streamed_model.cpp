@@ -201,9 +201,12 @@ std::optional<std::int64_t> StreamedModel::grow(std::int64_t bytes, const StepPr
     // In what an allocator keeps of the ring weights would leave holes that no ring fits into.
     device::empty_cache(compute_);
     if (!settle(shift.homes())) {
-      residence_.finish();
-      move(homes_before);
+      // What was coming may not find room either: all comes anew.
+      const bool converted = residence_.converted();
+      residence_.clear();
       device::empty_cache(compute_);
+      int block = 0;
+      residence_.move(homes_before, converted, block);
       make_rings_fit();
       return std::nullopt;
     }

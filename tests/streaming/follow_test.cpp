@@ -3,6 +3,7 @@
 
 #include <deque>
 
+#include "distorch/device/retry.h"
 #include "tests/streaming/known_models.h"
 
 using namespace distorch;
@@ -91,6 +92,33 @@ TEST_CASE("neighbour: what it leaves is used again after a few steps, to the las
     CHECK(plan->blocks[i].how == place.known.weights->homes()[i].how);
     CHECK(plan->blocks[i].rests == place.known.weights->homes()[i].rests);
   }
+}
+
+TEST_CASE("neighbour: an allocation that fails while weights come back waits for nobody") {
+  Neighbourhood place;
+  // As nodes run: who fails comes back for more, which takes the engine's lock.
+  device::RetryScope nodes([&](c10::Device, std::int64_t bytes) {
+    place.engine.make_room("sim:0", bytes, nullptr);
+    return true;  // it fails once
+  });
+  int nth = 1, struck = 0;
+  constexpr std::int64_t never = 1 << 20;
+  place.known.weights->before_step = [&, follow = place.known.weights->before_step] {
+    sim::fail_allocation(0, nth);
+    follow();
+    struck += sim::fault_pending(0) ? 0 : 1;
+    sim::fail_allocation(0, never);
+  };
+  for (; nth < 9; ++nth) {
+    CAPTURE(nth);
+    for (int i = 0; i < 3; ++i) {
+      place.take(std::max<std::int64_t>(512, place.free() / 2 / 512 * 512));
+      place.step();
+    }
+    place.taken.clear();
+    for (int i = 0; i < 25; ++i) place.step();
+  }
+  CHECK(struck > 3);
 }
 
 TEST_CASE("neighbour: one that takes everything in the middle of a step does not end it") {

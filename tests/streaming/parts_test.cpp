@@ -218,7 +218,10 @@ TEST_CASE("parts: where steps have a price, weights go that cost little and come
 
 TEST_CASE("parts: weights that were to come back and find no room leave all as it was") {
   toy::Folder folder;
-  Toy toy(folder);
+  std::int64_t upload_from = 0;  // with and without threads that bring them in pieces
+  SUBCASE("in pieces") {}
+  SUBCASE("at once") { upload_from = std::int64_t{1} << 30; }
+  Toy toy(folder, std::int64_t{1} << 22, upload_from);
   const auto before = all(How::Streamed, "cpu");
   toy.streamed->load(before);
   const auto wanted = toy.run();

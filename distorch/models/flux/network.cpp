@@ -185,8 +185,8 @@ struct Part {
   Layers layers;
 };
 
-/// A double block: the weights of its MLPs are a block of their own, so that half of its 36 D^2
-/// numbers have to be there at a time and not twice as many as a single block has.
+/// A double block: the weights of its MLPs are a block of their own, so that not all of its numbers,
+/// more than twice those of a single block, have to be there at a time.
 struct DoublePart {
   // In this order: blocks are declared as they run.
   DoublePart(const Scope& place, const Config& config)
