@@ -26,18 +26,21 @@ struct BlockContext {
   std::int64_t noiseless = 0;
 };
 
-/// One joint step: image and text tokens attend together, each kind has its own weights. One
-/// weights::Block. Source: ComfyUI comfy/ldm/qwen_image/model.py, QwenImageTransformerBlock.
+/// One joint step: image and text tokens attend together, each kind has its own weights. Two
+/// weights::Blocks, its attention and its MLPs, so that about half of its numbers have to be there
+/// at a time. Source: ComfyUI comfy/ldm/qwen_image/model.py, QwenImageTransformerBlock.
 class JointBlock {
  public:
-  JointBlock(const weights::Scope& scope, const Config& config);
+  /// `place`: where its weights are, "transformer_blocks.0"; it makes blocks of it.
+  JointBlock(const weights::Scope& place, const Config& config);
   /// `residual` [B, n, width] is added to the first n image tokens of the result; undefined: none.
   Streams forward(const Streams& x, const BlockContext& context,
                   const at::Tensor& residual = {}) const;
 
  private:
   struct Stream {
-    Stream(const weights::Scope& scope, const Config& config, bool image);
+    Stream(const weights::Scope& scope, const weights::Scope& mlp_scope, const Config& config,
+           bool image);
     nn::Linear modulation, q, k, v, out, mlp_in, mlp_out;
     nn::RmsNorm norm_q, norm_k;
   };
@@ -50,17 +53,19 @@ class JointBlock {
     at::Tensor normed(const at::Tensor& x) const;
     at::Tensor added(const at::Tensor& x, const at::Tensor& y) const;
   };
-  static std::vector<Modulation> modulations(const Stream& stream, const at::Tensor& time,
-                                             std::int64_t noiseless);
+  /// Of a half's part of what a stream's modulation gives, [B or 2·B, 1, 3·width].
+  static Modulation modulation(const at::Tensor& half, std::int64_t noiseless);
   /// What x attends with, into `to` [B, L, heads, D].
   void prepare(const nn::Qkv& to, const Stream& stream, const at::Tensor& x,
                const nn::RopeTable& positions) const;
-  static at::Tensor finish(const Stream& stream, const at::Tensor& x, const at::Tensor& attended,
-                           const std::vector<Modulation>& modulation);
-  Streams run(const Streams& x, const BlockContext& context) const;
+  /// After attention: both streams, and the second half of their modulations.
+  weights::Tensors attend(const Streams& x, const BlockContext& context) const;
+  static at::Tensor add_mlp(const Stream& stream, const at::Tensor& x,
+                            const Modulation& modulation);
 
   std::int64_t heads_;
-  weights::Block block_;
+  weights::Scope scope_, mlp_scope_;
+  weights::Block block_, mlp_block_;
   Stream image_, text_;
 };
 

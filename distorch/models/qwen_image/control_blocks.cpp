@@ -29,7 +29,7 @@ void check_control_inputs(const InputSpecs& specs, const Inputs& inputs) {
 
 void ControlBlocks::add(const weights::Scope& block, const weights::Scope& residual,
                         const Config& config) {
-  blocks_.emplace_back(block.block(), config);
+  blocks_.emplace_back(block, config);
   residuals_.emplace_back(residual.block(), config.width);
 }
 

@@ -142,7 +142,7 @@ struct Transformer::Parts {
       patches.emplace_back(root / "model_patch" / static_cast<std::int64_t>(i), c,
                            c.patch_channels[i]);
     for (std::int64_t i = 0; i < c.layers; ++i) {
-      blocks.emplace_back((root / "transformer_blocks" / i).block(), c);
+      blocks.emplace_back(root / "transformer_blocks" / i, c);
       for (auto& patch : patches) patch.add_layer();
     }
     out.emplace(root.block("out"), c);
