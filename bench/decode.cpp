@@ -35,6 +35,10 @@ double copy_seconds(const at::Tensor& from, const at::Tensor& to) {
   return bench::now_s() - start;
 }
 
+bool past_caches(const at::Tensor& numbers) {
+  return quant::passes_caches(static_cast<std::int64_t>(numbers.nbytes()));
+}
+
 /// Decodes with all threads: seconds.
 double decode_seconds(const formats::BlockType& type, const at::Tensor& blocks,
                       const at::Tensor& numbers) {
@@ -43,7 +47,8 @@ double decode_seconds(const formats::BlockType& type, const at::Tensor& blocks,
                               .kind = numbers.scalar_type() == at::kFloat
                                           ? quant::NumberKind::Float
                                           : quant::NumberKind::BFloat,
-                              .grid = quant::grid_of(id).data()};
+                              .grid = quant::grid_of(id).data(),
+                              .past_caches = past_caches(numbers)};
   const auto* from = blocks.const_data_ptr<std::uint8_t>();
   auto* to = static_cast<char*>(numbers.mutable_data_ptr());
   const auto bytes = type.elements * static_cast<std::int64_t>(numbers.element_size());
@@ -89,7 +94,8 @@ double decode_seconds(const Small& small, const at::Tensor& codes, const at::Ten
                                 .to = to + first * size,
                                 .count = count,
                                 .factors = by + (small.run ? first / small.run : 0),
-                                .run = small.run ? small.run : count});
+                                .run = small.run ? small.run : count,
+                                .past_caches = past_caches(numbers)});
   });
   return bench::now_s() - start;
 }

@@ -46,6 +46,7 @@ struct Rows {
   const std::uint8_t *from, *scales;
   std::int64_t start;  // the row of the first tile that the first row is
   std::int64_t bytes, blocks;
+  bool past_caches = false;
 };
 
 /// Rows begin .. end - 1 of nvfp4 (`four`, `whole` the scale of all) or mxfp8.
@@ -66,7 +67,8 @@ void decode_rows(const Rows& rows, bool four, Number whole, Number* to, std::int
                          .to = to + r * width,
                          .count = width,
                          .factors = factors.data(),
-                         .run = four ? kFourBlock : kEightBlock});
+                         .run = four ? kFourBlock : kEightBlock,
+                         .past_caches = rows.past_caches});
   }
 }
 
@@ -87,8 +89,12 @@ Tensor on_cpu(const Tensor& values, const Tensor& scales, const std::optional<Te
   const auto width = whole ? 2 * bytes : bytes;
   auto from = values.contiguous(), by = scales.contiguous();
   auto y = at::empty({count, width}, values.options().dtype(dtype));
-  const Rows rows{from.const_data_ptr<std::uint8_t>(), by.const_data_ptr<std::uint8_t>(), start,
-                  bytes, width / (whole ? kFourBlock : kEightBlock)};
+  const Rows rows{from.const_data_ptr<std::uint8_t>(),
+                  by.const_data_ptr<std::uint8_t>(),
+                  start,
+                  bytes,
+                  width / (whole ? kFourBlock : kEightBlock),
+                  passes_caches(static_cast<std::int64_t>(y.nbytes()))};
   if (dtype == at::kFloat)
     decode_all<float>(rows, whole, y);
   else if (dtype == at::kHalf)

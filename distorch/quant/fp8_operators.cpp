@@ -54,6 +54,7 @@ Tensor decode_on_cpu(const Tensor& given, Maybe scale, bool wide, at::ScalarType
   const auto* by = factors.const_data_ptr<float>();
   auto* to = static_cast<char*>(y.mutable_data_ptr());
   const auto size = static_cast<std::int64_t>(y.element_size());
+  const bool past_caches = passes_caches(static_cast<std::int64_t>(y.nbytes()));
   device::parallel_for(0, pieces,
                        std::max<std::int64_t>(1, kLeastNumbers / std::max<std::int64_t>(1, piece)),
                        [&](std::int64_t begin, std::int64_t end) {
@@ -64,7 +65,8 @@ Tensor decode_on_cpu(const Tensor& given, Maybe scale, bool wide, at::ScalarType
                                               .to = to + first * size,
                                               .count = (end - begin) * piece,
                                               .factors = by + (each_row ? begin : 0),
-                                              .run = width});
+                                              .run = width,
+                                              .past_caches = past_caches});
                        });
   return y;
 }

@@ -1,9 +1,12 @@
 #include "distorch/quant/gguf_cpu.h"
 
+#include <cmath>
+
 // Highway compiles the rest of this file once for each set of instructions and chooses at run time:
 // the macros are its own way of saying so. Products and sums stay two roundings (CMakeLists.txt).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "distorch/quant/gguf_cpu.cpp"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -13,7 +16,7 @@ namespace {
 
 #include "distorch/quant/gguf_blocks.inc"
 
-#include "distorch/quant/cpu_stores.inc"
+#include "distorch/quant/cpu_numbers.inc"
 
 inline std::uint32_t bits_of(float value) {
   union {
@@ -24,10 +27,15 @@ inline std::uint32_t bits_of(float value) {
   return both.bits;
 }
 
+inline Way way_of(const BlockJob& job) {
+  return {.past_caches = job.past_caches && may_pass_caches(job.numbers, 0),
+          .native = has_native_bfloat()};
+}
+
 /// q · scale - minus, each operation rounded.
 template <int count, bool has_minus, NumberKind kind>
 inline void scale_and_store(const Small* q, float scale, float minus,
-                            typename Numbers<kind>::Type* to) {
+                            typename Numbers<kind>::Type* to, Way way) {
   const hn::CappedTag<float, (count < 16 ? count : 16)> d;
   const hn::Rebind<std::int8_t, decltype(d)> bytes;
   const hn::RebindToSigned<decltype(d)> whole;
@@ -37,7 +45,7 @@ inline void scale_and_store(const Small* q, float scale, float minus,
     const auto code = hn::PromoteTo(whole, hn::LoadU(bytes, q + i));
     auto v = hn::Mul(hn::ConvertTo(d, code), by);
     if (has_minus) v = hn::Sub(v, less);
-    store<kind>(d, v, to + i);
+    store<kind>(d, v, to + i, way);
   }
 }
 
@@ -46,12 +54,13 @@ void decode_plain(const BlockJob& job) {
   constexpr int run = Block::run;
   const auto* HWY_RESTRICT from = job.blocks;
   auto* HWY_RESTRICT to = static_cast<typename Numbers<kind>::Type*>(job.numbers);
+  const Way way = way_of(job);
   for (std::int64_t block = 0; block < job.count; ++block, from += Block::bytes)
     for (int first = 0; first < Block::block; first += run, to += run) {
       alignas(64) Small q[run];
       float minus = 0;
       const float scale = Block::template part<run>(from, first, job.grid, q, minus);
-      scale_and_store<run, Block::has_minus, kind>(q, scale, minus, to);
+      scale_and_store<run, Block::has_minus, kind>(q, scale, minus, to, way);
     }
 }
 
@@ -89,12 +98,14 @@ bool decode_any(const BlockJob& job) {
 }  // namespace
 
 bool Decode(const BlockJob& job) {
+  bool known = false;
   switch (job.kind) {
-    case NumberKind::Float: return decode_any<NumberKind::Float>(job);
-    case NumberKind::Half: return decode_any<NumberKind::Half>(job);
-    case NumberKind::BFloat: return decode_any<NumberKind::BFloat>(job);
+    case NumberKind::Float: known = decode_any<NumberKind::Float>(job); break;
+    case NumberKind::Half: known = decode_any<NumberKind::Half>(job); break;
+    case NumberKind::BFloat: known = decode_any<NumberKind::BFloat>(job); break;
   }
-  return false;
+  if (job.past_caches) hwy::FlushStream();
+  return known;
 }
 
 }  // namespace distorch::quant::HWY_NAMESPACE

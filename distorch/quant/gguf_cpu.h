@@ -13,6 +13,7 @@ struct BlockJob {
   void* numbers = nullptr;
   std::int64_t count = 0;             // of the blocks
   const std::int8_t* grid = nullptr;  // grid_of() of the type
+  bool past_caches = false;           // see passes_caches()
 };
 
 /// Decodes in this thread, by the widest instructions that the processor has. False for a type that

@@ -57,7 +57,8 @@ Tensor on_cpu(const Tensor& given, std::int64_t id, at::ScalarType dtype) {
   auto numbers = shape_of(blocks, id, dtype);
   const BlockJob whole{.type = static_cast<int>(id),
                        .kind = kind_of(dtype),
-                       .grid = grid_of(static_cast<int>(id)).data()};
+                       .grid = grid_of(static_cast<int>(id)).data(),
+                       .past_caches = passes_caches(static_cast<std::int64_t>(numbers.nbytes()))};
   const auto* from = blocks.const_data_ptr<std::uint8_t>();
   auto* to = static_cast<std::uint8_t*>(numbers.mutable_data_ptr());
   const auto number_bytes = static_cast<std::int64_t>(numbers.element_size()) * type.elements;

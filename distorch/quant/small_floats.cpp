@@ -1,11 +1,13 @@
 #include "distorch/quant/small_floats.h"
 
 #include <algorithm>
+#include <cmath>
 
 // Highway compiles the rest of this file once for each set of instructions and chooses at run time:
 // the macros are its own way of saying so. Products stay roundings of their own (CMakeLists.txt).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "distorch/quant/small_floats.cpp"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -13,48 +15,40 @@ HWY_BEFORE_NAMESPACE();
 namespace distorch::quant::HWY_NAMESPACE {
 namespace {
 
-#include "distorch/quant/cpu_stores.inc"
+#include "distorch/quant/cpu_numbers.inc"
 
 /// Vectors of at most 8 numbers or, of codes that are found one by one, 16.
 template <SmallFloat type>
 using Tag = hn::CappedTag<float, (type == SmallFloat::E2M1 ? 8 : 16)>;
 template <SmallFloat type>
-constexpr std::int64_t kStep = type == SmallFloat::E2M1 ? 16 : hn::MaxLanes(Tag<type>());
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(Tag<type>()));
+template <SmallFloat type>
+constexpr int kStep = type == SmallFloat::E2M1 ? 16
+                      : kLanes<type> == 1      ? 1
+                                               : 2 * kLanes<type>;
 
-/// The bits of float16 as float32: Highway's own way knows no infinity where there is no instruction.
-template <class D>
-inline hn::Vec<D> halves_as_numbers(D d, hn::Vec<hn::Rebind<std::uint16_t, D>> halves) {
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-  return hn::PromoteTo(d, hn::BitCast(hn::Rebind<hwy::float16_t, D>(), halves));
-#else
-  const hn::RebindToUnsigned<D> words;
-  const auto bits = hn::PromoteTo(words, halves);
-  const auto small = hn::ShiftLeft<13>(hn::And(bits, hn::Set(words, 0x7fff)));
-  const auto scaled = hn::Mul(hn::BitCast(d, small), hn::Set(d, 0x1p112f));
-  const auto top = hn::Set(words, 0x7c00);
-  const auto endless =
-      hn::IfThenElseZero(hn::Eq(hn::And(bits, top), top), hn::Set(words, 0x7f800000));
-  const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(words, 0x8000)));
-  return hn::BitCast(d, hn::Or(hn::Or(hn::BitCast(words, scaled), endless), sign));
-#endif
+/// Codes of E4M3 as float16, which are 256 times less: a byte's bits moved up are a float16 whose
+/// exponents are eight higher. `one_nan`: NaN has no sign, as bfloat_bits() makes it.
+template <bool one_nan, class DW>
+inline hn::Vec<DW> e4m3_as_halves(DW words, hn::Vec<DW> code) {
+  const auto size = hn::And(code, hn::Set(words, 0x7f));
+  const auto sign = hn::ShiftLeft<8>(hn::And(code, hn::Set(words, 0x80)));
+  const auto is_nan = hn::Eq(size, hn::Set(words, 0x7f));
+  const auto number = hn::Or(hn::ShiftLeft<7>(size), sign);
+  const auto nan = hn::Set(words, 0x7e00);
+  return hn::IfThenElse(is_nan, one_nan ? nan : hn::Or(nan, sign), number);
 }
 
-/// Bytes as float32. A byte's bits moved up are a float16, whose exponents are those of E5M2 and
-/// eight below those of E4M3.
+/// Bytes as float32. Those of E5M2 moved up are float16.
 template <SmallFloat type, class D>
 inline hn::Vec<D> bytes_as_numbers(D d, const std::uint8_t* from) {
   const hn::Rebind<std::uint8_t, D> bytes;
   const hn::Rebind<std::uint16_t, D> words;
   const auto code = hn::PromoteTo(words, hn::LoadU(bytes, from));
-  if constexpr (type == SmallFloat::E5M2) {
+  if constexpr (type == SmallFloat::E5M2)
     return halves_as_numbers(d, hn::ShiftLeft<8>(code));
-  } else {
-    const auto size = hn::And(code, hn::Set(words, 0x7f));
-    const auto sign = hn::ShiftLeft<8>(hn::And(code, hn::Set(words, 0x80)));
-    const auto number = hn::IfThenElse(hn::Eq(size, hn::Set(words, 0x7f)), hn::Set(words, 0x7e00),
-                                       hn::ShiftLeft<7>(size));
-    return hn::Mul(halves_as_numbers(d, hn::Or(number, sign)), hn::Set(d, 256.0f));
-  }
+  else
+    return hn::Mul(halves_as_numbers(d, e4m3_as_halves<false>(words, code)), hn::Set(d, 256.0f));
 }
 
 // The bytes of the bfloat16 that codes of E2M1 mean: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and with a sign.
@@ -85,36 +79,58 @@ inline void pairs_as_bfloats(const std::uint8_t* from, std::uint16_t* to) {
 
 /// kStep numbers times `by`.
 template <SmallFloat type, NumberKind kind>
-inline void decode_step(const std::uint8_t* from, typename Numbers<kind>::Type* to, float by) {
+inline void decode_step(const std::uint8_t* from, typename Numbers<kind>::Type* to, float by,
+                        Way way) {
   const Tag<type> d;
-  const auto factor = hn::Set(d, by);
-  if constexpr (type == SmallFloat::E2M1) {
-    const hn::Rebind<std::uint16_t, Tag<type>> words;
-    const hn::RebindToUnsigned<Tag<type>> bits;
-    alignas(32) std::uint16_t numbers[16];
-    pairs_as_bfloats(from, numbers);
-    for (int i = 0; i < 16; i += static_cast<int>(hn::Lanes(d))) {
-      const auto wide = hn::ShiftLeft<16>(hn::PromoteTo(bits, hn::Load(words, numbers + i)));
-      store<kind>(d, hn::Mul(hn::BitCast(d, wide), factor), to + i);
+  constexpr int lanes = kLanes<type>;
+  alignas(32) std::uint16_t bfloats[16];
+  if constexpr (type == SmallFloat::E2M1) pairs_as_bfloats(from, bfloats);
+  for (int i = 0; i < kStep<type>; i += lanes) {
+    hn::Vec<Tag<type>> v;
+    if constexpr (type == SmallFloat::E2M1) {
+      const hn::Rebind<std::uint16_t, Tag<type>> words;
+      const hn::RebindToUnsigned<Tag<type>> bits;
+      v = hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(bits, hn::Load(words, bfloats + i))));
+    } else {
+      v = bytes_as_numbers<type>(d, from + i);
     }
-  } else {
-    store<kind>(d, hn::Mul(bytes_as_numbers<type>(d, from), factor), to);
+    store<kind>(d, hn::Mul(v, hn::Set(d, by)), to + i, way);
   }
+}
+
+/// kStep numbers of E4M3 times a moderate factor as bfloat16.
+inline void decode_step_in_twos(const std::uint8_t* from, std::uint16_t* to, float by, Way way) {
+#if HWY_TARGET != HWY_SCALAR
+  const Tag<SmallFloat::E4M3> d;
+  const hn::Repartition<std::uint16_t, decltype(d)> words;
+  const hn::Half<decltype(words)> half;
+  const hn::Rebind<std::uint8_t, decltype(words)> bytes;
+  const auto halves = e4m3_as_halves<true>(words, hn::PromoteTo(words, hn::LoadU(bytes, from)));
+  const auto factor = hn::Set(d, 256 * by);
+  const auto lower = hn::Mul(halves_as_numbers(d, hn::LowerHalf(half, halves)), factor);
+  const auto upper = hn::Mul(halves_as_numbers(d, hn::UpperHalf(half, halves)), factor);
+  store_two(d, lower, upper, to, way);
+#else
+  decode_step<SmallFloat::E4M3, NumberKind::BFloat>(from, to, by, way);
+#endif
 }
 
 /// `count` numbers times `by`; what is left of a step is decoded in a step's place beside.
 template <SmallFloat type, NumberKind kind>
 inline void decode_run(const std::uint8_t* from, typename Numbers<kind>::Type* to,
-                       std::int64_t count, float by) {
+                       std::int64_t count, float by, Way way) {
   constexpr std::int64_t step = kStep<type>, a_byte = type == SmallFloat::E2M1 ? 2 : 1;
   std::int64_t i = 0;
-  for (; i + step <= count; i += step) decode_step<type, kind>(from + i / a_byte, to + i, by);
+  if constexpr (type == SmallFloat::E4M3 && kind == NumberKind::BFloat)
+    if (is_moderate(by))
+      for (; i + step <= count; i += step) decode_step_in_twos(from + i, to + i, by, way);
+  for (; i + step <= count; i += step) decode_step<type, kind>(from + i / a_byte, to + i, by, way);
   if constexpr (step > 1) {
     if (i == count) return;
     std::uint8_t codes[step] = {};
     typename Numbers<kind>::Type numbers[step];
     std::copy(from + i / a_byte, from + count / a_byte, codes);
-    decode_step<type, kind>(codes, numbers, by);
+    decode_step<type, kind>(codes, numbers, by, {});
     std::copy(numbers, numbers + (count - i), to + i);
   }
 }
@@ -122,11 +138,15 @@ inline void decode_run(const std::uint8_t* from, typename Numbers<kind>::Type* t
 template <SmallFloat type, NumberKind kind>
 void decode(const SmallFloats& job) {
   constexpr std::int64_t a_byte = type == SmallFloat::E2M1 ? 2 : 1;
+  constexpr std::int64_t size = sizeof(typename Numbers<kind>::Type);
   auto* to = static_cast<typename Numbers<kind>::Type*>(job.to);
   const auto* factors = job.factors;
+  const Way way{.past_caches = job.past_caches && may_pass_caches(to, job.run * size),
+                .native = has_native_bfloat()};
   for (std::int64_t first = 0; first < job.count; first += job.run)
     decode_run<type, kind>(job.from + first / a_byte, to + first,
-                           std::min(job.run, job.count - first), *factors++);
+                           std::min(job.run, job.count - first), *factors++, way);
+  if (way.past_caches) hwy::FlushStream();
 }
 
 template <SmallFloat type>

@@ -21,6 +21,7 @@ struct SmallFloats {
   std::int64_t count = 0;          // of numbers; even for E2M1
   const float* factors = nullptr;  // one for each `run` numbers from the first on
   std::int64_t run = 1;            // even for E2M1
+  bool past_caches = false;        // see passes_caches()
 };
 
 void decode_small_floats(const SmallFloats& job);

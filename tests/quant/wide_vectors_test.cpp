@@ -32,17 +32,20 @@ std::vector<std::int64_t> targets() {
   return list;
 }
 
-Tensor decoded(const formats::BlockType& type, const Tensor& blocks, quant::NumberKind kind) {
+/// `past_caches`: written so. `moved`: to a place that no line of a cache begins at.
+Tensor decoded(const formats::BlockType& type, const Tensor& blocks, quant::NumberKind kind,
+               bool past_caches = false, bool moved = false) {
   const bool wide = kind == quant::NumberKind::Float;
-  auto numbers =
-      at::zeros({blocks.numel() / type.bytes * type.elements}, wide ? at::kInt : at::kShort);
+  const auto count = blocks.numel() / type.bytes * type.elements;
+  auto numbers = at::zeros({count + 1}, wide ? at::kInt : at::kShort).narrow(0, moved, count);
   const auto id = static_cast<int>(type.id);
   CHECK(quant::decode_on_cpu({.type = id,
                               .kind = kind,
                               .blocks = blocks.const_data_ptr<std::uint8_t>(),
                               .numbers = numbers.mutable_data_ptr(),
                               .count = blocks.numel() / type.bytes,
-                              .grid = quant::grid_of(id).data()}));
+                              .grid = quant::grid_of(id).data(),
+                              .past_caches = past_caches}));
   const auto dtype = wide                              ? at::kFloat
                      : kind == quant::NumberKind::Half ? at::kHalf
                                                        : at::kBFloat16;
@@ -69,6 +72,8 @@ TEST_CASE("wide vectors: blocks are the same numbers by every set of instruction
         CAPTURE(target);
         const Instructions some(target);
         CHECK(at::equal(decoded(type, blocks, kind), plain));
+        CHECK(at::equal(decoded(type, blocks, kind, true), plain));
+        CHECK(at::equal(decoded(type, blocks, kind, true, true), plain));
       }
     }
   }
@@ -107,8 +112,11 @@ TEST_CASE("wide vectors: codes of eight and four bits are torch's numbers times 
       {SmallFloat::E5M2, bytes.view(at::kFloat8_e5m2).to(at::kFloat)},
       {SmallFloat::E2M1, levels.index({fours.to(at::kLong)})}};
   const float factors[] = {1.0f, 0.37f, -3e-5f, 1.7e38f, 0.0f, 1e-40f, 5.5f, 1.25f, 2.0f, 7.0f};
-  auto list = targets();
-  list.push_back(0);
+  std::vector<std::pair<std::int64_t, bool>> ways;
+  for (bool past_caches : {false, true}) {
+    ways.emplace_back(0, past_caches);
+    for (auto target : targets()) ways.emplace_back(target, past_caches);
+  }
   for (const auto& [type, numbers] : all)
     for (std::int64_t run : {512, 100, 32, 16, 2})  // 100: of no vector's length
       for (auto dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
@@ -117,8 +125,9 @@ TEST_CASE("wide vectors: codes of eight and four bits are torch's numbers times 
                             .repeat_interleave(run)
                             .narrow(0, 0, count);
         const auto wanted = (numbers.narrow(0, 0, count) * by).to(dtype);
-        for (auto target : list) {
+        for (auto [target, past_caches] : ways) {
           CAPTURE(target);
+          CAPTURE(past_caches);
           CAPTURE(run);
           const Instructions some(target);
           const auto got = at::zeros({count}, dtype);
@@ -130,7 +139,8 @@ TEST_CASE("wide vectors: codes of eight and four bits are torch's numbers times 
                                       .to = got.mutable_data_ptr(),
                                       .count = count,
                                       .factors = factors,
-                                      .run = run});
+                                      .run = run,
+                                      .past_caches = past_caches});
           CHECK(at::equal(got.isnan(), wanted.isnan()));
           CHECK(at::equal(got.nan_to_num(7, 8, 9), wanted.nan_to_num(7, 8, 9)));
           CHECK(at::equal(got.signbit().logical_or(got.isnan()),
