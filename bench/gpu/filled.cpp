@@ -1,13 +1,14 @@
 // A diffusion network at full size through the engine, on a card whose memory another process holds
 // but for some: what a user with a smaller card, or with other programs on his, gets.
 //   bench_gpu_filled --folder DIR --label flux [--device cuda:0] [--out FOLDER] [--sizes 512,1024]
-//                    [--resident 1] [--rig FILE] [--each 20]
+//                    [--resident 1] [--rig FILE] [--each 20] [--weights FILE --form NAME]
 // DIR holds what peer_network.py left. With --resident 1 the whole card is free: resident steps are
 // timed, and their bits noted (filled_LABEL.json). Without it hold.py runs beside: steps are compared
 // with the larger of the resident one and the link's time for what streams, the memory in use with
 // what was free before this process touched the card. FOLDER/rig.yaml predicts; where there is none,
 // the resident run fits one. With --each so many more steps are timed one by one, with what rests
 // on the card after each, and two are traced: for those who look for a step that waits.
+// --weights: the same model in another form (distorch convert), called by that name.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
@@ -93,11 +94,13 @@ Bench::Bench(const Args& args)
                            args.get("--resident").empty() ? gigabytes(free_bytes_) : "resident")) {
   std::ifstream(folder_ / "peer.json") >> peer_;
   title_ = peer_.at("title").get<std::string>();
+  if (const auto form = args.get("--form"); !form.empty()) title_ += " " + form;
   if (std::filesystem::exists(facts_path_)) std::ifstream(facts_path_) >> facts_;
 }
 
 void Bench::open_model() {
-  family_ = models::detect_family(open(folder_ / "weights.safetensors"));
+  family_ = models::detect_family(
+      open(args_.get("--weights", (folder_ / "weights.safetensors").string())));
   network_ = family_->make_network();
   const auto dtype = peer_.at("dtype").get<std::string>();
   streaming::StreamedOptions options;

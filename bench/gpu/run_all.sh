@@ -7,6 +7,7 @@
 # PARTS picks some: "correct streaming opening sd15 peers compile", and further networks at full size: "sdxl flux qwen_image sd35";
 # "wan hunyuan_video": networks of videos, whose steps take seconds: about 200 s each, most of it steps (fewer are timed).
 # filled_flux (filled_MODEL): through the engine while another process holds all but FREE (23 20 14 8 4) GB, at SIZES (512,1024,2048) px;
+# FILLED_FORM=packed does so with the model in that form of distorch convert too, at FORM_SIZES (512,1024);
 # EACH=20 times so many more steps one by one and traces two (trace_filled_*.json in more.tgz).
 # cards_sdxl, cards_qwen_image: positive and negative on two cards at once, against one; cards_flux: one model over two cards of CARD_FREE
 # (14) GB each, which others hold the rest of. product_flux: `distorch run` on whole FLUX, cold and warm, FREE as for filled_flux.
@@ -148,6 +149,7 @@ if wants sd15; then
 fi
 # hold BYTES DEVICE: another process keeps all but so much of a card until `free_held` ends it and has seen it go.
 HELD=()
+FILLED_FORM=${FILLED_FORM:-}
 hold() {
   local said=$WORK/held_${2/:/_} wait FD
   : >"$said"
@@ -168,18 +170,26 @@ free_held() {
   done
   HELD=()
 }
-# filled MODEL: through the engine, with another process holding all but so much of the card.
+# filled MODEL: through the engine, with another process holding all but so much of the card; as FILLED_FORM too.
 filled() {
-  local folder=$NETWORKS/$1 sizes=${SIZES:-512,1024,2048} free
+  local folder=$NETWORKS/$1 sizes=${SIZES:-512,1024,2048} free packed=$NETWORKS/$1_$FILLED_FORM.safetensors
   [ -n "${TINY:-}" ] && sizes=512,1024
-  ours 120 bench_gpu_filled --folder "$folder" --label "$1" --device $DEVICE --out "$WORK" --sizes $sizes --resident 1 ${EACH:+--each "$EACH"} "${OURS[@]}" || return
+  local plain=(--folder "$folder" --label "$1" --device $DEVICE --out "$WORK" ${EACH:+--each "$EACH"} "${OURS[@]}")
+  ours 120 bench_gpu_filled "${plain[@]}" --sizes $sizes --resident 1 || return
+  # The first of two options with one name counts.
+  local form=(--label "$1_$FILLED_FORM" --weights "$packed" --form "$FILLED_FORM" --sizes "${FORM_SIZES:-512,1024}" "${plain[@]}")
+  if [ -n "$FILLED_FORM" ]; then
+    ours 120 distorch convert "$folder/weights.safetensors" "$packed" --type "$FILLED_FORM" && ours 120 bench_gpu_filled "${form[@]}" --resident 1 || return
+  fi
   for free in ${FREE:-23 20 14 8 4}; do
     say "$1 with $free GB free"
     [ -z "${TINY:-}" ] && hold "${free}e9" "$DEVICE"
-    ours 100 bench_gpu_filled --folder "$folder" --label "$1" --device $DEVICE --out "$WORK" --sizes $sizes ${EACH:+--each "$EACH"} "${OURS[@]}"
+    ours 100 bench_gpu_filled "${plain[@]}" --sizes $sizes
+    [ -n "$FILLED_FORM" ] && ours 100 bench_gpu_filled "${form[@]}"
     free_held
     collect
   done
+  rm -f "$packed"
 }
 # cards MODEL: on two cards.
 CARDS=${CARDS:-cuda:0,cuda:1}

@@ -49,7 +49,9 @@ bool is_out_of_memory(const std::exception& error) {
 
 std::string sentence_of(const std::exception& error) {
   const auto* torch = dynamic_cast<const c10::Error*>(&error);
-  return torch ? torch->what_without_backtrace() : error.what();
+  const std::string text = torch ? torch->what_without_backtrace() : error.what();
+  return text.substr(
+      0, text.find('\n'));  // torch's advice for those who look for errors in it follows
 }
 
 }  // namespace distorch::device

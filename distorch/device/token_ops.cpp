@@ -111,6 +111,46 @@ const auto& activated_operator() {
   return op;
 }
 
+Tensor linear_gelu_by_torch(const Tensor& x, const Tensor& weight, Maybe bias) {
+  auto y = at::linear(x, weight, bias);
+  return at::gelu_(y, "tanh");
+}
+
+/// cuBLASLt has the activation as the end of a product with a bias; torch knows when it can be had.
+Tensor linear_gelu_on_cuda(const Tensor& x, const Tensor& weight, Maybe bias) {
+  if (!bias || x.scalar_type() == at::kFloat) return linear_gelu_by_torch(x, weight, bias);
+  auto sizes = x.sizes().vec();
+  sizes.back() = weight.size(0);
+  const auto rows = x.reshape({-1, x.size(-1)});
+  return at::_addmm_activation(*bias, rows, weight.t(), 1, 1, /*use_gelu=*/true).view(sizes);
+}
+
+Tensor linear_gelu_shape(const Tensor& x, const Tensor& weight, Maybe) {
+  auto sizes = x.sizes().vec();
+  sizes.back() = weight.size(0);
+  return at::empty(sizes, x.options());
+}
+
+KernelWork linear_cost(c10::ArrayRef<c10::IValue> arguments) {
+  const auto &x = arguments[0].toTensor(), &weight = arguments[1].toTensor();
+  return {
+      .kind = KernelKind::Matmul,
+      .flops = 2.0 * static_cast<double>(x.numel()) * static_cast<double>(weight.size(0)),
+      .depth = static_cast<double>(x.size(-1)),
+  };
+}
+
+const auto& linear_gelu_operator() {
+  static const auto op =
+      define({.schema = "linear_gelu(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+              .cpu = torch::CppFunction(&linear_gelu_by_torch),
+              .cuda = torch::CppFunction(&linear_gelu_on_cuda),
+              .meta = torch::CppFunction(&linear_gelu_shape),
+              .cost = linear_cost})
+          .typed<Tensor(const Tensor&, const Tensor&, Maybe)>();
+  return op;
+}
+
 /// One head: `from` [D] -> `to` [D]. `row` has room for D numbers.
 template <typename Number>
 void prepare_head(const Number* from, Number* to, float* row, std::int64_t width,
@@ -213,6 +253,10 @@ Tensor modulated_norm(const Tensor& x, const Tensor& shift, const Tensor& scale,
 
 Tensor gated_add(const Tensor& x, const Tensor& gate, const Tensor& y) {
   return gated_operator().call(x, gate, y);
+}
+
+Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  return linear_gelu_operator().call(x, weight, maybe(bias));
 }
 
 Tensor activated(const Tensor& left, const Tensor& x, Activation activation) {

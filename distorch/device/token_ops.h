@@ -39,6 +39,11 @@ enum class Activation {
 /// alone. On accelerators one pass of a kernel of our own, distorch::activated.
 at::Tensor activated(const at::Tensor& left, const at::Tensor& x, Activation activation);
 
+/// GELU by its tanh approximation of x · Wᵀ + b: x [..., in], weight [out, in], which may be rows of
+/// a larger one, bias [out] or undefined -> [..., out] contiguous. In half types on accelerators the
+/// product ends with it, before its result is rounded: distorch::linear_gelu.
+at::Tensor linear_gelu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+
 /// RMS norm and rotary position of the heads x [B, L, H, D], D even where they are turned:
 /// distorch::heads_. Computes in float32 and rounds once; x may be a slice of a larger tensor.
 /// Result contiguous.

@@ -29,4 +29,16 @@ at::Tensor ActivatedLinear::operator()(at::Tensor left, at::Tensor x, bool gated
   return linear(activated, weight_, bias_);
 }
 
+at::Tensor ActivatedLinear::after(const Linear& before, std::int64_t first, const at::Tensor& x,
+                                  const at::Tensor& left) const {
+  const auto weight = weight_.dense();
+  const auto bias = optional_value(bias_);
+  const auto beside = left.defined() ? left.size(-1) : 0, width = weight.size(1) - beside;
+  const auto wide = before.rows_gelu_tanh(x, first, width);
+  if (!left.defined()) return at::linear(wide, weight, bias);
+  auto y = at::linear(left, weight.narrow(1, 0, beside), bias);
+  y.view({-1, y.size(-1)}).addmm_(wide.view({-1, width}), weight.narrow(1, beside, width).t());
+  return y;
+}
+
 }  // namespace distorch::nn

@@ -1,4 +1,5 @@
 #pragma once
+#include "distorch/nn/linear.h"
 #include "distorch/weights/manifest.h"
 
 namespace distorch::nn {
@@ -12,6 +13,11 @@ class ActivatedLinear {
   /// `left` [B, L, K] or undefined and x [B, L, N], gated [B, L, 2·N] -> [B, L, out]. Overwrites x:
   /// only for tensors that the caller made. Both are let go of as soon as they are not needed.
   at::Tensor operator()(at::Tensor left, at::Tensor x, bool gated) const;
+  bool is_plain() const { return nn::is_plain(weight_); }
+  /// Where both layers are plain: `left` [B, L, K] or undefined, and what GELU makes of rows `first`
+  /// and later of a layer before on x -> [B, L, out]. Never joins the two.
+  at::Tensor after(const Linear& before, std::int64_t first, const at::Tensor& x,
+                   const at::Tensor& left) const;
 
  private:
   weights::Weight weight_, bias_;

@@ -12,12 +12,23 @@ class Linear {
  public:
   Linear(const weights::Scope& scope, std::int64_t in, std::int64_t out, bool bias = true);
   at::Tensor operator()(const at::Tensor& x) const;
+  /// GELU, by its tanh approximation, of operator()(x).
+  at::Tensor gelu_tanh(const at::Tensor& x) const;
+  /// Whether products are taken of the weight's own numbers: it is not packed, has no adapters and is
+  /// not multiplied in another type. Known while the block runs.
+  bool is_plain() const;
+  /// Of a plain layer: rows `first` .. `first + count - 1` of its weight as a layer of their own.
+  at::Tensor rows(const at::Tensor& x, std::int64_t first, std::int64_t count) const;
+  at::Tensor rows_gelu_tanh(const at::Tensor& x, std::int64_t first, std::int64_t count) const;
   /// The type that this layer computes in, known while its block runs.
   at::ScalarType dtype() const { return weight_.dtype(); }
 
  private:
   weights::Weight weight_, bias_;
 };
+
+/// See Linear::is_plain().
+bool is_plain(const weights::Weight& weight);
 
 /// What Linear computes, for weights declared elsewhere (a 1x1 convolution counts as [out, in]).
 at::Tensor linear(const at::Tensor& x, const weights::Weight& weight, const weights::Weight& bias);

@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "tests/support/devices.h"
 
@@ -125,6 +126,32 @@ TEST_CASE("any device: activations of a slice, behind other numbers or alone") {
           CHECK(got.is_contiguous());
           CHECK(relative(got, wanted) < tolerance);
         }
+}
+
+TEST_CASE("any device: a product that ends with GELU, of rows of a larger weight") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(12);
+  for (auto [dtype, tolerance] : kTypes)
+    for (std::int64_t width : {64, 3072})
+      for (bool has_bias : {true, false}) {
+        CAPTURE(c10::toString(dtype));
+        CAPTURE(width);
+        CAPTURE(has_bias);
+        auto x = at::randn({2, 7, width}, generator).to(dtype);
+        auto all = at::randn({3 * width, width}, generator)
+                       .div_(std::sqrt(static_cast<double>(width)))
+                       .to(dtype);
+        auto biases = at::randn({3 * width}, generator).to(dtype);
+        auto part = [&](const Tensor& rows) { return rows.narrow(0, width, 2 * width); };
+        auto product = at::matmul(x.to(kDouble), part(all).to(kDouble).t());
+        if (has_bias) product += part(biases).to(kDouble);
+        auto got = linear_gelu(x.to(device), part(all.to(device)),
+                               has_bias ? part(biases.to(device)) : Tensor());
+        CHECK((got.scalar_type() == dtype));
+        CHECK(got.is_contiguous());
+        CHECK(relative(got, at::gelu(product, "tanh")) < std::max(tolerance, 5e-6));
+      }
 }
 
 TEST_CASE("any device: heads are normalised and turned by their positions") {

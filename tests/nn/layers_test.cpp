@@ -105,6 +105,25 @@ TEST_CASE(
     }
 }
 
+TEST_CASE("activated linear: after rows of another layer, behind other numbers or alone") {
+  Made<nn::Linear> first(32, 80);
+  Made<nn::ActivatedLinear> second(64, 24);
+  CHECK(first.layer.is_plain());
+  auto x = at::randn({2, 3, 32});
+  CHECK(difference(first.layer.gelu_tanh(x), at::gelu(first.layer(x), "tanh")) < 1e-6);
+  CHECK(difference(first.layer.rows(x, 10, 50), first.layer(x).narrow(-1, 10, 50)) < 1e-6);
+  for (std::int64_t behind : {0, 24}) {
+    auto left = behind ? at::randn({2, 3, behind}) : Tensor();
+    const auto begin = 80 - (64 - behind);
+    auto rest = first.layer(x).narrow(-1, begin, 64 - behind).clone();
+    CHECK(difference(second.layer.after(first.layer, begin, x, left),
+                     second.layer(left, rest, false)) < 1e-5);
+  }
+  first.weight().adapters = {low_rank(at::randn({4, 32}), at::randn({80, 4}), 0.7)};
+  CHECK_FALSE(first.layer.is_plain());
+  CHECK(difference(first.layer.gelu_tanh(x), at::gelu(first.layer(x), "tanh")) < 1e-6);
+}
+
 TEST_CASE("linear: patches equal merged weights") {
   Made<nn::Linear> made(24, 16);
   auto x = at::randn({2, 5, 24}), down = at::randn({4, 24}), up = at::randn({16, 4}),

@@ -12,6 +12,7 @@
 #include "distorch/base/log.h"
 #include "distorch/device/cuda/libraries.h"
 #include "distorch/device/kind.h"
+#include "distorch/device/memory.h"
 #include "distorch/device/streams.h"
 
 namespace distorch::device::cuda {
@@ -143,8 +144,14 @@ std::unique_ptr<Recording> record(c10::Device device, const std::function<at::Te
     throw;  // what the body itself finds wrong
   } catch (const std::exception& error) {
     module().forget_error();
-    log::warn_once(fmt::format(
-        "a step could not be recorded and is issued operation by operation: {}", error.what()));
+    const auto why =
+        fmt::format("a step could not be recorded and is issued operation by operation: {}",
+                    sentence_of(error));
+    // On a full device that is no fault: the weights need the room more.
+    if (is_out_of_memory(error))
+      log::debug("{}", why);
+    else
+      log::warn_once(why);
     return nullptr;
   }
   return recording;

@@ -76,7 +76,10 @@ Mlp::Mlp(const Scope& s, const Config& c)
       in_(s / 0, c.hidden, c.gated_mlp ? 2 * c.mlp : c.mlp, c.bias),
       out_(s / 2, c.mlp, c.hidden, c.bias) {}
 
-Tensor Mlp::operator()(const Tensor& x) const { return out_({}, in_(x), gated_); }
+Tensor Mlp::operator()(const Tensor& x) const {
+  if (!gated_ && in_.is_plain() && out_.is_plain()) return out_.after(in_, 0, x, {});
+  return out_({}, in_(x), gated_);
+}
 
 Stream::Stream(const Scope& s, const Scope& mlp, const std::string& kind, const Config& c)
     : heads_(c.heads()),
@@ -154,16 +157,26 @@ Tensor SingleBlock::forward(const Tensor& x, const Common& common, KeptHeads* ke
   auto modulation = spread(mod_ ? (*mod_)(common.img) : common.img, x.size(1), common.references);
   auto m = modulation.chunk(3, -1);
   auto D = config_.hidden;
-  Tensor attended, rest;
-  {
-    auto both = linear1_(nn::modulated_norm(x, m[0], m[1], kNormEps));
-    auto parts = split_heads(both.narrow(-1, 0, 3 * D), config_.heads());
-    attended = attended_to({norm_.query.heads(parts[0], common.rope),
-                            norm_.key.heads(parts[1], common.rope), parts[2]},
-                           common, kept);
-    rest = both.narrow(-1, 3 * D, both.size(-1) - 3 * D);
+  auto normed = nn::modulated_norm(x, m[0], m[1], kNormEps);
+  auto attend = [&](const Tensor& qkv) {
+    auto parts = split_heads(qkv, config_.heads());
+    return attended_to({norm_.query.heads(parts[0], common.rope),
+                        norm_.key.heads(parts[1], common.rope), parts[2]},
+                       common, kept);
+  };
+  Tensor y;
+  if (!config_.gated_mlp && linear1_.is_plain() && linear2_.is_plain()) {
+    // What the MLP needs is made after attention: it is twice as wide as all else.
+    auto attended = attend(linear1_.rows(normed, 0, 3 * D));
+    y = linear2_.after(linear1_, 3 * D, normed, attended);
+  } else {
+    auto both = linear1_(normed);
+    normed.reset();
+    auto attended = attend(both.narrow(-1, 0, 3 * D));
+    auto rest = both.narrow(-1, 3 * D, both.size(-1) - 3 * D);
+    both.reset();
+    y = linear2_(std::move(attended), std::move(rest), config_.gated_mlp);
   }
-  auto y = linear2_(std::move(attended), std::move(rest), config_.gated_mlp);
   return within_range(nn::gated_add(x, m[2], y));
 }
 

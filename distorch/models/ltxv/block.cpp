@@ -4,7 +4,6 @@
 #include <numbers>
 
 #include "distorch/device/token_ops.h"
-#include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/modulation.h"
 #include "distorch/nn/patch.h"
@@ -70,7 +69,7 @@ Tensor VideoBlock::run(const Tensor& x, const BlockContext& context, bool looks_
   auto attended = looks_around ? self_attended(seen, context.positions) : self_.v(seen);
   auto y = add(x, part[2], self_.out(attended));
   y = y + text_attended(y, context);
-  auto wide = nn::gelu_tanh_over(mlp_in_(modulated(rows(y), part[3], part[4]).view(x.sizes())));
+  auto wide = mlp_in_.gelu_tanh(modulated(rows(y), part[3], part[4]).view(x.sizes()));
   return add(y, part[5], mlp_out_(wide));
 }
 

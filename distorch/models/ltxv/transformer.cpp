@@ -139,7 +139,7 @@ struct Entrance {
       auto dtype = patch.dtype();
       auto waves = nn::timestep_embedding(in[1].flatten() * kSteps, kLevelWidth).to(dtype);
       auto level = time.second(nn::silu_over(time.first(waves))).unflatten(0, in[1].sizes());
-      auto words = text.second(nn::gelu_tanh_over(text.first(in[2].to(dtype))));
+      auto words = text.second(text.first.gelu_tanh(in[2].to(dtype)));
       return {patch(in[0].to(dtype)), level, parts(nn::silu(level)), words};
     });
   }

@@ -1,6 +1,5 @@
 #include "distorch/models/qwen_image/block.h"
 
-#include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/modulation.h"
 
@@ -86,7 +85,7 @@ Tensors JointBlock::attend(const Streams& x, const BlockContext& context) const 
 }
 
 Tensor JointBlock::add_mlp(const Stream& stream, const Tensor& x, const Modulation& modulation) {
-  auto wide = nn::gelu_tanh_over(stream.mlp_in(modulation.normed(x)));
+  auto wide = stream.mlp_in.gelu_tanh(modulation.normed(x));
   return modulation.added(x, stream.mlp_out(wide));
 }
 

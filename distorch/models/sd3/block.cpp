@@ -1,6 +1,5 @@
 #include "distorch/models/sd3/block.h"
 
-#include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/modulation.h"
 
@@ -66,7 +65,7 @@ Tensor Stream::finish(const Tensor& x, const Tensor& attended, const Prepared& f
   const auto& mod = from.mod;
   auto y = nn::gated_add(x, mod[2], attn_.finish(attended));
   if (from.own.defined()) y.add_(from.own);
-  auto wide = nn::gelu_tanh_over((*fc1_)(nn::modulated_norm(y, mod[3], mod[4])));
+  auto wide = fc1_->gelu_tanh(nn::modulated_norm(y, mod[3], mod[4]));
   return nn::gated_add(y, mod[5], (*fc2_)(wide));
 }
 

@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/linear.h"
 
@@ -84,7 +83,7 @@ class TextModel::Layer {
     auto q = q_(h).mul_(std::sqrt(static_cast<double>(head_width_)));
     auto y = x + o_(nn::attention(q, k_(h), v_(h), {.heads = heads_, .mask = bias}));
     h = norm2_(y).to(q_.dtype());
-    auto wide = gated_ ? nn::gelu_tanh_over(wi_(h)).mul_((*wi_1_)(h)) : wi_(h).relu_();
+    auto wide = gated_ ? wi_.gelu_tanh(h).mul_((*wi_1_)(h)) : wi_(h).relu_();
     return y.add_(wo_(wide));
   }
 

@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/modulation.h"
 #include "distorch/nn/patch.h"
@@ -145,7 +144,7 @@ Tensor VideoBlock::run(const Tensor& x, const BlockContext& context) const {
   auto y =
       nn::gated_add(x, part[2], self_attended(nn::modulated_norm(x, part[0], part[1]), context));
   y = y + cross_attended(norm3_ ? (*norm3_)(y) : y, context);
-  auto wide = nn::gelu_tanh_over(mlp_in_(nn::modulated_norm(y, part[3], part[4])));
+  auto wide = mlp_in_.gelu_tanh(nn::modulated_norm(y, part[3], part[4]));
   return nn::gated_add(y, part[5], mlp_out_(wide));
 }
 

@@ -53,7 +53,7 @@ Entrance::Result Entrance::forward(const Tensor& tokens, const Tensor& timesteps
       x = at::cat({nn::linear(in[4].to(dtype), reference_, reference_bias_), x}, 1);
     auto waves = nn::timestep_embedding(in[1].to(at::kFloat).flatten(), sinusoids_).to(dtype);
     auto time = time2_(nn::silu_over(time1_(waves))).unflatten(0, in[1].sizes());
-    auto text = text2_(nn::gelu_tanh_over(text1_(in[2].to(dtype))));
+    auto text = text2_(text1_.gelu_tanh(in[2].to(dtype)));
     Tensors made = {x, time, projection_(nn::silu(time)), text};
     if (in[3].defined()) made.push_back((*vision_)(in[3]));
     return made;

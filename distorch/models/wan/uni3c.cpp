@@ -119,7 +119,7 @@ struct Layer {
       auto part = norm1(in[0], level);
       auto y = nn::gated_add(in[0], part.gate, attention(part.x, here));
       part = norm2(y, level);
-      y = nn::gated_add(y, part.gate, mlp_out(nn::gelu_tanh_over(mlp_in(part.x))));
+      y = nn::gated_add(y, part.gate, mlp_out(mlp_in.gelu_tanh(part.x)));
       return {y, out(y)};
     });
   }
