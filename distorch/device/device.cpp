@@ -6,7 +6,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/device/kind.h"
-#include "distorch/device/large_blocks.h"
+#include "distorch/device/holes.h"
 #include "distorch/device/names.h"
 #include "distorch/device/wake.h"
 
@@ -88,9 +88,7 @@ void wake(const std::string& name) {
   kind_of(device.type()).wake(device.has_index() ? device.index() : 0);
 }
 
-void keep_large_blocks_whole(c10::Device device) {
-  kind_of(device.type()).keep_large_blocks_whole();
-}
+void avoid_holes(c10::Device device, bool tight) { kind_of(device.type()).avoid_holes(tight); }
 
 std::vector<std::string> accelerator_names() {
   // Cards neither come nor go while a process runs; simulated ones do.

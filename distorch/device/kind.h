@@ -25,8 +25,8 @@ class Kind {
  public:
   virtual ~Kind() = default;
   virtual c10::DeviceType type() const = 0;
-  /// device::keep_large_blocks_whole().
-  virtual void keep_large_blocks_whole() {}
+  /// device::avoid_holes().
+  virtual void avoid_holes(bool /*tight*/) {}
   /// device::wake().
   virtual void wake(int /*index*/) {}
   /// The devices of this kind that are present; none when the kind is absent. Never throws for

@@ -15,7 +15,7 @@ class ActivatedLinear {
   at::Tensor operator()(at::Tensor left, at::Tensor x, bool gated) const;
   bool is_plain() const { return nn::is_plain(weight_); }
   /// Where both layers are plain: `left` [B, L, K] or undefined, and what GELU makes of rows `first`
-  /// and later of a layer before on x -> [B, L, out]. Never joins the two.
+  /// and later of a layer before on x -> [B, L, out]. Never joins the two; many tokens in parts.
   at::Tensor after(const Linear& before, std::int64_t first, const at::Tensor& x,
                    const at::Tensor& left) const;
 

@@ -5,6 +5,10 @@
 
 namespace distorch::nn {
 
+/// From so many rows on a product is long enough for any device to be taken in parts, which what lies
+/// between two layers needs less memory with.
+inline constexpr std::int64_t kManyRows = 8192;
+
 /// y = x · Wᵀ + b on the last dimension: x [..., in] -> [..., out].
 /// Declares `weight` [out, in] and, with bias, `bias` [out]. Adapters are applied
 /// while it runs (adapters/chain.h), so that the weight itself is never copied.

@@ -51,9 +51,10 @@ Tensor slerp_line(const Tensor& x, std::int64_t to) {
   auto p = places(x.size(3), to);
   auto channels = x.size(1);
   auto flat = [&](const Tensor& index) {
-    return x.index_select(3, index).movedim(1, -1).reshape({-1, channels});
+    return x.index_select(3, index.to(x.device())).movedim(1, -1).reshape({-1, channels});
   };
-  auto ratio = p.ratio.view({1, 1, -1}).expand({x.size(0), x.size(2), to}).reshape({-1, 1});
+  auto ratio =
+      p.ratio.to(x.device()).view({1, 1, -1}).expand({x.size(0), x.size(2), to}).reshape({-1, 1});
   return slerp(flat(p.first), flat(p.second), ratio)
       .view({x.size(0), x.size(2), to, channels})
       .movedim(-1, 1);

@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "distorch/device/device.h"
-#include "distorch/device/large_blocks.h"
+#include "distorch/device/holes.h"
 #include "distorch/device/memory.h"
 #include "distorch/streaming/described_model.h"
 #include "distorch/streaming/engine.h"
@@ -199,8 +199,8 @@ void Engine::plan(std::vector<Draft>& drafts) {
     if (plan.placements[i].all_resident())
       draft.described = streaming::describe(*draft.model, request.system, draft.profile, machine_);
     accept(draft, plan.system, plan.placements[i]);
-    if (!plan_only() && is_tight(plan.placements[i], plan.system))
-      device::keep_large_blocks_whole(device::to_torch(compute));
+    if (!plan_only() && !plan.placements[i].all_resident())
+      device::avoid_holes(device::to_torch(compute), is_tight(plan.placements[i], plan.system));
   }
   for (const auto& draft : drafts) moved.push_back(&draft);
   // Who gives memory up comes before who takes it.

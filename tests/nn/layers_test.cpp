@@ -119,6 +119,14 @@ TEST_CASE("activated linear: after rows of another layer, behind other numbers o
     CHECK(difference(second.layer.after(first.layer, begin, x, left),
                      second.layer(left, rest, false)) < 1e-5);
   }
+  for (std::int64_t behind : {0, 24}) {  // of which each part has its own products
+    const auto many = at::randn({1, 2 * nn::kManyRows + 3, 32});
+    auto left = behind ? at::randn({1, many.size(1), behind}) : Tensor();
+    const auto begin = 80 - (64 - behind);
+    auto rest = first.layer(many).narrow(-1, begin, 64 - behind).clone();
+    CHECK(difference(second.layer.after(first.layer, begin, many, left),
+                     second.layer(left, rest, false)) < 1e-5);
+  }
   first.weight().adapters = {low_rank(at::randn({4, 32}), at::randn({80, 4}), 0.7)};
   CHECK_FALSE(first.layer.is_plain());
   CHECK(difference(first.layer.gelu_tanh(x), at::gelu(first.layer(x), "tanh")) < 1e-6);

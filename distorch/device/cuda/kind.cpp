@@ -72,6 +72,14 @@ std::optional<std::int64_t> free_by_nvml(int handle) {
   return static_cast<std::int64_t>(use.free);
 }
 
+// Whether the driver maps the device's memory where it is told to.
+bool maps_memory(int index) {
+  constexpr int kMapsMemory = 102;  // CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
+  int handle = 0, maps = 0;
+  return driver().attribute && driver().get(&handle, index) == 0 &&
+         driver().attribute(&maps, kMapsMemory, handle) == 0 && maps;
+}
+
 c10::DeviceAllocator& allocator() {
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   return *c10::getDeviceAllocator(c10::DeviceType::CUDA);
@@ -85,12 +93,15 @@ class CudaKind final : public Kind {
  public:
   c10::DeviceType type() const override { return c10::DeviceType::CUDA; }
 
-  void keep_large_blocks_whole() override {
+  void avoid_holes(bool tight) override {
     if (std::getenv("PYTORCH_CUDA_ALLOC_CONF") || std::getenv("PYTORCH_ALLOC_CONF")) return;
+    static const bool maps = usable_devices() == 1 && maps_memory(0);
+    if (!maps && !tight) return;
     static std::once_flag once;
     std::call_once(once, [] {
       allocator();  // must be there, or it would read its settings anew
-      c10::CachingAllocator::setAllocatorSettings("max_split_size_mb:64");
+      c10::CachingAllocator::setAllocatorSettings(maps ? "expandable_segments:True"
+                                                       : "max_split_size_mb:64");
     });
   }
 

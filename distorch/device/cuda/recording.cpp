@@ -39,7 +39,17 @@ class GraphRecording final : public Recording, public Recorder {
       : device_(device), stream_(recording_stream(device)) {
     if (beside) pool_ = beside->pool_;
   }
-  ~GraphRecording() override { result_ = at::Tensor(); }
+  /// Replays may still run, on a stream that the memory they work in is not known to belong to: an
+  /// allocator that gives pieces of its memory back waits for that stream only.
+  ~GraphRecording() override {
+    result_ = at::Tensor();
+    try {
+      if (!segments_.empty()) synchronize(device_);
+    } catch (const std::exception& error) {
+      log::debug("a recorded step was given up on a device that has failed: {}",
+                 sentence_of(error));
+    }
+  }
 
   /// Does what `body` does, and keeps it.
   void record(const std::function<at::Tensor()>& body) {

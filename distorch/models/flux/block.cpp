@@ -31,6 +31,21 @@ std::vector<Tensor> split_heads(const Tensor& qkv, std::int64_t heads) {
   return qkv.unflatten(-1, {3, heads, -1}).unbind(2);
 }
 
+/// Gives q, k and v [B, L, H, Dh] one after the other, which are rows 0 .. 3 · width - 1 of a layer:
+/// of one product or, of many tokens, each of its own, so that the layer's whole result never is.
+template <typename Take>
+void for_heads(const nn::Linear& layer, Tensor x, std::int64_t width, std::int64_t heads,
+               const Take& take) {
+  const bool many = x.size(0) * x.size(1) >= nn::kManyRows;
+  if (many && layer.is_plain()) {
+    for (int i = 0; i < 3; ++i) take(i, layer.rows(x, i * width, width).unflatten(-1, {heads, -1}));
+    return;
+  }
+  auto parts = split_heads(layer.is_plain() ? layer.rows(x, 0, 3 * width) : layer(x), heads);
+  x.reset();
+  for (int i = 0; i < 3; ++i) take(i, parts[i]);
+}
+
 /// Attention of all tokens, and to what is known of references beside them.
 Tensor attended_to(nn::Qkv heads, const Common& common, KeptHeads* kept) {
   auto& [q, k, v] = heads;
@@ -95,11 +110,13 @@ Tensor Stream::modulation(const Tensor& vec) const { return mod_ ? (*mod_)(vec) 
 void Stream::prepare(const nn::Qkv& to, const Tensor& x, const Tensor& modulation,
                      const nn::RopeTable& rope, Tensor* unturned) const {
   auto m = modulation.chunk(6, -1);
-  auto parts = split_heads(qkv_(nn::modulated_norm(x, m[0], m[1], kNormEps)), heads_);
-  if (unturned) *unturned = norm_.query(parts[0]);
-  norm_.query.heads_into(to.q, parts[0], rope);
-  norm_.key.heads_into(to.k, parts[1], rope);
-  nn::copy_heads(to.v, parts[2]);
+  auto take = [&](int which, const Tensor& part) {
+    if (which == 0 && unturned) *unturned = norm_.query(part);
+    if (which == 0) norm_.query.heads_into(to.q, part, rope);
+    if (which == 1) norm_.key.heads_into(to.k, part, rope);
+    if (which == 2) nn::copy_heads(to.v, part);
+  };
+  for_heads(qkv_, nn::modulated_norm(x, m[0], m[1], kNormEps), x.size(-1), heads_, take);
 }
 
 Tensor Stream::add_attended(const Tensor& x, const Tensor& attended,
@@ -158,21 +175,25 @@ Tensor SingleBlock::forward(const Tensor& x, const Common& common, KeptHeads* ke
   auto m = modulation.chunk(3, -1);
   auto D = config_.hidden;
   auto normed = nn::modulated_norm(x, m[0], m[1], kNormEps);
-  auto attend = [&](const Tensor& qkv) {
-    auto parts = split_heads(qkv, config_.heads());
-    return attended_to({norm_.query.heads(parts[0], common.rope),
-                        norm_.key.heads(parts[1], common.rope), parts[2]},
-                       common, kept);
+  nn::Qkv heads;
+  auto take = [&](int which, const Tensor& part) {
+    if (which == 0) heads.q = norm_.query.heads(part, common.rope);
+    if (which == 1) heads.k = norm_.key.heads(part, common.rope);
+    if (which == 2) heads.v = part;
   };
   Tensor y;
   if (!config_.gated_mlp && linear1_.is_plain() && linear2_.is_plain()) {
-    // What the MLP needs is made after attention: it is twice as wide as all else.
-    auto attended = attend(linear1_.rows(normed, 0, 3 * D));
+    // What the MLP needs is made after attention: it is wider than all else.
+    for_heads(linear1_, normed, D, config_.heads(), take);
+    auto attended = attended_to(std::move(heads), common, kept);
     y = linear2_.after(linear1_, 3 * D, normed, attended);
   } else {
     auto both = linear1_(normed);
     normed.reset();
-    auto attended = attend(both.narrow(-1, 0, 3 * D));
+    auto parts = split_heads(both.narrow(-1, 0, 3 * D), config_.heads());
+    for (int i = 0; i < 3; ++i) take(i, parts[i]);
+    parts.clear();
+    auto attended = attended_to(std::move(heads), common, kept);
     auto rest = both.narrow(-1, 3 * D, both.size(-1) - 3 * D);
     both.reset();
     y = linear2_(std::move(attended), std::move(rest), config_.gated_mlp);
