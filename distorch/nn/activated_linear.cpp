@@ -32,30 +32,38 @@ at::Tensor ActivatedLinear::operator()(at::Tensor left, at::Tensor x, bool gated
 
 at::Tensor ActivatedLinear::after(const Linear& before, std::int64_t first, const at::Tensor& x,
                                   const at::Tensor& left) const {
+  const auto beside = left.defined() ? left.size(-1) : 0, width = weight_.shape()[1] - beside;
+  const auto inputs = x.reshape({-1, x.size(-1)});
+  const auto count = inputs.size(0), parts = (count + kManyRows - 1) / kManyRows;
+  // What is decoded of the layer before is let go of before this one's weight is.
+  at::Tensor all;
+  if (parts <= 1) all = before.rows(first, width).gelu_tanh(inputs);
   const auto weight = weight_.dense();
   const auto bias = optional_value(bias_);
-  const auto beside = left.defined() ? left.size(-1) : 0, width = weight.size(1) - beside;
-  const auto inputs = x.reshape({-1, x.size(-1)});
-  const auto parts = std::max<std::int64_t>(1, (inputs.size(0) + kManyRows - 1) / kManyRows);
-  if (parts == 1 && !left.defined())
-    return at::linear(before.rows_gelu_tanh(x, first, width), weight, bias);
   auto sizes = x.sizes().vec();
   sizes.back() = weight.size(0);
+  if (parts <= 1 && !left.defined()) return at::linear(all, weight, bias).view(sizes);
   auto y = left.defined() ? at::linear(left, weight.narrow(1, 0, beside), bias)
                           : at::empty(sizes, x.options());
-  const auto rows = y.view({-1, y.size(-1)});
   const auto matrix = weight.narrow(1, beside, width).t();
-  const auto step = (inputs.size(0) + parts - 1) / parts;
-  for (std::int64_t begin = 0; begin < inputs.size(0); begin += step) {
-    const auto count = std::min(step, inputs.size(0) - begin);
-    const auto wide = before.rows_gelu_tanh(inputs.narrow(0, begin, count), first, width);
-    auto sums = rows.narrow(0, begin, count);
+  auto add = [&](at::Tensor sums, const at::Tensor& wide) {
     if (left.defined())
       sums.addmm_(wide, matrix);
     else if (bias)
       at::addmm_out(sums, *bias, wide, matrix);
     else
       at::mm_out(sums, wide, matrix);
+  };
+  const auto rows = y.view({count, y.size(-1)});
+  if (parts <= 1) {
+    add(rows, all);
+    return y;
+  }
+  const auto step = (count + parts - 1) / parts;
+  const auto layer = before.rows(first, width);
+  for (std::int64_t begin = 0; begin < count; begin += step) {
+    const auto some = std::min(step, count - begin);
+    add(rows.narrow(0, begin, some), layer.gelu_tanh(inputs.narrow(0, begin, some)));
   }
   return y;
 }

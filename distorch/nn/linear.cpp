@@ -9,14 +9,13 @@
 
 namespace distorch::nn {
 
-namespace {
-
-at::Tensor bias_rows(const weights::Weight& bias, std::int64_t first, std::int64_t count) {
-  const auto all = optional_value(bias);
-  return all ? all->narrow(0, first, count) : at::Tensor();
+at::Tensor LinearRows::operator()(const at::Tensor& x) const {
+  return at::linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
 }
 
-}  // namespace
+at::Tensor LinearRows::gelu_tanh(const at::Tensor& x) const {
+  return device::linear_gelu(x, weight, bias);
+}
 
 Linear::Linear(const weights::Scope& scope, std::int64_t in, std::int64_t out, bool bias)
     : weight_(scope.weight("weight", {out, in})) {
@@ -26,24 +25,23 @@ Linear::Linear(const weights::Scope& scope, std::int64_t in, std::int64_t out, b
 at::Tensor Linear::operator()(const at::Tensor& x) const { return linear(x, weight_, bias_); }
 
 at::Tensor Linear::gelu_tanh(const at::Tensor& x) const {
-  return is_plain() ? rows_gelu_tanh(x, 0, weight_.shape()[0]) : gelu_tanh_over((*this)(x));
+  // A processor decodes what is packed by rows that its caches hold.
+  if (!is_plain() || (weight_.packed() && weight_.packed()->device().is_cpu()))
+    return gelu_tanh_over((*this)(x));
+  return rows(0, weight_.shape()[0]).gelu_tanh(x);
 }
 
 bool Linear::is_plain() const { return nn::is_plain(weight_); }
 
-at::Tensor Linear::rows(const at::Tensor& x, std::int64_t first, std::int64_t count) const {
-  const auto bias = bias_rows(bias_, first, count);
-  return at::linear(x, weight_.rows(first, count),
-                    bias.defined() ? std::optional(bias) : std::nullopt);
-}
-
-at::Tensor Linear::rows_gelu_tanh(const at::Tensor& x, std::int64_t first,
-                                  std::int64_t count) const {
-  return device::linear_gelu(x, weight_.rows(first, count), bias_rows(bias_, first, count));
+LinearRows Linear::rows(std::int64_t first, std::int64_t count) const {
+  const auto bias = optional_value(bias_);
+  return {weight_.rows(first, count), bias ? bias->narrow(0, first, count) : at::Tensor()};
 }
 
 bool is_plain(const weights::Weight& weight) {
-  return weight.adapters().empty() && !weight.packed() && !weight.for_fast_product();
+  if (!weight.adapters().empty() || weight.for_fast_product()) return false;
+  const auto* packed = weight.packed();
+  return !packed || !packed->encoding->rests_packed_for(packed->device());
 }
 
 at::Tensor linear(const at::Tensor& x, const weights::Weight& weight, const weights::Weight& bias) {

@@ -9,6 +9,13 @@ namespace distorch::nn {
 /// between two layers needs less memory with.
 inline constexpr std::int64_t kManyRows = 8192;
 
+/// Rows of a layer's weight, and of its bias where it has one.
+struct LinearRows {
+  at::Tensor weight, bias;
+  at::Tensor operator()(const at::Tensor& x) const;
+  at::Tensor gelu_tanh(const at::Tensor& x) const;
+};
+
 /// y = x · Wᵀ + b on the last dimension: x [..., in] -> [..., out].
 /// Declares `weight` [out, in] and, with bias, `bias` [out]. Adapters are applied
 /// while it runs (adapters/chain.h), so that the weight itself is never copied.
@@ -18,12 +25,13 @@ class Linear {
   at::Tensor operator()(const at::Tensor& x) const;
   /// GELU, by its tanh approximation, of operator()(x).
   at::Tensor gelu_tanh(const at::Tensor& x) const;
-  /// Whether products are taken of the weight's own numbers: it is not packed, has no adapters and is
-  /// not multiplied in another type. Known while the block runs.
+  /// Whether products are taken of numbers in dtype(), as they lie or decoded, and of nothing else:
+  /// no adapters, no products of another type. The same wherever the weight rests. Known while the
+  /// block runs.
   bool is_plain() const;
-  /// Of a plain layer: rows `first` .. `first + count - 1` of its weight as a layer of their own.
-  at::Tensor rows(const at::Tensor& x, std::int64_t first, std::int64_t count) const;
-  at::Tensor rows_gelu_tanh(const at::Tensor& x, std::int64_t first, std::int64_t count) const;
+  /// Of a plain layer: rows `first` .. `first + count - 1` of its weight, decoded where they are
+  /// packed.
+  LinearRows rows(std::int64_t first, std::int64_t count) const;
   /// The type that this layer computes in, known while its block runs.
   at::ScalarType dtype() const { return weight_.dtype(); }
 

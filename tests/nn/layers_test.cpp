@@ -111,7 +111,7 @@ TEST_CASE("activated linear: after rows of another layer, behind other numbers o
   CHECK(first.layer.is_plain());
   auto x = at::randn({2, 3, 32});
   CHECK(difference(first.layer.gelu_tanh(x), at::gelu(first.layer(x), "tanh")) < 1e-6);
-  CHECK(difference(first.layer.rows(x, 10, 50), first.layer(x).narrow(-1, 10, 50)) < 1e-6);
+  CHECK(difference(first.layer.rows(10, 50)(x), first.layer(x).narrow(-1, 10, 50)) < 1e-6);
   for (std::int64_t behind : {0, 24}) {
     auto left = behind ? at::randn({2, 3, behind}) : Tensor();
     const auto begin = 80 - (64 - behind);

@@ -38,10 +38,10 @@ void for_heads(const nn::Linear& layer, Tensor x, std::int64_t width, std::int64
                const Take& take) {
   const bool many = x.size(0) * x.size(1) >= nn::kManyRows;
   if (many && layer.is_plain()) {
-    for (int i = 0; i < 3; ++i) take(i, layer.rows(x, i * width, width).unflatten(-1, {heads, -1}));
+    for (int i = 0; i < 3; ++i) take(i, layer.rows(i * width, width)(x).unflatten(-1, {heads, -1}));
     return;
   }
-  auto parts = split_heads(layer.is_plain() ? layer.rows(x, 0, 3 * width) : layer(x), heads);
+  auto parts = split_heads(layer.is_plain() ? layer.rows(0, 3 * width)(x) : layer(x), heads);
   x.reset();
   for (int i = 0; i < 3; ++i) take(i, parts[i]);
 }
