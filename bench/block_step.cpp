@@ -107,7 +107,7 @@ class FluxDouble final : public Case {
         rope_(positions(flux_text, config_.axes, config_.theta)) {
     fill();
   }
-  Tensor run() override { return block_.forward(x_, {vec_, vec_, rope_}).img; }
+  Tensor run() override { return block_.finish(block_.attend(x_, {vec_, vec_, rope_}), 0).img; }
 
  private:
   models::flux::Config config_;

@@ -49,9 +49,9 @@ bool is_out_of_memory(const std::exception& error) {
 
 std::string sentence_of(const std::exception& error) {
   const auto* torch = dynamic_cast<const c10::Error*>(&error);
-  const std::string text = torch ? torch->what_without_backtrace() : error.what();
-  return text.substr(
-      0, text.find('\n'));  // torch's advice for those who look for errors in it follows
+  if (!torch) return error.what();
+  const std::string text = torch->what_without_backtrace();
+  return text.substr(0, text.find('\n'));  // advice for those who look for errors in torch follows
 }
 
 }  // namespace distorch::device

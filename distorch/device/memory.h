@@ -41,7 +41,7 @@ std::int64_t host_room();
 /// True for torch's out-of-memory errors of any device, std::bad_alloc and Error(OutOfMemory).
 bool is_out_of_memory(const std::exception& error);
 
-/// What an error says in its first line, without where in torch it was raised.
+/// What an error says; of torch's the first line, without where it was raised.
 std::string sentence_of(const std::exception& error);
 
 }  // namespace distorch::device

@@ -68,4 +68,9 @@ at::Tensor ActivatedLinear::after(const Linear& before, std::int64_t first, cons
   return y;
 }
 
+at::Tensor gelu_mlp(const Linear& in, const ActivatedLinear& out, const at::Tensor& x) {
+  if (in.is_plain(x) && out.is_plain(x)) return out.after(in, 0, x, {});
+  return out({}, in(x), false);
+}
+
 }  // namespace distorch::nn

@@ -13,7 +13,7 @@ class ActivatedLinear {
   /// `left` [B, L, K] or undefined and x [B, L, N], gated [B, L, 2·N] -> [B, L, out]. Overwrites x:
   /// only for tensors that the caller made. Both are let go of as soon as they are not needed.
   at::Tensor operator()(at::Tensor left, at::Tensor x, bool gated) const;
-  bool is_plain() const { return nn::is_plain(weight_); }
+  bool is_plain(const at::Tensor& x) const { return nn::is_plain(weight_, x); }
   /// Where both layers are plain: `left` [B, L, K] or undefined, and what GELU makes of rows `first`
   /// and later of a layer before on x -> [B, L, out]. Never joins the two; many tokens in parts.
   at::Tensor after(const Linear& before, std::int64_t first, const at::Tensor& x,
@@ -22,5 +22,9 @@ class ActivatedLinear {
  private:
   weights::Weight weight_, bias_;
 };
+
+/// An MLP: two layers with GELU, by its tanh approximation, between them. Many tokens pass it in parts
+/// where both layers are plain, so that what lies between, the widest there is, never is as a whole.
+at::Tensor gelu_mlp(const Linear& in, const ActivatedLinear& out, const at::Tensor& x);
 
 }  // namespace distorch::nn

@@ -25,23 +25,25 @@ Linear::Linear(const weights::Scope& scope, std::int64_t in, std::int64_t out, b
 at::Tensor Linear::operator()(const at::Tensor& x) const { return linear(x, weight_, bias_); }
 
 at::Tensor Linear::gelu_tanh(const at::Tensor& x) const {
-  // A processor decodes what is packed by rows that its caches hold.
-  if (!is_plain() || (weight_.packed() && weight_.packed()->device().is_cpu()))
-    return gelu_tanh_over((*this)(x));
+  if (!is_plain(x)) return gelu_tanh_over((*this)(x));
   return rows(0, weight_.shape()[0]).gelu_tanh(x);
 }
 
-bool Linear::is_plain() const { return nn::is_plain(weight_); }
+bool Linear::is_plain(const at::Tensor& x) const { return nn::is_plain(weight_, x); }
 
 LinearRows Linear::rows(std::int64_t first, std::int64_t count) const {
   const auto bias = optional_value(bias_);
   return {weight_.rows(first, count), bias ? bias->narrow(0, first, count) : at::Tensor()};
 }
 
-bool is_plain(const weights::Weight& weight) {
-  if (!weight.adapters().empty() || weight.for_fast_product()) return false;
+bool is_plain(const weights::Weight& weight, const at::Tensor& x) {
+  if (!weight.adapters().empty() || weight.is_fast() || x.scalar_type() != weight.dtype())
+    return false;
   const auto* packed = weight.packed();
-  return !packed || !packed->encoding->rests_packed_for(packed->device());
+  if (!packed) return true;
+  // A processor decodes what is packed by rows that its caches hold.
+  const auto device = quant::stood_for(packed->device());
+  return !device.is_cpu() && !packed->encoding->rests_packed_for(packed->device());
 }
 
 at::Tensor linear(const at::Tensor& x, const weights::Weight& weight, const weights::Weight& bias) {

@@ -25,10 +25,10 @@ class Linear {
   at::Tensor operator()(const at::Tensor& x) const;
   /// GELU, by its tanh approximation, of operator()(x).
   at::Tensor gelu_tanh(const at::Tensor& x) const;
-  /// Whether products are taken of numbers in dtype(), as they lie or decoded, and of nothing else:
-  /// no adapters, no products of another type. The same wherever the weight rests. Known while the
-  /// block runs.
-  bool is_plain() const;
+  /// Whether products with x are taken of numbers in its type, as they lie or decoded as a whole, and
+  /// of nothing else: no adapters, no products of another type. On an accelerator the same wherever
+  /// the weight rests. Known while the block runs.
+  bool is_plain(const at::Tensor& x) const;
   /// Of a plain layer: rows `first` .. `first + count - 1` of its weight, decoded where they are
   /// packed.
   LinearRows rows(std::int64_t first, std::int64_t count) const;
@@ -40,7 +40,7 @@ class Linear {
 };
 
 /// See Linear::is_plain().
-bool is_plain(const weights::Weight& weight);
+bool is_plain(const weights::Weight& weight, const at::Tensor& x);
 
 /// What Linear computes, for weights declared elsewhere (a 1x1 convolution counts as [out, in]).
 at::Tensor linear(const at::Tensor& x, const weights::Weight& weight, const weights::Weight& bias);

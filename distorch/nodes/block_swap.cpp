@@ -27,8 +27,8 @@ std::string allocation_of(const streaming::StreamedModel& weights, const Swapped
   auto device = engine.machine().device_for(layers.device);
   if (device == compute) device = "cpu";
   log::info("{}: {} of {} layers ({:.2f} GB) rest on {} and stream to {} in every step",
-            weights.options().name, layers.blocks.size(), layers.of,
-            static_cast<double>(bytes) / GB, device, compute);
+            weights.options().name, layers.count, layers.of, static_cast<double>(bytes) / GB,
+            device, compute);
   return expert_string(compute, device, bytes);
 }
 

@@ -70,13 +70,21 @@ std::string weight_dtype_of(const Call& call, const HyModel& model, ModelCache& 
   return "default";
 }
 
-/// Blocks "double_blocks." or "single_blocks.", the first so many of them.
+/// Layers "double_blocks." or "single_blocks.", the first so many of them. What a name continues is
+/// the same layer.
 void take_first(const std::vector<std::string>& names, const char* kind, std::int64_t count,
                 SwappedLayers& layers) {
+  std::string layer;
+  bool taken = false;
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (!names[i].starts_with(kind)) continue;
-    ++layers.of;
-    if (count-- > 0) layers.blocks.push_back(static_cast<int>(i));
+    if (layer.empty() || !names[i].starts_with(layer + ".")) {
+      layer = names[i];
+      taken = count-- > 0;
+      ++layers.of;
+      layers.count += taken;
+    }
+    if (taken) layers.blocks.push_back(static_cast<int>(i));
   }
 }
 

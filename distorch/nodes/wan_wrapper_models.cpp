@@ -118,6 +118,7 @@ std::string allocation_of(const streaming::StreamedModel& weights, const BlockSw
   };
   take(layers, swap.blocks);
   take(vace_layers, swap.vace_blocks);
+  swapped.count = swapped.blocks.size();
   return nodes::allocation_of(weights, swapped, engine);
 }
 

@@ -20,8 +20,8 @@ const Encoding& float8_e4m3fn_decoded();
 /// Whether a device multiplies 8-bit numbers: found out by trying, once.
 bool has_products(at::Device device);
 
-/// While it lives, has_products() of simulated devices is that of this device, for this thread: dry
-/// runs of what it will compute.
+/// While it lives, simulated devices stand for this device in this thread, whose products they are
+/// asked for: dry runs of what it will compute.
 class [[nodiscard]] ProductsOf {
  public:
   explicit ProductsOf(at::Device device);
@@ -32,6 +32,9 @@ class [[nodiscard]] ProductsOf {
  private:
   std::optional<at::Device> before_;
 };
+
+/// The device itself or, of a simulated one, what it stands for in this thread.
+at::Device stood_for(at::Device device);
 
 /// x · Wᵀ + bias as a product of 8-bit numbers: x [..., in] of a half type by the weight's input
 /// scale (1 without one) as to_float8() makes it, with the numbers as they lie; both scales and the

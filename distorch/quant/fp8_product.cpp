@@ -75,8 +75,12 @@ thread_local std::optional<at::Device> stands_for;
 ProductsOf::ProductsOf(at::Device device) : before_(std::exchange(stands_for, device)) {}
 ProductsOf::~ProductsOf() { stands_for = before_; }
 
+at::Device stood_for(at::Device device) {
+  return device.is_privateuseone() && stands_for ? *stands_for : device;
+}
+
 bool has_products(at::Device device) {
-  if (device.is_privateuseone() && stands_for) device = *stands_for;
+  device = stood_for(device);
   if (!device.is_cuda()) return false;
   static std::mutex mutex;
   static std::map<int, bool> known;

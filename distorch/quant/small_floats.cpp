@@ -141,8 +141,9 @@ void decode(const SmallFloats& job) {
   constexpr std::int64_t size = sizeof(typename Numbers<kind>::Type);
   auto* to = static_cast<typename Numbers<kind>::Type*>(job.to);
   const auto* factors = job.factors;
-  const Way way{.past_caches = job.past_caches && may_pass_caches(to, job.run * size),
-                .native = has_native_bfloat()};
+  const Way way{
+      .past_caches = job.past_caches && may_pass_caches(to, job.run * size, kLanes<type> * 4),
+      .native = has_native_bfloat()};
   for (std::int64_t first = 0; first < job.count; first += job.run)
     decode_run<type, kind>(job.from + first / a_byte, to + first,
                            std::min(job.run, job.count - first), *factors++, way);

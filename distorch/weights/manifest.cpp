@@ -66,14 +66,23 @@ at::Tensor Weight::dense(std::optional<at::MemoryFormat> format) const {
   return in_dtype(value, dtype(), format);
 }
 
+bool Weight::is_fast() const {
+  if (!slot_ || !slot_->arithmetic.fast_products) return false;
+  if (packed()) return true;
+  if (!defined()) return false;
+  const auto& value = slot_->value;
+  const auto& joined = slot_->packed;
+  if ((joined ? joined->shape.size() : static_cast<std::size_t>(value.dim())) != 2) return false;
+  const auto kept = joined ? dtype() : value.scalar_type();
+  return slot_->arithmetic.kept_in.value_or(kept) == at::kFloat8_e4m3fn;
+}
+
 std::optional<quant::Packed> Weight::for_fast_product() const {
-  if (!slot_ || !slot_->arithmetic.fast_products) return {};
+  if (!is_fast()) return {};
   if (packed()) return *slot_->packed;
-  auto kept = slot_->packed ? dense() : slot_->value;
-  if (!kept.defined() || kept.dim() != 2) return {};
-  const auto wanted = slot_->arithmetic.kept_in.value_or(kept.scalar_type());
-  if (wanted != at::kFloat8_e4m3fn) return {};
-  return quant::Packed{&quant::float8_e4m3fn(), kept.to(wanted), {{}, {}}, kept.sizes().vec()};
+  const auto kept = slot_->packed ? dense() : slot_->value;
+  return quant::Packed{
+      &quant::float8_e4m3fn(), kept.to(at::kFloat8_e4m3fn), {{}, {}}, kept.sizes().vec()};
 }
 
 at::Tensor Weight::rows(std::int64_t first, std::int64_t count) const {

@@ -60,6 +60,8 @@ class Weight {
   /// The numbers as 8-bit ones with their scales, where a layer may multiply with them as they are
   /// (Arithmetic::fast_products); nothing elsewhere.
   std::optional<quant::Packed> for_fast_product() const;
+  /// Whether there are such. Makes nothing.
+  bool is_fast() const;
   /// Rows `first` .. `first + count - 1` of dimension 0 of dense(), without making the others.
   at::Tensor rows(std::int64_t first, std::int64_t count) const;
   /// What lies in the slot, for layers that use it as it is; null where it is a plain tensor, or

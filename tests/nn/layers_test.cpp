@@ -108,8 +108,9 @@ TEST_CASE(
 TEST_CASE("activated linear: after rows of another layer, behind other numbers or alone") {
   Made<nn::Linear> first(32, 80);
   Made<nn::ActivatedLinear> second(64, 24);
-  CHECK(first.layer.is_plain());
   auto x = at::randn({2, 3, 32});
+  CHECK(first.layer.is_plain(x));
+  CHECK_FALSE(first.layer.is_plain(x.to(at::kDouble)));
   CHECK(difference(first.layer.gelu_tanh(x), at::gelu(first.layer(x), "tanh")) < 1e-6);
   CHECK(difference(first.layer.rows(10, 50)(x), first.layer(x).narrow(-1, 10, 50)) < 1e-6);
   for (std::int64_t behind : {0, 24}) {
@@ -128,7 +129,7 @@ TEST_CASE("activated linear: after rows of another layer, behind other numbers o
                      second.layer(left, rest, false)) < 1e-5);
   }
   first.weight().adapters = {low_rank(at::randn({4, 32}), at::randn({80, 4}), 0.7)};
-  CHECK_FALSE(first.layer.is_plain());
+  CHECK_FALSE(first.layer.is_plain(x));
   CHECK(difference(first.layer.gelu_tanh(x), at::gelu(first.layer(x), "tanh")) < 1e-6);
 }
 

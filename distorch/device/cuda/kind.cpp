@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <mutex>
 #include <thread>
 
@@ -72,8 +73,10 @@ std::optional<std::int64_t> free_by_nvml(int handle) {
   return static_cast<std::int64_t>(use.free);
 }
 
-// Whether the driver maps the device's memory where it is told to.
+// Whether the driver maps the device's memory where it is told to, in the way that torch asks for:
+// below WSL it says so and refuses (pytorch issue 192330).
 bool maps_memory(int index) {
+  if (std::filesystem::exists("/dev/dxg")) return false;
   constexpr int kMapsMemory = 102;  // CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
   int handle = 0, maps = 0;
   return driver().attribute && driver().get(&handle, index) == 0 &&
@@ -154,7 +157,11 @@ class CudaKind final : public Kind {
   void reset_peak(int index) override {
     allocator().resetPeakStats(static_cast<c10::DeviceIndex>(index));
   }
-  void empty_cache() override { allocator().emptyCache(); }
+  // What is mapped is waited for on the stream that it belongs to before it goes: not on one that is
+  // recorded.
+  void empty_cache() override {
+    if (!is_recording()) allocator().emptyCache();
+  }
 
   void limit_memory(int index, std::int64_t bytes) override {
     allocator();  // must be there

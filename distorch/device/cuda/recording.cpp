@@ -1,9 +1,11 @@
 #include "distorch/device/cuda/recording.h"
 
 #include <c10/core/DeviceGuard.h>
+#include <c10/core/Event.h>
 #include <c10/core/StreamGuard.h>
 #include <fmt/format.h>
 
+#include <atomic>
 #include <map>
 #include <optional>
 #include <vector>
@@ -27,6 +29,9 @@ c10::Stream recording_stream(c10::Device device) {
   return at->second;
 }
 
+// Streams that are recorded now, by any thread.
+std::atomic<int> captures{0};
+
 // A stretch in which nothing was issued is no mistake.
 class Silence final : public c10::WarningHandler {
  public:
@@ -44,7 +49,7 @@ class GraphRecording final : public Recording, public Recorder {
   ~GraphRecording() override {
     result_ = at::Tensor();
     try {
-      if (!segments_.empty()) synchronize(device_);
+      if (replayed_) replayed_->synchronize();
     } catch (const std::exception& error) {
       log::debug("a recorded step was given up on a device that has failed: {}",
                  sentence_of(error));
@@ -83,6 +88,7 @@ class GraphRecording final : public Recording, public Recorder {
       if (part.something) part.graph->replay();
       if (part.then) part.then();
     }
+    mark_replayed();
   }
 
  private:
@@ -96,9 +102,11 @@ class GraphRecording final : public Recording, public Recorder {
     segments_.push_back({module().graph(), false, {}});
     auto& graph = *segments_.back().graph;
     on_stream_.emplace(stream_);  // the default stream cannot be recorded
+    ++captures;
     try {
       graph.begin(pool_);
     } catch (...) {
+      --captures;
       on_stream_.reset();
       throw;
     }
@@ -125,12 +133,22 @@ class GraphRecording final : public Recording, public Recorder {
       c10::WarningUtils::WarningHandlerGuard quiet(&silence);
       part.graph->end();
     } catch (...) {
+      --captures;
       on_stream_.reset();
       throw;
     }
+    --captures;
     on_stream_.reset();
     pool_ = part.graph->pool();  // known from here on; the same for all stretches
-    if (do_it && part.something) part.graph->replay();
+    if (!do_it || !part.something) return;
+    part.graph->replay();
+    mark_replayed();
+  }
+
+  // Not the whole device is waited for: another thread may be recording there.
+  void mark_replayed() {
+    if (!replayed_) replayed_.emplace(device_.type(), c10::EventFlag::BACKEND_DEFAULT);
+    replayed_->record(current_stream(device_));
   }
 
   c10::Device device_;
@@ -138,9 +156,12 @@ class GraphRecording final : public Recording, public Recorder {
   std::optional<c10::StreamGuard> on_stream_;  // while operations are recorded
   Graph::Pool pool_{0, 0};
   std::vector<Segment> segments_;
+  std::optional<c10::Event> replayed_;  // what was replayed last
 };
 
 }  // namespace
+
+bool is_recording() { return captures > 0; }
 
 std::unique_ptr<Recording> record(c10::Device device, const std::function<at::Tensor()>& body,
                                   const Recording* beside) {

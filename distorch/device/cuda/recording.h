@@ -8,4 +8,7 @@ namespace distorch::device::cuda {
 std::unique_ptr<Recording> record(c10::Device device, const std::function<at::Tensor()>& body,
                                   const Recording* beside);
 
+/// Whether any thread records now.
+bool is_recording();
+
 }  // namespace distorch::device::cuda

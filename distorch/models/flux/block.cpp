@@ -36,12 +36,12 @@ std::vector<Tensor> split_heads(const Tensor& qkv, std::int64_t heads) {
 template <typename Take>
 void for_heads(const nn::Linear& layer, Tensor x, std::int64_t width, std::int64_t heads,
                const Take& take) {
-  const bool many = x.size(0) * x.size(1) >= nn::kManyRows;
-  if (many && layer.is_plain()) {
+  const bool plain = layer.is_plain(x);
+  if (plain && x.size(0) * x.size(1) >= nn::kManyRows) {
     for (int i = 0; i < 3; ++i) take(i, layer.rows(i * width, width)(x).unflatten(-1, {heads, -1}));
     return;
   }
-  auto parts = split_heads(layer.is_plain() ? layer.rows(0, 3 * width)(x) : layer(x), heads);
+  auto parts = split_heads(plain ? layer.rows(0, 3 * width)(x) : layer(x), heads);
   x.reset();
   for (int i = 0; i < 3; ++i) take(i, parts[i]);
 }
@@ -92,8 +92,7 @@ Mlp::Mlp(const Scope& s, const Config& c)
       out_(s / 2, c.mlp, c.hidden, c.bias) {}
 
 Tensor Mlp::operator()(const Tensor& x) const {
-  if (!gated_ && in_.is_plain() && out_.is_plain()) return out_.after(in_, 0, x, {});
-  return out_({}, in_(x), gated_);
+  return gated_ ? out_({}, in_(x), true) : nn::gelu_mlp(in_, out_, x);
 }
 
 Stream::Stream(const Scope& s, const Scope& mlp, const std::string& kind, const Config& c)
@@ -182,7 +181,9 @@ Tensor SingleBlock::forward(const Tensor& x, const Common& common, KeptHeads* ke
     if (which == 2) heads.v = part;
   };
   Tensor y;
-  if (!config_.gated_mlp && linear1_.is_plain() && linear2_.is_plain()) {
+  // In float16 a sum of the two parts might pass its range before they cancel each other.
+  const bool apart = !config_.gated_mlp && x.scalar_type() != at::kHalf;
+  if (apart && linear1_.is_plain(normed) && linear2_.is_plain(normed)) {
     // What the MLP needs is made after attention: it is wider than all else.
     for_heads(linear1_, normed, D, config_.heads(), take);
     auto attended = attended_to(std::move(heads), common, kept);

@@ -125,10 +125,6 @@ class DoubleBlock {
   Attended attend(const Tokens& x, const Common& common, KeptHeads* kept = nullptr) const;
   /// `references`: as in Common.
   Tokens finish(const Attended& attended, std::int64_t references) const;
-  /// Both.
-  Tokens forward(const Tokens& x, const Common& common, KeptHeads* kept = nullptr) const {
-    return finish(attend(x, common, kept), common.references);
-  }
   /// What the picture's tokens attend with before queries and keys are made of it: normed and
   /// modulated by the first row of vec, [B, Li, D].
   at::Tensor entrance(const at::Tensor& img, const at::Tensor& vec) const;

@@ -6,6 +6,7 @@
 #include "distorch/models/control/block_residuals.h"
 #include "distorch/models/control/hint_encoder.h"
 #include "distorch/models/flux/block.h"
+#include "distorch/models/flux/double_part.h"
 #include "distorch/models/flux/entry.h"
 #include "distorch/models/tensor_size.h"
 
@@ -68,7 +69,7 @@ struct ControlNet::Parts {
   control::HintEncoder hint;
   Part<nn::Linear> position;
   Part<Entry> entry;
-  std::vector<Part<DoubleBlock>> blocks;
+  std::vector<DoublePart> blocks;
   std::vector<control::BlockResidual> residuals;
 };
 
@@ -79,7 +80,7 @@ ControlNet::ControlNet(const Config& config, const std::vector<std::int64_t>& hi
       places_(control::block_places(config_.depth)) {
   auto parts = std::make_unique<Parts>(manifest_, config_, hint_widths);
   for (std::int64_t i = 0; i < config_.depth; ++i) {
-    parts->blocks.emplace_back((Scope(manifest_) / "double_blocks" / i).block(), config_);
+    parts->blocks.emplace_back(Scope(manifest_) / "double_blocks" / i, config_);
     parts->residuals.emplace_back((Scope(manifest_) / "controlnet_blocks" / i).block(),
                                   config_.hidden);
   }
@@ -122,12 +123,14 @@ Tensor ControlNet::apply(const Inputs& inputs) const {
   Tokens tokens{std::move(made[0]), std::move(made[1])};
   std::vector<Tensor> residuals;
   for (std::size_t i = 0; i < parts.blocks.size(); ++i) {
-    auto out = parts.blocks[i].block.run(
-        {tokens.img, tokens.txt, made[2], made[3], made[4], made[5]},
-        [&](const Tensors& t) -> Tensors {
-          auto y = parts.blocks[i].layer.forward({t[0], t[1]}, {t[2], t[3], {t[4], t[5]}});
-          return {y.img, y.txt};
-        });
+    const auto& part = parts.blocks[i];
+    auto out = part.block.run({tokens.img, tokens.txt, made[2], made[3], made[4], made[5]},
+                              [&](const Tensors& t) -> Tensors {
+                                auto y =
+                                    part.layers.attend({t[0], t[1]}, {t[2], t[3], {t[4], t[5]}});
+                                return {y.x.img, y.x.txt, y.img_modulation, y.txt_modulation};
+                              });
+    out = part.finish(out, 0);
     tokens = {out[0], out[1]};
     residuals.push_back(parts.residuals[i].forward(tokens.img));
   }

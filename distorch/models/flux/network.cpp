@@ -7,6 +7,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/control/control.h"
 #include "distorch/models/flux/block.h"
+#include "distorch/models/flux/double_part.h"
 #include "distorch/models/flux/entry.h"
 #include "distorch/models/flux/image_prompt.h"
 #include "distorch/models/reference_cache.h"
@@ -185,23 +186,6 @@ struct Part {
   Layers layers;
 };
 
-/// A double block: the weights of its MLPs are a block of their own, so that not all of its numbers,
-/// more than twice those of a single block, have to be there at a time.
-struct DoublePart {
-  // In this order: blocks are declared as they run.
-  DoublePart(const Scope& place, const Config& config)
-      : name(place.prefix()),
-        scope(place.block()),
-        mlp_scope(place.block(name + ".mlp")),
-        block(scope),
-        mlp(mlp_scope),
-        layers(scope, mlp_scope, config) {}
-  std::string name;
-  Scope scope, mlp_scope;
-  weights::Block block, mlp;
-  DoubleBlock layers;
-};
-
 }  // namespace
 
 std::string reference_name(std::int64_t index) {
@@ -315,10 +299,7 @@ Tensor Flux::apply(const Inputs& inputs, const Patches& patches) const {
       cache.keep(index, *(out.end() - 2), out.back());
       out.resize(out.size() - 2);
     }
-    out = part.mlp.run(out, [&](const Tensors& t) -> Tensors {
-      auto y = part.layers.finish({{t[0], t[1]}, t[2], t[3], {t.begin() + 4, t.end()}}, references);
-      return {y.img, y.txt};
-    });
+    out = part.finish(out, references);
     img = std::move(out[0]);
     txt = std::move(out[1]);
     beside.add_residual(img, index);

@@ -8,6 +8,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/models/flux/block.h"
+#include "distorch/models/flux/double_part.h"
 #include "distorch/models/hunyuan_video/call_options.h"
 #include "distorch/models/hunyuan_video/entrance.h"
 #include "distorch/models/hunyuan_video/further_tokens.h"
@@ -188,7 +189,7 @@ struct Transformer::Parts {
     if (c.is_15()) further.emplace(root.block("further_tokens"), c);
     auto blocks = c.blocks();
     for (std::int64_t i = 0; i < c.depth; ++i)
-      doubles.emplace_back((root / "double_blocks" / i).block(), blocks);
+      doubles.emplace_back(root / "double_blocks" / i, blocks);
     for (std::int64_t i = 0; i < c.single_depth; ++i)
       singles.emplace_back((root / "single_blocks" / i).block(), blocks);
     last.emplace((root / "final_layer").block(), blocks);
@@ -197,7 +198,7 @@ struct Transformer::Parts {
   Entrance in;
   std::vector<RefinerBlock> refiners;
   std::optional<FurtherTokens> further;
-  std::vector<Part<flux::DoubleBlock>> doubles;
+  std::vector<flux::DoublePart> doubles;
   std::vector<Part<flux::SingleBlock>> singles;
   std::optional<Part<flux::LastLayer>> last;
 };
@@ -304,19 +305,22 @@ class Transformer::Call {
     rope_ = turned(places.unsqueeze(0), config_.blocks(), inputs_);
   }
 
-  void through(const Part<flux::DoubleBlock>& part) {
+  void through(const flux::DoublePart& part) {
     auto out = part.block.run({img_, txt_, vec_, rope_.cos, rope_.sin, mask_},
                               [&](const Tensors& t) -> Tensors {
-                                auto y = part.layers.forward({t[0], t[1]}, {t[2],
-                                                                            t[2].narrow(1, 0, 1),
-                                                                            {t[3], t[4]},
-                                                                            given_,
-                                                                            t[5],
-                                                                            {},
-                                                                            {},
-                                                                            attention_of(1, t[5])});
-                                return {y.img, y.txt};
+                                auto y = part.layers.attend({t[0], t[1]}, {t[2],
+                                                                           t[2].narrow(1, 0, 1),
+                                                                           {t[3], t[4]},
+                                                                           given_,
+                                                                           t[5],
+                                                                           {},
+                                                                           {},
+                                                                           attention_of(1, t[5])});
+                                return {y.x.img, y.x.txt, y.img_modulation, y.txt_modulation};
                               });
+    img_.reset();
+    txt_.reset();
+    out = part.finish(out, given_);
     img_ = std::move(out[0]);
     txt_ = std::move(out[1]);
   }

@@ -69,8 +69,8 @@ Tensor VideoBlock::run(const Tensor& x, const BlockContext& context, bool looks_
   auto attended = looks_around ? self_attended(seen, context.positions) : self_.v(seen);
   auto y = add(x, part[2], self_.out(attended));
   y = y + text_attended(y, context);
-  auto wide = mlp_in_.gelu_tanh(modulated(rows(y), part[3], part[4]).view(x.sizes()));
-  return add(y, part[5], mlp_out_(wide));
+  const auto normed = modulated(rows(y), part[3], part[4]).view(x.sizes());
+  return add(y, part[5], nn::gelu_mlp(mlp_in_, mlp_out_, normed));
 }
 
 Tensor VideoBlock::forward(const Tensor& x, const BlockContext& context, bool looks_around) const {

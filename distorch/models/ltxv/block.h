@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "distorch/models/ltxv/config.h"
+#include "distorch/nn/activated_linear.h"
 #include "distorch/nn/linear.h"
 #include "distorch/nn/norm.h"
 #include "distorch/nn/rope.h"
@@ -49,7 +50,8 @@ class VideoBlock {
   weights::Block block_;
   weights::Weight modulation_;
   Attention self_, cross_;
-  nn::Linear mlp_in_, mlp_out_;
+  nn::Linear mlp_in_;
+  nn::ActivatedLinear mlp_out_;
 };
 
 /// The angles of tokens at `places` [1 or B, L, 3] (seconds, rows and columns in pixels), float32,

@@ -85,8 +85,7 @@ Tensors JointBlock::attend(const Streams& x, const BlockContext& context) const 
 }
 
 Tensor JointBlock::add_mlp(const Stream& stream, const Tensor& x, const Modulation& modulation) {
-  auto wide = stream.mlp_in.gelu_tanh(modulation.normed(x));
-  return modulation.added(x, stream.mlp_out(wide));
+  return modulation.added(x, nn::gelu_mlp(stream.mlp_in, stream.mlp_out, modulation.normed(x)));
 }
 
 Streams JointBlock::forward(const Streams& x, const BlockContext& context,

@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "distorch/models/qwen_image/config.h"
+#include "distorch/nn/activated_linear.h"
 #include "distorch/nn/linear.h"
 #include "distorch/nn/norm.h"
 #include "distorch/nn/qkv.h"
@@ -41,7 +42,8 @@ class JointBlock {
   struct Stream {
     Stream(const weights::Scope& scope, const weights::Scope& mlp_scope, const Config& config,
            bool image);
-    nn::Linear modulation, q, k, v, out, mlp_in, mlp_out;
+    nn::Linear modulation, q, k, v, out, mlp_in;
+    nn::ActivatedLinear mlp_out;
     nn::RmsNorm norm_q, norm_k;
   };
   /// A half's shift, scale and gate [B, 1, width]; those of a timestep of 0 behind them where there

@@ -144,8 +144,8 @@ Tensor VideoBlock::run(const Tensor& x, const BlockContext& context) const {
   auto y =
       nn::gated_add(x, part[2], self_attended(nn::modulated_norm(x, part[0], part[1]), context));
   y = y + cross_attended(norm3_ ? (*norm3_)(y) : y, context);
-  auto wide = mlp_in_.gelu_tanh(nn::modulated_norm(y, part[3], part[4]));
-  return nn::gated_add(y, part[5], mlp_out_(wide));
+  const auto made = nn::gelu_mlp(mlp_in_, mlp_out_, nn::modulated_norm(y, part[3], part[4]));
+  return nn::gated_add(y, part[5], made);
 }
 
 Tensor VideoBlock::forward(const Tensor& x, const BlockContext& context) const {

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "distorch/models/wan/config.h"
+#include "distorch/nn/activated_linear.h"
 #include "distorch/nn/linear.h"
 #include "distorch/nn/norm.h"
 #include "distorch/nn/rope.h"
@@ -78,7 +79,8 @@ class VideoBlock {
   std::optional<Pictures> pictures_;
   std::optional<Speech> speech_;
   std::optional<nn::LayerNorm> norm3_;  // before the text
-  nn::Linear mlp_in_, mlp_out_;
+  nn::Linear mlp_in_;
+  nn::ActivatedLinear mlp_out_;
 };
 
 }  // namespace distorch::models::wan

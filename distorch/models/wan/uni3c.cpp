@@ -8,6 +8,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/tensor_size.h"
 #include "distorch/models/wan/tokens.h"
+#include "distorch/nn/activated_linear.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/linear.h"
@@ -119,7 +120,7 @@ struct Layer {
       auto part = norm1(in[0], level);
       auto y = nn::gated_add(in[0], part.gate, attention(part.x, here));
       part = norm2(y, level);
-      y = nn::gated_add(y, part.gate, mlp_out(mlp_in.gelu_tanh(part.x)));
+      y = nn::gated_add(y, part.gate, nn::gelu_mlp(mlp_in, mlp_out, part.x));
       return {y, out(y)};
     });
   }
@@ -128,7 +129,9 @@ struct Layer {
   Modulated norm1;
   SelfAttention attention;
   Modulated norm2;
-  nn::Linear mlp_in, mlp_out, out;
+  nn::Linear mlp_in;
+  nn::ActivatedLinear mlp_out;
+  nn::Linear out;
 };
 
 /// Numbers of a head that turn with the token's frame, row and column.
