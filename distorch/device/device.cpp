@@ -5,8 +5,8 @@
 #include <charconv>
 
 #include "distorch/base/error.h"
-#include "distorch/device/kind.h"
 #include "distorch/device/holes.h"
+#include "distorch/device/kind.h"
 #include "distorch/device/names.h"
 #include "distorch/device/wake.h"
 
