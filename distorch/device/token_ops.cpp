@@ -111,6 +111,13 @@ const auto& activated_operator() {
   return op;
 }
 
+/// Of what a layer with this weight makes of x.
+std::vector<std::int64_t> sizes_behind(const Tensor& x, const Tensor& weight) {
+  auto sizes = x.sizes().vec();
+  sizes.back() = weight.size(0);
+  return sizes;
+}
+
 Tensor linear_gelu_by_torch(const Tensor& x, const Tensor& weight, Maybe bias) {
   auto y = at::linear(x, weight, bias);
   return at::gelu_(y, "tanh");
@@ -119,16 +126,13 @@ Tensor linear_gelu_by_torch(const Tensor& x, const Tensor& weight, Maybe bias) {
 /// cuBLASLt has the activation as the end of a product with a bias; torch knows when it can be had.
 Tensor linear_gelu_on_cuda(const Tensor& x, const Tensor& weight, Maybe bias) {
   if (!bias || x.scalar_type() == at::kFloat) return linear_gelu_by_torch(x, weight, bias);
-  auto sizes = x.sizes().vec();
-  sizes.back() = weight.size(0);
   const auto rows = x.reshape({-1, x.size(-1)});
-  return at::_addmm_activation(*bias, rows, weight.t(), 1, 1, /*use_gelu=*/true).view(sizes);
+  return at::_addmm_activation(*bias, rows, weight.t(), 1, 1, /*use_gelu=*/true)
+      .view(sizes_behind(x, weight));
 }
 
 Tensor linear_gelu_shape(const Tensor& x, const Tensor& weight, Maybe) {
-  auto sizes = x.sizes().vec();
-  sizes.back() = weight.size(0);
-  return at::empty(sizes, x.options());
+  return at::empty(sizes_behind(x, weight), x.options());
 }
 
 KernelWork linear_cost(c10::ArrayRef<c10::IValue> arguments) {

@@ -18,15 +18,6 @@ namespace {
 
 #include "distorch/quant/cpu_numbers.inc"
 
-inline std::uint32_t bits_of(float value) {
-  union {
-    float value;
-    std::uint32_t bits;
-  } both;
-  both.value = value;
-  return both.bits;
-}
-
 inline Way way_of(const BlockJob& job) {
   return {.past_caches = job.past_caches && may_pass_caches(job.numbers, 0),
           .native = has_native_bfloat()};

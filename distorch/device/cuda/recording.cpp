@@ -29,8 +29,20 @@ c10::Stream recording_stream(c10::Device device) {
   return at->second;
 }
 
-// Streams that are recorded now, by any thread.
+// Stretches that are recorded now, by any thread.
 std::atomic<int> captures{0};
+
+// While it lives, what this thread issues goes to the stream that records.
+class Capture {
+ public:
+  explicit Capture(const c10::Stream& stream) : on_stream_(stream) { ++captures; }
+  ~Capture() { --captures; }
+  Capture(const Capture&) = delete;
+  Capture& operator=(const Capture&) = delete;
+
+ private:
+  c10::StreamGuard on_stream_;
+};
 
 // A stretch in which nothing was issued is no mistake.
 class Silence final : public c10::WarningHandler {
@@ -67,7 +79,7 @@ class GraphRecording final : public Recording, public Recorder {
       failure = std::current_exception();
     }
     try {
-      if (on_stream_) end(!failure);
+      if (capture_) end(!failure);
     } catch (...) {
       if (!failure) failure = std::current_exception();
     }
@@ -75,7 +87,7 @@ class GraphRecording final : public Recording, public Recorder {
   }
 
   void aside(const std::function<void()>& action) override {
-    if (!on_stream_) return action();  // recording has failed: what cleans up is still to be done
+    if (!capture_) return action();  // recording has failed: what cleans up is still to be done
     end(true);
     segments_.back().then = action;
     action();
@@ -84,9 +96,14 @@ class GraphRecording final : public Recording, public Recorder {
 
   void replay() override {
     c10::DeviceGuard guard(device_);
-    for (auto& part : segments_) {
-      if (part.something) part.graph->replay();
-      if (part.then) part.then();
+    try {
+      for (auto& part : segments_) {
+        if (part.something) part.graph->replay();
+        if (part.then) part.then();
+      }
+    } catch (...) {
+      mark_replayed();  // what came before is on its way
+      throw;
     }
     mark_replayed();
   }
@@ -101,13 +118,11 @@ class GraphRecording final : public Recording, public Recorder {
   void begin() {
     segments_.push_back({module().graph(), false, {}});
     auto& graph = *segments_.back().graph;
-    on_stream_.emplace(stream_);  // the default stream cannot be recorded
-    ++captures;
+    capture_.emplace(stream_);  // the default stream cannot be recorded
     try {
       graph.begin(pool_);
     } catch (...) {
-      --captures;
-      on_stream_.reset();
+      capture_.reset();
       throw;
     }
   }
@@ -133,12 +148,10 @@ class GraphRecording final : public Recording, public Recorder {
       c10::WarningUtils::WarningHandlerGuard quiet(&silence);
       part.graph->end();
     } catch (...) {
-      --captures;
-      on_stream_.reset();
+      capture_.reset();
       throw;
     }
-    --captures;
-    on_stream_.reset();
+    capture_.reset();
     pool_ = part.graph->pool();  // known from here on; the same for all stretches
     if (!do_it || !part.something) return;
     part.graph->replay();
@@ -153,7 +166,7 @@ class GraphRecording final : public Recording, public Recorder {
 
   c10::Device device_;
   c10::Stream stream_;
-  std::optional<c10::StreamGuard> on_stream_;  // while operations are recorded
+  std::optional<Capture> capture_;  // while operations are recorded
   Graph::Pool pool_{0, 0};
   std::vector<Segment> segments_;
   std::optional<c10::Event> replayed_;  // what was replayed last

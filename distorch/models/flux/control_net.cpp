@@ -126,9 +126,8 @@ Tensor ControlNet::apply(const Inputs& inputs) const {
     const auto& part = parts.blocks[i];
     auto out = part.block.run({tokens.img, tokens.txt, made[2], made[3], made[4], made[5]},
                               [&](const Tensors& t) -> Tensors {
-                                auto y =
-                                    part.layers.attend({t[0], t[1]}, {t[2], t[3], {t[4], t[5]}});
-                                return {y.x.img, y.x.txt, y.img_modulation, y.txt_modulation};
+                                return DoublePart::tensors_of(
+                                    part.layers.attend({t[0], t[1]}, {t[2], t[3], {t[4], t[5]}}));
                               });
     out = part.finish(out, 0);
     tokens = {out[0], out[1]};

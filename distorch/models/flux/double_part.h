@@ -18,7 +18,13 @@ struct DoublePart {
         block(scope),
         mlp(mlp_scope),
         layers(scope, mlp_scope, config) {}
-  /// The second half, of what attend() gave as {img, txt, modulations of both, told...}: {img, txt}.
+  /// What attend() gave, as block.run() passes it on.
+  static weights::Tensors tensors_of(const Attended& y) {
+    weights::Tensors all{y.x.img, y.x.txt, y.img_modulation, y.txt_modulation};
+    all.insert(all.end(), y.told.begin(), y.told.end());
+    return all;
+  }
+  /// The second half, of tensors_of() the first: {img, txt}.
   weights::Tensors finish(const weights::Tensors& attended, std::int64_t references) const {
     return mlp.run(attended, [&](const weights::Tensors& t) -> weights::Tensors {
       auto y = layers.finish({{t[0], t[1]}, t[2], t[3], {t.begin() + 4, t.end()}}, references);

@@ -287,8 +287,7 @@ Tensor Flux::apply(const Inputs& inputs, const Patches& patches) const {
       Common common{t[2], t[3], {t[4], t[5]}, references, t[6], cache.heads(t[7], t[8])};
       common.prompts = beside.prompts(t, own);
       auto y = part.layers.attend({t[0], t[1]}, common, cache.keeps() ? &kept : nullptr);
-      Tensors all{y.x.img, y.x.txt, y.img_modulation, y.txt_modulation};
-      all.insert(all.end(), y.told.begin(), y.told.end());
+      auto all = DoublePart::tensors_of(y);
       if (cache.keeps()) all.insert(all.end(), {kept.k, kept.v});
       return all;
     });

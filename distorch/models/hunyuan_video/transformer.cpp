@@ -306,18 +306,16 @@ class Transformer::Call {
   }
 
   void through(const flux::DoublePart& part) {
-    auto out = part.block.run({img_, txt_, vec_, rope_.cos, rope_.sin, mask_},
-                              [&](const Tensors& t) -> Tensors {
-                                auto y = part.layers.attend({t[0], t[1]}, {t[2],
-                                                                           t[2].narrow(1, 0, 1),
-                                                                           {t[3], t[4]},
-                                                                           given_,
-                                                                           t[5],
-                                                                           {},
-                                                                           {},
-                                                                           attention_of(1, t[5])});
-                                return {y.x.img, y.x.txt, y.img_modulation, y.txt_modulation};
-                              });
+    auto out = part.block.run(
+        {img_, txt_, vec_, rope_.cos, rope_.sin, mask_}, [&](const Tensors& t) -> Tensors {
+          flux::Common common{.img = t[2],
+                              .txt = t[2].narrow(1, 0, 1),
+                              .rope = {t[3], t[4]},
+                              .references = given_,
+                              .mask = t[5]};
+          common.attend = attention_of(1, t[5]);
+          return flux::DoublePart::tensors_of(part.layers.attend({t[0], t[1]}, common));
+        });
     img_.reset();
     txt_.reset();
     out = part.finish(out, given_);
