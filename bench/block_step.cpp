@@ -12,7 +12,7 @@
 #include "bench/bench.h"
 #include "distorch/base/log.h"
 #include "distorch/device/host_pool.h"
-#include "distorch/models/flux/block.h"
+#include "distorch/models/flux/double_part.h"
 #include "distorch/models/qwen/text_model.h"
 #include "distorch/models/qwen_image/block.h"
 #include "distorch/models/sd/transformer.h"
@@ -101,17 +101,20 @@ constexpr std::int64_t flux_text = 512;
 class FluxDouble final : public Case {
  public:
   FluxDouble()
-      : block_(scope(), config_),
+      : part_(scope(), config_),
         x_{tokens(picture, config_.hidden), tokens(flux_text, config_.hidden)},
         vec_(tokens(1, config_.hidden)),
         rope_(positions(flux_text, config_.axes, config_.theta)) {
     fill();
   }
-  Tensor run() override { return block_.finish(block_.attend(x_, {vec_, vec_, rope_}), 0).img; }
+  Tensor run() override {
+    const auto [img, txt] = part_.modulations(vec_, vec_);
+    return part_.layers.finish(part_.layers.attend(x_, {img, txt, rope_}), 0).img;
+  }
 
  private:
   models::flux::Config config_;
-  models::flux::DoubleBlock block_;
+  models::flux::DoublePart part_;
   models::flux::Tokens x_;
   Tensor vec_;
   nn::RopeTable rope_;

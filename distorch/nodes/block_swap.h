@@ -9,7 +9,7 @@ namespace distorch::nodes {
 
 /// Layers of a model that do not stay on the device that computes.
 struct SwappedLayers {
-  std::vector<int> blocks;  // of the weights' manifest; a layer may be two
+  std::vector<int> blocks;  // of the weights' manifest; a layer may be several
   std::size_t count = 0;    // layers
   std::size_t of = 0;       // layers that the model has
   std::string device = "cpu";

@@ -70,16 +70,18 @@ std::string weight_dtype_of(const Call& call, const HyModel& model, ModelCache& 
   return "default";
 }
 
-/// Layers "double_blocks." or "single_blocks.", the first so many of them. What a name continues is
-/// the same layer.
+/// Layers "double_blocks." or "single_blocks.", the first so many of them. Blocks whose names begin
+/// with "double_blocks.0" are parts of one layer.
 void take_first(const std::vector<std::string>& names, const char* kind, std::int64_t count,
                 SwappedLayers& layers) {
-  std::string layer;
+  std::string_view layer;
   bool taken = false;
   for (std::size_t i = 0; i < names.size(); ++i) {
-    if (!names[i].starts_with(kind)) continue;
-    if (layer.empty() || !names[i].starts_with(layer + ".")) {
-      layer = names[i];
+    const std::string_view name = names[i];
+    if (!name.starts_with(kind)) continue;
+    if (const auto its = name.substr(0, name.find('.', std::string_view(kind).size()));
+        its != layer) {
+      layer = its;
       taken = count-- > 0;
       ++layers.of;
       layers.count += taken;

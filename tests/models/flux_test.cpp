@@ -179,7 +179,7 @@ TEST_CASE("flux: blocks that are left out, and inputs that do not fit") {
   patches.skipped = {"double_blocks.1", "single_blocks.0"};
   auto blocks = network->manifest().blocks().size();
   network->apply(inputs, patches);
-  CHECK(source.runs.size() == blocks - 3);  // a double block is two
+  CHECK(source.runs.size() == blocks - 4);  // a double block is three
   CHECK(source.in_order());
   patches.skipped = {"single_blocks.0", "single_blocks.1"};
   CHECK(network->apply(inputs, patches).sizes() == dump["main/x"].sizes());
@@ -202,5 +202,5 @@ TEST_CASE("flux: full sizes are read off shapes") {
   CHECK(config.single_depth == 38);
   CHECK((config.axes == dev.axes));
   CHECK(config.heads() == 24);
-  CHECK(network.manifest().blocks().size() == 2 * 19 + 38 + 2);
+  CHECK(network.manifest().blocks().size() == 3 * 19 + 38 + 2);
 }

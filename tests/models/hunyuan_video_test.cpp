@@ -152,7 +152,8 @@ TEST_CASE("hunyuan video: LoRA files by Tencent's names and diffusers'") {
 }
 
 TEST_CASE(
-    "hunyuan video: blocks run in the order in which they are declared, double ones in halves") {
+    "hunyuan video: blocks run in the order in which they are declared, double ones in three "
+    "parts") {
   TemporaryCheckpoint file(tiny_tensors({"hunyuan_video"}));
   auto family = detect_family(*file);
   auto network = family->make_network();
@@ -162,6 +163,8 @@ TEST_CASE(
   const auto& blocks = network->manifest().blocks();
   const auto first = std::find(blocks.begin(), blocks.end(), "double_blocks.0");
   REQUIRE(first != blocks.end());
+  REQUIRE(first != blocks.begin());
+  CHECK(*(first - 1) == "double_blocks.0.modulation");
   CHECK(*(first + 1) == "double_blocks.0.mlp");
 }
 
@@ -175,7 +178,7 @@ TEST_CASE("hunyuan video: blocks that are left out, and inputs that do not fit")
   patches.skipped = {"double_blocks.1", "single_blocks.0", "single_blocks.1"};
   auto blocks = network->manifest().blocks().size();
   CHECK(network->apply(inputs, patches).sizes() == inputs["x"].sizes());
-  CHECK(source.runs.size() == blocks - 4);
+  CHECK(source.runs.size() == blocks - 5);
   inputs.set("context", at::zeros({2, 5, 25}));
   CHECK_THROWS_WITH_AS(network->apply(inputs), doctest::Contains("text conditioning"), Error);
 }
@@ -204,7 +207,7 @@ TEST_CASE("hunyuan video: full sizes are read off shapes, and relatives are left
   CHECK(config.single_depth == 40);
   CHECK(config.heads() == 24);
   CHECK((config.blocks().axes == std::vector<std::int64_t>{16, 56, 56}));
-  CHECK(network.manifest().blocks().size() == 2 * 20 + 40 + 2 + 2);
+  CHECK(network.manifest().blocks().size() == 3 * 20 + 40 + 2 + 2);
   CHECK_FALSE(hunyuan_video::with_our_names(shapes).empty());
   // HunyuanImage looks at a second text.
   shapes.add("byt5_in.fc1.weight", {.dtype = formats::DType::F16, .shape = {2048, 1472}});

@@ -58,7 +58,7 @@ TEST_CASE("Qwen-Image: the transformer as ComfyUI and diffusers compute it") {
   CHECK(l.net.config().layers == 2);
   CHECK((l.net.config().axes() == std::vector<std::int64_t>{4, 14, 14}));
   CHECK(difference(l.net.apply(small(dump)), dump["out/plain"]) < 1e-4);
-  CHECK(l.source->runs.size() == 6);  // of each block attention and MLPs
+  CHECK(l.source->runs.size() == 8);  // of each block attention and MLPs
   CHECK(l.source->in_order());
   CHECK(difference(l.net.apply(large(dump)), dump["out/odd"]) < 1e-4);
   auto masked = small(dump);
@@ -94,7 +94,7 @@ TEST_CASE("Qwen-Image: skipped blocks, and a text of another encoder") {
   Patches patches;
   patches.skipped = {"double_blocks.1"};
   l.net.apply(small(dump), patches);
-  CHECK(l.source->runs.size() == 4);
+  CHECK(l.source->runs.size() == 5);
   auto inputs = small(dump);
   inputs.set("context", at::zeros({2, 7, 32}));
   CHECK_THROWS_WITH_AS(l.net.apply(inputs), doctest::Contains("belongs to another model"), Error);

@@ -95,16 +95,14 @@ Tensor Mlp::operator()(const Tensor& x) const {
   return gated_ ? out_({}, in_(x), true) : nn::gelu_mlp(in_, out_, x);
 }
 
-Stream::Stream(const Scope& s, const Scope& mlp, const std::string& kind, const Config& c)
+Stream::Stream(const JointParts& parts, const std::string& kind, const Config& c)
     : heads_(c.heads()),
-      qkv_(s / (kind + "_attn") / "qkv", c.hidden, 3 * c.hidden, c.qkv_bias),
-      proj_(s / (kind + "_attn") / "proj", c.hidden, c.hidden, c.bias),
-      norm_(s / (kind + "_attn") / "norm", c),
-      mlp_(mlp / (kind + "_mlp"), c) {
-  if (!c.shared_modulation) mod_.emplace(s / (kind + "_mod"), c, 6);
+      qkv_(parts.attention_scope / (kind + "_attn") / "qkv", c.hidden, 3 * c.hidden, c.qkv_bias),
+      proj_(parts.attention_scope / (kind + "_attn") / "proj", c.hidden, c.hidden, c.bias),
+      norm_(parts.attention_scope / (kind + "_attn") / "norm", c),
+      mlp_(parts.mlp_scope / (kind + "_mlp"), c) {
+  if (!c.shared_modulation) mod_.emplace(parts.modulation_scope / (kind + "_mod"), c, 6);
 }
-
-Tensor Stream::modulation(const Tensor& vec) const { return mod_ ? (*mod_)(vec) : vec; }
 
 void Stream::prepare(const nn::Qkv& to, const Tensor& x, const Tensor& modulation,
                      const nn::RopeTable& rope, Tensor* unturned) const {
@@ -130,7 +128,7 @@ Tensor Stream::add_mlp(const Tensor& x, const Tensor& modulation) const {
 
 Attended DoubleBlock::attend(const Tokens& x, const Common& common, KeptHeads* kept) const {
   auto text = x.txt.size(1), picture = x.img.size(1);
-  const auto img_rows = img_.modulation(common.img), txt_mod = txt_.modulation(common.txt);
+  const auto &img_rows = common.img, &txt_mod = common.txt;
   const auto img_mod = spread(img_rows, picture, common.references);
   Tensor attended, asking;
   {
@@ -156,8 +154,8 @@ Tokens DoubleBlock::finish(const Attended& attended, std::int64_t references) co
   return {img, within_range(txt_.add_mlp(x.txt, txt_mod))};
 }
 
-Tensor DoubleBlock::entrance(const Tensor& img, const Tensor& vec) const {
-  auto m = img_.modulation(vec.narrow(1, 0, 1)).chunk(6, -1);
+Tensor entrance(const Tensor& img, const Tensor& modulation) {
+  auto m = modulation.narrow(1, 0, 1).chunk(6, -1);
   return nn::modulated_norm(img, m[0], m[1], kNormEps);
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "distorch/models/flux/config.h"
+#include "distorch/models/joint_parts.h"
 #include "distorch/nn/activated_linear.h"
 #include "distorch/nn/linear.h"
 #include "distorch/nn/norm.h"
@@ -64,7 +65,8 @@ struct KeptHeads {
 
 /// What all tokens of a call have in common.
 struct Common {
-  /// [B, V, D]; with a shared modulation what that makes of it for this stream.
+  /// What follows the noise level: of a double block what modulates it (DoubleBlock::modulations()),
+  /// of a single block vec [B, V, D] or, with a shared modulation, what that makes of it.
   at::Tensor img, txt;
   nn::RopeTable rope;           // text first, then pictures
   std::int64_t references = 0;  // tokens at the end; counts where V is 2
@@ -77,12 +79,11 @@ struct Common {
   std::function<at::Tensor(const nn::Qkv& heads)> attend = nullptr;
 };
 
-/// One kind of tokens in a double block. Weights: {kind}_mod.lin, {kind}_attn.*, {kind}_mlp.*; the
-/// last of them belong to `mlp_scope`, a scope of the same prefix.
+/// One kind of tokens in a double block. Weights: {kind}_mod.lin, {kind}_attn.*, {kind}_mlp.*, each in
+/// the part of its own.
 class Stream {
  public:
-  Stream(const weights::Scope& scope, const weights::Scope& mlp_scope, const std::string& kind,
-         const Config& config);
+  Stream(const JointParts& parts, const std::string& kind, const Config& config);
   /// What x [B, L, D] attends with, into `to` [B, L, H, Dh]; modulation [B, 1 or L, 6·D]. `unturned`:
   /// gets the queries without their positions, where it is not null.
   void prepare(const nn::Qkv& to, const at::Tensor& x, const at::Tensor& modulation,
@@ -90,10 +91,10 @@ class Stream {
   /// `attended` [B, L, D]: what attention gave for these tokens.
   at::Tensor add_attended(const at::Tensor& x, const at::Tensor& attended,
                           const at::Tensor& modulation) const;
-  /// `modulation` [B, 1 or L, 3·D]: the second half of it. Uses what lies in `mlp_scope`.
+  /// `modulation` [B, 1 or L, 3·D]: the second half of it.
   at::Tensor add_mlp(const at::Tensor& x, const at::Tensor& modulation) const;
-  /// Of vec, or what already is one.
-  at::Tensor modulation(const at::Tensor& vec) const;
+  /// Of vec [B, V, D], where the modulation is not shared: [B, V, 6·D].
+  at::Tensor modulation(const at::Tensor& vec) const { return mod_->operator()(vec); }
 
  private:
   std::int64_t heads_;
@@ -110,29 +111,34 @@ struct Attended {
   std::vector<at::Tensor> told;               // by pictures beside the text, [B, Li, D]
 };
 
-/// Text and picture attend together, each with weights of its own. Weights: double_blocks.{i}.*.
-/// Where the two scopes, of one prefix, are of two blocks, those of the MLP are in place for
-/// finish() alone and the others for attend() (of FLUX.1's 36 D^2 numbers 16 and 20).
+/// What modulates the tokens of a double block: [B, V, 6·D] and [B, 1, 6·D].
+struct Modulations {
+  at::Tensor img, txt;
+};
+
+/// Text and picture attend together, each with weights of its own, which are in place part by part:
+/// for modulations(), for attend(), for finish(). Weights: double_blocks.{i}.*
 class DoubleBlock {
  public:
-  DoubleBlock(const weights::Scope& scope, const Config& config)
-      : DoubleBlock(scope, scope, config) {}
-  DoubleBlock(const weights::Scope& scope, const weights::Scope& mlp_scope, const Config& config)
-      : heads_(config.heads()),
-        img_(scope, mlp_scope, "img", config),
-        txt_(scope, mlp_scope, "txt", config) {}
+  DoubleBlock(const JointParts& parts, const Config& config)
+      : heads_(config.heads()), img_(parts, "img", config), txt_(parts, "txt", config) {}
+  /// Of vec [B, V, D] and [B, 1, D].
+  Modulations modulations(const at::Tensor& img, const at::Tensor& txt) const {
+    return {img_.modulation(img), txt_.modulation(txt)};
+  }
   /// `kept`: gets those of the references, where it is not null.
   Attended attend(const Tokens& x, const Common& common, KeptHeads* kept = nullptr) const;
   /// `references`: as in Common.
   Tokens finish(const Attended& attended, std::int64_t references) const;
-  /// What the picture's tokens attend with before queries and keys are made of it: normed and
-  /// modulated by the first row of vec, [B, Li, D].
-  at::Tensor entrance(const at::Tensor& img, const at::Tensor& vec) const;
 
  private:
   std::int64_t heads_;
   Stream img_, txt_;
 };
+
+/// What the picture's tokens attend with before queries and keys are made of it: normed and modulated
+/// by the first row of a double block's `modulation` [B, V, 6·D], [B, Li, D].
+at::Tensor entrance(const at::Tensor& img, const at::Tensor& modulation);
 
 /// All tokens alike, attention and MLP side by side: x [B, Lt + Li, D]. Weights:
 /// single_blocks.{i}.*

@@ -124,11 +124,13 @@ Tensor ControlNet::apply(const Inputs& inputs) const {
   std::vector<Tensor> residuals;
   for (std::size_t i = 0; i < parts.blocks.size(); ++i) {
     const auto& part = parts.blocks[i];
-    auto out = part.block.run({tokens.img, tokens.txt, made[2], made[3], made[4], made[5]},
-                              [&](const Tensors& t) -> Tensors {
-                                return DoublePart::tensors_of(
-                                    part.layers.attend({t[0], t[1]}, {t[2], t[3], {t[4], t[5]}}));
-                              });
+    const auto modulations = part.modulations(made[2], made[3]);
+    auto out = part.parts.attention.run(
+        {tokens.img, tokens.txt, modulations.img, modulations.txt, made[4], made[5]},
+        [&](const Tensors& t) -> Tensors {
+          return DoublePart::tensors_of(
+              part.layers.attend({t[0], t[1]}, {t[2], t[3], {t[4], t[5]}}));
+        });
     out = part.finish(out, 0);
     tokens = {out[0], out[1]};
     residuals.push_back(parts.residuals[i].forward(tokens.img));

@@ -278,11 +278,12 @@ Tensor Flux::apply(const Inputs& inputs, const Patches& patches) const {
       beside.add_residual(img, index);
       continue;
     }
-    Tensors taken{img, txt, img_mod, txt_mod, cos, sin, mask};
+    const auto modulations = part.modulations(img_mod, txt_mod);
+    Tensors taken{img, txt, modulations.img, modulations.txt, cos, sin, mask};
     for (auto& known : cache.of(index)) taken.push_back(known);
     const auto own = taken.size();
     beside.add_prompts(taken, index);
-    auto out = part.block.run(taken, [&](const Tensors& t) -> Tensors {
+    auto out = part.parts.attention.run(taken, [&](const Tensors& t) -> Tensors {
       KeptHeads kept;
       Common common{t[2], t[3], {t[4], t[5]}, references, t[6], cache.heads(t[7], t[8])};
       common.prompts = beside.prompts(t, own);

@@ -251,10 +251,8 @@ class Transformer::Call {
   }
 
   Tensor entrance() const {
-    const auto& part = parts_.doubles.front();
-    auto first = part.block.run1(
-        {img_, vec_}, [&](const Tensors& t) { return part.layers.entrance(t[0], t[1]); });
-    return first.to(at::kFloat).flatten();
+    const auto modulation = parts_.doubles.front().modulations(vec_, vec_.narrow(1, 0, 1)).img;
+    return flux::entrance(img_, modulation).to(at::kFloat).flatten();
   }
 
   VideoPlaces places() const { return {text_, inputs_["x"].size(2), given_}; }
@@ -306,14 +304,13 @@ class Transformer::Call {
   }
 
   void through(const flux::DoublePart& part) {
-    auto out = part.block.run(
-        {img_, txt_, vec_, rope_.cos, rope_.sin, mask_}, [&](const Tensors& t) -> Tensors {
-          flux::Common common{.img = t[2],
-                              .txt = t[2].narrow(1, 0, 1),
-                              .rope = {t[3], t[4]},
-                              .references = given_,
-                              .mask = t[5]};
-          common.attend = attention_of(1, t[5]);
+    const auto modulations = part.modulations(vec_, vec_.narrow(1, 0, 1));
+    auto out = part.parts.attention.run(
+        {img_, txt_, modulations.img, modulations.txt, rope_.cos, rope_.sin, mask_},
+        [&](const Tensors& t) -> Tensors {
+          flux::Common common{
+              .img = t[2], .txt = t[3], .rope = {t[4], t[5]}, .references = given_, .mask = t[6]};
+          common.attend = attention_of(1, t[6]);
           return flux::DoublePart::tensors_of(part.layers.attend({t[0], t[1]}, common));
         });
     img_.reset();

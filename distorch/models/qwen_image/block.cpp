@@ -8,17 +8,21 @@ namespace distorch::models::qwen_image {
 using at::Tensor;
 using weights::Tensors;
 
-JointBlock::Stream::Stream(const weights::Scope& s, const weights::Scope& mlp, const Config& c,
-                           bool image)
-    : modulation(s / (image ? "img_mod" : "txt_mod") / 1, c.width, 6 * c.width),
-      q(s / "attn" / (image ? "to_q" : "add_q_proj"), c.width, c.width),
-      k(s / "attn" / (image ? "to_k" : "add_k_proj"), c.width, c.width),
-      v(s / "attn" / (image ? "to_v" : "add_v_proj"), c.width, c.width),
-      out(image ? s / "attn" / "to_out" / 0 : s / "attn" / "to_add_out", c.width, c.width),
-      mlp_in(mlp / (image ? "img_mlp" : "txt_mlp") / "net" / 0 / "proj", c.width, 4 * c.width),
-      mlp_out(mlp / (image ? "img_mlp" : "txt_mlp") / "net" / 2, 4 * c.width, c.width),
-      norm_q(s / "attn" / (image ? "norm_q" : "norm_added_q"), c.head_width()),
-      norm_k(s / "attn" / (image ? "norm_k" : "norm_added_k"), c.head_width()) {}
+JointBlock::Stream::Stream(const JointParts& parts, const Config& c, bool image)
+    : modulation(parts.modulation_scope / (image ? "img_mod" : "txt_mod") / 1, c.width,
+                 6 * c.width),
+      q(parts.attention_scope / "attn" / (image ? "to_q" : "add_q_proj"), c.width, c.width),
+      k(parts.attention_scope / "attn" / (image ? "to_k" : "add_k_proj"), c.width, c.width),
+      v(parts.attention_scope / "attn" / (image ? "to_v" : "add_v_proj"), c.width, c.width),
+      out(image ? parts.attention_scope / "attn" / "to_out" / 0
+                : parts.attention_scope / "attn" / "to_add_out",
+          c.width, c.width),
+      mlp_in(parts.mlp_scope / (image ? "img_mlp" : "txt_mlp") / "net" / 0 / "proj", c.width,
+             4 * c.width),
+      mlp_out(parts.mlp_scope / (image ? "img_mlp" : "txt_mlp") / "net" / 2, 4 * c.width, c.width),
+      norm_q(parts.attention_scope / "attn" / (image ? "norm_q" : "norm_added_q"), c.head_width()),
+      norm_k(parts.attention_scope / "attn" / (image ? "norm_k" : "norm_added_k"), c.head_width()) {
+}
 
 Tensor JointBlock::Modulation::normed(const Tensor& x) const {
   if (noiseless == 0) return nn::modulated_norm(x, shift, scale);
@@ -45,13 +49,7 @@ JointBlock::Modulation JointBlock::modulation(const Tensor& half, std::int64_t n
 }
 
 JointBlock::JointBlock(const weights::Scope& place, const Config& c)
-    : heads_(c.heads),
-      scope_(place.block()),
-      mlp_scope_(place.block(place.prefix() + ".mlp")),
-      block_(scope_),
-      mlp_block_(mlp_scope_),
-      image_(scope_, mlp_scope_, c, true),
-      text_(scope_, mlp_scope_, c, false) {}
+    : heads_(c.heads), parts_(place, true), image_(parts_, c, true), text_(parts_, c, false) {}
 
 void JointBlock::prepare(const nn::Qkv& to, const Stream& stream, const Tensor& x,
                          const nn::RopeTable& positions) const {
@@ -61,15 +59,9 @@ void JointBlock::prepare(const nn::Qkv& to, const Stream& stream, const Tensor& 
   nn::copy_heads(to.v, split(stream.v(x)));
 }
 
-Tensors JointBlock::attend(const Streams& x, const BlockContext& context) const {
-  auto batch = x.text.size(0), tokens = x.text.size(1);
-  auto halves = [](const Stream& stream, const Tensor& time) {
-    return stream.modulation(time).unsqueeze(1).chunk(2, 2);
-  };
-  const auto image_halves = halves(image_, context.time);
-  const auto text_halves = halves(text_, context.time.narrow(0, 0, batch));
-  const auto image_mod = modulation(image_halves[0], context.noiseless);
-  const auto text_mod = modulation(text_halves[0], 0);
+Tensors JointBlock::attend(const Streams& x, const BlockContext& context,
+                           const Modulation& image_mod, const Modulation& text_mod) const {
+  const auto tokens = x.text.size(1);
   Tensor attended;
   {
     const auto pictures = x.image.size(1);
@@ -81,7 +73,7 @@ Tensors JointBlock::attend(const Streams& x, const BlockContext& context) const 
   }
   auto parts = attended.split_with_sizes({tokens, attended.size(1) - tokens}, 1);
   return {image_mod.added(x.image, image_.out(parts[1])),
-          text_mod.added(x.text, text_.out(parts[0])), image_halves[1], text_halves[1]};
+          text_mod.added(x.text, text_.out(parts[0]))};
 }
 
 Tensor JointBlock::add_mlp(const Stream& stream, const Tensor& x, const Modulation& modulation) {
@@ -92,19 +84,28 @@ Streams JointBlock::forward(const Streams& x, const BlockContext& context,
                             const Tensor& residual) const {
   const auto& image = context.image_positions;
   const auto& text = context.text_positions;
-  auto half = block_.run(
-      {x.image, x.text, context.time, image.cos, image.sin, text.cos, text.sin, context.mask},
+  const auto noiseless = context.noiseless;
+  const auto halves = parts_.modulation.run({context.time}, [&](const Tensors& in) {
+    auto of = [](const Stream& stream, const Tensor& time) {
+      return stream.modulation(time).unsqueeze(1).chunk(2, 2);
+    };
+    auto its = of(image_, in[0]), texts = of(text_, in[0].narrow(0, 0, x.text.size(0)));
+    return Tensors{its[0], texts[0], its[1], texts[1]};
+  });
+  auto tokens = parts_.attention.run(
+      {x.image, x.text, halves[0], halves[1], image.cos, image.sin, text.cos, text.sin,
+       context.mask},
       [&](const Tensors& in) {
-        BlockContext here{in[2], image, text, in[7], context.noiseless};
-        here.image_positions.cos = in[3];
-        here.image_positions.sin = in[4];
-        here.text_positions.cos = in[5];
-        here.text_positions.sin = in[6];
-        return attend({in[0], in[1]}, here);
+        BlockContext here{{}, image, text, in[8], noiseless};
+        here.image_positions.cos = in[4];
+        here.image_positions.sin = in[5];
+        here.text_positions.cos = in[6];
+        here.text_positions.sin = in[7];
+        return attend({in[0], in[1]}, here, modulation(in[2], noiseless), modulation(in[3], 0));
       });
-  half.push_back(residual);
-  auto results = mlp_block_.run(half, [&](const Tensors& in) {
-    auto made = add_mlp(image_, in[0], modulation(in[2], context.noiseless));
+  tokens.insert(tokens.end(), {halves[2], halves[3], residual});
+  auto results = parts_.mlp.run(tokens, [&](const Tensors& in) {
+    auto made = add_mlp(image_, in[0], modulation(in[2], noiseless));
     if (in[4].defined()) made.narrow(1, 0, in[4].size(1)).add_(in[4]);
     return Tensors{made, add_mlp(text_, in[1], modulation(in[3], 0))};
   });

@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include "distorch/models/joint_parts.h"
 #include "distorch/models/qwen_image/config.h"
 #include "distorch/nn/activated_linear.h"
 #include "distorch/nn/linear.h"
@@ -27,9 +28,8 @@ struct BlockContext {
   std::int64_t noiseless = 0;
 };
 
-/// One joint step: image and text tokens attend together, each kind has its own weights. Two
-/// weights::Blocks, its attention and its MLPs, so that about half of its numbers have to be there
-/// at a time. Source: ComfyUI comfy/ldm/qwen_image/model.py, QwenImageTransformerBlock.
+/// One joint step: image and text tokens attend together, each kind has its own weights. Source:
+/// ComfyUI comfy/ldm/qwen_image/model.py, QwenImageTransformerBlock.
 class JointBlock {
  public:
   /// `place`: where its weights are, "transformer_blocks.0"; it makes blocks of it.
@@ -40,8 +40,7 @@ class JointBlock {
 
  private:
   struct Stream {
-    Stream(const weights::Scope& scope, const weights::Scope& mlp_scope, const Config& config,
-           bool image);
+    Stream(const JointParts& parts, const Config& config, bool image);
     nn::Linear modulation, q, k, v, out, mlp_in;
     nn::ActivatedLinear mlp_out;
     nn::RmsNorm norm_q, norm_k;
@@ -60,14 +59,14 @@ class JointBlock {
   /// What x attends with, into `to` [B, L, heads, D].
   void prepare(const nn::Qkv& to, const Stream& stream, const at::Tensor& x,
                const nn::RopeTable& positions) const;
-  /// After attention: both streams, and the second half of their modulations.
-  weights::Tensors attend(const Streams& x, const BlockContext& context) const;
+  /// Both streams after attention. The modulations: their first half.
+  weights::Tensors attend(const Streams& x, const BlockContext& context,
+                          const Modulation& image_mod, const Modulation& text_mod) const;
   static at::Tensor add_mlp(const Stream& stream, const at::Tensor& x,
                             const Modulation& modulation);
 
   std::int64_t heads_;
-  weights::Scope scope_, mlp_scope_;
-  weights::Block block_, mlp_block_;
+  JointParts parts_;
   Stream image_, text_;
 };
 

@@ -18,7 +18,7 @@ void check_control_inputs(const InputSpecs& specs, const Inputs& inputs);
 /// Joint blocks like the model's, each with the residual that it gives.
 class ControlBlocks {
  public:
-  /// Two weights::Blocks more.
+  /// Four weights::Blocks more.
   void add(const weights::Scope& block, const weights::Scope& residual, const Config& config);
   /// `x` is the latent [B, C, T, h, w] that the tokens stand for. [blocks, B, image tokens, width].
   at::Tensor run(Streams tokens, const at::Tensor& time, const at::Tensor& x,
