@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "distorch/nodes/catalog.h"
-#include "tests/server/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 
 using namespace distorch;
 using namespace distorch::test;

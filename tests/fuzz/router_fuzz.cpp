@@ -12,7 +12,7 @@
 #include "distorch/server/openapi.h"
 #include "distorch/server/page_services.h"
 #include "tests/server/fake_surroundings.h"
-#include "tests/server/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 
 using namespace distorch;
 using namespace distorch::server;

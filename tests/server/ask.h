@@ -8,7 +8,7 @@
 
 #include "distorch/base/atomic_file.h"
 #include "distorch/server/router.h"
-#include "tests/server/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 
 namespace distorch::test {
 

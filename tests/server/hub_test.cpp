@@ -11,7 +11,7 @@
 #include "distorch/graph/value.h"
 #include "distorch/server/http_get.h"
 #include "tests/server/scripted_server.h"
-#include "tests/server/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 
 using namespace distorch;
 using namespace distorch::test;

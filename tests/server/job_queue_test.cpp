@@ -5,7 +5,7 @@
 #include <chrono>
 #include <thread>
 
-#include "tests/server/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 
 using namespace distorch;
 using namespace distorch::server;

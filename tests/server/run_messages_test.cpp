@@ -9,7 +9,7 @@
 #include "distorch/server/preview_frame.h"
 #include "distorch/server/sockets.h"
 #include "tests/server/fake_runner.h"
-#include "tests/server/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 
 using namespace distorch;
 using namespace distorch::server;

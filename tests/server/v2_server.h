@@ -9,7 +9,7 @@
 #include "tests/server/ask.h"
 #include "tests/server/fake_runner.h"
 #include "tests/server/fake_surroundings.h"
-#include "tests/server/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 
 namespace distorch::server::testing {
 

@@ -11,7 +11,7 @@ class TemporaryFolder {
  public:
   explicit TemporaryFolder(const std::string& name)
       : path_(std::filesystem::temp_directory_path() /
-              ("distorch_server_" + name + "_" + std::to_string(::getpid()))) {
+              ("distorch_" + name + "_" + std::to_string(::getpid()))) {
     std::filesystem::remove_all(path_);
     std::filesystem::create_directories(path_);
   }
