@@ -4,8 +4,8 @@
 
 namespace distorch::streaming {
 
-/// For devices with streams: one copy stream that waits for a count of releases, events the other
-/// way, no host waits. Bytes come from a donor device or from the registered mapping; where
+/// For devices with streams: one copy stream that waits for a count of releases, and counts of what is
+/// filled the other way, no host waits. Bytes come from a donor device or from the registered mapping; where
 /// registration was refused a worker stages them through two page-locked buffers. Convolutions are
 /// laid out on a stream of their own, beside the copies that follow and the blocks that compute.
 class StreamRing final : public Ring {
@@ -28,7 +28,13 @@ class StreamRing final : public Ring {
   c10::Stream copy_stream_;
   c10::Stream layout_stream_;
   device::Event copied_, laid_out_;
-  std::vector<device::Event> filled_;  // per block
+  /// What computing waits for before it uses a block.
+  struct Filled {
+    device::Counter* counter = nullptr;
+    std::uint32_t count = 0;
+  };
+  std::vector<Filled> filled_;        // per block
+  device::Counter copies_, layouts_;  // of blocks, that are done on the two streams
   device::Counter released_;
   std::uint32_t waited_ = 0;  // the latest count that the copy stream has waited for
   std::vector<const std::byte*> seams_;

@@ -27,6 +27,9 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
       layout_stream_(device::new_stream(options.compute)),
       copied_(options.compute),
       laid_out_(options.compute),
+      filled_(blocks.size()),
+      copies_(options.compute),
+      layouts_(options.compute),
       released_(options.compute),
       seams_(options.seams) {
   std::sort(seams_.begin(), seams_.end());
@@ -38,10 +41,8 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
   device::record_stream(buffer(), copy_stream_);
   device::record_stream(buffer(), layout_stream_);
   std::int64_t largest = 0;  // of those that come from the file
-  for (const auto& block : blocks) {
-    filled_.emplace_back(options.compute);
+  for (const auto& block : blocks)
     if (!block.donor.defined()) largest = std::max(largest, block.layout->slot_bytes);
-  }
   if (options.registered || largest == 0) return;
   for (int i = 0; i < 2; ++i) {
     staging_.emplace_back(std::min(largest, largest_staging_bytes),
@@ -96,14 +97,14 @@ void StreamRing::copy_mapped(const at::Tensor& to, const Layout& layout, const P
 /// Everything that is copied to the place has been issued; convolutions are laid out in it.
 void StreamRing::filled(int index, const at::Tensor& place, const RingBlock& block) {
   if (block.channels_last.empty()) {
-    filled_[index].record(copy_stream_);
+    filled_[index] = {&copies_, copies_.raise(copy_stream_)};
     return;
   }
   copied_.record(copy_stream_);
   copied_.block(layout_stream_);
   for (int item : block.channels_last)
     device::to_channels_last_in_place(view_item(place, block.layout->items[item]), layout_stream_);
-  filled_[index].record(layout_stream_);
+  filled_[index] = {&layouts_, layouts_.raise(layout_stream_)};
 }
 
 void StreamRing::copy_staged(const at::Tensor& to, const Layout& layout, const Piece& piece) {
@@ -164,7 +165,8 @@ std::shared_future<void> StreamRing::fill(const Place& place, const RingBlock& b
 }
 
 void StreamRing::let_use(int index) {
-  filled_[index].block(device::current_stream(options().compute));
+  const auto& [counter, count] = filled_[index];
+  if (counter) counter->wait(count, device::current_stream(options().compute));
 }
 
 void StreamRing::come_to_rest() noexcept {
