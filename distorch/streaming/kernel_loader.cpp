@@ -1,6 +1,7 @@
 #include "distorch/streaming/kernel_loader.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
@@ -155,6 +156,8 @@ void KernelLoader::run_with(Run run, bool every_device) {
 }
 
 KernelLoader& kernel_loader() {
+  // Torch's settings must outlive the threads that look at them, which end with the loader.
+  at::globalContext();
   static KernelLoader loader;
   return loader;
 }

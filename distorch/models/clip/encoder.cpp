@@ -64,7 +64,7 @@ TextOptions ClipEncoder::options(std::optional<int> layer) const {
 
 TextStates ClipEncoder::encode(const TokenBatch& batch, std::optional<int> layer,
                                at::Device device) const {
-  auto output = model_.forward({batch.ids.to(device), batch.replacements}, options(layer));
+  auto output = model_.forward({batch.ids, batch.replacements, device}, options(layer));
   return {weighted(output.hidden.to(at::kCPU), batch),
           output.pooled.narrow(0, 0, 1).to(at::kCPU),
           {},

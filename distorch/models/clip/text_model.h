@@ -14,9 +14,11 @@
 namespace distorch::models::clip {
 
 struct TextInput {
-  // [B, L] int64, L <= positions; any valid id but the end token where a replacement stands
+  // [B, L] int64 on the CPU, L <= positions; any valid id but the end token where a replacement
+  // stands
   at::Tensor ids;
   std::vector<Replacement> replacements;
+  at::Device device = at::kCPU;  // where the model computes
 };
 
 struct TextOptions {
