@@ -128,11 +128,12 @@ class Bench {
 
   int split() {
     const auto run = shape(2.0);
-    Timed one, two;
+    Timed one, alone, two;
     {
       nodes::SampledModel own(model_);
       own.prepare(app_.engine, run);
       one = time_step(own, true);
+      alone = time_step(own, false);
     }
     nodes::SampledModel own(model_);
     auto team = nodes::Team::make(own, run, app_.engine, devices_);
@@ -143,6 +144,8 @@ class Bench {
     two = time_step(*team, true);
     results_.add("step, two cards / one, " + label_, two.step_s, one.step_s, "s",
                  {{"times_faster", one.step_s / two.step_s}});
+    results_.add("step, two cards / one conditioning alone, " + label_, two.step_s, alone.step_s,
+                 "s", {{"most_times_faster", one.step_s / alone.step_s}});
     const double error = (two.result - one.result).abs().max().item<double>() /
                          one.result.abs().max().item<double>();
     results_.add("largest difference of two cards from one, " + label_, error, 1, "",

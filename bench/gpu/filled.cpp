@@ -25,6 +25,7 @@
 #include "distorch/device/measure.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/sim/sim.h"
+#include "distorch/device/workspace.h"
 #include "distorch/placement/timeline.h"
 #include "distorch/streaming/engine.h"
 #include "distorch/streaming/trace.h"
@@ -172,7 +173,7 @@ void Bench::compare(const Step& step, const Link& link, double step_s, std::int6
   const auto rig = read_rig(rig_file);
   const auto system = machine(name_, free_bytes_, link);
   const auto profiled = profile(step, rig.devices[0]);
-  const auto described = describe(*model_, profiled, 0);
+  const auto described = describe(*model_, profiled, device::workspace_bytes(device_));
   const auto placement = placed(system, described);
   results_.add("predicted / measured step, " + called(step),
                placement::Timeline(system, described).step_s(placement), step_s, "s");

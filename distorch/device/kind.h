@@ -33,6 +33,8 @@ class Kind {
   /// absence.
   virtual std::vector<DeviceInfo> list() = 0;
   virtual MemoryUse memory(int index) = 0;
+  /// device::workspace_bytes().
+  virtual std::int64_t workspace_bytes(int /*index*/) { return 0; }
   virtual void reset_peak(int index) = 0;
   virtual void empty_cache() = 0;
   virtual void limit_memory(int index, std::int64_t bytes) = 0;

@@ -6,6 +6,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/device/kind.h"
+#include "distorch/device/workspace.h"
 
 namespace distorch::device {
 namespace {
@@ -17,6 +18,10 @@ constexpr std::array<std::string_view, 4> kNoMemory{
 
 int index_of(c10::Device device) { return device.has_index() ? device.index() : 0; }
 }  // namespace
+
+std::int64_t workspace_bytes(c10::Device device) {
+  return kind_of(device.type()).workspace_bytes(device.has_index() ? device.index() : 0);
+}
 
 MemoryUse memory_use(c10::Device device) { return kind_of(device.type()).memory(index_of(device)); }
 

@@ -64,6 +64,17 @@ std::int64_t Chain::left_of(const BackCopies& copies, int from, int to) {
                                               clock_.bytes_per_s(back));
 }
 
+/// What goes with the activation to the device of a block that runs elsewhere than the one before.
+/// What the first block does not take, as one that makes only what modulates the next, that one does.
+std::int64_t Chain::taken_bytes(const Placement& placement, std::size_t block) const {
+  const auto next = block + 1;
+  auto bytes = model_.blocks[block].activation_bytes;
+  if (next < model_.blocks.size() && placement.blocks[next].how == How::OnDonor &&
+      placement.blocks[next].device == placement.blocks[block].device)
+    bytes = std::max(bytes, model_.blocks[next].activation_bytes);
+  return bytes;
+}
+
 bool Chain::prepare(const Placement& placement) {
   stages_.clear();
   rings_.resize(placement.rings.size());
@@ -106,7 +117,7 @@ bool Chain::prepare(const Placement& placement) {
     }
     if (stage.device != here) {
       stage.move_route = route(here, stage.device);
-      stage.move_bytes = block.activation_bytes + left_of(back_copies, here, placement.compute);
+      stage.move_bytes = taken_bytes(placement, i) + left_of(back_copies, here, placement.compute);
       if (stage.move_route < 0) return false;
       here = stage.device;
       back_copies = {};

@@ -108,6 +108,7 @@ class Chain {
   void add_back_copy(BackCopies& copies, int route, std::int64_t bytes) const;
   /// Bytes of them that are still to go when the last block is done: its own results wait for these.
   std::int64_t left_of(const BackCopies& copies, int from, int to);
+  std::int64_t taken_bytes(const Placement& placement, std::size_t block) const;
   int route(int from, int to);
   void start_copies(double now);
 

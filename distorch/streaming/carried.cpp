@@ -12,7 +12,7 @@ Tensors Carried::send(const Tensors& tensors, at::Device donor) const {
   Tensors sent;
   for (const auto& tensor : tensors) {
     at::Tensor there;
-    for (const auto& twin : last_) {
+    for (const auto& twin : twins_) {
       if (!tensor.defined() || twin.there.device() != donor) continue;
       const auto here = twin.here.lock();
       if (here && here.get() == tensor.unsafeGetTensorImpl() && tensor._version() == twin.version)
@@ -44,16 +44,20 @@ at::Tensor Carried::fetched(const at::Tensor& result, at::Device compute) {
   return here;
 }
 
+void Carried::forget_gone() {
+  std::erase_if(twins_, [](const Twin& twin) { return twin.here.expired(); });
+}
+
 Tensors Carried::fetch(const Tensors& results, at::Device compute) {
-  last_.clear();
+  forget_gone();
   // Tensors of inference mode do not count how often they are changed.
   c10::InferenceMode counted(false);
   Tensors all;
   for (const auto& result : results) {
     all.push_back(result.defined() ? fetched(result, compute) : result);
     if (!result.defined() || all.back().is_inference()) continue;
-    last_.push_back({c10::weak_intrusive_ptr<c10::TensorImpl>(all.back().getIntrusivePtr()),
-                     static_cast<std::int64_t>(all.back()._version()), result});
+    twins_.push_back({c10::weak_intrusive_ptr<c10::TensorImpl>(all.back().getIntrusivePtr()),
+                      static_cast<std::int64_t>(all.back()._version()), result});
   }
   return all;
 }

@@ -18,10 +18,12 @@ class Carried {
  public:
   /// The tensors on `donor`: where they lie there unchanged since fetch(), else copies.
   weights::Tensors send(const weights::Tensors& tensors, at::Device donor) const;
-  /// The tensors on `compute`. They are remembered until the next call.
+  /// The tensors on `compute`. They are remembered as long as somebody holds them.
   weights::Tensors fetch(const weights::Tensors& results, at::Device compute);
+  /// Forgets what nobody holds on the compute device any more: its twins take the donor's memory.
+  void forget_gone();
   /// Forgets what is remembered.
-  void clear() { last_.clear(); }
+  void clear() { twins_.clear(); }
 
  private:
   /// One tensor in two places.
@@ -32,7 +34,7 @@ class Carried {
   };
   at::Tensor fetched(const at::Tensor& result, at::Device compute);
 
-  std::vector<Twin> last_;
+  std::vector<Twin> twins_;
   std::optional<c10::Stream> side_;  // of the donor, for copies from it
 };
 

@@ -4,6 +4,8 @@
 #include <numeric>
 
 #include "distorch/base/align.h"
+#include "distorch/device/device.h"
+#include "distorch/device/workspace.h"
 
 namespace distorch::streaming {
 
@@ -52,6 +54,9 @@ placement::Model describe(const StreamedModel& model, const placement::System& s
   placement::Model described;
   described.name = model.options().name;
   described.activation_bytes = profile.peak_activation_bytes;
+  const auto& compute = system.devices[system.compute].name;
+  if (!machine.options().rig)
+    described.activation_bytes += device::workspace_bytes(device::to_torch(compute));
   auto ratio = slowness(system, model.options().dtype, machine);
   for (std::size_t i = 0; i < model.block_count(); ++i) {
     placement::Block block;

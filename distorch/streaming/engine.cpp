@@ -389,6 +389,17 @@ std::vector<Engine::Use> Engine::prepare(const std::vector<Wanted>& wanted, cons
 
 // --- carrying plans out
 
+/// Where a placement of a system has the blocks of a model, and how many slots its rings have.
+Engine::Places Engine::places_of(const placement::System& system,
+                                 const placement::Placement& placement) {
+  Places places;
+  for (const auto& home : placement.blocks)
+    places.homes.push_back({home.how, system.devices[home.device].name, home.rests});
+  for (const auto& ring : placement.rings)
+    places.slots[system.devices[ring.device].name] = ring.slots;
+  return places;
+}
+
 /// From now on this is the model's plan.
 void Engine::accept(const Draft& draft, const placement::System& system,
                     const placement::Placement& placement) {
@@ -402,14 +413,10 @@ void Engine::accept(const Draft& draft, const placement::System& system,
 }
 
 void Engine::load(Entry& entry, StreamedModel& model) {
-  std::vector<BlockHome> homes;
-  for (const auto& home : entry.placement.blocks)
-    homes.push_back({home.how, entry.system.devices[home.device].name, home.rests});
-  std::map<std::string, int> slots;
-  for (const auto& ring : entry.placement.rings)
-    slots[entry.system.devices[ring.device].name] = ring.slots;
+  const auto [homes, slots] = places_of(entry.system, entry.placement);
   model.load(homes, slots);
   entry.steps_alike = entry.more_for = entry.grows_after = 0;
+  entry.grew = entry.shifted = false;
   entry.step_bytes = 0;
   bool record = records(entry, entry.profile, model);
   if (!entry.placement.all_resident() && can_record(entry, model)) {

@@ -155,11 +155,18 @@ class Engine {
     int steps_alike = 0;          // since its share of the device last changed
     int more_for = 0;             // steps in a row that could have held more
     int grows_after = 0;          // so many of them let it grow
+    bool grew = false;            // that was its latest change
+    bool shifted = false;         // weights came or went one by one since it was planned
     std::int64_t step_bytes = 0;  // what a step was seen to need beside weights, holes included
     std::int64_t retries = 0;     // of the device's allocator so far
     std::thread::id user;         // of the thread that made them
     std::int64_t planned_bytes(const std::string& device, bool running) const;
   };
+  struct Places {
+    std::vector<BlockHome> homes;
+    std::map<std::string, int> slots;
+  };
+  static Places places_of(const placement::System& system, const placement::Placement& placement);
   /// A model that is being prepared.
   struct Draft {
     std::shared_ptr<Entry> entry;
@@ -219,6 +226,7 @@ class Engine {
   std::int64_t spare_bytes(Entry& entry, c10::Device device) const;
   std::optional<placement::Placement> placed_at(const Entry& entry, const StreamedModel& model,
                                                 const std::vector<BlockHome>& at) const;
+  void rearrange(Entry& entry, StreamedModel& model) const;
   void resettle(Entry& entry, StreamedModel& model) const;
   StepPrice step_price(const Entry& entry, const StreamedModel& model) const;
   std::int64_t shrink(StreamedModel& model, std::int64_t bytes);

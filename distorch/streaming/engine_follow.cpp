@@ -5,9 +5,12 @@
 #include <memory>
 #include <utility>
 
+#include "distorch/base/error.h"
+#include "distorch/base/log.h"
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/retry.h"
+#include "distorch/placement/auto_plan.h"
 #include "distorch/placement/parts.h"
 #include "distorch/placement/timeline.h"
 #include "distorch/streaming/engine.h"
@@ -19,12 +22,15 @@ namespace distorch::streaming {
 namespace {
 
 // Shares of what this process may reach on the device.
-constexpr double too_little = 0.003;  // of that is left: weights make way
-constexpr double worth_it = 0.004;    // more is free: weights come back
-constexpr int patience = 2;           // steps for which it has to be
-constexpr int after_failure = 20;     // the same where there was less than it seemed
-constexpr double hardly_any = 0.002;  // of a model's bytes: small weights stay
-constexpr double strange = 1.25;      // an allocator that holds so much more has it from others
+constexpr double too_little = 0.003;   // of that is left: weights make way
+constexpr double worth_it = 0.004;     // more is free: weights come back
+constexpr int patience = 2;            // steps for which it has to be
+constexpr int after_failure = 20;      // the same where there was less than it seemed
+constexpr int soon = 8;                // steps after which growing is not to blame
+constexpr double hardly_any = 0.002;   // of a model's bytes: small weights stay
+constexpr int settled = 3;             // steps without a change after which it is to last
+constexpr double worth_moving = 0.99;  // of a step's time: weights are spread anew
+constexpr double strange = 1.25;       // an allocator that holds so much more has it from others
 
 std::int64_t part(double share, std::int64_t bytes) {
   return static_cast<std::int64_t>(share * static_cast<double>(bytes));
@@ -78,6 +84,8 @@ std::int64_t Engine::shrink(StreamedModel& model, std::int64_t bytes) {
     if (planned) {
       entry->steps_alike = entry->more_for = 0;
       entry->grows_after = after_failure;
+      entry->grew = false;
+      entry->shifted = true;
       resettle(*entry, model);
     }
     if (freed > 0) engine_watch().shrunk(model, freed);
@@ -98,6 +106,37 @@ std::int64_t Engine::spare_bytes(Entry& entry, c10::Device device) const {
                     static_cast<double>(cache) <= strange * static_cast<double>(entry.step_bytes);
   if (entry.steps_alike > 0 && 2 * cache >= planned && ours) entry.step_bytes = cache;
   return use.free + cache - std::max(planned, entry.step_bytes);
+}
+
+/// Weights that came and went one by one lie where each cost the least at its time; as a whole they
+/// may lie better in the same memory. They move where that saves enough of a step.
+void Engine::rearrange(Entry& entry, StreamedModel& model) const {
+  entry.shifted = false;
+  const auto& now = entry.placement;
+  if (!placement::has_parts(entry.plan_model)) return;
+  auto system = entry.system;
+  for (std::size_t i = 0; i < system.devices.size(); ++i) {
+    auto& device = system.devices[i];
+    if (placement::kind_of(device.name) != placement::DeviceKind::Accelerator) continue;
+    // What others have left of a second device may be somebody else's by now.
+    if (static_cast<int>(i) != system.compute && device.budget_bytes > 0) return;
+  }
+  system.devices[system.compute].budget_bytes =
+      now.bytes[system.compute] + now.ring_bytes() + entry.plan_model.activation_bytes;
+  placement::Timeline clock(entry.system, entry.plan_model);
+  placement::Placement better;
+  try {
+    better = placement::auto_plan(system, entry.plan_model);
+  } catch (const Error&) {
+    return;  // no room for a plan where there is one for what lies there now
+  }
+  const auto now_s = clock.step_s(now), then_s = clock.step_s(better);
+  if (!(then_s < worth_moving * now_s)) return;
+  const auto [homes, slots] = places_of(system, better);
+  if (!model.rearrange(homes, slots)) return;
+  log::info("{}: weights are spread anew, a step of {:.4g} s becomes one of {:.4g} s",
+            model.options().name, now_s, then_s);
+  entry.placement = better;
 }
 
 /// Before a step of a model: does it hold too much, or could it hold more?
@@ -125,9 +164,11 @@ void Engine::follow(StreamedModel& model) {
   const auto resting = entry->placement.bytes[entry->placement.compute];
   const bool can_shrink = resting > part(hardly_any, entry->plan_model.bytes());
   if (can_shrink && (left < least || struggles)) {
+    // Where it has just grown, more of a step's memory was still to come than could be seen.
+    const bool grew_too_much = entry->grew && entry->steps_alike < soon;
     const auto grows_after = entry->grows_after;
     shrink(model, struggles ? std::max(wanted, wanted - left) : wanted - left);
-    if (!struggles) entry->grows_after = grows_after;
+    if (!struggles && !grew_too_much) entry->grows_after = grows_after;
     device::empty_cache(device);
     return;
   }
@@ -140,9 +181,15 @@ void Engine::follow(StreamedModel& model) {
       !shared && !entry->placement.all_resident() && left > wanted + part(worth_it, all);
   ++entry->steps_alike;
   entry->more_for = more ? entry->more_for + 1 : 0;
-  if (entry->more_for <= std::max(patience, entry->grows_after)) return;
+  if (entry->more_for <= std::max(patience, entry->grows_after)) {
+    if (entry->shifted && entry->steps_alike >= settled) rearrange(*entry, model);
+    return;
+  }
   entry->steps_alike = entry->more_for = entry->grows_after = 0;
-  if (!model.grow(left - wanted, step_price(*entry, model))) entry->grows_after = after_failure;
+  const auto grown = model.grow(left - wanted, step_price(*entry, model));
+  if (!grown) entry->grows_after = after_failure;
+  entry->grew = grown.value_or(0) > 0;
+  entry->shifted = entry->shifted || entry->grew;
   resettle(*entry, model);
 }
 

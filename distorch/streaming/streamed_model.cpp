@@ -186,30 +186,29 @@ bool StreamedModel::settle(const std::vector<BlockHome>& homes) {
   }
 }
 
-std::optional<std::int64_t> StreamedModel::grow(std::int64_t bytes, const StepPrice& price) {
-  if (!loaded()) return 0;
-  Shift shift(contents_, residence_, rings_, price);
-  if (compute_.is_cpu() || !shift.take(bytes)) return 0;
-  const auto homes_before = homes();
-  std::int64_t before = 0;
+bool StreamedModel::rearrange(const std::vector<BlockHome>& homes,
+                              const std::map<std::string, int>& slots) {
+  if (!loaded()) return false;
+  const auto homes_before = this->homes();
+  const auto slots_before = rings_.slots();
   try {
     drop_recordings();
-    before = device_bytes(options_.compute);
     drop_leases();
     residence_.finish();
     rings_.drop();
+    rings_.set_slots(std::map(slots));
     // In what an allocator keeps of the ring weights would leave holes that no ring fits into.
     device::empty_cache(compute_);
-    if (!settle(shift.homes())) {
-      // What was coming may not find room either: all comes anew.
-      const bool converted = residence_.converted();
-      residence_.clear();
-      device::empty_cache(compute_);
-      int block = 0;
-      residence_.move(homes_before, converted, block);
-      make_rings_fit();
-      return std::nullopt;
-    }
+    if (settle(homes)) return true;
+    // What was coming may not find room either: all comes anew.
+    const bool converted = residence_.converted();
+    residence_.clear();
+    rings_.set_slots(std::map(slots_before));
+    device::empty_cache(compute_);
+    int block = 0;
+    residence_.move(homes_before, converted, block);
+    make_rings_fit();
+    return false;
   } catch (const std::exception& error) {
     const bool memory = device::is_out_of_memory(error);
     unload();
@@ -217,6 +216,14 @@ std::optional<std::int64_t> StreamedModel::grow(std::int64_t bytes, const StepPr
     throw Error(ErrorKind::OutOfMemory, options_.compute,
                 fmt::format("{} finds no room for the streaming ring", options_.name));
   }
+}
+
+std::optional<std::int64_t> StreamedModel::grow(std::int64_t bytes, const StepPrice& price) {
+  if (!loaded()) return 0;
+  Shift shift(contents_, residence_, rings_, price);
+  if (compute_.is_cpu() || !shift.take(bytes)) return 0;
+  const auto before = device_bytes(options_.compute) - recorder_.held_bytes();
+  if (!rearrange(shift.homes(), std::map(rings_.slots()))) return std::nullopt;
   const auto taken = device_bytes(options_.compute) - before;
   log::info("{}: {} more of weights rest on {}", options_.name,
             human_bytes(static_cast<double>(taken)), options_.compute);
@@ -226,7 +233,9 @@ std::optional<std::int64_t> StreamedModel::grow(std::int64_t bytes, const StepPr
 std::int64_t StreamedModel::shrink(std::int64_t bytes, const StepPrice& price) {
   if (!loaded()) return 0;
   constexpr int comfortable_slots = 2;
-  auto before = device_bytes(options_.compute);
+  // A step is recorded again as soon as there is room: what comes free with a recording does not last.
+  const auto recorded = recorder_.held_bytes();
+  const auto before = device_bytes(options_.compute) - recorded;
   auto freed = [&] { return before - device_bytes(options_.compute); };
   try {
     drop_recordings();
@@ -240,7 +249,7 @@ std::int64_t StreamedModel::shrink(std::int64_t bytes, const StepPrice& price) {
       make_rings_fit();
       if (!any) break;
     }
-    if (freed() <= 0 && rings_.limit_slots(1)) rings_.make();
+    if (freed() + recorded <= 0 && rings_.limit_slots(1)) rings_.make();
   } catch (const std::exception& error) {
     bool memory = device::is_out_of_memory(error);
     unload();
@@ -250,7 +259,7 @@ std::int64_t StreamedModel::shrink(std::int64_t bytes, const StepPrice& price) {
   }
   log::info("{}: {} of weights moved out of {}", options_.name,
             human_bytes(static_cast<double>(freed())), options_.compute);
-  return freed();
+  return freed() + recorded;
 }
 
 // --- running
@@ -358,7 +367,7 @@ Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
   Tensors results;
   with_room(block, [&] {
     // Read again at each attempt: making room may have moved this very block.
-    if (homes()[block].how != How::OnDonor) carried_.clear();
+    if (homes()[block].how != How::OnDonor) carried_.forget_gone();
     switch (homes()[block].how) {
       case How::Resident: results = run_resident(block, inputs, body); break;
       case How::Streamed: results = run_streamed(block, inputs, body); break;

@@ -91,7 +91,8 @@ class StreamedModel final : public weights::WeightSource {
   /// Makes room on the compute device until `bytes` are freed or nothing is left: first ring slots
   /// beyond two, then weights that rest stream from now on, a little of every block, at last one
   /// slot must do. With a price it is those weights that cost the least time. Returns the bytes
-  /// freed. An exception leaves the model unloaded.
+  /// freed; those of recorded steps too, which are not counted as room, because steps are recorded
+  /// again. An exception leaves the model unloaded.
   std::int64_t shrink(std::int64_t bytes, const StepPrice& price = {});
 
   /// The opposite: weights that stream rest from now on, as many as `bytes` have room for with the
@@ -99,6 +100,10 @@ class StreamedModel final : public weights::WeightSource {
   /// Returns the bytes taken; nothing where the device gives less than that, and all is as before.
   /// An exception leaves the model unloaded.
   std::optional<std::int64_t> grow(std::int64_t bytes, const StepPrice& price = {});
+
+  /// Other homes and slots between two steps. False where there is no room for them; all is as before
+  /// then. An exception leaves the model unloaded.
+  bool rearrange(const std::vector<BlockHome>& homes, const std::map<std::string, int>& slots);
 
   /// Called before each step().
   std::function<void()> before_step;

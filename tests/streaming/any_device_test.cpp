@@ -112,6 +112,26 @@ TEST_CASE("any device: what several threads bring is what one copies, used while
   }
 }
 
+TEST_CASE("any device: what comes free with a recorded step does not stand for weights") {
+  auto device = fresh_device();
+  Subject subject(device, at::kFloat, at::kFloat);
+  subject.streamed.load(homes(device, [](int) { return How::Resident; }, "cpu"));
+  subject.streamed.record_steps(true);
+  const auto step = [&] {
+    return subject.streamed
+        .step({subject.x},
+              [&](const std::vector<at::Tensor>& in) { return subject.model.forward(in[0]); })
+        .cpu();
+  };
+  const auto wanted = step();
+  for (int i = 0; i < 3; ++i) CHECK(at::equal(step(), wanted));
+  CHECK(subject.streamed.shrink(block_bytes) >= block_bytes);
+  const auto& after = subject.streamed.homes();
+  CHECK(std::any_of(after.begin(), after.end(),
+                    [](const BlockHome& home) { return home.how == How::Streamed; }));
+  CHECK(at::equal(step(), wanted));
+}
+
 TEST_CASE("any device: a file cut short while its blocks are brought is an error, not zeros") {
   auto device = fresh_device();
   Subject subject(device, at::kFloat, at::kFloat);

@@ -63,6 +63,25 @@ TEST_CASE("carried: what is changed in place between blocks, itself or a view of
   }
 }
 
+TEST_CASE("carried: a block in between that takes something else changes nothing") {
+  Simulated simulated;
+  Carried carried;
+  auto results = carried.fetch({at::ones({4, 8}).to(there)}, here);
+  auto others = carried.fetch({at::ones({2}).to(there)}, here);
+  const auto before = bytes_into_second();
+  carried.send({results[0], others[0]}, there);
+  CHECK(bytes_into_second() == before);
+  SUBCASE("what nobody holds any more takes no memory of the donor") {
+    const auto held = sim::memory(1).in_use;
+    results.clear();
+    carried.forget_gone();
+    sim::finish();
+    CHECK(sim::memory(1).in_use < held);
+    carried.send({others[0]}, there);
+    CHECK(bytes_into_second() == before);
+  }
+}
+
 TEST_CASE("carried: blocks in a row on a donor get their activations over the link once") {
   Simulated simulated;
   constexpr int blocks = 6;

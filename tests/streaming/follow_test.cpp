@@ -4,6 +4,9 @@
 #include <deque>
 
 #include "distorch/device/retry.h"
+#include "distorch/placement/auto_plan.h"
+#include "distorch/placement/timeline.h"
+#include "distorch/streaming/described_model.h"
 #include "tests/streaming/known_models.h"
 
 using namespace distorch;
@@ -92,6 +95,41 @@ TEST_CASE("neighbour: what it leaves is used again after a few steps, to the las
     CHECK(plan->blocks[i].how == place.known.weights->homes()[i].how);
     CHECK(plan->blocks[i].rests == place.known.weights->homes()[i].rests);
   }
+}
+
+TEST_CASE("neighbour: what came and went weight by weight is spread as a plan would have it") {
+  // Computing takes about as long as the link: it matters where the weights that rest are.
+  constexpr std::int64_t rows = 440, total = std::int64_t{2816} << 10;
+  toy::Folder folder;
+  Engine engine(toy::engine_options(toy::rig(1, total)));
+  toy::Known known(engine, folder, "toy", {40, 128});
+  toy::Known plain(engine, folder, "plain", {40, 128}, {.compute = "cpu"});
+  const auto wanted = plain.prepare_and_run(rows);
+  auto use = known.prepare(rows);
+  std::deque<at::Tensor> taken;
+  const auto step = [&] {
+    auto x = at::ones({rows, 128}).to(at::Device("sim:0"));
+    auto result = known.weights->step(
+        {x}, [&](const std::vector<at::Tensor>& in) { return known.model.forward(in[0]); });
+    CHECK(at::equal(result.cpu(), wanted));
+  };
+  for (int i = 0; i < 6; ++i) step();
+  const auto before = known.weights->device_bytes("sim:0");
+  for (int i = 0; i < 40; ++i) {
+    taken.push_back(at::empty({std::int64_t{16} << 10}, Neighbourhood::bytes()));
+    step();
+  }
+  CHECK(known.weights->device_bytes("sim:0") < before - 2 * kMatrix);
+  for (int i = 0; i < 6; ++i) step();
+  auto system = engine.system("sim:0");
+  const auto profile = known.needs(rows).profile(engine.speeds("sim:0"));
+  const auto described = describe(*known.weights, system, host_bound(profile), engine.machine());
+  const auto& now = *engine.placement_of(*known.weights);
+  system.devices[system.compute].budget_bytes =
+      now.bytes[system.compute] + now.ring_bytes() + described.activation_bytes;
+  placement::Timeline clock(system, described);
+  CAPTURE(clock.step_s(now));
+  CHECK(clock.step_s(now) <= 1.011 * clock.step_s(placement::auto_plan(system, described)));
 }
 
 TEST_CASE("neighbour: an allocation that fails while weights come back waits for nobody") {

@@ -246,6 +246,34 @@ TEST_CASE("parts: weights that were to come back and find no room leave all as i
   CHECK(refused > 0);
 }
 
+TEST_CASE("parts: weights that are spread anew and find no room leave all as it was") {
+  toy::Folder folder;
+  Toy toy(folder, std::int64_t{1} << 22, 0);
+  auto before = all(How::Streamed, "cpu"), after = before;
+  for (std::size_t i = 0; i < before.size(); i += 2) before[i] = {How::Resident, "sim:0"};
+  for (std::size_t i = 1; i < after.size(); i += 2) after[i] = {How::Resident, "sim:0"};
+  toy.streamed->load(before, {{"cpu", 3}});
+  const auto wanted = toy.run();
+  int refused = 0;
+  for (int nth = 1;; ++nth) {
+    REQUIRE(nth < 80);
+    toy.streamed->load(before, {{"cpu", 3}});
+    const auto held = toy.streamed->device_bytes("sim:0");
+    sim::fail_allocation(0, nth);
+    const bool moved = toy.streamed->rearrange(after, {{"cpu", 2}});
+    if (sim::fault_pending(0)) break;
+    refused += !moved;
+    CHECK((toy.streamed->homes() == (moved ? after : before)));
+    CHECK(toy.streamed->slots() == (moved ? 2 : 3));
+    if (!moved) CHECK(toy.streamed->device_bytes("sim:0") == held);
+    CHECK(at::equal(toy.run(), wanted));
+  }
+  sim::fail_allocation(0, 1 << 20);
+  CHECK(refused > 0);
+  CHECK((toy.streamed->homes() == after));
+  CHECK(at::equal(toy.run(), wanted));
+}
+
 TEST_CASE("parts: a weight that finds no room to stay streams, too") {
   toy::Folder folder;
   Toy toy(folder);

@@ -83,6 +83,16 @@ bool maps_memory(int index) {
          driver().attribute(&maps, kMapsMemory, handle) == 0 && maps;
 }
 
+// 9 of compute capability 9.0, Hopper; 0 where the driver cannot tell.
+int compute_major(int index) {
+  constexpr int kComputeMajor = 75;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+  int handle = 0, major = 0;
+  if (!driver().attribute || driver().get(&handle, index) != 0 ||
+      driver().attribute(&major, kComputeMajor, handle) != 0)
+    return 0;
+  return major;
+}
+
 c10::DeviceAllocator& allocator() {
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   return *c10::getDeviceAllocator(c10::DeviceType::CUDA);
@@ -123,19 +133,25 @@ class CudaKind final : public Kind {
   std::vector<DeviceInfo> list() override {
     std::vector<DeviceInfo> all;
     for (int i = 0; i < usable_devices(); ++i) {
-      int handle = 0, major = 0;
+      int handle = 0;
       char name[128] = {};
       std::size_t total = 0;
       if (driver().get(&handle, i) != 0) continue;
       driver().name(name, sizeof name, handle);
       driver().total(&total, handle);
-      constexpr int kComputeMajor = 75;
-      if (driver().attribute) driver().attribute(&major, kComputeMajor, handle);
       const auto total_bytes = static_cast<std::int64_t>(total);
       all.push_back({fmt::format("cuda:{}", i), "cuda", name, total_bytes,
-                     free_by_nvml(handle).value_or(total_bytes), true, major >= 8, 0});
+                     free_by_nvml(handle).value_or(total_bytes), true, compute_major(i) >= 8, 0});
     }
     return all;
+  }
+
+  std::int64_t workspace_bytes(int index) override {
+    constexpr int kStreams = 2, kHopper = 9;
+    constexpr std::int64_t KiB = 1024, large = 8 * 4096 * KiB,
+                           small = 2 * 4096 * KiB + 8 * 16 * KiB;
+    const int major = compute_major(index);
+    return major == 0 ? 0 : kStreams * (major >= kHopper ? large : small);
   }
 
   MemoryUse memory(int index) override {
