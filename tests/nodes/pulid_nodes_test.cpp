@@ -170,7 +170,8 @@ TEST_CASE("PuLID: wherever the networks rest, the same") {
                              {"eject_models", true}});
     }
     PulidApp tiny(options);
-    CHECK(difference(tiny.latent(one), wanted("twice")) < 1e-4);
+    // Two passes of small networks; how far they are off depends on the processor (0.4e-4 to 1.1e-4).
+    CHECK(difference(tiny.latent(one), wanted("twice")) < 2e-4);
     const auto faces = tiny.value_of(workflow, {"4", 0}).as<nodes::FaceAnalysis>();
     CHECK(faces.detector->weights->options().compute == device);
     CHECK(faces.parts->weights->options().compute == device);
