@@ -159,6 +159,7 @@ class Engine {
     bool shifted = false;         // weights came or went one by one since it was planned
     std::int64_t step_bytes = 0;  // what a step was seen to need beside weights, holes included
     std::int64_t retries = 0;     // of the device's allocator so far
+    int recorded = 0;             // steps of the model, so far
     std::thread::id user;         // of the thread that made them
     std::int64_t planned_bytes(const std::string& device, bool running) const;
   };
@@ -226,7 +227,7 @@ class Engine {
   std::int64_t spare_bytes(Entry& entry, c10::Device device) const;
   std::optional<placement::Placement> placed_at(const Entry& entry, const StreamedModel& model,
                                                 const std::vector<BlockHome>& at) const;
-  void rearrange(Entry& entry, StreamedModel& model) const;
+  void rearrange(Entry& entry, StreamedModel& model, std::int64_t more) const;
   void resettle(Entry& entry, StreamedModel& model) const;
   StepPrice step_price(const Entry& entry, const StreamedModel& model) const;
   std::int64_t shrink(StreamedModel& model, std::int64_t bytes);

@@ -109,8 +109,8 @@ std::int64_t Engine::spare_bytes(Entry& entry, c10::Device device) const {
 }
 
 /// Weights that came and went one by one lie where each cost the least at its time; as a whole they
-/// may lie better in the same memory. They move where that saves enough of a step.
-void Engine::rearrange(Entry& entry, StreamedModel& model) const {
+/// may lie better in the same memory and in `more`. They move where that saves enough of a step.
+void Engine::rearrange(Entry& entry, StreamedModel& model, std::int64_t more) const {
   entry.shifted = false;
   const auto& now = entry.placement;
   if (!placement::has_parts(entry.plan_model)) return;
@@ -122,7 +122,7 @@ void Engine::rearrange(Entry& entry, StreamedModel& model) const {
     if (static_cast<int>(i) != system.compute && device.budget_bytes > 0) return;
   }
   system.devices[system.compute].budget_bytes =
-      now.bytes[system.compute] + now.ring_bytes() + entry.plan_model.activation_bytes;
+      now.bytes[system.compute] + now.ring_bytes() + more + entry.plan_model.activation_bytes;
   placement::Timeline clock(entry.system, entry.plan_model);
   placement::Placement better;
   try {
@@ -154,7 +154,10 @@ void Engine::follow(StreamedModel& model) {
   const auto wanted = part(kKeptFree, all), least = part(too_little, all);
   // An allocator that has to give its cache back to find room waits for the device each time.
   const auto before = std::exchange(entry->retries, retries_of(device));
-  const bool struggles = entry->steps_alike > 0 && entry->retries > before;
+  // One that records a step may have to once.
+  const auto recorded_before = std::exchange(entry->recorded, model.recorded_steps());
+  const bool struggles =
+      entry->steps_alike > 0 && entry->retries > before && entry->recorded == recorded_before;
   auto left = spare_bytes(*entry, device);
   // Who is idle goes before weights of the one that runs.
   while (left < least && free_some({&model}, compute, wanted - left)) {
@@ -182,7 +185,10 @@ void Engine::follow(StreamedModel& model) {
   ++entry->steps_alike;
   entry->more_for = more ? entry->more_for + 1 : 0;
   if (entry->more_for <= std::max(patience, entry->grows_after)) {
-    if (entry->shifted && entry->steps_alike >= settled) rearrange(*entry, model);
+    // Room that has just come may go again.
+    const bool lasting = !more || entry->more_for > patience;
+    if (entry->shifted && entry->steps_alike >= settled && lasting)
+      rearrange(*entry, model, std::max<std::int64_t>(0, left - wanted));
     return;
   }
   entry->steps_alike = entry->more_for = entry->grows_after = 0;

@@ -72,6 +72,7 @@ std::shared_ptr<StepRecorder::Step> StepRecorder::step_for(const std::string& ke
 }
 
 void StepRecorder::record(Step& step, const Tensors& inputs, const Forward& forward) {
+  ++recorded_;
   const device::Recording* beside = nullptr;
   auto pool = std::make_shared<Pool>();
   for (const auto& other : steps_)

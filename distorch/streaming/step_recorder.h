@@ -57,6 +57,8 @@ class StepRecorder {
   void forget() { trials_.clear(); }
   /// Memory of the device that recordings keep, bytes.
   std::int64_t held_bytes() const;
+  /// How often a step was recorded, or could not be.
+  int recorded() const { return recorded_; }
   /// Forgets all recordings: when weights move, patches change, or memory is short.
   void clear();
 
@@ -87,6 +89,7 @@ class StepRecorder {
 
   c10::Device device_;
   bool compares_ = false;
+  int recorded_ = 0;
   std::function<std::unique_ptr<Timer>()> make_timer_;
   std::map<std::string, Trial> trials_;     // by shapes of inputs
   std::list<std::shared_ptr<Step>> steps_;  // last used first; one that runs may be cleared

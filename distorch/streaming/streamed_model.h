@@ -122,6 +122,8 @@ class StreamedModel final : public weights::WeightSource {
                   const std::string& variant = "");
   /// Whether steps may be recorded: it keeps the activations' memory reserved.
   void record_steps(bool allowed);
+  /// How often one was recorded: that step needs more memory than those before it.
+  int recorded_steps() const { return recorder_.recorded(); }
   /// Gives back what recordings hold; false where they hold nothing.
   bool drop_recordings();
 
