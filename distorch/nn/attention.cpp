@@ -159,9 +159,12 @@ Tensor attend_fast(const Tensor& q, const Tensor& k, const Tensor& v, bool causa
     const auto own =
         static_cast<at::SDPBackend>(at::_fused_sdp_choice(q, k, v, std::nullopt, 0.0, causal));
     const auto wanted = some_of(attend_with(torchs, q, k, v, causal));
-    // Of numbers that are none nothing can be told; the next call may be of others.
+    // Of numbers that are none nothing can be told.
     const auto largest = wanted.abs().max().item<double>();
-    if (!std::isfinite(largest) || largest == 0) return attend_with(torchs, q, k, v, causal);
+    if (!std::isfinite(largest) || largest == 0) {
+      choices.settle_on(torchs, card, shape);
+      return attend_with(torchs, q, k, v, causal);
+    }
     std::vector<MeasuredChoice::Way> ways = {
         {torchs, [&] { attend_with(torchs, q, k, v, causal); }}};
     for (const auto& name : others_than(own, q, k, causal))

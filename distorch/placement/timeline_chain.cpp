@@ -69,7 +69,8 @@ std::int64_t Chain::left_of(const BackCopies& copies, int from, int to) {
 std::int64_t Chain::taken_bytes(const Placement& placement, std::size_t block) const {
   const auto next = block + 1;
   auto bytes = model_.blocks[block].activation_bytes;
-  if (next < model_.blocks.size() && placement.blocks[next].how == How::OnDonor &&
+  if (placement.blocks[block].how == How::OnDonor && next < model_.blocks.size() &&
+      placement.blocks[next].how == How::OnDonor &&
       placement.blocks[next].device == placement.blocks[block].device)
     bytes = std::max(bytes, model_.blocks[next].activation_bytes);
   return bytes;

@@ -156,10 +156,11 @@ class Engine {
     int more_for = 0;             // steps in a row that could have held more
     int grows_after = 0;          // so many of them let it grow
     bool grew = false;            // that was its latest change
-    bool shifted = false;         // weights came or went one by one since it was planned
+    bool shifted = false;         // weights came or went one by one since they were spread
+    std::int64_t may_hold = 0;    // of the compute device, after the latest shrink()
     std::int64_t step_bytes = 0;  // what a step was seen to need beside weights, holes included
     std::int64_t retries = 0;     // of the device's allocator so far
-    int recorded = 0;             // steps of the model, so far
+    int recorded = 0;             // steps of the model that were recorded so far
     std::thread::id user;         // of the thread that made them
     std::int64_t planned_bytes(const std::string& device, bool running) const;
   };
@@ -227,7 +228,7 @@ class Engine {
   std::int64_t spare_bytes(Entry& entry, c10::Device device) const;
   std::optional<placement::Placement> placed_at(const Entry& entry, const StreamedModel& model,
                                                 const std::vector<BlockHome>& at) const;
-  void rearrange(Entry& entry, StreamedModel& model, std::int64_t more) const;
+  void rearrange(Entry& entry, StreamedModel& model, std::int64_t spare);
   void resettle(Entry& entry, StreamedModel& model) const;
   StepPrice step_price(const Entry& entry, const StreamedModel& model) const;
   std::int64_t shrink(StreamedModel& model, std::int64_t bytes);

@@ -1,6 +1,7 @@
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "distorch/device/device.h"
 #include "distorch/device/memory.h"
 #include "distorch/device/retry.h"
+#include "distorch/device/workspace.h"
 #include "distorch/placement/auto_plan.h"
 #include "distorch/placement/parts.h"
 #include "distorch/placement/timeline.h"
@@ -30,6 +32,7 @@ constexpr int soon = 8;                // steps after which growing is not to bl
 constexpr double hardly_any = 0.002;   // of a model's bytes: small weights stay
 constexpr int settled = 3;             // steps without a change after which it is to last
 constexpr double worth_moving = 0.99;  // of a step's time: weights are spread anew
+constexpr double slowest_link = 6e9;   // bytes/s that weights are taken to come at, at least
 constexpr double strange = 1.25;       // an allocator that holds so much more has it from others
 
 std::int64_t part(double share, std::int64_t bytes) {
@@ -40,6 +43,16 @@ std::int64_t part(double share, std::int64_t bytes) {
 std::int64_t retries_of(c10::Device device) {
   if (!device.is_cuda()) return 0;
   return c10::getDeviceAllocator(device.type())->getDeviceStats(device.index()).num_alloc_retries;
+}
+
+/// Does `action`; what it throws has left the model unloaded.
+void or_unloaded(const StreamedModel& model, const std::function<void()>& action) {
+  try {
+    action();
+  } catch (...) {
+    engine_watch().unloaded(model);
+    throw;
+  }
 }
 
 }  // namespace
@@ -80,8 +93,10 @@ std::int64_t Engine::shrink(StreamedModel& model, std::int64_t bytes) {
   const bool planned = entry && entry->planned;
   const auto price = planned ? step_price(*entry, model) : StepPrice();
   try {
+    const auto held = model.device_bytes(model.options().compute) - model.recorded_bytes();
     const auto freed = model.shrink(bytes, price);
     if (planned) {
+      entry->may_hold = held - bytes;
       entry->steps_alike = entry->more_for = 0;
       entry->grows_after = after_failure;
       entry->grew = false;
@@ -101,7 +116,10 @@ std::int64_t Engine::shrink(StreamedModel& model, std::int64_t bytes) {
 std::int64_t Engine::spare_bytes(Entry& entry, c10::Device device) const {
   const auto use = device::memory_use(device);
   const auto cache = std::max<std::int64_t>(0, use.reserved - use.in_use);
-  const auto planned = entry.placement.activation_bytes;
+  // Once it has run, its libraries have their workspaces.
+  const bool has_run = entry.step_bytes > 0 || entry.steps_alike > 0;
+  const auto planned = std::max<std::int64_t>(
+      0, entry.placement.activation_bytes - (has_run ? device::workspace_bytes(device) : 0));
   const bool ours = entry.step_bytes == 0 ||
                     static_cast<double>(cache) <= strange * static_cast<double>(entry.step_bytes);
   if (entry.steps_alike > 0 && 2 * cache >= planned && ours) entry.step_bytes = cache;
@@ -109,10 +127,12 @@ std::int64_t Engine::spare_bytes(Entry& entry, c10::Device device) const {
 }
 
 /// Weights that came and went one by one lie where each cost the least at its time; as a whole they
-/// may lie better in the same memory and in `more`. They move where that saves enough of a step.
-void Engine::rearrange(Entry& entry, StreamedModel& model, std::int64_t more) const {
+/// may lie better in the same memory, and in what of `spare` was given up beyond what was asked for.
+/// They move where that saves enough of a step. An exception leaves the model unloaded.
+void Engine::rearrange(Entry& entry, StreamedModel& model, std::int64_t spare) {
   entry.shifted = false;
   const auto& now = entry.placement;
+  const auto& compute = model.options().compute;
   if (!placement::has_parts(entry.plan_model)) return;
   auto system = entry.system;
   for (std::size_t i = 0; i < system.devices.size(); ++i) {
@@ -121,8 +141,15 @@ void Engine::rearrange(Entry& entry, StreamedModel& model, std::int64_t more) co
     // What others have left of a second device may be somebody else's by now.
     if (static_cast<int>(i) != system.compute && device.budget_bytes > 0) return;
   }
-  system.devices[system.compute].budget_bytes =
-      now.bytes[system.compute] + now.ring_bytes() + more + entry.plan_model.activation_bytes;
+  // So may RAM be that a plan had no use for.
+  for (const auto& home : now.blocks)
+    if (placement::kind_of(system.devices[home.device].name) == placement::DeviceKind::Disk) return;
+  // A ring may have found room for fewer slots than it should have.
+  const auto held = std::min(now.bytes[system.compute] + now.ring_bytes(),
+                             model.device_bytes(compute) - model.recorded_bytes());
+  const auto more =
+      std::clamp<std::int64_t>(entry.may_hold - held, 0, std::max<std::int64_t>(0, spare));
+  system.devices[system.compute].budget_bytes = held + more + entry.plan_model.activation_bytes;
   placement::Timeline clock(entry.system, entry.plan_model);
   placement::Placement better;
   try {
@@ -132,11 +159,25 @@ void Engine::rearrange(Entry& entry, StreamedModel& model, std::int64_t more) co
   }
   const auto now_s = clock.step_s(now), then_s = clock.step_s(better);
   if (!(then_s < worth_moving * now_s)) return;
+  std::int64_t brought = 0;
+  for (std::size_t i = 0; i < better.blocks.size(); ++i)
+    if (better.blocks[i] != now.blocks[i])
+      brought += entry.plan_model.blocks[i].bytes -
+                 placement::streamed_bytes(entry.plan_model.blocks[i], better.blocks[i]);
+  if ((now_s - then_s) * entry.steps < static_cast<double>(brought) / slowest_link) return;
   const auto [homes, slots] = places_of(system, better);
-  if (!model.rearrange(homes, slots)) return;
+  // Its allocations are no step's.
+  entry.steps_alike = entry.more_for = 0;
+  const bool moved = model.rearrange(homes, slots);
+  entry.retries = retries_of(device::to_torch(compute));
+  if (!moved) {
+    resettle(entry, model);
+    return;
+  }
   log::info("{}: weights are spread anew, a step of {:.4g} s becomes one of {:.4g} s",
             model.options().name, now_s, then_s);
   entry.placement = better;
+  engine_watch().moved(model);
 }
 
 /// Before a step of a model: does it hold too much, or could it hold more?
@@ -188,15 +229,19 @@ void Engine::follow(StreamedModel& model) {
     // Room that has just come may go again.
     const bool lasting = !more || entry->more_for > patience;
     if (entry->shifted && entry->steps_alike >= settled && lasting)
-      rearrange(*entry, model, std::max<std::int64_t>(0, left - wanted));
+      or_unloaded(model, [&] { rearrange(*entry, model, left - wanted); });
     return;
   }
   entry->steps_alike = entry->more_for = entry->grows_after = 0;
-  const auto grown = model.grow(left - wanted, step_price(*entry, model));
+  std::optional<std::int64_t> grown;
+  or_unloaded(model, [&] { grown = model.grow(left - wanted, step_price(*entry, model)); });
+  entry->retries = retries_of(device);
+  entry->may_hold = 0;
   if (!grown) entry->grows_after = after_failure;
   entry->grew = grown.value_or(0) > 0;
   entry->shifted = entry->shifted || entry->grew;
   resettle(*entry, model);
+  engine_watch().moved(model);
 }
 
 }  // namespace distorch::streaming

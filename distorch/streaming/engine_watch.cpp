@@ -111,6 +111,11 @@ void EngineWatch::shrunk(const StreamedModel& model, std::int64_t bytes) {
   tell(lock, {EngineEvent::Kind::Shrunk, model.options().name, model.options().compute, bytes});
 }
 
+void EngineWatch::moved(const StreamedModel& model) {
+  std::lock_guard lock(mutex_);
+  if (auto* entry = entry_of(model)) entry->state.shares = shares_of(model);
+}
+
 void EngineWatch::evicted(const StreamedModel& model, const std::string& device,
                           std::int64_t bytes) {
   std::unique_lock lock(mutex_);

@@ -83,6 +83,8 @@ class EngineWatch {
   void added(const std::shared_ptr<StreamedModel>& model);
   void planned(const StreamedModel& model);
   void placed(const StreamedModel& model, ModelState state);
+  /// Weights of it came back or lie elsewhere; nobody is told.
+  void moved(const StreamedModel& model);
   void shrunk(const StreamedModel& model, std::int64_t bytes);
   void evicted(const StreamedModel& model, const std::string& device, std::int64_t bytes);
   void unloaded(const StreamedModel& model);

@@ -206,7 +206,20 @@ bool StreamedModel::rearrange(const std::vector<BlockHome>& homes,
     rings_.set_slots(std::map(slots_before));
     device::empty_cache(compute_);
     int block = 0;
-    residence_.move(homes_before, converted, block);
+    try {
+      residence_.move(homes_before, converted, block);
+    } catch (const std::exception& error) {
+      if (!device::is_out_of_memory(error)) throw;
+      auto streamed = homes_before;
+      for (auto& home : streamed)
+        if (home.how == How::Resident)
+          home = {How::Streamed, "cpu"};
+        else
+          home.rests = 0;
+      residence_.clear();
+      device::empty_cache(compute_);
+      residence_.move(streamed, converted, block);
+    }
     make_rings_fit();
     return false;
   } catch (const std::exception& error) {

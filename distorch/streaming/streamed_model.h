@@ -101,8 +101,8 @@ class StreamedModel final : public weights::WeightSource {
   /// An exception leaves the model unloaded.
   std::optional<std::int64_t> grow(std::int64_t bytes, const StepPrice& price = {});
 
-  /// Other homes and slots between two steps. False where there is no room for them; all is as before
-  /// then. An exception leaves the model unloaded.
+  /// Other homes and slots between two steps. False where there is no room for them: all is as before
+  /// then, or where that finds no room either, less rests. An exception leaves the model unloaded.
   bool rearrange(const std::vector<BlockHome>& homes, const std::map<std::string, int>& slots);
 
   /// Called before each step().
@@ -124,6 +124,8 @@ class StreamedModel final : public weights::WeightSource {
   void record_steps(bool allowed);
   /// How often one was recorded: that step needs more memory than those before it.
   int recorded_steps() const { return recorder_.recorded(); }
+  /// What recordings hold of device_bytes() of the compute device.
+  std::int64_t recorded_bytes() const { return recorder_.held_bytes(); }
   /// Gives back what recordings hold; false where they hold nothing.
   bool drop_recordings();
 
@@ -157,7 +159,7 @@ class StreamedModel final : public weights::WeightSource {
   ModelRings rings_;
   StepRecorder recorder_;
   std::vector<Lease> leases_;  // by block, while one runs streamed
-  Carried carried_;            // results of the block that ran on a donor last
+  Carried carried_;            // what blocks on donors gave
   bool rests_converted_ = false;
   int began_with_ = -1;  // the block that ran first since the last load; -1: none has
   bool record_steps_ = false;

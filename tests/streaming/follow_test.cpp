@@ -132,6 +132,29 @@ TEST_CASE("neighbour: what came and went weight by weight is spread as a plan wo
   CHECK(clock.step_s(now) <= 1.011 * clock.step_s(placement::auto_plan(system, described)));
 }
 
+TEST_CASE("neighbour: spread anew, a model takes nothing of what a partner was promised") {
+  constexpr std::int64_t rows = 440, total = std::int64_t{2816} << 10;
+  toy::Folder folder;
+  Engine engine(toy::engine_options(toy::rig(1, total)));
+  toy::Known known(engine, folder, "toy", {40, 128});
+  toy::Known partner(engine, folder, "partner", {8, 128});
+  auto use = known.prepare(rows);
+  const auto step = [&] {
+    auto x = at::ones({rows, 128}).to(at::Device("sim:0"));
+    known.weights->step(
+        {x}, [&](const std::vector<at::Tensor>& in) { return known.model.forward(in[0]); });
+  };
+  for (int i = 0; i < 6; ++i) step();
+  const auto before = known.weights->device_bytes("sim:0");
+  {
+    auto taken = at::empty({std::int64_t{600} << 10}, Neighbourhood::bytes());
+    step();
+  }
+  REQUIRE(known.weights->device_bytes("sim:0") < before);
+  for (int i = 0; i < 30; ++i) step();
+  CHECK(known.weights->device_bytes("sim:0") <= before);
+}
+
 TEST_CASE("neighbour: an allocation that fails while weights come back waits for nobody") {
   Neighbourhood place;
   // As nodes run: who fails comes back for more, which takes the engine's lock.
