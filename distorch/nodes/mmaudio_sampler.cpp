@@ -216,9 +216,10 @@ class Sounding {
         ids_of(*parts_.words, call_.text("prompt"), config_.tokens),
         ids_of(*parts_.words, call_.text("negative_prompt"), config_.tokens)};
     rows.resize(static_cast<std::size_t>(rows_));
-    auto states = passed(
-        call_, *parts_.text, at::stack(rows),
-        [](const auto& network, const Tensor& ids) { return network.forward({ids, {}}).hidden; });
+    const auto all = at::stack(rows);
+    auto states = passed(call_, *parts_.text, all, [&](const auto& network, const Tensor& ids) {
+      return network.forward({all, {}, ids.device()}).hidden;
+    });
     return states.defined() ? of_length_one(states)
                             : at::zeros({rows_, config_.tokens, config_.text});
   }
