@@ -20,7 +20,7 @@ int index_of(c10::Device device) { return device.has_index() ? device.index() : 
 }  // namespace
 
 std::int64_t workspace_bytes(c10::Device device) {
-  return kind_of(device.type()).workspace_bytes(device.has_index() ? device.index() : 0);
+  return kind_of(device.type()).workspace_bytes(index_of(device));
 }
 
 MemoryUse memory_use(c10::Device device) { return kind_of(device.type()).memory(index_of(device)); }

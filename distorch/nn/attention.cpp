@@ -69,6 +69,10 @@ Tensor repeated_heads(const Tensor& x, std::int64_t times) {
       .reshape({x.size(0), x.size(1), x.size(2) * times, x.size(3)});
 }
 
+at::SDPBackend torchs_choice(const Tensor& q, const Tensor& k, const Tensor& v, bool causal) {
+  return static_cast<at::SDPBackend>(at::_fused_sdp_choice(q, k, v, std::nullopt, 0.0, causal));
+}
+
 // Whether flash attention takes it: where torch would choose it or cuDNN's.
 bool flash_can(const Tensor& q, const Tensor& k, bool causal, at::SDPBackend own) {
   if (causal && q.size(2) != k.size(2)) return false;  // flash attention counts from the other end
@@ -156,8 +160,7 @@ Tensor attend_fast(const Tensor& q, const Tensor& k, const Tensor& v, bool causa
                   q.size(2), q.size(3), k.size(2), causal ? ", causal" : "");
   auto kernel = choices.known(card, shape);
   if (kernel.empty() && !device::recording()) {
-    const auto own =
-        static_cast<at::SDPBackend>(at::_fused_sdp_choice(q, k, v, std::nullopt, 0.0, causal));
+    const auto own = torchs_choice(q, k, v, causal);
     const auto wanted = some_of(attend_with(torchs, q, k, v, causal));
     // Of numbers that are none nothing can be told.
     const auto largest = wanted.abs().max().item<double>();
@@ -194,9 +197,7 @@ Tensor attend_on_gpu(const Tensor& q, const Tensor& k, const Tensor& v, bool cau
   constexpr double most_for_flash = 2e9, least_to_measure = 2e10;
   const auto operations = 4.0 * static_cast<double>(q.numel()) * static_cast<double>(k.size(2));
   if (operations >= least_to_measure) return attend_fast(q, k, v, causal);
-  if (operations <= most_for_flash && flash_can(q, k, causal,
-                                                static_cast<at::SDPBackend>(at::_fused_sdp_choice(
-                                                    q, k, v, std::nullopt, 0.0, causal))))
+  if (operations <= most_for_flash && flash_can(q, k, causal, torchs_choice(q, k, v, causal)))
     return attend_with("flash", q, k, v, causal);
   return attend_with("torch", q, k, v, causal);
 }

@@ -4,10 +4,11 @@
 
 namespace distorch::streaming {
 
-/// For devices with streams: one copy stream that waits for a count of releases, and counts of what is
-/// filled the other way, no host waits. Bytes come from a donor device or from the registered mapping; where
-/// registration was refused a worker stages them through two page-locked buffers. Convolutions are
-/// laid out on a stream of their own, beside the copies that follow and the blocks that compute.
+/// For devices with streams: one copy stream that waits for a count of releases, counts of what is
+/// filled the other way, no host waits. Bytes come from a donor device or from the registered
+/// mapping; where registration was refused a worker stages them through two page-locked buffers.
+/// Convolutions are laid out on a stream of their own, beside the copies that follow and the blocks
+/// that compute.
 class StreamRing final : public Ring {
  public:
   StreamRing(std::vector<RingBlock> blocks, const RingOptions& options);
