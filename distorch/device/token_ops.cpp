@@ -52,6 +52,30 @@ const auto& modulated_operator() {
   return op;
 }
 
+Tensor weighted_by_torch(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  return at::layer_norm(x, weight.sizes(), weight, bias, eps);
+}
+
+Tensor weighted_on_cuda(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  auto y = cuda::weighted_norm(x, weight, bias, eps);
+  return y.defined() ? y : weighted_by_torch(x, weight, bias, eps);
+}
+
+Tensor weighted_shape(const Tensor& x, const Tensor&, const Tensor&, double) {
+  return at::empty(x.sizes(), x.options());
+}
+
+const auto& weighted_operator() {
+  static const auto op =
+      define({.schema = "weighted_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor",
+              .cpu = torch::CppFunction(&weighted_by_torch),
+              .cuda = torch::CppFunction(&weighted_on_cuda),
+              .meta = torch::CppFunction(&weighted_shape),
+              .cost = cost})
+          .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, double)>();
+  return op;
+}
+
 Tensor gated_by_torch(const Tensor& x, const Tensor& gate, const Tensor& y) {
   return at::addcmul(x, gate, y);
 }
@@ -71,8 +95,9 @@ const auto& gated_operator() {
 }
 
 /// Where the result of an activation goes, `left` in front of it: {all, the part behind left}.
-std::pair<Tensor, Tensor> room_behind(Maybe left, const Tensor& x, bool glu) {
-  const auto width = glu ? x.size(-1) / 2 : x.size(-1), before = left ? left->size(-1) : 0;
+std::pair<Tensor, Tensor> room_behind(Maybe left, const Tensor& x, Activation activation) {
+  const bool halves = activation != Activation::GeluTanh;
+  const auto width = halves ? x.size(-1) / 2 : x.size(-1), before = left ? left->size(-1) : 0;
   auto sizes = x.sizes().vec();
   sizes.back() = before + width;
   auto all = at::empty(sizes, x.options());
@@ -80,34 +105,41 @@ std::pair<Tensor, Tensor> room_behind(Maybe left, const Tensor& x, bool glu) {
   return {all, all.narrow(-1, before, width)};
 }
 
-Tensor activated_by_torch(Maybe left, const Tensor& x, bool glu) {
-  auto [all, y] = room_behind(left, x, glu);
-  if (!glu) {
+// Of the operator's number, which is the activation's.
+Tensor activated_by_torch(Maybe left, const Tensor& x, std::int64_t number) {
+  const auto activation = static_cast<Activation>(number);
+  auto [all, y] = room_behind(left, x, activation);
+  if (activation == Activation::GeluTanh) {
     at::gelu_out(y, x, "tanh");
     return all;
   }
   auto halves = x.chunk(2, -1);
-  at::silu_out(y, halves[0]);
-  y.mul_(halves[1]);
+  if (activation == Activation::SwiGlu) {
+    at::silu_out(y, halves[0]);
+    y.mul_(halves[1]);
+  } else {
+    at::gelu_out(y, halves[1]);
+    y.mul_(halves[0]);
+  }
   return all;
 }
 
-Tensor activated_on_cuda(Maybe left, const Tensor& x, bool glu) {
-  auto y =
-      cuda::activated(left.value_or(Tensor()), x, glu ? Activation::SwiGlu : Activation::GeluTanh);
-  return y.defined() ? y : activated_by_torch(left, x, glu);
+Tensor activated_on_cuda(Maybe left, const Tensor& x, std::int64_t number) {
+  auto y = cuda::activated(left.value_or(Tensor()), x, static_cast<Activation>(number));
+  return y.defined() ? y : activated_by_torch(left, x, number);
 }
 
-Tensor activated_shape(Maybe left, const Tensor& x, bool glu) {
-  return room_behind(left, x, glu).first;
+Tensor activated_shape(Maybe left, const Tensor& x, std::int64_t number) {
+  return room_behind(left, x, static_cast<Activation>(number)).first;
 }
 
 const auto& activated_operator() {
-  static const auto op = define({.schema = "activated(Tensor? left, Tensor x, bool glu) -> Tensor",
-                                 .cpu = torch::CppFunction(&activated_by_torch),
-                                 .cuda = torch::CppFunction(&activated_on_cuda),
-                                 .meta = torch::CppFunction(&activated_shape)})
-                             .typed<Tensor(Maybe, const Tensor&, bool)>();
+  static const auto op =
+      define({.schema = "activated(Tensor? left, Tensor x, int activation) -> Tensor",
+              .cpu = torch::CppFunction(&activated_by_torch),
+              .cuda = torch::CppFunction(&activated_on_cuda),
+              .meta = torch::CppFunction(&activated_shape)})
+          .typed<Tensor(Maybe, const Tensor&, std::int64_t)>();
   return op;
 }
 
@@ -255,6 +287,10 @@ Tensor modulated_norm(const Tensor& x, const Tensor& shift, const Tensor& scale,
   return modulated_operator().call(x, shift, scale, eps);
 }
 
+Tensor weighted_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  return weighted_operator().call(x, weight, bias, eps);
+}
+
 Tensor gated_add(const Tensor& x, const Tensor& gate, const Tensor& y) {
   return gated_operator().call(x, gate, y);
 }
@@ -264,7 +300,7 @@ Tensor linear_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias) {
 }
 
 Tensor activated(const Tensor& left, const Tensor& x, Activation activation) {
-  return activated_operator().call(maybe(left), x, activation == Activation::SwiGlu);
+  return activated_operator().call(maybe(left), x, static_cast<std::int64_t>(activation));
 }
 
 void prepare_heads_into(const Tensor& to, const Tensor& x, const HeadOptions& options) {

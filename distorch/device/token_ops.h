@@ -24,6 +24,12 @@ struct HeadOptions {
 at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
                           double eps);
 
+/// Layer norm over the last dimension of x [..., C], then · weight + bias, which are [C]. Computes in
+/// float32 and rounds once where a kernel of our own is for x (accelerators, distorch::weighted_norm).
+/// Result contiguous.
+at::Tensor weighted_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         double eps);
+
 /// x + gate · y of x, y [B, L, C] and gate [1 or B, 1 or L, C]. Computes in float32 and rounds once
 /// where a kernel of our own is for x (accelerators, distorch::gated_add).
 at::Tensor gated_add(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
@@ -31,12 +37,14 @@ at::Tensor gated_add(const at::Tensor& x, const at::Tensor& gate, const at::Tens
 /// What an MLP does between its layers.
 enum class Activation {
   GeluTanh,  // GELU by its tanh approximation: [..., N] -> [..., N]
-  SwiGlu     // silu(first half) · second half: [..., 2·N] -> [..., N]
+  SwiGlu,    // silu(first half) · second half: [..., 2·N] -> [..., N]
+  GeGlu      // first half · GELU(second half): [..., 2·N] -> [..., N]
 };
 
 /// What `x` [B, L, N or 2·N], which may be a slice of a larger tensor, becomes by the activation,
 /// behind `left` [B, L, K]: [B, L, K + N] contiguous. Without `left` (undefined) the activation
-/// alone. On accelerators one pass of a kernel of our own, distorch::activated.
+/// alone, of any x [..., N or 2·N]. On accelerators one pass of a kernel of our own,
+/// distorch::activated.
 at::Tensor activated(const at::Tensor& left, const at::Tensor& x, Activation activation);
 
 /// GELU by its tanh approximation of x · Wᵀ + b: x [..., in], weight [out, in], which may be rows of

@@ -13,8 +13,7 @@ at::Tensor gelu(const at::Tensor& x) { return at::gelu(x); }
 at::Tensor quick_gelu(const at::Tensor& x) { return at::sigmoid(x * 1.702).mul_(x); }
 
 at::Tensor geglu(const at::Tensor& x) {
-  auto half = x.size(-1) / 2;
-  return at::gelu(x.narrow(-1, half, half)).mul_(x.narrow(-1, 0, half));
+  return device::activated({}, x, device::Activation::GeGlu);
 }
 
 at::Tensor gelu_tanh_over(at::Tensor x) { return at::gelu_(x, "tanh"); }

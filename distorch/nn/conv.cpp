@@ -71,10 +71,21 @@ at::Tensor Conv2d::operator()(const at::Tensor& x) const {
   bool is_pointwise = options_.kernel == 1 && options_.stride == 1 && options_.padding == 0;
   if (is_pointwise && x.is_contiguous(at::MemoryFormat::ChannelsLast))
     return to_image(linear(to_tokens(x), weight_, bias_), x.size(2), x.size(3));
+  return product(x, optional_value(bias_));
+}
+
+at::Tensor Conv2d::product(const at::Tensor& x, const std::optional<at::Tensor>& bias) const {
   ConvProducts products(options_);
-  auto bias = optional_value(bias_);
   if (weight_.adapters().empty()) return products.with(x, weight_, bias);
   return Chain(weight_).product(x, products, bias);
+}
+
+// Torch adds a bias to what a GPU has convolved in a pass of its own.
+at::Tensor Conv2d::operator()(const at::Tensor& x, const at::Tensor& added) const {
+  const auto bias = optional_value(bias_);
+  const auto everywhere = [](const at::Tensor& row) { return row.unsqueeze(-1).unsqueeze(-1); };
+  if (!bias || device::computes_as_cpu(x.device())) return (*this)(x).add_(everywhere(added));
+  return product(x, std::nullopt).add_(everywhere(added + *bias));
 }
 
 at::Tensor to_tokens(const at::Tensor& image) {

@@ -1,6 +1,8 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+
 #include "distorch/weights/manifest.h"
 
 namespace distorch::nn {
@@ -20,10 +22,14 @@ class Conv2d {
  public:
   Conv2d(const weights::Scope& scope, std::int64_t in, std::int64_t out, ConvOptions options = {});
   at::Tensor operator()(const at::Tensor& x) const;
+  /// With `added` [B, out] at every position: on an accelerator in one pass with the bias.
+  at::Tensor operator()(const at::Tensor& x, const at::Tensor& added) const;
   /// The type that this layer computes in, known while its block runs.
   at::ScalarType dtype() const { return weight_.dtype(); }
 
  private:
+  at::Tensor product(const at::Tensor& x, const std::optional<at::Tensor>& bias) const;
+
   ConvOptions options_;
   weights::Weight weight_, bias_;
 };

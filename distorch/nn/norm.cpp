@@ -21,7 +21,7 @@ LayerNorm::LayerNorm(const weights::Scope& scope, std::int64_t width, double eps
     : eps_(eps), weight_(scope.weight("weight", {width})), bias_(scope.weight("bias", {width})) {}
 
 at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
-  return at::layer_norm(x, weight_.shape(), patched(weight_), patched(bias_), eps_);
+  return device::weighted_norm(x, patched(weight_), patched(bias_), eps_);
 }
 
 RmsNorm::RmsNorm(const weights::Scope& scope, std::int64_t width, double eps, std::string_view name)

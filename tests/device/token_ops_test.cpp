@@ -74,6 +74,31 @@ TEST_CASE("any device: a modulated norm of tokens, with one or many rows of shif
         }
 }
 
+TEST_CASE("any device: a layer norm with weights, of tokens, rows and slices") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(13);
+  for (auto [dtype, tolerance] : kTypes)
+    for (std::int64_t width : {8, 320, 1280, 5120, 20}) {
+      CAPTURE(c10::toString(dtype));
+      CAPTURE(width);
+      auto whole = (at::randn({2, 9, width}, generator) * 3 + 1).to(dtype);
+      auto weight = at::randn({width}, generator).to(dtype);
+      auto bias = at::randn({width}, generator).to(dtype);
+      auto norm = [&](const Tensor& x) {
+        return at::layer_norm(x.to(kDouble), {width}, weight.to(kDouble), bias.to(kDouble), 1e-5);
+      };
+      const auto there = whole.to(device);
+      for (const auto& x : {there, there.narrow(1, 1, 7), there.view({18, width})}) {
+        auto y = weighted_norm(x, weight.to(device), bias.to(device), 1e-5);
+        CHECK((y.scalar_type() == dtype));
+        CHECK(y.is_contiguous());
+        CHECK(y.sizes() == x.sizes());
+        CHECK(relative(y, norm(x.cpu())) < tolerance);
+      }
+    }
+}
+
 TEST_CASE("any device: a gated sum of tokens, with one or many rows of the gate") {
   c10::InferenceMode inference;
   const auto device = test::test_device();
@@ -106,19 +131,28 @@ TEST_CASE("any device: activations of a slice, behind other numbers or alone") {
   for (auto [dtype, tolerance] : kTypes)
     for (std::int64_t width : {64, 3072, 20})
       for (std::int64_t before : {0, 24, 10})
-        for (auto activation : {Activation::GeluTanh, Activation::SwiGlu}) {
+        for (auto activation : {Activation::GeluTanh, Activation::SwiGlu, Activation::GeGlu}) {
           CAPTURE(c10::toString(dtype));
           CAPTURE(width);
           CAPTURE(before);
-          const bool glu = activation == Activation::SwiGlu;
-          const auto wide = glu ? 2 * width : width;
+          const auto wide = activation == Activation::GeluTanh ? width : 2 * width;
           // What a product gave: 16 numbers of something else come first in every row.
           auto product = at::randn({2, 7, 16 + wide}, generator).to(dtype);
           auto left = at::randn({2, 9, std::max<std::int64_t>(before, 1)}, generator).to(dtype);
           auto part = [&](const Tensor& all) { return all.narrow(-1, 16, wide); };
           auto x = part(product).to(kDouble);
-          auto wanted = glu ? at::silu(x.narrow(-1, 0, width)) * x.narrow(-1, width, width)
-                            : at::gelu(x, "tanh");
+          Tensor wanted;
+          if (activation == Activation::GeluTanh) wanted = at::gelu(x, "tanh");
+          if (activation == Activation::SwiGlu)
+            wanted = at::silu(x.narrow(-1, 0, width)) * x.narrow(-1, width, width);
+          if (activation == Activation::GeGlu)
+            wanted = x.narrow(-1, 0, width) * at::gelu(x.narrow(-1, width, width));
+          if (before == 0) {
+            // Of rows alone, as layers have them that know of no batch.
+            auto rows = activated({}, part(product.to(device)).reshape({-1, wide}), activation);
+            CHECK(rows.sizes() == at::IntArrayRef({14, width}));
+            CHECK(relative(rows, wanted.view({14, width})) < tolerance);
+          }
           if (before) wanted = at::cat({left.narrow(1, 1, 7).to(kDouble), wanted}, -1);
           auto got = activated(before ? left.to(device).narrow(1, 1, 7) : Tensor(),
                                part(product.to(device)), activation);

@@ -1,6 +1,8 @@
+#include <c10/core/InferenceMode.h>
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <optional>
 
 #include "distorch/nn/activated_linear.h"
 #include "distorch/nn/activation.h"
@@ -13,6 +15,7 @@
 #include "distorch/quant/encoding.h"
 #include "distorch/quant/quantize.h"
 #include "distorch/weights/checkpoint.h"
+#include "tests/support/devices.h"
 
 using namespace distorch;
 using at::Tensor;
@@ -169,6 +172,28 @@ TEST_CASE("conv: patches equal merged weights, in both memory formats") {
     check_patch(made, low_rank(low.view({4, 8, 1, 1}), high.view({6, 4, 1, 1}), 1), image,
                 high.mm(low));
   }
+}
+
+TEST_CASE("any device: a convolution with a row added to every position") {
+  c10::InferenceMode inference;
+  const auto device = test::test_device();
+  auto x = at::randn({2, 8, 5, 3}), added = at::randn({2, 6});
+  auto everywhere = added.unsqueeze(-1).unsqueeze(-1);
+  for (bool has_bias : {true, false}) {
+    CAPTURE(has_bias);
+    Made<nn::Conv2d> made(8, 6, nn::ConvOptions{.bias = has_bias});
+    std::optional<Tensor> bias;
+    if (has_bias) bias = made.bias().value;
+    auto wanted = at::conv2d(x, made.weight().value, bias, 1, 1) + everywhere;
+    made.weight().value = made.weight().value.to(device);
+    if (has_bias) made.bias().value = bias->to(device);
+    // GPUs convolve float32 with 10 bits of it.
+    CHECK(difference(made.layer(x.to(device), added.to(device)).cpu(), wanted) < 5e-3);
+  }
+  // With an adapter of the convolution, which has no bias.
+  Made<nn::Conv2d> made(8, 6);
+  made.weight().adapters = {low_rank(at::randn({4, 8, 3, 3}), at::randn({6, 4, 1, 1}), 0.6)};
+  CHECK(difference(made.layer(x, added), made.layer(x) + everywhere) < 1e-6);
 }
 
 TEST_CASE("conv: a 1x1 convolution of a channels-last image is the matrix product it should be") {

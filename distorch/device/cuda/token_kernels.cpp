@@ -12,13 +12,15 @@
 namespace distorch::device::cuda {
 namespace {
 
-// One block of threads a row; each thread keeps its eights of the row in registers.
+// One block of threads a row; each thread keeps its eights of the row in registers. What the norm is
+// multiplied with is `base` more than the scale.
 constexpr KernelSource modulated{"modulated_norm", R"(
 extern "C" __global__ void modulated_norm(const Number* x, Number* y, const Number* shift,
                                           const Number* scale, int length, int width,
                                           long long x_batch, long long x_row,
                                           long long shift_batch, long long shift_row,
-                                          long long scale_batch, long long scale_row, float eps) {
+                                          long long scale_batch, long long scale_row, float eps,
+                                          float base) {
   __shared__ float partial[32];
   constexpr int most = 4;
   const int token = blockIdx.x, b = token / length, l = token % length;
@@ -54,7 +56,7 @@ extern "C" __global__ void modulated_norm(const Number* x, Number* y, const Numb
       const Eight a = shifts[i], m = scales[i];
       Eight out;
       for (int j = 0; j < 8; ++j)
-        out.v[j] = down(kept[k][j] * factor * (1.0f + up(m.v[j])) + up(a.v[j]));
+        out.v[j] = down(kept[k][j] * factor * (base + up(m.v[j])) + up(a.v[j]));
       to[i] = out;
     }
   }
@@ -84,15 +86,17 @@ extern "C" __global__ void gated_add(const Number* x, const Number* gate, const 
                              kNumbers};
 
 constexpr KernelSource activate{"activated", R"(
+enum { GELU_TANH, SWI_GLU, GE_GLU };  // as Activation
 __device__ float gelu_tanh(float x) {
   return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
 }
+__device__ float gelu(float x) { return 0.5f * x * (1.0f + erff(0.7071067811865476f * x)); }
 __device__ float silu(float x) { return x / (1.0f + __expf(-x)); }
 
 extern "C" __global__ void activated(const Number* left, const Number* x, Number* y, int length,
                                      int left_width, int width, long long left_batch,
                                      long long left_row, long long x_batch, long long x_row,
-                                     int glu) {
+                                     int activation) {
   const int token = blockIdx.x, b = token / length, l = token % length;
   const Eight* before = (const Eight*)(left + b * left_batch + l * left_row);
   const Eight* from = (const Eight*)(x + b * x_batch + l * x_row);
@@ -102,11 +106,14 @@ extern "C" __global__ void activated(const Number* left, const Number* x, Number
   for (int i = threadIdx.x; i < count; i += blockDim.x) {
     const Eight p = from[i];
     Eight out;
-    if (glu) {
-      const Eight q = from[i + count];
-      for (int j = 0; j < 8; ++j) out.v[j] = down(silu(up(p.v[j])) * up(q.v[j]));
-    } else {
+    if (activation == GELU_TANH) {
       for (int j = 0; j < 8; ++j) out.v[j] = down(gelu_tanh(up(p.v[j])));
+    } else {
+      const Eight q = from[i + count];
+      if (activation == SWI_GLU)
+        for (int j = 0; j < 8; ++j) out.v[j] = down(silu(up(p.v[j])) * up(q.v[j]));
+      else
+        for (int j = 0; j < 8; ++j) out.v[j] = down(up(p.v[j]) * gelu(up(q.v[j])));
     }
     to[first + i] = out;
   }
@@ -276,8 +283,11 @@ unsigned threads_for(std::int64_t width) {
 
 }  // namespace
 
-at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
-                          double eps) {
+namespace {
+
+/// The layer norm of x · (base + scale) + shift, all [B, L, C], of the last two one row for many.
+at::Tensor norm_with(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
+                     double eps, float base) {
   constexpr int eights_a_thread = 4, most_threads = 1024;
   const auto width = x.size(-1);
   const char* kind = define_of(x.scalar_type());
@@ -302,10 +312,29 @@ at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at
                        step_of(shift, 1), step_of(scale, 0), step_of(scale, 1)};
   float e = static_cast<float>(eps);
   void* arguments[] = {&from,     &to,       &a,        &m,        &length,   &w, &steps[0],
-                       &steps[1], &steps[2], &steps[3], &steps[4], &steps[5], &e};
+                       &steps[1], &steps[2], &steps[3], &steps[4], &steps[5], &e, &base};
   launch(modulated, function, {static_cast<unsigned>(x.size(0) * x.size(1))}, {threads}, 0,
          current_stream(x.device()), arguments);
   return y;
+}
+
+/// x [..., C] as [1 or B, L, C].
+at::Tensor as_rows(const at::Tensor& x) {
+  return x.dim() == 3 ? x : x.reshape({1, -1, x.size(-1)});
+}
+
+}  // namespace
+
+at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
+                          double eps) {
+  return norm_with(x, shift, scale, eps, 1);
+}
+
+at::Tensor weighted_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         double eps) {
+  if (x.dim() == 0 || weight.dim() != 1) return {};
+  auto y = norm_with(as_rows(x), bias.view({1, 1, -1}), weight.view({1, 1, -1}), eps, 0);
+  return y.defined() ? y.view(x.sizes()) : y;
 }
 
 at::Tensor gated_add(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y) {
@@ -331,17 +360,18 @@ at::Tensor gated_add(const at::Tensor& x, const at::Tensor& gate, const at::Tens
   return out;
 }
 
-at::Tensor activated(const at::Tensor& left, const at::Tensor& x, Activation activation) {
-  const char* kind = define_of(x.scalar_type());
-  int glu = activation == Activation::SwiGlu;
-  if (!kind || x.dim() != 3 || x.numel() == 0 || x.size(2) % (glu ? 16 : 8) != 0 || !aligned(x, 8))
-    return {};
+at::Tensor activated(const at::Tensor& left, const at::Tensor& given, Activation activation) {
+  const char* kind = define_of(given.scalar_type());
+  const bool halves = activation != Activation::GeluTanh;
+  if (!kind || given.numel() == 0 || (left.defined() && given.dim() != 3)) return {};
+  const auto x = as_rows(given);
+  if (x.size(2) % (halves ? 16 : 8) != 0 || !aligned(x, 8)) return {};
   if (left.defined() && (left.scalar_type() != x.scalar_type() || left.dim() != 3 ||
                          left.size(2) % 8 != 0 || !aligned(left, 8)))
     return {};
   auto* function = kernel(x.device().index(), activate, kind);
   if (!function) return {};
-  int width = static_cast<int>(glu ? x.size(2) / 2 : x.size(2));
+  int width = static_cast<int>(halves ? x.size(2) / 2 : x.size(2));
   int left_width = left.defined() ? static_cast<int>(left.size(2)) : 0;
   auto y = at::empty({x.size(0), x.size(1), left_width + width}, x.options());
   const void *before = left.defined() ? left.const_data_ptr() : nullptr, *from = x.const_data_ptr();
@@ -349,11 +379,14 @@ at::Tensor activated(const at::Tensor& left, const at::Tensor& x, Activation act
   int length = static_cast<int>(x.size(1));
   long long steps[] = {left.defined() ? step_of(left, 0) : 0, left.defined() ? step_of(left, 1) : 0,
                        step_of(x, 0), step_of(x, 1)};
+  int number = static_cast<int>(activation);
   void* arguments[] = {&before,   &from,     &to,       &length,   &left_width, &width,
-                       &steps[0], &steps[1], &steps[2], &steps[3], &glu};
+                       &steps[0], &steps[1], &steps[2], &steps[3], &number};
   launch(activate, function, {static_cast<unsigned>(x.size(0) * x.size(1))}, {threads_for(width)},
          0, current_stream(x.device()), arguments);
-  return y;
+  auto sizes = given.sizes().vec();
+  sizes.back() = left_width + width;
+  return y.view(sizes);
 }
 
 namespace {

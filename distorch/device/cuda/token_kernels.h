@@ -9,6 +9,8 @@ namespace distorch::device::cuda {
 /// missing, or where the tensors' types or strides are not what the kernels read.
 at::Tensor modulated_norm(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
                           double eps);
+at::Tensor weighted_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         double eps);
 at::Tensor gated_add(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& y);
 at::Tensor activated(const at::Tensor& left, const at::Tensor& x, Activation activation);
 /// False where it cannot.

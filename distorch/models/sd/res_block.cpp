@@ -27,8 +27,7 @@ Tensor ResBlock::forward(const Tensor& x, const Tensor& skip, const Tensor& emb,
 }
 
 Tensor ResBlock::apply(const Tensor& x, const Tensor& emb) const {
-  auto h = conv1_(norm1_.silu(x));
-  h.add_(time_(nn::silu(emb)).unsqueeze(-1).unsqueeze(-1));
+  auto h = conv1_(norm1_.silu(x), time_(nn::silu(emb)));
   h = conv2_(norm2_.silu(h));
   return h.add_(shortcut_ ? (*shortcut_)(x) : x);
 }
