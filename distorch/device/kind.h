@@ -61,6 +61,8 @@ class Kind {
   /// The stream on which a device sends to others of its kind: apart from the one on which it
   /// computes, the same every time.
   virtual c10::Stream sending_stream(c10::Device device);
+  /// device::new_stream().
+  virtual c10::Stream new_stream(c10::Device device, bool high_priority);
   /// See streams.h, host_will_write() and host_will_read().
   virtual void host_touches(const void* start, std::int64_t bytes, bool writes) {}
   /// See work_log.h.

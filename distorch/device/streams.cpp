@@ -26,7 +26,7 @@ c10::Stream Kind::sending_stream(c10::Device device) {
   std::lock_guard lock(mutex);
   auto key = std::make_pair(device.type(), static_cast<int>(device.index()));
   auto found = streams.find(key);
-  if (found == streams.end()) found = streams.emplace(key, new_stream(device).id()).first;
+  if (found == streams.end()) found = streams.emplace(key, new_stream(device, true).id()).first;
   return c10::Stream(c10::Stream::UNSAFE, device, found->second);
 }
 
@@ -36,10 +36,14 @@ c10::Stream current_stream(c10::Device device) {
   return VirtualGuardImpl(device.type()).getStream(device);
 }
 
-c10::Stream new_stream(c10::Device device, bool high_priority) {
+c10::Stream Kind::new_stream(c10::Device device, bool high_priority) {
   const VirtualGuardImpl guard(device.type());
   return has_streams(device) ? guard.getStreamFromGlobalPool(device, high_priority)
                              : guard.getStream(device);
+}
+
+c10::Stream new_stream(c10::Device device, bool high_priority) {
+  return kind_of(device.type()).new_stream(device, high_priority);
 }
 
 void synchronize(c10::Device device) {

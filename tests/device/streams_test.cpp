@@ -4,6 +4,8 @@
 #include <c10/core/InferenceMode.h>
 #include <doctest/doctest.h>
 
+#include <vector>
+
 #include "distorch/base/error.h"
 #include "distorch/device/registered.h"
 #include "tests/support/devices.h"
@@ -44,6 +46,25 @@ TEST_CASE("any device: the same lines stream a ring") {
   CHECK(freed[1].reached());
   CHECK(sum.eq(10).all().item<bool>());
   synchronize(device);
+}
+
+TEST_CASE(
+    "any device: streams that are asked for are apart, from each other and from the current one") {
+  const auto device = test::test_device();
+  std::vector<c10::Stream> streams{current_stream(device)};
+  for (int i = 0; i < 4; ++i) streams.push_back(new_stream(device, i % 2 == 0));
+  for (std::size_t i = 0; i < streams.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j) CHECK(streams[i] != streams[j]);
+  // However many are asked for, all can be used.
+  for (int i = 0; i < 40; ++i) {
+    const auto stream = new_stream(device);
+    const auto options = at::TensorOptions().device(device);
+    auto there = at::zeros({8}, options), ones = at::ones({8}, options);
+    synchronize(device);
+    copy_async(there, ones, stream);
+    synchronize(stream);
+    CHECK(there.sum().item<float>() == 8);
+  }
 }
 
 TEST_CASE("any device: counters order streams, long after the count and many counts later") {

@@ -16,6 +16,7 @@ Driver::Driver() {
   bus_id = find<decltype(bus_id)>(library, "cuDeviceGetPCIBusId");
   attribute = find<decltype(attribute)>(library, "cuDeviceGetAttribute");
   retain_context = find<decltype(retain_context)>(library, "cuDevicePrimaryCtxRetain");
+  set_limit = find<decltype(set_limit)>(library, "cuCtxSetLimit");
   load_module = find<decltype(load_module)>(library, "cuModuleLoadData");
   function = find<decltype(function)>(library, "cuModuleGetFunction");
   set_function = find<decltype(set_function)>(library, "cuFuncSetAttribute");

@@ -34,6 +34,7 @@ struct Driver {
   int (*bus_id)(char*, int, int) = nullptr;
   int (*attribute)(int*, int, int) = nullptr;
   int (*retain_context)(void**, int) = nullptr;  // the one that torch uses too
+  int (*set_limit)(int, std::size_t) = nullptr;  // of the thread's context
   int (*load_module)(void**, const void*) = nullptr;
   int (*function)(void**, void*, const char*) = nullptr;
   int (*set_function)(void*, int, int) = nullptr;

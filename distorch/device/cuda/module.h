@@ -33,6 +33,9 @@ class Module {
   virtual ~Module() = default;
   /// The runtime's stream behind a stream of torch.
   virtual void* stream(const c10::Stream& stream) const = 0;
+  /// A stream of the current device that none of torch's pools has, of a priority above or as that of
+  /// the default stream. It lives as long as the process. Throws what torch throws.
+  virtual c10::Stream new_stream(bool high_priority) const = 0;
   /// Makes the current device's context the thread's, in which the driver works: a thread that has
   /// not called the runtime yet has none.
   virtual int enter_context() const = 0;
@@ -56,7 +59,7 @@ struct ModuleEntry {
   const Module& (*module)() = nullptr;
 };
 /// To be raised by whoever changes a class above.
-constexpr int kModuleInterface = 1;
+constexpr int kModuleInterface = 2;
 constexpr const char* kModuleFunction = "distorch_cuda_module";
 constexpr const char* kModuleFile = "libdistorch_cuda.so";
 

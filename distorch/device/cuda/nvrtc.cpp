@@ -221,8 +221,10 @@ void launch(const KernelSource& source, void* function, const Extent& blocks, co
                            static_cast<unsigned>(shared_bytes), module().stream(stream), arguments,
                            nullptr);
   });
+  constexpr int kNoMemory = 2;  // for the stacks of its threads, say
   if (error != 0)
-    throw Error(ErrorKind::Internal, name_of(stream.device()),
+    throw Error(error == kNoMemory ? ErrorKind::OutOfMemory : ErrorKind::Internal,
+                name_of(stream.device()),
                 fmt::format("{} could not be started: CUDA error {}", source.name, error));
 }
 

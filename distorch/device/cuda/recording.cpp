@@ -21,11 +21,13 @@ namespace distorch::device::cuda {
 namespace {
 
 // The stream that records, one per device and thread: libraries keep a workspace for each stream
-// that they have worked on.
+// that they have worked on. Nobody else has it: what another thread issues on a stream that is being
+// recorded becomes part of the recording.
 c10::Stream recording_stream(c10::Device device) {
   thread_local std::map<int, c10::Stream> streams;
   auto at = streams.find(device.index());
-  if (at == streams.end()) at = streams.emplace(device.index(), new_stream(device)).first;
+  if (at == streams.end())
+    at = streams.emplace(device.index(), module().new_stream(/*high_priority=*/true)).first;
   return at->second;
 }
 
@@ -179,9 +181,10 @@ bool is_recording() { return captures > 0; }
 std::unique_ptr<Recording> record(c10::Device device, const std::function<at::Tensor()>& body,
                                   const Recording* beside) {
   c10::DeviceGuard guard(device);
-  auto recording =
-      std::make_unique<GraphRecording>(device, static_cast<const GraphRecording*>(beside));
+  std::unique_ptr<GraphRecording> recording;
   try {
+    recording =
+        std::make_unique<GraphRecording>(device, static_cast<const GraphRecording*>(beside));
     recording->record(body);
   } catch (const Error& error) {
     module().forget_error();

@@ -2,6 +2,8 @@
 
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 #include <torch/headeronly/version.h>
@@ -31,6 +33,12 @@ class TorchModule final : public Module {
  public:
   void* stream(const c10::Stream& stream) const override {
     return c10::cuda::CUDAStream(stream).stream();
+  }
+  c10::Stream new_stream(bool high_priority) const override {
+    cudaStream_t stream = nullptr;
+    C10_CUDA_CHECK(
+        cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, high_priority ? -1 : 0));
+    return c10::cuda::getStreamFromExternal(stream, c10::cuda::current_device()).unwrap();
   }
   int enter_context() const override {
     std::size_t free = 0, total = 0;
