@@ -60,7 +60,7 @@ System system_on(const std::filesystem::path& source, const std::string& rig) {
 
 struct Step {
   double seconds = 0, streamed_bytes = 0;
-  int slots = 0;
+  double slots = 0;
 };
 
 // A steady step with these bytes on these devices.
@@ -81,7 +81,7 @@ struct Row {
   std::string name;
   double ours = 0, peer = 0, bound = 0;  // bound: of the bytes asked for
   double streamed_GB = 0;                // whole blocks come to a little more or less
-  int slots = 0;
+  double slots = 0;
   bool good = false;
 
   void set(const Step& step) {

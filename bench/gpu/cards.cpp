@@ -180,7 +180,7 @@ class Bench {
     std::vector<streaming::BlockHome> homes;
     for (const auto& home : way.placement->blocks)
       homes.push_back({home.how, system.devices[home.device].name, home.rests});
-    std::map<std::string, int> slots;
+    std::map<std::string, double> slots;
     for (const auto& ring : way.placement->rings)
       slots[system.devices[ring.device].name] = ring.slots;
     weights.load(homes, slots);

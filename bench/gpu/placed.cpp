@@ -117,7 +117,7 @@ void load(streaming::StreamedModel& model, const placement::System& system,
   std::vector<streaming::BlockHome> homes;
   for (const auto& home : placement.blocks)
     homes.push_back({home.how, system.devices[home.device].name, home.rests});
-  std::map<std::string, int> slots;
+  std::map<std::string, double> slots;
   for (const auto& ring : placement.rings) slots[system.devices[ring.device].name] = ring.slots;
   model.load(homes, slots);
 }
@@ -301,7 +301,7 @@ double measure(const Case& subject, streaming::StreamedModel& model,
     together = probe.beside(subject.rounds, [&] { subject.step(); });
   }
   double bound = std::max(resident_s, link_s);
-  int slots = placement.rings.empty() ? 0 : placement.rings[0].slots;
+  const double slots = placement.rings.empty() ? 0 : placement.rings[0].slots;
   results.add("step / bound, " + subject.name, step, bound, "s",
               {{"streamed_GB", streamed / 1e9},
                {"link_GBps", link_rate / 1e9},

@@ -25,8 +25,9 @@ constexpr int kPartTries = 400;              // clock runs of exchanges of parts
 constexpr std::size_t kStarts = 3;           // best candidates that the local search begins from
 // thresholds above which blocks stay resident, to make the slots smaller
 constexpr std::size_t kSizes = 3;
-constexpr std::size_t kReach = 4;  // the local search exchanges blocks this near
-constexpr double kBetter = 1e-9;   // relative; ties go to the candidate found first
+constexpr double kBesideCopies = 1.15;  // times as long as alone blocks may compute there
+constexpr std::size_t kReach = 4;       // the local search exchanges blocks this near
+constexpr double kBetter = 1e-9;        // relative; ties go to the candidate found first
 
 std::string human(Bytes bytes) { return human_bytes(static_cast<double>(bytes)); }
 
@@ -55,7 +56,7 @@ class Search {
   std::optional<Placement> run() {
     consider(std::vector<Home>(model_.blocks.size(), Home{system_.compute, How::Resident}), 2);
     if (has_parts(model_)) in_parts();
-    for (int slots : {2, 1, 3, 4, 6, 8, 12, 16}) {
+    for (double slots : {2., 1.5, 1., 3., 4., 6., 8., 12., 16.}) {
       for (const auto& set : donor_sets()) {
         if (!done()) stream_over(set, slots, {});
       }
@@ -98,7 +99,7 @@ class Search {
     if (found_.size() > kStarts) found_.pop_back();
     return best;
   }
-  bool consider(std::vector<Home> homes, int slots) {
+  bool consider(std::vector<Home> homes, double slots) {
     return consider(make_placement(system_, model_, std::move(homes), slots));
   }
 
@@ -115,7 +116,7 @@ class Search {
   // Blocks of `on_donor` run there; of the rest as much as possible stays resident and what must go
   // streams over the set, in proportion to what its links carry together. Large blocks may have to
   // stay so that slots are small.
-  void stream_over(const std::vector<Donor>& set, int slots, const std::vector<Home>& on_donor) {
+  void stream_over(const std::vector<Donor>& set, double slots, const std::vector<Home>& on_donor) {
     Model model = model_;
     std::vector<Bytes> room;
     for (const Device& device : system_.devices) room.push_back(device.budget_bytes);
@@ -138,13 +139,13 @@ class Search {
     if (sizes.empty() && !on_donor.empty()) consider(on_donor, slots);
   }
 
-  void spread_over(const std::vector<Donor>& set, int slots, const std::vector<Home>& on_donor,
+  void spread_over(const std::vector<Donor>& set, double slots, const std::vector<Home>& on_donor,
                    const Model& model, const std::vector<Bytes>& room, Bytes largest) {
     const Bytes total = model.bytes();
     const auto pinned = pinned_blocks(model);
     Bytes stay = 0;
     for (std::size_t i = 0; i < pinned.size(); ++i) stay += pinned[i] ? model.blocks[i].bytes : 0;
-    const Bytes ring = static_cast<Bytes>(set.size()) * slots * largest;
+    const Bytes ring = static_cast<Bytes>(set.size()) * RingSize{0, slots, largest}.bytes();
     Bytes resident =
         std::min(system_.devices[system_.compute].budget_bytes - model_.activation_bytes - ring,
                  resident_limit_);
@@ -221,27 +222,57 @@ class Search {
   // Blocks that rest in part, streamed from the fastest donors, one, two, ...; the best of them with
   // parts exchanged.
   void in_parts() {
-    for (int slots : {2, 3, 4, 6, 8}) {
-      for (std::size_t count = 1; count <= donors_.size() && !at_floor(); ++count) {
-        if (spread_effort_ > kEffort / 2) break;
-        const std::vector<Donor> set(donors_.begin(),
-                                     donors_.begin() + static_cast<std::ptrdiff_t>(count));
-        std::vector<Bytes> room;
-        for (const Device& device : system_.devices) room.push_back(device.budget_bytes);
-        part_plans(
-            system_, model_, resident_limit_, slots,
-            [&](Bytes streamed) -> std::optional<std::vector<Bytes>> {
-              std::vector<Bytes> quotas(system_.devices.size(), 0);
-              if (share_out(set, streamed, room, quotas) > 0) return std::nullopt;
-              return quotas;
-            },
-            [&](Placement placement) { consider(std::move(placement)); }, spread_effort_);
-      }
-    }
+    for (double slots : {2., 3., 4., 6., 8.}) in_parts(slots);
+    // Where there is no room for two slots.
+    for (double slots : kSlimRings)
+      if (found_.empty()) in_parts(slots);
+    if (found_.empty()) in_parts(1);
     if (found_.empty() || at_floor()) return;
+    slimmer_rings();
     auto best = found_.front().placement;
     improve_parts(system_, model_, resident_limit_, false, kPartTries, clock_, best);
     consider(std::move(best));
+  }
+  void in_parts(double slots) {
+    for (std::size_t count = 1; count <= donors_.size() && !at_floor(); ++count) {
+      if (spread_effort_ > kEffort / 2) break;
+      const std::vector<Donor> set(donors_.begin(),
+                                   donors_.begin() + static_cast<std::ptrdiff_t>(count));
+      std::vector<Bytes> room;
+      for (const Device& device : system_.devices) room.push_back(device.budget_bytes);
+      part_plans(
+          system_, model_, resident_limit_, slots,
+          [&](Bytes streamed) -> std::optional<std::vector<Bytes>> {
+            std::vector<Bytes> quotas(system_.devices.size(), 0);
+            if (share_out(set, streamed, room, quotas) > 0) return std::nullopt;
+            return quotas;
+          },
+          [&](Placement placement) { consider(std::move(placement)); }, spread_effort_);
+    }
+  }
+
+  // The best one with less than two slots, and more weights in their stead. Blocks compute more slowly
+  // beside copies than alone, and in a slim ring the next copy waits for that: it has to be the better
+  // one then as well.
+  void slimmer_rings() {
+    Model slow = model_;
+    for (Block& block : slow.blocks)
+      for (double& seconds : block.seconds) seconds *= kBesideCopies;
+    Timeline clock(system_, slow);
+    const auto& wide = found_.front().placement;
+    std::optional<Placement> best;
+    double best_s = clock.step_s(wide);
+    for (double slots : kSlimRings) {
+      auto slim = filled_up(system_, model_, make_placement(system_, model_, wide.blocks, slots),
+                            resident_limit_);
+      if (!fits(system_, model_, slim, resident_limit_)) continue;
+      const double step_s = clock.step_s(slim);
+      if (step_s >= best_s) continue;
+      best_s = step_s;
+      best = std::move(slim);
+    }
+    spread_effort_ += clock.effort();
+    if (best) consider(std::move(*best));
   }
 
   std::vector<Home> choices(std::size_t block) const {
@@ -258,7 +289,7 @@ class Search {
   void improve(const Found& start) {
     auto homes = start.placement.blocks;
     double step = start.step_s;
-    int slots = 1;
+    double slots = 1;
     for (const RingSize& ring : start.placement.rings) slots = std::max(slots, ring.slots);
     const std::size_t n = homes.size();
     auto attempt = [&](std::vector<Home>& next) {

@@ -95,8 +95,8 @@ Bytes most_streamed(const Placement& placement) {
   return most;
 }
 
-int slots_of(const Placement& placement) {
-  int slots = 1;
+double slots_of(const Placement& placement) {
+  double slots = 1;
   for (const RingSize& ring : placement.rings) slots = std::max(slots, ring.slots);
   return slots;
 }
@@ -187,7 +187,7 @@ Placement filled_up(const System& system, const Model& model, Placement placemen
   return placement;
 }
 
-void part_plans(const System& system, const Model& model, Bytes resident_limit, int slots,
+void part_plans(const System& system, const Model& model, Bytes resident_limit, double slots,
                 const ShareOut& share_out, const Consider& consider, std::int64_t& effort) {
   const Bytes room = system.devices[system.compute].budget_bytes - model.activation_bytes;
   const Bytes least = std::max<Bytes>(1, model.bytes() - std::min(room, resident_limit));
@@ -320,7 +320,7 @@ std::optional<Placement> exact_parts(const System& system, const Model& model,
   };
   // Several donors cannot always be met by parts of blocks that each stream from one.
   const Bytes allowed = start ? miss(*start) : no_limit;
-  const auto consider = [&](std::vector<Home> homes, int slots) {
+  const auto consider = [&](std::vector<Home> homes, double slots) {
     settle_parts(system, model, quotas, homes);
     auto placement = make_placement(system, model, std::move(homes), slots);
     if (over(system, placement, no_limit) > 0 || miss(placement) > allowed) return;
@@ -332,12 +332,16 @@ std::optional<Placement> exact_parts(const System& system, const Model& model,
     best = std::move(placement);
   };
   if (start) consider(start->blocks, slots_of(*start));
-  for (int slots : {2, 3, 4, 6, 1}) {
-    if (slots == 1 && best) break;
+  const auto spread = [&](double slots) {
     for (int stride : {1, 2, 3})
       for (bool by_bytes : {false, true})
         consider(spread_parts(system, model, quotas, {stride, by_bytes}), slots);
-  }
+  };
+  for (double slots : {2., 3., 4., 6.}) spread(slots);
+  const auto has_one_slot = [&] { return !best || slots_of(*best) <= 1; };
+  for (double slots : kSlimRings)
+    if (has_one_slot()) spread(slots);
+  if (!best) spread(1);
   if (best) improve_parts(system, model, no_limit, true, kExactTries, clock, *best);
   if (!best && start) best = filled_up(system, model, *start, quotas[system.compute]);
   return best;

@@ -11,6 +11,10 @@ namespace distorch::placement {
 
 /// Placements in which blocks rest in part, weight by weight; used by plan() and by auto_plan().
 
+/// Slots of a ring that are fewer than two, the most first: where a block computes for a shorter time than
+/// the next one's copy takes, the room of that one's beginning is enough.
+inline constexpr double kSlimRings[] = {1.75, 1.5, 1.375, 1.25, 1.125};
+
 /// Whether any block has parts that can be placed apart.
 bool has_parts(const Model& model);
 
@@ -42,7 +46,7 @@ using Consider = std::function<void(Placement)>;
 
 /// Makes the placements of several patterns that fill the compute device's budget (and hold no more
 /// than `resident_limit` of weights there) and hands them to `consider`. Adds its work to `effort`.
-void part_plans(const System& system, const Model& model, std::int64_t resident_limit, int slots,
+void part_plans(const System& system, const Model& model, std::int64_t resident_limit, double slots,
                 const ShareOut& share_out, const Consider& consider, std::int64_t& effort);
 
 /// Exchanges a part that streams for one that rests in a block nearby as long as that makes the step

@@ -1,12 +1,14 @@
 #include "distorch/placement/placement.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "distorch/base/align.h"
 #include "distorch/base/error.h"
 
 namespace distorch::placement {
@@ -88,6 +90,16 @@ Bytes Model::bytes() const {
                          [](Bytes sum, const Block& block) { return sum + block.bytes; });
 }
 
+Bytes RingSize::room_bytes() const {
+  const double whole = std::floor(slots);
+  const auto rest = static_cast<Bytes>((slots - whole) * static_cast<double>(slot_bytes));
+  return static_cast<Bytes>(whole) * slot_bytes + align_down(rest, kPageBytes);
+}
+
+Bytes RingSize::bytes() const {
+  return room_bytes() + (slots == std::floor(slots) ? 0 : 2 * kPageBytes);
+}
+
 Bytes Placement::ring_bytes() const {
   return std::accumulate(rings.begin(), rings.end(), Bytes{0},
                          [](Bytes sum, const RingSize& ring) { return sum + ring.bytes(); });
@@ -101,7 +113,7 @@ bool Placement::all_resident() const {
 Bytes Placement::peak_bytes() const { return bytes[compute] + ring_bytes() + activation_bytes; }
 
 Placement make_placement(const System& system, const Model& model, std::vector<Home> homes,
-                         int slots) {
+                         double slots) {
   Placement placement;
   placement.model = model.name;
   placement.compute = system.compute;
@@ -109,7 +121,7 @@ Placement make_placement(const System& system, const Model& model, std::vector<H
   placement.activation_bytes = model.activation_bytes;
   placement.bytes.assign(system.devices.size(), 0);
   std::vector<Bytes> largest(system.devices.size(), 0);
-  std::vector<int> streams(system.devices.size(), 0);
+  std::vector<double> streams(system.devices.size(), 0);
   for (std::size_t i = 0; i < placement.blocks.size(); ++i) {
     Home& home = placement.blocks[i];
     const Block& block = model.blocks[i];

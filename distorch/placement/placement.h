@@ -66,6 +66,8 @@ struct Model {
   std::vector<Block> blocks;
   // peak on the compute device while this model runs, weights apart
   std::int64_t activation_bytes = 0;
+  // the host, which issues copies too, is the last to be done with a block
+  bool late_host = false;
 
   std::int64_t bytes() const;
 };
@@ -91,12 +93,18 @@ std::int64_t streamed_bytes(const Block& block, const Home& home);
 std::uint64_t all_parts(const Block& block);
 
 /// Memory on the compute device for what streams from one donor: room for `slots` times the most
-/// that does of one block (slot_bytes), and for more where it is less (ring_layout.h).
+/// that does of one block (slot_bytes), and for more where it is less (ring_layout.h). Not only whole
+/// slots: in one and a half a block comes but for its last part while the one before it computes.
 struct RingSize {
   int device = 0;  // the donor
-  int slots = 2;
+  double slots = 2;
   std::int64_t slot_bytes = 0;
-  std::int64_t bytes() const { return slots * slot_bytes; }
+  /// What blocks find room in: of a part of a slot whole pages, so that what lies at the end is
+  /// aligned as sizes are.
+  std::int64_t room_bytes() const;
+  /// What is kept for it. Where weights fill the device beside a ring of no whole slots, small
+  /// tensors that nobody has counted find no gap: two pages are for them.
+  std::int64_t bytes() const;
   bool operator==(const RingSize&) const = default;
 };
 
@@ -119,6 +127,6 @@ struct Placement {
 /// Fills bytes, rings and activation_bytes from homes. `slots` for every ring. A streamed block of
 /// which everything rests is a resident one.
 Placement make_placement(const System& system, const Model& model, std::vector<Home> homes,
-                         int slots = 2);
+                         double slots = 2);
 
 }  // namespace distorch::placement

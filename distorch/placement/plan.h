@@ -19,7 +19,7 @@ std::vector<std::int64_t> quotas(const System& system, const Model& model,
                                  const Allocation& allocation);
 
 /// The placement of an allocation: every device within one block of its quota (pinned blocks
-/// apart), where blocks have parts within its smallest ones (parts.h), peak within the budget. Two slots per ring, one where two do not fit, more (up to 16)
+/// apart), where blocks have parts within its smallest ones (parts.h), peak within the budget. Two slots per ring, less where two do not fit, more (up to 16)
 /// where the budget has room and the step gets at least 0.3 % shorter. Every offloaded
 /// block is Streamed. Links and seconds that nobody knows are assumed, see spread.h. Throws as
 /// quotas() does; Error(Usage) where allocation.compute is not the system's; Error(OutOfMemory)

@@ -166,7 +166,7 @@ namespace {
 // Exchanges of two near blocks that keep every device as near to its quota as it is allowed to be.
 class Exchange {
  public:
-  Exchange(const System& system, const Model& model, const Limits& limits, int slots)
+  Exchange(const System& system, const Model& model, const Limits& limits, double slots)
       : system_(system),
         model_(model),
         limits_(limits),
@@ -228,7 +228,7 @@ class Exchange {
   const System& system_;
   const Model& model_;
   const Limits& limits_;
-  int slots_;
+  double slots_;
   Timeline clock_;
   std::vector<bool> pinned_;
   std::int64_t largest_ = 0;
@@ -237,7 +237,7 @@ class Exchange {
 
 }  // namespace
 
-Placement best_spread(const System& system, const Model& model, const Limits& limits, int slots,
+Placement best_spread(const System& system, const Model& model, const Limits& limits, double slots,
                       int tries, std::int64_t* effort) {
   Exchange exchange(system, model, limits, slots);
   std::vector<Home> best;

@@ -42,7 +42,7 @@ void repair(const System& system, const Model& model, const Limits& limits,
 
 /// The best of several spreads by Timeline, improved by exchanging neighbours. Keeps the quotas.
 /// `tries` bounds the clock runs; their effort() is added to `effort` where given.
-Placement best_spread(const System& system, const Model& model, const Limits& limits, int slots,
+Placement best_spread(const System& system, const Model& model, const Limits& limits, double slots,
                       int tries, std::int64_t* effort = nullptr);
 
 /// The original's order: tail to head, accelerators by name first, then cpu, then disk; what fits

@@ -28,8 +28,8 @@ struct Report {
 
 /// The clock of one model on one machine. Rules: the copy of a piece of a block starts when its place
 /// in the ring is free (ring_layout.h) and its link has finished the copy before it; a place is free
-/// again when the block that used it has been computed; a host that computes copies a block at once,
-/// when all of its place is free; a block computes when the one before it is done and its weights are
+/// again when the block that used it has been computed; a host that computes, or is late, copies a block at
+/// once, when all of its place is free; a block computes when the one before it is done and its weights are
 /// there; the order of copies is cyclic over steps. Links share as LinkClock says.
 /// Event-driven and exact for these rules. Keeps references: system and model must outlive it.
 class Timeline {

@@ -82,7 +82,7 @@ bool Chain::prepare(const Placement& placement) {
   for (std::size_t r = 0; r < rings_.size(); ++r) {
     ChainRing& ring = rings_[r];
     ring = ChainRing{.route = route(placement.rings[r].device, placement.compute),
-                     .capacity = placement.rings[r].bytes(),
+                     .capacity = placement.rings[r].room_bytes(),
                      .blocks = std::move(ring.blocks),
                      .copy_s = std::move(ring.copy_s),
                      .sizes = std::move(ring.sizes),
@@ -136,8 +136,8 @@ bool Chain::prepare(const Placement& placement) {
     if (back.move_route < 0) return false;
     stages_.push_back(back);
   }
-  // A host that computes brings a block at once.
-  const bool in_pieces = system_.devices[placement.compute].name != "cpu";
+  // A host that computes brings a block at once, and one that is late starts its copy late.
+  const bool in_pieces = system_.devices[placement.compute].name != "cpu" && !model_.late_host;
   for (ChainRing& ring : rings_) {
     pack_ring(ring.sizes, ring.capacity, ring.layout);
     if (!in_pieces) join_pieces(ring.sizes, ring.layout);

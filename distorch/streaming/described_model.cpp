@@ -54,6 +54,7 @@ placement::Model describe(const StreamedModel& model, const placement::System& s
   placement::Model described;
   described.name = model.options().name;
   described.activation_bytes = profile.peak_activation_bytes;
+  described.late_host = profile.late_host;
   const auto& compute = system.devices[system.compute].name;
   if (!machine.options().rig)
     described.activation_bytes += device::workspace_bytes(device::to_torch(compute));

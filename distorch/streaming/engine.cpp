@@ -417,6 +417,7 @@ void Engine::load(Entry& entry, StreamedModel& model) {
   model.load(homes, slots);
   entry.steps_alike = entry.more_for = entry.grows_after = 0;
   entry.grew = entry.shifted = false;
+  entry.taken_back = 0;
   entry.step_bytes = 0;
   bool record = records(entry, entry.profile, model);
   if (!entry.placement.all_resident() && can_record(entry, model)) {

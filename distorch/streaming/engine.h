@@ -156,6 +156,7 @@ class Engine {
     int more_for = 0;             // steps in a row that could have held more
     int grows_after = 0;          // so many of them let it grow
     bool grew = false;            // that was its latest change
+    int taken_back = 0;           // how often what it grew by had to go again
     bool shifted = false;         // weights came or went one by one since they were spread
     std::int64_t may_hold = 0;    // of the compute device, after the latest shrink()
     std::int64_t step_bytes = 0;  // what a step was seen to need beside weights, holes included
@@ -166,7 +167,7 @@ class Engine {
   };
   struct Places {
     std::vector<BlockHome> homes;
-    std::map<std::string, int> slots;
+    std::map<std::string, double> slots;
   };
   static Places places_of(const placement::System& system, const placement::Placement& placement);
   /// A model that is being prepared.
@@ -229,6 +230,7 @@ class Engine {
   std::optional<placement::Placement> placed_at(const Entry& entry, const StreamedModel& model,
                                                 const std::vector<BlockHome>& at) const;
   void rearrange(Entry& entry, StreamedModel& model, std::int64_t spare);
+  int longer_wait(Entry& entry) const;
   void resettle(Entry& entry, StreamedModel& model) const;
   StepPrice step_price(const Entry& entry, const StreamedModel& model) const;
   std::int64_t shrink(StreamedModel& model, std::int64_t bytes);

@@ -28,6 +28,8 @@ constexpr double too_little = 0.003;   // of that is left: weights make way
 constexpr double worth_it = 0.004;     // more is free: weights come back
 constexpr int patience = 2;            // steps for which it has to be
 constexpr int after_failure = 20;      // the same where there was less than it seemed
+constexpr int most_doublings = 3;      // of that
+constexpr int lasting_steps = 64;      // after which what it grew by was not for nothing
 constexpr int soon = 8;                // steps after which growing is not to blame
 constexpr double hardly_any = 0.002;   // of a model's bytes: small weights stay
 constexpr int settled = 3;             // steps without a change after which it is to last
@@ -87,6 +89,11 @@ StepPrice Engine::step_price(const Entry& entry, const StreamedModel& model) con
   };
 }
 
+/// How long it waits before it grows again: each time that it was for nothing twice as long.
+int Engine::longer_wait(Entry& entry) const {
+  return after_failure << std::min(entry.taken_back++, most_doublings);
+}
+
 /// An exception leaves the model unloaded.
 std::int64_t Engine::shrink(StreamedModel& model, std::int64_t bytes) {
   const auto entry = find(model);
@@ -97,8 +104,10 @@ std::int64_t Engine::shrink(StreamedModel& model, std::int64_t bytes) {
     const auto freed = model.shrink(bytes, price);
     if (planned) {
       entry->may_hold = held - bytes;
+      // Where it has just grown, more of a step's memory was still to come than could be seen.
+      const bool grew_too_much = entry->grew && entry->steps_alike < soon;
+      entry->grows_after = grew_too_much ? longer_wait(*entry) : after_failure;
       entry->steps_alike = entry->more_for = 0;
-      entry->grows_after = after_failure;
       entry->grew = false;
       entry->shifted = true;
       resettle(*entry, model);
@@ -208,11 +217,10 @@ void Engine::follow(StreamedModel& model) {
   const auto resting = entry->placement.bytes[entry->placement.compute];
   const bool can_shrink = resting > part(hardly_any, entry->plan_model.bytes());
   if (can_shrink && (left < least || struggles)) {
-    // Where it has just grown, more of a step's memory was still to come than could be seen.
-    const bool grew_too_much = entry->grew && entry->steps_alike < soon;
+    const bool others_took_it = !struggles && !(entry->grew && entry->steps_alike < soon);
     const auto grows_after = entry->grows_after;
     shrink(model, struggles ? std::max(wanted, wanted - left) : wanted - left);
-    if (!struggles && !grew_too_much) entry->grows_after = grows_after;
+    if (others_took_it) entry->grows_after = grows_after;
     device::empty_cache(device);
     return;
   }
@@ -224,6 +232,7 @@ void Engine::follow(StreamedModel& model) {
   const bool more =
       !shared && !entry->placement.all_resident() && left > wanted + part(worth_it, all);
   ++entry->steps_alike;
+  if (entry->grew && entry->steps_alike > lasting_steps) entry->taken_back = 0;
   entry->more_for = more ? entry->more_for + 1 : 0;
   if (entry->more_for <= std::max(patience, entry->grows_after)) {
     // Room that has just come may go again.
@@ -237,7 +246,7 @@ void Engine::follow(StreamedModel& model) {
   or_unloaded(model, [&] { grown = model.grow(left - wanted, step_price(*entry, model)); });
   entry->retries = retries_of(device);
   entry->may_hold = 0;
-  if (!grown) entry->grows_after = after_failure;
+  if (!grown) entry->grows_after = longer_wait(*entry);
   entry->grew = grown.value_or(0) > 0;
   entry->shifted = entry->shifted || entry->grew;
   resettle(*entry, model);

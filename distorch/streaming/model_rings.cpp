@@ -76,19 +76,19 @@ void ModelRings::register_streamed() {
   }
 }
 
-int ModelRings::slots_of(const std::string& donor) const {
+double ModelRings::slots_of(const std::string& donor) const {
   auto slots = slots_.find(donor);
   return slots == slots_.end() ? options_.slots : slots->second;
 }
 
-int ModelRings::most_slots() const {
-  int most = 0;
+double ModelRings::most_slots() const {
+  double most = 0;
   for (const auto& home : residence_.homes())
     if (home.how == How::Streamed) most = std::max(most, slots_of(home.device));
   return most > 0 ? most : slots_of("cpu");
 }
 
-bool ModelRings::limit_slots(int most) {
+bool ModelRings::limit_slots(double most) {
   bool fewer = false;
   for (const auto& home : residence_.homes()) {
     if (home.how != How::Streamed || slots_of(home.device) <= most) continue;
@@ -125,7 +125,7 @@ void ModelRings::make(bool fewer_do) {
       RingOptions ring;
       ring.compute = compute_;
       ring.lane = donor + " -> " + options_.compute;
-      ring.slots = std::min<int>(slots_of(donor), static_cast<int>(blocks.size()));
+      ring.slots = std::min<double>(slots_of(donor), static_cast<double>(blocks.size()));
       ring.registered = all_registered_ && donor != "disk";
       for (const auto& piece : registered_)
         ring.seams.push_back(static_cast<const std::byte*>(piece->start()));
@@ -145,7 +145,7 @@ std::unique_ptr<Ring> ModelRings::make_that_fits(const std::vector<RingBlock>& b
     try {
       return make_ring(blocks, ring);
     } catch (const std::exception& error) {
-      if (!device::is_out_of_memory(error) || (fewer_do && ring.slots == 1)) throw;
+      if (!device::is_out_of_memory(error) || (fewer_do && ring.slots <= 1)) throw;
     }
     device::empty_cache(compute_);
     try {

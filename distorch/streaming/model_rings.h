@@ -18,13 +18,13 @@ class ModelRings {
   struct Options {
     std::string name;  // for the log
     std::string compute;
-    int slots = 2;  // where no plan asks for another number
+    double slots = 2;  // where no plan asks for another number
   };
   ModelRings(const Contents& contents, const Residence& residence, Options options);
 
   /// Slots by donor, as a plan asks for them; kept until it is called again.
-  void set_slots(const std::map<std::string, int>& slots) { slots_ = slots; }
-  const std::map<std::string, int>& slots() const { return slots_; }
+  void set_slots(const std::map<std::string, double>& slots) { slots_ = slots; }
+  const std::map<std::string, double>& slots() const { return slots_; }
   /// Makes a ring for every donor of the residence's homes; none is left after an exception. Where
   /// the wanted slots find no room, cached memory is given back first, then one slot has to do.
   void make();
@@ -35,11 +35,11 @@ class ModelRings {
   /// Forgets also what is registered of files.
   void clear();
   /// Slots of the ring of a donor.
-  int slots_of(const std::string& donor) const;
+  double slots_of(const std::string& donor) const;
   /// The most slots of any; of what may come where nothing streams.
-  int most_slots() const;
+  double most_slots() const;
   /// At most so many slots each from the next make() on; false where no ring has more.
-  bool limit_slots(int most);
+  bool limit_slots(double most);
 
   Ring& of(const std::string& donor) const { return *rings_.at(donor); }
   /// The values of a block whose bytes lie there, with what of it rests: made once for each place.
@@ -63,7 +63,7 @@ class ModelRings {
   const Residence& residence_;
   Options options_;
   at::Device compute_;
-  std::map<std::string, int> slots_;
+  std::map<std::string, double> slots_;
   std::map<std::string, std::unique_ptr<Ring>> rings_;      // by donor
   std::vector<std::map<const void*, BlockValues>> values_;  // by block and address
   BlockValues passing_;  // of a block that lies in the file's mapping

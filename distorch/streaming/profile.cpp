@@ -194,6 +194,7 @@ Profile host_bound(Profile profile) {
   const double late = profile.issue_s / profile.total_s;
   for (auto& seconds : profile.seconds) seconds *= late;
   profile.total_s = profile.issue_s;
+  profile.late_host = true;
   return profile;
 }
 

@@ -20,7 +20,8 @@ struct Profile {
   std::int64_t peak_activation_bytes = 0;      // highest memory beside weights
   double total_s = 0;
   std::int64_t operations = 0;
-  double issue_s = 0;  // host time to issue them, operations * RigDevice::issue_s
+  double issue_s = 0;      // host time to issue them, operations * RigDevice::issue_s
+  bool late_host = false;  // host_bound() has found that it is the limit
 };
 
 /// The profile of a run whose operations the host issues one by one: where it needs longer for that

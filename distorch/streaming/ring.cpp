@@ -6,6 +6,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/base/log.h"
+#include "distorch/placement/placement.h"
 #include "distorch/streaming/link_traffic.h"
 #include "distorch/streaming/ring_kinds.h"
 #include "distorch/streaming/trace.h"
@@ -40,14 +41,16 @@ Ring::Ring(std::vector<RingBlock> blocks, const std::vector<std::int64_t>& sizes
            const RingOptions& options)
     : blocks_(blocks.size()), options_(options) {
   const auto n = static_cast<int>(blocks.size());
+  std::int64_t largest = 0;
   for (int i = 0; i < n; ++i) {
     index_[blocks[i].id] = i;
     blocks_[i].block = std::move(blocks[i]);
     blocks_[i].size_bytes = sizes[i];
     blocks_[i].successor = (i + 1) % n;
-    capacity_bytes_ = std::max(capacity_bytes_, sizes[i]);
+    largest = std::max(largest, sizes[i]);
   }
-  capacity_bytes_ *= std::clamp(options.slots, 1, std::max(1, n));
+  const auto slots = std::clamp<double>(options.slots, 1, std::max(1, n));
+  capacity_bytes_ = placement::RingSize{0, slots, largest}.room_bytes();
   placement::pack_ring(sizes, capacity_bytes_, layout_);
 }
 

@@ -55,7 +55,7 @@ struct RingBlock {
 
 struct RingOptions {
   at::Device compute = at::kCPU;
-  int slots = 2;     // room for that many of the largest block; 1 saves memory, see plan.h
+  double slots = 2;  // room for that many of the largest block; fewer save memory, see placement.h
   std::string lane;  // for traces: "cpu -> cuda:0"
   // the file's mapping is registered with the compute device (see RegisteredRange)
   bool registered = true;

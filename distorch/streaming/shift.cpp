@@ -68,7 +68,9 @@ std::int64_t Shift::held() const {
     ++ring.blocks;
   }
   for (const auto& [donor, ring] : rings)
-    bytes += std::min(rings_.slots_of(donor), ring.blocks) * ring.most;
+    bytes +=
+        placement::RingSize{0, std::min<double>(rings_.slots_of(donor), ring.blocks), ring.most}
+            .bytes();
   return bytes;
 }
 

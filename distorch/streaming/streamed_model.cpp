@@ -85,7 +85,7 @@ void StreamedModel::set_loras(const std::vector<LoraUse>& loras) {
 }
 
 void StreamedModel::load(const std::vector<BlockHome>& homes,
-                         const std::map<std::string, int>& slots) {
+                         const std::map<std::string, double>& slots) {
   if (homes.size() != block_count())
     throw Error(ErrorKind::Internal, options_.name,
                 fmt::format("has {} blocks, the placement {}", block_count(), homes.size()));
@@ -187,7 +187,7 @@ bool StreamedModel::settle(const std::vector<BlockHome>& homes) {
 }
 
 bool StreamedModel::rearrange(const std::vector<BlockHome>& homes,
-                              const std::map<std::string, int>& slots) {
+                              const std::map<std::string, double>& slots) {
   if (!loaded()) return false;
   const auto homes_before = this->homes();
   const auto slots_before = rings_.slots();
@@ -254,7 +254,9 @@ std::int64_t StreamedModel::shrink(std::int64_t bytes, const StepPrice& price) {
     drop_recordings();
     drop_leases();
     residence_.finish();
-    if (rings_.limit_slots(comfortable_slots)) rings_.make();
+    // More slots than two are there because a plan has a use for them: of what has a price the cheapest
+    // weights go first.
+    if (!price && rings_.limit_slots(comfortable_slots)) rings_.make();
     // What comes free is counted as planners count; where that was too little, once more.
     for (auto missing = bytes - freed(); missing > 0; missing = bytes - freed()) {
       rings_.drop();
@@ -262,6 +264,7 @@ std::int64_t StreamedModel::shrink(std::int64_t bytes, const StepPrice& price) {
       make_rings_fit();
       if (!any) break;
     }
+    if (freed() < bytes && rings_.limit_slots(comfortable_slots)) rings_.make();
     if (freed() + recorded <= 0 && rings_.limit_slots(1)) rings_.make();
   } catch (const std::exception& error) {
     bool memory = device::is_out_of_memory(error);

@@ -22,7 +22,7 @@ struct StreamedOptions {
   at::ScalarType dtype = at::kFloat;  // of the arithmetic; layers convert weights stored otherwise
   std::optional<at::ScalarType> kept_in;  // see Contents::Options
   bool fast_products = false;             // see weights::Arithmetic
-  int slots = 2;
+  double slots = 2;
   bool channels_last = false;  // lay out resident and converted 4-D weights for such convolutions
   std::int64_t upload_from_bytes = std::int64_t{64} << 20;  // less is copied at once by one thread
 };
@@ -76,7 +76,7 @@ class StreamedModel final : public weights::WeightSource {
   /// while blocks are still on their way to the compute device; run() waits for each block.
   /// `slots`: of the ring of each donor, where a plan asks for other than the option says.
   /// An exception leaves the model unloaded; Error(OutOfMemory) names device and block.
-  void load(const std::vector<BlockHome>& homes, const std::map<std::string, int>& slots = {});
+  void load(const std::vector<BlockHome>& homes, const std::map<std::string, double>& slots = {});
   bool loaded() const { return !residence_.empty(); }
   /// Whether run() may be called: it is loaded with the LoRAs and in the form that were asked for.
   bool ready() const {
@@ -85,12 +85,12 @@ class StreamedModel final : public weights::WeightSource {
   }
   const std::vector<BlockHome>& homes() const { return residence_.homes(); }
   /// Slots of the rings, the most that one has: of the plan, or what shrink() has left of them.
-  int slots() const { return rings_.most_slots(); }
+  double slots() const { return rings_.most_slots(); }
   /// Frees everything it holds on any device. The next run() needs a load() before.
   void unload();
   /// Makes room on the compute device until `bytes` are freed or nothing is left: first ring slots
   /// beyond two, then weights that rest stream from now on, a little of every block, at last one
-  /// slot must do. With a price it is those weights that cost the least time. Returns the bytes
+  /// slot must do. With a price weights go first, those that cost the least time. Returns the bytes
   /// freed; those of recorded steps too, which are not counted as room, because steps are recorded
   /// again. An exception leaves the model unloaded.
   std::int64_t shrink(std::int64_t bytes, const StepPrice& price = {});
@@ -103,7 +103,7 @@ class StreamedModel final : public weights::WeightSource {
 
   /// Other homes and slots between two steps. False where there is no room for them: all is as before
   /// then, or where that finds no room either, less rests. An exception leaves the model unloaded.
-  bool rearrange(const std::vector<BlockHome>& homes, const std::map<std::string, int>& slots);
+  bool rearrange(const std::vector<BlockHome>& homes, const std::map<std::string, double>& slots);
 
   /// Called before each step().
   std::function<void()> before_step;

@@ -116,6 +116,28 @@ TEST_CASE("parts: a plan fills the budget, stays within it and is at its bound")
   }
 }
 
+TEST_CASE("parts: a ring of less than two slots where copies take longer than computing") {
+  auto system = card(4);
+  auto model = flux(0.1);  // of 0.4 s on the link
+  const auto placement = auto_plan(system, model);
+  REQUIRE(placement.rings.size() == 1);
+  CHECK(placement.rings[0].slots > 1);
+  CHECK(placement.rings[0].slots < 2);
+  CHECK(placement.rings[0].bytes() < 2 * placement.rings[0].slot_bytes);
+  Timeline clock(system, model);
+  // The same weights with one slot wait for every block; two slots have no room beside them.
+  CHECK(clock.step_s(placement) <= 1.005 * clock.report(placement, 0).bound_s);
+  CHECK(clock.step_s(make_placement(system, model, placement.blocks, 1)) >
+        1.1 * clock.step_s(placement));
+  CHECK(make_placement(system, model, placement.blocks, 2).peak_bytes() >
+        system.devices[0].budget_bytes);
+  // Its expert string finds a ring that fits, too.
+  const auto again =
+      plan(system, model, parse_full_allocation(expert_string(system, model, placement)));
+  CHECK(again.bytes == placement.bytes);
+  CHECK(clock.step_s(again) <= 1.01 * clock.step_s(placement));
+}
+
 TEST_CASE("parts: what is small rests before anything large does") {
   auto model = flux(0.1);
   auto placement = auto_plan(card(6), model);

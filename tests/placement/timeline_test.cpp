@@ -22,7 +22,8 @@ System one_donor(double bytes_per_s, double latency_s = 0) {
 const Home kResident{0, How::Resident};
 const Home kStreamed{1, How::Streamed};
 
-double step_of(const System& system, const Model& model, std::vector<Home> homes, int slots = 2) {
+double step_of(const System& system, const Model& model, std::vector<Home> homes,
+               double slots = 2) {
   Timeline clock(system, model);
   auto placement = make_placement(system, model, std::move(homes), slots);
   double step = clock.step_s(placement);

@@ -71,7 +71,7 @@ TEST_CASE(
     auto resident = subject.run();
     CHECK(resident.isfinite().all().item().toBool());
     for (std::string donor : {"cpu", "disk"})
-      for (int slots : {1, 2, 3}) {
+      for (double slots : {1., 1.375, 2., 3.}) {
         subject.streamed.load(
             homes(device, [](int) { return How::Streamed; }, donor), {{donor, slots}});
         CHECK(at::equal(subject.run(), resident));
@@ -228,7 +228,7 @@ TEST_CASE("any device: a recorded step streams, whatever streams and whatever co
       [](int i) { return i % 3 ? How::Resident : How::Streamed; },
       [](int i) { return i % 3 == 1 ? How::Streamed : How::Resident; }};
   for (const auto& how : ways)
-    for (int slots : {1, 2, 3}) {
+    for (double slots : {1., 1.375, 2., 3.}) {
       subject.streamed.load(homes(device, how, "cpu"), {{"cpu", slots}});
       issued = 0;
       for (int i = 0; i < 12; ++i) CHECK(at::equal(step(subject.x), want));
@@ -293,7 +293,7 @@ TEST_CASE("any device: convolutions are laid out where they come to rest, stream
   auto resident = forward(there).cpu();
   CHECK((resident - plain).abs().max().item<double>() < 1e-5);
   streamed.record_steps(true);
-  for (int slots : {1, 2, 3}) {
+  for (double slots : {1., 1.375, 2., 3.}) {
     auto homes = all(How::Streamed);
     for (bool some : {false, true}) {
       if (some) homes[1] = homes[2] = {How::Resident, device};

@@ -80,7 +80,7 @@ class OneModel final : public test::Scene {
 
   at::Tensor prompt() override {
     std::vector<BlockHome> homes;
-    std::map<std::string, int> slots;
+    std::map<std::string, double> slots;
     for (int i = 0; i < blocks; ++i) {
       homes.push_back(way_.home(i));
       if (homes.back().how == How::Streamed) slots[homes.back().device] = way_.slots;

@@ -50,7 +50,7 @@ struct Outcome {
 /// So many steps on a fresh machine; the time includes filling the ring and what it fetched in vain
 /// at the end.
 Outcome run_steps(const Rig& rig, toy::Folder& folder, const std::vector<BlockHome>& homes,
-                  int slots, int steps) {
+                  double slots, int steps) {
   sim::install(rig, sim::Mode::Exec);
   toy::Model model(blocks, width);
   StreamedModel streamed(model.manifest(), folder.write(model),
@@ -66,7 +66,7 @@ Outcome run_steps(const Rig& rig, toy::Folder& folder, const std::vector<BlockHo
 }
 
 double predicted_step(const Rig& rig, toy::Folder& folder, const std::vector<BlockHome>& homes,
-                      int slots) {
+                      double slots) {
   toy::Model model(blocks, width);
   StreamedModel streamed(model.manifest(), folder.write(model),
                          {.name = "toy", .compute = "sim:0"});
@@ -96,7 +96,7 @@ double predicted_step(const Rig& rig, toy::Folder& folder, const std::vector<Blo
 
 /// What one more step takes in the long run.
 double measured_step(const Rig& rig, toy::Folder& folder, const std::vector<BlockHome>& homes,
-                     int slots) {
+                     double slots) {
   constexpr int few = 4, many = 12;
   return (run_steps(rig, folder, homes, slots, many).seconds -
           run_steps(rig, folder, homes, slots, few).seconds) /
@@ -119,7 +119,7 @@ std::vector<BlockHome> mixed(const std::vector<BlockHome>& pattern) {
 struct Case {
   const char* name;
   std::vector<BlockHome> homes;
-  int slots;
+  double slots;
 };
 
 const std::vector<Case>& cases() {
@@ -128,6 +128,8 @@ const std::vector<Case>& cases() {
       {"all from RAM", all(from_ram), 2},
       {"all from RAM, one slot", all(from_ram), 1},
       {"all from RAM, four slots", all(from_ram), 4},
+      {"all from RAM, one slot and a half", all(from_ram), 1.5},
+      {"in part from RAM, one slot and a quarter", mixed({bias_rests, from_ram, from_ram}), 1.25},
       {"all from the second card", all(from_card), 2},
       {"every second from RAM", mixed({resident, from_ram}), 2},
       {"two donors", mixed({from_ram, from_card}), 2},

@@ -35,7 +35,7 @@ TEST_CASE(
     toy::Folder folder;
     StreamedModel model(manifest, folder.write(manifest, 64, at::kFloat),
                         {.name = "toy", .compute = "sim:0"});
-    for (int slots : {1, 2, 3, 4}) {
+    for (double slots : {1., 1.25, 1.5, 2., 3., 4.}) {
       std::vector<RingBlock> blocks;
       for (std::size_t i = 0; i < rows.size(); ++i)
         blocks.push_back({static_cast<int>(i), &model.layout(static_cast<int>(i)), {}, {}});
@@ -267,7 +267,7 @@ TEST_CASE("a ring with more room than its odd number of blocks needs waits for w
   toy::Folder folder;
   auto checkpoint = folder.write(manifest, inner, at::kFloat);
   StreamedModel streamed(manifest, checkpoint, {.name = "uneven", .compute = "sim:0"});
-  auto run = [&](How how, const std::string& home, int slots) {
+  auto run = [&](How how, const std::string& home, double slots) {
     streamed.load(std::vector<BlockHome>(rows.size(), {how, home}), {{home, slots}});
     auto x = at::ones({2048, inner}).to(at::Device("sim:0"));
     for (int step = 0; step < 5; ++step)
@@ -278,6 +278,6 @@ TEST_CASE("a ring with more room than its odd number of blocks needs waits for w
     return x.cpu();
   };
   auto wanted = run(How::Resident, "sim:0", 2);
-  for (int slots = 1; slots <= 7; ++slots)
+  for (double slots = 1; slots <= 7; slots += 0.375)
     CHECK(at::equal(run(How::Streamed, "cpu", slots), wanted));
 }
