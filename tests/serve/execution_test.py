@@ -79,7 +79,9 @@ class Client:
         Client.count += 1
         self.server, self.name = server, f"client{Client.count}"
         self.socket = Socket(server.port, self.name)
-        self.seen = []
+        # Who is told how long the queue is hears of prompts from then on.
+        self.seen = [self.socket.message()]
+        assert self.seen[0]["type"] == "status", self.seen
 
     def post(self, prompt, **more):
         return self.server.ask("/prompt", {"prompt": prompt, "client_id": self.name, **more})
