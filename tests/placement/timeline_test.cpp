@@ -50,6 +50,18 @@ TEST_CASE("timeline: one slot cannot overlap") {
                 1) == doctest::Approx(4.0));
 }
 
+TEST_CASE(
+    "timeline: in one slot and a half a block's first half comes while the one before computes") {
+  auto model = even_model(4, 1'000'000'000, 0.2);
+  const std::vector<Home> homes(4, kStreamed);
+  CHECK(step_of(one_donor(1e9), model, homes, 1.5) == doctest::Approx(4.0));
+  for (auto& block : model.blocks) block.seconds[0] = 0.7;  // 0.2 s more than half a copy
+  CHECK(step_of(one_donor(1e9), model, homes, 1.5) == doctest::Approx(4.8));
+  // A host that is late begins to copy when the block has been computed.
+  model.late_host = true;
+  CHECK(step_of(one_donor(1e9), model, homes, 1.5) == doctest::Approx(6.8));
+}
+
 TEST_CASE("timeline: a block comes piece by piece, as its place is released") {
   // Of the third, 0.9 s come while the second, which needs a tenth of the slot, computes; the last
   // 0.1 s after it. The second's own 0.1 s and the first's 1 s follow the one before.

@@ -97,6 +97,30 @@ TEST_CASE("neighbour: what it leaves is used again after a few steps, to the las
   }
 }
 
+TEST_CASE("neighbour: room that is gone whenever it is used is tried less and less often") {
+  Neighbourhood place;
+  for (int i = 0; i < 6; ++i) place.step();
+  for (int i = 0; i < 60; ++i) {
+    place.take(std::max<std::int64_t>(512, place.free() / 2 / 512 * 512));
+    place.step();
+  }
+  place.taken.clear();
+  int grew = 0;
+  for (int i = 0; i < 320; ++i) {
+    const auto before = place.held();
+    place.step();
+    if (place.held() > before) {
+      ++grew;
+      place.take((place.free() - 4096) / 512 * 512);  // but for an input
+    } else if (place.held() < before) {
+      place.taken.clear();
+    }
+  }
+  // After 3, 20, 40, 80 and 160 steps. Every 20 steps it would be 15 times.
+  CHECK(grew >= 3);
+  CHECK(grew <= 7);
+}
+
 TEST_CASE("neighbour: what came and went weight by weight is spread as a plan would have it") {
   // Computing takes about as long as the link: it matters where the weights that rest are.
   constexpr std::int64_t rows = 440, total = std::int64_t{2816} << 10;
