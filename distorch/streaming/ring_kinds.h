@@ -42,6 +42,8 @@ class StreamRing final : public Ring {
   std::vector<device::HostBuffer> staging_;
   std::vector<device::Event> staged_;
   std::size_t next_staging_ = 0;
+  bool stages_ =
+      false;  // the worker reads files; it must not look at worker_, which goes before it
   std::unique_ptr<Worker> worker_;
 };
 

@@ -44,6 +44,7 @@ StreamRing::StreamRing(std::vector<RingBlock> blocks, const RingOptions& options
   for (const auto& block : blocks)
     if (!block.donor.defined()) largest = std::max(largest, block.layout->slot_bytes);
   if (options.registered || largest == 0) return;
+  stages_ = true;
   for (int i = 0; i < 2; ++i) {
     staging_.emplace_back(std::min(largest, largest_staging_bytes),
                           std::vector<c10::Device>{options.compute});
@@ -132,7 +133,7 @@ void StreamRing::copy(const Place& place, const at::Tensor& to, const RingBlock&
     laid_out_.record(layout_stream_);
     laid_out_.block(copy_stream_);
   }
-  if (!block.donor.defined() && !worker_)
+  if (!block.donor.defined() && !stages_)
     for (const auto& stretch : block.layout->stretches) stretch.file->mapping()->check();
   for (const auto& piece : place.pieces) {
     // Counts come round. What has been waited for is what was issued: a fill may fail before it.
@@ -146,7 +147,7 @@ void StreamRing::copy(const Place& place, const at::Tensor& to, const RingBlock&
       if (size > 0)
         device::copy_async(to.narrow(0, piece.begin, size),
                            block.donor.narrow(0, piece.begin, size), copy_stream_);
-    } else if (worker_) {
+    } else if (stages_) {
       copy_staged(to, *block.layout, piece);
     } else {
       copy_mapped(to, *block.layout, piece);
@@ -157,7 +158,7 @@ void StreamRing::copy(const Place& place, const at::Tensor& to, const RingBlock&
 
 std::shared_future<void> StreamRing::fill(const Place& place, const RingBlock& block) {
   auto to = buffer().narrow(0, place.offset, block.layout->slot_bytes);
-  if (block.donor.defined() || !worker_) {
+  if (block.donor.defined() || !stages_) {
     copy(place, to, block);
     return {};
   }
