@@ -37,7 +37,7 @@ Tensor modulated_on_cuda(const Tensor& x, const Tensor& shift, const Tensor& sca
   return y.defined() ? y : modulated_by_torch(x, shift, scale, eps);
 }
 
-Tensor modulated_shape(const Tensor& x, const Tensor&, const Tensor&, double) {
+Tensor normed_shape(const Tensor& x, const Tensor&, const Tensor&, double) {
   return at::empty(x.sizes(), x.options());
 }
 
@@ -46,7 +46,7 @@ const auto& modulated_operator() {
       define({.schema = "modulated_norm(Tensor x, Tensor shift, Tensor scale, float eps) -> Tensor",
               .cpu = torch::CppFunction(&modulated_on_cpu),
               .cuda = torch::CppFunction(&modulated_on_cuda),
-              .meta = torch::CppFunction(&modulated_shape),
+              .meta = torch::CppFunction(&normed_shape),
               .cost = cost})
           .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, double)>();
   return op;
@@ -61,16 +61,12 @@ Tensor weighted_on_cuda(const Tensor& x, const Tensor& weight, const Tensor& bia
   return y.defined() ? y : weighted_by_torch(x, weight, bias, eps);
 }
 
-Tensor weighted_shape(const Tensor& x, const Tensor&, const Tensor&, double) {
-  return at::empty(x.sizes(), x.options());
-}
-
 const auto& weighted_operator() {
   static const auto op =
       define({.schema = "weighted_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor",
               .cpu = torch::CppFunction(&weighted_by_torch),
               .cuda = torch::CppFunction(&weighted_on_cuda),
-              .meta = torch::CppFunction(&weighted_shape),
+              .meta = torch::CppFunction(&normed_shape),
               .cost = cost})
           .typed<Tensor(const Tensor&, const Tensor&, const Tensor&, double)>();
   return op;

@@ -121,7 +121,7 @@ Placement make_placement(const System& system, const Model& model, std::vector<H
   placement.activation_bytes = model.activation_bytes;
   placement.bytes.assign(system.devices.size(), 0);
   std::vector<Bytes> largest(system.devices.size(), 0);
-  std::vector<double> streams(system.devices.size(), 0);
+  std::vector<int> streams(system.devices.size(), 0);
   for (std::size_t i = 0; i < placement.blocks.size(); ++i) {
     Home& home = placement.blocks[i];
     const Block& block = model.blocks[i];
@@ -137,7 +137,8 @@ Placement make_placement(const System& system, const Model& model, std::vector<H
   }
   for (std::size_t d = 0; d < streams.size(); ++d) {
     if (streams[d] > 0)
-      placement.rings.push_back({static_cast<int>(d), std::min(slots, streams[d]), largest[d]});
+      placement.rings.push_back(
+          {static_cast<int>(d), std::min<double>(slots, streams[d]), largest[d]});
   }
   return placement;
 }

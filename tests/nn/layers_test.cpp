@@ -187,8 +187,7 @@ TEST_CASE("any device: a convolution with a row added to every position") {
     auto wanted = at::conv2d(x, made.weight().value, bias, 1, 1) + everywhere;
     made.weight().value = made.weight().value.to(device);
     if (has_bias) made.bias().value = bias->to(device);
-    // GPUs convolve float32 with 10 bits of it.
-    CHECK(difference(made.layer(x.to(device), added.to(device)).cpu(), wanted) < 5e-3);
+    CHECK(difference(made.layer(x.to(device), added.to(device)).cpu(), wanted) < 1e-5);
   }
   // With an adapter of the convolution, which has no bias.
   Made<nn::Conv2d> made(8, 6);

@@ -97,8 +97,8 @@ int compute_major(int index) {
 }
 
 // A context keeps a stack of 1 KiB for every thread that all multiprocessors could run: 277 MB of an
-// H200. A quarter is enough for all but one in 300 of torch's, cuBLAS's and cuDNN's kernels; for those
-// the driver makes it larger. The context is the current one.
+// H200. A quarter is enough for nearly all of torch's, cuBLAS's and cuDNN's kernels; for the others the
+// driver makes it larger. `index`: of the current device.
 void keep_small_stacks(int index) {
   constexpr int kStackBytes = 0;  // CU_LIMIT_STACK_SIZE
   constexpr std::size_t enough = 256;

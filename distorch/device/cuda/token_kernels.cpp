@@ -281,10 +281,6 @@ unsigned threads_for(std::int64_t width) {
   return threads;
 }
 
-}  // namespace
-
-namespace {
-
 /// The layer norm of x · (base + scale) + shift, all [B, L, C], of the last two one row for many.
 at::Tensor norm_with(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale,
                      double eps, float base) {
