@@ -12,7 +12,7 @@
 #include "bench/bench.h"
 #include "distorch/base/log.h"
 #include "distorch/device/host_pool.h"
-#include "distorch/models/flux/double_part.h"
+#include "distorch/models/flux/block_parts.h"
 #include "distorch/models/qwen/text_model.h"
 #include "distorch/models/qwen_image/block.h"
 #include "distorch/models/sd/transformer.h"
@@ -108,7 +108,7 @@ class FluxDouble final : public Case {
     fill();
   }
   Tensor run() override {
-    const auto [img, txt] = part_.modulations(vec_, vec_);
+    const auto img = part_.image_modulations({vec_})[0], txt = part_.text_modulations({vec_})[0];
     return part_.layers.finish(part_.layers.attend(x_, {img, txt, rope_}), 0).img;
   }
 
@@ -123,17 +123,19 @@ class FluxDouble final : public Case {
 class FluxSingle final : public Case {
  public:
   FluxSingle()
-      : block_(scope(), config_),
+      : part_(scope(), config_),
         x_(tokens(flux_text + picture, config_.hidden)),
         vec_(tokens(1, config_.hidden)),
         rope_(positions(flux_text, config_.axes, config_.theta)) {
     fill();
   }
-  Tensor run() override { return block_.forward(x_, {vec_, {}, rope_}); }
+  Tensor run() override {
+    return part_.layers.forward(x_, {part_.modulations({vec_})[0], {}, rope_});
+  }
 
  private:
   models::flux::Config config_;
-  models::flux::SingleBlock block_;
+  models::flux::SinglePart part_;
   Tensor x_, vec_;
   nn::RopeTable rope_;
 };
@@ -147,16 +149,20 @@ class QwenImage final : public Case {
       return nn::RopeTable{rope.cos.narrow(1, first, count), rope.sin.narrow(1, first, count)};
     };
     x_ = {tokens(picture, config_.width), tokens(text, config_.width)};
-    context_ = {.time = at::randn({1, config_.width}).to(type),
-                .image_positions = part(text, picture),
-                .text_positions = part(0, text)};
+    time_ = at::randn({1, config_.width}).to(type);
+    context_ = {
+        .modulations = {}, .image_positions = part(text, picture), .text_positions = part(0, text)};
     fill();
   }
-  Tensor run() override { return block_.forward(x_, context_).image; }
+  Tensor run() override {
+    context_.modulations = block_.modulations(time_, 1);
+    return block_.forward(x_, context_).image;
+  }
 
  private:
   models::qwen_image::Config config_;
   models::qwen_image::JointBlock block_;
+  Tensor time_;
   models::qwen_image::Streams x_;
   models::qwen_image::BlockContext context_;
 };

@@ -1,25 +1,42 @@
 #pragma once
+#include <functional>
+#include <string>
+
 #include "distorch/weights/manifest.h"
 
 namespace distorch::models {
 
-/// A block in which two kinds of tokens attend together, as three weights::Blocks that run one after
-/// the other: what modulates the tokens, attention, the MLPs. Of its numbers, 36 · width^2 in FLUX.1
-/// and Qwen-Image, 12, 8 and 16 have to be there at a time.
+/// A weights::Block and where the weights in it are declared.
+struct BlockPart {
+  explicit BlockPart(const weights::Scope& in) : scope(in), block(in) {}
+  /// What `layer` makes of each of `inputs`, in one run.
+  weights::Tensors run_each(const weights::Tensors& inputs,
+                            const std::function<at::Tensor(const at::Tensor&)>& layer) const {
+    return block.run(inputs, [&layer](const weights::Tensors& all) {
+      weights::Tensors made;
+      for (const auto& one : all) made.push_back(layer(one));
+      return made;
+    });
+  }
+
+  weights::Scope scope;
+  weights::Block block;
+};
+
+/// A block in which two kinds of tokens attend together, as weights::Blocks that run one after the
+/// other: what modulates each kind, attention, the MLPs. Of its numbers, 36 · width^2 in FLUX.1 and
+/// Qwen-Image, 6, 6, 8 and 16 have to be there at a time.
 struct JointParts {
   /// `place`: where its weights are, "double_blocks.0"; the block of attention has that name.
-  /// `modulated`: whether it has numbers of its own for that; else nothing may use `modulation`.
+  /// `modulated`: whether it has numbers of its own for that; else nothing may use the modulations.
   JointParts(const weights::Scope& place, bool modulated)
       // In this order: blocks are declared as they run.
-      : modulation_scope(modulated ? place.block(place.prefix() + ".modulation") : place),
-        attention_scope(place.block()),
-        mlp_scope(place.block(place.prefix() + ".mlp")),
-        modulation(modulation_scope),
-        attention(attention_scope),
-        mlp(mlp_scope) {}
+      : image_modulation(modulated ? place.block(place.prefix() + ".img_modulation") : place),
+        text_modulation(modulated ? place.block(place.prefix() + ".txt_modulation") : place),
+        attention(place.block()),
+        mlp(place.block(place.prefix() + ".mlp")) {}
 
-  weights::Scope modulation_scope, attention_scope, mlp_scope;
-  weights::Block modulation, attention, mlp;
+  BlockPart image_modulation, text_modulation, attention, mlp;
 };
 
 }  // namespace distorch::models

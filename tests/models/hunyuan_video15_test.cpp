@@ -156,7 +156,7 @@ TEST_CASE("hunyuan video 1.5: full sizes are read off shapes, and what is not kn
   CHECK(config.heads() == 16);
   CHECK(config.patch == 1);
   CHECK(config.glyph_out == 2048);
-  CHECK(network.manifest().blocks().size() == 1 + 2 + 1 + 3 * 54 + 1);
+  CHECK(network.manifest().blocks().size() == 1 + 2 + 1 + 4 * 54 + 1);
   CHECK(parameters(network.manifest()) == 8'326'608'160);
   auto distilled = shapes;
   distilled.add("time_r_in.in_layer.weight", {.dtype = formats::DType::F16, .shape = {2048, 256}});

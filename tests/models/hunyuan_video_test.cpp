@@ -4,6 +4,7 @@
 #include "distorch/models/catalog.h"
 #include "distorch/models/hunyuan_video/transformer.h"
 #include "distorch/models/whole_patches.h"
+#include "tests/models/given_modulations.h"
 #include "tests/models/tiny.h"
 
 using namespace distorch;
@@ -43,7 +44,10 @@ std::shared_ptr<const Family> check_parity(const std::string& name,
   TwiceSource source(network->manifest(), family->diffusion(), at::kFloat);
   for (const auto& one : json.at("cases").get<std::vector<std::string>>()) {
     CAPTURE(one);
-    CHECK(difference(network->apply(inputs_of(dump, one)), dump[one + "/out"]) < 1e-4);
+    const auto inputs = inputs_of(dump, one);
+    const auto out = network->apply(inputs);
+    CHECK(difference(out, dump[one + "/out"]) < 1e-4);
+    CHECK(check_given(*network, source, inputs, out) == !inputs.has("given_frame"));
   }
   return family;
 }
@@ -152,7 +156,7 @@ TEST_CASE("hunyuan video: LoRA files by Tencent's names and diffusers'") {
 }
 
 TEST_CASE(
-    "hunyuan video: blocks run in the order in which they are declared, double ones in three "
+    "hunyuan video: blocks run in the order in which they are declared, double ones in four "
     "parts") {
   TemporaryCheckpoint file(tiny_tensors({"hunyuan_video"}));
   auto family = detect_family(*file);
@@ -164,7 +168,8 @@ TEST_CASE(
   const auto first = std::find(blocks.begin(), blocks.end(), "double_blocks.0");
   REQUIRE(first != blocks.end());
   REQUIRE(first != blocks.begin());
-  CHECK(*(first - 1) == "double_blocks.0.modulation");
+  CHECK(*(first - 2) == "double_blocks.0.img_modulation");
+  CHECK(*(first - 1) == "double_blocks.0.txt_modulation");
   CHECK(*(first + 1) == "double_blocks.0.mlp");
 }
 
@@ -178,7 +183,7 @@ TEST_CASE("hunyuan video: blocks that are left out, and inputs that do not fit")
   patches.skipped = {"double_blocks.1", "single_blocks.0", "single_blocks.1"};
   auto blocks = network->manifest().blocks().size();
   CHECK(network->apply(inputs, patches).sizes() == inputs["x"].sizes());
-  CHECK(source.runs.size() == blocks - 5);
+  CHECK(source.runs.size() == blocks - 8);
   inputs.set("context", at::zeros({2, 5, 25}));
   CHECK_THROWS_WITH_AS(network->apply(inputs), doctest::Contains("text conditioning"), Error);
 }
@@ -207,7 +212,7 @@ TEST_CASE("hunyuan video: full sizes are read off shapes, and relatives are left
   CHECK(config.single_depth == 40);
   CHECK(config.heads() == 24);
   CHECK((config.blocks().axes == std::vector<std::int64_t>{16, 56, 56}));
-  CHECK(network.manifest().blocks().size() == 3 * 20 + 40 + 2 + 2);
+  CHECK(network.manifest().blocks().size() == 4 * 20 + 2 * 40 + 2 + 2);
   CHECK_FALSE(hunyuan_video::with_our_names(shapes).empty());
   // HunyuanImage looks at a second text.
   shapes.add("byt5_in.fc1.weight", {.dtype = formats::DType::F16, .shape = {2048, 1472}});

@@ -5,6 +5,7 @@
 #include "distorch/models/qwen_image/control_net.h"
 #include "distorch/models/qwen_image/family.h"
 #include "distorch/models/qwen_image/transformer.h"
+#include "tests/models/given_modulations.h"
 #include "tests/models/tiny.h"
 
 using namespace distorch;
@@ -57,9 +58,11 @@ TEST_CASE("Qwen-Image: the transformer as ComfyUI and diffusers compute it") {
   CHECK(l.net.config().heads == 2);
   CHECK(l.net.config().layers == 2);
   CHECK((l.net.config().axes() == std::vector<std::int64_t>{4, 14, 14}));
-  CHECK(difference(l.net.apply(small(dump)), dump["out/plain"]) < 1e-4);
-  CHECK(l.source->runs.size() == 8);  // of each block attention and MLPs
+  const auto plain = l.net.apply(small(dump));
+  CHECK(difference(plain, dump["out/plain"]) < 1e-4);
+  CHECK(l.source->runs.size() == 10);  // of each block two modulations, attention and MLPs
   CHECK(l.source->in_order());
+  CHECK(check_given(l.net, *l.source, small(dump), plain));
   CHECK(difference(l.net.apply(large(dump)), dump["out/odd"]) < 1e-4);
   auto masked = small(dump);
   masked.set("attention_mask", dump["mask"]);
@@ -83,7 +86,10 @@ TEST_CASE("Qwen-Image: reference pictures, every way to place them") {
     CAPTURE(name);
     auto inputs = with_references(dump);
     inputs.set_number(kReferenceMethod, static_cast<double>(method));
-    CHECK(difference(l.net.apply(inputs), dump["out/references_" + name]) < 1e-4);
+    const auto out = l.net.apply(inputs);
+    CHECK(difference(out, dump["out/references_" + name]) < 1e-4);
+    const bool own = method == ReferenceMethod::IndexTimestepZero;
+    CHECK(check_given(l.net, *l.source, inputs, out) == !own);
   }
   CHECK(difference(l.net.apply(with_references(dump)), dump["out/references_index"]) < 1e-4);
 }
@@ -94,7 +100,7 @@ TEST_CASE("Qwen-Image: skipped blocks, and a text of another encoder") {
   Patches patches;
   patches.skipped = {"double_blocks.1"};
   l.net.apply(small(dump), patches);
-  CHECK(l.source->runs.size() == 5);
+  CHECK(l.source->runs.size() == 6);
   auto inputs = small(dump);
   inputs.set("context", at::zeros({2, 7, 32}));
   CHECK_THROWS_WITH_AS(l.net.apply(inputs), doctest::Contains("belongs to another model"), Error);

@@ -97,11 +97,12 @@ Tensor Mlp::operator()(const Tensor& x) const {
 
 Stream::Stream(const JointParts& parts, const std::string& kind, const Config& c)
     : heads_(c.heads()),
-      qkv_(parts.attention_scope / (kind + "_attn") / "qkv", c.hidden, 3 * c.hidden, c.qkv_bias),
-      proj_(parts.attention_scope / (kind + "_attn") / "proj", c.hidden, c.hidden, c.bias),
-      norm_(parts.attention_scope / (kind + "_attn") / "norm", c),
-      mlp_(parts.mlp_scope / (kind + "_mlp"), c) {
-  if (!c.shared_modulation) mod_.emplace(parts.modulation_scope / (kind + "_mod"), c, 6);
+      qkv_(parts.attention.scope / (kind + "_attn") / "qkv", c.hidden, 3 * c.hidden, c.qkv_bias),
+      proj_(parts.attention.scope / (kind + "_attn") / "proj", c.hidden, c.hidden, c.bias),
+      norm_(parts.attention.scope / (kind + "_attn") / "norm", c),
+      mlp_(parts.mlp.scope / (kind + "_mlp"), c) {
+  const auto& modulation = kind == "img" ? parts.image_modulation : parts.text_modulation;
+  if (!c.shared_modulation) mod_.emplace(modulation.scope / (kind + "_mod"), c, 6);
 }
 
 void Stream::prepare(const nn::Qkv& to, const Tensor& x, const Tensor& modulation,
@@ -159,17 +160,16 @@ Tensor entrance(const Tensor& img, const Tensor& modulation) {
   return nn::modulated_norm(img, m[0], m[1], kNormEps);
 }
 
-SingleBlock::SingleBlock(const Scope& s, const Config& c)
+SingleBlock::SingleBlock(const Scope& modulation, const Scope& s, const Config& c)
     : config_(c),
       linear1_(s / "linear1", c.hidden, 3 * c.hidden + c.mlp * (c.gated_mlp ? 2 : 1), c.bias),
       linear2_(s / "linear2", c.hidden + c.mlp, c.hidden, c.bias),
       norm_(s / "norm", c) {
-  if (!c.shared_modulation) mod_.emplace(s / "modulation", c, 3);
+  if (!c.shared_modulation) mod_.emplace(modulation / "modulation", c, 3);
 }
 
 Tensor SingleBlock::forward(const Tensor& x, const Common& common, KeptHeads* kept) const {
-  auto modulation = spread(mod_ ? (*mod_)(common.img) : common.img, x.size(1), common.references);
-  auto m = modulation.chunk(3, -1);
+  auto m = spread(common.img, x.size(1), common.references).chunk(3, -1);
   auto D = config_.hidden;
   auto normed = nn::modulated_norm(x, m[0], m[1], kNormEps);
   nn::Qkv heads;

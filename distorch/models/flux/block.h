@@ -65,8 +65,8 @@ struct KeptHeads {
 
 /// What all tokens of a call have in common.
 struct Common {
-  /// What follows the noise level: of a double block what modulates it (DoubleBlock::modulations()),
-  /// of a single block vec [B, V, D] or, with a shared modulation, what that makes of it.
+  /// What follows the noise level: the modulation of a double block's pictures [B, V, 6·D] and text
+  /// [B, 1, 6·D], of a single block img [B, V, 3·D] alone.
   at::Tensor img, txt;
   nn::RopeTable rope;           // text first, then pictures
   std::int64_t references = 0;  // tokens at the end; counts where V is 2
@@ -83,6 +83,7 @@ struct Common {
 /// the part of its own.
 class Stream {
  public:
+  /// `kind`: "img" or "txt".
   Stream(const JointParts& parts, const std::string& kind, const Config& config);
   /// What x [B, L, D] attends with, into `to` [B, L, H, Dh]; modulation [B, 1 or L, 6·D]. `unturned`:
   /// gets the queries without their positions, where it is not null.
@@ -111,21 +112,15 @@ struct Attended {
   std::vector<at::Tensor> told;               // by pictures beside the text, [B, Li, D]
 };
 
-/// What modulates the tokens of a double block: [B, V, 6·D] and [B, 1, 6·D].
-struct Modulations {
-  at::Tensor img, txt;
-};
-
 /// Text and picture attend together, each with weights of its own, which are in place part by part:
-/// for modulations(), for attend(), for finish(). Weights: double_blocks.{i}.*
+/// for either modulation, for attend(), for finish(). Weights: double_blocks.{i}.*
 class DoubleBlock {
  public:
   DoubleBlock(const JointParts& parts, const Config& config)
       : heads_(config.heads()), img_(parts, "img", config), txt_(parts, "txt", config) {}
-  /// Of vec [B, V, D] and [B, 1, D].
-  Modulations modulations(const at::Tensor& img, const at::Tensor& txt) const {
-    return {img_.modulation(img), txt_.modulation(txt)};
-  }
+  /// Of vec [B, V, D] -> [B, V, 6·D].
+  at::Tensor image_modulation(const at::Tensor& vec) const { return img_.modulation(vec); }
+  at::Tensor text_modulation(const at::Tensor& vec) const { return txt_.modulation(vec); }
   /// `kept`: gets those of the references, where it is not null.
   Attended attend(const Tokens& x, const Common& common, KeptHeads* kept = nullptr) const;
   /// `references`: as in Common.
@@ -144,7 +139,10 @@ at::Tensor entrance(const at::Tensor& img, const at::Tensor& modulation);
 /// single_blocks.{i}.*
 class SingleBlock {
  public:
-  SingleBlock(const weights::Scope& scope, const Config& config);
+  /// `modulation`: where those of its modulation are, where that is not shared.
+  SingleBlock(const weights::Scope& modulation, const weights::Scope& scope, const Config& config);
+  /// Of vec [B, V, D], where the modulation is not shared: [B, V, 3·D].
+  at::Tensor modulation(const at::Tensor& vec) const { return mod_->operator()(vec); }
   /// `common.img` counts for all tokens; `kept` as above.
   at::Tensor forward(const at::Tensor& x, const Common& common, KeptHeads* kept = nullptr) const;
 

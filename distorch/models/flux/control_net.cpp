@@ -6,7 +6,7 @@
 #include "distorch/models/control/block_residuals.h"
 #include "distorch/models/control/hint_encoder.h"
 #include "distorch/models/flux/block.h"
-#include "distorch/models/flux/double_part.h"
+#include "distorch/models/flux/block_parts.h"
 #include "distorch/models/flux/entry.h"
 #include "distorch/models/tensor_size.h"
 
@@ -124,9 +124,9 @@ Tensor ControlNet::apply(const Inputs& inputs) const {
   std::vector<Tensor> residuals;
   for (std::size_t i = 0; i < parts.blocks.size(); ++i) {
     const auto& part = parts.blocks[i];
-    const auto modulations = part.modulations(made[2], made[3]);
-    auto out = part.parts.attention.run(
-        {tokens.img, tokens.txt, modulations.img, modulations.txt, made[4], made[5]},
+    auto out = part.parts.attention.block.run(
+        {tokens.img, tokens.txt, part.image_modulations({made[2]})[0],
+         part.text_modulations({made[3]})[0], made[4], made[5]},
         [&](const Tensors& t) -> Tensors {
           return DoublePart::tensors_of(
               part.layers.attend({t[0], t[1]}, {t[2], t[3], {t[4], t[5]}}));

@@ -121,15 +121,13 @@ Entry::Entry(const Scope& s, const Config& c)
   single_mod_.emplace(s / "single_stream_modulation", c, 3, false);
 }
 
-/// What the blocks are told: noise level, guidance, pooled text. [B, 1, D].
-Tensor Entry::level(const Tensor& timestep, const EntryInputs& in) const {
+Tensor Entry::level(const Tensor& timestep, const Tensor& vector, const Tensor& guidance) const {
   auto dtype = img_in_.dtype();
   auto vec = time_in_(embedded(timestep, dtype));
-  if (guidance_in_ && in.guidance.defined())
-    vec.add_((*guidance_in_)(embedded(in.guidance, dtype)));
+  if (guidance_in_ && guidance.defined()) vec.add_((*guidance_in_)(embedded(guidance, dtype)));
   if (vector_in_) {
-    auto pooled = in.vector.defined()
-                      ? in.vector.to(dtype)
+    auto pooled = vector.defined()
+                      ? vector.to(dtype)
                       : at::zeros({timestep.size(0), config_.vector_width}, vec.options());
     vec.add_((*vector_in_)(pooled));
   }
@@ -163,9 +161,9 @@ Entry::Result Entry::forward(const EntryInputs& in) const {
     r.img = img_in_((tokens.size() == 1 ? tokens[0] : at::cat(tokens, 1)).to(dtype));
   }
   r.txt = txt_in_(in.context.to(dtype));
-  r.vec = level(in.timestep, in);
+  r.vec = level(in.timestep, in.vector, in.guidance);
   if (in.method == ReferenceMethod::IndexTimestepZero && !in.references.empty())
-    r.vec = at::cat({r.vec, level(at::zeros_like(in.timestep), in)}, 1);
+    r.vec = at::cat({r.vec, level(at::zeros_like(in.timestep), in.vector, in.guidance)}, 1);
   auto first = r.vec.narrow(1, 0, 1);
   r.img_mod = img_mod_ ? (*img_mod_)(r.vec) : r.vec;
   r.txt_mod = txt_mod_ ? (*txt_mod_)(first) : first;

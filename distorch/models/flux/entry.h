@@ -39,6 +39,9 @@ class Entry {
     nn::RopeTable rope;
   };
   Result forward(const EntryInputs& inputs) const;
+  /// What the blocks are told of a level: noise, guidance, pooled text. [B, 1, D].
+  at::Tensor level(const at::Tensor& timestep, const at::Tensor& vector,
+                   const at::Tensor& guidance) const;
 
  private:
   /// Two layers with SiLU between them.
@@ -48,7 +51,6 @@ class Entry {
     nn::Linear in_layer, out_layer;
   };
 
-  at::Tensor level(const at::Tensor& timestep, const EntryInputs& inputs) const;
   at::Tensor positions(const EntryInputs& inputs, std::int64_t text) const;
 
   Config config_;

@@ -7,7 +7,7 @@
 #include "distorch/base/error.h"
 #include "distorch/models/control/control.h"
 #include "distorch/models/flux/block.h"
-#include "distorch/models/flux/double_part.h"
+#include "distorch/models/flux/block_parts.h"
 #include "distorch/models/flux/entry.h"
 #include "distorch/models/flux/image_prompt.h"
 #include "distorch/models/reference_cache.h"
@@ -52,6 +52,7 @@ InputSpecs flux_inputs(const Config& c) {
   if (c.guidance)
     specs.push_back(
         {.name = "guidance", .meaning = "guidance", .shape = {batch}, .optional = true});
+  if (!c.shared_modulation) specs.push_back(modulations_spec());
   specs.push_back({.name = "attention_mask",
                    .meaning = "attention mask",
                    .shape = {batch, any, any},
@@ -197,13 +198,13 @@ struct Flux::Parts {
     for (std::int64_t i = 0; i < c.depth; ++i)
       doubles.emplace_back(Scope(manifest) / "double_blocks" / i, c);
     for (std::int64_t i = 0; i < c.single_depth; ++i)
-      singles.emplace_back((Scope(manifest) / "single_blocks" / i).block(), c);
+      singles.emplace_back(Scope(manifest) / "single_blocks" / i, c);
     last.emplace((Scope(manifest) / "final_layer").block(), c);
   }
 
   Part<Entry> entry;
   std::vector<DoublePart> doubles;
-  std::vector<Part<SingleBlock>> singles;
+  std::vector<SinglePart> singles;
   std::optional<Part<LastLayer>> last;
 };
 
@@ -271,6 +272,7 @@ Tensor Flux::apply(const Inputs& inputs, const Patches& patches) const {
               img, x.sizes());
 
   const Beside beside(config_, inputs);
+  const BlockModulations known(config_, inputs[kModulations], x.size(0), img.scalar_type());
   std::int64_t index = -1;
   for (const auto& part : parts.doubles) {
     ++index;
@@ -278,12 +280,17 @@ Tensor Flux::apply(const Inputs& inputs, const Patches& patches) const {
       beside.add_residual(img, index);
       continue;
     }
-    const auto modulations = part.modulations(img_mod, txt_mod);
-    Tensors taken{img, txt, modulations.img, modulations.txt, cos, sin, mask};
-    for (auto& known : cache.of(index)) taken.push_back(known);
+    Tensors taken{img,
+                  txt,
+                  known ? known.image(index) : part.image_modulations({img_mod})[0],
+                  known ? known.text(index) : part.text_modulations({txt_mod})[0],
+                  cos,
+                  sin,
+                  mask};
+    for (auto& cached : cache.of(index)) taken.push_back(cached);
     const auto own = taken.size();
     beside.add_prompts(taken, index);
-    auto out = part.parts.attention.run(taken, [&](const Tensors& t) -> Tensors {
+    auto out = part.parts.attention.block.run(taken, [&](const Tensors& t) -> Tensors {
       KeptHeads kept;
       Common common{t[2], t[3], {t[4], t[5]}, references, t[6], cache.heads(t[7], t[8])};
       common.prompts = beside.prompts(t, own);
@@ -315,9 +322,11 @@ Tensor Flux::apply(const Inputs& inputs, const Patches& patches) const {
       txt.reset();
     }
     all.reset();
-    taken.insert(taken.end(), {single_mod, cos, sin, mask});
-    for (auto& known : cache.of(index)) taken.push_back(known);
-    auto out = part.block.run(taken, [&](const Tensors& t) -> Tensors {
+    const auto own = index - config_.depth;
+    taken.insert(taken.end(),
+                 {known ? known.single(own) : part.modulations({single_mod})[0], cos, sin, mask});
+    for (auto& cached : cache.of(index)) taken.push_back(cached);
+    auto out = part.main.block.run(taken, [&](const Tensors& t) -> Tensors {
       KeptHeads kept;
       auto tokens = t[1].defined() ? at::cat({t[0], t[1]}, 1) : t[0];
       auto y = part.layers.forward(
@@ -334,6 +343,29 @@ Tensor Flux::apply(const Inputs& inputs, const Patches& patches) const {
     auto tokens = parts.last->layers.forward(t[0], t[1]).to(at::kFloat);
     return assemble(tokens, config_.patch, x.sizes());
   }));
+}
+
+std::int64_t Flux::modulation_numbers(const Inputs& call) const {
+  const auto method = call.number("reference_method", static_cast<double>(config_.reference));
+  const bool second_level =
+      static_cast<ReferenceMethod>(method) == ReferenceMethod::IndexTimestepZero &&
+      (call.has(reference_name(0)) || call.has(kReferenceCache));
+  if (config_.shared_modulation || second_level) return 0;
+  return BlockModulations::numbers_of(config_, call["x"].size(0));
+}
+
+Tensor Flux::modulations(const Inputs& call, const std::vector<Tensor>& timesteps) const {
+  const auto& parts = *parts_;
+  auto taken = timesteps;
+  taken.insert(taken.end(), {call["vector"], call["guidance"]});
+  const auto levels = parts.entry.block.run(taken, [&](const Tensors& t) {
+    const auto count = t.size() - 2;
+    Tensors all;
+    for (std::size_t i = 0; i < count; ++i)
+      all.push_back(parts.entry.layers.level(t[i], t[count], t[count + 1]));
+    return all;
+  });
+  return BlockModulations::made(parts.doubles, parts.singles, levels);
 }
 
 }  // namespace distorch::models::flux

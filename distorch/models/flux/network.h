@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "distorch/models/flux/config.h"
+#include "distorch/models/modulated.h"
 #include "distorch/models/network.h"
 
 namespace distorch::models::flux {
@@ -26,15 +27,19 @@ std::string reference_name(std::int64_t index);
 ///   image_prompt.i       [B, 2 · double blocks, groups, tokens, hidden] of image_prompt.h
 ///   reference_latents.i  [B, C, any, any]
 ///   reference_method     a ReferenceMethod as number; without it the model's own
-/// and where the configuration says so those of reference_cache.h.
+/// and where the configuration says so those of reference_cache.h and modulated.h.
 /// Source: ComfyUI comfy/ldm/flux/model.py. Skipped blocks: "double_blocks.3", "single_blocks.7".
-class Flux final : public Network {
+class Flux final : public Network, public Modulated {
  public:
   explicit Flux(const Config& config);
   ~Flux() override;
   weights::Manifest& manifest() override { return manifest_; }
   const InputSpecs& inputs() const override { return inputs_; }
   at::Tensor apply(const Inputs& inputs, const Patches& patches = {}) const override;
+  std::vector<std::string> modulating_inputs() const override { return {"vector", "guidance"}; }
+  std::int64_t modulation_numbers(const Inputs& call) const override;
+  at::Tensor modulations(const Inputs& call,
+                         const std::vector<at::Tensor>& timesteps) const override;
 
  private:
   struct Parts;

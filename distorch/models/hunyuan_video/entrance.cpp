@@ -17,6 +17,10 @@ constexpr std::int64_t kLevelWidth = 256;  // of the embedding of a noise level
 constexpr double kGuidanceSteps = 1000;    // by which guidance is multiplied
 constexpr double kEps = 1e-6;
 
+Tensor waves(const Tensor& level, at::ScalarType dtype) {
+  return nn::timestep_embedding(level.to(at::kFloat), kLevelWidth).to(dtype);
+}
+
 }  // namespace
 
 Tensor Embedder::operator()(const Tensor& x) const { return out_layer(nn::silu_over(in_layer(x))); }
@@ -34,21 +38,38 @@ Entrance::Entrance(const Scope& s, const Config& c)
   if (c.guidance) guidance_.emplace(s / "guidance_in", kLevelWidth, c.hidden);
 }
 
+/// Result::vec.
+Tensor Entrance::vec(const EntranceInputs& in) const {
+  const auto dtype = text_.dtype();
+  auto vec = time_(waves(in.timestep, dtype)).unsqueeze(1);
+  if (in.given.defined()) vec = at::cat({vec, time_(waves(in.given, dtype)).unsqueeze(1)}, 1);
+  if (vector_ && in.vector.defined()) vec = vec + (*vector_)(in.vector.to(dtype)).unsqueeze(1);
+  if (guidance_ && in.guidance.defined())
+    vec = guided(vec, (*guidance_)(waves(in.guidance * kGuidanceSteps, dtype)), in.guides_given);
+  return vec;
+}
+
+Tensors Entrance::levels(const Tensors& timesteps, const Tensor& vector,
+                         const Tensor& guidance) const {
+  auto taken = timesteps;
+  taken.insert(taken.end(), {vector, guidance});
+  return block_.run(taken, [this](const Tensors& t) {
+    const auto count = t.size() - 2;
+    Tensors all;
+    for (std::size_t i = 0; i < count; ++i)
+      all.push_back(vec({.timestep = t[i], .vector = t[count], .guidance = t[count + 1]}));
+    return all;
+  });
+}
+
 Entrance::Result Entrance::made_of(const EntranceInputs& in) const {
   auto dtype = text_.dtype();
-  auto waves = [&](const Tensor& level) {
-    return nn::timestep_embedding(level.to(at::kFloat), kLevelWidth).to(dtype);
-  };
   Result r;
   r.img = nn::linear(in.tokens.to(dtype), patch_, patch_bias_);
   r.txt = text_(in.text.to(dtype));
-  auto level = waves(in.timestep);
-  r.refining = text_time_(level) + text_mean_(in.text.to(at::kFloat).mean(1).to(dtype));
-  r.vec = time_(level).unsqueeze(1);
-  if (in.given.defined()) r.vec = at::cat({r.vec, time_(waves(in.given)).unsqueeze(1)}, 1);
-  if (vector_ && in.vector.defined()) r.vec = r.vec + (*vector_)(in.vector.to(dtype)).unsqueeze(1);
-  if (guidance_ && in.guidance.defined())
-    r.vec = guided(r.vec, (*guidance_)(waves(in.guidance * kGuidanceSteps)), in.guides_given);
+  r.refining =
+      text_time_(waves(in.timestep, dtype)) + text_mean_(in.text.to(at::kFloat).mean(1).to(dtype));
+  r.vec = vec(in);
   return r;
 }
 

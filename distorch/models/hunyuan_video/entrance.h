@@ -44,9 +44,13 @@ class Entrance {
     at::Tensor refining;  // [B, D], what the text's own blocks are gated by
   };
   Result forward(const EntranceInputs& inputs) const;
+  /// Result::vec at each of `timesteps`, without given frames.
+  weights::Tensors levels(const weights::Tensors& timesteps, const at::Tensor& vector,
+                          const at::Tensor& guidance) const;
 
  private:
   Result made_of(const EntranceInputs& inputs) const;
+  at::Tensor vec(const EntranceInputs& inputs) const;
   static at::Tensor guided(const at::Tensor& vec, const at::Tensor& guidance, bool given);
 
   weights::Block block_;

@@ -8,7 +8,7 @@
 
 #include "distorch/base/error.h"
 #include "distorch/models/flux/block.h"
-#include "distorch/models/flux/double_part.h"
+#include "distorch/models/flux/block_parts.h"
 #include "distorch/models/hunyuan_video/call_options.h"
 #include "distorch/models/hunyuan_video/entrance.h"
 #include "distorch/models/hunyuan_video/further_tokens.h"
@@ -76,6 +76,7 @@ InputSpecs specs_of(const Config& c) {
                      .meaning = "reference picture",
                      .shape = {batch, latent, any, any, any},
                      .optional = true});
+  specs.push_back(modulations_spec());
   specs.push_back({.name = kChange,
                    .meaning = "change by all blocks",
                    .shape = {batch, any, Extent::number(c.hidden)},
@@ -191,7 +192,7 @@ struct Transformer::Parts {
     for (std::int64_t i = 0; i < c.depth; ++i)
       doubles.emplace_back(root / "double_blocks" / i, blocks);
     for (std::int64_t i = 0; i < c.single_depth; ++i)
-      singles.emplace_back((root / "single_blocks" / i).block(), blocks);
+      singles.emplace_back(root / "single_blocks" / i, blocks);
     last.emplace((root / "final_layer").block(), blocks);
   }
 
@@ -199,7 +200,7 @@ struct Transformer::Parts {
   std::vector<RefinerBlock> refiners;
   std::optional<FurtherTokens> further;
   std::vector<flux::DoublePart> doubles;
-  std::vector<Part<flux::SingleBlock>> singles;
+  std::vector<flux::SinglePart> singles;
   std::optional<Part<flux::LastLayer>> last;
 };
 
@@ -242,16 +243,20 @@ class Transformer::Call {
     for (const auto& block : parts_.refiners) txt_ = block.forward(txt_, refining_, among_text);
     if (parts_.further) txt_ = parts_.further->before(txt_, inputs_["glyphs"], inputs_["vision"]);
     mask_ = score_mask(mask, img_.size(1), img_.scalar_type(), further());
-    for (const auto& part : parts_.doubles)
-      if (patches.skipped.count(part.name) == 0) through(part);
+    const flux::BlockModulations known(config_.blocks(), inputs_[kModulations], img_.size(0),
+                                       img_.scalar_type());
+    for (std::size_t i = 0; i < parts_.doubles.size(); ++i)
+      if (const auto& part = parts_.doubles[i]; patches.skipped.count(part.name) == 0)
+        through(part, static_cast<std::int64_t>(i), known);
     const auto weak = static_cast<std::size_t>(inputs_.number(kWeakBlock, 0));
     for (std::size_t i = 0; i < parts_.singles.size(); ++i)
       if (const auto& part = parts_.singles[i]; patches.skipped.count(part.name) == 0)
-        through(part, i + 1 == weak ? inputs_.number(kWeakWay, 0) : 0);
+        through(part, i + 1 == weak ? inputs_.number(kWeakWay, 0) : 0,
+                known ? known.single(static_cast<std::int64_t>(i)) : part.modulations({vec_})[0]);
   }
 
   Tensor entrance() const {
-    const auto modulation = parts_.doubles.front().modulations(vec_, vec_.narrow(1, 0, 1)).img;
+    const auto modulation = parts_.doubles.front().image_modulations({vec_}).front();
     return flux::entrance(img_, modulation).to(at::kFloat).flatten();
   }
 
@@ -303,10 +308,12 @@ class Transformer::Call {
     rope_ = turned(places.unsqueeze(0), config_.blocks(), inputs_);
   }
 
-  void through(const flux::DoublePart& part) {
-    const auto modulations = part.modulations(vec_, vec_.narrow(1, 0, 1));
-    auto out = part.parts.attention.run(
-        {img_, txt_, modulations.img, modulations.txt, rope_.cos, rope_.sin, mask_},
+  void through(const flux::DoublePart& part, std::int64_t index,
+               const flux::BlockModulations& known) {
+    auto out = part.parts.attention.block.run(
+        {img_, txt_, known ? known.image(index) : part.image_modulations({vec_})[0],
+         known ? known.text(index) : part.text_modulations({vec_.narrow(1, 0, 1)})[0], rope_.cos,
+         rope_.sin, mask_},
         [&](const Tensors& t) -> Tensors {
           flux::Common common{
               .img = t[2], .txt = t[3], .rope = {t[4], t[5]}, .references = given_, .mask = t[6]};
@@ -322,13 +329,13 @@ class Transformer::Call {
 
   /// The first single block takes both streams and puts them together. `weak`: how the last item is
   /// weakened, 0: it is not.
-  void through(const Part<flux::SingleBlock>& part, double weak) {
+  void through(const flux::SinglePart& part, double weak, const Tensor& modulation) {
     auto taken = all_.defined() ? Tensors{all_, {}} : Tensors{txt_, img_};
     img_.reset();
     txt_.reset();
     all_.reset();
-    taken.insert(taken.end(), {vec_, rope_.cos, rope_.sin, mask_});
-    all_ = part.block.run1(taken, [&](const Tensors& t) {
+    taken.insert(taken.end(), {modulation, rope_.cos, rope_.sin, mask_});
+    all_ = part.main.block.run1(taken, [&](const Tensors& t) {
       auto tokens = t[1].defined() ? at::cat({t[0], t[1]}, 1) : t[0];
       auto attend = weak == kApart ? weak_attention()
                     : weak != 0    ? std::function<Tensor(const nn::Qkv&)>()
@@ -374,6 +381,18 @@ Transformer::~Transformer() = default;
 Tensor Transformer::apply(const Inputs& inputs, const Patches& patches) const {
   check_inputs(inputs_, inputs, "HunyuanVideo");
   return Call(*this, inputs).run(patches);
+}
+
+std::int64_t Transformer::modulation_numbers(const Inputs& call) const {
+  // Frames that are given have a level of their own.
+  if (call.has("given_frame")) return 0;
+  return flux::BlockModulations::numbers_of(config_.blocks(), call["x"].size(0));
+}
+
+Tensor Transformer::modulations(const Inputs& call, const std::vector<Tensor>& timesteps) const {
+  return flux::BlockModulations::made(
+      parts_->doubles, parts_->singles,
+      parts_->in.levels(timesteps, call["vector"], call["guidance"]));
 }
 
 }  // namespace distorch::models::hunyuan_video

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "distorch/models/hunyuan_video/config.h"
+#include "distorch/models/modulated.h"
 #include "distorch/models/network.h"
 #include "distorch/weights/manifest.h"
 
@@ -22,10 +23,10 @@ namespace distorch::models::hunyuan_video {
 /// HunyuanVideo 1.5, which has tokens of one cell and no single blocks, takes two more:
 ///   glyphs          [B, Lg, glyph width], states of words that the video shows; without it none
 ///   vision          [B, Lv, vision width], what a picture encoder saw; without it nothing
-/// Numbers: call_options.h.
+/// It may be given its modulations (modulated.h). Numbers: call_options.h.
 /// Blocks: "in", the text's own, "further_tokens", every double and single block, "final_layer". Skipped parts:
 /// "double_blocks.3", "single_blocks.7". Source: ComfyUI comfy/ldm/hunyuan_video/model.py.
-class Transformer final : public Network {
+class Transformer final : public Network, public Modulated {
  public:
   explicit Transformer(const Config& config);
   ~Transformer() override;
@@ -34,6 +35,10 @@ class Transformer final : public Network {
   weights::Manifest& manifest() override { return manifest_; }
   const InputSpecs& inputs() const override { return inputs_; }
   at::Tensor apply(const Inputs& inputs, const Patches& patches = {}) const override;
+  std::vector<std::string> modulating_inputs() const override { return {"vector", "guidance"}; }
+  std::int64_t modulation_numbers(const Inputs& call) const override;
+  at::Tensor modulations(const Inputs& call,
+                         const std::vector<at::Tensor>& timesteps) const override;
 
  private:
   struct Parts;

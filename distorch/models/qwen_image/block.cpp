@@ -9,19 +9,20 @@ using at::Tensor;
 using weights::Tensors;
 
 JointBlock::Stream::Stream(const JointParts& parts, const Config& c, bool image)
-    : modulation(parts.modulation_scope / (image ? "img_mod" : "txt_mod") / 1, c.width,
-                 6 * c.width),
-      q(parts.attention_scope / "attn" / (image ? "to_q" : "add_q_proj"), c.width, c.width),
-      k(parts.attention_scope / "attn" / (image ? "to_k" : "add_k_proj"), c.width, c.width),
-      v(parts.attention_scope / "attn" / (image ? "to_v" : "add_v_proj"), c.width, c.width),
-      out(image ? parts.attention_scope / "attn" / "to_out" / 0
-                : parts.attention_scope / "attn" / "to_add_out",
+    : modulation((image ? parts.image_modulation : parts.text_modulation).scope /
+                     (image ? "img_mod" : "txt_mod") / 1,
+                 c.width, 6 * c.width),
+      q(parts.attention.scope / "attn" / (image ? "to_q" : "add_q_proj"), c.width, c.width),
+      k(parts.attention.scope / "attn" / (image ? "to_k" : "add_k_proj"), c.width, c.width),
+      v(parts.attention.scope / "attn" / (image ? "to_v" : "add_v_proj"), c.width, c.width),
+      out(image ? parts.attention.scope / "attn" / "to_out" / 0
+                : parts.attention.scope / "attn" / "to_add_out",
           c.width, c.width),
-      mlp_in(parts.mlp_scope / (image ? "img_mlp" : "txt_mlp") / "net" / 0 / "proj", c.width,
+      mlp_in(parts.mlp.scope / (image ? "img_mlp" : "txt_mlp") / "net" / 0 / "proj", c.width,
              4 * c.width),
-      mlp_out(parts.mlp_scope / (image ? "img_mlp" : "txt_mlp") / "net" / 2, 4 * c.width, c.width),
-      norm_q(parts.attention_scope / "attn" / (image ? "norm_q" : "norm_added_q"), c.head_width()),
-      norm_k(parts.attention_scope / "attn" / (image ? "norm_k" : "norm_added_k"), c.head_width()) {
+      mlp_out(parts.mlp.scope / (image ? "img_mlp" : "txt_mlp") / "net" / 2, 4 * c.width, c.width),
+      norm_q(parts.attention.scope / "attn" / (image ? "norm_q" : "norm_added_q"), c.head_width()),
+      norm_k(parts.attention.scope / "attn" / (image ? "norm_k" : "norm_added_k"), c.head_width()) {
 }
 
 Tensor JointBlock::Modulation::normed(const Tensor& x) const {
@@ -46,6 +47,16 @@ JointBlock::Modulation JointBlock::modulation(const Tensor& half, std::int64_t n
   std::vector<Tensor> zero(3);
   if (noiseless > 0) zero = half.narrow(0, batch, batch).chunk(3, 2);
   return {now[0], now[1], now[2], zero[0], zero[1], zero[2], noiseless};
+}
+
+Tensors JointBlock::image_modulations(const Tensors& levels) const {
+  return parts_.image_modulation.run_each(
+      levels, [this](const Tensor& time) { return image_.modulation(time).unsqueeze(1); });
+}
+
+Tensors JointBlock::text_modulations(const Tensors& levels) const {
+  return parts_.text_modulation.run_each(
+      levels, [this](const Tensor& time) { return text_.modulation(time).unsqueeze(1); });
 }
 
 JointBlock::JointBlock(const weights::Scope& place, const Config& c)
@@ -85,16 +96,10 @@ Streams JointBlock::forward(const Streams& x, const BlockContext& context,
   const auto& image = context.image_positions;
   const auto& text = context.text_positions;
   const auto noiseless = context.noiseless;
-  const auto halves = parts_.modulation.run({context.time}, [&](const Tensors& in) {
-    auto of = [](const Stream& stream, const Tensor& time) {
-      return stream.modulation(time).unsqueeze(1).chunk(2, 2);
-    };
-    auto its = of(image_, in[0]), texts = of(text_, in[0].narrow(0, 0, x.text.size(0)));
-    return Tensors{its[0], texts[0], its[1], texts[1]};
-  });
-  auto tokens = parts_.attention.run(
-      {x.image, x.text, halves[0], halves[1], image.cos, image.sin, text.cos, text.sin,
-       context.mask},
+  const auto [image_mod, text_mod] = context.modulations;
+  auto its = image_mod.chunk(2, 2), texts = text_mod.chunk(2, 2);
+  auto tokens = parts_.attention.block.run(
+      {x.image, x.text, its[0], texts[0], image.cos, image.sin, text.cos, text.sin, context.mask},
       [&](const Tensors& in) {
         BlockContext here{{}, image, text, in[8], noiseless};
         here.image_positions.cos = in[4];
@@ -103,8 +108,8 @@ Streams JointBlock::forward(const Streams& x, const BlockContext& context,
         here.text_positions.sin = in[7];
         return attend({in[0], in[1]}, here, modulation(in[2], noiseless), modulation(in[3], 0));
       });
-  tokens.insert(tokens.end(), {halves[2], halves[3], residual});
-  auto results = parts_.mlp.run(tokens, [&](const Tensors& in) {
+  tokens.insert(tokens.end(), {its[1], texts[1], residual});
+  auto results = parts_.mlp.block.run(tokens, [&](const Tensors& in) {
     auto made = add_mlp(image_, in[0], modulation(in[2], noiseless));
     if (in[4].defined()) made.narrow(1, 0, in[4].size(1)).add_(in[4]);
     return Tensors{made, add_mlp(text_, in[1], modulation(in[3], 0))};

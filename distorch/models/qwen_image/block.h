@@ -17,11 +17,15 @@ struct Streams {
   at::Tensor image, text;
 };
 
-/// What all blocks of a call see.
+/// What modulates the tokens of a block: [B, 1, 6·width], of the image with
+/// BlockContext::noiseless [2·B, 1, 6·width], the second half that of a timestep of 0.
+struct Modulations {
+  at::Tensor image, text;
+};
+
+/// What a block sees of a call.
 struct BlockContext {
-  /// SiLU of the timestep's embedding [B, width]; with `noiseless` [2·B, width], the second half
-  /// that of a timestep of 0.
-  at::Tensor time;
+  Modulations modulations;  // its own
   nn::RopeTable image_positions, text_positions;
   at::Tensor mask;  // added to the scores [B, 1, 1, text + image tokens]; undefined: none
   /// Image tokens from this one on are modulated as without noise; 0: none.
@@ -34,6 +38,14 @@ class JointBlock {
  public:
   /// `place`: where its weights are, "transformer_blocks.0"; it makes blocks of it.
   JointBlock(const weights::Scope& place, const Config& config);
+  /// Of SiLU of the timestep's embedding [B, width] at some levels: [B, 1, 6·width] each.
+  weights::Tensors image_modulations(const weights::Tensors& levels) const;
+  weights::Tensors text_modulations(const weights::Tensors& levels) const;
+  /// Of one level, `time` [B or 2·B, width].
+  Modulations modulations(const at::Tensor& time, std::int64_t batch) const {
+    return {image_modulations({time}).front(),
+            text_modulations({time.narrow(0, 0, batch)}).front()};
+  }
   /// `residual` [B, n, width] is added to the first n image tokens of the result; undefined: none.
   Streams forward(const Streams& x, const BlockContext& context,
                   const at::Tensor& residual = {}) const;

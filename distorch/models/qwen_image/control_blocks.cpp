@@ -38,13 +38,13 @@ Tensor ControlBlocks::run(Streams tokens, const Tensor& time, const Tensor& x,
   constexpr double theta = 10000;
   const auto axes = config.axes();
   BlockContext context;
-  context.time = time;
   context.image_positions = nn::rope_table(
       image_positions(x.sizes(), {}, ReferenceMethod::Index, x.device()), axes, theta);
   context.text_positions =
       nn::rope_table(text_positions(x.sizes(), tokens.text.size(1), x.device()), axes, theta);
   std::vector<Tensor> residuals;
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    context.modulations = blocks_[i].modulations(time, x.size(0));
     tokens = blocks_[i].forward(tokens, context);
     residuals.push_back(residuals_[i].forward(tokens.image));
   }

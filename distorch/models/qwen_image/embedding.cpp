@@ -22,16 +22,31 @@ Embedding::Embedding(const weights::Scope& s, const Config& c, std::int64_t hint
   if (hint_width > 0) hint_.emplace(s / "controlnet_x_embedder", hint_width, c.width);
 }
 
+/// In its block.
+Tensor Embedding::time(const Tensor& timesteps) const {
+  auto waves =
+      nn::timestep_embedding(timesteps.to(at::kFloat) * 1000.0, kSinusoids).to(image_.dtype());
+  auto time = time2_(nn::silu_over(time1_(waves)));
+  if (kind_) time.add_(kind_->first(1));
+  return nn::silu_over(time);
+}
+
+Tensors Embedding::times(const Tensors& timesteps) const {
+  return block_.run(timesteps, [this](const Tensors& all) {
+    Tensors made;
+    for (const auto& one : all) made.push_back(time(one));
+    return made;
+  });
+}
+
 Embedding::Embedded Embedding::forward(const Tensor& tokens, const Tensor& text,
                                        const Tensor& timesteps, const Tensor& hint) const {
   auto results = block_.run({tokens, text, timesteps, hint}, [this](const Tensors& in) {
     auto dtype = image_.dtype();
-    auto waves = nn::timestep_embedding(in[2].to(at::kFloat) * 1000.0, kSinusoids).to(dtype);
-    auto time = time2_(nn::silu_over(time1_(waves)));
-    if (kind_) time.add_(kind_->first(1));
+    auto time = this->time(in[2]);
     auto image = image_(in[0].to(dtype));
     if (in[3].defined()) image.add_((*hint_)(in[3].to(dtype)));
-    return Tensors{image, text_(text_norm_(in[1].to(dtype))), nn::silu_over(time)};
+    return Tensors{image, text_(text_norm_(in[1].to(dtype))), time};
   });
   return {{results[0], results[1]}, results[2]};
 }

@@ -28,8 +28,12 @@ class Embedding {
   /// [1 or B, L, hint_width].
   Embedded forward(const at::Tensor& tokens, const at::Tensor& text, const at::Tensor& timesteps,
                    const at::Tensor& hint = {}) const;
+  /// Embedded::time of each of `timesteps`.
+  weights::Tensors times(const weights::Tensors& timesteps) const;
 
  private:
+  at::Tensor time(const at::Tensor& timesteps) const;
+
   weights::Block block_;
   nn::Linear time1_, time2_, image_;
   nn::RmsNorm text_norm_;

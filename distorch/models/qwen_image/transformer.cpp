@@ -41,6 +41,7 @@ InputSpecs specs_of(const Config& c) {
        at::kFloat,
        true},
       {kReferenceMethod, "place of reference pictures", Kind::Constant, {}, at::kFloat, true},
+      modulations_spec(),
   };
   for (int i = 0; i < kMostReferences; ++i)
     specs.push_back({reference_name(i),
@@ -75,6 +76,14 @@ InputSpecs specs_of(const Config& c) {
                      Source::Control});
   }
   return specs;
+}
+
+/// Rows of `width` numbers that modulate a kind of tokens in a block.
+constexpr std::int64_t kRows = 6;
+
+ReferenceMethod method_of(const Inputs& inputs, const Config& c) {
+  return static_cast<ReferenceMethod>(
+      static_cast<int>(inputs.number(kReferenceMethod, static_cast<double>(c.references))));
 }
 
 /// What comes behind the blocks. One weights::Block.
@@ -175,8 +184,7 @@ Transformer::~Transformer() = default;
 Tensor Transformer::apply(const Inputs& inputs, const Patches& patches) const {
   check_inputs(inputs_, inputs);
   const auto& x = inputs["x"];
-  auto method = static_cast<ReferenceMethod>(
-      static_cast<int>(inputs.number(kReferenceMethod, static_cast<double>(config_.references))));
+  const auto method = method_of(inputs, config_);
   auto timesteps = inputs["timestep"];
   auto tokens = to_tokens(x);
   auto own = tokens.size(1);
@@ -195,7 +203,6 @@ Tensor Transformer::apply(const Inputs& inputs, const Patches& patches) const {
     }
   }
   auto [streams, time] = parts_->in.forward(tokens, inputs["context"], timesteps);
-  context.time = time;
   auto axes = config_.axes();
   context.image_positions =
       nn::rope_table(image_positions(x.sizes(), shapes, method, x.device()), axes, 10000.0);
@@ -203,18 +210,48 @@ Tensor Transformer::apply(const Inputs& inputs, const Patches& patches) const {
       nn::rope_table(text_positions(x.sizes(), streams.text.size(1), x.device()), axes, 10000.0);
   context.mask = score_mask(inputs["attention_mask"], tokens.size(1), streams.text.scalar_type());
   auto uses = parts_->patches_of(inputs);
+  const auto width = config_.width;
+  const auto batch = x.size(0);
+  const GivenModulations known(inputs[kModulations], modulation_numbers(inputs),
+                               streams.text.scalar_type());
+  /// Of block i the image's, and where `kind` is 1 the text's.
+  const auto rows = [&](std::size_t i, std::int64_t kind) {
+    const auto before = (2 * static_cast<std::int64_t>(i) + kind) * kRows * width;
+    return known.of(before, batch, kRows * width);
+  };
   for (std::size_t i = 0; i < parts_->blocks.size(); ++i) {
     const auto& residual = inputs[residual_name(static_cast<int>(i))];
     // Patches see the tokens without a ControlNet's residual.
     bool apart = !uses.empty() || is_skipped(patches, i);
-    if (!is_skipped(patches, i))
-      streams = parts_->blocks[i].forward(streams, context, apart ? Tensor() : residual);
+    if (!is_skipped(patches, i)) {
+      const auto& block = parts_->blocks[i];
+      context.modulations =
+          known ? Modulations{rows(i, 0), rows(i, 1)} : block.modulations(time, batch);
+      streams = block.forward(streams, context, apart ? Tensor() : residual);
+    }
     for (const auto& use : uses)
       streams.image = use.patch.forward(i, streams.image, use.embedded, use.strength);
     if (apart) streams = passed_on(streams, residual);
   }
   auto picture = streams.image.narrow(1, 0, own);
   return to_latent(parts_->out->forward(picture, time.narrow(0, 0, x.size(0))), x.sizes());
+}
+
+std::int64_t Transformer::modulation_numbers(const Inputs& call) const {
+  // References without noise have modulations of their own.
+  if (call.has(reference_name(0)) && method_of(call, config_) == ReferenceMethod::IndexTimestepZero)
+    return 0;
+  return call["x"].size(0) * config_.layers * 2 * kRows * config_.width;
+}
+
+Tensor Transformer::modulations(const Inputs&, const std::vector<Tensor>& timesteps) const {
+  const auto levels = parts_->in.times(timesteps);
+  MadeModulations made;
+  for (const auto& block : parts_->blocks) {
+    made.add(block.image_modulations(levels));
+    made.add(block.text_modulations(levels));
+  }
+  return made.all();
 }
 
 }  // namespace distorch::models::qwen_image

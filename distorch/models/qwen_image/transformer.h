@@ -2,6 +2,7 @@
 #include <memory>
 #include <string>
 
+#include "distorch/models/modulated.h"
 #include "distorch/models/network.h"
 #include "distorch/models/qwen_image/block.h"
 #include "distorch/models/qwen_image/config.h"
@@ -22,8 +23,9 @@ inline constexpr const char* kReferenceMethod = "reference_method";
 /// timestep (sigma), the text's states; optionally a mask of text tokens (1 counts), reference
 /// latents in the network's scale and how they stand, residuals of a ControlNet behind each block
 /// [B, n, width]. Skipped parts: "double_blocks.7". Blocks: "in" (embeddings), every joint block,
-/// "out". Source: Qwen-Image (Wu et al. 2025); ComfyUI comfy/ldm/qwen_image/model.py.
-class Transformer final : public Network {
+/// "out"; it may be given its modulations (modulated.h). Source: Qwen-Image (Wu et al. 2025); ComfyUI
+/// comfy/ldm/qwen_image/model.py.
+class Transformer final : public Network, public Modulated {
  public:
   explicit Transformer(const Config& config);
   ~Transformer() override;
@@ -32,6 +34,10 @@ class Transformer final : public Network {
   weights::Manifest& manifest() override { return manifest_; }
   const InputSpecs& inputs() const override { return inputs_; }
   at::Tensor apply(const Inputs& inputs, const Patches& patches = {}) const override;
+  std::vector<std::string> modulating_inputs() const override { return {}; }
+  std::int64_t modulation_numbers(const Inputs& call) const override;
+  at::Tensor modulations(const Inputs& call,
+                         const std::vector<at::Tensor>& timesteps) const override;
 
  private:
   struct Parts;
