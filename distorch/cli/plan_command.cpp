@@ -38,8 +38,8 @@ std::string duration(double seconds) {
 void print(const Priced& priced, const std::vector<OtherForm>& forms) {
   const auto& run = *priced.run;
   fmt::print("\n{} on {}: {}, {} blocks, {:.0f} step{}{}\n", run.model, run.compute,
-             human_bytes(static_cast<double>(run.blocks.bytes())), run.blocks.blocks.size(),
-             run.steps, run.steps == 1 ? "" : "s",
+             human_bytes(static_cast<double>(run.blocks.bytes() + run.blocks.aside_bytes())),
+             run.blocks.blocks.size(), run.steps, run.steps == 1 ? "" : "s",
              priced.times > 1 ? fmt::format(", {} times", priced.times) : "");
   std::vector<std::vector<std::string>> rows{{"  weights", "size", "blocks", "how"}};
   for (const auto& [key, held] : held_of(priced))
@@ -67,8 +67,13 @@ void print(const Priced& priced, const std::vector<OtherForm>& forms) {
              run.others_bytes
                  ? ", other models " + human_bytes(static_cast<double>(run.others_bytes))
                  : "");
+  if (const auto aside = run.blocks.aside_bytes(); aside > 0)
+    fmt::print(
+        "  aside     {} have no part in a step: what needs them brings them, once for all steps\n",
+        human_bytes(static_cast<double>(aside)));
   if (!run.gave_way.empty()) fmt::print("  unloads   {}\n", fmt::join(run.gave_way, ", "));
-  fmt::print("  this is   {}\n", placement::expert_string(run.system, run.blocks, run.placement));
+  fmt::print("  this is   {}{}\n", placement::expert_string(run.system, run.blocks, run.placement),
+             run.blocks.aside_bytes() > 0 ? " without what is aside" : "");
   if (run.beside) fmt::print("  beside    it computes while the run before it does\n");
   if (auto reason = priced.reason(); !reason.empty()) fmt::print("  why       {}\n", reason);
   if (priced.best_step_s < priced.report.step_s * 0.995)

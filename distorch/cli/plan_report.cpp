@@ -64,6 +64,7 @@ const char* word_for(placement::How how) {
     case placement::How::Resident: return "resident";
     case placement::How::Streamed: return "streamed";
     case placement::How::OnDonor: return "on donor";
+    case placement::How::Aside: return "aside";
   }
   return "";
 }
@@ -75,7 +76,7 @@ std::map<std::pair<int, placement::How>, Held> held_of(const Priced& priced) {
     const auto& home = run.placement.blocks[i];
     const auto resting = placement::resting_bytes(run.blocks.blocks[i], home);
     auto& held = held_by_device[{home.device, home.how}];
-    held.bytes += run.blocks.blocks[i].bytes - resting;
+    held.bytes += run.blocks.blocks[i].bytes + run.blocks.blocks[i].aside_bytes - resting;
     ++held.blocks;
     if (resting > 0)
       held_by_device[{run.placement.compute, placement::How::Resident}].bytes += resting;
@@ -87,7 +88,8 @@ Json as_json(const Priced& priced) {
   const auto& run = *priced.run;
   Json json{{"model", run.model},
             {"compute", run.compute},
-            {"bytes", run.blocks.bytes()},
+            {"bytes", run.blocks.bytes() + run.blocks.aside_bytes()},
+            {"aside_bytes", run.blocks.aside_bytes()},
             {"steps", run.steps},
             {"times", priced.times},
             {"step_s", priced.report.step_s},

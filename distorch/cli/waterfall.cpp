@@ -148,7 +148,8 @@ void Waterfall::changed(const EngineEvent& event) {
     if (model.model != event.model || model.compute != event.device) continue;
     std::int64_t bytes = 0;
     for (const auto& share : model.shares)
-      if (share.how != placement::How::Streamed) bytes += share.bytes;
+      if (share.how == placement::How::Resident || share.how == placement::How::OnDonor)
+        bytes += share.bytes;
     const auto speed = link_of(machine_, model.compute);
     if (speed <= 0 || model.compute == "cpu") continue;
     auto& weights = part("weights");

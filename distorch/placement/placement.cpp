@@ -90,6 +90,27 @@ Bytes Model::bytes() const {
                          [](Bytes sum, const Block& block) { return sum + block.bytes; });
 }
 
+Bytes Model::aside_bytes() const {
+  return std::accumulate(blocks.begin(), blocks.end(), Bytes{0},
+                         [](Bytes sum, const Block& block) { return sum + block.aside_bytes; });
+}
+
+Model without_idle(Model model) {
+  Bytes largest = 0;
+  for (Block& block : model.blocks) {
+    if (!block.idle || block.bytes == 0) continue;
+    largest = std::max(largest, block.bytes);
+    block.aside_bytes = std::exchange(block.bytes, 0);
+    block.parts.clear();
+    block.pinned = true;
+  }
+  constexpr Bytes small = 8;  // part of such a block that what it computes with takes at most
+  if (largest > 0)
+    model.activation_bytes = std::max(model.activation_bytes,
+                                      largest + std::min(model.activation_bytes, largest / small));
+  return model;
+}
+
 Bytes RingSize::room_bytes() const {
   const double whole = std::floor(slots);
   const auto rest = static_cast<Bytes>((slots - whole) * static_cast<double>(slot_bytes));
@@ -106,8 +127,9 @@ Bytes Placement::ring_bytes() const {
 }
 
 bool Placement::all_resident() const {
-  return std::all_of(blocks.begin(), blocks.end(),
-                     [](const Home& home) { return home.how == How::Resident; });
+  return std::all_of(blocks.begin(), blocks.end(), [](const Home& home) {
+    return home.how == How::Resident || home.how == How::Aside;
+  });
 }
 
 Bytes Placement::peak_bytes() const { return bytes[compute] + ring_bytes() + activation_bytes; }
@@ -125,6 +147,10 @@ Placement make_placement(const System& system, const Model& model, std::vector<H
   for (std::size_t i = 0; i < placement.blocks.size(); ++i) {
     Home& home = placement.blocks[i];
     const Block& block = model.blocks[i];
+    if (block.aside_bytes > 0) {
+      if (const int host = system.find("cpu"); host >= 0) home = {host, How::Aside};
+      continue;
+    }
     if (home.rests != 0 && (home.how != How::Streamed || home.rests == all_parts(block)))
       home = home.how == How::Streamed ? Home{system.compute, How::Resident}
                                        : Home{home.device, home.how};

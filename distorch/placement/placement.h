@@ -54,6 +54,10 @@ struct Block {
   // bytes of its weights, small ones taken together; 64 at most and no more than `bytes` in all;
   // empty: it has one
   std::vector<std::int64_t> parts;
+  // no call of a step runs it, as what makes the modulations of all steps
+  bool idle = false;
+  // of an idle block that is brought for each of its runs: its bytes; `bytes` is 0 then
+  std::int64_t aside_bytes = 0;
 
   double seconds_on(int device) const;  // < 0: cannot run there
   /// The same weights in another form: parts in proportion.
@@ -70,12 +74,18 @@ struct Model {
   bool late_host = false;
 
   std::int64_t bytes() const;
+  std::int64_t aside_bytes() const;
 };
+
+/// The same with its idle blocks aside: they have no place on a device and no part in a step. Activations
+/// have room for the largest of them, which is brought while those of no step are there.
+Model without_idle(Model model);
 
 enum class How {
   Resident,  // rests on the compute device and runs there
   Streamed,  // rests on a donor, copied into a ring slot for every step
-  OnDonor    // rests on a donor and runs there; activations travel
+  OnDonor,   // rests on a donor and runs there; activations travel
+  Aside      // brought for each of its runs, which are no part of a step, and let go
 };
 
 struct Home {
@@ -120,12 +130,13 @@ struct Placement {
   std::int64_t ring_bytes() const;
   /// Weights + rings + activations on the compute device.
   std::int64_t peak_bytes() const;
+  /// Of what runs in a step.
   bool all_resident() const;
   bool operator==(const Placement&) const = default;
 };
 
 /// Fills bytes, rings and activation_bytes from homes. `slots` for every ring. A streamed block of
-/// which everything rests is a resident one.
+/// which everything rests is a resident one, and what has aside_bytes is aside whatever `homes` says.
 Placement make_placement(const System& system, const Model& model, std::vector<Home> homes,
                          double slots = 2);
 

@@ -146,6 +146,8 @@ std::string summary(const System& system, const Model& model, const Placement& p
   const auto& compute = system.devices[placement.compute].name;
   auto text = fmt::format("{} in {} blocks", human_bytes(static_cast<double>(model.bytes())),
                           model.blocks.size());
+  if (const auto aside = model.aside_bytes(); aside > 0)
+    text += fmt::format(" and {} aside", human_bytes(static_cast<double>(aside)));
   if (placement.all_resident()) return fmt::format("{} on {}", text, compute);
   text += fmt::format(", computed on {}", compute);
   const char* before = ", at rest ";

@@ -71,9 +71,17 @@ placement::Model describe(const StreamedModel& model, const placement::System& s
     block.restart_s = std::min(block.unpack_s, profile.restart_s);
     if (i < profile.activation_bytes.size()) block.activation_bytes = profile.activation_bytes[i];
     block.pinned = block.bytes == 0;
+    block.idle = i < profile.idle.size() && profile.idle[i];
     described.blocks.push_back(std::move(block));
   }
   return described;
+}
+
+placement::Model fitting(placement::Model model, const placement::System& system) {
+  const auto budget = system.devices[system.compute].budget_bytes;
+  return model.bytes() + model.activation_bytes <= budget
+             ? model
+             : placement::without_idle(std::move(model));
 }
 
 }  // namespace distorch::streaming

@@ -14,4 +14,7 @@ void describe_bytes(const StreamedModel& model, int number, placement::Block& bl
 placement::Model describe(const StreamedModel& model, const placement::System& system,
                           const Profile& profile, const Machine& machine);
 
+/// `model`, its idle blocks aside where not all of it has room on the compute device.
+placement::Model fitting(placement::Model model, const placement::System& system);
+
 }  // namespace distorch::streaming

@@ -161,7 +161,7 @@ class Engine {
     std::int64_t may_hold = 0;    // of the compute device, after the latest shrink()
     std::int64_t step_bytes = 0;  // what a step was seen to need beside weights, holes included
     std::int64_t retries = 0;     // of the device's allocator so far
-    int recorded = 0;             // steps of the model that were recorded so far
+    int unlike_steps = 0;         // StreamedModel's, so far
     std::thread::id user;         // of the thread that made them
     std::int64_t planned_bytes(const std::string& device, bool running) const;
   };

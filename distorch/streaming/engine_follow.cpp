@@ -159,20 +159,22 @@ void Engine::rearrange(Entry& entry, StreamedModel& model, std::int64_t spare) {
   const auto more =
       std::clamp<std::int64_t>(entry.may_hold - held, 0, std::max<std::int64_t>(0, spare));
   system.devices[system.compute].budget_bytes = held + more + entry.plan_model.activation_bytes;
-  placement::Timeline clock(entry.system, entry.plan_model);
+  // What was planned to rest, idle blocks with it, may have had to make way.
+  auto described = placement::without_idle(entry.plan_model);
   placement::Placement better;
   try {
-    better = placement::auto_plan(system, entry.plan_model);
+    better = placement::auto_plan(system, described);
   } catch (const Error&) {
     return;  // no room for a plan where there is one for what lies there now
   }
-  const auto now_s = clock.step_s(now), then_s = clock.step_s(better);
+  const auto now_s = placement::Timeline(entry.system, entry.plan_model).step_s(now);
+  const auto then_s = placement::Timeline(entry.system, described).step_s(better);
   if (!(then_s < worth_moving * now_s)) return;
   std::int64_t brought = 0;
   for (std::size_t i = 0; i < better.blocks.size(); ++i)
     if (better.blocks[i] != now.blocks[i])
-      brought += entry.plan_model.blocks[i].bytes -
-                 placement::streamed_bytes(entry.plan_model.blocks[i], better.blocks[i]);
+      brought += described.blocks[i].bytes -
+                 placement::streamed_bytes(described.blocks[i], better.blocks[i]);
   if ((now_s - then_s) * entry.steps < static_cast<double>(brought) / slowest_link) return;
   const auto [homes, slots] = places_of(system, better);
   // Its allocations are no step's.
@@ -185,6 +187,7 @@ void Engine::rearrange(Entry& entry, StreamedModel& model, std::int64_t spare) {
   }
   log::info("{}: weights are spread anew, a step of {:.4g} s becomes one of {:.4g} s",
             model.options().name, now_s, then_s);
+  entry.plan_model = std::move(described);
   entry.placement = better;
   engine_watch().moved(model);
 }
@@ -204,10 +207,10 @@ void Engine::follow(StreamedModel& model) {
   const auto wanted = part(kKeptFree, all), least = part(too_little, all);
   // An allocator that has to give its cache back to find room waits for the device each time.
   const auto before = std::exchange(entry->retries, retries_of(device));
-  // One that records a step may have to once.
-  const auto recorded_before = std::exchange(entry->recorded, model.recorded_steps());
+  // One that records a step may have to once, and one that brings blocks between two.
+  const auto unlike_before = std::exchange(entry->unlike_steps, model.unlike_steps());
   const bool struggles =
-      entry->steps_alike > 0 && entry->retries > before && entry->recorded == recorded_before;
+      entry->steps_alike > 0 && entry->retries > before && entry->unlike_steps == unlike_before;
   auto left = spare_bytes(*entry, device);
   // Who is idle goes before weights of the one that runs.
   while (left < least && free_some({&model}, compute, wanted - left)) {

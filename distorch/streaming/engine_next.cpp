@@ -204,6 +204,7 @@ void Engine::plan_beside_all(Draft& draft) {
   try {
     auto plan = plan_models(request);
     if (free_plan(entry) && !plan.placements[0].all_resident()) return;
+    if (plan.idle_aside) draft.described = placement::without_idle(draft.described);
     accept(draft, plan.system, plan.placements[0]);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::OutOfMemory) throw;

@@ -179,6 +179,9 @@ void Engine::plan(std::vector<Draft>& drafts) {
   drop_recordings(request, others);
   request.holders = holders(others, request.system, partners);
   auto plan = plan_models(request);
+  if (plan.idle_aside)
+    for (auto* all : {&drafts, &partners})
+      for (auto& draft : *all) draft.described = placement::without_idle(draft.described);
 
   std::vector<std::string> gave_way;
   for (int i : plan.gone) {
@@ -196,8 +199,10 @@ void Engine::plan(std::vector<Draft>& drafts) {
   for (std::size_t i = 0; i < drafts.size(); ++i) {
     auto& draft = drafts[i];
     // Where nothing streams, the host runs ahead of the device: then the device's own time counts.
-    if (plan.placements[i].all_resident())
+    if (plan.placements[i].all_resident()) {
       draft.described = streaming::describe(*draft.model, request.system, draft.profile, machine_);
+      if (plan.idle_aside) draft.described = placement::without_idle(draft.described);
+    }
     accept(draft, plan.system, plan.placements[i]);
     if (!plan_only() && !plan.placements[i].all_resident())
       device::avoid_holes(device::to_torch(compute), is_tight(plan.placements[i], plan.system));

@@ -51,6 +51,10 @@ Profile choose_form(StreamedModel& model, const Machine& machine, const FormRequ
     (converted ? forms.converted : forms.stored) =
         describe(model, request.system, request.timed(profiles[converted]), machine);
   }
+  // Who says what is to lie where has idle blocks counted too.
+  if (!request.plan)
+    for (auto* form : {&forms.converted, &forms.stored})
+      *form = fitting(std::move(*form), request.system);
   forms.decode_s = std::max(0.0, profiles[false].total_s - profiles[true].total_s);
   if (!converted_now)
     forms.convert_s = conversion_seconds(model, machine.speeds(model.options().compute));

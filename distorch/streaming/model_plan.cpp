@@ -196,7 +196,34 @@ std::vector<int> to_go(const std::vector<Holder>& holders, int device, Bytes mis
   return gone;
 }
 
-ModelPlan plan_models(const PlanRequest& request) { return Search(request).run(); }
+ModelPlan plan_models(const PlanRequest& request) {
+  const auto has_idle = [](const placement::ModelUse& use) {
+    return std::any_of(use.model.blocks.begin(), use.model.blocks.end(),
+                       [](const placement::Block& block) { return block.idle; });
+  };
+  if (request.allocation || std::none_of(request.wanted.begin(), request.wanted.end(), has_idle))
+    return Search(request).run();
+  Bytes needed = 0, activations = 0;
+  for (const auto& use : request.wanted) {
+    needed += use.model.bytes();
+    activations = std::max(activations, use.model.activation_bytes);
+  }
+  if (needed + activations <= request.system.devices[request.system.compute].budget_bytes) try {
+      auto plan = Search(request).run();
+      const bool whole =
+          std::all_of(plan.placements.begin(), plan.placements.end(),
+                      [](const placement::Placement& one) { return one.all_resident(); });
+      if (whole && plan.gone.empty()) return plan;
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::OutOfMemory) throw;
+    }
+  auto less = request;
+  for (auto* uses : {&less.wanted, &less.partners})
+    for (auto& use : *uses) use.model = placement::without_idle(std::move(use.model));
+  auto plan = Search(less).run();
+  plan.idle_aside = true;
+  return plan;
+}
 
 bool is_tight(const placement::Placement& placement, const placement::System& system) {
   constexpr std::int64_t part = 3;

@@ -42,9 +42,12 @@ struct ModelPlan {
   std::vector<placement::Placement> placements;  // of the wanted ones, then of the partners
   bool together = false;                         // partners are planned too
   std::vector<int> gone;                         // holders that give way
+  bool idle_aside = false;                       // of placement::without_idle() of all models
 };
 
-/// The plan, and who gives way for it: nobody who is not in the way. Decides only.
+/// The plan, and who gives way for it: nobody who is not in the way. Where not everything can be
+/// resident beside the others, and nobody has said what is to lie where, idle blocks are aside. Decides
+/// only.
 /// Error(OutOfMemory), Error(Usage) as the planners do: then nobody has to do anything.
 ModelPlan plan_models(const PlanRequest& request);
 

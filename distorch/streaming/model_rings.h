@@ -12,7 +12,8 @@
 
 namespace distorch::streaming {
 
-/// The rings of one model, one for each donor that some of its blocks stream from.
+/// The rings of one model, one for each donor that some of its blocks stream from, and one for the
+/// blocks that are aside, from the first of them that runs until drop_aside().
 class ModelRings {
  public:
   struct Options {
@@ -41,7 +42,10 @@ class ModelRings {
   /// At most so many slots each from the next make() on; false where no ring has more.
   bool limit_slots(double most);
 
-  Ring& of(const std::string& donor) const { return *rings_.at(donor); }
+  /// The ring that a block passes through. That of blocks that are aside is made here.
+  Ring& of(int block);
+  /// Frees the ring of blocks that are aside.
+  void drop_aside();
   /// The values of a block whose bytes lie there, with what of it rests: made once for each place.
   const BlockValues& values_at(int block, const Lease& lease);
   /// Adapters have changed: values are made anew.
@@ -54,6 +58,10 @@ class ModelRings {
 
  private:
   void make(bool fewer_do);
+  std::unique_ptr<Ring> make_from(placement::How how, const std::string& donor, double slots,
+                                  bool fewer_do);
+  void make_aside(const std::string& donor);
+  std::vector<RingBlock> blocks_where(placement::How how, const std::string& device) const;
   void register_streamed();
   BlockValues values_in(int block, std::vector<at::Tensor> streamed) const;
   std::unique_ptr<Ring> make_that_fits(const std::vector<RingBlock>& blocks, RingOptions ring,
@@ -64,7 +72,11 @@ class ModelRings {
   Options options_;
   at::Device compute_;
   std::map<std::string, double> slots_;
-  std::map<std::string, std::unique_ptr<Ring>> rings_;      // by donor
+  std::map<std::string, std::unique_ptr<Ring>> rings_;  // by donor
+  std::unique_ptr<Ring> aside_;
+  /// Of files that blocks which are aside lie in; once, as it takes time by the page.
+  std::vector<std::shared_ptr<const device::RegisteredRange>> aside_registered_;
+  bool all_aside_registered_ = false, knows_aside_ = false;
   std::vector<std::map<const void*, BlockValues>> values_;  // by block and address
   BlockValues passing_;  // of a block that lies in the file's mapping
   std::vector<std::shared_ptr<const device::RegisteredRange>> registered_;

@@ -189,6 +189,11 @@ Profile profile_model(const StreamedModel& model, weights::Manifest& fresh,
   return std::move(source.profile_);
 }
 
+void leave_idle(Profile& profile) {
+  profile.idle = profile.used;
+  profile.idle.flip();
+}
+
 Profile host_bound(Profile profile) {
   if (profile.total_s <= 0 || profile.issue_s <= profile.total_s) return profile;
   const double late = profile.issue_s / profile.total_s;

@@ -17,12 +17,17 @@ struct Profile {
   std::vector<double> flops;     // per block
   std::vector<std::int64_t> activation_bytes;  // per block: inputs that would cross a link
   std::vector<bool> used;                      // whether the block ran at all
-  std::int64_t peak_activation_bytes = 0;      // highest memory beside weights
+  // per block: it did not, and whoever runs it does so within StreamedModel::aside(); empty: none
+  std::vector<bool> idle;
+  std::int64_t peak_activation_bytes = 0;  // highest memory beside weights
   double total_s = 0;
   std::int64_t operations = 0;
   double issue_s = 0;      // host time to issue them, operations * RigDevice::issue_s
   bool late_host = false;  // host_bound() has found that it is the limit
 };
+
+/// The blocks that did not run are idle from now on: what is known of them is in `used`.
+void leave_idle(Profile& profile);
 
 /// The profile of a run whose operations the host issues one by one: where it needs longer for that
 /// than the device for the work, seconds of all blocks grow alike until the run takes issue_s. Not

@@ -15,8 +15,8 @@ namespace distorch::streaming {
 
 /// Where the weights of one block rest and how they reach their compute. `device`: the compute
 /// device (Resident), "cpu" (the file's mapping: RAM), "disk" (the file, not kept in RAM) or
-/// another accelerator. Of a streamed block the parts of `rests` (bits, Contents::parts()) stay on the
-/// compute device, which is an accelerator then.
+/// another accelerator; "cpu" of one that is Aside. Of a streamed block the parts of `rests` (bits,
+/// Contents::parts()) stay on the compute device, which is an accelerator then.
 struct BlockHome {
   placement::How how = placement::How::Resident;
   std::string device;
@@ -101,7 +101,10 @@ class Residence {
   int number_of(int block, Kind kind) const {
     return block + static_cast<int>(kind) * static_cast<int>(states_.size());
   }
-  bool rests(int block) const { return homes_[block].how != placement::How::Streamed; }
+  bool rests(int block) const {
+    return homes_[block].how != placement::How::Streamed &&
+           homes_[block].how != placement::How::Aside;
+  }
   std::optional<at::Device> target_of(int block) const;
   Upload& upload_to(at::Device device);
   at::Tensor bring(int number, const Layout& layout, at::Device target, bool in_pieces);

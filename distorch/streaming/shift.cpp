@@ -80,7 +80,7 @@ std::optional<Shift::Choice> Shift::that_streams(std::size_t block, std::int64_t
                                                  bool by_price) const {
   const auto& home = homes_[block];
   const auto& parts = contents_.parts(static_cast<int>(block));
-  if (home.how == How::OnDonor) return std::nullopt;
+  if (home.how == How::OnDonor || home.how == How::Aside) return std::nullopt;
   const auto rank = [&](std::size_t part) {
     const bool tiny = parts[part] * 64 < contents_.weights_of(static_cast<int>(block)).slot_bytes;
     const bool enough = !by_price || parts[part] >= missing;

@@ -35,11 +35,14 @@ std::optional<Planned> plan_side(const Engine& engine, const SplitSide& side,
   for (const auto& name : others)
     if (int index = planned.system.find(name); index >= 0 && index != planned.system.compute)
       planned.system.devices[index].budget_bytes = 0;
-  planned.model = describe(*side.model, planned.system, host_bound(side.profile), engine.machine());
+  const auto described = [&](const Profile& profile) {
+    return fitting(describe(*side.model, planned.system, profile, engine.machine()),
+                   planned.system);
+  };
+  planned.model = described(host_bound(side.profile));
   planned.placement = placement::auto_plan(planned.system, planned.model);
   // Where nothing streams, the host runs ahead of the device.
-  if (planned.placement.all_resident())
-    planned.model = describe(*side.model, planned.system, side.profile, engine.machine());
+  if (planned.placement.all_resident()) planned.model = described(side.profile);
   return planned;
 } catch (const Error& error) {
   if (error.kind() != ErrorKind::OutOfMemory) throw;

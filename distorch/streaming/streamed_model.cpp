@@ -168,6 +168,7 @@ void StreamedModel::move(std::vector<BlockHome> homes) {
     for (std::size_t i = 0; i < homes.size(); ++i) {
       if (homes[i] == before[i]) continue;
       const bool streams = homes[i].how == How::Streamed;
+      if (homes[i].how == How::Aside) continue;
       homes[i] = {How::Streamed, streams ? homes[i].device : std::string("cpu")};
     }
     residence_.move(homes, residence_.converted(), block);
@@ -308,7 +309,7 @@ Tensors StreamedModel::run_streamed(int block, const Tensors& inputs, const Body
   // Again at each replay, where the recorded operations read from the place of the first time.
   device::aside([this, block, &lease, recorded = std::make_shared<std::int64_t>(-1)] {
     throw_if_interrupted();
-    lease = rings_.of(homes()[block].device).pin(block);
+    lease = rings_.of(block).pin(block);
     auto place = lease.offset();
     if (*recorded >= 0 && *recorded != place)
       throw Moved(options_.name,
@@ -386,11 +387,42 @@ Tensors StreamedModel::run(int block, const Tensors& inputs, const Body& body) {
     if (homes()[block].how != How::OnDonor) carried_.forget_gone();
     switch (homes()[block].how) {
       case How::Resident: results = run_resident(block, inputs, body); break;
-      case How::Streamed: results = run_streamed(block, inputs, body); break;
+      case How::Streamed:
+      case How::Aside: results = run_streamed(block, inputs, body); break;
       case How::OnDonor: results = run_on_donor(block, inputs, body); break;
     }
   });
   return results;
+}
+
+/// A recorded step holds memory that bringing blocks may need, and reads where their ring lay. What an
+/// allocator keeps of the ring would be taken for memory that steps need.
+at::Tensor StreamedModel::aside(const std::function<at::Tensor()>& forward) {
+  const bool any = std::any_of(homes().begin(), homes().end(),
+                               [](const BlockHome& home) { return home.how == How::Aside; });
+  if (any) {
+    ++asides_;
+    drop_leases();
+    if (drop_recordings()) device::empty_cache(compute_);
+  }
+  struct End {
+    StreamedModel& model;
+    bool any;
+    int began_with;  // a step that begins with the same block does not wait for all weights
+    ~End() {
+      model.carried_.clear();
+      model.began_with_ = began_with;
+      if (!any) return;
+      model.drop_leases();
+      model.rings_.drop_aside();
+      try {
+        device::empty_cache(model.compute_);
+      } catch (const std::exception& error) {
+        log::debug("{}: memory was not given back: {}", model.options_.name, error.what());
+      }
+    }
+  } end{*this, any, began_with_};
+  return forward();
 }
 
 // --- recording

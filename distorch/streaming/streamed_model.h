@@ -120,10 +120,13 @@ class StreamedModel final : public weights::WeightSource {
   /// (step_recorder.h). `variant`: what else the step's operations depend on.
   at::Tensor step(const std::vector<at::Tensor>& inputs, const StepRecorder::Forward& forward,
                   const std::string& variant = "");
+  /// What runs blocks that are aside, between two steps: what it takes to bring them is given back at
+  /// its end.
+  at::Tensor aside(const std::function<at::Tensor()>& forward);
+  /// How often memory was used in between as no step does: one was recorded, or aside() brought blocks.
+  int unlike_steps() const { return recorder_.recorded() + asides_; }
   /// Whether steps may be recorded: it keeps the activations' memory reserved.
   void record_steps(bool allowed);
-  /// How often one was recorded: that step needs more memory than those before it.
-  int recorded_steps() const { return recorder_.recorded(); }
   /// What recordings hold of device_bytes() of the compute device.
   std::int64_t recorded_bytes() const { return recorder_.held_bytes(); }
   /// Gives back what recordings hold; false where they hold nothing.
@@ -161,6 +164,7 @@ class StreamedModel final : public weights::WeightSource {
   std::vector<Lease> leases_;  // by block, while one runs streamed
   Carried carried_;            // what blocks on donors gave
   bool rests_converted_ = false;
+  int asides_ = 0;       // times that aside() brought blocks
   int began_with_ = -1;  // the block that ran first since the last load; -1: none has
   bool record_steps_ = false;
 };

@@ -48,9 +48,11 @@ struct Known {
     needs.profile = [this, rows](const RigDevice& compute) {
       ++profiles;
       Model fresh(size.blocks, size.width);
-      return profile_model(*weights, fresh.manifest(), compute, [&](at::Device device) {
-        fresh.forward(at::empty({rows, size.width}, at::TensorOptions().device(device)));
+      auto profile = profile_model(*weights, fresh.manifest(), compute, [&](at::Device device) {
+        fresh.forward(at::empty({rows, size.width}, at::TensorOptions().device(device)), idle);
       });
+      if (idle > 0) streaming::leave_idle(profile);
+      return profile;
     };
     return needs;
   }
@@ -79,7 +81,8 @@ struct Known {
   Size size;
   Model model;
   std::shared_ptr<StreamedModel> weights;
-  int profiles = 0;  // dry runs so far
+  std::size_t idle = 0;  // so many of the first blocks have no part in a planned run
+  int profiles = 0;      // dry runs so far
 };
 
 inline EngineOptions engine_options(const Rig& rig,

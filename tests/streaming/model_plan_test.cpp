@@ -185,3 +185,40 @@ TEST_CASE("a plan is tight where activations take more than a third of a device"
     CHECK(is_tight(plan.placements[0], plan.system) == tight);
   }
 }
+
+TEST_CASE("idle blocks are resident where all is, and aside where not") {
+  PlanRequest request;
+  auto idle = model(10, 10, 3);  // activations of 3
+  for (int i = 0; i < 4; ++i) idle.blocks[i].idle = true;
+  request.wanted = {{idle, 10}};
+  request.system = machine(103);
+  auto plan = plan_models(request);
+  CHECK_FALSE(plan.idle_aside);
+  CHECK(plan.placements[0].bytes[0] == 100);
+  // 60 of the others, and room for one of these.
+  for (std::int64_t budget : {102, 71}) {
+    request.system = machine(budget);
+    plan = plan_models(request);
+    CHECK(plan.idle_aside);
+    CHECK(plan.placements[0].all_resident());
+    CHECK(plan.placements[0].bytes[0] == 60);
+    CHECK(plan.placements[0].activation_bytes == 11);  // one of them, and what it computes
+    CHECK(plan.placements[0].blocks[0] == placement::Home{1, placement::How::Aside});
+  }
+  request.system = machine(70);
+  plan = plan_models(request);
+  CHECK_FALSE(plan.placements[0].all_resident());
+  CHECK(plan.placements[0].peak_bytes() <= 70);
+  // A model that is in use beside it leaves no room for all.
+  request.system = machine(120);
+  request.holders = {holder(30, 1, false, true)};
+  plan = plan_models(request);
+  CHECK(plan.idle_aside);
+  CHECK(plan.placements[0].all_resident());
+  // Who says what is to lie where gets that.
+  request.allocation.emplace();
+  request.allocation->compute = "cuda:0";
+  request.allocation->virtual_bytes = 30;
+  request.allocation->donors = {"cpu"};
+  CHECK_FALSE(plan_models(request).idle_aside);
+}

@@ -49,6 +49,7 @@ struct Way {
   bool recorded = false;
   std::int64_t upload_from_bytes = std::int64_t{1} << 40;
   int slots = 2;
+  std::size_t idle = 0;  // so many blocks run before the steps only
 };
 
 /// So that it is read past the page cache, where the file system can do that.
@@ -88,9 +89,10 @@ class OneModel final : public test::Scene {
     streamed_->set_loras(loras_);
     streamed_->load(homes, slots);
     auto x = x_;
+    if (way_.idle > 0) x = streamed_->aside([&] { return model_.forward(x_, 0, way_.idle); });
     for (int step = 0; step < steps; ++step)
-      x = streamed_->step({x},
-                          [&](const std::vector<at::Tensor>& in) { return model_.forward(in[0]); });
+      x = streamed_->step(
+          {x}, [&](const std::vector<at::Tensor>& in) { return model_.forward(in[0], way_.idle); });
     // Past the recordings, too.
     return model_.forward(x).cpu();
   }
@@ -226,6 +228,28 @@ TEST_CASE("poison: a model, however its blocks are placed") {
       {.name = "in part from a donor, brought by threads",
        .home = in_part("sim:1"),
        .upload_from_bytes = 0},
+      {.name = "aside before streamed ones, recorded",
+       .home =
+           [](int i) {
+             return i < 2 ? BlockHome{How::Aside, "cpu"} : BlockHome{How::Streamed, "cpu"};
+           },
+       .recorded = true,
+       .idle = 2},
+      {.name = "aside before resident ones, through staging buffers, recorded",
+       .home =
+           [](int i) {
+             return i < 3 ? BlockHome{How::Aside, "cpu"} : BlockHome{How::Resident, "sim:0"};
+           },
+       .registered = false,
+       .recorded = true,
+       .idle = 3},
+      {.name = "aside on the CPU",
+       .home =
+           [](int i) {
+             return i < 2 ? BlockHome{How::Aside, "cpu"} : BlockHome{How::Resident, "cpu"};
+           },
+       .compute = "cpu",
+       .idle = 2},
       {.name = "on the CPU", .home = all(How::Resident, "cpu"), .compute = "cpu"},
       {.name = "on the CPU, converted",
        .home = all(How::Resident, "cpu"),

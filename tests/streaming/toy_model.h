@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,9 +30,10 @@ class Model {
     }
   }
 
-  /// x [rows, width] -> the same; one pass over all blocks.
-  at::Tensor forward(at::Tensor x) const {
-    for (const auto& layer : layers_)
+  /// x [rows, width] -> the same; one pass over all blocks, or those from `first` to before `end`.
+  at::Tensor forward(at::Tensor x, std::size_t first = 0, std::size_t end = -1) const {
+    for (const auto& layer :
+         std::span(layers_).subspan(first, std::min(end, layers_.size()) - first))
       x = layer.block.run1({x}, [&](const weights::Tensors& in) {
         auto y = at::linear(in[0], layer.weight.dense(), layer.bias.dense());
         for (const auto& lora : layer.weight.adapters()) {
