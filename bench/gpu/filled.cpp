@@ -8,6 +8,8 @@
 // what was free before this process touched the card. FOLDER/rig.yaml predicts; where there is none,
 // the resident run fits one. With --each so many more steps are timed one by one, with what rests
 // on the card after each, and two are traced: for those who look for a step that waits.
+// A step is given its modulations, where the network takes them; what it takes to make those of a run
+// of 20 steps is timed apart.
 // --weights: the same model in another form (distorch convert), called by that name.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -26,6 +28,7 @@
 #include "distorch/device/memory.h"
 #include "distorch/device/sim/sim.h"
 #include "distorch/device/workspace.h"
+#include "distorch/models/modulated.h"
 #include "distorch/placement/timeline.h"
 #include "distorch/streaming/engine.h"
 #include "distorch/streaming/trace.h"
@@ -35,6 +38,7 @@ namespace {
 using namespace distorch;
 using namespace distorch::bench;
 
+constexpr int kLevels = 20;    // steps of a run
 constexpr int kSettling = 16;  // steps after which the engine has found out what is free
 constexpr Rounds kRounds{.warm_ups = 2, .calls = 4, .rounds = 3};
 
@@ -46,10 +50,11 @@ class Bench {
  private:
   void open_model();
   void each(const Step& step);
+  void modulate(Step& step);
   streaming::Profile profile(const Step& step, const RigDevice& speeds) const;
   void resident(Step& step);
   void calibrate(const std::vector<Step>& steps);
-  void filled(const Step& step);
+  void filled(Step& step);
   void compare(const Step& step, const Link& link, double step_s, std::int64_t used_bytes,
                std::int64_t outside_bytes);
   placement::Placement placed(const placement::System& system,
@@ -115,11 +120,26 @@ void Bench::open_model() {
 
 streaming::Profile Bench::profile(const Step& step, const RigDevice& speeds) const {
   auto fresh = family_->make_network();
-  return streaming::profile_model(*model_, fresh->manifest(), speeds,
-                                  [&](at::Device on) { fresh->apply(shapes_of(step.input, on)); });
+  auto profile = streaming::profile_model(*model_, fresh->manifest(), speeds, [&](at::Device on) {
+    fresh->apply(shapes_of(step.input, on));
+  });
+  if (step.input.has(models::kModulations)) streaming::leave_idle(profile);
+  return profile;
+}
+
+/// The first time with what a run before it does not leave, code that has to be loaded.
+void Bench::modulate(Step& step) {
+  if (!step.input.has(models::kModulations)) return;
+  std::vector<double> seconds;
+  for (int i = 0; i < 2; ++i)
+    seconds.push_back(make_modulations(*model_, *network_, step, kLevels));
+  fmt::print("modulations of {} levels, {}: {:.4f} s, then {:.4f} s\n", kLevels, called(step),
+             seconds[0], seconds[1]);
+  facts_["modulations_s"][step.name] = seconds;
 }
 
 void Bench::resident(Step& step) {
+  modulate(step);
   for (bool recorded : {false, true}) {
     model_->record_steps(recorded);
     const auto seconds =
@@ -173,7 +193,10 @@ void Bench::compare(const Step& step, const Link& link, double step_s, std::int6
   const auto rig = read_rig(rig_file);
   const auto system = machine(name_, free_bytes_, link);
   const auto profiled = profile(step, rig.devices[0]);
-  const auto described = describe(*model_, profiled, device::workspace_bytes(device_));
+  auto described = describe(*model_, profiled, device::workspace_bytes(device_));
+  if (std::any_of(model_->homes().begin(), model_->homes().end(),
+                  [](const auto& home) { return home.how == placement::How::Aside; }))
+    described = placement::without_idle(described);
   const auto placement = placed(system, described);
   results_.add("predicted / measured step, " + called(step),
                placement::Timeline(system, described).step_s(placement), step_s, "s");
@@ -204,7 +227,7 @@ void Bench::each(const Step& step) {
 }
 
 /// Each size has an engine of its own, as a program has that is started for it.
-void Bench::filled(const Step& step) {
+void Bench::filled(Step& step) {
   const auto link = measure_link(*model_, device_);
   device::empty_cache(device_);
   device::save({device::machine_id(), {{"cpu", name_, link.bytes_per_s / 1e9, 0, link.latency_s}}},
@@ -219,6 +242,7 @@ void Bench::filled(const Step& step) {
   needs.steps = 20;
   needs.profile = [&](const RigDevice& speeds) { return profile(step, speeds); };
   auto use = engine.prepare(model_, needs);
+  modulate(step);
   at::Tensor result;
   std::int64_t least_free = free_bytes_;
   const auto one = [&] {
@@ -252,6 +276,7 @@ int Bench::run() {
   std::vector<Step> timed;
   for (std::string size; std::getline(sizes, size, ',');) {
     auto step = read_step(folder_, size, device_);
+    expect_modulations(*network_, step);
     try {
       whole ? resident(step) : filled(step);
       if (whole) timed.push_back(std::move(step));

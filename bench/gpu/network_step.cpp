@@ -4,11 +4,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <sstream>
 
 #include "distorch/base/error.h"
+#include "distorch/device/streams.h"
 #include "distorch/formats/tensor_file.h"
+#include "distorch/models/modulated.h"
 
 namespace distorch::bench {
 
@@ -77,6 +80,30 @@ models::Inputs shapes_of(const models::Inputs& input, c10::Device device) {
     copy.set(name, at::empty(tensor.sizes(), tensor.options().device(device)));
   for (const auto& [name, number] : input.numbers()) copy.set_number(name, number);
   return copy;
+}
+
+bool expect_modulations(const models::Network& network, Step& step) {
+  const auto* modulated = dynamic_cast<const models::Modulated*>(&network);
+  const auto numbers = modulated ? modulated->modulation_numbers(step.input) : 0;
+  if (numbers == 0) return false;
+  const auto& x = step.input["x"];
+  step.input.set(models::kModulations, at::zeros({numbers}, x.options()));
+  return true;
+}
+
+double make_modulations(streaming::StreamedModel& model, const models::Network& network, Step& step,
+                        int levels) {
+  const auto& modulated = dynamic_cast<const models::Modulated&>(network);
+  const auto& own = step.input["timestep"];
+  std::vector<at::Tensor> timesteps;
+  for (int i = 0; i < levels; ++i) timesteps.push_back(own * (1 - static_cast<double>(i) / levels));
+  timesteps[0] = own;
+  device::synchronize(own.device());
+  const auto start = std::chrono::steady_clock::now();
+  const auto made = model.aside([&] { return modulated.modulations(step.input, timesteps); });
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  step.input.set(models::kModulations, made[0].to(own.device()));
+  return seconds.count();
 }
 
 at::Tensor step_of(streaming::StreamedModel& model, models::Network& network,

@@ -98,6 +98,7 @@ placement::Model describe(streaming::StreamedModel& model, const streaming::Prof
     block.unpack_s = profile.unpack_s[i];
     block.restart_s = std::min(block.unpack_s, profile.restart_s);
     block.pinned = block.bytes == 0;
+    block.idle = i < profile.idle.size() && profile.idle[i];
     described.blocks.push_back(block);
   }
   return described;

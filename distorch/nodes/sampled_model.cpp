@@ -38,7 +38,9 @@ std::int64_t cells_of(at::IntArrayRef shape) {
 }  // namespace
 
 SampledModel::SampledModel(const Model& model)
-    : model_(model), device_(device::to_torch(model.loaded->weights->options().compute)) {
+    : model_(model),
+      device_(device::to_torch(model.loaded->weights->options().compute)),
+      modulations_(model) {
   for (const auto& spec : model.loaded->network->inputs())
     keeps_references_ = keeps_references_ || spec.name == models::kReferenceCache;
 }
@@ -64,6 +66,7 @@ std::vector<streaming::Engine::Wanted> SampledModel::wanted(streaming::Engine& e
   patch_run_->add_to(call.known, shape.latent);
   // The step that keeps something is the largest: all tokens are there, and what is kept.
   if (keeps_references_) call.known.numbers[models::kKeepReferences] = 1;
+  modulations_.plan(call);
   planned_calls_ = call.calls;
   planned_cells_ = call.sizes.batch * cells_of(shape.latent) / shape.latent.at(0);
   streaming::RunNeeds needs;
@@ -73,12 +76,14 @@ std::vector<streaming::Engine::Wanted> SampledModel::wanted(streaming::Engine& e
   needs.loras = model_.loras;
   needs.profile = [this, &loaded, call](const RigDevice& compute) {
     auto fresh = loaded.make();
-    return streaming::profile_model(
+    auto profile = streaming::profile_model(
         *loaded.weights, fresh->manifest(), compute, [&](at::Device device) {
           fresh->apply(models::blank_inputs(fresh->inputs(), call.sizes, device,
                                             control_->input_names(), call.known),
                        model_.patches);
         });
+    if (modulations_.planned()) streaming::leave_idle(profile);
+    return profile;
   };
   auto wanted = control_->wanted(call.sizes, shape.steps);
   wanted.insert(wanted.begin(), {loaded.weights, needs});
@@ -148,6 +153,7 @@ Tensor SampledModel::apply(const Tensor& x, const Tensor& sigma, const BatchedIn
       auto residuals = control_->residuals(use, {x.sizes(), call, sampling(), facts});
       for (const auto& [name, value] : residuals.tensors()) call.set(name, value.to(device_));
     }
+    modulations_.add_to(call, facts);
     auto step = [&] {
       return loaded.weights->step(
           models::in_order(specs, call),

@@ -4,6 +4,7 @@
 #include "distorch/nodes/control.h"
 #include "distorch/nodes/model_patch.h"
 #include "distorch/nodes/planned_call.h"
+#include "distorch/nodes/step_modulations.h"
 #include "distorch/nodes/values.h"
 #include "distorch/sampling/guidance.h"
 #include "distorch/streaming/engine.h"
@@ -36,6 +37,7 @@ class SampledModel final : public sampling::X0Model {
 
   const sampling::ModelSampling& sampling() const override;
   at::Device device() const override { return device_; }
+  void expect(const std::vector<float>& sigmas) override { modulations_.expect(sigmas); }
   at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma,
                    const sampling::BatchedInputs& inputs,
                    const sampling::CallFacts& facts) override;
@@ -70,6 +72,7 @@ class SampledModel final : public sampling::X0Model {
   std::optional<PatchRun> patch_run_;
   at::Device device_;
   std::vector<streaming::Engine::Use> uses_;
+  StepModulations modulations_;
   bool keeps_references_ = false;
   /// Of the references, by the conditionings that have them and the sizes of their latents.
   std::map<std::pair<std::vector<const void*>, std::vector<std::int64_t>>, at::Tensor> kept_;

@@ -37,6 +37,9 @@ class Team final : public sampling::X0Model, public sampling::SeveralCalls {
 
   const sampling::ModelSampling& sampling() const override { return own_.sampling(); }
   at::Device device() const override { return own_.device(); }
+  void expect(const std::vector<float>& sigmas) override {
+    for (std::size_t place = 0; place < at_once(); ++place) at(place).expect(sigmas);
+  }
   at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma,
                    const sampling::BatchedInputs& inputs,
                    const sampling::CallFacts& facts) override {

@@ -18,6 +18,10 @@ class TwoModels final : public sampling::X0Model {
 
   const sampling::ModelSampling& sampling() const override { return positive_.sampling(); }
   at::Device device() const override { return positive_.device(); }
+  void expect(const std::vector<float>& sigmas) override {
+    positive_.expect(sigmas);
+    negative_.expect(sigmas);
+  }
   at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma,
                    const sampling::BatchedInputs& inputs,
                    const sampling::CallFacts& facts) override;

@@ -35,7 +35,8 @@ namespace distorch::nodes {
 /// Matched adapters by LoRA file, so that what is used in several places exists once.
 using LoraCache = WeakCache<const std::vector<weights::NamedAdapter>>;
 
-struct Replicas;  // replicas.h
+struct Replicas;         // replicas.h
+struct KeptModulations;  // step_modulations.h
 
 /// A network that is open: its layers, its weights wherever they rest, its names in LoRA files.
 template <class Network>
@@ -58,6 +59,8 @@ struct Loaded {
 struct LoadedDiffusion : Loaded<models::Network> {
   std::shared_ptr<const models::Family> family;
   std::shared_ptr<const sampling::ModelSampling> sampling;
+  /// What runs before have made of it; null: nothing.
+  std::shared_ptr<KeptModulations> modulations;
 };
 
 using LoadedVae = Loaded<models::VaeNetwork>;

@@ -73,6 +73,8 @@ class X0Model {
   virtual ~X0Model() = default;
   virtual const ModelSampling& sampling() const = 0;
   virtual at::Device device() const = 0;
+  /// A run at these levels begins: most calls will be at one of them. Default: nothing.
+  virtual void expect(const std::vector<float>&) {}
   /// x [B, C, ...] float32, sigma [B] float32, both on device() -> x0 [B, C, ...] float32.
   /// One call is one pass over the weights: cond and uncond come together in B.
   virtual at::Tensor apply(const at::Tensor& x, const at::Tensor& sigma,

@@ -156,6 +156,7 @@ SampleResult run_sampler(X0Model& model, const SampleRequest& request, const Gui
     cache.emplace(*cached, sampling);
     (cached->kind == CachedSteps::Kind::Easy ? state.network_cache : state.result_cache) = &*cache;
   }
+  model.expect(sigmas);
   CfgDenoiser guided(
       model, prepare_conditioning(model, rules.positive, rules.negative, encode, rules.third),
       rules.rule, state);

@@ -1,5 +1,10 @@
+#include <set>
+
 #include "distorch/device/sim/sim.h"
 #include "distorch/nodes/clip_vision.h"
+#include "distorch/nodes/step_modulations.h"
+#include "distorch/nodes/values.h"
+#include "tests/nodes/simulated.h"
 #include "tests/nodes/tiny_seeded.h"
 #include "tests/support/devices.h"
 
@@ -76,6 +81,38 @@ Json cases() { return workflow_cases("nodes_flux"); }
 
 Json case_named(const std::string& name) { return workflow_case("nodes_flux", name); }
 
+/// The ids of a workflow's nodes of a type.
+std::string id_of(const Json& workflow, const std::string& type) {
+  for (const auto& [id, node] : workflow.items())
+    if (node["class_type"] == type) return id;
+  FAIL("no node " << type);
+  return {};
+}
+
+using Counts = std::vector<std::size_t>;
+
+/// Timesteps that a model's modulations are known at, of each conditioning, the last used first.
+Counts known_timesteps(const nodes::Model& model) {
+  Counts counts;
+  if (model.loaded->modulations)
+    for (const auto& told : model.loaded->modulations->all)
+      counts.push_back(told->by_timestep.size());
+  return counts;
+}
+
+/// Where those of the conditioning that was used last lie.
+std::set<const void*> addresses(const nodes::Model& model) {
+  std::set<const void*> all;
+  for (const auto& [timestep, numbers] : model.loaded->modulations->all.front()->by_timestep)
+    all.insert(numbers.const_data_ptr());
+  return all;
+}
+
+Json with(Json one, const std::string& node, const std::string& input, const Json& value) {
+  one["workflow"][node]["inputs"][input] = value;
+  return one;
+}
+
 }  // namespace
 
 TEST_CASE("FLUX: whole workflows give ComfyUI's latents") {
@@ -108,6 +145,65 @@ TEST_CASE("FLUX: split over devices, the same bits") {
     }
     CHECK(difference(whole, dump[title]) < 1e-4);
   }
+}
+
+TEST_CASE("FLUX: what modulates is made once for all steps, and kept for the next seed") {
+  const auto one = case_named("guidance");
+  const auto unet = id_of(one["workflow"], "UNETLoader"),
+             sampler = id_of(one["workflow"], "KSampler"),
+             guidance = id_of(one["workflow"], "FluxGuidance");
+  at::Tensor whole;
+  for (const double share : {10.0, 0.8, 0.4}) {
+    CAPTURE(share);
+    auto options = simulated(small_rig());
+    std::int64_t bytes = 0;
+    for (const auto& [name, tensor] : tiny_tensors({"flux_dev"}))
+      bytes += static_cast<std::int64_t>(tensor.nbytes());
+    options.budgets = {{"sim:0", static_cast<std::int64_t>(share * static_cast<double>(bytes))}};
+    FluxApp tiny(options);
+    const auto latent = tiny.latent(one);
+    if (!whole.defined()) whole = latent;
+    CHECK(at::equal(latent, whole));
+    const auto model = tiny.value_of(one["workflow"], {unet, 0}).as<nodes::Model>();
+    const auto& homes = model.loaded->weights->homes();
+    const auto aside = std::count_if(homes.begin(), homes.end(), [](const auto& home) {
+      return home.how == placement::How::Aside;
+    });
+    CHECK((aside > 0) == (share < 1));
+    CHECK(known_timesteps(model) == Counts{4});
+    // Another seed takes what is there.
+    const auto before = addresses(model);
+    CHECK_FALSE(at::equal(tiny.latent(with(one, sampler, "seed", 6)), whole));
+    CHECK(known_timesteps(model) == Counts{4});
+    CHECK(addresses(model) == before);
+    // More steps have some of the levels.
+    tiny.latent(with(one, sampler, "steps", 8));
+    CHECK(known_timesteps(model) == Counts{8});
+    // Levels between those of the run, one by one.
+    tiny.latent(with(one, sampler, "sampler_name", "dpm_2"));
+    CHECK(known_timesteps(model).front() > 8);
+    // Another conditioning.
+    tiny.latent(with(one, guidance, "guidance", 3.5));
+    CHECK(known_timesteps(model).size() == 2);
+    CHECK(known_timesteps(model).front() == 4);
+    tiny.forget_results();
+    CHECK(at::equal(tiny.latent(one), whole));
+  }
+}
+
+TEST_CASE("FLUX: what modulates follows LoRAs and their strengths") {
+  const auto one = case_named("control_lora");
+  const auto unet = id_of(one["workflow"], "UNETLoader"),
+             lora = id_of(one["workflow"], "LoraLoaderModelOnly");
+  FluxApp tiny(simulated(small_rig()));
+  const auto strong = tiny.latent(one);
+  const auto model = tiny.value_of(one["workflow"], {unet, 0}).as<nodes::Model>();
+  const auto weaker = tiny.latent(with(one, lora, "strength_model", 0.4));
+  CHECK(known_timesteps(model).size() == 2);
+  CHECK_FALSE(at::equal(strong, weaker));
+  CHECK(difference(strong, Dump("nodes_flux")["control_lora"]) < 1e-4);
+  FluxApp fresh(simulated(small_rig()));
+  CHECK(at::equal(fresh.latent(with(one, lora, "strength_model", 0.4)), weaker));
 }
 
 TEST_CASE("FLUX: conditionings of another model are told, with what would fit") {
