@@ -89,7 +89,6 @@ Json as_json(const Priced& priced) {
   Json json{{"model", run.model},
             {"compute", run.compute},
             {"bytes", run.blocks.bytes() + run.blocks.aside_bytes()},
-            {"aside_bytes", run.blocks.aside_bytes()},
             {"steps", run.steps},
             {"times", priced.times},
             {"step_s", priced.report.step_s},
@@ -105,6 +104,7 @@ Json as_json(const Priced& priced) {
             {"expert_string", placement::expert_string(run.system, run.blocks, run.placement)},
             {"best_step_s", priced.best_step_s},
             {"best_expert_string", placement::expert_string(run.system, run.blocks, priced.best)}};
+  if (const auto aside = run.blocks.aside_bytes(); aside > 0) json["aside_bytes"] = aside;
   if (run.beside) json["beside"] = true;
   if (auto reason = priced.reason(); !reason.empty()) json["reason"] = reason;
   for (const auto& [key, held] : held_of(priced))

@@ -215,9 +215,17 @@ std::optional<Placement> whole_blocks(const System& system, const Model& model,
 }  // namespace
 
 std::vector<Bytes> quotas(const System& system, const Model& model, const Allocation& allocation) {
-  const Bytes total = model.bytes();
+  const Bytes total = model.bytes() + model.aside_bytes();
   auto result = allocation.shares.empty() ? virtual_quotas(system, total, allocation)
                                           : share_quotas(system, total, allocation.shares);
+  Bytes aside = model.aside_bytes();
+  const auto leave_out = [&](int device) {
+    const Bytes bytes = device < 0 ? 0 : std::min(aside, result[device]);
+    if (bytes > 0) result[device] -= bytes;
+    aside -= bytes;
+  };
+  leave_out(system.find("cpu"));
+  for (std::size_t d = 0; d < result.size(); ++d) leave_out(static_cast<int>(d));
   for (std::size_t d = 0; d < result.size(); ++d) {
     const Device& device = system.devices[d];
     if (result[d] > device.budget_bytes) {

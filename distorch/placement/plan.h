@@ -13,7 +13,8 @@ enum class Order {
 };
 
 /// Bytes asked of every device, their sum is the model's bytes. From an expert string or virtual
-/// VRAM (docs/placement.md). Error(Usage): device that is not there; Error(OutOfMemory): more than
+/// VRAM (docs/placement.md). What is aside counts as resting in RAM, as far as that is asked for, and is not
+/// in the sum. Error(Usage): device that is not there; Error(OutOfMemory): more than
 /// its budget, both numbers named.
 std::vector<std::int64_t> quotas(const System& system, const Model& model,
                                  const Allocation& allocation);

@@ -196,13 +196,45 @@ std::vector<int> to_go(const std::vector<Holder>& holders, int device, Bytes mis
   return gone;
 }
 
+namespace {
+
+bool has_idle(const placement::Model& model) {
+  return std::any_of(model.blocks.begin(), model.blocks.end(),
+                     [](const placement::Block& block) { return block.idle; });
+}
+
+ModelPlan without_idle(PlanRequest request) {
+  for (auto* uses : {&request.wanted, &request.partners})
+    for (auto& use : *uses) use.model = placement::without_idle(std::move(use.model));
+  auto plan = Search(request).run();
+  plan.idle_aside = true;
+  return plan;
+}
+
+/// Of an allocation, where all idle blocks are among what is to rest in RAM: they are the cheapest that
+/// could rest there.
+std::optional<ModelPlan> idle_in_ram(const PlanRequest& request) try {
+  const auto& model = request.wanted[0].model;
+  const int host = request.system.find("cpu");
+  const auto aside = placement::without_idle(model).aside_bytes();
+  if (host < 0 || placement::quotas(request.system, model, *request.allocation)[host] < aside)
+    return std::nullopt;
+  return without_idle(request);
+} catch (const Error& error) {
+  if (error.kind() != ErrorKind::OutOfMemory) throw;
+  return std::nullopt;
+}
+
+}  // namespace
+
 ModelPlan plan_models(const PlanRequest& request) {
-  const auto has_idle = [](const placement::ModelUse& use) {
-    return std::any_of(use.model.blocks.begin(), use.model.blocks.end(),
-                       [](const placement::Block& block) { return block.idle; });
-  };
-  if (request.allocation || std::none_of(request.wanted.begin(), request.wanted.end(), has_idle))
+  if (std::none_of(request.wanted.begin(), request.wanted.end(),
+                   [](const placement::ModelUse& use) { return has_idle(use.model); }))
     return Search(request).run();
+  if (request.allocation) {
+    auto plan = idle_in_ram(request);
+    return plan ? std::move(*plan) : Search(request).run();
+  }
   Bytes needed = 0, activations = 0;
   for (const auto& use : request.wanted) {
     needed += use.model.bytes();
@@ -217,12 +249,7 @@ ModelPlan plan_models(const PlanRequest& request) {
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::OutOfMemory) throw;
     }
-  auto less = request;
-  for (auto* uses : {&less.wanted, &less.partners})
-    for (auto& use : *uses) use.model = placement::without_idle(std::move(use.model));
-  auto plan = Search(less).run();
-  plan.idle_aside = true;
-  return plan;
+  return without_idle(request);
 }
 
 bool is_tight(const placement::Placement& placement, const placement::System& system) {

@@ -46,8 +46,8 @@ struct ModelPlan {
 };
 
 /// The plan, and who gives way for it: nobody who is not in the way. Where not everything can be
-/// resident beside the others, and nobody has said what is to lie where, idle blocks are aside. Decides
-/// only.
+/// resident beside the others, or an allocation leaves at least them to RAM, idle blocks are aside.
+/// Decides only.
 /// Error(OutOfMemory), Error(Usage) as the planners do: then nobody has to do anything.
 ModelPlan plan_models(const PlanRequest& request);
 

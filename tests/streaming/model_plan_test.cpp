@@ -215,10 +215,18 @@ TEST_CASE("idle blocks are resident where all is, and aside where not") {
   plan = plan_models(request);
   CHECK(plan.idle_aside);
   CHECK(plan.placements[0].all_resident());
-  // Who says what is to lie where gets that.
+  // Who says what is to lie where gets that: less than the idle blocks in RAM, all of them, more.
+  request.holders.clear();
   request.allocation.emplace();
   request.allocation->compute = "cuda:0";
-  request.allocation->virtual_bytes = 30;
   request.allocation->donors = {"cpu"};
-  CHECK_FALSE(plan_models(request).idle_aside);
+  for (std::int64_t in_ram : {30, 40, 60}) {
+    CAPTURE(in_ram);
+    request.allocation->virtual_bytes = static_cast<double>(in_ram);
+    plan = plan_models(request);
+    CHECK(plan.idle_aside == (in_ram >= 40));
+    CHECK(plan.placements[0].bytes[0] == 100 - in_ram);
+    CHECK(plan.placements[0].bytes[1] == (in_ram >= 40 ? in_ram - 40 : in_ram));
+    CHECK(plan.placements[0].all_resident() == (in_ram == 40));
+  }
 }
