@@ -82,13 +82,11 @@ models::Inputs shapes_of(const models::Inputs& input, c10::Device device) {
   return copy;
 }
 
-bool expect_modulations(const models::Network& network, Step& step) {
+void expect_modulations(const models::Network& network, Step& step) {
   const auto* modulated = dynamic_cast<const models::Modulated*>(&network);
   const auto numbers = modulated ? modulated->modulation_numbers(step.input) : 0;
-  if (numbers == 0) return false;
-  const auto& x = step.input["x"];
-  step.input.set(models::kModulations, at::zeros({numbers}, x.options()));
-  return true;
+  if (numbers == 0) return;
+  step.input.set(models::kModulations, at::zeros({numbers}, step.input["x"].options()));
 }
 
 double make_modulations(streaming::StreamedModel& model, const models::Network& network, Step& step,

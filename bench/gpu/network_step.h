@@ -37,9 +37,9 @@ Step read_step(const std::filesystem::path& folder, const std::string& name, c10
 /// The same input as shapes on another device.
 models::Inputs shapes_of(const models::Inputs& input, c10::Device device);
 
-/// Makes room for the step's modulations (models/modulated.h), so that it is profiled as a step of a
-/// run. Whether its network takes them.
-bool expect_modulations(const models::Network& network, Step& step);
+/// Makes room for the step's modulations (models/modulated.h) where its network takes them, so that it
+/// is profiled as a step of a run.
+void expect_modulations(const models::Network& network, Step& step);
 /// Makes them as a run of so many steps does, for all its levels at once; seconds that it took. The
 /// model is in place.
 double make_modulations(streaming::StreamedModel& model, const models::Network& network, Step& step,

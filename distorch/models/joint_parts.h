@@ -6,17 +6,27 @@
 
 namespace distorch::models {
 
+/// What `layer` makes of each of `inputs`, `beside` being the same for all, in one run of a block.
+inline weights::Tensors run_each(
+    const weights::Block& block, const weights::Tensors& inputs, const weights::Tensors& beside,
+    const std::function<at::Tensor(const at::Tensor& one, const weights::Tensors& beside)>& layer) {
+  auto taken = inputs;
+  taken.insert(taken.end(), beside.begin(), beside.end());
+  return block.run(taken, [&, count = inputs.size()](const weights::Tensors& t) {
+    const auto end = t.begin() + static_cast<std::ptrdiff_t>(count);
+    weights::Tensors made;
+    for (auto one = t.begin(); one != end; ++one) made.push_back(layer(*one, {end, t.end()}));
+    return made;
+  });
+}
+
 /// A weights::Block and where the weights in it are declared.
 struct BlockPart {
   explicit BlockPart(const weights::Scope& in) : scope(in), block(in) {}
-  /// What `layer` makes of each of `inputs`, in one run.
   weights::Tensors run_each(const weights::Tensors& inputs,
                             const std::function<at::Tensor(const at::Tensor&)>& layer) const {
-    return block.run(inputs, [&layer](const weights::Tensors& all) {
-      weights::Tensors made;
-      for (const auto& one : all) made.push_back(layer(one));
-      return made;
-    });
+    return models::run_each(block, inputs, {},
+                            [&layer](const at::Tensor& one, const auto&) { return layer(one); });
   }
 
   weights::Scope scope;

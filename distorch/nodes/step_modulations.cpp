@@ -15,9 +15,9 @@ using Told = KeptModulations::Told;
 
 namespace {
 
-constexpr std::int64_t kMostKept = std::int64_t{1}
-                                   << 29;  // bytes, for all conditionings of a model
-constexpr std::size_t kAtOnce = 64;        // levels
+// Bytes, for all conditionings of a model.
+constexpr std::int64_t kMostKept = std::int64_t{1} << 29;
+constexpr std::size_t kAtOnce = 64;  // levels
 
 std::string bytes_of(const models::Inputs& call, const std::vector<std::string>& names) {
   std::string bytes;

@@ -356,15 +356,10 @@ std::int64_t Flux::modulation_numbers(const Inputs& call) const {
 
 Tensor Flux::modulations(const Inputs& call, const std::vector<Tensor>& timesteps) const {
   const auto& parts = *parts_;
-  auto taken = timesteps;
-  taken.insert(taken.end(), {call["vector"], call["guidance"]});
-  const auto levels = parts.entry.block.run(taken, [&](const Tensors& t) {
-    const auto count = t.size() - 2;
-    Tensors all;
-    for (std::size_t i = 0; i < count; ++i)
-      all.push_back(parts.entry.layers.level(t[i], t[count], t[count + 1]));
-    return all;
-  });
+  const auto levels = run_each(parts.entry.block, timesteps, {call["vector"], call["guidance"]},
+                               [&](const Tensor& timestep, const Tensors& beside) {
+                                 return parts.entry.layers.level(timestep, beside[0], beside[1]);
+                               });
   return BlockModulations::made(parts.doubles, parts.singles, levels);
 }
 

@@ -1,5 +1,6 @@
 #include "distorch/models/hunyuan_video/entrance.h"
 
+#include "distorch/models/joint_parts.h"
 #include "distorch/nn/activation.h"
 #include "distorch/nn/attention.h"
 #include "distorch/nn/embedding.h"
@@ -51,15 +52,10 @@ Tensor Entrance::vec(const EntranceInputs& in) const {
 
 Tensors Entrance::levels(const Tensors& timesteps, const Tensor& vector,
                          const Tensor& guidance) const {
-  auto taken = timesteps;
-  taken.insert(taken.end(), {vector, guidance});
-  return block_.run(taken, [this](const Tensors& t) {
-    const auto count = t.size() - 2;
-    Tensors all;
-    for (std::size_t i = 0; i < count; ++i)
-      all.push_back(vec({.timestep = t[i], .vector = t[count], .guidance = t[count + 1]}));
-    return all;
-  });
+  return run_each(block_, timesteps, {vector, guidance},
+                  [this](const Tensor& timestep, const Tensors& beside) {
+                    return vec({.timestep = timestep, .vector = beside[0], .guidance = beside[1]});
+                  });
 }
 
 Entrance::Result Entrance::made_of(const EntranceInputs& in) const {

@@ -1,5 +1,6 @@
 #include "distorch/models/qwen_image/embedding.h"
 
+#include "distorch/models/joint_parts.h"
 #include "distorch/nn/activation.h"
 
 namespace distorch::models::qwen_image {
@@ -32,11 +33,8 @@ Tensor Embedding::time(const Tensor& timesteps) const {
 }
 
 Tensors Embedding::times(const Tensors& timesteps) const {
-  return block_.run(timesteps, [this](const Tensors& all) {
-    Tensors made;
-    for (const auto& one : all) made.push_back(time(one));
-    return made;
-  });
+  return run_each(block_, timesteps, {},
+                  [this](const Tensor& one, const Tensors&) { return time(one); });
 }
 
 Embedding::Embedded Embedding::forward(const Tensor& tokens, const Tensor& text,
